@@ -1,0 +1,52 @@
+"""What every saliency model is, and what the scripts must know about one."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How a model wants to be fed and trained; defaults of the scripts' options.
+
+    Flow of a frame: decoded, resized to `height`×`width` by area averaging, sampled at `fps`,
+    given the motion image called `motion`, then put in clips of `clip_length` frames of which
+    the model needs the first `warm_up` to settle.
+    """
+
+    height: int = 240
+    width: int = 480
+    fps: float = 8.0  # samples a second; each frame of a slower video is one sample
+    clip_length: int = 1  # frames the model sees together
+    warm_up: int = 0  # frames at the start of a clip whose maps are not used
+    motion: str = "none"  # a name in datasets.motion.MOTIONS
+    loss: str = "smse"  # a name in losses.LOSSES
+    optimizer: str = "sgd"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    batch_size: int = 2  # clips
+    epochs: int = 10
+
+
+class SaliencyModel(nn.Module):
+    """Predicts saliency maps of clips.
+
+    Subclasses set `name` (their key in models.MODELS), call this constructor with their Spec
+    and the keyword arguments that build them again, and define
+
+        forward(frames, motion) -> maps
+            frames: (B, T, 3, H, W), RGB in [0, 1]
+            motion: (B, T, M, H, W), in [0, 1]; M = 0 for none
+            maps:   (B, T, 1, H, W), non-negative
+    """
+
+    name: str
+
+    def __init__(self, spec: Spec, **arguments):
+        super().__init__()
+        self.spec = spec
+        self.arguments = arguments
+
+    def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
+        raise NotImplementedError

@@ -1,0 +1,163 @@
+"""Equirectangular images to cube faces and back."""
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor, nn
+
+from projection.sphere import Resampling, check_size, directions, equirectangular_taps
+
+
+class Face(IntEnum):
+    """The order of the faces in a batch, as in AVS360 (Chao et al. 2020)."""
+
+    BACK = 0
+    BOTTOM = 1
+    FRONT = 2
+    LEFT = 3
+    RIGHT = 4
+    TOP = 5
+
+
+# For each face the directions of u (right), v (down) and of the face's centre, as (x, y, z).
+FACE_AXES = torch.tensor(
+    [
+        [[-1, 0, 0], [0, -1, 0], [0, 0, -1]],
+        [[1, 0, 0], [0, 0, -1], [0, -1, 0]],
+        [[1, 0, 0], [0, -1, 0], [0, 0, 1]],
+        [[0, 0, 1], [0, -1, 0], [-1, 0, 0]],
+        [[0, 0, -1], [0, -1, 0], [1, 0, 0]],
+        [[1, 0, 0], [0, 0, 1], [0, 1, 0]],
+    ],
+    dtype=torch.float64,
+)
+
+
+def face_directions(face_size: int) -> Tensor:
+    """Points of the cube [−1, 1]³ at the pixel centres of all faces: (6, S, S, 3) float64."""
+    centres = (torch.arange(face_size, dtype=torch.float64) + 0.5) * 2 / face_size - 1
+    v, u = torch.meshgrid(centres, centres, indexing="ij")
+    return torch.stack([u, v, torch.ones_like(u)], dim=-1) @ FACE_AXES[:, None]
+
+
+def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The face that each direction meets, and where: face (...), u (...), v (...).
+
+    points: (..., 3) float64 of any length.
+    """
+    u, v, depth = (points[..., None, None, :] * FACE_AXES).sum(-1).unbind(-1)
+    face = depth.argmax(-1, keepdim=True)
+    depth = depth.gather(-1, face)
+    return face[..., 0], *((a.gather(-1, face) / depth)[..., 0] for a in (u, v))
+
+
+class Equi2Cube(nn.Module):
+    """Equirectangular images to cube faces by bilinear interpolation on the sphere.
+
+    forward: (B, C, H, W) → (B·6, C, S, S). Wraps at ±180° and across the poles.
+    Raises ValueError for an image that is not H×W.
+    """
+
+    def __init__(self, height: int, width: int, face_size: int):
+        super().__init__()
+        check_size(height, width)
+        check_size(face_size, face_size)
+        self.height, self.width, self.face_size = height, width, face_size
+        points = face_directions(face_size).reshape(-1, 3)
+        self.sample = Resampling(*equirectangular_taps(points, height, width))
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.dim() != 4 or image.shape[-2:] != (self.height, self.width):
+            raise ValueError(
+                f"expected images (B, C, {self.height}, {self.width}), got {tuple(image.shape)}"
+            )
+        faces = self.sample(image.flatten(2)).unflatten(-1, (6, self.face_size, self.face_size))
+        return faces.transpose(1, 2).flatten(0, 1)
+
+
+class Cube2Equi(nn.Module):
+    """Cube faces to equirectangular images, interpolating across the faces' edges.
+
+    forward: (B·6, C, S, S) → (B, C, H, W). Raises ValueError for other faces.
+    """
+
+    def __init__(self, face_size: int, height: int, width: int):
+        super().__init__()
+        check_size(height, width)
+        check_size(face_size, face_size)
+        self.height, self.width, self.face_size = height, width, face_size
+        points = directions(height, width, torch.float64).reshape(-1, 3)
+        self.sample = Resampling(*cube_taps(points, face_size))
+
+    def forward(self, faces: Tensor) -> Tensor:
+        size = self.face_size
+        if faces.dim() != 4 or faces.shape[0] % 6 or faces.shape[-2:] != (size, size):
+            raise ValueError(f"expected faces (B*6, C, {size}, {size}), got {tuple(faces.shape)}")
+        pixels = faces.unflatten(0, (-1, 6)).transpose(1, 2).flatten(2)
+        return self.sample(pixels).unflatten(-1, (self.height, self.width))
+
+
+def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
+    """Linear interpolation at any direction as four taps on the pixels of six faces.
+
+    The pixel centres of all faces are the vertices of a cube with bevelled edges, onto which
+    the direction is projected from the centre. Inside a face it meets a square of four
+    pixels, on a bevel a trapezoid of two pixels of each face (bilinear across and along the
+    edge), at a corner of the cube the triangle of the three pixels that meet there (linear).
+    So the result is continuous everywhere, and no edge is clamped.
+
+    points: (N, 3) float64. Returns: index (4, N) into six flattened faces, weight (4, N).
+    """
+    face, u, v = locate(points)
+    last = 1 - 1 / face_size  # coordinate of a face's outermost pixel centres
+    bevel = 1 - last
+
+    def across(a: Tensor) -> Tensor:
+        """Where the bevel beyond `last` is met: 0 at this face's pixels, 1 at the next's."""
+        return ((a.abs() - last) / (bevel * (1 + a.abs()))).clamp(min=0)
+
+    over_u, over_v = across(u), across(v)
+    along_u, along_v = u.abs() * (1 - over_v * bevel), v.abs() * (1 - over_u * bevel)
+    corner = (along_u > last) & (along_v > last)
+
+    def cells(a: Tensor, along: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
+        """Padded row or column (0 and S+1 lie on the neighbours) and fraction to the next."""
+        pixel = (a.sign() * along + 1) * face_size / 2 + 0.5
+        on_bevel = along > last
+        first = torch.where(a > 0, face_size, 0)
+        fraction = torch.where(a > 0, over, 1 - over)
+        low = torch.where(on_bevel, first, pixel.floor().clamp(1, max(face_size - 1, 1)))
+        return low.long(), torch.where(on_bevel, fraction, pixel - low)
+
+    column, x = cells(u, along_u, over_u)
+    row, y = cells(v, along_v, over_v)
+    weight = torch.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x])
+
+    # Weights of this face's pixel, of the one beyond u and of the one beyond v at a corner.
+    scale = (1 + 2 * last) / (1 + u.abs() + v.abs())
+    own, next_u, next_v = (scale * a / bevel - last / bevel for a in (1, u.abs(), v.abs()))
+    triangle = torch.zeros_like(weight)
+    right, lower = (u > 0).long(), (v > 0).long()
+    for beyond_v, beyond_u, w in ((0, 0, own), (0, 1, next_u), (1, 0, next_v)):
+        tap_row, tap_column = 1 - lower ^ beyond_v, 1 - right ^ beyond_u
+        triangle.scatter_(0, (2 * tap_row + tap_column)[None], w[None])
+    weight = torch.where(corner, triangle, weight)
+
+    pixels = padded_pixels(face_size)
+    index = [pixels[face, row + i, column + j] for i in (0, 1) for j in (0, 1)]
+    return torch.stack(index), weight
+
+
+def padded_pixels(face_size: int) -> Tensor:
+    """Which pixel lies at each place of the faces padded by one, folding over the edges.
+
+    Returns: index into six flattened faces, (6, S+2, S+2) int64; the corners, where no
+    pixel lies, hold any valid index.
+    """
+    centres = (torch.arange(-1, face_size + 1, dtype=torch.float64) + 0.5) * 2 / face_size - 1
+    v, u = torch.meshgrid(centres, centres, indexing="ij")
+    inside_u, inside_v = u.clamp(-1, 1), v.clamp(-1, 1)
+    depth = 1 - (u - inside_u).abs() - (v - inside_v).abs()
+    face, u, v = locate(torch.stack([inside_u, inside_v, depth], dim=-1) @ FACE_AXES[:, None])
+    column, row = (((a + 1) * face_size / 2).long().clamp(0, face_size - 1) for a in (u, v))
+    return (face * face_size + row) * face_size + column
