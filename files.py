@@ -14,14 +14,18 @@ class InputError(Exception):
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` only if the block succeeds."""
+def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
+    """A temporary path in the same folder that becomes `path` only if the block succeeds.
+
+    durable: wait until the file is on the disk; not worth it for one of thousands of maps.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,154 @@
+"""Saliency maps of a 360° video, a folder of frames or a picture: one for each frame."""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+import models
+from datasets.video import FrameReader, read_frames
+from files import InputError, atomic, run_script, write_json
+from models.checkpoint import sha256
+from models.devices import PRECISIONS, autocast, choose_device, choose_precision
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--video_path", type=Path, required=True, help="video, folder of frames, or picture")
+    add("--ckpt_path", type=Path, default="checkpoints/cube_unet_best.pth", help="checkpoint")
+    add("--output_dir", type=Path, default="outputs/infer", help="folder for the maps")
+    add("--save_npy", action="store_true", help="also float32 maps that are not normalised")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("--precision", default="auto", choices=["auto", *PRECISIONS], help="of the network")
+    add("--overwrite", action="store_true", help="replace maps that are already there")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    device = choose_device(args.device)
+    model = models.load(args.ckpt_path, device)
+    reader = read_frames(args.video_path, model.spec)
+    facts = {
+        "video": args.video_path.name,
+        "video_bytes": args.video_path.stat().st_size if args.video_path.is_file() else None,
+        "fps": float(reader.info.fps),
+        "width": reader.info.width,
+        "height": reader.info.height,
+        "map_width": model.spec.width,
+        "map_height": model.spec.height,
+        "model": model.name,
+        "checkpoint": str(args.ckpt_path),
+        "checkpoint_sha256": sha256(args.ckpt_path),
+        "normalisation": "each map divided by its maximum",
+    }
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    remove_maps(args.output_dir, ".sal_*.partial*")  # of a run that was killed
+    if args.overwrite:
+        remove_maps(args.output_dir, "sal_*.*")
+    check_folder(args.output_dir, facts)
+    write_json(args.output_dir / "saliency.json", facts | {"frame_count": None, "complete": False})
+
+    suffixes = (".png", ".npy") if args.save_npy else (".png",)
+    done = count_maps(args.output_dir, suffixes)
+    start = time.perf_counter()
+    with autocast(device, choose_precision(args.precision, device)):
+        for number, saliency in tqdm(
+            maps_of_all_frames(model, reader, done),
+            desc=args.video_path.name,
+            total=reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None,
+            initial=done,
+            unit="frame",
+        ):
+            write_map(args.output_dir / f"sal_{number:04d}.png", saliency, args.save_npy)
+    write_json(
+        args.output_dir / "saliency.json",
+        facts | {"frame_count": reader.decoded, "complete": True},
+    )
+    seconds = time.perf_counter() - start
+    print(
+        f"{reader.decoded} maps in {args.output_dir} ({reader.decoded - done} new in "
+        f"{seconds:.1f} s, {(reader.decoded - done) / seconds:.1f} frames/s)"
+    )
+
+
+def maps_of_all_frames(
+    model: models.SaliencyModel, reader: FrameReader, done: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Maps of the frames after the first `done`: number and (H, W) float32.
+
+    The model sees every `reader.step`-th frame; the maps between two of them are
+    interpolated in time, those after the last one repeat it.
+    """
+    skip = done // reader.step  # sampled frames whose map is not needed any more
+    number = 1 + skip * reader.step
+    before = None
+    for saliency in models.predict(model, reader, skip):
+        after = saliency[0].numpy()
+        if before is not None:
+            for k in range(reader.step):
+                if number + k > done:
+                    share = np.float32(k / reader.step)
+                    yield number + k, before + share * (after - before)
+            number += reader.step
+        before = after
+    for last in range(max(number, done + 1), reader.decoded + 1):
+        yield last, before
+
+
+def write_map(path: Path, saliency: np.ndarray, save_npy: bool) -> None:
+    """The 8-bit picture of a map, (H, W), and if wanted the map itself.
+
+    Raises InputError for a map that is not finite.
+    """
+    peak = saliency.max()
+    if not np.isfinite(peak):
+        raise InputError(f"{path}: the model's map is not finite; use --precision fp32")
+    if save_npy:
+        with atomic(path.with_suffix(".npy"), durable=False) as temporary:
+            np.save(temporary, saliency)
+    with atomic(path, durable=False) as temporary:
+        picture = np.rint(saliency * (255 / peak if peak > 0 else 0)).astype(np.uint8)
+        temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+
+
+def count_maps(folder: Path, suffixes: tuple[str, ...]) -> int:
+    """How many frames, counted from the first, have all their files."""
+    done = 0
+    while all((folder / f"sal_{done + 1:04d}{suffix}").exists() for suffix in suffixes):
+        done += 1
+    return done
+
+
+def check_folder(folder: Path, facts: dict) -> None:
+    """Raises InputError where the folder holds maps of another clip or checkpoint."""
+    if not any(folder.glob("sal_*.png")):
+        return
+    try:
+        found = json.loads((folder / "saliency.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        found = {}
+    for key in ("video", "video_bytes", "checkpoint_sha256", "width", "height"):
+        if found.get(key) != facts[key]:
+            raise InputError(
+                f"{folder}: holds maps of another run ({key} {found.get(key)} instead of "
+                f"{facts[key]}); choose another --output_dir or use --overwrite"
+            )
+
+
+def remove_maps(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        if path.suffix in (".png", ".npy"):
+            path.unlink()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,116 @@
+"""Cube-padded U-Net (Vo 2020), with the cube padding of Cheng et al. 2018."""
+
+import torch
+from torch import Tensor, nn
+
+from models.base import SaliencyModel, Spec
+from projection import Cube2Equi, CubePadding, Equi2Cube
+
+
+class DoubleConv(nn.Sequential):
+    """Twice: padding with the neighbouring faces, 3×3 convolution, BatchNorm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        layers = []
+        for channels in (in_channels, out_channels):
+            layers += [
+                CubePadding(1),
+                nn.Conv2d(channels, out_channels, 3, bias=False),
+                nn.BatchNorm2d(out_channels),
+                nn.ReLU(inplace=True),
+            ]
+        super().__init__(*layers)
+
+
+class UNet(nn.Module):
+    """Encoder and decoder with skip connections on cube faces of any size.
+
+    Pooling keeps the last row and column of faces that do not halve evenly, and the way up
+    doubles each pixel and crops, so that pixels meet their own skip connection exactly.
+    Doubling by repetition needs no neighbour; the convolution after it sees across edges.
+
+    forward: (B·6, C, S, S) → (B·6, base_channels, S, S), S >= 17 (two pixels at the bottom).
+    """
+
+    def __init__(self, in_channels: int, base_channels: int):
+        super().__init__()
+        widths = [base_channels * m for m in (1, 2, 4, 8, 8)]
+        self.stem = DoubleConv(in_channels, widths[0])
+        self.down = nn.ModuleList(map(DoubleConv, widths[:-1], widths[1:]))
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        outputs = [base_channels, base_channels, *widths[1:-2]]  # of each level, finest first
+        below = [*outputs[1:], widths[-1]]
+        self.up = nn.ModuleList(
+            DoubleConv(skip + low, out)
+            for skip, low, out in zip(widths[:-1], below, outputs, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = [self.stem(x)]
+        for down in self.down:
+            skips.append(down(self.pool(skips[-1])))
+        x = skips.pop()
+        for up in reversed(self.up):
+            skip = skips.pop()
+            size = skip.shape[-1]
+            x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = up(torch.cat([skip, x[..., :size, :size]], dim=1))
+        return x
+
+
+class CubeUNet(SaliencyModel):
+    """A U-Net over the six cube faces of each frame: RGB and one motion channel.
+
+    height, width: of the equirectangular frames that the projections are built for once;
+    frames of another size work too, on faces of width // 4, and build theirs at each call.
+
+    forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
+    in [0, 1]. Raises ValueError where the channels don't match.
+    """
+
+    name = "cube_unet"
+
+    def __init__(
+        self,
+        in_channels: int = 4,
+        base_channels: int = 32,
+        height: int = 240,
+        width: int = 480,
+        face_size: int | None = None,
+    ):
+        motion = {3: "none", 4: "difference"}.get(in_channels)
+        if motion is None:
+            raise ValueError(f"in_channels is 3 (RGB) or 4 (and motion), got {in_channels}")
+        super().__init__(
+            Spec(height=height, width=width, motion=motion, weight_decay=1e-5),
+            in_channels=in_channels,
+            base_channels=base_channels,
+            height=height,
+            width=width,
+            face_size=face_size,
+        )
+        self.in_channels = in_channels
+        self.to_cube, self.to_equi = _projections(height, width, face_size or width // 4)
+        self.unet = UNet(in_channels, base_channels).to(memory_format=torch.channels_last)
+        self.head = nn.Conv2d(base_channels, 1, 1)
+        nn.init.constant_(self.head.bias, -2.0)  # most of a saliency map is dark
+
+    def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
+        clips = torch.cat([frames, motion], dim=2)
+        if clips.shape[2] != self.in_channels:
+            raise ValueError(
+                f"expected 3 + {self.in_channels - 3} channels of frames and motion, "
+                f"got {frames.shape[2]} + {motion.shape[2]}"
+            )
+        height, width = clips.shape[-2:]
+        to_cube, to_equi = self.to_cube, self.to_equi
+        if (height, width) != (to_cube.height, to_cube.width):
+            made = _projections(height, width, width // 4)
+            to_cube, to_equi = (p.to(clips.device) for p in made)
+        faces = to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        saliency = self.head(self.unet(faces)).float().sigmoid()
+        return to_equi(saliency).unflatten(0, frames.shape[:2])
+
+
+def _projections(height: int, width: int, face_size: int) -> tuple[Equi2Cube, Cube2Equi]:
+    return Equi2Cube(height, width, face_size), Cube2Equi(face_size, height, width)

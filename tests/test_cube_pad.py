@@ -1,0 +1,135 @@
+"""Cube padding: the neighbours on all 24 edges, at every width."""
+
+import numpy as np
+import pytest
+import torch
+from shared import shared
+
+from projection import CubePadding
+from projection.cubemap import FACE_AXES, face_directions, padded_pixels
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+def pixel_numbers(size):
+    """Faces whose every pixel holds its own index: (6, 1, S, S) float64."""
+    return torch.arange(6 * size * size, dtype=torch.float64).reshape(6, 1, size, size)
+
+
+def strips(padded, pad):
+    """The four strips of each face, without the corners."""
+    inner = slice(pad, -pad)
+    horizontal = padded[..., :pad, inner], padded[..., -pad:, inner]
+    return *horizontal, padded[..., inner, :pad], padded[..., inner, -pad:]
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 15])
+def test_strips_unfold_the_cube(size):
+    """Beyond an edge the cube's surface goes on, unfolded: at depth d along the neighbour.
+
+    A point of the face plane at u = 1 + d unfolds onto the cube at (1, v, 1 − d) in the
+    face's axes: its coordinate along the edge stays, its height above the centre falls by d.
+    """
+    surface = face_directions(size).permute(0, 3, 1, 2)  # (6, 3, S, S): points of the cube
+    for pad in range(1, size):
+        padded = CubePadding(pad)(surface)
+        local = torch.einsum("fkc,fcij->fkij", FACE_AXES, padded)  # u, v, depth of each
+        centres = (torch.arange(-pad, size + pad, dtype=torch.float64) + 0.5) * 2 / size - 1
+        for face in range(6):
+            for i, v in enumerate(centres.tolist()):
+                for j, u in enumerate(centres.tolist()):
+                    if abs(u) > 1 and abs(v) > 1:
+                        continue
+                    depth = 1 - max(abs(u) - 1, 0) - max(abs(v) - 1, 0)
+                    expected = [max(-1, min(1, u)), max(-1, min(1, v)), depth]
+                    assert local[face, :, i, j].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("pad", [1, 2, 3])
+def test_published_geometric_truth(pad):
+    truth = np.load(shared(f"golden/cubepad_geometric_truth_index_S8_pad{pad}.npz"))["index"]
+    face, row, column = truth // 10000, truth // 100 % 100, truth % 100
+    expected = torch.from_numpy((face * 8 + row) * 8 + column).double()
+    known = torch.from_numpy(truth >= 0)
+    found = CubePadding(pad)(pixel_numbers(8))[:, 0]
+    assert torch.equal(found[known], expected[known])
+    assert known.sum() == 6 * (8 * 8 + 4 * 8 * pad)
+
+
+def test_published_reference_at_width_one():
+    expected = torch.from_numpy(np.load(shared("golden/avs_cubepad.npz"))["B2_C2_S8_pad1"])
+    x = torch.from_numpy(np.random.RandomState(0).rand(12, 2, 8, 8).astype(np.float32))
+    for ours, theirs in zip(strips(CubePadding(1)(x), 1), strips(expected, 1)):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_reference_reverses_strips_at_width_two_and_we_do_not():
+    """Regression: at p = 2 the published code turns the depth of 8 strips around."""
+    golden = torch.from_numpy(np.load(shared("golden/avs_cubepad.npz"))["indexmap_S8_pad2"])
+    ours = CubePadding(2)(pixel_numbers(8))
+    number = golden.long()
+    theirs = ((number // 10000 * 8 + number // 100 % 100) * 8 + number % 100).double()
+    different = sum(
+        int(not torch.equal(a[face], b[face]))
+        for a, b in zip(strips(ours, 2), strips(theirs, 2))
+        for face in range(6)
+    )
+    assert different == 8
+
+
+def test_padding_agrees_with_the_interpolation_across_edges():
+    padded = CubePadding(1)(pixel_numbers(6))[:, 0]
+    for ours, theirs in zip(strips(padded, 1), strips(padded_pixels(6), 1)):
+        assert torch.equal(ours.long(), theirs)
+
+
+@pytest.mark.parametrize("pad", [1, 2])
+def test_corners_hold_the_mean_of_the_three_pixels_at_the_vertex(pad):
+    size = 5
+    x = torch.rand(12, 3, size, size, dtype=torch.float64)
+    padded = CubePadding(pad)(x)
+    last = size + pad - 1
+    for block, own, beside, above in (
+        ((slice(pad), slice(pad)), (pad, pad), (pad, pad - 1), (pad - 1, pad)),
+        ((slice(pad), slice(-pad, None)), (pad, last), (pad, last + 1), (pad - 1, last)),
+        ((slice(-pad, None), slice(pad)), (last, pad), (last, pad - 1), (last + 1, pad)),
+        ((slice(-pad, None), slice(-pad, None)), (last, last), (last, last + 1), (last + 1, last)),
+    ):
+        mean = sum(padded[..., r, c] for r, c in (own, beside, above)) / 3
+        expected = mean[..., None, None].expand(-1, -1, pad, pad)
+        torch.testing.assert_close(padded[(..., *block)], expected)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("pad", [1, 2])
+def test_gradcheck(pad, memory_format):
+    x = torch.rand(12, 2, 3, 3, dtype=torch.float64).to(memory_format=memory_format)
+    assert torch.autograd.gradcheck(CubePadding(pad), x.requires_grad_())
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_memory_format_and_dtype_are_kept(memory_format):
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        x = torch.rand(6, 4, 5, 5).to(dtype).to(memory_format=memory_format).requires_grad_()
+        padded = CubePadding(1)(x)
+        assert padded.dtype == dtype
+        assert padded.is_contiguous(memory_format=memory_format)
+        padded.sum().backward()
+        assert x.grad.is_contiguous(memory_format=memory_format)
+
+
+def test_no_padding_is_the_identity():
+    x = torch.rand(6, 1, 4, 4)
+    assert CubePadding(0)(x) is x
+
+
+def test_what_can_not_be_padded_is_refused():
+    for shape, message in (
+        ((5, 1, 4, 4), "B\\*6"),
+        ((6, 1, 4, 5), "S, S"),
+        ((6, 1, 2, 2), "pad 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CubePadding(2)(torch.rand(shape))
+    with pytest.raises(ValueError, match="negative"):
+        CubePadding(-1)

@@ -1,0 +1,59 @@
+"""Losses against values worked out on paper and against the published implementation."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from shared import shared
+
+from losses import LOSSES, SMSE
+
+
+def test_smse_of_a_constant_error_is_its_square_times_the_sphere():
+    for shape in ((1, 1, 6, 12), (3, 1, 7, 9), (2, 4, 1, 5, 10)):
+        target = torch.rand(shape, dtype=torch.float64)
+        assert math.isclose(SMSE()(target + 0.5, target).item(), math.pi, rel_tol=1e-9)
+
+
+def test_smse_by_hand_on_two_rows():
+    """Each of the 2×2 pixels covers π steradians; one is off by 2: 4π."""
+    target = torch.zeros(1, 1, 2, 2)
+    pred = torch.tensor([[[[0.0, 2.0], [0.0, 0.0]]]])
+    assert math.isclose(SMSE()(pred, target).item(), 4 * math.pi, rel_tol=1e-6)
+
+
+def test_smse_weighs_a_polar_cap_by_its_area():
+    """An error of 1 within 30° of a pole counts 2π(1 − cos 30°)."""
+    pred = torch.zeros(1, 1, 90, 180)
+    pred[..., :15, :] = 1
+    cap = 2 * math.pi * (1 - math.cos(math.radians(30)))
+    assert math.isclose(SMSE()(pred, torch.zeros_like(pred)).item(), cap, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_smse_of_the_published_code(case):
+    """Theirs is ours times h / tan h, h = π/2H: the trapezoid rule's error, in every row."""
+    golden = json.loads(shared("golden/smse.json").read_text())["cases"][case]
+    shape = (golden["B"], 1, golden["H"], golden["W"])
+    random = np.random.RandomState(golden["seed"])
+    pred, target = (torch.from_numpy(random.rand(*shape).astype(np.float32)) for _ in range(2))
+    ours = SMSE()(pred, target).item()
+    half = math.pi / (2 * golden["H"])
+    assert math.isclose(ours * half / math.tan(half), golden["smse"], rel_tol=1e-5)
+    if golden["H"] >= 120:
+        assert math.isclose(ours, golden["smse"], rel_tol=2e-4)
+
+
+def test_losses_refuse_maps_that_only_broadcast():
+    for loss in LOSSES.values():
+        with pytest.raises(ValueError, match="differ"):
+            loss()(torch.rand(2, 1, 4, 8), torch.rand(2, 1, 4, 1))
+
+
+def test_smse_is_summed_in_float32():
+    pred = torch.full((1, 1, 240, 480), 0.5, dtype=torch.bfloat16)
+    loss = SMSE()(pred, torch.zeros_like(pred))
+    assert loss.dtype == torch.float32
+    assert math.isclose(loss.item(), math.pi, rel_tol=1e-5)

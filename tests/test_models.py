@@ -1,0 +1,215 @@
+"""Models, their checkpoints, and the way of a stream through them."""
+
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from files import InputError
+from losses import SMSE
+from models import CubeUNet, SaliencyModel, Spec, predict
+from models.checkpoint import MODELS
+
+
+def small_unet(**arguments):
+    torch.manual_seed(0)
+    return CubeUNet(**{"base_channels": 4, "height": 40, "width": 80, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "face_size"),
+    [(80, 160, None), (68, 140, 35), (61, 123, 31), (60, 120, 17)],
+)
+def test_unet_at_any_size(height, width, face_size):
+    """Among them faces that do not halve evenly."""
+    model = small_unet(height=height, width=width, face_size=face_size)
+    maps = model(torch.rand(2, 3, 3, height, width), torch.rand(2, 3, 1, height, width))
+    assert maps.shape == (2, 3, 1, height, width)
+    assert 0 <= maps.min()
+    assert maps.max() <= 1
+
+
+def test_unet_takes_frames_of_another_size_than_it_was_built_for():
+    built, other = small_unet(), small_unet(height=72, width=144)
+    frames, motion = torch.rand(1, 1, 3, 72, 144), torch.rand(1, 1, 1, 72, 144)
+    torch.testing.assert_close(built.eval()(frames, motion), other.eval()(frames, motion))
+
+
+def test_published_size():
+    model = CubeUNet()
+    assert (model.spec.height, model.spec.width) == (240, 480)
+    assert model.to_cube.face_size == 120
+    assert model.spec.motion == "difference"
+    bytes_of_weights = sum(p.numel() * p.element_size() for p in model.state_dict().values())
+    assert bytes_of_weights < 16 * 2**20
+
+
+def test_gradient_reaches_every_weight_through_the_projection():
+    """Regression: the published script detaches the map before its loss and never learns."""
+    model = small_unet()
+    maps = model(torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80))
+    SMSE()(maps, torch.rand_like(maps)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_unet_learns_to_find_a_bright_spot():
+    torch.manual_seed(0)
+    model = small_unet()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    losses = []
+    for _ in range(60):
+        target = torch.zeros(2, 1, 1, 40, 80)
+        for clip in target:
+            row, column = torch.randint(8, 32, ()), torch.randint(80, ())
+            clip[0, 0, row - 4 : row + 4, :8] = 1
+            clip.copy_(clip.roll(int(column), -1))
+        maps = model(target.expand(-1, -1, 3, -1, -1), torch.zeros_like(target))
+        loss = SMSE()(maps, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.25 * sum(losses[:5])
+
+
+def test_what_lies_across_an_edge_of_the_cube_matters():
+    """With zero padding one 3×3 convolution sees nothing of the neighbouring face."""
+    model = small_unet().eval()
+    faces = torch.rand(6, 4, 20, 20)
+    changed = faces.clone()
+    changed[4, :, 10, 0] += 1  # right face, next to the front
+    with torch.no_grad():
+        difference = (model.unet.stem(changed) - model.unet.stem(faces)).abs().sum(1)
+    assert difference[2, 10, -1] > 0
+    assert difference[2, :, :17].max() == 0  # two convolutions reach two pixels
+
+
+def test_wrong_channels_are_refused():
+    with pytest.raises(ValueError, match="3 \\+ 0"):
+        small_unet()(torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 0, 40, 80))
+    with pytest.raises(ValueError, match="in_channels"):
+        CubeUNet(in_channels=7)
+
+
+def test_bfloat16_is_close_to_float32():
+    model = small_unet().eval()
+    frames, motion = torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 1, 40, 80)
+    exact = model(frames, motion)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(frames, motion)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().max() < 0.05
+
+
+def test_checkpoint_builds_its_model_again(tmp_path):
+    model = small_unet().eval()
+    model.spec = Spec(height=40, width=80, motion="difference", fps=5.0)
+    models.save(tmp_path / "m.pth", model, epoch=3, val_loss=0.5)
+    again = models.load(tmp_path / "m.pth")
+    assert not again.training
+    assert again.spec == model.spec
+    frames, motion = torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 1, 40, 80)
+    torch.testing.assert_close(again(frames, motion), model(frames, motion), rtol=0, atol=0)
+    larger = models.load(tmp_path / "m.pth", height=80, width=160)
+    assert larger.to_cube.height == larger.spec.height == 80
+
+
+class Attack:
+    def __reduce__(self):
+        return eval, ("print('executed')",)
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "empty", "attack", "other model", "tensor"])
+def test_files_that_are_no_checkpoint_are_refused_and_never_executed(kind, tmp_path, capfd):
+    path = tmp_path / "m.pth"
+    if kind == "text":
+        path.write_text("not a checkpoint")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "attack":
+        path.write_bytes(pickle.dumps(Attack()))
+    elif kind == "other model":
+        torch.save({"model": "resnet", "arguments": {}, "weights": {}}, path)
+    elif kind == "tensor":
+        torch.save(torch.zeros(3), path)
+    with pytest.raises(InputError, match="m.pth"):
+        models.load(path)
+    assert "executed" not in capfd.readouterr().out
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    models.save(tmp_path / "m.pth", small_unet())
+    with pytest.raises(InputError, match="do not fit"):
+        models.load(tmp_path / "m.pth", base_channels=8)
+
+
+def test_a_failed_save_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    models.save(tmp_path / "m.pth", small_unet(), epoch=1)
+    before = (tmp_path / "m.pth").read_bytes()
+
+    def full_disk(content, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        models.save(tmp_path / "m.pth", small_unet(), epoch=2)
+    assert (tmp_path / "m.pth").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m.pth"]
+
+
+class Echo(SaliencyModel):
+    """Says for each frame how many frames it had seen in its clip, and which it is."""
+
+    name = "echo"
+
+    def __init__(self, clip_length, warm_up):
+        super().__init__(Spec(clip_length=clip_length, warm_up=warm_up))
+        self.device_of = nn.Parameter(torch.zeros(()))
+
+    def forward(self, frames, motion):
+        assert frames.shape[1] <= self.spec.clip_length
+        seen = torch.arange(frames.shape[1]).expand(len(frames), -1)
+        return torch.stack([frames[:, :, 0, 0, 0], seen.float()], dim=-1)[:, :, None, None]
+
+
+def stream(count, taken):
+    for number in range(count):
+        taken.append(number)
+        yield SimpleNamespace(rgb=torch.full((3, 1, 1), float(number)), motion=torch.empty(0, 1, 1))
+
+
+@pytest.mark.parametrize(("length", "warm_up"), [(1, 0), (5, 0), (20, 4), (3, 2), (9, 8)])
+@pytest.mark.parametrize("count", [0, 1, 7, 16, 53])
+def test_one_map_for_each_frame_in_order_after_the_warm_up(length, warm_up, count):
+    model = Echo(length, warm_up)
+    maps = list(predict(model, stream(count, [])))
+    assert [m[0, 0, 0].item() for m in maps] == list(range(count))
+    assert all(m[0, 0, 1] >= warm_up for m in maps)
+
+
+def test_the_stream_is_read_no_further_than_needed():
+    taken: list[int] = []
+    maps = predict(Echo(20, 4), stream(10**9, taken))
+    for made in range(100):
+        next(maps)
+        assert len(taken) <= made + 32
+
+
+@pytest.mark.parametrize("skip", [0, 1, 13, 16, 17, 52, 53])
+def test_skipping_gives_the_same_maps(skip):
+    for model in (Echo(20, 4), Echo(1, 0)):
+        whole = list(predict(model, stream(53, [])))
+        rest = list(predict(model, stream(53, []), skip))
+        assert len(rest) == 53 - skip
+        for a, b in zip(whole[skip:], rest):
+            assert torch.equal(a, b)
+
+
+def test_every_model_has_its_own_name():
+    assert all(model.name == name for name, model in MODELS.items())

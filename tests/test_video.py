@@ -1,0 +1,137 @@
+"""Reading videos, folders and pictures."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from clips import moving_disc, write_video
+from PIL import Image
+
+from datasets import read_frames
+from datasets.video import decode, probe, resize, to_tensor
+from files import InputError
+from models import Spec
+
+SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")
+
+
+def test_frames_are_sampled_at_the_specs_rate(tmp_path):
+    reader = read_frames(write_video(tmp_path / "a.mp4", frames=24, fps=30), SPEC)
+    frames = list(reader)
+    assert reader.decoded == 24
+    assert [f.number for f in frames] == [1, 5, 9, 13, 17, 21]  # round(30 / 8) = 4
+    assert [f.seconds for f in frames] == pytest.approx([n / 30 for n in range(0, 24, 4)])
+    for frame in frames:
+        assert frame.rgb.shape == (3, 24, 48)
+        assert 0 <= frame.rgb.min()
+        assert frame.rgb.max() <= 1
+
+
+def test_slow_videos_are_taken_whole(tmp_path):
+    frames = list(read_frames(write_video(tmp_path / "a.mp4", frames=5, fps=4), SPEC))
+    assert [f.number for f in frames] == [1, 2, 3, 4, 5]
+
+
+def test_motion_is_the_difference_of_sampled_frames(tmp_path):
+    for n in range(4):
+        Image.fromarray(moving_disc(5 * n, 24, 48)).save(tmp_path / f"{n + 1:04d}.png")
+    frames = list(read_frames(tmp_path, SPEC))
+    assert frames[0].motion.abs().max() == 0
+    for before, after in zip(frames, frames[1:]):
+        weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+        grey = [(f.rgb * weights).sum(0, keepdim=True) for f in (before, after)]
+        torch.testing.assert_close(after.motion, (grey[1] - grey[0]).abs())
+
+
+def test_folders_are_read_in_the_order_of_their_numbers(tmp_path):
+    for n in (2, 10, 1):
+        Image.new("RGB", (8, 4), (n, 0, 0)).save(tmp_path / f"frame{n}.png")
+    (tmp_path / "0001_gt.npy").touch()
+    frames = list(read_frames(tmp_path, SPEC))
+    assert [round(f.rgb[0].mean().item() * 255) for f in frames] == [1, 2, 10]
+    assert probe(tmp_path).frames == 3
+
+
+@pytest.mark.parametrize(("width", "height"), [(96, 48), (98, 50), (160, 90), (40, 21)])
+def test_one_picture_of_any_shape(tmp_path, width, height):
+    Image.fromarray(moving_disc(0, height, width)).save(tmp_path / "a.png")
+    [frame] = read_frames(tmp_path / "a.png", SPEC)
+    assert frame.rgb.shape == (3, 24, 48)
+    expected = to_tensor(moving_disc(0, 24, 48))
+    assert (frame.rgb - expected).abs().mean() < 0.05
+
+
+def test_grey_and_transparent_pictures(tmp_path):
+    for mode in ("L", "RGBA", "P"):
+        Image.fromarray(moving_disc(0, 24, 48)).convert(mode).save(tmp_path / f"{mode}.png")
+        [frame] = read_frames(tmp_path / f"{mode}.png", SPEC)
+        assert frame.rgb.shape == (3, 24, 48)
+
+
+def test_shrinking_averages_areas():
+    image = np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)
+    exact = image.reshape(4, 2, 8, 2, 3).mean((1, 3))
+    assert np.abs(resize(image, 4, 8) - exact).max() <= 0.5
+
+
+def test_growing_wraps_around_the_seam():
+    """Regression: clamping at ±180° leaves a step where there is none."""
+    longitude = (np.arange(16) + 0.5) * 2 * math.pi / 16
+    image = np.tile(np.cos(longitude), (8, 1)).astype(np.float32)
+    large = resize(image, 32, 64)
+    exact = np.cos((np.arange(64) + 0.5) * 2 * math.pi / 64)
+    assert np.abs(large - exact).max() < 1 - math.cos(math.pi / 16) + 1e-3
+    assert abs(large[5, 0] - large[5, -1]) < 1e-5
+
+
+def test_memory_does_not_hold_the_clip(tmp_path):
+    reader = read_frames(write_video(tmp_path / "a.mp4", frames=60), SPEC)
+    next(reader)
+    assert reader.decoded == 1
+
+
+def bad_sources(folder):
+    whole = write_video(folder / "whole.mp4", frames=60)
+    (folder / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    stream = write_video(folder / "whole.mkv", frames=60).read_bytes()
+    (folder / "cut.mkv").write_bytes(stream[: len(stream) // 2])
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is no video")
+    (folder / "nothing").mkdir()
+    (folder / "cut.jpg").write_bytes(b"")
+    Image.fromarray(moving_disc(0, 64, 128)).save(folder / "whole.jpg")
+    (folder / "half.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:900])
+    names = ("missing.mp4", "cut.mp4", "cut.mkv", "empty.mp4", "text.mp4", "nothing", "cut.jpg")
+    return [*names, "half.jpg"]
+
+
+def test_bad_sources_are_named_with_the_next_step(tmp_path):
+    for name in bad_sources(tmp_path):
+        with pytest.raises(InputError) as caught:
+            list(read_frames(tmp_path / name, SPEC))
+        assert name in str(caught.value)
+        assert ";" in str(caught.value)
+
+
+def test_a_truncated_video_yields_what_it_has(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", frames=90)
+    content = whole.read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) * 2 // 3])
+    read = []
+    with pytest.raises(InputError, match="truncated or damaged after"):
+        read.extend(decode(tmp_path / "cut.mkv"))  # extend keeps what came before the error
+    assert 0 < len(read) < 90
+
+
+def test_a_sound_file_is_no_video(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "a.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(InputError, match="no video stream"):
+        probe(tmp_path / "a.wav")

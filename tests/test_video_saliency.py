@@ -1,0 +1,163 @@
+"""The ECCV 2018 layout and everything that can be wrong with it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from clips import moving_disc, write_eccv_clip
+from PIL import Image
+from shared import shared
+from torch.utils.data import DataLoader
+
+from datasets import SaliencyVideos
+from datasets.video_saliency import collate, eccv2018_split, summarise
+from files import InputError
+from models import Spec
+
+SPEC = Spec(height=24, width=48, motion="difference")
+
+
+def data_set(root, spec=SPEC, split="train", **clips):
+    for name, numbers in clips.items():
+        write_eccv_clip(root / name, numbers)
+    (root / "splits.json").write_text(json.dumps({"train": list(clips)}))
+    return SaliencyVideos(root, split, spec)
+
+
+def kinds(irregular):
+    return [kind for kind, _ in irregular]
+
+
+def test_items_are_as_documented(tmp_path):
+    data = data_set(
+        tmp_path, Spec(height=24, width=48, motion="difference", clip_length=3), a=range(1, 7)
+    )
+    assert len(data) == 2
+    item = data[1]
+    assert item["frames"].shape == (3, 3, 24, 48)
+    assert item["motion"].shape == item["target"].shape == (3, 1, 24, 48)
+    assert item["numbers"].tolist() == [4, 5, 6]
+    assert item["valid"].all()
+    assert item["name"] == "a"
+    assert item["target"].amax((1, 2, 3)).tolist() == [1, 1, 1]  # by its own maximum
+    assert item["irregular"] == data.irregular == []
+
+
+def test_motion_looks_back_beyond_the_start_of_a_run(tmp_path):
+    data = data_set(tmp_path, a=range(1, 4))
+    assert data[0]["motion"].abs().max() == 0
+    grey = [
+        (data[i]["frames"][0] * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
+        for i in (0, 1)
+    ]
+    torch.testing.assert_close(data[1]["motion"][0, 0], (grey[1] - grey[0]).abs())
+
+
+@pytest.mark.parametrize("shape", [(16, 32), (1, 16, 32), (16, 32, 1)])
+def test_the_layouts_of_a_map(tmp_path, shape):
+    data = data_set(tmp_path, a=[1])
+    truth = np.load(tmp_path / "a/0001_gt.npy").astype(np.float64)
+    np.save(tmp_path / "a/0001_gt.npy", truth.reshape(shape))
+    assert data[0]["target"].shape == (1, 1, 24, 48)
+    assert data[0]["valid"].all()
+
+
+def test_a_gap_in_the_numbering_breaks_the_run(tmp_path):
+    data = data_set(tmp_path, a=[1, 2, 3, 7, 8])
+    assert kinds(data.irregular) == ["gap in the numbering"]
+    assert "0003.jpg to 0007.jpg" in data.summary()
+    assert data[3]["motion"].abs().max() == 0  # nothing before it
+
+
+def test_every_fifth_frame_is_no_gap(tmp_path):
+    assert data_set(tmp_path, a=range(1, 30, 5)).irregular == []
+
+
+def test_missing_truth_is_counted_and_never_valid(tmp_path):
+    write_eccv_clip(tmp_path / "a", range(1, 5))
+    (tmp_path / "a/0002_gt.npy").unlink()
+    (tmp_path / "splits.json").write_text('{"train": ["a"]}')
+    data = SaliencyVideos(tmp_path, "train", Spec(height=24, width=48, clip_length=4))
+    assert data[0]["valid"].tolist() == [True, False, True, True]
+    assert kinds(data.irregular) == ["no ground truth"]
+    assert len(data.targets(0)) == 3
+
+
+@pytest.mark.parametrize("damage", ["zero", "nan", "negative", "text", "object", "vector"])
+def test_unusable_truth_is_named_and_never_valid(tmp_path, damage):
+    data = data_set(tmp_path, a=[1, 2])
+    path = tmp_path / "a/0002_gt.npy"
+    if damage == "text":
+        path.write_text("no array")
+    else:
+        map_of = {
+            "zero": np.zeros((4, 8)),
+            "nan": np.full((4, 8), np.nan),
+            "negative": np.full((4, 8), -1.0),
+            "object": np.array([print], dtype=object),
+            "vector": np.ones(7),
+        }
+        np.save(path, map_of[damage], allow_pickle=True)
+    item = data[1]
+    assert not item["valid"].any()
+    [(kind, text)] = item["irregular"]
+    assert kind == "unusable ground truth"
+    assert "0002_gt.npy" in text
+
+
+def test_an_unreadable_frame_is_never_black(tmp_path):
+    data = data_set(tmp_path, Spec(height=24, width=48, clip_length=2), a=[1, 2])
+    (tmp_path / "a/0002.jpg").write_bytes(b"")
+    item = data[0]
+    assert item["valid"].tolist() == [True, False]
+    torch.testing.assert_close(item["frames"][1], item["frames"][0])
+    assert kinds(item["irregular"]) == ["unreadable frame"]
+
+
+def test_frames_of_another_size_are_named_and_used(tmp_path):
+    data = data_set(tmp_path, a=[1, 2])
+    Image.fromarray(moving_disc(2, 60, 110)).save(tmp_path / "a/0002.jpg")
+    item = data[1]
+    assert item["valid"].all()
+    assert kinds(item["irregular"]) == ["frame of another size"]
+
+
+def test_what_is_missing_altogether_is_refused(tmp_path):
+    with pytest.raises(InputError, match="synthetic"):
+        SaliencyVideos(tmp_path / "nowhere", "train", SPEC)
+    with pytest.raises(InputError, match=r"splits\.json"):
+        SaliencyVideos(tmp_path, "train", SPEC)
+    (tmp_path / "splits.json").write_text('{"train": ["gone"]}')
+    with pytest.raises(InputError, match="clip missing"):
+        SaliencyVideos(tmp_path, "train", SPEC)
+    with pytest.raises(InputError, match="'val'"):
+        SaliencyVideos(tmp_path, "val", SPEC)
+    (tmp_path / "splits.json").write_text("{")
+    with pytest.raises(InputError, match="JSON"):
+        SaliencyVideos(tmp_path, "train", SPEC)
+
+
+def test_eccv_2018_without_a_splits_file(tmp_path):
+    split = eccv2018_split()
+    write_eccv_clip(tmp_path / split["val"][0], [1, 2])
+    data = SaliencyVideos(tmp_path, "val", SPEC)
+    assert len(data) == 2
+    assert kinds(data.irregular) == ["clip missing"] * 7
+
+
+def test_the_built_in_split_is_the_published_one():
+    published = json.loads(shared("splits/eccv2018.json").read_text())
+    split = eccv2018_split()
+    assert sorted(split["train"] + split["val"]) == sorted(published["train"])
+    assert split["test"] == sorted(published["test"])
+    assert len(split["val"]) == 8
+
+
+def test_batches_keep_names_and_irregularities(tmp_path):
+    data = data_set(tmp_path, a=[1, 2], b=[1, 2])
+    np.save(tmp_path / "b/0001_gt.npy", np.zeros((4, 8)))
+    [batch] = DataLoader(data, 4, collate_fn=collate)
+    assert batch["name"] == ["a", "a", "b", "b"]
+    assert batch["valid"].flatten().tolist() == [True, True, False, True]
+    assert summarise(batch["irregular"]).startswith("1 × unusable ground truth (first: ")
