@@ -52,9 +52,10 @@ class UNet(nn.Module):
         x = skips.pop()
         for up in reversed(self.up):
             skip = skips.pop()
-            size = skip.shape[-1]
             x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = up(torch.cat([skip, x[..., :size, :size]], dim=1))
+            if x.shape[-1] != skip.shape[-1]:
+                x = x[..., : skip.shape[-2], : skip.shape[-1]]
+            x = up(torch.cat([skip, x], dim=1))
         return x
 
 

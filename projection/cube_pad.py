@@ -1,70 +1,12 @@
 """Cube padding: convolutions that see across the edges of the cube (Cheng et al. 2018)."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from projection.cubemap import FACE_AXES
-
-BEFORE, AFTER = ("left", "top"), ("right", "bottom")
-
-
-def _side_axes(face: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each side of a face the direction out of it and the one along it."""
-    right, down, _ = FACE_AXES[face]
-    return {
-        "left": (-right, down),
-        "right": (right, down),
-        "top": (-down, right),
-        "bottom": (down, right),
-    }
-
-
-def _strips(pad: int) -> list[tuple]:
-    """The 24 strips: where in the padded faces, where from, transposed or not, flips.
-
-    Over a side one comes onto the face whose centre lies in that side's direction, and moves
-    on it away from the first face's centre; so it is entered over the side that looks
-    towards the first face's centre. All of it follows from the axes, for faces of any size.
-    """
-
-    def border(side: str, along: slice) -> tuple[slice, slice]:
-        depth = slice(pad) if side in BEFORE else slice(-pad, None)
-        return (along, depth) if side in ("left", "right") else (depth, along)
-
-    strips = []
-    for face in range(6):
-        for side, (outward, along) in _side_axes(face).items():
-            neighbour = int((FACE_AXES[:, 2] @ outward).argmax())
-            entered = {
-                other: other_along
-                for other, (other_outward, other_along) in _side_axes(neighbour).items()
-                if torch.equal(other_outward, FACE_AXES[face, 2])
-            }
-            [(other, other_along)] = entered.items()
-            vertical = side in ("left", "right")
-            depth_dim, along_dim = (-1, -2) if vertical else (-2, -1)
-            flips = []
-            if (side in BEFORE) == (other in BEFORE):
-                flips.append(depth_dim)
-            if not torch.equal(along, other_along):
-                flips.append(along_dim)
-            target = (slice(None), face, slice(None), *border(side, slice(pad, -pad)))
-            source = (slice(None), neighbour, slice(None), *border(other, slice(None)))
-            strips.append((target, source, vertical != (other in ("left", "right")), flips))
-    return strips
-
-
-def _vertices() -> Tensor:
-    """For each corner of each face the three face corners that meet at its vertex.
-
-    Corners are numbered face by face: top left, top right, bottom left, bottom right.
-    Returns: (24, 3) int64.
-    """
-    local = torch.tensor([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], dtype=torch.float64)
-    points = (local @ FACE_AXES).flatten(0, 1)
-    meets = (points[:, None] == points[None]).all(-1)
-    return meets.nonzero()[:, 1].reshape(24, 3)
+from projection.cubemap import FACE_AXES, padded_pixels
 
 
 class CubePadding(nn.Module):
@@ -83,79 +25,131 @@ class CubePadding(nn.Module):
         if pad < 0:
             raise ValueError(f"pad must not be negative, got {pad}")
         self.pad = pad
-        self.strips = _strips(pad) if pad else []
-        self.register_buffer("vertices", _vertices(), persistent=False)
 
     def forward(self, faces: Tensor) -> Tensor:
         if faces.dim() != 4 or faces.shape[0] % 6 or faces.shape[-1] != faces.shape[-2]:
             raise ValueError(f"expected faces (B*6, C, S, S), got {tuple(faces.shape)}")
         if self.pad >= faces.shape[-1]:
             raise ValueError(f"pad {self.pad} needs faces larger than {faces.shape[-1]} pixels")
-        return _PadFaces.apply(faces, self.pad, self.strips, self.vertices) if self.pad else faces
+        return _PadFaces.apply(faces, self.pad) if self.pad else faces
 
     def extra_repr(self) -> str:
         return str(self.pad)
 
 
-def _corners(faces: Tensor) -> Tensor:
-    """View of the corner pixels of (B, 6, C, S, S): (B, 6, C, 2, 2)."""
-    step = faces.shape[-1] - 1
-    return faces[..., ::step, ::step]
-
-
-def _vertex_mean(corners: Tensor, vertices: Tensor) -> Tensor:
-    """Mean over each vertex of the cube, for face corners (B, 6, C, 2, 2); its own adjoint."""
-    flat = corners.transpose(1, 2).flatten(2)  # (B, C, 24)
-    return flat[..., vertices].mean(-1).unflatten(-1, (6, 2, 2)).transpose(1, 2)
-
-
 class _PadFaces(torch.autograd.Function):
-    """Copies to six centres and 24 edges; autograd's own slicing is many times slower."""
+    """Copies to six centres and 24 edges; autograd's own slicing is many times slower.
+
+    Every border pixel of a face lies in the padding of each neighbour that it is next to
+    just once, so the gradient is gathered in the same way, and added instead of copied.
+    """
 
     @staticmethod
-    def forward(ctx, faces: Tensor, pad: int, strips: list, vertices: Tensor) -> Tensor:
-        ctx.pad, ctx.strips = pad, strips
-        ctx.save_for_backward(vertices)
-        batch, channels, size, _ = faces.shape
-        last = faces.is_contiguous(memory_format=torch.channels_last)
-        ctx.format = torch.channels_last if last else torch.contiguous_format
-        shape = (batch, channels, size + 2 * pad, size + 2 * pad)
-        padded = torch.empty(
-            shape, dtype=faces.dtype, device=faces.device, memory_format=ctx.format
-        )
-        inside, cubes = faces.unflatten(0, (-1, 6)), padded.unflatten(0, (-1, 6))
-        cubes[..., pad:-pad, pad:-pad] = inside
-        for target, source, transpose, flips in strips:
-            strip = inside[source]
-            strip = strip.transpose(-1, -2) if transpose else strip
-            cubes[target] = strip.flip(flips) if flips else strip
+    def forward(ctx, faces: Tensor, pad: int) -> Tensor:
+        ctx.pad = pad
+        padded = _like(faces, faces.shape[-1] + 2 * pad)
+        inside, outside = _cubes(faces), _cubes(padded)
+        outside[..., pad:-pad, pad:-pad, :] = inside
+        source, _, vertices = _borders(faces.shape[-1], pad, faces.device)
+        for strip, copy in zip(_strips(outside, pad, pad), _gather(inside, source), strict=True):
+            strip.copy_(copy.reshape(strip.shape))
         mean = _vertex_mean(_corners(inside), vertices)
-        for row, rows in enumerate((slice(pad), slice(-pad, None))):
-            for column, columns in enumerate((slice(pad), slice(-pad, None))):
-                cubes[..., rows, columns] = mean[..., row, column, None, None]
+        for i, rows in enumerate((slice(pad), slice(-pad, None))):
+            for j, columns in enumerate((slice(pad), slice(-pad, None))):
+                outside[:, :, rows, columns] = mean[:, :, i, j, None, None]
         return padded
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
-        pad, (vertices,) = ctx.pad, ctx.saved_tensors
-        batch, channels, size, _ = gradient.shape
-        shape = (batch, channels, size - 2 * pad, size - 2 * pad)
-        result = torch.empty(
-            shape, dtype=gradient.dtype, device=gradient.device, memory_format=ctx.format
-        )
-        cubes, inside = gradient.unflatten(0, (-1, 6)), result.unflatten(0, (-1, 6))
-        inside.copy_(cubes[..., pad:-pad, pad:-pad])
-        for target, source, transpose, flips in ctx.strips:
-            strip = cubes[target]
-            strip = strip.flip(flips) if flips else strip
-            inside[source] += strip.transpose(-1, -2) if transpose else strip
+        pad = ctx.pad
+        result = _like(gradient, gradient.shape[-1] - 2 * pad)
+        inside, outside = _cubes(result), _cubes(gradient)
+        inside.copy_(outside[..., pad:-pad, pad:-pad, :])
+        _, target, vertices = _borders(result.shape[-1], pad, gradient.device)
+        for strip, copy in zip(_strips(inside, pad, 0), _gather(outside, target), strict=True):
+            strip.add_(copy.reshape(strip.shape))
         blocks = [
-            cubes[..., rows, columns].sum((-2, -1))
+            outside[:, :, rows, columns].sum((2, 3))
             for rows in (slice(pad), slice(-pad, None))
             for columns in (slice(pad), slice(-pad, None))
         ]
-        blocks = torch.stack(blocks, dim=-1).unflatten(-1, (2, 2))
-        inside_corners = _corners(inside)
-        inside_corners += _vertex_mean(blocks, vertices)
-        return result, None, None, None
+        blocks = torch.stack(blocks, dim=2).unflatten(2, (2, 2))
+        _corners(inside).add_(_vertex_mean(blocks, vertices))
+        return result, None
+
+
+def _like(faces: Tensor, size: int) -> Tensor:
+    """Empty faces of another size in the same memory format."""
+    last = faces.is_contiguous(memory_format=torch.channels_last)
+    return torch.empty(
+        (*faces.shape[:2], size, size),
+        dtype=faces.dtype,
+        device=faces.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )
+
+
+def _cubes(faces: Tensor) -> Tensor:
+    """View of (B·6, C, S, S) as (B, 6, S, S, C)."""
+    return faces.unflatten(0, (-1, 6)).permute(0, 1, 3, 4, 2)
+
+
+def _strips(cubes: Tensor, pad: int, margin: int) -> tuple[Tensor, ...]:
+    """Views of the outermost p rows and columns, without `margin` pixels at their ends.
+
+    Returns: top, bottom (B, 6, p, S, C), left, right (B, 6, S, p, C).
+    """
+    inner = slice(margin, -margin or None)
+    rows, columns = cubes[:, :, :, inner], cubes[:, :, inner]
+    return rows[:, :, :pad], rows[:, :, -pad:], columns[..., :pad, :], columns[..., -pad:, :]
+
+
+def _gather(cubes: Tensor, index: Tensor) -> Tensor:
+    """Pixels of (B, 6, S, S, C) in four parts of equal length: (4, B, N, C)."""
+    pixels = cubes.flatten(1, 3).index_select(1, index)
+    return pixels.unflatten(1, (4, -1)).transpose(0, 1)
+
+
+def _corners(cubes: Tensor) -> Tensor:
+    """View of the corner pixels of (B, 6, S, S, C): (B, 6, 2, 2, C)."""
+    step = cubes.shape[2] - 1
+    return cubes[:, :, ::step, ::step]
+
+
+def _vertex_mean(corners: Tensor, vertices: Tensor) -> Tensor:
+    """Mean over each vertex of the cube, for face corners (B, 6, 2, 2, C); its own adjoint."""
+    met = corners.flatten(1, 3).index_select(1, vertices).unflatten(1, (24, 3))
+    return met.mean(2).unflatten(1, (6, 2, 2))
+
+
+@lru_cache(maxsize=64)
+def _borders(size: int, pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the strips of all faces come from, once for each size.
+
+    Returns int64:
+        source (4·6·p·S,): of the pixels in the padding, among those of the faces; in the
+            order of `_strips`, then of faces
+        target (4·6·p·S,): of the faces' outermost pixels, among those of the padded faces
+        vertices (24·3,): the corners that meet at the vertex of each face corner
+    """
+    padded = size + 2 * pad
+    source_of = padded_pixels(size, pad)[None, ..., None]
+    inside = torch.arange(6 * size**2).reshape(1, 6, size, size, 1)
+    outside = torch.arange(6 * padded**2).reshape(1, 6, padded, padded, 1)
+
+    def strips(cubes: Tensor, margin: int) -> Tensor:
+        """The 24 strips, side by side and face by face: (24, p·S)."""
+        return torch.cat([s.reshape(6, -1) for s in _strips(cubes, pad, margin)])
+
+    source, place, border = strips(source_of, pad), strips(outside, pad), strips(inside, 0)
+    order = source.argsort(1)
+    # Each border strip is the source of the one padding strip that holds the same pixels.
+    wanted, ranks = border.sort(1)
+    holder = (source.gather(1, order)[None] == wanted[:, None]).all(-1).long().argmax(1)
+    target = torch.empty_like(place).scatter_(1, ranks, place.gather(1, order)[holder])
+
+    local = torch.tensor([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], dtype=torch.float64)
+    points = (local @ FACE_AXES).flatten(0, 1)
+    vertices = (points[:, None] == points[None]).all(-1).nonzero()[:, 1]
+    return source.flatten().to(device), target.flatten().to(device), vertices.to(device)

@@ -148,13 +148,17 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
     return torch.stack(index), weight
 
 
-def padded_pixels(face_size: int) -> Tensor:
-    """Which pixel lies at each place of the faces padded by one, folding over the edges.
+def padded_pixels(face_size: int, pad: int = 1) -> Tensor:
+    """Which pixel lies at each place of the padded faces, folding them over their edges.
 
-    Returns: index into six flattened faces, (6, S+2, S+2) int64; the corners, where no
+    A point of the face's plane beyond its edge, at u = ±(1 + d), folds onto the cube at
+    u = ±1 and d below the face: the same place along the edge, at the same depth.
+
+    Returns: index into six flattened faces, (6, S+2p, S+2p) int64; the corners, where no
     pixel lies, hold any valid index.
     """
-    centres = (torch.arange(-1, face_size + 1, dtype=torch.float64) + 0.5) * 2 / face_size - 1
+    centres = torch.arange(-pad, face_size + pad, dtype=torch.float64)
+    centres = (centres + 0.5) * 2 / face_size - 1
     v, u = torch.meshgrid(centres, centres, indexing="ij")
     inside_u, inside_v = u.clamp(-1, 1), v.clamp(-1, 1)
     depth = 1 - (u - inside_u).abs() - (v - inside_v).abs()
