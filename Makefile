@@ -1,44 +1,39 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip in, an overlay video out
-# make test                            sets up and passes the tests
+# make test                            lint and tests
+# make setup | lint | bench | clean
 
 PYTHON ?= python3
-VIDEO ?=
-OUTPUT ?= outputs
-BIN := .venv/bin
+VIDEO ?= outputs/demo.mp4
+PY := .venv/bin/python
 
 .PHONY: setup demo test lint bench clean
 
-setup: .venv/done
+setup: .venv/ready
 
-.venv/done: requirements.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 10) else "Python 3.10 or newer is needed, this is %d.%d; try make PYTHON=python3.12" % v[:2])'
+.venv/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt
-	touch $@
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
 
-demo: setup
-ifeq ($(VIDEO),)
-	$(BIN)/python -m datasets.synthetic --video $(OUTPUT)/demo_clip.mp4
-	$(MAKE) --no-print-directory overlay VIDEO=$(OUTPUT)/demo_clip.mp4
-else
-	$(MAKE) --no-print-directory overlay
-endif
+outputs/demo.mp4: .venv/ready
+	$(PY) -m datasets.synthetic --video $@ --seed 3 --frames 240 --fps 24 --height 480 --width 960
 
-.PHONY: overlay
-overlay: NAME = $(basename $(notdir $(VIDEO)))
-overlay:
-	$(BIN)/python infer_video.py --video_path "$(VIDEO)" --output_dir "$(OUTPUT)/$(NAME)_saliency"
-	$(BIN)/python make_video.py --original_video "$(VIDEO)" --saliency_dir "$(OUTPUT)/$(NAME)_saliency" --output_path "$(OUTPUT)/$(NAME)_overlay.mp4"
+demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
+	@name=$$(basename "$(VIDEO)"); name=outputs/$${name%.*}; \
+	$(PY) infer_video.py --video_path "$(VIDEO)" --output_dir "$${name}_saliency" && \
+	$(PY) make_video.py --original_video "$(VIDEO)" --saliency_dir "$${name}_saliency" \
+		--output_path "$${name}_overlay.mp4"
 
-test: setup lint
-	$(BIN)/python -m pytest
+test: lint
+	$(PY) -m pytest
 
 lint: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 
 bench: setup
-	for script in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+	$(PY) -m benchmarks.cube_padding
 
 clean:
 	rm -rf .venv outputs

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import subprocess
 import time
 from pathlib import Path
@@ -29,6 +30,16 @@ OPTIMIZERS = {
     ),
 }
 
+# Learning rate at each step, as a share of the highest.
+SCHEDULES = {
+    "constant": lambda steps: lambda step: 1.0,
+    "cosine": lambda steps: (
+        lambda step: min(
+            (step + 1) / (0.05 * steps + 1), (1 + math.cos(math.pi * min(step / steps, 1))) / 2
+        )
+    ),
+}
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -37,6 +48,8 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
     add("--model", default="cube_unet", choices=list(models.MODELS), help="what to train")
+    add("--model_args", nargs="+", metavar="NAME=VALUE", default=[], type=argument,
+        help="of the model, such as height=120 width=240 base_channels=16")  # fmt: skip
     add("--init", type=Path, help="checkpoint to start from instead of random weights")
     add("--resume", action="store_true", help="go on after the last whole epoch")
     add("--output_dir", type=Path, default="checkpoints", help="for checkpoints and logs")
@@ -46,11 +59,17 @@ def parse_args() -> argparse.Namespace:
     add("--loss", choices=list(LOSSES), help="the model's if not given")
     add("--optimizer", choices=list(OPTIMIZERS), help="the model's if not given")
     add("--learning_rate", "--lr", type=float, help="the model's if not given")
+    add("--schedule", choices=list(SCHEDULES), help="the model's if not given")
     add("--workers", type=int, default=2, help="processes that read the data")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--precision", default="auto", choices=["auto", *PRECISIONS], help="of the network")
     add("--seed", type=int, default=0, help="of the first weights and the order of clips")
     return parser.parse_args()
+
+
+def argument(text: str) -> tuple[str, int | str]:
+    name, _, value = text.partition("=")
+    return name, int(value) if value.isdecimal() else value
 
 
 def main() -> None:
@@ -66,9 +85,6 @@ def main() -> None:
     model.to(device)
     loss_of, optimizer = LOSSES[spec.loss](), OPTIMIZERS[spec.optimizer](model.parameters(), spec)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    if args.resume:
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
 
     train_set, val_set = (SaliencyVideos(args.data_root, split, spec) for split in ("train", "val"))
     for name, data in (("train", train_set), ("val", val_set)):
@@ -89,6 +105,12 @@ def main() -> None:
         )
         for data, s in ((train_set, sampler), (val_set, None))
     )
+    steps = spec.epochs * len(train_loader)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, SCHEDULES[spec.schedule](steps))
+    resumable = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    if args.resume:
+        for name, part in resumable.items():
+            part.load_state_dict(state[name])
     floor = best_constant_loss(val_set, loss_of)
     print(f"{spec.loss} of the best constant map on val: {floor:.4f}")
 
@@ -98,9 +120,9 @@ def main() -> None:
     for epoch in range(first, spec.epochs + 1):
         start = time.perf_counter()
         order.manual_seed(args.seed * 1_000_003 + epoch)
-        schedule(optimizer, spec, epoch)
+        title = f"epoch {epoch}/{spec.epochs}"
         train_loss = train_epoch(
-            model, train_loader, loss_of, optimizer, scaler, dtype, f"epoch {epoch}/{spec.epochs}"
+            model, train_loader, loss_of, optimizer, schedule, scaler, dtype, title
         )
         val_loss, picture = validate(model, val_loader, loss_of, dtype)
         log = {
@@ -108,7 +130,7 @@ def main() -> None:
             "train_loss": train_loss,
             "val_loss": val_loss,
             "best_constant": floor,
-            "learning_rate": optimizer.param_groups[0]["lr"],
+            "learning_rate": schedule.get_last_lr()[0],
             "seconds": round(time.perf_counter() - start, 1),
         }
         print(json.dumps(log))
@@ -121,8 +143,8 @@ def main() -> None:
         if val_loss < best:
             best = val_loss
             models.save(best_path, model, **facts)
-        resume = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-        models.save(last_path, model, **facts, **resume, best=best)
+        parts = {name: part.state_dict() for name, part in resumable.items()}
+        models.save(last_path, model, **facts, **parts, best=best)
     board.close()
     print(
         f"best val {spec.loss} {best:.4f} ({best / floor:.2f} of the best constant map's); next: "
@@ -133,19 +155,24 @@ def main() -> None:
 def make_model(args: argparse.Namespace, last_path: Path) -> tuple[models.SaliencyModel, dict]:
     """The model with its spec as the options change it, and the state to resume from."""
     start = last_path if args.resume else args.init
-    model = models.load(start) if start else models.MODELS[args.model]()
+    arguments = dict(args.model_args)
+    try:
+        model = models.load(start, **arguments) if start else models.MODELS[args.model](**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"--model_args {arguments}: {error}") from error
     if model.name != args.model:
         raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
-    names = ("epochs", "batch_size", "loss", "optimizer", "learning_rate")
+    names = ("epochs", "batch_size", "loss", "optimizer", "schedule", "learning_rate")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     model.spec = dataclasses.replace(model.spec, **given)
     return model, read(start) if args.resume else {}
 
 
-def train_epoch(model, loader, loss_of, optimizer, scaler, dtype, title: str) -> float:
+def train_epoch(model, loader, loss_of, optimizer, schedule, scaler, dtype, title) -> float:
     """One pass over the training clips. Returns the mean loss of their valid maps."""
     model.train()
-    total, count, irregular = 0.0, 0, []
+    start = time.perf_counter()
+    total, count, recent, irregular = 0.0, 0, None, []
     bar = tqdm(loader, title, unit="step", dynamic_ncols=True)
     for batch in bar:
         irregular += batch["irregular"]
@@ -161,10 +188,11 @@ def train_epoch(model, loader, loss_of, optimizer, scaler, dtype, title: str) ->
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
+        schedule.step()
         total, count = total + loss.item() * valid, count + valid
-        bar.set_postfix(
-            loss=f"{total / count:.4f}", fps=f"{count / bar.format_dict['elapsed']:.1f}"
-        )
+        recent = loss.item() if recent is None else recent + 0.02 * (loss.item() - recent)
+        speed = count / (time.perf_counter() - start)
+        bar.set_postfix(loss=f"{recent:.4f}", fps=f"{speed:.1f}")
     if irregular:
         print(f"in this epoch's clips: {summarise(irregular)}")
     if not count:

@@ -20,7 +20,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 FOLDER_FPS = Fraction(8)  # pictures carry no rate: taken as sampled at the models' own
 
 Image.MAX_IMAGE_PIXELS = 16384 * 32768  # a 32K panorama is no attack
-av.logging.set_level(av.logging.PANIC)  # what goes wrong is told once, as an InputError
+av.logging.set_level(None)  # any level calls Python from FFmpeg's threads and may hang them
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,10 @@ def _check_length(path: Path, container, stream, count: int, end: float) -> None
     if stream.frames and count < stream.frames - max(2, stream.frames // 100):
         raise _damaged(path, count, f"its header announces {stream.frames}")
     seconds = _duration(container, stream)
-    start = float((stream.start_time or 0) * (stream.time_base or 0))
-    if seconds and end - start < 0.95 * seconds - 1.0:
-        raise _damaged(path, count, f"{end - start:.1f} of {seconds:.1f} seconds")
+    if stream.duration and stream.start_time:  # a stream's duration counts from its start
+        end -= float(stream.start_time * stream.time_base)
+    if seconds and end < 0.95 * seconds - 1.0:
+        raise _damaged(path, count, f"{end:.1f} of {seconds:.1f} seconds")
 
 
 def _damaged(path: Path, count: int, cause: str) -> InputError:

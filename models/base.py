@@ -22,6 +22,7 @@ class Spec:
     motion: str = "none"  # a name in datasets.motion.MOTIONS
     loss: str = "smse"  # a name in losses.LOSSES
     optimizer: str = "sgd"
+    schedule: str = "constant"  # of the learning rate
     learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 0.0

@@ -94,7 +94,7 @@ class CubeUNet(SaliencyModel):
         self.to_cube, self.to_equi = _projections(height, width, face_size or width // 4)
         self.unet = UNet(in_channels, base_channels).to(memory_format=torch.channels_last)
         self.head = nn.Conv2d(base_channels, 1, 1)
-        nn.init.constant_(self.head.bias, -2.0)  # most of a saliency map is dark
+        nn.init.constant_(self.head.bias, -4.0)  # most of a saliency map is dark
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         clips = torch.cat([frames, motion], dim=2)

@@ -1,7 +1,9 @@
 """Reading videos, folders and pictures."""
 
 import math
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -124,9 +126,24 @@ def test_a_truncated_video_yields_what_it_has(tmp_path):
     assert 0 < len(read) < 90
 
 
-def test_a_sound_file_is_no_video(tmp_path):
-    import av
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_clip_that_starts_late_is_not_truncated(tmp_path, suffix):
+    """Regression: Matroska's duration counts from zero, not from the first frame."""
+    path = tmp_path / f"late.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        for n in range(30):
+            frame = av.VideoFrame.from_ndarray(moving_disc(n, 48, 96), format="rgb24")
+            frame.pts, frame.time_base = n + 50, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames = list(read_frames(path, SPEC))
+    assert len(frames) == 30
+    assert frames[-1].seconds == pytest.approx(2.9)
 
+
+def test_a_sound_file_is_no_video(tmp_path):
     with av.open(str(tmp_path / "a.wav"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")

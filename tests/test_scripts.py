@@ -1,0 +1,258 @@
+"""The scripts as users start them, on a tiny clip and a tiny data set."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clips import write_video
+from PIL import Image
+
+import models
+from datasets.synthetic import write_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = {"height": 40, "width": 80, "base_channels": 4}
+
+
+def run(script, *arguments, code=0, cwd=ROOT):
+    """Runs a script and checks its exit code, and that failures are one line."""
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    assert result.returncode == code, result.stderr
+    if code == 2:
+        assert "Traceback" not in result.stderr
+        last = result.stderr.strip().splitlines()[-1].split("\r")[-1]
+        assert last.startswith(f"{script}: "), result.stderr
+        return last
+    return result
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"
+    models.save(path, models.CubeUNet(**TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=23, fps=30)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes") / "synthetic"
+    write_dataset(root, clips=4, frames=4, height=40, width=80, attention_height=20)
+    return root
+
+
+def infer(clip, checkpoint, output, *more, code=0):
+    return run(
+        "infer_video.py", "--video_path", clip, "--ckpt_path", checkpoint,
+        "--output_dir", output, *more, code=code,
+    )  # fmt: skip
+
+
+def maps(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.glob("sal_*"))}
+
+
+def test_infer_writes_a_map_for_every_frame(clip, checkpoint, tmp_path):
+    infer(clip, checkpoint, tmp_path / "out", "--save_npy")
+    names = [f"sal_{n:04d}.png" for n in range(1, 24)]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == names
+    for name in names:
+        picture = np.asarray(Image.open(tmp_path / "out" / name))
+        assert picture.shape == (40, 80)
+        assert picture.dtype == np.uint8
+        assert picture.max() == 255
+        saliency = np.load((tmp_path / "out" / name).with_suffix(".npy"), allow_pickle=False)
+        assert saliency.dtype == np.float32
+        assert np.abs(saliency / saliency.max() * 255 - picture).max() <= 0.5 + 1e-3
+    facts = json.loads((tmp_path / "out" / "saliency.json").read_text())
+    assert facts["frame_count"] == 23
+    assert facts["complete"] is True
+    assert facts["video"] == "clip.mp4"
+    assert facts["fps"] == 30
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_maps_between_samples_are_interpolated(clip, checkpoint, tmp_path):
+    infer(clip, checkpoint, tmp_path / "out", "--save_npy")
+    first, second, third = (np.load(tmp_path / "out" / f"sal_{n:04d}.npy") for n in (1, 3, 5))
+    assert np.abs(first - third).max() > 1e-4
+    np.testing.assert_allclose(second, (first + third) / 2, atol=1e-6)
+    last = [np.load(tmp_path / "out" / f"sal_{n:04d}.npy") for n in (21, 22, 23)]
+    assert np.array_equal(last[0], last[1])
+    assert np.array_equal(last[0], last[2])
+
+
+@pytest.mark.parametrize("lost", [range(20, 24), range(8, 24), [1], [15]])
+def test_an_interrupted_infer_goes_on_to_the_same_maps(clip, checkpoint, tmp_path, lost):
+    infer(clip, checkpoint, tmp_path / "out", "--save_npy")
+    before = maps(tmp_path / "out")
+    for n in lost:
+        (tmp_path / "out" / f"sal_{n:04d}.png").unlink()
+    (tmp_path / "out" / ".sal_0009.123.partial.png").write_bytes(b"half")
+    infer(clip, checkpoint, tmp_path / "out", "--save_npy")
+    assert maps(tmp_path / "out") == before
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_killed_infer_leaves_only_whole_maps(checkpoint, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", frames=400, fps=8)
+    command = [sys.executable, str(ROOT / "infer_video.py"), "--video_path", str(clip),
+               "--ckpt_path", str(checkpoint), "--output_dir", str(tmp_path / "out")]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out").glob("sal_*.png"))) < 20 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    written = list((tmp_path / "out").glob("sal_*.png"))
+    assert len(written) >= 20
+    for path in written:
+        assert np.asarray(Image.open(path)).shape == (40, 80)
+    infer(clip, checkpoint, tmp_path / "out")
+    assert len(maps(tmp_path / "out")) == 400
+
+
+def test_infer_takes_folders_and_pictures(checkpoint, tmp_path, scenes):
+    infer(scenes / "scene_0001", checkpoint, tmp_path / "folder")
+    assert len(maps(tmp_path / "folder")) == 4
+    infer(scenes / "scene_0001/0001.jpg", checkpoint, tmp_path / "picture")
+    assert len(maps(tmp_path / "picture")) == 1
+
+
+def test_infer_names_what_is_wrong(clip, checkpoint, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "none.pth").write_text("no checkpoint")
+    torch.save({"model": "resnet"}, tmp_path / "other.pth")
+    out = tmp_path / "out"
+    for video in ("missing.mp4", "empty.mp4", "text.mp4", "nothing"):
+        assert video in infer(tmp_path / video, checkpoint, out, code=2)
+    for weights in ("missing.pth", "none.pth", "other.pth"):
+        assert weights in infer(clip, tmp_path / weights, out, code=2)
+    assert "--device" in infer(clip, checkpoint, out, "--device", "cuda:9", code=2)
+    (tmp_path / "file").touch()
+    assert "file" in infer(clip, checkpoint, tmp_path / "file", code=2)
+    assert not maps(out) if out.exists() else True
+
+
+def test_infer_keeps_the_maps_of_what_a_truncated_video_holds(checkpoint, tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", frames=400, fps=8).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    assert "truncated" in infer(tmp_path / "cut.mkv", checkpoint, tmp_path / "out", code=2)
+    assert len(maps(tmp_path / "out")) > 50
+    facts = json.loads((tmp_path / "out" / "saliency.json").read_text())
+    assert facts["complete"] is False
+
+
+def test_infer_refuses_a_folder_of_another_run(clip, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    infer(clip, checkpoint, out)
+    before = maps(out)
+    other = write_video(tmp_path / "other.mp4", frames=3)
+    assert "--overwrite" in infer(other, checkpoint, out, code=2)
+    assert maps(out) == before
+    infer(other, checkpoint, out, "--overwrite")
+    assert len(maps(out)) == 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_infer_names_a_folder_that_is_read_only(clip, checkpoint, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "permission" in infer(clip, checkpoint, tmp_path / "locked/out", code=2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_line(clip, checkpoint, tmp_path):
+    code = (
+        "import sys, infer_video, files, cv2\n"
+        "def full(path, *a, **k): raise OSError(28, 'No space left on device', str(path))\n"
+        "infer_video.write_map = full\n"
+        "files.run_script(infer_video.main)\n"
+    )
+    arguments = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", tmp_path / "out"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.returncode == 2
+    assert "the disk is full" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def train(scenes, output, *more, code=0):
+    return run(
+        "train_video.py", "--data_root", scenes, "--output_dir", output, "--workers", 0,
+        "--model_args", *(f"{k}={v}" for k, v in TINY.items()), *more, code=code,
+    )  # fmt: skip
+
+
+def test_train_then_infer(scenes, clip, tmp_path):
+    train(scenes, tmp_path / "run", "--epochs", 2)
+    log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log] == [1, 2]
+    assert all(entry["val_loss"] > 0 and entry["best_constant"] > 0 for entry in log)
+    best = torch.load(tmp_path / "run/cube_unet_best.pth", weights_only=True)
+    assert best["val_loss"] == min(entry["val_loss"] for entry in log)
+    assert best["spec"]["height"] == 40
+    assert list((tmp_path / "run/tensorboard").iterdir())
+    infer(clip, tmp_path / "run/cube_unet_best.pth", tmp_path / "out")
+    assert len(maps(tmp_path / "out")) == 23
+
+
+def test_train_goes_on_after_the_last_epoch(scenes, tmp_path):
+    """Three epochs in one go and one, killed, then two more: the same weights."""
+    train(scenes, tmp_path / "whole", "--epochs", 3, "--precision", "fp32")
+    command = [sys.executable, str(ROOT / "train_video.py"), "--data_root", str(scenes),
+               "--output_dir", str(tmp_path / "parts"), "--workers", "0", "--precision", "fp32",
+               "--epochs", "3", "--model_args", *(f"{k}={v}" for k, v in TINY.items())]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "parts/cube_unet_last.pth").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    run("train_video.py", *command[2:], "--resume")
+    whole, parts = (
+        torch.load(tmp_path / name / "cube_unet_last.pth", weights_only=True)
+        for name in ("whole", "parts")
+    )
+    assert whole["epoch"] == parts["epoch"] == 3
+    for name, weights in whole["weights"].items():
+        assert torch.equal(weights, parts["weights"][name]), name
+
+
+def test_train_without_data_says_how_to_get_some(tmp_path):
+    message = run("train_video.py", code=2, cwd=tmp_path)
+    for word in ("360_Saliency_dataset_2018ECCV", "0001_gt.npy", "datasets.synthetic"):
+        assert word in message
+
+
+def test_train_stops_when_the_loss_is_not_finite(scenes, tmp_path):
+    message = train(scenes, tmp_path / "run", "--lr", "1e30", "--epochs", 9, code=2)
+    assert "scene_0" in message
+    assert "learning_rate" in message
+
+
+def test_train_refuses_arguments_that_the_model_does_not_have(scenes, tmp_path):
+    message = run(
+        "train_video.py", "--data_root", scenes, "--model_args", "depth=3", code=2, cwd=tmp_path
+    )
+    assert "depth" in message
+
+
+@pytest.mark.parametrize("script", ["train_video.py", "infer_video.py", "make_video.py"])
+def test_help_states_defaults(script):
+    assert "default" in run(script, "--help").stdout

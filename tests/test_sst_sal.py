@@ -1,0 +1,325 @@
+"""SST-Sal against the original's own numbers, against the plain formulation, and on the sphere."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.plain_sst_sal import PlainSSTSal
+from losses.spherical_kl import spherical_kl
+from models.official import load_official
+from models.sphere_layers import (
+    ConvLSTMCell,
+    SphereConv2d,
+    SphereMaxPool2d,
+    SphereTaps,
+    reference_grid,
+    tap_angles,
+    to_images,
+    to_pixels,
+)
+from models.sst_sal import SSTSal
+from tests.shared import shared
+
+VARIANTS = {"SST_Sal": (6, 36), "SST_Sal_wo_OF": (3, 9)}
+GRIDS = ("120x160_s1", "240x320_s1", "240x320_s2", "24x32_s1", "24x32_s2")
+FORWARDS = (
+    "rand0_T3_32x64",
+    "rand0_T6_24x32",
+    *(f"{kind}_T6_{size}" for kind in ("rand0", "blob", "sine") for size in ("120x160", "240x320")),
+    "blob_T20_120x160",
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recipe(kind: str, frames: int, channels: int, height: int, width: int) -> torch.Tensor:
+    """Inputs of the golden files, (1, T, C, H, W)."""
+    if kind.startswith("rand"):
+        clip = np.random.RandomState(int(kind[4:])).rand(1, frames, channels, height, width)
+        return torch.from_numpy(clip.astype(np.float32))
+    t, c = np.arange(frames)[:, None, None, None], np.arange(channels)[:, None, None]
+    y, x = ((np.arange(height) + 0.5) / height)[:, None], (np.arange(width) + 0.5) / width
+    if kind == "blob":
+        dx = (x - (0.2 + 0.1 * t + 0.11 * c) + 0.5) % 1 - 0.5
+        dy = y - (0.3 + 0.05 * t + 0.07 * c)
+        clip = np.exp(-(dx**2) / (2 * 0.06**2) - dy**2 / (2 * 0.1**2))
+    else:
+        wave = np.sin(2 * np.pi * (3 * x + 0.1 * t + c / 6))
+        clip = 0.5 + 0.5 * wave * np.cos(2 * np.pi * (y - 0.5))
+    return torch.from_numpy(clip.astype(np.float32))[None]
+
+
+def tensors(name: str) -> dict[str, torch.Tensor]:
+    stored = np.load(shared(f"golden/{name}.npz"))
+    return {k: torch.from_numpy(stored[k]) for k in stored.files if stored[k].dtype.kind in "fi"}
+
+
+def reference_model(variant: str, height: int, width: int) -> SSTSal:
+    channels, hidden = VARIANTS[variant]
+    model = SSTSal(channels, hidden, sampling="reference", height=height, width=width)
+    model.load_state_dict(tensors(f"sst_{variant}_state_dict"))
+    return model.eval()
+
+
+def run(model: SSTSal, clip: torch.Tensor) -> torch.Tensor:
+    """clip: channels in the order that the weights expect, B, G, R of frames, then of flow."""
+    return model(clip[:, :, :3].flip(2), clip[:, :, 3:].flip(2))
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]).double())[0, 1])
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_taps_are_where_the_original_puts_them(name):
+    stored = tensors(f"sst_grid_{name}")
+    height, width, stride = (int(stored[k]) for k in ("h", "w", "stride"))
+    rows = torch.arange(0, height, stride, dtype=torch.float64)
+    latitude, east = tap_angles(rows, height, width, over_pole=False)
+    row, offset = (math.pi / 2 - latitude) * height / math.pi - 0.5, east * width / (2 * math.pi)
+    torch.testing.assert_close(row, stored["row_pix"], atol=1e-11, rtol=0)
+    torch.testing.assert_close(offset, stored["col_offset_col5"], atol=1e-11, rtol=0)
+    column = (offset + width) % width
+    torch.testing.assert_close(column, stored["col0_pix"], atol=1e-11, rtol=0)
+    grid = reference_grid(height, width, stride)
+    if "grid32_sub" in stored:
+        grid = grid.view(height // stride, 3, width // stride, 3, 2)[::8, :, ::16]
+    expected = stored.get("grid32", stored.get("grid32_sub"))
+    torch.testing.assert_close(grid, expected, atol=1e-15, rtol=0)  # −1e-16 for 0 in the middle
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["rand0_24x32", "blob_120x160", "rand0_240x320"])
+def test_layers_equal_the_original(variant, name):
+    expected = tensors(f"sst_{variant}_layers_{name}")
+    kind, size = name.split("_")
+    height, width = map(int, size.split("x"))
+    model = reference_model(variant, height, width)
+    x = recipe(kind, 1, VARIANTS[variant][0], height, width)[:, 0]
+    with torch.no_grad():
+        zeros = x.new_zeros(1, model.encoder.lstm.hidden_channels, height, width)
+        conv = model.encoder.lstm.conv(torch.cat([x, zeros], dim=1))
+        h, c, _ = model.encoder.lstm(to_pixels(x), None)
+        h, c = to_images(h, (height, width)), c.unflatten(2, (height, width))
+        pool = model.encoder.pool(h)
+        dec_conv = model.decoder.lstm.conv(torch.cat([pool, pool[:, :1] * 0], dim=1))
+        dec_h = to_images(model.decoder.lstm(to_pixels(pool), None)[0], model.small)
+        got = {"conv": conv, "h": h, "c": c, "pool": pool, "dec_conv": dec_conv, "dec_h": dec_h}
+        got["pool_of_input"] = model.encoder.pool(x)
+    h_channels = expected.get("h_channels")
+    kept = {"conv": expected.get("conv_channels"), "h": h_channels, "c": h_channels}
+    for layer in got.keys() & expected.keys():
+        ours = got[layer]
+        if ours.shape[1] != expected[layer].shape[1]:
+            channels = kept.get(layer, h_channels)
+            ours = ours[:, channels if len(channels) == expected[layer].shape[1] else slice(2)]
+        torch.testing.assert_close(ours, expected[layer], atol=1e-5, rtol=0, msg=layer)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", FORWARDS)
+def test_forward_equals_the_original(variant, name):
+    expected = tensors(f"sst_{variant}_forward")[name]
+    kind, frames, size = name.split("_")
+    height, width = map(int, size.split("x"))
+    clip = recipe(kind, int(frames[1:]), VARIANTS[variant][0], height, width)
+    with torch.no_grad():
+        maps = run(reference_model(variant, height, width), clip)
+    assert maps.shape == (1, len(clip[0]), 1, height, width)
+    assert torch.equal(maps[..., ::2, ::2], maps[..., 1::2, 1::2])
+    ours = maps[..., ::2, ::2]
+    error = (ours - expected).abs().amax((0, 2, 3, 4))
+    assert error[:3].max() < 1e-5
+    assert error[:6].max() < 2e-4
+    for t in range(6, len(error)):  # the recurrence amplifies rounding
+        assert (ours[0, t] - expected[0, t]).abs().mean() < 1e-3
+        assert correlation(ours[0, t], expected[0, t]) >= 0.998
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_last_step_from_the_originals_state(variant):
+    stored = tensors(f"sst_{variant}_laststep_blob_T16_24x32")
+    model = reference_model(variant, 24, 32)
+
+    def state(part):
+        h, c = stored[f"{part}_h_before"], stored[f"{part}_c_before"]
+        return to_pixels(h), c.flatten(2).clone(), None
+
+    with torch.no_grad():
+        h, c, _ = model.encoder.lstm(to_pixels(stored["x_last"]), state("enc"))
+        pooled = model.encoder.pool.pixels(h)
+        dec_h, dec_c, _ = model.decoder.lstm(pooled, state("dec"))
+        output = model.present(dec_h)
+    for name, ours in {
+        "enc_h_after": to_images(h, (24, 32)),
+        "enc_c_after": c.unflatten(2, (24, 32)),
+        "pooled": to_images(pooled, (12, 16)),
+        "dec_h_after": to_images(dec_h, (12, 16)),
+        "dec_c_after": dec_c.unflatten(2, (12, 16)),
+        "output": output,
+    }.items():
+        torch.testing.assert_close(ours, stored[name], atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_and_one_step_of_sgd_equal_the_original(variant):
+    stored = tensors(f"sst_{variant}_grads_rand0_T3_24x32")
+    model = reference_model(variant, 24, 32).train()
+    clip = recipe("rand0", 3, VARIANTS[variant][0], 24, 32)
+    truth = recipe("rand1000", 3, 1, 24, 32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.8)
+    loss = spherical_kl(run(model, clip), truth).sum()
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), stored["loss"], atol=1e-7, rtol=1e-5)
+    for name, parameter in model.named_parameters():
+        expected = stored[f"grad.{name}"]
+        error = (parameter.grad - expected).abs().max() / expected.abs().max()
+        assert error < 1e-4, name
+    optimizer.step()
+    after = spherical_kl(run(model, clip), truth).sum()
+    stepped = stored["loss_after_one_sgd_step_lr0.8"]
+    torch.testing.assert_close(after.detach(), stepped, atol=1e-6, rtol=1e-4)
+
+
+def test_equals_the_plain_formulation_and_its_gradient():
+    torch.manual_seed(0)
+    model = SSTSal(6, 5, sampling="reference", height=20, width=28).double()
+    for taps in (m for m in model.modules() if isinstance(m, SphereTaps)):
+        taps.weight = taps.weight.double()
+    clip = torch.rand(2, 4, 6, 20, 28, dtype=torch.float64)
+    wanted = torch.rand(2, 4, 1, 20, 28, dtype=torch.float64)
+    maps = run(model, clip)
+    gradient = torch.autograd.grad((maps * wanted).sum(), tuple(model.parameters()))
+    with torch.no_grad():
+        torch.testing.assert_close(run(model, clip), maps)
+    weights = {k: v.detach().requires_grad_() for k, v in model.state_dict().items()}
+    plain = PlainSSTSal(weights, 20, 28)
+    plain.full, plain.half, plain.pooling = (
+        g.double() for g in (plain.full, plain.half, plain.pooling)
+    )
+    plain_maps = plain(clip)
+    torch.testing.assert_close(maps, plain_maps, atol=1e-5, rtol=0)
+    expected = torch.autograd.grad((plain_maps * wanted).sum(), tuple(weights.values()))
+    for ours, theirs in zip(gradient, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampling", ["reference", "seamless"])
+def test_gradients_by_differences(sampling):
+    torch.manual_seed(0)
+    geometry = {"height": 4, "width": 8, "sampling": sampling}
+    cell = ConvLSTMCell(1, 2, **geometry).double()
+    conv, pool = SphereConv2d(2, 3, **geometry).double(), SphereMaxPool2d(stride=2, **geometry)
+    pool = pool.double()
+    h, c = torch.rand(2, 32, 2).double(), torch.rand(2, 2, 32).double()
+    x = torch.rand(2, 32, 1).double()
+    for leaf in (h, c, x):
+        leaf.requires_grad_()
+
+    def step(x, h, c, *_):
+        return cell(x, (h, c, None))[:2]
+
+    assert torch.autograd.gradcheck(step, (x, h, c, *cell.parameters()))
+    image = torch.rand(2, 2, 4, 8).double().requires_grad_()
+    assert torch.autograd.gradcheck(conv, image)
+    assert torch.autograd.gradcheck(pool, image)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    torch.manual_seed(0)
+    model = SSTSal(3, 4, height=16, width=24)
+    clip = torch.rand(2, 3, 3, 16, 24)
+    with torch.no_grad():
+        whole = run(model, clip)
+        monkeypatch.setattr("models.sphere_layers.BLOCK", 7)
+        torch.testing.assert_close(run(model, clip), whole, atol=1e-6, rtol=0)
+
+
+def test_convolution_without_shift_finds_the_middle():
+    """A symmetric kernel on a picture symmetric about a meridian and the equator keeps it so."""
+    conv = SphereConv2d(1, 1, height=16, width=32)
+    with torch.no_grad():
+        conv.weight[:] = torch.tensor([[1.0, 2, 1], [3, 5, 3], [1, 2, 1]])
+        image = torch.rand(1, 1, 16, 32)
+        image = image + image.flip(-1)
+        image = image + image.flip(-2)
+        for layer in (conv, SphereMaxPool2d(height=16, width=32, stride=2)):
+            out = layer(image)
+            torch.testing.assert_close(out, out.flip(-1))
+            torch.testing.assert_close(out, out.flip(-2))
+
+
+def test_convolution_crosses_the_pole():
+    """North of the first row is the same row, half a turn away."""
+    conv = SphereConv2d(1, 1, height=16, width=32)
+    with torch.no_grad():
+        conv.weight[:] = 0
+        conv.weight[0, 0, 0, 1] = 1  # the northern neighbour
+        image = torch.rand(1, 1, 16, 32)
+        north = conv(image)
+    torch.testing.assert_close(north[..., 0, :], image[..., 0, :].roll(16, -1))
+    torch.testing.assert_close(north[..., 1:, :], image[..., :-1, :])
+
+
+@pytest.mark.parametrize("half_pixel", [False, True])
+def test_rolling_the_input_rolls_the_output(half_pixel):
+    torch.manual_seed(0)
+    model = SSTSal(6, 8, half_pixel=half_pixel, height=24, width=48).eval()
+    clip = torch.rand(1, 5, 6, 24, 48)
+    with torch.no_grad():
+        maps = run(model, clip)
+        for shift in (2, 14, 24, 46):  # pooling halves the width, so even shifts
+            rolled = run(model, clip.roll(shift, -1))
+            assert (rolled - maps.roll(shift, -1)).abs().max() < 1e-4
+    assert maps.min() >= 0 and maps.max() <= 2
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_seamless_sampling_of_the_authors_weights(variant):
+    """No edge at ±180°, and the original's maps away from it."""
+    path = shared(f"official/{variant}.pth")
+    size = {"height": 120, "width": 160}
+    clip = recipe("rand0", 6, VARIANTS[variant][0], 120, 160)
+    model = load_official(path, **size)
+    with torch.no_grad():
+        original = run(load_official(path, sampling="reference", **size), clip)
+        maps, rolled = run(model, clip), run(model, clip.roll(40, -1))
+    assert (rolled - maps.roll(40, -1)).abs().max() < 1e-4
+    for t in range(model.spec.warm_up, 6):
+        ours, theirs = maps[0, t, ..., 20:-20], original[0, t, ..., 20:-20]
+        assert correlation(ours, theirs) >= 0.99
+    assert (maps[..., 0] - maps[..., -1]).abs().mean() <= 1.25 * maps.diff(dim=-1).abs().mean()
+    assert (original[..., 0] - original[..., -1]).abs().mean() > 3 * original.diff().abs().mean()
+
+
+def test_learning_rate_follows_the_size():
+    assert SSTSal().spec.learning_rate == 0.8
+    small = SSTSal(height=24, width=32)
+    assert math.isclose(small.spec.learning_rate, 0.008)
+    assert (small.spec.height, small.spec.width) == (24, 32)
+
+
+def test_says_what_it_cannot_take():
+    with pytest.raises(ValueError, match="in_channels"):
+        SSTSal(4)
+    with pytest.raises(ValueError, match="sampling is one of reference, seamless"):
+        SSTSal(sampling="other", height=8, width=8)
+    with pytest.raises(ValueError, match="multiple of 4"):
+        SSTSal(height=24, width=30)
+    model = SSTSal(height=8, width=16)
+    with pytest.raises(ValueError, match="takes 6 channels of 8×16, got 3 of 8×16"):
+        model(torch.rand(1, 1, 3, 8, 16), torch.rand(1, 1, 0, 8, 16))
+
+
+def test_geometry_is_not_in_the_checkpoint():
+    assert set(SSTSal(height=8, width=16).state_dict()) == {
+        f"{part}.lstm.conv.{kind}" for part in ("encoder", "decoder") for kind in ("weight", "bias")
+    }

@@ -1,0 +1,165 @@
+"""Rendered scenes: exact on the sphere, reproducible, and attention that only looking finds."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.figures import KINDS, UP, Figure, rotation
+from datasets.synthetic import Scene, render, split, write_dataset
+from datasets.worlds import WORLDS
+from files import InputError
+from projection import directions, solid_angles
+from projection.sphere import equirectangular_taps
+
+HEIGHT, WIDTH = 60, 120
+COLOURS = np.full((5, 3), 0.9, np.float32)
+
+
+def written(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("columns", [1, 37, 60])
+@pytest.mark.parametrize("seed", range(4))
+def test_turning_by_whole_columns_rolls_the_picture(seed, columns):
+    scene = Scene(seed, HEIGHT, WIDTH)
+    camera = scene.camera(0.5)
+    turned = camera @ rotation(UP, 2 * math.pi * columns / WIDTH)
+    picture, seen = scene.paint(0.5, camera)
+    rolled, seen_turned = scene.paint(0.5, turned)
+    error = abs(rolled - np.roll(picture, -columns, axis=1))
+    assert error.mean() < 1e-3 and np.quantile(error, 0.999) < 0.03
+    assert [s.contrast for s in seen_turned] == pytest.approx([s.contrast for s in seen], abs=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_seam_is_no_edge(seed):
+    scene = Scene(seed, HEIGHT, WIDTH)
+    picture, _ = scene.paint(0.0, scene.camera(0.0))
+    steps = abs(picture - np.roll(picture, 1, axis=1)).mean(axis=(0, 2))  # the first: the seam
+    assert steps[0] <= 1.5 * max(steps[1:9].max(), steps[-8:].max())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_camera_lying_on_its_back_sees_the_same_world(seed):
+    """The world's poles lie on its equator, and the other way round."""
+    scene = Scene(seed, 2 * HEIGHT, 2 * WIDTH)
+    camera, tilt = scene.camera(0.0), rotation(np.array([-1.0, 0, 0]), math.pi / 2)
+    upright, _ = scene.paint(0.0, camera)
+    lying, _ = scene.paint(0.0, camera @ tilt)
+    rays = directions(2 * HEIGHT, 2 * WIDTH, torch.float64) @ torch.from_numpy(tilt)
+    index, weight = (a.numpy() for a in equirectangular_taps(rays, 2 * HEIGHT, 2 * WIDTH))
+    tilted_back = (lying.reshape(-1, 3)[index] * weight[..., None]).sum(axis=0)
+    error = abs(tilted_back - upright)
+    assert error.mean() < 0.1 * upright.std()
+    assert error[[0, -1]].mean() < 0.4 * upright.std()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 0.9, 1.0, 1.1, 1.5, 3.0])
+def test_figure_driven_over_the_pole_keeps_its_area(seconds):
+    ball = Figure(KINDS["ball"], 0.2, np.eye(3), COLOURS, np.array([-1.0, 0, 0]), math.pi / 2)
+    assert ball.at(1.0)[:, 2] == pytest.approx(UP)
+    rays = directions(240, 480, torch.float32).reshape(-1, 3).numpy()
+    _, coverage = ball.draw(rays @ ball.at(seconds).astype(np.float32), math.pi / 240, seconds)
+    area = (coverage.reshape(240, 480) * solid_angles(240, 480).numpy()).sum()
+    assert area == pytest.approx(2 * math.pi * (1 - math.cos(0.95 * 0.2)), rel=0.01)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_worlds_are_finite_and_not_flat(world):
+    rays = directions(HEIGHT, WIDTH, torch.float32).reshape(-1, 3).numpy()
+    for seed in range(5):
+        radiance = WORLDS[world][0](rays, np.random.default_rng(seed))
+        assert radiance.shape == rays.shape and np.isfinite(radiance).all()
+        assert radiance.clip(0, 1).std() > 0.01
+
+
+def test_attention_leaves_what_is_hidden_or_camouflaged():
+    scene = Scene(0, HEIGHT, WIDTH)
+    camera = scene.camera(0)
+    pose = camera @ rotation(UP, 1.0)
+    person = Figure(KINDS["person"], 0.2, pose, COLOURS)
+    screen = Figure(KINDS["panel"], 0.6, pose, COLOURS * 0.2)
+    pulls = []
+    for figures in ([person], [person._replace(opacity=0.05)], [person, screen]):
+        scene.figures = figures
+        pulls.append(scene.pull(0.0, scene.paint(0.0, camera)[1])[0])
+    open_view, camouflaged, hidden = pulls
+    assert hidden == 0 and camouflaged < 0.2 * open_view
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_frames_and_attention_are_valid_and_reproducible(seed):
+    first, second = (list(render(seed, 3, HEIGHT, WIDTH, attention_height=32)) for _ in range(2))
+    for (frame, target), (frame_again, target_again) in zip(first, second, strict=True):
+        assert frame.shape == (HEIGHT, WIDTH, 3) and frame.dtype == np.uint8
+        assert target.shape == (32, 64) and target.dtype == np.float32
+        assert np.isfinite(target).all() and target.min() >= 0 and target.max() == 1
+        assert (frame == frame_again).all() and (target == target_again).all()
+    assert (first[0][0] != first[1][0]).any()
+
+
+def test_attention_does_not_depend_on_the_size_of_the_map():
+    (_, small), (_, large) = (next(render(5, 1, 120, 240, attention_height=a)) for a in (32, 96))
+    pooled = large.reshape(32, 3, 64, 3).mean(axis=(1, 3))
+    assert np.corrcoef(small.ravel(), pooled.ravel())[0, 1] > 0.99
+
+
+def test_mean_map_is_a_poor_predictor():
+    maps = np.stack([next(render(s, 1, HEIGHT, WIDTH, attention_height=32))[1] for s in range(80)])
+    area = solid_angles(32, 64).numpy()
+    fitted, held = maps[:40], maps[40:]
+    left = ((held - fitted.mean(axis=0)) ** 2 * area).sum()
+    flat = (held * area).sum() / (area.sum() * 64 * len(held))
+    assert 1 - left / ((held - flat) ** 2 * area).sum() < 0.25
+
+
+def test_data_set_is_the_same_for_any_number_of_workers(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for root, workers in ((one, 1), (two, 2)):
+        write_dataset(root, 4, 2, 24, 48, seed=7, attention_height=16, workers=workers)
+    assert written(one) == written(two)
+    names = [f"scene_{n:04d}" for n in range(1, 5)]
+    splits = json.loads((one / "splits.json").read_text())
+    assert splits == {"train": names[:2], "val": names[2:3], "test": names[3:]}
+    target = np.load(one / names[0] / "0002_gt.npy", allow_pickle=False)
+    assert target.shape == (16, 32) and target.dtype == np.float32
+    assert written(one)[f"{names[0]}/0001.jpg"] != written(one)[f"{names[1]}/0001.jpg"]
+
+
+def test_whole_clips_are_kept_and_others_written_again(tmp_path):
+    write_dataset(tmp_path, 2, 3, 24, 48, attention_height=16)
+    before = written(tmp_path)
+    (tmp_path / "scene_0001" / "0002.jpg").unlink()
+    kept = (tmp_path / "scene_0002" / "0001.jpg").stat().st_ino
+    write_dataset(tmp_path, 2, 3, 24, 48, attention_height=16)
+    assert written(tmp_path) == before
+    assert (tmp_path / "scene_0002" / "0001.jpg").stat().st_ino == kept
+    write_dataset(tmp_path, 2, 2, 24, 48, seed=1, attention_height=16)
+    assert not (tmp_path / "scene_0001" / "0003.jpg").exists()
+    assert written(tmp_path)["scene_0002/0001.jpg"] != before["scene_0002/0001.jpg"]
+
+
+def test_frames_of_another_origin_are_never_overwritten(tmp_path):
+    (tmp_path / "scene_0001").mkdir()
+    (tmp_path / "scene_0001" / "0001.jpg").write_bytes(b"mine")
+    with pytest.raises(InputError, match="scene_0001"):
+        write_dataset(tmp_path, 1, 1, 24, 48, attention_height=16)
+    assert (tmp_path / "scene_0001" / "0001.jpg").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(("clips", "sizes"), [(1, [1, 0, 0]), (3, [1, 1, 1]), (120, [90, 15, 15])])
+def test_split_sizes(clips, sizes):
+    assert [len(part) for part in split([str(n) for n in range(clips)]).values()] == sizes
+
+
+def test_command_refuses_nonsense_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "datasets.synthetic", "--clips", "0", "--output", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--clips" in done.stderr
