@@ -1,6 +1,7 @@
 """Saliency maps of a 360° video, a folder of frames or a picture: one for each frame."""
 
 import argparse
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 import models
+from datasets.motion import MOTIONS
 from datasets.video import FrameReader, read_frames
 from files import InputError, atomic, run_script, write_json
 from models.checkpoint import sha256
@@ -26,6 +28,7 @@ def parse_args() -> argparse.Namespace:
     add("--ckpt_path", type=Path, default="checkpoints/cube_unet_best.pth", help="checkpoint")
     add("--output_dir", type=Path, default="outputs/infer", help="folder for the maps")
     add("--save_npy", action="store_true", help="also float32 maps that are not normalised")
+    add("--motion", choices=list(MOTIONS), help="how flow is estimated; the model's if not given")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--precision", default="auto", choices=["auto", *PRECISIONS], help="of the network")
     add("--overwrite", action="store_true", help="replace maps that are already there")
@@ -36,6 +39,10 @@ def main() -> None:
     args = parse_args()
     device = choose_device(args.device)
     model = models.load(args.ckpt_path, device)
+    if args.motion:
+        if MOTIONS[args.motion]().channels != MOTIONS[model.spec.motion]().channels:
+            raise InputError(f"--motion {args.motion}: {args.ckpt_path} takes {model.spec.motion}")
+        model.spec = dataclasses.replace(model.spec, motion=args.motion)
     reader = read_frames(args.video_path, model.spec)
     facts = {
         "video": args.video_path.name,
@@ -46,6 +53,7 @@ def main() -> None:
         "map_width": model.spec.width,
         "map_height": model.spec.height,
         "model": model.name,
+        "motion": model.spec.motion,
         "checkpoint": str(args.ckpt_path),
         "checkpoint_sha256": sha256(args.ckpt_path),
         "normalisation": "each map divided by its maximum",
@@ -136,7 +144,7 @@ def check_folder(folder: Path, facts: dict) -> None:
         found = json.loads((folder / "saliency.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         found = {}
-    for key in ("video", "video_bytes", "checkpoint_sha256", "width", "height"):
+    for key in ("video", "video_bytes", "checkpoint_sha256", "motion", "width", "height"):
         if found.get(key) != facts[key]:
             raise InputError(
                 f"{folder}: holds maps of another run ({key} {found.get(key)} instead of "

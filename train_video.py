@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import models
+from datasets.motion import MOTIONS
 from datasets.video_saliency import SaliencyVideos, collate, summarise
 from files import InputError, run_script
 from losses import LOSSES
@@ -26,7 +27,7 @@ OPTIMIZERS = {
         parameters, spec.learning_rate, spec.momentum, weight_decay=spec.weight_decay
     ),
     "adamw": lambda parameters, spec: torch.optim.AdamW(
-        parameters, spec.learning_rate, weight_decay=spec.weight_decay
+        parameters, spec.learning_rate, weight_decay=spec.weight_decay, fused=True
     ),
 }
 
@@ -48,6 +49,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
     add("--model", default="cube_unet", choices=list(models.MODELS), help="what to train")
+    add("--motion", choices=list(MOTIONS), help="motion channels; the model's if not given")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[], type=argument,
         help="of the model, such as height=120 width=240 base_channels=16")  # fmt: skip
     add("--init", type=Path, help="checkpoint to start from instead of random weights")
@@ -56,6 +58,7 @@ def parse_args() -> argparse.Namespace:
     add("--epochs", type=int, help="passes over the training clips; the model's if not given")
     add("--samples", type=int, help="clips drawn for an epoch; all if not given")
     add("--batch_size", type=int, help="clips a step; the model's if not given")
+    add("--skip_frames", type=int, help="at the start of each clip; the model's if not given")
     add("--loss", choices=list(LOSSES), help="the model's if not given")
     add("--optimizer", choices=list(OPTIMIZERS), help="the model's if not given")
     add("--learning_rate", "--lr", type=float, help="the model's if not given")
@@ -156,13 +159,25 @@ def make_model(args: argparse.Namespace, last_path: Path) -> tuple[models.Salien
     """The model with its spec as the options change it, and the state to resume from."""
     start = last_path if args.resume else args.init
     arguments = dict(args.model_args)
+    if args.motion and not start:
+        channels = MOTIONS[args.motion]().channels
+        arguments = models.MODELS[args.model].arguments_for(channels) | arguments
     try:
         model = models.load(start, **arguments) if start else models.MODELS[args.model](**arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"--model_args {arguments}: {error}") from error
     if model.name != args.model:
         raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
-    names = ("epochs", "batch_size", "loss", "optimizer", "schedule", "learning_rate")
+    names = (
+        "epochs",
+        "batch_size",
+        "motion",
+        "skip_frames",
+        "loss",
+        "optimizer",
+        "schedule",
+        "learning_rate",
+    )
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     model.spec = dataclasses.replace(model.spec, **given)
     return model, read(start) if args.resume else {}
@@ -189,8 +204,9 @@ def train_epoch(model, loader, loss_of, optimizer, schedule, scaler, dtype, titl
         scaler.step(optimizer)
         scaler.update()
         schedule.step()
-        total, count = total + loss.item() * valid, count + valid
-        recent = loss.item() if recent is None else recent + 0.02 * (loss.item() - recent)
+        mean = loss.item() / valid if loss_of.summed else loss.item()
+        total, count = total + mean * valid, count + valid
+        recent = mean if recent is None else recent + 0.02 * (mean - recent)
         speed = count / (time.perf_counter() - start)
         bar.set_postfix(loss=f"{recent:.4f}", fps=f"{speed:.1f}")
     if irregular:
@@ -211,7 +227,8 @@ def validate(model, loader, loss_of, dtype) -> tuple[float, Tensor]:
             continue
         with autocast(device_of(model), dtype):
             loss, maps = batch_loss(model, batch, loss_of)
-        total, count = total + loss.item() * valid, count + valid
+        total += loss.item() if loss_of.summed else loss.item() * valid
+        count += valid
         if picture is None:
             maps = [m[0, -1].expand(3, -1, -1).cpu() for m in (batch["target"], maps)]
             picture = torch.cat([batch["frames"][0, -1], *maps], dim=-1).clamp(0, 1)
@@ -230,18 +247,28 @@ def batch_loss(model: nn.Module, batch: dict, loss_of: nn.Module) -> tuple[Tenso
 
 
 def best_constant_loss(data: SaliencyVideos, loss_of: nn.Module) -> float:
-    """Loss of the one map that fits a split best, its own mean: what every model must beat."""
+    """Loss of the one map that fits a split best: what every model must beat.
+
+    That is the mean of the maps for a squared error, and of the maps scaled to sum 1 for a
+    divergence.
+    """
 
     def targets():
-        for index in range(len(data)):
+        for index in tqdm(range(len(data)), "best constant map", leave=False):
             yield from data.targets(index)
 
-    total, count = 0.0, 0
+    means, count = [0.0, 0.0], 0
     for target in targets():
-        total, count = total + target, count + 1
+        count += 1
+        for k, scaled in enumerate((target, target / target.sum())):
+            means[k] = means[k] + scaled
     if not count:
         raise InputError(f"{data.root}: no usable ground truth in split '{data.split}'")
-    return sum(loss_of(total / count, target).item() for target in targets()) / count
+    losses = [0.0, 0.0]
+    for target in targets():
+        for k, mean in enumerate(means):
+            losses[k] += loss_of(mean / count, target).item()
+    return min(losses) / count
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.sphere_layers import reference_grid
+from models.sphere_taps import reference_grid
 
 
 class PlainSSTSal:

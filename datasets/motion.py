@@ -164,7 +164,9 @@ def load_raft(path: Path) -> nn.Module:
         network = (raft_small if small else raft_large)(weights=None)
         network.load_state_dict(weights)
     except Exception as error:
-        raise InputError(f"{path}: not the weights of a RAFT known here; get {RAFT_FILES}") from error
+        raise InputError(
+            f"{path}: not the weights of a RAFT known here; get {RAFT_FILES}"
+        ) from error
     return network.eval()
 
 

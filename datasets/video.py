@@ -155,7 +155,7 @@ def read_picture(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB. Raises InputError for a picture that is damaged or none at all."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         size = path.stat().st_size if path.exists() else 0
         raise InputError(

@@ -1,11 +1,19 @@
-"""Clips with ground truth for training and evaluation, in the ECCV 2018 layout.
+"""Clips with ground truth for training and evaluation, in two layouts.
+
+That of 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018):
 
     <root>/<clip>/0001.jpg …       frames, equirectangular, any size
     <root>/<clip>/0001_gt.npy …    saliency maps: float (H, W), (1, H, W) or (H, W, 1)
-    <root>/splits.json             {"train": [clip, …], "val": […], "test": […]}
+    <root>/<clip>/0001_flow.png    optical flow as colours; optional, else it is estimated
 
-Without splits.json the clips must be those of 360_Saliency_dataset_2018ECCV (Zhang et al.,
-ECCV 2018), whose split is built in.
+That of SST-Sal (Bernal-Berdun et al. 2022), with the same names in three folders:
+
+    <root>/frames/0001_1023.png    frame 1023 of clip 0001
+    <root>/saliency_maps/…         its map as a grey picture
+    <root>/optical_flow/…          optional, else it is estimated
+
+And in both <root>/splits.json: {"train": [clip, …], "val": […], "test": […]}. Without it the
+clips must be those of ECCV 2018, whose split is built in.
 """
 
 import json
@@ -14,6 +22,7 @@ import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -66,28 +75,46 @@ def read_split(root: Path, split: str) -> list[str]:
     return list(splits[split])
 
 
-FRAME_NAME = re.compile(r"(\d+)\.(jpg|jpeg|png|bmp|webp|tif|tiff)", re.IGNORECASE)
+PICTURE = r"\.(?:jpg|jpeg|png|bmp|webp|tif|tiff)"
 
 
 @dataclass(frozen=True)
 class File:
-    """One frame of a clip on disk."""
+    """One frame of a clip on disk, with the picture of its flow where there is one."""
 
     number: int
     picture: Path
     truth: Path | None
+    flow: Path | None
 
 
-def list_frames(folder: Path) -> list[File]:
-    """The frames of a clip folder in the order of their numbers."""
-    names = {path.name for path in folder.iterdir()}
-    files = []
-    for match in filter(None, map(FRAME_NAME.fullmatch, names)):
-        truth = f"{match[1]}_gt.npy"
-        files.append(
-            File(int(match[1]), folder / match[0], folder / truth if truth in names else None)
+def list_clips(root: Path, names: list[str]) -> dict[str, list[File]]:
+    """The frames of those clips that are there, in the order of their numbers."""
+    clips: dict[str, list[File]] = {}
+    if (root / "frames").is_dir():
+        frame_name = re.compile(rf"(.+)_(\d+){PICTURE}", re.IGNORECASE)
+        truths, flows = (
+            {path.name for path in (root / folder).glob("*")}
+            for folder in ("saliency_maps", "optical_flow")
         )
-    return sorted(files, key=lambda file: file.number)
+        for path in (root / "frames").iterdir():
+            match = frame_name.fullmatch(path.name)
+            if match and match[1] in names:
+                truth = root / "saliency_maps" / path.name if path.name in truths else None
+                flow = root / "optical_flow" / path.name if path.name in flows else None
+                clips.setdefault(match[1], []).append(File(int(match[2]), path, truth, flow))
+    else:
+        frame_name = re.compile(rf"(\d+){PICTURE}", re.IGNORECASE)
+        for folder in (root / name for name in names if (root / name).is_dir()):
+            files = clips.setdefault(folder.name, [])
+            there = {path.name for path in folder.iterdir()}
+            for match in filter(None, map(frame_name.fullmatch, there)):
+                truth, flow = (
+                    folder / name if name in there else None
+                    for name in (f"{match[1]}_gt.npy", f"{match[1]}_flow.png")
+                )
+                files.append(File(int(match[1]), folder / match[0], truth, flow))
+    return {name: sorted(files, key=lambda file: file.number) for name, files in clips.items()}
 
 
 def unbroken_runs(files: list[File]) -> list[list[File]]:
@@ -105,10 +132,14 @@ def unbroken_runs(files: list[File]) -> list[list[File]]:
 def read_truth(path: Path, height: int, width: int) -> Tensor:
     """A ground-truth map resized and scaled by its own maximum: (1, H, W) float32.
 
+    path: an array (.npy) or a grey picture.
     Raises InputError for a file that can't be read or whose map is empty or not a map.
     """
     try:
-        truth = np.load(path, allow_pickle=False)
+        if path.suffix == ".npy":
+            truth = np.load(path, allow_pickle=False)
+        else:
+            truth = read_picture(path)[..., 0]
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: the map can't be read; delete it or make it again") from error
     shape, truth = truth.shape, np.squeeze(truth)
@@ -145,12 +176,14 @@ class SaliencyVideos(Dataset):
     def __init__(self, root: str | Path, split: str, spec):
         self.root, self.split, self.spec = Path(root), split, spec
         self.irregular: list[tuple[str, str]] = []
-        self.samples: list[tuple[File | None, list[File]]] = []  # frame before, run
+        self.samples: list[tuple[str, File | None, list[File]]] = []  # clip, frame before, run
         if not self.root.is_dir():
             raise InputError(f"{self.root}: no such data set; {HOW_TO_GET_DATA}")
-        for name in read_split(self.root, split):
-            if (self.root / name).is_dir():
-                self._add_clip(list_frames(self.root / name), name)
+        names = read_split(self.root, split)
+        clips = list_clips(self.root, names)
+        for name in names:
+            if name in clips:
+                self._add_clip(clips[name], name)
             else:
                 self.irregular.append(("clip missing", name))
         if not self.samples:
@@ -171,24 +204,27 @@ class SaliencyVideos(Dataset):
         for before, after in zip(runs, runs[1:]):
             gap = f"{name}/{before[-1].picture.name} to {after[0].picture.name}"
             self.irregular.append(("gap in the numbering", gap))
+        to_skip = self.spec.skip_frames
         for run in runs:
-            for start in range(0, len(run) - length + 1, length):
+            first = min(to_skip, len(run))
+            to_skip -= first
+            starts = range(first, len(run) - length + 1, length)
+            for start in starts:
                 sample = run[start : start + length]
                 if any(file.truth for file in sample):
-                    self.samples.append((run[start - 1] if start else None, sample))
-            for file in run[len(run) - len(run) % length :]:
+                    self.samples.append((name, run[start - 1] if start else None, sample))
+            for file in run[first + length * len(starts) :]:
                 self.irregular.append(("no whole clip", f"{name}/{file.picture.name}"))
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict:
-        before, files = self.samples[index]
+        name, before, files = self.samples[index]
         height, width = self.spec.height, self.spec.width
-        motion_of = MOTIONS[self.spec.motion]()
         irregular: list[tuple[str, str]] = []
         previous, size = None, None
-        if before and motion_of.channels:
+        if before and self.motion_of.channels:
             previous, size = self._read_frame(before, None, None, irregular)
             irregular.clear()  # told where that frame is itself part of a run
         item = {"frames": [], "motion": [], "target": [], "valid": []}
@@ -202,21 +238,35 @@ class SaliencyVideos(Dataset):
                     irregular.append(("unusable ground truth", str(error)))
                     usable = False
             item["frames"].append(rgb)
-            item["motion"].append(motion_of(previous, rgb))
+            item["motion"].append(self._read_motion(file, previous, rgb, irregular))
             item["target"].append(target)
             item["valid"].append(torch.tensor(usable and file.truth is not None))
             previous, size = rgb, new_size or size
         return {
             **{name: torch.stack(tensors) for name, tensors in item.items()},
             "numbers": torch.tensor([file.number for file in files]),
-            "name": files[0].picture.parent.name,
+            "name": name,
             "irregular": irregular,
         }
+
+    @cached_property
+    def motion_of(self):
+        return MOTIONS[self.spec.motion]()
+
+    def _read_motion(self, file: File, previous, rgb: Tensor, irregular) -> Tensor:
+        """The picture of the flow beside the frame where the model takes flow, else estimated."""
+        if file.flow and self.motion_of.channels == 3:
+            try:
+                flow = read_picture(file.flow)
+                return to_tensor(resize(flow, self.spec.height, self.spec.width))
+            except InputError as error:
+                irregular.append(("unreadable flow", str(error)))
+        return self.motion_of(previous, rgb)
 
     def targets(self, index: int) -> list[Tensor]:
         """The usable ground-truth maps of an item, (1, H, W) each, without its frames."""
         maps = []
-        for file in self.samples[index][1]:
+        for file in self.samples[index][-1]:
             if file.truth:
                 with suppress(InputError):
                     maps.append(read_truth(file.truth, self.spec.height, self.spec.width))

@@ -1,7 +1,8 @@
 """Losses on the sphere, chosen by name; (..., 1, H, W) predictions and targets → scalar."""
 
 from losses.smse import SMSE
+from losses.spherical_kl import SphericalKLDivergence
 
-LOSSES = {"smse": SMSE}
+LOSSES = {"smse": SMSE, "spherical_kl": SphericalKLDivergence}
 
-__all__ = ["LOSSES", "SMSE"]
+__all__ = ["LOSSES", "SMSE", "SphericalKLDivergence"]

@@ -15,6 +15,8 @@ class SMSE(nn.Module):
     shapes differ.
     """
 
+    summed = False  # over the maps, or their mean
+
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         if pred.shape != target.shape:
             raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")

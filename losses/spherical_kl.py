@@ -46,5 +46,7 @@ class SphericalKLDivergence(nn.Module):
     clip of 20 frames; the Spec of SSTSal scales it with the number of pixels.
     """
 
+    summed = True  # over the maps, or their mean
+
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         return spherical_kl(pred, target).sum()

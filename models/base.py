@@ -10,8 +10,9 @@ class Spec:
     """How a model wants to be fed and trained; defaults of the scripts' options.
 
     Flow of a frame: decoded, resized to `height`×`width` by area averaging, sampled at `fps`,
-    given the motion image called `motion`, then put in clips of `clip_length` frames of which
-    the model needs the first `warm_up` to settle.
+    given the motion image called `motion`, then put in clips of `clip_length` frames. Models
+    with a memory need the first `warm_up` frames of a clip to settle; successive clips overlap
+    by that much and by `fade` frames more, over which one's maps turn into the next one's.
     """
 
     height: int = 240
@@ -19,6 +20,7 @@ class Spec:
     fps: float = 8.0  # samples a second; each frame of a slower video is one sample
     clip_length: int = 1  # frames the model sees together
     warm_up: int = 0  # frames at the start of a clip whose maps are not used
+    fade: int = 0  # frames that two clips share after the warm-up, their maps cross-faded
     motion: str = "none"  # a name in datasets.motion.MOTIONS
     loss: str = "smse"  # a name in losses.LOSSES
     optimizer: str = "sgd"
@@ -28,6 +30,7 @@ class Spec:
     weight_decay: float = 0.0
     batch_size: int = 2  # clips
     epochs: int = 10
+    skip_frames: int = 0  # at the start of each clip that are not trained on
 
 
 class SaliencyModel(nn.Module):
@@ -48,6 +51,11 @@ class SaliencyModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.arguments = arguments
+
+    @classmethod
+    def arguments_for(cls, motion_channels: int) -> dict:
+        """The keyword arguments of the variant that takes so many channels of motion."""
+        return {"in_channels": 3 + motion_channels}
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         raise NotImplementedError

@@ -10,8 +10,10 @@ import torch
 from files import InputError, atomic
 from models.base import SaliencyModel, Spec
 from models.cube_unet import CubeUNet
+from models.official import is_official, load_official
+from models.sst_sal import SSTSal
 
-MODELS: dict[str, type[SaliencyModel]] = {m.name: m for m in (CubeUNet,)}
+MODELS: dict[str, type[SaliencyModel]] = {m.name: m for m in (CubeUNet, SSTSal)}
 
 
 def save(path: str | Path, model: SaliencyModel, **facts) -> None:
@@ -31,11 +33,13 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> SaliencyModel:
-    """The model in a checkpoint, in eval mode, with its spec.
+    """The model in a checkpoint or in a file of SST-Sal's authors, in eval mode, with its spec.
 
     overrides: arguments of the model that replace the stored ones.
     Raises InputError for a file that is no checkpoint of a model known here.
     """
+    if Path(path).is_file() and is_official(path):
+        return load_official(path, device, **overrides)
     content = read(path)
     arguments = content["arguments"] | overrides
     try:

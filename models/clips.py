@@ -14,49 +14,64 @@ FRAMES_AT_ONCE = 8  # of models that look at single frames; enough to fill a GPU
 def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[Tensor]:
     """Saliency maps of a stream of frames.
 
+    Clips of `clip_length` frames follow each other, each begun with a fresh memory; the maps of
+    its first `warm_up` frames are left to the clip before, and over the next `fade` frames
+    that clip's maps turn into its own, linearly. Before the first frame of the stream that
+    frame stands still for a warm-up. With fade = 0, though, clips are cut as SST-Sal's
+    authors do, and the first one's maps are kept from its first frame on.
+
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as datasets.Frame.
     skip: leaves out that many maps at the start, and the work on clips that only hold
         those; the others are the same as without it.
-    Yields (1, H, W) on the CPU, float32, one for each frame, in order. Clips begin with the
-    model's `warm_up` frames before the first one wanted (at the very start the first frame
-    repeated), whose maps are dropped.
+    Yields (1, H, W) on the CPU, float32, one for each frame, in order.
     """
+    spec = model.spec
     device = next(model.parameters()).device
-    made = 0
-    for clips in _batches(frames, model.spec.clip_length, model.spec.warm_up):
-        new = [len(clip) - model.spec.warm_up for clip in clips]
-        if made + sum(new) <= skip:
-            made += sum(new)
+    made = 0  # maps so far, counting those that were left out
+    held: Tensor | None = None  # the last clip's maps of the frames that it shares with the next
+    for clips, settled, last in _batches(frames, spec.clip_length, spec.warm_up, spec.fade):
+        ends = spec.fade if not last else 0
+        count = sum(len(clip) - settled for clip in clips) - ends
+        if made + count + ends <= skip:
+            made += count
             continue
         rgb, motion = (
             torch.stack([torch.stack([getattr(f, name) for f in clip]) for clip in clips])
             for name in ("rgb", "motion")
         )
-        maps = model(rgb.to(device), motion.to(device)).float().cpu()
-        for saliency in maps[:, model.spec.warm_up :].flatten(0, 1):
+        maps = model(rgb.to(device), motion.to(device)).float().cpu()[:, settled:].flatten(0, 1)
+        if held is not None:
+            share = torch.arange(1, len(held) + 1)[:, None, None, None] / (len(held) + 1)
+            maps[: len(held)] = torch.lerp(held, maps[: len(held)], share)
+        held = maps[count:] if ends else None
+        for saliency in maps[:count]:
             made += 1
             if made > skip:
                 yield saliency
 
 
-def _batches(frames: Iterable, length: int, warm_up: int) -> Iterator[list[list]]:
-    """Batches of clips of equal length that together hold each frame once after a warm-up."""
+def _batches(
+    frames: Iterable, length: int, warm_up: int, fade: int
+) -> Iterator[tuple[list[list], int, bool]]:
+    """Batches of clips of equal length: clips, frames to drop from each, whether it is the last.
+
+    Only single frames come in batches of more than one clip.
+    """
+    overlap = warm_up + fade
+    together = FRAMES_AT_ONCE if length == 1 else 1
     clips: list[list] = []
     clip: list = []
-    size = max(1, FRAMES_AT_ONCE // length)
-    fresh = 0
+    settled = 0
     for frame in frames:
-        clip = clip or [frame] * warm_up
-        clip.append(frame)
-        fresh += 1
+        if not clip and not clips and fade:
+            clip, settled = [frame] * warm_up, warm_up
         if len(clip) == length:
-            clips.append(clip)
-            clip = clip[length - warm_up :] if warm_up else []
-            fresh = 0
-        if len(clips) == size:
-            yield clips
-            clips = []
+            clips, clip = [*clips, clip], clip[length - overlap :] if overlap else []
+        if len(clips) == together:
+            yield clips, settled, False
+            clips, settled = [], warm_up
+        clip.append(frame)
     if clips:
-        yield clips
-    if fresh:
-        yield [clip]
+        yield clips, settled, False
+    if clip:
+        yield [clip], warm_up if clips else settled, True

@@ -79,11 +79,20 @@ class CubeUNet(SaliencyModel):
         width: int = 480,
         face_size: int | None = None,
     ):
-        motion = {3: "none", 4: "difference"}.get(in_channels)
+        motion = {3: "none", 4: "difference", 6: "dis"}.get(in_channels)
         if motion is None:
-            raise ValueError(f"in_channels is 3 (RGB) or 4 (and motion), got {in_channels}")
+            raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
+        spec = Spec(
+            height=height,
+            width=width,
+            motion=motion,
+            optimizer="adamw",  # the published SGD with 1e-3 learns far slower, see README
+            schedule="cosine",
+            learning_rate=2e-3,
+            weight_decay=1e-5,
+        )
         super().__init__(
-            Spec(height=height, width=width, motion=motion, weight_decay=1e-5),
+            spec,
             in_channels=in_channels,
             base_channels=base_channels,
             height=height,

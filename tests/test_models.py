@@ -28,7 +28,7 @@ def test_unet_at_any_size(height, width, face_size):
     model = small_unet(height=height, width=width, face_size=face_size)
     maps = model(torch.rand(2, 3, 3, height, width), torch.rand(2, 3, 1, height, width))
     assert maps.shape == (2, 3, 1, height, width)
-    assert 0 <= maps.min()
+    assert maps.min() >= 0
     assert maps.max() <= 1
 
 
@@ -164,12 +164,12 @@ def test_a_failed_save_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 
 
 class Echo(SaliencyModel):
-    """Says for each frame how many frames it had seen in its clip, and which it is."""
+    """Says for each frame which it is and how many frames it had seen in its clip."""
 
     name = "echo"
 
-    def __init__(self, clip_length, warm_up):
-        super().__init__(Spec(clip_length=clip_length, warm_up=warm_up))
+    def __init__(self, clip_length, warm_up, fade=0):
+        super().__init__(Spec(clip_length=clip_length, warm_up=warm_up, fade=fade))
         self.device_of = nn.Parameter(torch.zeros(()))
 
     def forward(self, frames, motion):
@@ -184,26 +184,44 @@ def stream(count, taken):
         yield SimpleNamespace(rgb=torch.full((3, 1, 1), float(number)), motion=torch.empty(0, 1, 1))
 
 
-@pytest.mark.parametrize(("length", "warm_up"), [(1, 0), (5, 0), (20, 4), (3, 2), (9, 8)])
-@pytest.mark.parametrize("count", [0, 1, 7, 16, 53])
-def test_one_map_for_each_frame_in_order_after_the_warm_up(length, warm_up, count):
-    model = Echo(length, warm_up)
-    maps = list(predict(model, stream(count, [])))
-    assert [m[0, 0, 0].item() for m in maps] == list(range(count))
-    assert all(m[0, 0, 1] >= warm_up for m in maps)
+WINDOWS = [(1, 0, 0), (5, 0, 0), (20, 4, 0), (20, 4, 8), (3, 2, 0), (9, 4, 2), (20, 4, 3)]
+
+
+@pytest.mark.parametrize(("length", "warm_up", "fade"), WINDOWS)
+@pytest.mark.parametrize("count", [0, 1, 7, 16, 20, 21, 53])
+def test_one_map_for_each_frame_in_order_after_the_warm_up(length, warm_up, fade, count):
+    maps = list(predict(Echo(length, warm_up, fade), stream(count, [])))
+    assert [m[0, 0, 0].item() for m in maps] == pytest.approx(list(range(count)))
+    settled = maps if fade else maps[warm_up:]
+    assert all(m[0, 0, 1] >= warm_up for m in settled)
+
+
+def test_clips_are_cut_as_published_without_fade():
+    """Windows of 20 from frame 0, 16, 32 … with a fresh memory, four frames dropped."""
+    seen = [m[0, 0, 1].item() for m in predict(Echo(20, 4), stream(50, []))]
+    assert seen == [*range(20), *range(4, 20), *range(4, 18)]
+
+
+def test_clips_fade_into_each_other():
+    """What a clip makes of its age turns up in no step larger than the fade allows."""
+    seen = [m[0, 0, 1].item() for m in predict(Echo(20, 4, 8), stream(60, []))]
+    steps = [abs(b - a) for a, b in zip(seen, seen[1:])]
+    hard = [m[0, 0, 1].item() for m in predict(Echo(20, 4), stream(60, []))]
+    assert max(steps) <= 1.0 + 1e-5
+    assert max(abs(b - a) for a, b in zip(hard, hard[1:])) == 15
 
 
 def test_the_stream_is_read_no_further_than_needed():
     taken: list[int] = []
-    maps = predict(Echo(20, 4), stream(10**9, taken))
+    maps = predict(Echo(20, 4, 8), stream(10**9, taken))
     for made in range(100):
         next(maps)
         assert len(taken) <= made + 32
 
 
-@pytest.mark.parametrize("skip", [0, 1, 13, 16, 17, 52, 53])
+@pytest.mark.parametrize("skip", [0, 1, 13, 16, 17, 35, 52, 53])
 def test_skipping_gives_the_same_maps(skip):
-    for model in (Echo(20, 4), Echo(1, 0)):
+    for model in (Echo(20, 4), Echo(1, 0), Echo(20, 4, 8)):
         whole = list(predict(model, stream(53, [])))
         rest = list(predict(model, stream(53, []), skip))
         assert len(rest) == 53 - skip

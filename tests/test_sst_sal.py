@@ -13,12 +13,10 @@ from models.sphere_layers import (
     ConvLSTMCell,
     SphereConv2d,
     SphereMaxPool2d,
-    SphereTaps,
-    reference_grid,
-    tap_angles,
     to_images,
     to_pixels,
 )
+from models.sphere_taps import SphereTaps, reference_grid, tap_angles
 from models.sst_sal import SSTSal
 from tests.shared import shared
 
@@ -239,7 +237,7 @@ def test_blocks_change_nothing(monkeypatch):
     clip = torch.rand(2, 3, 3, 16, 24)
     with torch.no_grad():
         whole = run(model, clip)
-        monkeypatch.setattr("models.sphere_layers.BLOCK", 7)
+        monkeypatch.setattr("models.sphere_taps.BLOCK", 7)
         torch.testing.assert_close(run(model, clip), whole, atol=1e-6, rtol=0)
 
 

@@ -26,7 +26,7 @@ def test_frames_are_sampled_at_the_specs_rate(tmp_path):
     assert [f.seconds for f in frames] == pytest.approx([n / 30 for n in range(0, 24, 4)])
     for frame in frames:
         assert frame.rgb.shape == (3, 24, 48)
-        assert 0 <= frame.rgb.min()
+        assert frame.rgb.min() >= 0
         assert frame.rgb.max() <= 1
 
 

@@ -161,3 +161,43 @@ def test_batches_keep_names_and_irregularities(tmp_path):
     assert batch["name"] == ["a", "a", "b", "b"]
     assert batch["valid"].flatten().tolist() == [True, True, False, True]
     assert summarise(batch["irregular"]).startswith("1 × unusable ground truth (first: ")
+
+
+def write_sst_sal_layout(root, clip, numbers, flow=()):
+    """frames/, saliency_maps/ and optical_flow/ with the same flat names."""
+    for folder in ("frames", "saliency_maps", "optical_flow"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for n in numbers:
+        name = f"{clip}_{n:04d}.png"
+        picture = moving_disc(n, 32, 64)
+        Image.fromarray(picture).save(root / "frames" / name)
+        Image.fromarray(((picture[..., 1] > 200) * 200).astype(np.uint8)).save(
+            root / "saliency_maps" / name
+        )
+        if n in flow:
+            Image.new("RGB", (64, 32), (250, 0, 30)).save(root / "optical_flow" / name)
+
+
+def test_the_layout_of_sst_sal(tmp_path):
+    write_sst_sal_layout(tmp_path, "0001", range(1000, 1006), flow=range(1000, 1004))
+    write_sst_sal_layout(tmp_path, "0002", range(3))
+    (tmp_path / "splits.json").write_text('{"train": ["0001"], "val": ["0002"]}')
+    spec = Spec(height=24, width=48, motion="dis", clip_length=3)
+    data = SaliencyVideos(tmp_path, "train", spec)
+    assert len(data) == 2
+    assert data[1]["name"] == "0001"
+    assert data[1]["numbers"].tolist() == [1003, 1004, 1005]
+    assert data[1]["target"].amax((1, 2, 3)).tolist() == [1, 1, 1]
+    colours = data[0]["motion"].mean((-2, -1))
+    torch.testing.assert_close(colours, torch.tensor([[250.0, 0, 30]] * 3) / 255)
+    estimated = data[1]["motion"][1:]
+    assert estimated.std() > 0  # no picture of the flow: estimated
+    assert len(SaliencyVideos(tmp_path, "val", spec)) == 1
+
+
+def test_the_start_of_a_clip_can_be_skipped(tmp_path):
+    spec = Spec(height=24, width=48, motion="difference", clip_length=2, skip_frames=3)
+    data = data_set(tmp_path, spec, a=range(1, 9), b=[1, 2, 5, 6, 7, 8, 9])
+    assert [data[i]["numbers"].tolist() for i in range(4)] == [[4, 5], [6, 7], [6, 7], [8, 9]]
+    assert data[0]["motion"].abs().max() > 0  # looks back into the skipped frames
+    assert kinds(data.irregular) == ["no whole clip", "gap in the numbering"]

@@ -1,0 +1,166 @@
+"""Where the nine taps of a spherical kernel are, and how they are read.
+
+The taps are those of Coors et al., "SphereNet", ECCV 2018: a 3×3 grid on the plane that
+touches the sphere at the output pixel, one pixel of the equator apart, projected to the sphere
+and read there bilinearly. `sampling` says how:
+    reference  exactly as the original of SST-Sal: float32 grids, everything half a pixel up
+               and to the left, nothing beyond the image's edges, taps over a pole on the wrong
+               side.
+    seamless   longitude wraps and a pole is crossed to its other side, so that rolling the
+               image rolls the result. With `half_pixel` still half a pixel up and to the left,
+               where weights trained by the original's rule expect it; else without any shift.
+
+Images are pixel lists here, (H·W, C), the C channels of a pixel side by side: reading one tap
+then moves C numbers at once. On a CPU the work goes by blocks of BLOCK pixels, whose samples
+stay in the cache and never exist for the whole image.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from projection.sphere import equirectangular_taps, longitudes
+
+SAMPLINGS = ("reference", "seamless")
+BLOCK = 960
+
+
+def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
+    """The nine taps of a kernel centred on each of the given (fractional) rows.
+
+    The inverse gnomonic projection as the original writes it, as rounding there shows in the
+    last digits here. over_pole: a tap beyond a pole is at its other side; the original's
+    one-argument arctangent leaves it on this side.
+    rows: (R,) float64. Returns: latitude of each tap and its longitude minus the centre's,
+    (R, 3, 3) each, indexed by kernel row (north first) and kernel column (west first).
+    """
+    step_y, step_x = math.pi / height, 2 * math.pi / width
+    latitude = (math.pi / 2 - (rows + 0.5) * step_y)[:, None, None]
+    sign = torch.tensor([-1, 0, 1], dtype=torch.float64)
+    x = (math.tan(step_x) * sign).expand(3, 3)
+    y = -math.tan(step_y) * sign[:, None] / math.cos(step_x) ** sign.abs()
+    rho = torch.hypot(x, y)
+    v = rho.atan()
+    rho = torch.where(rho == 0, 1, rho)  # only divides; the centre's numerators are 0
+    sine = v.cos() * latitude.sin() + y * v.sin() * latitude.cos() / rho
+    east = x * v.sin()
+    forward = rho * latitude.cos() * v.cos() - y * latitude.sin() * v.sin()
+    longitude = (
+        torch.atan2(east.expand_as(forward), forward) if over_pole else (east / forward).atan()
+    )
+    return torch.where((x == 0) & (y == 0), latitude, sine.asin()), longitude
+
+
+def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
+    """The original's grid for F.grid_sample: (1, 3·H/stride, 3·W/stride, 2) float32.
+
+    It divides by the size where align_corners=False wants the pixel's centre: hence the shift.
+    """
+    rows = torch.arange(0, height, stride, dtype=torch.float64)
+    latitude, east = tap_angles(rows, height, width, over_pole=False)
+    around = longitudes(width)[::stride, None] + east[:, :, None, :] + math.pi
+    # Adding the width first makes a tap on the first column's centre 0, not the width less ε.
+    tap_column = (around * width / (2 * math.pi) - 0.5 + width) % width
+    tap_row = ((math.pi / 2 - latitude) * height / math.pi - 0.5)[:, :, None, :]
+    grid = torch.stack([2 * tap_column / width - 1, 2 * tap_row.expand_as(around) / height - 1], -1)
+    return grid.flatten(2, 3).flatten(0, 1)[None].float()
+
+
+def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor]:
+    """F.grid_sample of `reference_grid` as index into the pixels and weight, (N, 4) each.
+
+    N counts output pixels times nine; pixels outside the image have weight 0.
+    """
+    grid = reference_grid(height, width, stride).view(height // stride, 3, width // stride, 3, 2)
+    x, y = grid.transpose(1, 2).reshape(-1, 2).unbind(-1)
+    # grid_sample rounds once here, by a fused multiply-add; hence the detour by float64.
+    column = ((x + 1).double() * (width / 2) - 0.5).float()
+    row = ((y + 1).double() * (height / 2) - 0.5).float()
+    north, west = row.floor(), column.floor()
+    index, weight = [], []
+    for r, row_weight in ((north, north + 1 - row), (north + 1, row - north)):
+        for c, column_weight in ((west, west + 1 - column), (west + 1, column - west)):
+            inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
+            index.append((r * width + c).where(inside, 0).long())
+            weight.append((row_weight * column_weight).where(inside, 0))
+    return torch.stack(index, dim=-1), torch.stack(weight, dim=-1)
+
+
+def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tuple[Tensor, Tensor]:
+    """Taps on the sphere as index into the pixels and weight, (N, 4) each.
+
+    Without the half-pixel rule an output pixel is centred on its stride×stride input pixels.
+    """
+    shift, centre = (0.5, 0.0) if half_pixel else (0.0, (stride - 1) / 2)
+    rows = torch.arange(0, height, stride, dtype=torch.float64) + centre
+    latitude, east = tap_angles(rows, height, width, over_pole=True)
+    latitude = latitude[:, None] + shift * math.pi / height
+    west = (shift - centre) * 2 * math.pi / width
+    longitude = longitudes(width)[::stride, None, None] + east[:, None] - west
+    x, z = latitude.cos() * longitude.sin(), latitude.cos() * longitude.cos()
+    points = torch.stack([x, latitude.sin().expand_as(x), z], dim=-1)
+    index, weight = equirectangular_taps(points.view(-1, 3), height, width)
+    return index.t(), weight.t()
+
+
+def blend(rows: Tensor, index: Tensor, weight: Tensor, start: Tensor) -> Tensor:
+    """Weighted sums of rows (P, C), one for each entry of `start` in index and weight."""
+    return F.embedding_bag(index, rows, start, mode="sum", per_sample_weights=weight)
+
+
+class SphereTaps(nn.Module):
+    """Reads the nine taps around every output pixel of an H×W image, and the reverse."""
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        stride: int = 1,
+        sampling: str = "seamless",
+        half_pixel: bool = False,
+    ):
+        super().__init__()
+        if sampling not in SAMPLINGS:
+            raise ValueError(f"sampling is one of {', '.join(SAMPLINGS)}, got {sampling!r}")
+        if height % stride or width % stride:
+            raise ValueError(f"{height}×{width} pixels can't be halved evenly")
+        if sampling == "reference":
+            index, weight = reference_taps(height, width, stride)
+        else:
+            index, weight = seamless_taps(height, width, stride, half_pixel)
+        self.size = (height, width)
+        self.out_size = (height // stride, width // stride)
+        self._freeze("index", index.int().flatten())
+        self._freeze("weight", weight.to(torch.get_default_dtype()).flatten())
+        self._freeze("start", torch.arange(0, len(self.index), 4, dtype=torch.int32))
+        # The adjoint, pixel by pixel: which samples read it, and with what weight.
+        used = self.weight.nonzero().squeeze(1)
+        pixel, order = self.index[used].sort(stable=True)
+        count = torch.bincount(pixel, minlength=height * width)
+        self._freeze("reader", (used[order] // 4).int())
+        self._freeze("reader_weight", self.weight[used[order]])
+        self._freeze("reader_start", (count.cumsum(0) - count).int())
+
+    def _freeze(self, name: str, buffer: Tensor) -> None:
+        self.register_buffer(name, buffer, persistent=False)
+
+    def blocks(self, x: Tensor):
+        """Pairs (picture of the batch, slice of output pixels) that cover all of x: (B, ...)."""
+        pixels = self.out_size[0] * self.out_size[1]
+        block = pixels if x.is_cuda else BLOCK
+        for b in range(x.shape[0]):
+            for start in range(0, pixels, block):
+                yield b, slice(start, min(start + block, pixels))
+
+    def read(self, image: Tensor, pixels: slice) -> Tensor:
+        """image: (H·W, C) → the taps of n output pixels, (n, 9, C)."""
+        corners = slice(36 * pixels.start, 36 * pixels.stop)
+        start = self.start[: 9 * (pixels.stop - pixels.start)]
+        samples = blend(image, self.index[corners], self.weight[corners], start)
+        return samples.view(-1, 9, image.shape[-1])
+
+    def adjoint(self, samples: Tensor) -> Tensor:
+        """Gradient of an image whose taps have the gradients `samples`: (N, 9, C) → (H·W, C)."""
+        return blend(samples.flatten(0, 1), self.reader, self.reader_weight, self.reader_start)
