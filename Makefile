@@ -1,5 +1,5 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip in, an overlay video out
-# make test                            lint and tests
+# make test                            the tests
 # make setup | lint | bench | clean
 
 PYTHON ?= python3
@@ -25,7 +25,7 @@ demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 	$(PY) make_video.py --original_video "$(VIDEO)" --saliency_dir "$${name}_saliency" \
 		--output_path "$${name}_overlay.mp4"
 
-test: lint
+test: setup
 	$(PY) -m pytest
 
 lint: setup
@@ -34,6 +34,7 @@ lint: setup
 
 bench: setup
 	$(PY) -m benchmarks.cube_padding
+	$(PY) -m benchmarks.sst_sal
 
 clean:
 	rm -rf .venv outputs

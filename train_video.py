@@ -168,17 +168,8 @@ def make_model(args: argparse.Namespace, last_path: Path) -> tuple[models.Salien
         raise InputError(f"--model_args {arguments}: {error}") from error
     if model.name != args.model:
         raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
-    names = (
-        "epochs",
-        "batch_size",
-        "motion",
-        "skip_frames",
-        "loss",
-        "optimizer",
-        "schedule",
-        "learning_rate",
-    )
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    fields = {field.name for field in dataclasses.fields(model.spec)}
+    given = {k: v for k, v in vars(args).items() if k in fields and v is not None}
     model.spec = dataclasses.replace(model.spec, **given)
     return model, read(start) if args.resume else {}
 

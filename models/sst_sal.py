@@ -70,6 +70,7 @@ class SSTSal(SaliencyModel):
             fps=8.0,
             clip_length=20,
             warm_up=4,
+            fade=4 if sampling == "seamless" else 0,  # 0: the original's windows
             motion="dis" if in_channels == 6 else "none",
             loss="spherical_kl",
             optimizer="sgd",
@@ -77,6 +78,7 @@ class SSTSal(SaliencyModel):
             momentum=0.0,
             batch_size=1,
             epochs=240,
+            skip_frames=20,
         )
         super().__init__(
             spec,
@@ -96,8 +98,20 @@ class SSTSal(SaliencyModel):
             points = directions(height, width, torch.float64).view(-1, 3)
             self.enlarge = Resampling(*equirectangular_taps(points, *self.small))
 
+    @classmethod
+    def arguments_for(cls, motion_channels: int) -> dict:
+        """The authors' two variants: with flow, and a smaller one without."""
+        return {"in_channels": 3 + motion_channels, "hidden_channels": 36 if motion_channels else 9}
+
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
-        """frames (B, T, 3, H, W) and motion (B, T, 3 or 0, H, W), RGB → (B, T, 1, H, W)."""
+        """frames (B, T, 3, H, W) and motion (B, T, 3 or 0, H, W), RGB → (B, T, 1, H, W).
+
+        Always in float32 or more: the recurrence amplifies rounding.
+        """
+        with torch.autocast(frames.device.type, enabled=False):
+            return self._forward(frames, motion)
+
+    def _forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         expected = (self.spec.height, self.spec.width)
         channels = frames.shape[2] + motion.shape[2]
         if frames.shape[-2:] != expected or channels != self.arguments["in_channels"]:

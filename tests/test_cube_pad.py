@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from shared import shared
 
 from projection import CubePadding
 from projection.cubemap import FACE_AXES, face_directions, padded_pixels
+from tests.shared import shared
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 

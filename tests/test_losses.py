@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from shared import shared
 
 from losses import LOSSES, SMSE
+from tests.shared import shared
 
 
 def test_smse_of_a_constant_error_is_its_square_times_the_sphere():

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import write_video
 from PIL import Image
 
 import models
+from datasets.spherical_metadata import read_spherical
 from datasets.synthetic import write_dataset
+from datasets.video import decode
+from tests.clips import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"height": 40, "width": 80, "base_channels": 4}
@@ -37,8 +39,12 @@ def run(script, *arguments, code=0, cwd=ROOT):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
+    model = models.CubeUNet(**TINY)
+    model.head.weight.data *= 10
+    for _ in range(30):  # batch statistics, so that maps depend on frames
+        model(torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80))
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"
-    models.save(path, models.CubeUNet(**TINY))
+    models.save(path, model)
     return path
 
 
@@ -190,6 +196,22 @@ def test_a_full_disk_is_one_line(clip, checkpoint, tmp_path):
     assert result.returncode == 2
     assert "the disk is full" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_scene_as_a_video(checkpoint, tmp_path):
+    """What `make demo` starts from, and all the way to its overlay."""
+    clip, out = tmp_path / "demo.mp4", tmp_path / "overlay.mp4"
+    command = [sys.executable, "-m", "datasets.synthetic", "--video", str(clip), "--frames", "9",
+               "--height", "40", "--width", "80", "--fps", "24"]  # fmt: skip
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    assert read_spherical(clip)["v2"]
+    infer(clip, checkpoint, tmp_path / "maps")
+    run(
+        "make_video.py", "--original_video", clip, "--saliency_dir", tmp_path / "maps",
+        "--output_path", out,
+    )  # fmt: skip
+    assert len(list(decode(out))) == 9
+    assert read_spherical(out) == read_spherical(clip)
 
 
 def train(scenes, output, *more, code=0):

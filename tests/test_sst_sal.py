@@ -1,13 +1,16 @@
 """SST-Sal against the original's own numbers, against the plain formulation, and on the sphere."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.plain_sst_sal import PlainSSTSal
+from datasets import read_frames
 from losses.spherical_kl import spherical_kl
+from models.clips import predict
 from models.official import load_official
 from models.sphere_layers import (
     ConvLSTMCell,
@@ -321,3 +324,50 @@ def test_geometry_is_not_in_the_checkpoint():
     assert set(SSTSal(height=8, width=16).state_dict()) == {
         f"{part}.lstm.conv.{kind}" for part in ("encoder", "decoder") for kind in ("weight", "bias")
     }
+
+
+def frames_of(clip: torch.Tensor):
+    """A stream of frames for `predict`: clip (T, 3, H, W)."""
+    for rgb in clip:
+        yield SimpleNamespace(rgb=rgb, motion=rgb[:0])
+
+
+def test_reference_windows_are_the_originals():
+    """For 50 frames the original writes 4 … 35, of windows 0 … 19 and 16 … 35 with fresh memory.
+
+    Of windows whose exclusive end is the last frame or beyond it writes nothing; ours goes on.
+    """
+    torch.manual_seed(0)
+    model = SSTSal(3, 9, sampling="reference", height=24, width=32).eval()
+    plain = PlainSSTSal(model.state_dict(), 24, 32)
+    clip = torch.rand(50, 3, 24, 32)
+    ours = torch.stack(list(predict(model, frames_of(clip))))
+    assert ours.shape == (50, 1, 24, 32)
+    with torch.no_grad():
+        for first, drop in ((0, 0), (16, 4), (32, 4)):
+            window = plain(clip[None, first : first + 20].flip(2))[0]
+            end = first + len(window)
+            torch.testing.assert_close(ours[first + drop : end], window[drop:], atol=2e-4, rtol=0)
+
+
+def test_maps_do_not_jump_where_windows_meet():
+    """On a real clip the change at borders is at most 1.5 times the ordinary one."""
+    model = load_official(shared("official/SST_Sal_wo_OF.pth"), height=120, width=160)
+    clip = list(read_frames(shared("media/courtyard_640x322_30fps.mp4"), model.spec))[:124]
+    maps = torch.stack(list(predict(model, clip)))
+    assert len(maps) == len(clip)
+    steps = (maps[1:] - maps[:-1]).abs().mean((1, 2, 3))
+    fade = model.spec.fade
+    hop = model.spec.clip_length - model.spec.warm_up - fade
+    # The first window ends with map 15, of which the last `fade` turn into the next one's.
+    place = (torch.arange(len(steps)) + 1 - hop) % hop
+    border = (place <= fade) & (torch.arange(len(steps)) >= hop - 1)
+    assert steps[border].mean() <= 1.5 * steps[~border].mean()
+
+
+def test_a_static_scene_does_not_drift():
+    model = load_official(shared("official/SST_Sal_wo_OF.pth"), height=60, width=80)
+    still = recipe("rand0", 1, 3, 60, 80)[0].expand(140, -1, -1, -1)
+    maps = torch.stack(list(predict(model, frames_of(still))))
+    assert correlation(maps[20], maps[-10]) > 0.97
+    assert (maps[20:].mean((1, 2, 3)).std() / maps[20:].mean()) < 0.1

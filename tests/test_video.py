@@ -7,13 +7,13 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import moving_disc, write_video
 from PIL import Image
 
 from datasets import read_frames
 from datasets.video import decode, probe, resize, to_tensor
 from files import InputError
 from models import Spec
+from tests.clips import moving_disc, write_video
 
 SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")
 

@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
-from clips import moving_disc, write_eccv_clip
 from PIL import Image
-from shared import shared
 from torch.utils.data import DataLoader
 
 from datasets import SaliencyVideos
 from datasets.video_saliency import collate, eccv2018_split, summarise
 from files import InputError
 from models import Spec
+from tests.clips import moving_disc, write_eccv_clip
+from tests.shared import shared
 
 SPEC = Spec(height=24, width=48, motion="difference")
 
