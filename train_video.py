@@ -115,7 +115,7 @@ def main() -> None:
         for name, part in resumable.items():
             part.load_state_dict(state[name])
     floor = best_constant_loss(val_set, loss_of)
-    print(f"{spec.loss} of the best constant map on val: {floor:.4f}")
+    print(f"{spec.loss} of the best constant map on val: {floor:.4g}")
 
     args.output_dir.mkdir(parents=True, exist_ok=True)
     board = SummaryWriter(args.output_dir / "tensorboard")
@@ -150,7 +150,7 @@ def main() -> None:
         models.save(last_path, model, **facts, **parts, best=best)
     board.close()
     print(
-        f"best val {spec.loss} {best:.4f} ({best / floor:.2f} of the best constant map's); next: "
+        f"best val {spec.loss} {best:.4g} ({best / floor:.2f} of the best constant map's); next: "
         f"python infer_video.py --ckpt_path {best_path} --video_path YOUR_CLIP"
     )
 
@@ -199,7 +199,7 @@ def train_epoch(model, loader, loss_of, optimizer, schedule, scaler, dtype, titl
         total, count = total + mean * valid, count + valid
         recent = mean if recent is None else recent + 0.02 * (mean - recent)
         speed = count / (time.perf_counter() - start)
-        bar.set_postfix(loss=f"{recent:.4f}", fps=f"{speed:.1f}")
+        bar.set_postfix(loss=f"{recent:.4g}", fps=f"{speed:.1f}")
     if irregular:
         print(f"in this epoch's clips: {summarise(irregular)}")
     if not count:
