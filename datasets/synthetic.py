@@ -299,7 +299,7 @@ def main() -> None:
         Path(a.video).parent.mkdir(parents=True, exist_ok=True)
         scene = render(a.seed, a.frames, a.height, a.width, a.fps, attention_height=2)
         bar = tqdm(scene, a.video, total=a.frames, unit="frame")
-        write_pictures(a.video, (picture for picture, _ in bar), a.fps)
+        write_pictures(a.video, (picture for picture, _ in bar), a.height, a.width, a.fps)
         return
     write_dataset(a.output, a.clips, a.frames, a.height, a.width, a.seed, a.attention_height,
                   a.fps, a.workers)  # fmt: skip

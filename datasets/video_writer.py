@@ -22,14 +22,15 @@ UNKNOWN, BT709 = 2, 1  # H.264's numbers for matrices, primaries and transfer
 LIMITED, FULL = 1, 2  # ranges of brightness: 16…235, 0…255
 
 
-def write_pictures(path: str | Path, pictures: Iterable[np.ndarray], fps: float) -> None:
-    """A silent H.264 video of (H, W, 3) uint8 RGB pictures with even H and W, atomically."""
+def write_pictures(
+    path: str | Path, pictures: Iterable[np.ndarray], height: int, width: int, fps: float
+) -> None:
+    """A silent 360° video, H.264 in MP4, of (H, W, 3) uint8 RGB pictures, even H and W."""
     with atomic(path) as temporary:
         with av.open(str(temporary), "w", format="mp4") as container:
             stream = container.add_stream("libx264", Fraction(fps), options={"crf": "20"})
-            stream.pix_fmt = "yuv420p"
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             for picture in pictures:
-                stream.height, stream.width = picture.shape[:2]
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode())
         write_spherical(temporary)
