@@ -20,6 +20,7 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
     """Write the weights with all that is needed to build the model again, atomically.
 
     facts: whatever else is worth knowing (epoch, metrics, data, …): plain Python or tensors.
+    Raises InputError where torch can't write; the file that was there before stays.
     """
     content = {
         "model": model.name,
@@ -28,8 +29,14 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
         "weights": model.state_dict(),
         **facts,
     }
-    with atomic(path) as temporary:
-        torch.save(content, temporary)
+    try:
+        with atomic(path) as temporary:
+            torch.save(content, temporary)
+    except RuntimeError as error:  # what torch makes of a write that fails
+        raise InputError(
+            f"{path}: can't be written, the disk may be full; free some space and go on with "
+            "--resume, the checkpoint before is still there"
+        ) from error
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> SaliencyModel:
