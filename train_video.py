@@ -142,7 +142,7 @@ def main() -> None:
         for name in ("train_loss", "val_loss", "learning_rate"):
             board.add_scalar(name, log[name], epoch)
         board.add_image("frame, truth, prediction", picture, epoch)
-        facts = {**log, "data": str(args.data_root), "revision": git_revision()}
+        facts = {**log, "data": args.data_root.resolve().name, "revision": git_revision()}
         if val_loss < best:
             best = val_loss
             models.save(best_path, model, **facts)
