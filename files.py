@@ -62,7 +62,7 @@ def run_script(main: Callable[[], None]) -> None:
             raise
         message = f"{error.filename or 'output'}: {NEXT_STEP[error.errno]}"
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        print("\ninterrupted; what was finished before is kept", file=sys.stderr)
         sys.exit(130)
     else:
         return

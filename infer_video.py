@@ -40,7 +40,7 @@ def main() -> None:
     device = choose_device(args.device)
     model = models.load(args.ckpt_path, device)
     if args.motion:
-        if MOTIONS[args.motion]().channels != MOTIONS[model.spec.motion]().channels:
+        if MOTIONS[args.motion].channels != MOTIONS[model.spec.motion].channels:
             raise InputError(f"--motion {args.motion}: {args.ckpt_path} takes {model.spec.motion}")
         model.spec = dataclasses.replace(model.spec, motion=args.motion)
     reader = read_frames(args.video_path, model.spec)

@@ -160,7 +160,7 @@ def make_model(args: argparse.Namespace, last_path: Path) -> tuple[models.Salien
     start = last_path if args.resume else args.init
     arguments = dict(args.model_args)
     if args.motion and not start:
-        channels = MOTIONS[args.motion]().channels
+        channels = MOTIONS[args.motion].channels
         arguments = models.MODELS[args.model].arguments_for(channels) | arguments
     try:
         model = models.load(start, **arguments) if start else models.MODELS[args.model](**arguments)
@@ -168,6 +168,8 @@ def make_model(args: argparse.Namespace, last_path: Path) -> tuple[models.Salien
         raise InputError(f"--model_args {arguments}: {error}") from error
     if model.name != args.model:
         raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
+    if args.motion and MOTIONS[args.motion].channels != MOTIONS[model.spec.motion].channels:
+        raise InputError(f"--motion {args.motion}: {start} was trained with {model.spec.motion}")
     fields = {field.name for field in dataclasses.fields(model.spec)}
     given = {k: v for k, v in vars(args).items() if k in fields and v is not None}
     model.spec = dataclasses.replace(model.spec, **given)
