@@ -166,6 +166,8 @@ def make_model(args: argparse.Namespace, last_path: Path) -> tuple[models.Salien
         model = models.load(start, **arguments) if start else models.MODELS[args.model](**arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"--model_args {arguments}: {error}") from error
+    if not list(model.parameters()):
+        raise InputError(f"--model {args.model}: has no weights to train; give another")
     if model.name != args.model:
         raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
     if args.motion and MOTIONS[args.motion].channels != MOTIONS[model.spec.motion].channels:

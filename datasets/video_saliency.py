@@ -1,155 +1,28 @@
-"""Clips with ground truth for training and evaluation, in two layouts.
+"""Clips with ground truth for training and evaluation, in the layouts of datasets/layouts.py."""
 
-That of 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018):
-
-    <root>/<clip>/0001.jpg …       frames, equirectangular, any size
-    <root>/<clip>/0001_gt.npy …    saliency maps: float (H, W), (1, H, W) or (H, W, 1)
-    <root>/<clip>/0001_flow.png    optical flow as colours; optional, else it is estimated
-
-That of SST-Sal (Bernal-Berdun et al. 2022), with the same names in three folders:
-
-    <root>/frames/0001_1023.png    frame 1023 of clip 0001
-    <root>/saliency_maps/…         its map as a grey picture
-    <root>/optical_flow/…          optional, else it is estimated
-
-And in both <root>/splits.json: {"train": [clip, …], "val": […], "test": […]}. Without it the
-clips must be those of ECCV 2018, whose split is built in.
-"""
-
-import json
-import random
-import re
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from datasets.motion import MOTIONS
-from datasets.video import read_picture, resize, to_tensor
-from files import InputError
-
-HOW_TO_GET_DATA = (
-    "get 360_Saliency_dataset_2018ECCV from its authors (Zhang et al., ECCV 2018: "
-    "github.com/xuyanyu-shh/Saliency-detection-in-360-video) and put it there as "
-    "<root>/<clip>/0001.jpg with 0001_gt.npy beside it, or make synthetic scenes with "
-    "'python -m datasets.synthetic --output synthetic_360' and train on them with "
-    "--data_root synthetic_360"
+from datasets.gaze import fixation_map
+from datasets.layouts import (
+    HOW_TO_GET_DATA,
+    ClipFixations,
+    File,
+    list_clips,
+    read_split,
+    read_truth,
+    unbroken_runs,
 )
-
-
-def eccv2018_split() -> dict[str, list[str]]:
-    """The split that the published re-implementations use: 80 of the 104 clips train.
-
-    Eight of the 80, the first ones drawn, are kept for validation, so that the best
-    checkpoint is not chosen on the test clips.
-    """
-    names = [str(n) for n in range(217, 321)]
-    drawn = random.Random(367643).sample(names, 80)
-    test = sorted(set(names) - set(drawn))
-    return {"train": sorted(drawn[8:]), "val": sorted(drawn[:8]), "test": test}
-
-
-def read_split(root: Path, split: str) -> list[str]:
-    """Names of the clips of a split. Raises InputError where it can't be told."""
-    path = root / "splits.json"
-    if path.exists():
-        try:
-            splits = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: not valid JSON ({error}); mend or delete it") from error
-    else:
-        splits = eccv2018_split()
-        if not any((root / name).is_dir() for names in splits.values() for name in names):
-            raise InputError(
-                f"{root}: no splits.json and no clip of ECCV 2018 (217 … 320) in it; write "
-                'splits.json as {"train": [clip folders], "val": [...], "test": [...]}'
-            )
-    if not splits.get(split):
-        raise InputError(f"{path}: has no clips for split '{split}', only for {list(splits)}")
-    return list(splits[split])
-
-
-PICTURE = r"\.(?:jpg|jpeg|png|bmp|webp|tif|tiff)"
-
-
-@dataclass(frozen=True)
-class File:
-    """One frame of a clip on disk, with the picture of its flow where there is one."""
-
-    number: int
-    picture: Path
-    truth: Path | None
-    flow: Path | None
-
-
-def list_clips(root: Path, names: list[str]) -> dict[str, list[File]]:
-    """The frames of those clips that are there, in the order of their numbers."""
-    clips: dict[str, list[File]] = {}
-    if (root / "frames").is_dir():
-        frame_name = re.compile(rf"(.+)_(\d+){PICTURE}", re.IGNORECASE)
-        truths, flows = (
-            {path.name for path in (root / folder).glob("*")}
-            for folder in ("saliency_maps", "optical_flow")
-        )
-        for path in (root / "frames").iterdir():
-            match = frame_name.fullmatch(path.name)
-            if match and match[1] in names:
-                truth = root / "saliency_maps" / path.name if path.name in truths else None
-                flow = root / "optical_flow" / path.name if path.name in flows else None
-                clips.setdefault(match[1], []).append(File(int(match[2]), path, truth, flow))
-    else:
-        frame_name = re.compile(rf"(\d+){PICTURE}", re.IGNORECASE)
-        for folder in (root / name for name in names if (root / name).is_dir()):
-            files = clips.setdefault(folder.name, [])
-            there = {path.name for path in folder.iterdir()}
-            for match in filter(None, map(frame_name.fullmatch, there)):
-                truth, flow = (
-                    folder / name if name in there else None
-                    for name in (f"{match[1]}_gt.npy", f"{match[1]}_flow.png")
-                )
-                files.append(File(int(match[1]), folder / match[0], truth, flow))
-    return {name: sorted(files, key=lambda file: file.number) for name, files in clips.items()}
-
-
-def unbroken_runs(files: list[File]) -> list[list[File]]:
-    """Frames split where the numbering jumps by more than its most frequent step."""
-    steps = [b.number - a.number for a, b in zip(files, files[1:])]
-    step = Counter(steps).most_common(1)[0][0] if steps else 1
-    runs = [files[:1]]
-    for file, jump in zip(files[1:], steps, strict=True):
-        if jump > step:
-            runs.append([])
-        runs[-1].append(file)
-    return runs
-
-
-def read_truth(path: Path, height: int, width: int) -> Tensor:
-    """A ground-truth map resized and scaled by its own maximum: (1, H, W) float32.
-
-    path: an array (.npy) or a grey picture.
-    Raises InputError for a file that can't be read or whose map is empty or not a map.
-    """
-    try:
-        if path.suffix == ".npy":
-            truth = np.load(path, allow_pickle=False)
-        else:
-            truth = read_picture(path)[..., 0]
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: the map can't be read; delete it or make it again") from error
-    shape, truth = truth.shape, np.squeeze(truth)
-    if truth.ndim != 2 or truth.dtype.kind not in "fiu":
-        raise InputError(f"{path}: expected a map (H, W), got {shape} of {truth.dtype}")
-    truth = truth.astype(np.float32)
-    if not np.isfinite(truth).all() or truth.min() < 0 or truth.max() <= 0:
-        raise InputError(f"{path}: the map is all zero, negative or not finite; delete it")
-    truth = torch.from_numpy(resize(truth / truth.max(), height, width))[None]
-    return truth / truth.max()
+from datasets.motion import MOTIONS
+from datasets.video import Frame, read_picture, resize, to_tensor
+from files import InputError
 
 
 class SaliencyVideos(Dataset):
@@ -163,6 +36,7 @@ class SaliencyVideos(Dataset):
         numbers    (T,) frame numbers
         name       of the clip
         irregular  what was wrong in it: list of (kind, file)
+        fixations  (T, 1, H, W) counts, where the data set has fixations
 
     What file names tell is in the data set's own `irregular` at once: missing clips, frames
     without ground truth, gaps in the numbering (no run spans one). Unreadable frames (the
@@ -175,15 +49,16 @@ class SaliencyVideos(Dataset):
 
     def __init__(self, root: str | Path, split: str, spec):
         self.root, self.split, self.spec = Path(root), split, spec
+        self.fixations = ClipFixations(self.root)
         self.irregular: list[tuple[str, str]] = []
         self.samples: list[tuple[str, File | None, list[File]]] = []  # clip, frame before, run
         if not self.root.is_dir():
             raise InputError(f"{self.root}: no such data set; {HOW_TO_GET_DATA}")
         names = read_split(self.root, split)
-        clips = list_clips(self.root, names)
+        self.clips = list_clips(self.root, names)
         for name in names:
-            if name in clips:
-                self._add_clip(clips[name], name)
+            if name in self.clips:
+                self._add_clip(self.clips[name], name)
             else:
                 self.irregular.append(("clip missing", name))
         if not self.samples:
@@ -223,31 +98,51 @@ class SaliencyVideos(Dataset):
         name, before, files = self.samples[index]
         height, width = self.spec.height, self.spec.width
         irregular: list[tuple[str, str]] = []
-        previous, size = None, None
-        if before and self.motion_of.channels:
-            previous, size = self._read_frame(before, None, None, irregular)
-            irregular.clear()  # told where that frame is itself part of a run
         item = {"frames": [], "motion": [], "target": [], "valid": []}
-        for file in files:
-            rgb, new_size = self._read_frame(file, previous, size, irregular)
-            target, usable = torch.zeros(1, height, width), new_size is not None
+        for file, (frame, usable) in zip(files, self.read_run(before, files, irregular)):
+            target = torch.zeros(1, height, width)
             if file.truth:
                 try:
                     target = read_truth(file.truth, height, width)
                 except InputError as error:
                     irregular.append(("unusable ground truth", str(error)))
                     usable = False
-            item["frames"].append(rgb)
-            item["motion"].append(self._read_motion(file, previous, rgb, irregular))
+            item["frames"].append(frame.rgb)
+            item["motion"].append(frame.motion)
             item["target"].append(target)
             item["valid"].append(torch.tensor(usable and file.truth is not None))
-            previous, size = rgb, new_size or size
+        if self.fixations.any:
+            item["fixations"] = [self.fixation_counts(name, f.number, height, width) for f in files]
         return {
             **{name: torch.stack(tensors) for name, tensors in item.items()},
             "numbers": torch.tensor([file.number for file in files]),
             "name": name,
             "irregular": irregular,
         }
+
+    def fixation_counts(self, name: str, number: int, height: int, width: int) -> Tensor:
+        """Fixations in each pixel of a frame: (1, H, W) counts, all zero where none is known."""
+        fixations = self.fixations.of(name)
+        places = fixations.at(number) if fixations else ((), ())
+        return fixation_map(*places, height, width)[None]
+
+    def read_run(
+        self, before: File | None, files: list[File], irregular: list[tuple[str, str]]
+    ) -> Iterator[tuple[Frame, bool]]:
+        """Frames of an unbroken run as the model takes them, and whether each was readable.
+
+        before: the frame that precedes the run, for the motion of its first one.
+        irregular: what is found wrong is added to it.
+        """
+        previous, size = None, None
+        if before and self.motion_of.channels:
+            previous, size = self._read_frame(before, None, None, [])  # told where it is in a run
+        for index, file in enumerate(files):
+            rgb, new_size = self._read_frame(file, previous, size, irregular)
+            motion = self._read_motion(file, previous, rgb, irregular)
+            seconds = index / float(self.spec.fps)
+            yield Frame(file.number, seconds, rgb, motion), new_size is not None
+            previous, size = rgb, new_size or size
 
     @cached_property
     def motion_of(self):

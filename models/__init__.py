@@ -4,6 +4,18 @@ from models.base import SaliencyModel, Spec
 from models.checkpoint import MODELS, load, save
 from models.clips import predict
 from models.cube_unet import CubeUNet
+from models.priors import EquatorPrior, equator_prior
 from models.sst_sal import SSTSal
 
-__all__ = ["MODELS", "CubeUNet", "SSTSal", "SaliencyModel", "Spec", "load", "predict", "save"]
+__all__ = [
+    "MODELS",
+    "CubeUNet",
+    "EquatorPrior",
+    "SSTSal",
+    "SaliencyModel",
+    "Spec",
+    "equator_prior",
+    "load",
+    "predict",
+    "save",
+]

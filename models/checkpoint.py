@@ -11,9 +11,10 @@ from files import InputError, atomic
 from models.base import SaliencyModel, Spec
 from models.cube_unet import CubeUNet
 from models.official import is_official, load_official
+from models.priors import EquatorPrior
 from models.sst_sal import SSTSal
 
-MODELS: dict[str, type[SaliencyModel]] = {m.name: m for m in (CubeUNet, SSTSal)}
+MODELS: dict[str, type[SaliencyModel]] = {m.name: m for m in (CubeUNet, SSTSal, EquatorPrior)}
 
 
 def save(path: str | Path, model: SaliencyModel, **facts) -> None:

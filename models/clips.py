@@ -26,7 +26,7 @@ def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[T
     Yields (1, H, W) on the CPU, float32, one for each frame, in order.
     """
     spec = model.spec
-    device = next(model.parameters()).device
+    device = next(model.parameters(), torch.empty(0)).device
     made = 0  # maps so far, counting those that were left out
     held: Tensor | None = None  # the last clip's maps of the frames that it shares with the next
     for clips, settled, last in _batches(frames, spec.clip_length, spec.warm_up, spec.fade):

@@ -9,7 +9,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datasets import SaliencyVideos
-from datasets.video_saliency import collate, eccv2018_split, summarise
+from datasets.layouts import eccv2018_split
+from datasets.video_saliency import collate, summarise
 from files import InputError
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip

@@ -1,0 +1,72 @@
+"""What a ground-truth map costs: `gaussian_map` against a plain loop over the fixations.
+
+    python -m benchmarks.gaze
+
+The loop takes one angle and one exponential over the whole image for each fixation, in float32;
+the two in turn in one process, median of the repeats. The error is that of either against the
+same loop in float64, as a share of the map's maximum.
+"""
+
+import argparse
+import math
+import statistics
+import time
+
+import torch
+from torch import Tensor
+
+from datasets.gaze import gaussian_map
+from projection import directions
+
+
+def plain_map(
+    longitudes: Tensor, latitudes: Tensor, height: int, width: int, sigma: float, dtype: torch.dtype
+) -> Tensor:
+    """What `gaussian_map` approximates, one fixation after the other: (H, W)."""
+    pixels = directions(height, width, dtype)
+    x = latitudes.cos() * longitudes.sin()
+    z = latitudes.cos() * longitudes.cos()
+    total = torch.zeros(height, width, dtype=dtype)
+    for fixation in torch.stack([x, latitudes.sin(), z], dim=-1).to(dtype):
+        angle = (pixels @ fixation).clamp_(-1, 1).acos_()
+        total += angle.square_().mul_(-1 / (2 * math.radians(sigma) ** 2)).exp_()
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--fixations", type=int, default=200, help="in one map")
+    parser.add_argument("--height", type=int, default=240, help="pixels; the width is twice that")
+    parser.add_argument("--repeats", type=int, default=7, help="of each measurement")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(2, args.fixations, generator=generator, dtype=torch.float64) * 2 - 1
+    size = args.height, 2 * args.height
+    fixations = uniform[0] * math.pi, uniform[1].asin()
+    for sigma in (1.5, 3.34, 9.0, 20.0):
+        maps = {
+            "loop": lambda s=sigma: plain_map(*fixations, *size, s, torch.float32),
+            "gaussian_map": lambda s=sigma: gaussian_map(*fixations, *size, s),
+        }
+        exact = plain_map(*fixations, *size, sigma, torch.float64)
+        error = {name: ((m() - exact).abs().max() / exact.max()).item() for name, m in maps.items()}
+        times = {name: [] for name in maps}
+        for _ in range(args.repeats):
+            for name, make in maps.items():
+                start = time.perf_counter()
+                make()
+                times[name].append(time.perf_counter() - start)
+        median = {name: statistics.median(values) for name, values in times.items()}
+        print(
+            f"sigma {sigma:g}°: "
+            + ", ".join(f"{n} {1e3 * median[n]:.1f} ms (error {error[n]:.0e})" for n in maps)
+            + f", ratio {median['loop'] / median['gaussian_map']:.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""A tiny clip and made-up gaze → a data set that trains."""
+
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from datasets import SaliencyVideos
+from datasets.gaze import gaussian_map, read_fixations_csv
+from datasets.prepare import main, pair, split
+from datasets.video import decode, read_picture
+from files import InputError
+from models import Spec
+from tests.clips import moving_disc, write_video
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--height=24", "--width=48", "--gt_height=16", "--gt_width=32"]
+
+
+def paths(videos, gaze, output):
+    return ["--videos", str(videos), "--gaze", str(gaze), "--output", str(output)]
+
+
+def command(*arguments, code=0):
+    """Output of the command as users start it; the last line of its errors if it must fail."""
+    line = [sys.executable, "-m", "datasets.prepare", *arguments, *SMALL]
+    result = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert result.returncode == code and "Traceback" not in result.stderr, result.stderr
+    return result.stderr.strip().splitlines()[-1].split("\r")[-1] if code else result.stdout
+
+
+def prepare(*arguments):
+    """The same in this process, for speed: what it prints."""
+    printed = io.StringIO()
+    with mock.patch("sys.argv", ["prepare.py", *arguments, *SMALL]), redirect_stdout(printed):
+        main()
+    return printed.getvalue()
+
+
+def write_gaze(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    text = "".join(f"{','.join(map(str, row))}\n" for row in rows)
+    path.write_text("time,longitude,latitude,observer\n" + text)
+    return path
+
+
+# 24 frames at 24 a second, sampled at 8: frames of 0.125 s. Frames 1, 2 and 8 have gaze.
+ROWS = [
+    *((0, 30, 0, "ann"), (0.124, -90, 45, "ann"), (0.125, 180, -80, "bob")),
+    *((0.999, 0, 90, "ann"), (1.0, 5, 5, "bob"), (-0.1, 5, 5, "bob")),
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folder with videos/, gaze/ and data/, and what the command printed."""
+    folder = tmp_path_factory.mktemp("prepare")
+    (folder / "videos").mkdir()
+    write_video(folder / "videos/one.mp4", frames=24, height=48, width=96, fps=24)
+    write_video(folder / "videos/alone.mp4", frames=2)
+    write_gaze(folder / "gaze/one.csv", ROWS)
+    write_gaze(folder / "gaze/nothing.csv", ROWS)
+    return folder, command(*paths(folder / "videos", folder / "gaze", folder / "data"))
+
+
+def test_frames_are_sampled_and_numbered_from_one(made):
+    folder = made[0] / "data/one"
+    assert sorted(path.name for path in folder.glob("*.jpg")) == [
+        f"{n:04d}.jpg" for n in range(1, 9)
+    ]
+    video = list(decode(made[0] / "videos/one.mp4"))
+    for n in range(1, 9):
+        picture = read_picture(folder / f"{n:04d}.jpg").astype(float)
+        assert picture.shape == (24, 48, 3)
+        errors = [
+            np.abs(picture - moving_disc(k, 48, 96).reshape(24, 2, 48, 2, 3).mean((1, 3))).mean()
+            for k in range(len(video))
+        ]
+        assert np.argmin(errors) == 3 * (n - 1)
+
+
+def test_no_gaze_is_lost_and_each_counts_once(made):
+    fixations = read_fixations_csv(made[0] / "data/one/fixations.csv")
+    assert fixations.frames.tolist() == [1, 1, 2, 8]
+    assert np.degrees(fixations.longitudes) == pytest.approx([30, -90, 180, 0])
+    assert np.degrees(fixations.latitudes) == pytest.approx([0, 45, -80, 90])
+    assert fixations.observers.tolist() == [0, 0, 1, 0]
+
+
+def test_maps_are_those_of_the_fixations(made):
+    folder = made[0] / "data/one"
+    assert sorted(path.name[:4] for path in folder.glob("*_gt.npy")) == ["0001", "0002", "0008"]
+    fixations = read_fixations_csv(folder / "fixations.csv")
+    for n in (1, 2, 8):
+        truth = np.load(folder / f"{n:04d}_gt.npy", allow_pickle=False)
+        assert truth.dtype == np.float32
+        expected = gaussian_map(*fixations.at(n), 16, 32, 3.34)
+        np.testing.assert_allclose(truth, expected, atol=1e-6)
+    from_the_pole = 180 / 16 / 2  # degrees to the first row
+    expected = np.exp(-((from_the_pole / 3.34) ** 2) / 2)
+    assert np.load(folder / "0008_gt.npy").max() == pytest.approx(expected, abs=1e-4)
+
+
+def test_says_what_it_did_and_what_is_odd(made):
+    assert made[1].splitlines()[1:] == [
+        "splits: train 1, val 0, test 0",
+        "5 frames without gaze have no ground truth",
+        "one: 2 of 6 gaze samples lie before or after the video",
+        "1 videos without gaze: alone",
+        "1 gaze without video: nothing",
+    ]
+    assert made[1].splitlines()[0].endswith("data: 1 clips, 8 frames, 4 fixations")
+
+
+def test_the_result_trains(made):
+    spec = Spec(height=24, width=48, motion="difference", clip_length=4)
+    data = SaliencyVideos(made[0] / "data", "train", spec)
+    assert len(data) == 2
+    assert data[0]["valid"].tolist() == [True, True, False, False]
+    assert data[1]["numbers"].tolist() == [5, 6, 7, 8]
+    assert data[0]["target"][0].max() == 1
+    assert data.summary().startswith("5 × no ground truth")
+
+
+def test_run_again_it_goes_on(made):
+    """Complete clips stay as they are; an interrupted one and changed options are made again."""
+    folder = made[0] / "data/one"
+    again = paths(*(made[0] / name for name in ("videos", "gaze", "data")))
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert prepare(*again) == made[1]
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    truth = np.load(folder / "0001_gt.npy")
+    record = json.loads((folder / "prepared.json").read_text())
+    (folder / "prepared.json").write_text(json.dumps({**record, "complete": False}))
+    (folder / "0001_gt.npy").unlink()
+    assert prepare(*again) == made[1]
+    assert (np.load(folder / "0001_gt.npy") == truth).all()
+    prepare(*again, "--fps", "4", "--sigma", "9")
+    assert len(list(folder.glob("*.jpg"))) == 4
+    assert read_fixations_csv(folder / "fixations.csv").frames.tolist() == [1, 1, 1, 4]
+    prepare(*again, "--window", "0.3")  # ± 0.15 s about frames at 0, 0.125 … 0.875 s
+    frames = read_fixations_csv(folder / "fixations.csv").frames.tolist()
+    assert frames == [1, 1, 1, 1, 2, 2, 2, 3, 3, 8, 8]
+    assert prepare(*again) == made[1]
+
+
+def test_bad_input_is_one_line(tmp_path):
+    video = write_video(tmp_path / "a.mp4", frames=3)
+    late = write_gaze(tmp_path / "late.csv", [(5000, 0, 0, "x")])
+    with pytest.raises(InputError, match="late.csv: no sample falls on the 0.1 s of a.mp4"):
+        prepare(*paths(video, late, tmp_path / "data"))
+    bad = write_gaze(tmp_path / "bad.csv", [(0, 0, 0, "x"), (0, 0, 99, "x")])
+    last = command(*paths(video, bad, tmp_path / "data"), code=2)
+    assert last.startswith("prepare.py: ") and "bad.csv, line 3: latitude 99" in last
+    for option, value in (("--sigma", "0.1"), ("--fps", "0"), ("--window", "nan")):
+        with pytest.raises(InputError, match=option):
+            prepare(*paths(video, bad, tmp_path / "data"), option, value)
+    frames = write_video(tmp_path / "frames.mp4", frames=3)
+    with pytest.raises(InputError, match="frames.mp4: a clip can't have this name"):
+        prepare(*paths(frames, late, tmp_path / "data"))
+
+
+def test_frames_of_another_origin_are_kept(made, tmp_path):
+    other = tmp_path / "one"
+    other.mkdir()
+    (other / "0001.jpg").write_bytes(b"mine")
+    with pytest.raises(InputError, match="one: holds frames of another origin"):
+        prepare(*paths(made[0] / "videos", made[0] / "gaze", tmp_path))
+    assert (other / "0001.jpg").read_bytes() == b"mine"
+
+
+def touch(folder, *names):
+    folder.mkdir()
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def test_pairs(tmp_path):
+    videos = touch(tmp_path / "videos", "1.mp4", "2.MKV", "3.webm", "notes.txt")
+    gaze = touch(tmp_path / "gaze", "2.csv", "1.csv", "4.csv")
+    pairs, without_gaze, without_video = pair(videos, gaze)
+    assert list(pairs) == ["1", "2"] and pairs["2"] == (videos / "2.MKV", gaze / "2.csv")
+    assert (without_gaze, without_video) == (["3"], ["4"])
+    assert pair(videos / "3.webm", gaze / "4.csv")[0] == {"3": (videos / "3.webm", gaze / "4.csv")}
+    with pytest.raises(InputError, match="none of 1 videos has the name of one of 3 CSV"):
+        pair(videos / "3.webm", gaze)
+    with pytest.raises(InputError, match="no such file"):
+        pair(tmp_path / "nowhere", gaze)
+    (videos / "1.mov").touch()
+    with pytest.raises(InputError, match="would be one clip"):
+        pair(videos, gaze)
+
+
+def test_splits_by_fraction():
+    names = [f"{n:03d}" for n in range(50)]
+    splits = split(names, "train=0.7,val=0.1,test=0.2")
+    assert {key: len(clips) for key, clips in splits.items()} == {"train": 35, "val": 5, "test": 10}
+    assert sorted(sum(splits.values(), [])) == names
+    assert splits["train"] != names[:35]
+    assert split(names[::-1], "train=0.7,val=0.1,test=0.2") == splits
+    few = split(["a", "b", "c"], "train=0.9,val=0.05,test=0.05")
+    assert [len(clips) for clips in few.values()] == [1, 1, 1]
+    assert split(["a"], "train=0.5,val=0.5") == {"train": ["a"], "val": []}
+    for wrong in ("train=0.7", "train=0.7,val", "train=1.2,val=-0.2", "train=a", "train=nan"):
+        with pytest.raises(InputError, match="fractions that sum to 1"):
+            split(names, wrong)
+
+
+def test_splits_by_list(tmp_path):
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps({"train": ["b", "missing"], "test": ["a", 7]}))
+    assert split(["a", "b", "c", "7"], str(path)) == {"train": ["b"], "test": ["a", "7"]}
+    for text, message in (
+        ("[1]", "expected"),
+        ("{", "not valid JSON"),
+        ('{"train": ["x"]}', "none"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            split(["a"], str(path))

@@ -1,0 +1,239 @@
+"""The equator prior: its density, its map, its fit."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from datasets import head_prior
+from files import InputError
+from models import priors
+from models.priors import EquatorPrior, equator_prior, gaze_density, head_density
+from projection.sphere import directions, latitudes, longitudes, solid_angles
+from tests.shared import shared
+
+SIZE = 60, 120
+HEAD_DATA = "data/gaze360/nasrabadi_mmsys19_head_5hz.npz"
+
+
+def quantiles(count: int) -> torch.Tensor:
+    return (torch.arange(count, dtype=torch.float64) + 0.5) / count
+
+
+def cauchy_heights(u, s):
+    """Inverse of the distribution function of the Cauchy density of half width s on [−1, 1]."""
+    return s * ((2 * u - 1) * math.atan(1 / s)).tan()
+
+
+def wrapped_cauchy_longitudes(u, r):
+    """Inverse of the distribution function ½ + arctan((1 + ρ)/(1 − ρ) tan(λ/2)) / π."""
+    return 2 * ((1 - r) / (1 + r) * ((u - 0.5) * math.pi).tan()).atan()
+
+
+def vectors(y, longitude):
+    across = (1 - y * y).sqrt()
+    return torch.stack([across * longitude.sin(), y, across * longitude.cos()], dim=-1)
+
+
+def head_directions(s, w, r, count, seed=0):
+    """(N, 3) drawn from the density of priors.head_density with other numbers."""
+    random = torch.Generator().manual_seed(seed)
+    u = torch.rand(4, count, generator=random, dtype=torch.float64)
+    y = cauchy_heights(u[0], s)
+    uniform, front = (2 * u[1] - 1) * math.pi, wrapped_cauchy_longitudes(u[2], r)
+    longitude = torch.where(u[3] < w, front, uniform)
+    return vectors(y, longitude)
+
+
+def test_head_density_integrates_to_one():
+    latitude, longitude = latitudes(720)[:, None], longitudes(1440)
+    areas = solid_angles(720, 1440, torch.float64)
+    assert (areas * head_density(latitude, longitude)).sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_head_density_by_hand():
+    """Straight ahead, and at right angles to it on the equator, where cos λ = 0."""
+    s, w, r = priors.LATITUDE_WIDTH, priors.FRONT_SHARE, priors.CONCENTRATION
+    equator = 1 / (2 * s * math.atan(1 / s) * 2 * math.pi)
+    ahead, aside, half = (
+        head_density(*torch.tensor(angles, dtype=torch.float64)).item()
+        for angles in ((0, 0), (0, math.pi / 2), (math.asin(s), 0))
+    )
+    assert ahead == pytest.approx(equator * (1 - w + w * (1 + r) / (1 - r)), rel=1e-12)
+    assert aside == pytest.approx(equator * (1 - w + w * (1 - r**2) / (1 + r**2)), rel=1e-12)
+    assert half == pytest.approx(ahead / 2, rel=1e-12)
+
+
+def test_gaze_density_integrates_to_one_and_has_the_fit_s_moments_in_longitude():
+    """Mean of cos nλ: wρⁿ of the head's density, times exp(−n²σ²/2) after a Gaussian blur."""
+    mass = solid_angles(*SIZE, torch.float64) * gaze_density(*SIZE)
+    assert mass.sum().item() == pytest.approx(1, abs=1e-12)
+    for n in (1, 2, 3):
+        expected = priors.FRONT_SHARE * priors.CONCENTRATION**n
+        expected *= math.exp(-((n * priors.EYE_SPREAD) ** 2) / 2)
+        moment = (mass * (n * longitudes(SIZE[1])).cos()).sum().item()
+        assert moment == pytest.approx(expected, rel=1e-6)
+
+
+def test_gaze_density_is_the_head_s_seen_through_moving_eyes():
+    """Against directions drawn from the head's density and turned on the sphere.
+
+    The eyes' offset has the tangent plane's Gaussian: Rayleigh distributed angle, any azimuth.
+    """
+    count = 400_000
+    head = head_directions(
+        priors.LATITUDE_WIDTH, priors.FRONT_SHARE, priors.CONCENTRATION, count, seed=1
+    )
+    u = torch.rand(2, count, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    angle = priors.EYE_SPREAD * (-2 * u[0].log()).sqrt()
+    azimuth = 2 * math.pi * u[1]
+    up = torch.tensor([0.0, 1, 0], dtype=torch.float64).expand_as(head)
+    east = torch.nn.functional.normalize(torch.linalg.cross(up, head), dim=-1)
+    north = torch.linalg.cross(head, east)
+    turn = azimuth.cos()[:, None] * east + azimuth.sin()[:, None] * north
+    gaze = angle.cos()[:, None] * head + angle.sin()[:, None] * turn
+
+    row = ((math.pi / 2 - gaze[:, 1].clamp(-1, 1).asin()) * 18 / math.pi).long().clamp(max=17)
+    column = ((torch.atan2(gaze[:, 0], gaze[:, 2]) + math.pi) * 12 / (2 * math.pi)).long() % 12
+    drawn = torch.bincount(row * 12 + column, minlength=18 * 12).view(18, 12) / count
+    mass = solid_angles(180, 360, torch.float64) * gaze_density(180, 360)
+    expected = mass.view(18, 10, 12, 30).sum((1, 3))
+    assert (drawn - expected).abs().max() < 0.03 * expected.max()
+    total_variation = (drawn - expected).abs().sum() / 2
+    assert total_variation < 0.015
+
+
+@pytest.mark.parametrize("size", [(60, 120), (61, 123), (240, 480), (1, 1)])
+def test_map_is_symmetric_and_at_most_one(size):
+    saliency = equator_prior(*size)
+    assert saliency.shape == size
+    assert saliency.dtype == torch.float32
+    assert saliency.max() == 1
+    assert saliency.min() > 0
+    torch.testing.assert_close(saliency, saliency.flip(1))
+    torch.testing.assert_close(saliency, saliency.flip(0))
+
+
+def test_map_falls_from_straight_ahead_to_the_back_and_to_the_poles():
+    """Also says that the seam is smooth: the density has a minimum there, hence no step."""
+    saliency = equator_prior(*SIZE).double()
+    across, around = saliency[:30, 60], saliency[29, 60:]
+    assert (across.diff() > 0).all()
+    assert (around.diff() < 0).all()
+    seam = saliency[:, 0] - saliency[:, -1]
+    assert seam.abs().max() < 1e-6
+    assert (around[-2] - around[-1]) < 0.1 * (around[0] - around[-1]) / 30
+
+
+def test_model_sees_nothing_of_the_frames():
+    model = EquatorPrior()
+    for size in ((40, 80), (33, 70)):
+        frames = torch.rand(2, 3, 3, *size)
+        maps = model(frames, torch.empty(2, 3, 0, *size))
+        assert maps.shape == (2, 3, 1, *size)
+        assert (maps == equator_prior(*size)).all()
+    assert not list(model.parameters())
+    assert model.spec.motion == "none"
+    assert (model.spec.height, model.spec.width) == (240, 480)
+
+
+def test_checkpoint_and_stream(tmp_path):
+    models.save(tmp_path / "equator.pth", EquatorPrior(40, 80))
+    model = models.load(tmp_path / "equator.pth")
+    assert (model.spec.height, model.spec.width) == (40, 80)
+    frame = SimpleNamespace(rgb=torch.rand(3, 40, 80), motion=torch.empty(0, 40, 80))
+    maps = list(models.predict(model, [frame] * 11))
+    assert len(maps) == 11
+    assert all(torch.equal(m[0], equator_prior(40, 80)) for m in maps)
+
+
+@pytest.mark.parametrize("numbers", [(0.12, 0.57, 0.63), (0.3, 0.9, 0.4), (0.05, 0.3, 0.8)])
+def test_fit_finds_the_numbers_of_the_density(numbers):
+    """From its quantiles: samples without their scatter."""
+    s, w, r = numbers
+    count = 10_000
+    y = cauchy_heights(quantiles(count), s)
+    front = wrapped_cauchy_longitudes(quantiles(round(w * count)), r)
+    uniform = (2 * quantiles(count - len(front)) - 1) * math.pi
+    fitted = head_prior.fit(vectors(y, torch.cat([front, uniform])))
+    assert fitted == pytest.approx(numbers, rel=2e-3)
+
+
+def test_fitted_and_drawn_densities_are_the_same():
+    """The two files write the density each in its own way."""
+    points = directions(12, 24, torch.float64).view(-1, 3)
+    logit = torch.tensor([priors.FRONT_SHARE, priors.CONCENTRATION]).double().logit()
+    width = torch.tensor(priors.LATITUDE_WIDTH).double().log()
+    longitude = head_prior.longitude_of(points)
+    log_ratio = head_prior.cauchy(points[:, 1], width)
+    log_ratio = log_ratio + head_prior.wrapped_cauchy(longitude, *logit)
+    expected = head_density(points[:, 1].asin(), longitude)
+    torch.testing.assert_close(log_ratio.exp() / (4 * math.pi), expected)
+
+
+FORMS = [*head_prior.LATITUDE.items(), *head_prior.LONGITUDE.items()]
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS, ids=[name for name, _ in FORMS])
+def test_every_form_is_a_density(name, form):
+    """Over the uniform one its mean is 1: the likelihoods can be compared."""
+    x = 2 * quantiles(20_000) - 1
+    x = x if name in head_prior.LATITUDE else x * math.pi
+    for shift in (-1.0, 0.5):
+        parameters = torch.tensor(form.start, dtype=torch.float64) + shift
+        assert form.log_density(x, *parameters).exp().mean().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_gain_is_the_divergence_from_uniform():
+    """Laplace of width b: ∫ p ln 2p = −1 − ln b where b is small, for each of three videos."""
+    u = quantiles(30_000)
+    b = 0.1
+    y = torch.sign(u - 0.5) * -b * (1 - (2 * u - 1).abs() * -math.expm1(-1 / b)).log()
+    videos = list(y.view(-1, 3).t())
+    gain = head_prior.gain(head_prior.LATITUDE["Laplace"], videos)
+    assert gain == pytest.approx(-1 - math.log(b), abs=2e-3)
+
+
+def test_the_numbers_are_those_of_the_data():
+    videos = head_prior.read_directions(shared(HEAD_DATA))
+    assert len(videos) == 28
+    fitted = head_prior.fit(torch.cat(list(videos.values())))
+    shipped = [getattr(priors, name.upper()) for name in fitted._fields]
+    assert [round(number, 3) for number in fitted] == shipped
+
+
+def test_only_directions_after_the_start_are_read(tmp_path):
+    ahead = np.tile(np.float32([0, 0, 1]), (2, 60, 1))
+    ahead[:, :50] = 0, 1, 0  # ten seconds
+    np.savez(tmp_path / "head.npz", a=ahead, b=ahead, v_Intro=np.zeros((1, 60, 3)))
+    videos = head_prior.read_directions(tmp_path / "head.npz")
+    assert list(videos) == ["a", "b"]
+    assert (videos["a"] == torch.tensor([0.0, 0, 1])).all()
+    assert videos["a"].shape == (20, 3)
+
+
+BAD = {
+    "shape": np.ones((2, 60, 2)),
+    "integers": np.ones((2, 60, 3), int),
+    "length": np.ones((2, 60, 3)),
+    "nan": np.full((2, 60, 3), np.nan),
+    "pickle": np.array([{}]),
+    "short": np.tile(np.float32([0, 0, 1]), (2, 50, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", [*BAD, "text", "missing", "array"])
+def test_other_files_are_refused(kind, tmp_path):
+    path = tmp_path / "head.npz"
+    if kind in BAD:
+        np.savez(path, a=BAD[kind], b=BAD[kind])
+    elif kind == "text":
+        path.write_text("not an archive")
+    elif kind == "array":
+        with open(path, "wb") as file:
+            np.save(file, np.ones((2, 60, 3)))
+    with pytest.raises(InputError, match="head.npz"):
+        head_prior.read_directions(path)
