@@ -17,6 +17,7 @@ from datasets.motion import MOTIONS
 from files import InputError
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+FLOW = "_flow.png"  # ends the name of the picture of a frame's flow, which lies beside it
 FOLDER_FPS = Fraction(8)  # pictures carry no rate: taken as sampled at the models' own
 
 Image.MAX_IMAGE_PIXELS = 16384 * 32768  # a 32K panorama is no attack
@@ -138,13 +139,16 @@ def _damaged(path: Path, count: int, cause: str) -> InputError:
 def list_pictures(path: Path) -> list[Path]:
     """The pictures of a folder in the order of the numbers in their names; a picture itself.
 
+    Pictures of flow, 0001_flow.png, belong to a frame and are none.
     Returns an empty list for any other file. Raises InputError where there is nothing.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check the path")
     if not path.is_dir():
         return [path] if path.suffix.lower() in PICTURES else []
-    pictures = [p for p in path.iterdir() if p.suffix.lower() in PICTURES]
+    pictures = [
+        p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.endswith(FLOW)
+    ]
     if not pictures:
         known = " ".join(sorted(PICTURES))
         raise InputError(f"{path}: no pictures in this folder; frames end with one of {known}")
@@ -184,11 +188,20 @@ def to_tensor(rgb: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
 
 
+def read_flow(picture: Path, spec) -> Tensor | None:
+    """(3, H, W), the flow's picture beside that of a frame; None where there is none."""
+    path = picture.with_name(picture.stem + FLOW)
+    if path.is_file():
+        return to_tensor(resize(read_picture(path), spec.height, spec.width))
+    return None
+
+
 class FrameReader(Iterator[Frame]):
     """The frames of a source as a model with this Spec takes them, one at a time.
 
     Every round(source rate / spec.fps)-th frame is sampled (as SST-Sal's authors do), every
-    frame of a slower source. `decoded` counts the source's frames that were read so far,
+    frame of a slower source. For models that take flow, a folder's pictures of it are used
+    where there are some. `decoded` counts the source's frames that were read so far,
     sampled or not; after the last one, it is the length of the source.
     """
 
@@ -200,6 +213,7 @@ class FrameReader(Iterator[Frame]):
 
     def _read(self, path: str | Path, spec) -> Iterator[Frame]:
         motion, previous, start = MOTIONS[spec.motion](), None, None
+        pictures = list_pictures(Path(path))
         for frame in decode(path):
             self.decoded += 1
             if (self.decoded - 1) % self.step:
@@ -207,7 +221,11 @@ class FrameReader(Iterator[Frame]):
             time = (self.decoded - 1) / float(self.info.fps) if frame.time is None else frame.time
             start = time if start is None else start
             rgb = to_tensor(resize(frame.to_ndarray(format="rgb24"), spec.height, spec.width))
-            yield Frame(self.decoded, time - start, rgb, motion(previous, rgb))
+            moved = None
+            if pictures and motion.channels == 3:
+                moved = read_flow(pictures[self.decoded - 1], spec)
+            moved = motion(previous, rgb) if moved is None else moved
+            yield Frame(self.decoded, time - start, rgb, moved)
             previous = rgb
 
     def __next__(self) -> Frame:

@@ -1,8 +1,9 @@
 """Losses on the sphere, chosen by name; (..., 1, H, W) predictions and targets → scalar."""
 
+from losses.density import DensityLoss
 from losses.smse import SMSE
 from losses.spherical_kl import SphericalKLDivergence
 
-LOSSES = {"smse": SMSE, "spherical_kl": SphericalKLDivergence}
+LOSSES = {"smse": SMSE, "density": DensityLoss, "spherical_kl": SphericalKLDivergence}
 
-__all__ = ["LOSSES", "SMSE", "SphericalKLDivergence"]
+__all__ = ["LOSSES", "SMSE", "DensityLoss", "SphericalKLDivergence"]

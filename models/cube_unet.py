@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import SaliencyModel, Spec
+from models.priors import gaze_density
 from projection import Cube2Equi, CubePadding, Equi2Cube
 
 
@@ -59,8 +60,15 @@ class UNet(nn.Module):
         return x
 
 
+LATITUDES = 33  # at which the logarithm of the latitude prior is learned
+
+
 class CubeUNet(SaliencyModel):
     """A U-Net over the six cube faces of each frame: RGB and one motion channel.
+
+    A cube face does not know where on the sphere it is, and people look at the horizon first.
+    So what the network sees, a logit a pixel, is added to a logit a latitude, which begins as
+    the equator prior's and is learned: it can be outvoted above and below.
 
     height, width: of the equirectangular frames that the projections are built for once;
     frames of another size work too, on faces of width // 4, and build theirs at each call.
@@ -103,7 +111,9 @@ class CubeUNet(SaliencyModel):
         self.to_cube, self.to_equi = _projections(height, width, face_size or width // 4)
         self.unet = UNet(in_channels, base_channels).to(memory_format=torch.channels_last)
         self.head = nn.Conv2d(base_channels, 1, 1)
-        nn.init.constant_(self.head.bias, -4.0)  # most of a saliency map is dark
+        nn.init.constant_(self.head.bias, -3.0)  # most of a saliency map is dark
+        prior = gaze_density(LATITUDES, 1)
+        self.latitude = nn.Parameter((prior / prior.max()).log().float().view(1, 1, LATITUDES))
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         clips = torch.cat([frames, motion], dim=2)
@@ -118,8 +128,9 @@ class CubeUNet(SaliencyModel):
             made = _projections(height, width, width // 4)
             to_cube, to_equi = (p.to(clips.device) for p in made)
         faces = to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        saliency = self.head(self.unet(faces)).float().sigmoid()
-        return to_equi(saliency).unflatten(0, frames.shape[:2])
+        logits = to_equi(self.head(self.unet(faces)).float())
+        prior = nn.functional.interpolate(self.latitude, size=height, mode="linear")
+        return (logits + prior.unsqueeze(-1)).sigmoid().unflatten(0, frames.shape[:2])
 
 
 def _projections(height: int, width: int, face_size: int) -> tuple[Equi2Cube, Cube2Equi]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from losses import LOSSES, SMSE
+from losses import LOSSES, SMSE, DensityLoss
 from tests.shared import shared
 
 
@@ -57,3 +57,30 @@ def test_smse_is_summed_in_float32():
     loss = SMSE()(pred, torch.zeros_like(pred))
     assert loss.dtype == torch.float32
     assert math.isclose(loss.item(), math.pi, rel_tol=1e-5)
+
+
+def test_density_loss_by_hand_on_four_quarters():
+    """2×2 pixels of π steradians. Truth (1, 0, 0, 0): density 4 in one quarter, 0 elsewhere.
+    Prediction (1, 1, 0, 0): density 2 in two quarters. KLD = ln 2. CC: deviations (3, −1, −1,
+    −1) and (1, 1, −1, −1): 4 / √(12 · 4) = 1/√3. SMSE: one error of 1 on π steradians.
+    """
+    target = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
+    pred = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    expected = math.log(2) + (1 - 3**-0.5) / 2 + math.pi
+    assert math.isclose(DensityLoss()(pred, target).item(), expected, rel_tol=1e-5)
+
+
+def test_density_loss_is_zero_for_the_truth_and_finite_for_any_map():
+    target = torch.rand(2, 1, 12, 24) ** 8
+    assert abs(DensityLoss()(target, target).item()) < 1e-5
+    for pred in (torch.zeros(2, 1, 12, 24), torch.ones(2, 1, 12, 24)):
+        pred.requires_grad_()
+        loss = DensityLoss()(pred, target)
+        loss.backward()
+        assert loss.isfinite() and pred.grad.isfinite().all()
+
+
+def test_density_loss_sees_scale_only_through_its_squared_error():
+    pred, target = torch.rand(2, 1, 1, 12, 24).unbind()
+    differ = [DensityLoss()(p, target) - SMSE()(p, target) for p in (pred, 0.1 * pred)]
+    assert torch.isclose(*differ, rtol=1e-4)

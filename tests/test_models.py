@@ -89,6 +89,22 @@ def test_what_lies_across_an_edge_of_the_cube_matters():
     assert difference[2, :, :17].max() == 0  # two convolutions reach two pixels
 
 
+def test_latitude_prior_is_where_the_rows_are_and_the_network_can_outvote_it():
+    """With a network that says nothing, rows follow the prior; with a logit of 9, it wins."""
+    model = CubeUNet(base_channels=4, height=48, width=96).eval()
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.zeros_(model.head.bias)
+    torch.nn.init.zeros_(model.latitude)
+    with torch.no_grad():
+        model.latitude[..., 16] = 3.0  # the equator
+        row = model(torch.rand(1, 1, 3, 48, 96), torch.zeros(1, 1, 1, 48, 96))[0, 0, 0]
+        assert torch.allclose(row, row[:, :1].expand_as(row), atol=1e-6)
+        assert torch.allclose(row[:23], row[25:].flip(0), atol=1e-6)
+        assert row[23, 0] > 0.85 and row[0, 0] == 0.5
+        model.head.bias.fill_(9.0)
+        assert model(torch.rand(1, 1, 3, 48, 96), torch.zeros(1, 1, 1, 48, 96)).min() > 0.99
+
+
 def test_wrong_channels_are_refused():
     with pytest.raises(ValueError, match="3 \\+ 0"):
         small_unet()(torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 0, 40, 80))

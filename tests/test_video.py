@@ -13,7 +13,7 @@ from datasets import read_frames
 from datasets.video import decode, probe, resize, to_tensor
 from files import InputError
 from models import Spec
-from tests.clips import moving_disc, write_video
+from tests.clips import moving_disc, write_eccv_clip, write_video
 
 SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")
 
@@ -152,3 +152,17 @@ def test_a_sound_file_is_no_video(tmp_path):
         container.mux(stream.encode())
     with pytest.raises(InputError, match="no video stream"):
         probe(tmp_path / "a.wav")
+
+
+def test_flow_beside_the_frames_of_a_folder_is_taken(tmp_path):
+    folder = write_eccv_clip(tmp_path / "217", range(1, 4))
+    flow = np.zeros((32, 64, 3), np.uint8)
+    flow[..., 0] = 255
+    Image.fromarray(flow).save(folder / "0002_flow.png")
+    spec = Spec(height=32, width=64, motion="dis")
+    frames = list(read_frames(folder, spec))
+    assert [frame.number for frame in frames] == [1, 2, 3]
+    assert (frames[1].motion[0] == 1).all() and (frames[1].motion[1:] == 0).all()
+    assert not torch.equal(frames[2].motion, frames[1].motion)
+    plain = list(read_frames(folder, Spec(height=32, width=64, motion="difference")))
+    assert len(plain) == 3 and plain[1].motion.shape[0] == 1
