@@ -283,6 +283,23 @@ def test_rolling_the_input_rolls_the_output(half_pixel):
     assert maps.min() >= 0 and maps.max() <= 2
 
 
+@pytest.mark.parametrize("half_pixel", [False, True])
+def test_the_seam_is_a_place_like_any_other(half_pixel):
+    """Mean over all turns: the step across ±180° is that between any two values of the state.
+
+    A value is two columns wide, enlarged linearly, so every second step is such a one.
+    """
+    torch.manual_seed(1)
+    model = SSTSal(3, 4, half_pixel=half_pixel, height=24, width=32).eval()
+    clip = torch.rand(1, 4, 3, 24, 32)
+    turned = torch.cat([clip.roll(turn, dims=-1) for turn in range(32)])
+    with torch.no_grad():
+        maps = model(turned, turned[:, :, :0])
+    steps = (maps - maps.roll(1, dims=-1)).abs().mean((0, 1, 2, 3))  # step 0 is the seam's
+    assert torch.allclose(steps[::2], steps[0].expand(16), rtol=1e-3)
+    assert steps[0] <= 1.3 * steps.mean()
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_seamless_sampling_of_the_authors_weights(variant):
     """No edge at ±180°, and the original's maps away from it."""
