@@ -1,9 +1,12 @@
 """Cube-padded U-Net (Vo 2020), with the cube padding of Cheng et al. 2018."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from models.base import SaliencyModel, Spec
+from models.efficientnet_lite import LiteUNet
 from models.priors import gaze_density
 from projection import Cube2Equi, CubePadding, Equi2Cube
 
@@ -54,7 +57,7 @@ class UNet(nn.Module):
         for up in reversed(self.up):
             skip = skips.pop()
             x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
-            if x.shape[-1] != skip.shape[-1]:
+            if x.shape[-2:] != skip.shape[-2:]:
                 x = x[..., : skip.shape[-2], : skip.shape[-1]]
             x = up(torch.cat([skip, x], dim=1))
         return x
@@ -70,6 +73,10 @@ class CubeUNet(SaliencyModel):
     So what the network sees, a logit a pixel, is added to a logit a latitude, which begins as
     the equator prior's and is learned: it can be outvoted above and below.
 
+    encoder: "plain", the published network; or "efficientnet_lite0", of about the same number of
+        weights, whose way down begins with weights learned on photographs, for which
+        models/efficientnet_lite.py makes a checkpoint to --init from, and which works at half
+        the resolution, on faces of 65 pixels and more. base_channels is the plain one's.
     height, width: of the equirectangular frames that the projections are built for once;
     frames of another size work too, on faces of width // 4, and build theirs at each call.
 
@@ -86,6 +93,7 @@ class CubeUNet(SaliencyModel):
         height: int = 240,
         width: int = 480,
         face_size: int | None = None,
+        encoder: str = "plain",
     ):
         motion = {3: "none", 4: "difference", 6: "dis"}.get(in_channels)
         if motion is None:
@@ -106,11 +114,19 @@ class CubeUNet(SaliencyModel):
             height=height,
             width=width,
             face_size=face_size,
+            encoder=encoder,
         )
         self.in_channels = in_channels
-        self.to_cube, self.to_equi = _projections(height, width, face_size or width // 4)
-        self.unet = UNet(in_channels, base_channels).to(memory_format=torch.channels_last)
-        self.head = nn.Conv2d(base_channels, 1, 1)
+        if encoder not in ("plain", "efficientnet_lite0"):
+            raise ValueError(f"encoder is 'plain' or 'efficientnet_lite0': {encoder!r}")
+        self.coarse = 1 if encoder == "plain" else 2  # pixels of a face that share one output
+        self.to_cube, self.to_equi = self._projections(height, width, face_size or width // 4)
+        if encoder == "plain":
+            self.unet = UNet(in_channels, base_channels)
+        else:
+            self.unet = LiteUNet(in_channels, CubePadding)
+        self.unet.to(memory_format=torch.channels_last)
+        self.head = nn.Conv2d(base_channels if encoder == "plain" else LiteUNet.OUT, 1, 1)
         nn.init.constant_(self.head.bias, -3.0)  # most of a saliency map is dark
         prior = gaze_density(LATITUDES, 1)
         self.latitude = nn.Parameter((prior / prior.max()).log().float().view(1, 1, LATITUDES))
@@ -125,13 +141,13 @@ class CubeUNet(SaliencyModel):
         height, width = clips.shape[-2:]
         to_cube, to_equi = self.to_cube, self.to_equi
         if (height, width) != (to_cube.height, to_cube.width):
-            made = _projections(height, width, width // 4)
+            made = self._projections(height, width, width // 4)
             to_cube, to_equi = (p.to(clips.device) for p in made)
         faces = to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
         logits = to_equi(self.head(self.unet(faces)).float())
         prior = nn.functional.interpolate(self.latitude, size=height, mode="linear")
         return (logits + prior.unsqueeze(-1)).sigmoid().unflatten(0, frames.shape[:2])
 
-
-def _projections(height: int, width: int, face_size: int) -> tuple[Equi2Cube, Cube2Equi]:
-    return Equi2Cube(height, width, face_size), Cube2Equi(face_size, height, width)
+    def _projections(self, height: int, width: int, size: int) -> tuple[Equi2Cube, Cube2Equi]:
+        out_size = math.ceil(size / self.coarse)
+        return Equi2Cube(height, width, size), Cube2Equi(out_size, height, width)

@@ -1,0 +1,422 @@
+"""evaluate_video.py as users start it, on tiny data sets with truth that is known."""
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import evaluate_video
+import metrics
+import models
+from datasets.gaze import Fixations, gaussian_map, write_fixations_csv
+from files import run_script
+from projection import solid_angles
+from projection.sphere import latitudes
+from tests.clips import moving_disc
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE, SIGMA, PEOPLE = (24, 48), 12, 8
+ALL = ["cc", "sim", "kld", "nss", "auc_judd", "sauc"]
+FLOORS = ["uniform", "equator prior", "training mean"]
+
+
+def evaluate(data, *options, code=0):
+    """What the script prints, run in this process for speed; the error if it must fail."""
+    arguments = ["--data_root", data, "--height", SIZE[0], "--sigma", SIGMA, "--device", "cpu",
+                 "--output_dir", Path(data).parent / "out", *options]  # fmt: skip
+    found, printed, errors = 0, io.StringIO(), io.StringIO()
+    with (
+        mock.patch("sys.argv", ["evaluate_video.py", *map(str, arguments)]),
+        redirect_stdout(printed),
+        redirect_stderr(errors),
+    ):
+        try:
+            run_script(evaluate_video.main)
+        except SystemExit as end:
+            found = end.code
+    assert found == code, errors.getvalue()
+    if code != 2:
+        return printed.getvalue()
+    last = errors.getvalue().strip().splitlines()[-1].split("\r")[-1]
+    assert last.startswith("evaluate_video.py: ")
+    return last
+
+
+def no_constant(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
+def results(folder):
+    text = (folder / "metrics.json").read_text(encoding="utf-8")
+    return json.loads(text, parse_constant=no_constant)
+
+
+def scores(data, *options):
+    """Predictor → metric → mean over clips."""
+    evaluate(data, *options)
+    content = results(Path(data).parent / "out")["predictors"]
+    return {p: {m: s["mean"] for m, s in found.items()} for p, found in content.items()}
+
+
+def gaze(clip, frame):
+    """Longitudes and latitudes of eight people: most near the disc, which is elsewhere by clip."""
+    generator = np.random.default_rng([sum(clip.encode()), frame])
+    longitudes = generator.normal(0.2 * frame + sum(clip.encode()) % 5 - 2, 0.3, PEOPLE)
+    return longitudes, generator.normal(0.1, 0.2, PEOPLE)
+
+
+def truth(clip, frame):
+    """(24, 48) whole numbers to 255, which a grey picture holds as well."""
+    blurred = gaussian_map(*gaze(clip, frame), *SIZE, SIGMA)
+    return (255 * blurred / blurred.max()).round().numpy()
+
+
+def write_data(root, clips, layout="eccv", fixations=True):
+    """clips: split → name → frame numbers. Frames and maps of 24×48, fixations of 8 people."""
+    for name, numbers in (item for split in clips.values() for item in split.items()):
+        for folder in (name,) if layout == "eccv" else ("frames", "saliency_maps", "fixations"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for n in numbers:
+            frame, map_ = Image.fromarray(moving_disc(n, *SIZE)), truth(name, n)
+            if layout == "eccv":
+                frame.save(root / name / f"{n:04d}.png")
+                np.save(root / name / f"{n:04d}_gt.npy", map_.astype(np.float32))
+            else:
+                frame.save(root / "frames" / f"{name}_{n:04d}.png")
+                picture = Image.fromarray(map_.astype(np.uint8))
+                picture.save(root / "saliency_maps" / f"{name}_{n:04d}.png")
+        if fixations:
+            columns = (np.concatenate(column) for column in zip(*(gaze(name, n) for n in numbers)))
+            frames, people = np.repeat(list(numbers), PEOPLE), np.tile(range(PEOPLE), len(numbers))
+            places = (Path(name, "fixations.csv"), Path("fixations", f"{name}.csv"))
+            path = root / places[layout != "eccv"]
+            write_fixations_csv(path, Fixations(frames, *columns, people))
+    names = {split: list(names) for split, names in clips.items()}
+    (root / "splits.json").write_text(json.dumps(names))
+    return root
+
+
+CLIPS = {"train": {"a": range(1, 4)}, "test": {"b": range(1, 7), "c": range(1, 5)}}
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_data(tmp_path / "data", CLIPS)
+
+
+def write_maps(folder, clips, make=truth):
+    """sal_0001.npy … in a folder for each clip of the test split."""
+    for clip, numbers in clips["test"].items():
+        (folder / clip).mkdir(parents=True)
+        for position, number in enumerate(numbers, 1):
+            saliency = make(clip, number).astype(np.float32)
+            np.save(folder / clip / f"sal_{position:04d}.npy", saliency)
+    return folder
+
+
+def blurry(clip, frame):
+    """A prediction that is neither right nor useless."""
+    return gaussian_map(*gaze(clip, frame + 1), 30, 50, 20).numpy()
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Tiny models: unet.pth, equator.pth, sst.pth."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    unet = models.CubeUNet(height=40, width=80, base_channels=4)
+    unet.head.weight.data *= 10
+    for _ in range(10):  # batch statistics, so that maps depend on frames
+        unet(torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80))
+    models.save(folder / "unet.pth", unet)
+    models.save(folder / "equator.pth", models.EquatorPrior(height=24, width=48))
+    sst = models.SSTSal(in_channels=3, hidden_channels=2, height=24, width=32)
+    models.save(folder / "sst.pth", sst)
+    return folder
+
+
+def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
+    """The script in a process of its own: what it prints and what it writes."""
+    out, checkpoint = tmp_path / "new/out", checkpoints / "unet.pth"
+    command = [sys.executable, ROOT / "evaluate_video.py", "--data_root", data, "--height", "24",
+               "--ckpt_path", checkpoint, "--sigma", SIGMA, "--report",
+               "--output_dir", out]  # fmt: skip
+    run = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    found = sorted(path.name for path in out.iterdir())
+    assert found == ["metrics.csv", "metrics.json", "report.html"]
+
+    content = results(out)
+    assert (content["data"], content["split"], content["protocol"]) == ("data", "test", "sphere")
+    assert content["checkpoint"] == "unet.pth" and len(content["sha256"]) == 64
+    assert content["command"].startswith("python evaluate_video.py --data_root")
+    assert content["grid"] == [24, 48] and content["frames"] == 10
+    assert list(content["metrics"]) == list(content["against_floor"]) == ALL
+    assert list(content["predictors"]) == ["cube_unet", *FLOORS, "human"]
+    for clip, frames in (("b", 6), ("c", 4)):
+        assert content["clips"][clip]["frames"] == frames
+    assert content["predictors"]["uniform"]["auc_judd"]["mean"] == 0.5
+    assert content["predictors"]["human"]["cc"]["mean"] > 0.5
+
+    with open(out / "metrics.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 5
+    for row in rows:
+        expected = content["clips"][row["clip"]]["scores"][row["predictor"]]
+        assert [float(row[metric]) for metric in ALL] == [expected[metric] for metric in ALL]
+
+    lines = run.stdout.splitlines()
+    assert lines[0].split()[::2] == ["CC", "SIM", "KLD", "NSS", "AUC-Judd", "sAUC"]
+    cc = content["predictors"]["cube_unet"]["cc"]
+    assert lines[1].split()[:2] == ["cube_unet", f"{cc['mean']:.3f}".replace("-", "−")]
+    assert sum("the best floor" in line for line in lines) == len(ALL)
+    assert lines[-1] == f"metrics.json, metrics.csv and report.html in {out}"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 6 and "Best clip: CC" in page and "Worst clip: CC" in page
+
+
+def test_help_states_defaults():
+    command = [sys.executable, ROOT / "evaluate_video.py", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "(default: test)" in " ".join(text.split()) and "sphere" in text
+
+
+def test_without_fixations(checkpoints, tmp_path):
+    data = write_data(tmp_path / "data", CLIPS, fixations=False)
+    printed = evaluate(data, "--ckpt_path", checkpoints / "unet.pth")
+    content = results(tmp_path / "out")
+    assert list(content["metrics"]) == ALL[:3]
+    assert list(content["predictors"]) == ["cube_unet", *FLOORS]
+    for note in ("NSS needs fixations.", "sAUC needs fixations of other clips."):
+        assert note in content["notes"] and note in printed
+    assert "AUC" not in printed.splitlines()[0] and "uman" not in printed
+
+
+def test_one_clip(tmp_path):
+    """There are no fixations of other clips, and no certainty."""
+    clips = {"train": {"a": [1]}, "test": {"b": range(1, 7)}}
+    data = write_data(tmp_path / "data", clips)
+    maps = write_maps(tmp_path / "maps", clips, blurry)
+    printed = evaluate(data, "--pred_dir", maps, "--report")
+    content = results(tmp_path / "out")
+    assert list(content["metrics"]) == ALL[:5]
+    assert content["notes"][0] == "sAUC needs fixations of other clips."
+    assert content["predictors"]["maps"]["cc"]["low"] is None
+    assert content["against_floor"]["cc"]["low"] is None
+    assert "one clip tells nothing of others" in printed and "In brackets" not in printed
+    assert "Only clip: CC" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_both_layouts_give_the_same(checkpoints, tmp_path):
+    found = [
+        scores(
+            write_data(tmp_path / layout / "data", CLIPS, layout),
+            *("--ckpt_path", checkpoints / "unet.pth", "--precision", "fp32"),
+        )
+        for layout in ("eccv", "flat")
+    ]
+    assert found[0] == found[1]
+    assert found[0]["human"]["nss"] > 0
+
+
+def test_perfect_maps(data, tmp_path):
+    """The truth itself, on other scales."""
+    maps = write_maps(tmp_path / "ours", CLIPS, lambda clip, n: 7 * n * truth(clip, n))
+    printed = evaluate(data, "--pred_dir", maps)
+    content = results(tmp_path / "out")
+    for clip in content["clips"].values():
+        found = clip["scores"]["ours"]
+        assert found["cc"] == pytest.approx(1, abs=1e-6)
+        assert found["sim"] == pytest.approx(1, abs=1e-6)
+        assert found["kld"] == pytest.approx(0, abs=1e-6)
+    assert content["maps"] == content["model"] == "ours" and "checkpoint" not in content
+    assert "CC: ours is ahead of the best floor" in printed
+    assert "2 clips tell little of others" in printed
+
+
+def test_the_equator_checkpoint_scores_as_the_equator_floor(data, checkpoints):
+    found = scores(data, "--ckpt_path", checkpoints / "equator.pth")
+    assert found["equator"] == found["equator prior"]
+    printed = evaluate(data, "--ckpt_path", checkpoints / "equator.pth")
+    assert "KLD: equator " in printed and "beats" not in printed
+
+
+def test_protocols(data, tmp_path):
+    """Each against the metrics themselves; on a mass, sine and solid angle are the same."""
+    maps = write_maps(tmp_path / "ours", CLIPS, lambda clip, n: truth(clip, n + 1) + 1)
+    found = {name: scores(data, "--pred_dir", maps, "--protocol", name)["ours"]
+             for name in ("sphere", "planar", "sin")}  # fmt: skip
+    cosine = latitudes(24).cos()[:, None]
+    values = {name: [] for name in found}
+    for clip, numbers in CLIPS["test"].items():
+        pairs = [tuple(torch.from_numpy(truth(clip, k)).double() + one for k, one in both)
+                 for both in (((n + 1, 1), (n, 0)) for n in numbers)]  # fmt: skip
+        for name, weights, factor in (
+            ("sphere", solid_angles(24, 48), 1),
+            ("planar", None, 1),
+            ("sin", None, cosine),
+        ):
+            frames = [metrics.cc(p * factor, q * factor, weights).item() for p, q in pairs]
+            values[name].append(np.mean(frames))
+    for name, clips in values.items():
+        assert found[name]["cc"] == pytest.approx(np.mean(clips), abs=1e-6)
+    assert len({round(found[name]["cc"], 3) for name in found}) == 3
+    for metric in ("sim", "kld"):
+        assert found["sin"][metric] == pytest.approx(found["sphere"][metric], abs=1e-5)
+        assert found["planar"][metric] != pytest.approx(found["sphere"][metric], abs=1e-3)
+    assert found["sin"]["nss"] != pytest.approx(found["planar"]["nss"], abs=1e-3)
+
+
+def test_windows_begin_anew_after_a_gap(checkpoints, tmp_path):
+    """45 frames in two runs of SST-Sal's windows of 20 score as each run by itself."""
+    runs = {"first": [*range(1, 27)], "second": [*range(40, 59)]}
+    runs["both"] = runs["first"] + runs["second"]
+    found = {}
+    for name, numbers in runs.items():
+        clips = {"train": {"a": [1]}, "test": {"b": numbers}}
+        data = write_data(tmp_path / name / "data", clips, fixations=False)
+        found[name] = scores(data, "--ckpt_path", checkpoints / "sst.pth")["sst_sal"]["cc"]
+    content = results(tmp_path / "both/out")
+    assert content["frames"] == 45
+    gap = "In the data: 1 × gap in the numbering (first: b/0026.png to 0040.png)."
+    assert gap in content["notes"]
+    weighted = (26 * found["first"] + 19 * found["second"]) / 45
+    assert found["both"] == pytest.approx(weighted, abs=1e-6)
+    assert found["first"] != pytest.approx(found["second"], abs=1e-3)
+
+
+def test_few_bits_reach_the_network_alone(checkpoints, tmp_path):
+    """People were once scored in bfloat16 as well, inside the network's autocast."""
+    clips = {"train": {"a": [1]}, "test": {"b": range(1, 11)}}
+    data = write_data(tmp_path / "data", clips)
+    full, few = (
+        scores(data, "--ckpt_path", checkpoints / "unet.pth", "--precision", precision)
+        for precision in ("fp32", "bf16")
+    )
+    assert full.pop("cube_unet") != few.pop("cube_unet")
+    assert full == few
+
+
+def test_maps_named_as_a_floor_are_not_taken_for_it(data, tmp_path):
+    found = scores(data, "--pred_dir", write_maps(tmp_path / "uniform", CLIPS))
+    assert found["uniform (maps)"]["cc"] > 0.9 and found["uniform"]["cc"] == 0
+
+
+def test_pictures_of_maps(data, tmp_path):
+    """An array is preferred to its picture; pictures alone are told, as they lose ties."""
+    maps = write_maps(tmp_path / "maps", CLIPS)
+    for path in maps.glob("b/*.npy"):
+        saliency = np.load(path)
+        Image.fromarray(saliency.astype(np.uint8)).save(path.with_suffix(".png"))
+    evaluate(data, "--pred_dir", maps)
+    assert "8 bits" not in "".join(results(tmp_path / "out")["notes"])
+    for path in maps.glob("b/*.npy"):
+        path.unlink()
+    printed = evaluate(data, "--pred_dir", maps)
+    assert "6 × map of 8 bits, whose ties and zeros change scores" in printed
+    assert results(tmp_path / "out")["clips"]["b"]["scores"]["maps"]["cc"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("saliency", "says"),
+    [
+        (None, "sal_0002.npy: no such map, nor .png"),
+        (np.full(SIZE, -1.0), "clip b, frames 1 to 6: map of maps: pred holds negative values"),
+        (np.full(SIZE, math.nan), "pred is not finite everywhere"),
+        (np.zeros((*SIZE, 3)), "sal_0002.npy: expected a map (H, W), got (24, 48, 3) of float64"),
+        (np.zeros((0, 5)), "sal_0002.npy: expected a map (H, W), got (0, 5)"),
+        (np.array(["text"]), "sal_0002.npy: expected a map (H, W), got () of <U4"),
+        (b"\x93NUMPY", "sal_0002.npy: can't be read"),
+    ],
+)
+def test_maps_that_can_not_be_scored(data, tmp_path, saliency, says):
+    maps = write_maps(tmp_path / "maps", CLIPS)
+    path = maps / "b/sal_0002.npy"
+    path.unlink()
+    if isinstance(saliency, bytes):
+        path.write_bytes(saliency)
+    elif saliency is not None:
+        np.save(path, saliency)
+    assert says in evaluate(data, "--pred_dir", maps, code=2)
+    assert not (tmp_path / "out/metrics.json").exists()
+
+
+def test_a_map_of_nothing_is_a_prediction(data, tmp_path):
+    maps = write_maps(tmp_path / "maps", CLIPS, lambda clip, n: np.zeros((3, 7)))
+    found = scores(data, "--pred_dir", maps)
+    assert found["maps"] == pytest.approx(found["uniform"])
+
+
+def test_what_can_not_be_evaluated(data, checkpoints, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.pth").write_text("no checkpoint")
+    (tmp_path / "file").touch()
+    model = "--ckpt_path", checkpoints / "equator.pth"
+    assert "no splits.json and no clip" in evaluate(tmp_path / "empty", *model, code=2)
+    assert "no such data set" in evaluate(tmp_path / "missing", *model, code=2)
+    assert "no clips for split 'val'" in evaluate(data, *model, "--split", "val", code=2)
+    assert "broken.pth" in evaluate(data, "--ckpt_path", tmp_path / "broken.pth", code=2)
+    assert "missing.pth" in evaluate(data, "--ckpt_path", tmp_path / "missing.pth", code=2)
+    assert "no such folder" in evaluate(data, "--pred_dir", tmp_path / "missing", code=2)
+    assert "--height 4:" in evaluate(data, *model, "--height", 4, code=2)
+    assert "--sigma 90.0:" in evaluate(data, *model, "--sigma", 90, code=2)
+    message = evaluate(data, *model, "--output_dir", tmp_path / "file", code=2)
+    assert "a file stands where a folder is needed" in message
+    (data / "c/fixations.csv").write_text("frame,longitude,latitude,observer\n1,5,95,ann\n")
+    assert "fixations.csv, line 2" in evaluate(data, *model, code=2)
+
+
+def test_frames_that_can_not_be_scored_are_counted(data, checkpoints):
+    """An unreadable frame and unusable maps have no score; a clip without any is named."""
+    (data / "b/0002.png").write_bytes(b"")
+    (data / "b/0003_gt.npy").unlink()
+    np.save(data / "b/0004_gt.npy", np.zeros(SIZE))
+    for n in range(1, 5):
+        np.save(data / f"c/{n:04d}_gt.npy", np.zeros(SIZE))
+    printed = evaluate(data, "--ckpt_path", checkpoints / "unet.pth", "--report")
+    content = results(data.parent / "out")
+    assert content["frames"] == 3 and list(content["clips"]) == ["b"]
+    assert "Not scored, for want of usable frames: c." in content["notes"]
+    for what in ("1 × no ground truth", "1 × unreadable frame", "5 × unusable ground truth"):
+        assert what in printed
+
+
+def test_nothing_to_score(data, checkpoints):
+    for path in data.glob("[bc]/*_gt.npy"):
+        np.save(path, np.zeros(SIZE))
+    message = evaluate(data, "--ckpt_path", checkpoints / "unet.pth", code=2)
+    assert "no frame of split 'test' could be scored" in message
+
+
+def test_no_training_clips(tmp_path):
+    clips = {"test": CLIPS["test"]}
+    data, maps = write_data(tmp_path / "data", clips), write_maps(tmp_path / "maps", CLIPS)
+    evaluate(data, "--pred_dir", maps)
+    content = results(tmp_path / "out")
+    assert list(content["predictors"]) == ["maps", *FLOORS[:2], "human"]
+    assert content["notes"][0].startswith("No mean of the training maps: ")
+
+
+def test_truth_of_another_width_than_the_ceiling(data, tmp_path):
+    maps = write_maps(tmp_path / "maps", CLIPS)
+    assert "give its --sigma" not in evaluate(data, "--pred_dir", maps)
+    assert "give its --sigma" in evaluate(data, "--pred_dir", maps, "--sigma", 5)
+
+
+def test_check(data, tmp_path):
+    assert "nothing is wrong" in evaluate(data, "--check")
+    content = json.loads((tmp_path / "out/check.json").read_text(encoding="utf-8"))
+    assert content["clean"] and content["splits"]["test"]["usable"] == 10
+    (data / "b/0003.png").write_bytes(b"")
+    assert "b/0003.png" in evaluate(data, "--check", code=1)
+    assert "no data set" in evaluate(tmp_path / "missing", "--check", code=2)
