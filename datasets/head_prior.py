@@ -1,4 +1,4 @@
-"""Fits the numbers in models/priors.py: where people turn their heads in 360° video.
+"""Fits the numbers in projection/gaze_prior.py: where people turn their heads in 360° video.
 
     python -m datasets.head_prior nasrabadi_mmsys19_head_5hz.npz
 
@@ -79,7 +79,7 @@ LONGITUDE = {
 
 
 class HeadPrior(NamedTuple):
-    """The numbers of the same names in models/priors.py."""
+    """The numbers of the same names in projection/gaze_prior.py."""
 
     latitude_width: float
     front_share: float
@@ -168,7 +168,8 @@ def main() -> None:
         for name, form in forms.items():
             print(f"{axis}: {name}, gain {gain(form, x):.3f} nats a direction")
     fitted = fit(torch.cat(directions))
-    print(f"{len(videos)} videos, {sum(map(len, directions))} directions; for models/priors.py:")
+    count = sum(map(len, directions))
+    print(f"{len(videos)} videos, {count} directions; for projection/gaze_prior.py:")
     for name, number in fitted._asdict().items():
         print(f"{name.upper()} = {number:.3f}")
 

@@ -7,34 +7,27 @@ them, own motion, novelty, size and closeness to the equator. Angles are radians
 """
 
 import argparse
-import hashlib
-import json
 import math
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from datasets.figures import UP, Figure, random_figure, rotation
+from datasets.rendered import source_hash, split, write_clip, write_clips
 from datasets.video_writer import write_pictures
-from datasets.worlds import WORLDS, mix
-from files import InputError, atomic, run_script, write_json
+from datasets.worlds import look_up, mix, random_world, smooth
+from files import InputError, run_script, write_json
 from projection import directions, solid_angles
 
 LAG = 0.25  # seconds: time constant with which attention follows what is seen
 NOVELTY = 1.0  # seconds that a newly appeared figure stays interesting
 BLUR = math.radians(4.5)  # standard deviation of the attention to a point
 EQUATOR = 0.03  # attention to the equator itself; a striking figure has about 1
-MARGIN = 2  # texels of the world's texture repeated beyond each edge
 
 
 class Seen(NamedTuple):
@@ -54,11 +47,8 @@ class Scene:
         self.height, self.width = height, width
         self.rays = directions(height, width, torch.float32).reshape(-1, 3).numpy()
         self.area = solid_angles(height, width).expand(-1, width).reshape(-1).numpy()
-        share = np.array([share for _, share in WORLDS.values()])
-        world, _ = WORLDS[rng.choice(list(WORLDS), p=share / share.sum())]
-        rays = directions(2 * height, 2 * width, torch.float32).reshape(-1, 3).numpy()
-        texture = world(rays, rng).reshape(2 * height, 2 * width, 3).clip(0, 1.2)
-        self.texture = cv2.blur(beyond(texture), (3, 3))  # the camera's pixel covers 2×2 texels
+        texture = random_world(rng, 2 * height, 2 * width)
+        self.texture = smooth(texture)
         self.ambient = float(np.clip(1.8 * texture.mean(), 0.45, 1))
         crowd = rng.uniform(0, 2 * math.pi)
         figures = [random_figure(rng, crowd, lead=n < 2) for n in range(rng.integers(3, 10))]
@@ -81,12 +71,9 @@ class Scene:
 
     def background(self, camera: np.ndarray) -> np.ndarray:
         """The world without figures: (H·W, 3)."""
-        x, y, z = (self.rays @ camera.T.astype(np.float32)).T
-        column = (np.arctan2(x, z) + np.float32(math.pi)) * np.float32(self.width / math.pi)
-        row = np.arctan2(np.hypot(x, z), y) * np.float32(2 * self.height / math.pi)
-        shape = (self.height, self.width)
-        column, row = (a.reshape(shape) + np.float32(MARGIN - 0.5) for a in (column, row))
-        return cv2.remap(self.texture, column, row, cv2.INTER_LINEAR).reshape(-1, 3)
+        rays = self.rays @ camera.T.astype(np.float32)
+        shape = (self.height, self.width, 3)
+        return look_up(self.texture, rays.reshape(shape)).reshape(-1, 3)
 
     def paint(self, seconds: float, camera: np.ndarray) -> tuple[np.ndarray, list[Seen]]:
         """What an ideal camera sees: radiance (H, W, 3) and how each figure stands out."""
@@ -147,13 +134,6 @@ class Scene:
         return np.array(strengths)
 
 
-def beyond(texture: np.ndarray) -> np.ndarray:
-    """An equirectangular image that goes on beyond the seam and the poles by MARGIN pixels."""
-    turned = np.roll(texture, texture.shape[1] // 2, axis=1)
-    rows = np.concatenate([turned[:MARGIN][::-1], texture, turned[-MARGIN:][::-1]])
-    return np.concatenate([rows[:, -MARGIN:], rows, rows[:, :MARGIN]], axis=1)
-
-
 def attention(
     figures: list[Figure], seen: list[Seen], weights: np.ndarray, rays: np.ndarray
 ) -> np.ndarray:
@@ -190,47 +170,11 @@ def render(
         yield scene.expose(radiance, seconds), attention(scene.figures, seen, weights, rays)
 
 
-def write_clip(folder: Path, seed: int, number: int, frames: int, size: dict) -> None:
-    """Write one clip unless it is there already, whole and with the same parameters.
-
-    size: height, width and attention_height in pixels, and fps, as in `render`.
-    """
-    sources = (
-        Path(__file__).with_name(f"{name}.py") for name in ("synthetic", "figures", "worlds")
-    )
-    renderer = b"".join(source.read_bytes() for source in sources)
+def write_scene(folder: Path, seed: int, number: int, frames: int, size: dict) -> None:
+    """size: height, width and attention_height in pixels, and fps, as in `render`."""
     facts = {"seed": [seed, number], "frames": frames, **size}
-    facts["renderer"] = hashlib.sha256(renderer).hexdigest()[:12]
-    names = {f"{n:04d}{end}" for n in range(1, frames + 1) for end in (".jpg", "_gt.npy")}
-    there = {path.name for path in folder.glob("[0-9]*") if path.name.endswith((".jpg", "_gt.npy"))}
-    record = folder / "scene.json"
-    if there and not record.exists():
-        raise InputError(f"{folder}: holds frames of another origin; choose another --output")
-    if there == names and json.loads(record.read_text()) == facts:
-        return
-    for name in there:
-        (folder / name).unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(record, facts)
-    for n, (frame, target) in enumerate(render((seed, number), frames, **size), start=1):
-        with atomic(folder / f"{n:04d}.jpg") as path:
-            Image.fromarray(frame).save(path, quality=92)
-        with atomic(folder / f"{n:04d}_gt.npy") as path:
-            np.save(path, target)
-
-
-def split(names: list[str]) -> dict[str, list[str]]:
-    """75 % to train, 12.5 % each to validate and test, at least one of three or more."""
-    held = max(1, round(len(names) / 8)) if len(names) >= 3 else 0
-    first, second = len(names) - 2 * held, len(names) - held
-    return {"train": names[:first], "val": names[first:second], "test": names[second:]}
-
-
-def quiet_worker() -> None:
-    """One thread for each process; Ctrl-C is for the parent, which lets clips be finished."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    facts["renderer"] = source_hash("synthetic", "figures", "worlds")
+    write_clip(folder, facts, lambda: render((seed, number), frames, **size))
 
 
 def write_dataset(
@@ -254,23 +198,8 @@ def write_dataset(
     (root / "splits.json").unlink(missing_ok=True)
     size = {"height": height, "width": width, "attention_height": attention_height, "fps": fps}
     names = [f"scene_{number:04d}" for number in range(1, clips + 1)]
-    spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads can hang
     jobs = [(root / name, seed, n, frames, size) for n, name in enumerate(names, start=1)]
-    with tqdm(total=clips, unit="clip", desc=str(root)) as bar:
-        if workers == 1:
-            for job in jobs:
-                write_clip(*job)
-                bar.update()
-        else:
-            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read where a worker starts
-            with ProcessPoolExecutor(workers, spawn, quiet_worker) as pool:
-                try:
-                    for done in as_completed([pool.submit(write_clip, *job) for job in jobs]):
-                        done.result()
-                        bar.update()
-                except BaseException:
-                    pool.shutdown(cancel_futures=True)  # or it would render all that are waiting
-                    raise
+    write_clips(root, write_scene, jobs, workers)
     write_json(root / "splits.json", split(names))
 
 

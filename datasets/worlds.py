@@ -10,10 +10,15 @@ import math
 from collections.abc import Callable
 from functools import cache
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.random import Generator
+
+from projection import directions
+
+MARGIN = 2  # texels of a world's texture repeated beyond each edge
 
 
 @cache
@@ -260,3 +265,33 @@ WORLDS: dict[str, tuple[Callable[[np.ndarray, Generator], np.ndarray], float]] =
     "studio": (studio, 1),
     "clouds": (clouds, 1),
 }
+
+
+def random_world(rng: Generator, height: int, width: int) -> np.ndarray:
+    """One of the worlds as an equirectangular texture: (H, W, 3) in [0, 1.2]."""
+    share = np.array([share for _, share in WORLDS.values()])
+    world, _ = WORLDS[rng.choice(list(WORLDS), p=share / share.sum())]
+    rays = directions(height, width, torch.float32).reshape(-1, 3).numpy()
+    return world(rays, rng).reshape(height, width, 3).clip(0, 1.2)
+
+
+def beyond(texture: np.ndarray) -> np.ndarray:
+    """An equirectangular image that goes on beyond the seam and the poles by MARGIN pixels."""
+    turned = np.roll(texture, texture.shape[1] // 2, axis=1)
+    rows = np.concatenate([turned[:MARGIN][::-1], texture, turned[-MARGIN:][::-1]])
+    return np.concatenate([rows[:, -MARGIN:], rows, rows[:, :MARGIN]], axis=1)
+
+
+def smooth(texture: np.ndarray) -> np.ndarray:
+    """What `look_up` takes: the texture and its margin, for pixels that cover 2×2 texels."""
+    return cv2.blur(beyond(texture), (3, 3))
+
+
+def look_up(texture: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    """The colours (H, W, 3) of a smooth texture along rays (H, W, 3)."""
+    x, y, z = np.moveaxis(rays, -1, 0)
+    height, width = (size - 2 * MARGIN for size in texture.shape[:2])
+    column = (np.arctan2(x, z) + np.float32(math.pi)) * np.float32(width / (2 * math.pi))
+    row = np.arctan2(np.hypot(x, z), y) * np.float32(height / math.pi)
+    column, row = (a + np.float32(MARGIN - 0.5) for a in (column, row))
+    return cv2.remap(texture, column, row, cv2.INTER_LINEAR)

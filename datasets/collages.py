@@ -1,0 +1,150 @@
+"""Photographs dealt over the sphere: mosaics that cover it, windows that leave a background.
+
+Angles are radians unless named.
+"""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from datasets.figures import UP, rotation
+from datasets.gaze_sources import Picture, Sources
+from datasets.patches import Outline, Patch, pose
+from datasets.video import read_picture
+
+PLAYING = 1 / 3  # share of the scenes in which one to three clips play
+PLAYED_BELOW = math.radians(40)  # latitude, north or south; few look at what is beyond
+SPACING = 0.75  # of a mosaic's photographs, over their width
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+LEVEL = 115.0  # luminance that each photograph's mean is brought near to
+
+
+def lattice(count: int) -> np.ndarray:
+    """Directions (N, 3) spread evenly over the sphere on a spiral (Fibonacci lattice)."""
+    index = np.arange(count)
+    turn, y = index * math.pi * (3 - math.sqrt(5)), 1 - (2 * index + 1) / count
+    across = np.sqrt(1 - y * y)
+    return np.stack([across * np.sin(turn), y, across * np.cos(turn)], axis=-1)
+
+
+PROBES = lattice(1500)  # where a mosaic is tested for holes
+
+
+class Fixated(NamedTuple):
+    """Fixations of one photograph: where on it, u and v as in Patch, and weights, (N,) each.
+
+    The weights sum to the photograph's solid angle: the mean of its content is 1.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    weights: np.ndarray
+
+
+class Placed(NamedTuple):
+    """A photograph or a clip on the sphere, with what each of its frames shows.
+
+    images: uint8 (h, w, 3). Where frames run out, the last one stays.
+    """
+
+    patch: Patch
+    images: list[np.ndarray]
+    fixated: list[Fixated]
+
+    def at(self, frame: int) -> tuple[np.ndarray, Fixated]:
+        frame = min(frame, len(self.images) - 1)
+        return self.images[frame], self.fixated[frame]
+
+
+class Album:
+    """Deals the photographs of a split in random order, and before them a few of its clips."""
+
+    def __init__(self, rng: Generator, sources: Sources, frames: int, pixel: float):
+        """frames: to be played of a clip. pixel: the angle of the scene's pixels."""
+        self.rng, self.frames = rng, frames
+        self.photographs = sources.photographs or [p for clip in sources.clips for p in clip]
+        self.order: list[int] = []
+        count = min(rng.integers(1, 4), len(sources.clips)) if rng.random() < PLAYING else 0
+        self.clips = [sources.clips[i] for i in rng.permutation(len(sources.clips))[:count]]
+        self.density = rng.uniform(0.7, 1.4) / pixel  # of a photograph, in pixels a radian
+
+    def photograph(self) -> Picture:
+        if not self.order:
+            self.order = self.rng.permutation(len(self.photographs)).tolist()
+        return self.photographs[self.order.pop()]
+
+    def deal(self, latitude: float) -> list[Picture]:
+        """A photograph, or consecutive frames of a clip."""
+        if not self.clips or abs(latitude) > PLAYED_BELOW:
+            return [self.photograph()]
+        clip = self.clips.pop()
+        start = self.rng.integers(max(1, len(clip) - self.frames + 1))
+        return clip[start : start + self.frames]
+
+    def place(self, middle: np.ndarray, field: float) -> Placed:
+        """The next photograph around a direction (3,), its longer side `field` wide."""
+        rng = self.rng
+        latitude, longitude = math.asin(middle[1].clip(-1, 1)), math.atan2(middle[0], middle[2])
+        pictures = self.deal(latitude)
+        images = [read_picture(picture.path) for picture in pictures]
+        size = np.array(images[0].shape[1::-1])  # width and height
+        roll = math.radians(10) * rng.uniform(-1, 1) * rng.random()
+        patch = Patch(
+            pose(longitude, latitude, roll), math.tan(field / 2) * size / size.max(), outline(rng)
+        )
+        size = np.rint(size * min(1.0, field * self.density / size.max())).astype(int).clip(1)
+        mirror = int(rng.choice([-1, 1]))
+        luminance = float(LUMA @ cv2.mean(images[0])[:3])
+        gain = float(np.clip((LEVEL / max(luminance, 1.0)) ** 0.6, 0.6, 1.7))
+        for i, image in enumerate(images):
+            small = cv2.resize(image, size.tolist(), interpolation=cv2.INTER_AREA)
+            images[i] = cv2.convertScaleAbs(small[:, ::mirror], alpha=gain)
+        return Placed(patch, images, [fixated(p, mirror, patch.solid_angle) for p in pictures])
+
+
+def outline(rng: Generator) -> Outline:
+    """From elliptical to nearly rectangular, fading over 10 to 22 % of the width."""
+    waves = np.array([rng.uniform(2, 6), *rng.uniform(0, 2 * math.pi, 2)])
+    return Outline(2 ** rng.uniform(1, 4), rng.uniform(0.2, 0.45), rng.uniform(0, 0.1), waves)
+
+
+def fixated(picture: Picture, mirror: int, solid_angle: float) -> Fixated:
+    """mirror: −1 where left and right are exchanged, else 1."""
+    weights = picture.weights / max(picture.weights.sum(), 1e-9) * solid_angle
+    return Fixated(mirror * (2 * picture.x - 1), 2 * picture.y - 1, weights)
+
+
+def mosaic(rng: Generator, album: Album) -> list[Placed]:
+    """Photographs of one field of view that cover the sphere, front to back."""
+    field = math.radians(rng.uniform(40, 100))
+    step = SPACING * 2 * math.atan(math.tan(field / 2) * math.sqrt(0.75))  # if they are 4:3
+    middles = lattice(round(4 * math.pi / step**2)) @ rotation(UP, rng.uniform(0, 2 * math.pi))
+    middles += rng.normal(0, 0.12 * step, middles.shape)
+    middles /= np.linalg.norm(middles, axis=1, keepdims=True)
+    queue, left, placed = list(rng.permutation(middles)), np.ones(len(PROBES)), []
+    while queue or left.max() > 0.1:
+        filling = not queue
+        hole = PROBES[(left + 0.3 * rng.random(len(left))).argmax()] if filling else queue.pop()
+        new = album.place(hole, field)
+        opacity = new.patch.opacity(PROBES)
+        if filling or (left * opacity).sum() > 0.05 * opacity.sum():  # else it is hidden
+            placed.append(new)
+            left *= 1 - opacity
+    return placed
+
+
+def windows(rng: Generator, album: Album) -> list[Placed]:
+    """A few photographs of different sizes that keep their distance, front to back."""
+    placed: list[Placed] = []
+    for _ in range(rng.integers(3, 13)):
+        latitude = np.radians(rng.normal(0, 25, 8)).clip(-1.4, 1.4)
+        longitude = rng.uniform(-math.pi, math.pi, 8)
+        x, z = np.cos(latitude) * np.sin(longitude), np.cos(latitude) * np.cos(longitude)
+        candidates = np.stack([x, np.sin(latitude), z], axis=-1)
+        others = np.array([other.patch.pose[:, 2] for other in placed]).reshape(-1, 3)
+        nearest = (candidates @ others.T).max(axis=1, initial=-1)  # cosines
+        placed.append(album.place(candidates[nearest.argmin()], math.radians(rng.uniform(40, 110))))
+    return placed

@@ -1,0 +1,225 @@
+"""Photographs and flat video clips with the fixations of real people, and their splits.
+
+A folder of sources holds any of
+
+    osie/           650 photographs, 15 people       Xu et al., Journal of Vision 2014
+    eyecrowd/       500 photographs, 16 people       Jiang et al., ECCV 2014
+    scene500/       500 photographs, 12 people       Yanakz/Scene on GitHub
+    hevc33_video/   33 clips, 32 people              Xu et al. 2017, remega/video_database
+
+A set of photographs is images/ and fixations.npz with the names of the pictures and one row a
+fixation: image (index into names), order (0 the first of a person), x and y (fractions of width
+and height). The clips are frames/ and fixations.npz with their names, for each fixation video
+(index into names), time_ms, duration_ms, x, y, and for each frame frame_file, frame_video and
+frame_time_ms.
+
+What is left out: the first fixation of a person, for people are made to begin in the middle; the
+first half second of a clip for the same reason; screen recordings; and RaceHorsesD, which is
+RaceHorsesC, a test clip, in small.
+
+The positions in the clips were recorded on pictures 512 pixels wide (description.txt of
+remega/video_database: 467, 319 in ChinaSpeed, which is 1024×768). Copies are about that divide
+them by the width of the original clip, so that everything happens in the upper left corner. Where
+no fixation of a clip lies beyond 512 / width for one of the widths there are, it is put right.
+
+People in front of a screen prefer its middle whatever it shows (Tatler, Journal of Vision 2007).
+Each fixation's weight is the inverse root of how often people looked at that place of the
+pictures of its set, at most 2: half of that preference is taken to be theirs, half the
+photographer's.
+"""
+
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from files import InputError
+
+LICENCES = {
+    "osie": "OSIE, Xu et al., Journal of Vision 2014; MIT",
+    "eyecrowd": "Eye fixations in crowd, Jiang et al., ECCV 2014; MIT",
+    "scene500": "Yanakz/Scene; MIT",
+    "hevc33_video": "remega/video_database, Xu et al. 2017; free to use, to be cited",
+}
+CLIPS = "hevc33_video"
+# Indices into names, first and last + 1; negative ones count from the end. The rest trains.
+HELD_OUT = {
+    "osie": {"val": (550, 600), "test": (600, None)},
+    "eyecrowd": {"val": (-40, None)},
+    "scene500": {"val": (-40, None)},
+}
+CLIP_SPLIT = {
+    **dict.fromkeys(("Kimono", "RaceHorsesC", "FourPeople", "BQMall", "PeopleOnStreet"), "test"),
+    **dict.fromkeys(("ParkScene", "BasketballPass"), "val"),
+    **dict.fromkeys(("ChinaSpeed", "SlideEditing", "SlideShow", "RaceHorsesD"), None),
+}
+RECORDED_WIDTH, ORIGINAL_WIDTHS = 512, (1920, 1280, 1024, 832)  # pixels
+ONSET = 500  # milliseconds
+AROUND = 250  # milliseconds before and after a frame's time in which a fixation counts for it
+CELLS = 8  # rows and columns in which the preference for the middle is counted
+PLACES = 64  # rows and columns between which it is interpolated
+PHOTOGRAPH_KEYS = {"names": "U", "image": "iu", "order": "iu", "x": "f", "y": "f"}  # dtype kinds
+CLIP_KEYS = {
+    "names": "U",
+    **dict.fromkeys(("video", "time_ms", "duration_ms"), "iu"),
+    **dict.fromkeys(("x", "y"), "f"),
+    **{"frame_file": "U", "frame_video": "iu", "frame_time_ms": "iu"},
+}
+
+
+class Picture(NamedTuple):
+    """A photograph or a frame of a clip: its file, and where people looked in it.
+
+    x, y: (N,) fractions of width and height. weights: (N,), positive.
+    """
+
+    path: Path
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray
+
+
+class Sources(NamedTuple):
+    """What one split has: photographs, and clips as their frames in order."""
+
+    photographs: list[Picture]
+    clips: list[list[Picture]]
+
+
+def read_sources(root: str | Path) -> dict[str, Sources]:
+    """The sources below a folder by split: "train", "val", "test".
+
+    Raises InputError where none is there, and for one that is incomplete or damaged.
+    """
+    root = Path(root)
+    splits = {split: Sources([], []) for split in ("train", "val", "test")}
+    found = [name for name in LICENCES if (root / name).is_dir()]
+    if not found:
+        raise InputError(f"{root}: holds none of the folders {', '.join(LICENCES)}; give --sources")
+    for name in found:
+        if name == CLIPS:
+            for split, clip in _clips(root / name):
+                splits[split].clips.append(clip)
+        else:
+            for split, photograph in _photographs(root / name):
+                splits[split].photographs.append(photograph)
+    return splits
+
+
+def _photographs(folder: Path):
+    """Yields (split, Picture)."""
+    columns = _read(folder / "fixations.npz", PHOTOGRAPH_KEYS)
+    names, image, x, y = (columns[key] for key in ("names", "image", "x", "y"))
+    split = np.full(len(names), "train", "U5")
+    for held, (first, last) in HELD_OUT[folder.name].items():
+        split[first:last] = held
+    _check_index(folder, image, len(names), "image")
+    _check_there(folder / "images", names)
+    later = columns["order"] > 0
+    weights = _weights(x, y, later & (split[image] == "train"))
+    for index, name in enumerate(names):
+        rows = np.flatnonzero(later & (image == index))
+        if not len(rows):
+            raise InputError(
+                f"{folder / 'fixations.npz'}: no fixation on {name} but first ones; "
+                "take it out of names"
+            )
+        picture = Picture(folder / "images" / name, x[rows], y[rows], weights[rows])
+        yield str(split[index]), picture
+
+
+def _clips(folder: Path):
+    """Yields (split, list of Picture)."""
+    columns = _read(folder / "fixations.npz", CLIP_KEYS)
+    names, video, x, y = (columns[key] for key in ("names", "video", "x", "y"))
+    files, of_video, times = (columns[f"frame_{key}"] for key in ("file", "video", "time_ms"))
+    split = [CLIP_SPLIT.get(name, "train") for name in names]
+    _check_index(folder, video, len(names), "video")
+    _check_index(folder, of_video, len(names), "frame_video")
+    _check_there(folder / "frames", files)
+    x, y = _put_right(x, y, video)
+    begin, end = columns["time_ms"], columns["time_ms"] + columns["duration_ms"]
+    weights = _weights(x, y, np.array([part == "train" for part in split])[video])
+    for index in (index for index, part in enumerate(split) if part):
+        frames = np.flatnonzero((of_video == index) & (times >= ONSET))
+        clip = []
+        for frame in frames[np.argsort(times[frames], kind="stable")]:
+            live = (begin <= times[frame] + AROUND) & (end >= times[frame] - AROUND)
+            rows = np.flatnonzero(live & (video == index) & (begin >= AROUND))
+            path = folder / "frames" / files[frame]
+            clip.append(Picture(path, x[rows], y[rows], weights[rows]))
+        if not any(len(picture.x) for picture in clip):
+            raise InputError(
+                f"{folder / 'fixations.npz'}: no fixation on a frame of {names[index]} after its "
+                "first half second; take it out of names"
+            )
+        yield split[index], clip
+
+
+def _put_right(x: np.ndarray, y: np.ndarray, video: np.ndarray):
+    """x and y (N,) of fixations as fractions of the picture, see above."""
+    x, y = x.copy(), y.copy()
+    for index in np.unique(video):
+        rows = video == index
+        largest = max(x[rows].max(), y[rows].max())
+        extents = (RECORDED_WIDTH / width for width in ORIGINAL_WIDTHS)
+        extent = next((extent for extent in extents if largest <= extent), 1)
+        x[rows], y[rows] = x[rows] / extent, y[rows] / extent
+    return x, y
+
+
+def _weights(x: np.ndarray, y: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """The inverse root of how frequent a place is, over the mean of all places: (N,), at most 2.
+
+    counted: (N,) bool, the fixations that tell.
+    """
+    cells = np.histogram2d(y[counted], x[counted], bins=CELLS, range=((0, 1), (0, 1)))[0]
+    frequent = (cells + 1) / (cells + 1).mean()
+    fine = cv2.resize(frequent, (PLACES, PLACES), interpolation=cv2.INTER_LINEAR)
+    row, column = ((a * PLACES).astype(int).clip(max=PLACES - 1) for a in (y, x))
+    return (fine[row, column] ** -0.5).clip(max=2)
+
+
+def _read(path: Path, keys: dict[str, str]) -> dict[str, np.ndarray]:
+    """The columns of an .npz file, each of one of the dtype kinds of its key."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; copy the set again, or take its folder away")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [key for key in keys if key not in file.files]:
+                raise InputError(f"{path}: has no '{missing[0]}'; expected {', '.join(keys)}")
+            columns = {key: file[key] for key in keys}
+    except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a readable .npz file; copy it again") from error
+    for key, kinds in keys.items():
+        column = columns[key]
+        if column.ndim != 1 or column.dtype.kind not in kinds:
+            raise InputError(f"{path}: {key} is {column.shape} of {column.dtype}; copy it again")
+        if kinds == "iu":  # differences must not wrap
+            columns[key] = column.astype(np.int64)
+    for of_frames in (False, True):
+        rows = {
+            len(column)
+            for key, column in columns.items()
+            if key != "names" and key.startswith("frame_") == of_frames
+        }
+        if len(rows) > 1:
+            raise InputError(f"{path}: columns of {sorted(rows)} rows; copy it again")
+    for key in "xy":
+        if not ((columns[key] >= 0) & (columns[key] <= 1)).all():
+            raise InputError(f"{path}: {key} holds values outside 0 … 1; give fractions")
+    return columns
+
+
+def _check_index(folder: Path, index: np.ndarray, count: int, key: str) -> None:
+    if len(index) and not (index.min() >= 0 and index.max() < count):
+        raise InputError(f"{folder / 'fixations.npz'}: {key} points beyond its {count} names")
+
+
+def _check_there(folder: Path, names: np.ndarray) -> None:
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if missing := [name for name in names if name not in there]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{folder / missing[0]}: missing{more}; copy the set again")

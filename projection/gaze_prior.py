@@ -1,0 +1,58 @@
+"""Where people look on the sphere when nothing is known of what is shown.
+
+Head directions after the first ten seconds of 28 videos of 360° (30 people each; Nasrabadi et
+al., "A taxonomy and dataset for 360° videos", MMSys 2019) follow, per steradian,
+
+    p(φ, λ) = f(sin φ) · g(λ)
+    f(y) = 1 / (2 s atan(1/s)) · 1 / (1 + (y/s)²)                     Cauchy, cut off at the poles
+    g(λ) = 1 / 2π · (1 − w + w (1 − ρ²) / (1 + ρ² − 2ρ cos λ))        uniform and wrapped Cauchy
+
+with latitude φ and longitude λ. `python -m datasets.head_prior FILE` fits the three numbers and
+says how other forms compare.
+
+Gaze is the head's direction plus the eyes' in the head. The gaze prior is the head's density
+blurred by a Gaussian of EYE_SPREAD along latitude and along longitude. On the sphere a blur is
+wider in longitude away from the equator; where the density matters, the maps are the same.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from projection.sphere import latitudes, longitudes, solid_angles
+
+LATITUDE_WIDTH = 0.123  # s, sine of the latitude where the head's density is half its maximum
+FRONT_SHARE = 0.566  # w, share of directions that cluster around straight ahead
+CONCENTRATION = 0.626  # ρ, their mean cos λ: 0 uniform, 1 all straight ahead
+# Not fitted: the file holds no eyes. Of each axis; the mean angle off the head's direction is
+# EYE_SPREAD · √(π/2) = 14°.
+EYE_SPREAD = math.radians(11)
+
+
+def head_density(latitude: Tensor, longitude: Tensor) -> Tensor:
+    """Density per steradian of head directions, from two tensors of radians that broadcast."""
+    s, w, r = LATITUDE_WIDTH, FRONT_SHARE, CONCENTRATION
+    across = 1 / (1 + (latitude.sin() / s).square()) / (2 * s * math.atan(1 / s))
+    front = (1 - r**2) / (1 + r**2 - 2 * r * longitude.cos())
+    return across * (1 - w + w * front) / (2 * math.pi)
+
+
+def gaze_density(height: int, width: int) -> Tensor:
+    """Density per steradian of gaze directions at pixel centres: (H, W) float64.
+
+    Its integral over the image, each pixel as large as its solid angle, is 1. With one column
+    it is the density over latitude alone.
+    """
+    areas = solid_angles(height, width, torch.float64)
+    steps = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    weights = torch.softmax(-steps.square() / 2, 0)
+    straight_ahead = torch.zeros((), dtype=torch.float64)
+    around_latitude = latitudes(height)[:, None] + EYE_SPREAD * steps
+    across = head_density(around_latitude, straight_ahead) @ weights
+    # The wrapped Cauchy is 1 + 2 Σ ρⁿ cos nλ; a Gaussian blur scales cos nλ by exp(−n²σ²/2).
+    n = torch.arange(1, 25, dtype=torch.float64)[:, None]
+    scale = CONCENTRATION**n * (-(n * EYE_SPREAD).square() / 2).exp()
+    around = 1 + 2 * FRONT_SHARE * (scale * (n * longitudes(width)).cos()).sum(0)
+    density = across[:, None] * around
+    return density / (areas * density).sum()

@@ -1,0 +1,466 @@
+"""Photographs and fixations on the sphere: geometry by hand, splits, files, refusals."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets import SaliencyVideos, gaze_sources
+from datasets.collages import PROBES, Album, Fixated, Placed, fixated, lattice, mosaic, windows
+from datasets.gaze_files import read_fixations_csv
+from datasets.gaze_scenes import BASE, EMPTY, Attention, Scene, angles, main, render, write_dataset
+from datasets.gaze_sources import Picture, Sources, read_sources
+from datasets.patches import Canvas, Outline, Patch, pose
+from files import InputError, run_script
+from projection import directions, solid_angles
+from projection.gaze_prior import gaze_density
+from tests.shared import shared
+
+HARD = Outline(16, 1e-3, 0.0, np.zeros(3))  # opaque nearly to the edges
+TINY = {"height": 24, "width": 48, "attention_height": 16}
+SPEC = SimpleNamespace(
+    clip_length=2, height=24, width=48, motion="difference", fps=8, skip_frames=0
+)
+
+
+def patch(longitude, latitude, field=40.0, roll=0.0, aspect=0.75, outline=HARD):
+    """Angles in degrees; the field is the horizontal one."""
+    extent = math.tan(math.radians(field / 2)) * np.array([1, aspect])
+    return Patch(pose(*np.radians([longitude, latitude, roll])), extent, outline)
+
+
+def direction(longitude, latitude):
+    """Of degrees: (3,)."""
+    longitude, latitude = math.radians(longitude), math.radians(latitude)
+    across = math.cos(latitude)
+    return np.array(
+        [across * math.sin(longitude), math.sin(latitude), across * math.cos(longitude)]
+    )
+
+
+def rays(height, width):
+    return directions(height, width, torch.float32).numpy()
+
+
+def write_photographs(folder: Path, count=4, seed=0):
+    """`count` pictures of 40×30, each with a spot, and 20 fixations of two people on it."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    names = [f"{n:03d}.jpg" for n in range(count)]
+    for name in names:
+        picture = rng.integers(40, 200, (3, 4, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
+        Image.fromarray(picture).save(folder / "images" / name)
+    image = np.repeat(np.arange(count), 20).astype(np.int16)
+    order = np.tile(np.arange(10), 2 * count).astype(np.int16)
+    x, y = rng.random((2, len(image)), dtype=np.float32)
+    columns = {"names": np.array(names), "image": image, "order": order, "x": x, "y": y}
+    np.savez(folder / "fixations.npz", **columns)
+    return columns
+
+
+def write_clips(folder: Path, names=("Clip",), frames=6):
+    rng = np.random.default_rng(1)
+    (folder / "frames").mkdir(parents=True)
+    files, of_video, times = [], [], []
+    for v, name in enumerate(names):
+        for n in range(frames):
+            files.append(f"{name}_{n}.jpg")
+            of_video.append(v)
+            times.append(250 * n)
+            picture = np.full((30, 40, 3), 30 * n, np.uint8)
+            Image.fromarray(picture).save(folder / "frames" / files[-1])
+    count = 40 * len(names)
+    columns = {
+        "names": np.array(names),
+        "video": np.repeat(np.arange(len(names)), 40),
+        "time_ms": np.tile(np.linspace(300, 250 * frames, 40).astype(int), len(names)),
+        "duration_ms": np.full(count, 300),
+        **dict(zip("xy", rng.uniform(0.01, 0.99, (2, count)).astype(np.float32))),
+        "frame_file": np.array(files),
+        "frame_video": np.array(of_video),
+        "frame_time_ms": np.array(times),
+    }
+    np.savez(folder / "fixations.npz", **columns)
+    return columns
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sources")
+    write_photographs(root / "osie")
+    write_clips(root / "hevc33_video", ("Clip", "Kimono", "ParkScene"))
+    return root
+
+
+# Geometry
+
+
+@pytest.mark.parametrize(
+    ("where", "u", "v", "expected"),
+    [
+        ((0, 0), 0, 0, (0, 0)),
+        ((30, 0), 1, 0, (50, 0)),
+        ((175, 0), 1, 0, (-165, 0)),  # beyond the seam
+        ((-175, 10), 0, 0, (-175, 10)),
+        ((20, 80, 40, 0, 1), 0, -1, (-160, 80)),  # 20° up from 80° is beyond the pole
+        ((20, -80, 40, 0, 1), 0, 1, (-160, -80)),
+        ((10, 90, 40, 0, 1), 0, 1, (10, 70)),  # the pole itself: "down" is towards its longitude
+        ((0, 0, 40, 90, 1), 0, -1, (20, 0)),  # rolled clockwise: the top is on the right
+    ],
+)
+def test_a_place_of_a_photograph_is_at_the_predicted_direction(where, u, v, expected):
+    there = patch(*where).directions(np.array([float(u)]), np.array([float(v)]))[0]
+    assert there == pytest.approx(direction(*expected), abs=1e-12)
+
+
+def test_projection_undoes_placing_and_nothing_is_seen_behind():
+    tilted, rng = patch(170, 60, 90, 25), np.random.default_rng(0)
+    u, v = rng.uniform(-1, 1, (2, 50))
+    for found, given in zip(tilted.project(tilted.directions(u, v)), (u, v), strict=True):
+        assert found == pytest.approx(given, abs=1e-12)
+    assert (tilted.opacity(-tilted.directions(u, v)) == 0).all()
+    assert tilted.opacity(-tilted.directions(np.zeros(1), np.zeros(1))) == 0  # the antipode
+
+
+def test_solid_angle():
+    assert patch(0, 0, 90, aspect=1).solid_angle == pytest.approx(4 * math.pi / 6)
+    areas = solid_angles(360, 720, torch.float64).numpy()
+    for where in ((180, 20, 70), (40, 75, 50)):
+        one = patch(*where)
+        covered = (one.opacity(directions(360, 720, torch.float64).numpy()) * areas).sum()
+        assert covered == pytest.approx(one.solid_angle, rel=0.01)
+
+
+@pytest.mark.parametrize("where", [(0, 0), (178, 5), (-100, 70, 60, 30), (60, -88, 60)])
+def test_what_was_fixated_and_its_fixation_land_at_the_same_direction(where):
+    """Over the seam and the poles, too: a white spot on black at (0.7, 0.4) of the picture."""
+    image = np.zeros((90, 120, 3), np.uint8)
+    image[34:38, 82:86] = 255
+    for mirror in (1, -1):
+        canvas, there = Canvas(rays(180, 360)), patch(*where)
+        canvas.put(there, np.ascontiguousarray(image[:, ::mirror]))
+        one = Picture(Path(), np.array([0.7]), np.array([0.4]), np.array([1.0]))
+        u, v, _ = fixated(one, mirror, there.solid_angle)
+        light = canvas.light[..., :1].astype(np.float64) * np.cos(
+            np.linspace(math.pi / 2, -math.pi / 2, 180)
+        ).reshape(-1, 1, 1)
+        middle = (light * canvas.rays).sum(axis=(0, 1))
+        middle /= np.linalg.norm(middle)
+        assert math.degrees(math.acos(min(1, middle @ there.directions(u, v)[0]))) < 0.6
+
+
+@pytest.mark.parametrize("outline", [HARD, Outline(2, 0.4, 0.1, np.array([3.0, 1, 2]))])
+def test_outline_is_opaque_inside_and_gone_at_the_edges(outline):
+    edge, zero = np.linspace(-1, 1, 41), np.zeros(1)
+    assert outline.opacity(zero, zero) == 1
+    for u, v in ((edge, 1), (edge, -1), (1, edge), (-1, edge)):
+        u, v = np.broadcast_arrays(np.float64(u), np.float64(v))
+        assert (outline.opacity(u, v) == 0).all()
+
+
+def test_canvas_puts_the_next_behind_what_is_there():
+    """Half transparent in front of opaque: 0.5 · 200 + 0.5 · 100; then nothing is left."""
+    half = SimpleNamespace(opacity=lambda u, v: 0.5 * (abs(u) + abs(v) < 1))
+    front, back = patch(0, 0, outline=half), patch(0, 0)
+    canvas, ahead = Canvas(rays(60, 120)), direction(0, 0)[None]
+    canvas.put(front, np.full((3, 4, 3), 200, np.uint8))
+    assert canvas.share_at(back, ahead) == pytest.approx(0.5)
+    canvas.put(back, np.full((3, 4, 3), 100, np.uint8))
+    assert canvas.light[30, 60] == pytest.approx([150.0] * 3)
+    assert canvas.left[30, 60] == 0 and canvas.left[30, 0] == 1
+    assert canvas.share_at(back, ahead) == 0
+
+
+def test_lattice_is_even():
+    points = lattice(500)
+    assert np.linalg.norm(points, axis=1) == pytest.approx(np.ones(500))
+    assert abs(points.mean(axis=0)).max() < 2e-3
+    assert points.T @ points / 500 == pytest.approx(np.eye(3) / 3, abs=2e-3)
+
+
+# Attention
+
+
+@pytest.mark.parametrize(("longitude", "latitude"), [(0, 0), (179, 8), (-120, -15)])
+def test_attention_peaks_at_the_fixation_of_a_single_photograph(longitude, latitude):
+    there, weights = direction(longitude, latitude)[None], np.array([patch(0, 0).solid_angle])
+    density, _, _ = Attention(90).of(there, weights, np.zeros((45, 90), np.float32))
+    row, column = np.unravel_index(density.argmax(), density.shape)
+    assert abs(90 - (row + 0.5) * 2 - latitude) <= 2  # the prior pulls it towards the equator
+    assert abs((column + 0.5) * 2 - 180 - longitude) <= 1
+    assert density.max() == 1
+
+
+def test_mean_content_of_a_photograph_is_one():
+    """∫ content = its solid angle, wherever it lies and however often it was fixated."""
+    areas = solid_angles(128, 256, torch.float64).numpy()
+    prior = gaze_density(128, 1).numpy()
+    for where, count in (((170, 0, 80), 30), ((0, 85, 60), 200)):
+        there, rng = patch(*where), np.random.default_rng(0)
+        one = Picture(Path(), *rng.random((2, count)), rng.uniform(1, 2, count))
+        u, v, weights = fixated(one, 1, there.solid_angle)
+        assert weights.sum() == pytest.approx(there.solid_angle)
+        density, _, _ = Attention(128).of(
+            there.directions(u, v), weights, np.zeros((128, 256), np.float32)
+        )
+        content = density / prior  # up to one factor, which the base fixes
+        content = content / content.min() * BASE - BASE
+        assert (content * areas).sum() == pytest.approx(there.solid_angle, rel=0.01)
+
+
+def test_attention_to_an_empty_world_is_the_prior_over_latitude():
+    density, _, rest = Attention(64).of(
+        np.zeros((0, 3)), np.zeros(0), np.ones((32, 64), np.float32)
+    )
+    prior = gaze_density(64, 1).numpy()
+    assert density == pytest.approx(np.broadcast_to(prior / prior.max(), (64, 128)), rel=1e-5)
+    areas = solid_angles(64, 128, torch.float64).numpy()
+    expected = (BASE + EMPTY) * (prior / prior.max() * areas * 128).sum()
+    assert rest.sum() == pytest.approx(expected)
+
+
+def test_drawn_fixations_follow_the_shares():
+    """A quarter of the mass on one fixation seen, none on a hidden one, the rest on a window."""
+    attention, rng = Attention(32), np.random.default_rng(0)
+    there = np.stack([direction(50, 10), direction(-50, 10)])
+    rest = np.zeros((32, 64))
+    rest[20, 5] = 3.0
+    drawn = [attention.draw(rng, there, np.array([1.0, 0.0]) * 1e-2, rest) for _ in range(200)]
+    longitudes, latitudes = (np.degrees(np.concatenate(axis)) for axis in zip(*drawn))
+    seen = np.isclose(longitudes, 50) & np.isclose(latitudes, 10)
+    assert not np.isclose(longitudes, -50).any()
+    assert seen.sum() == pytest.approx(200 * 90 * 0.01 / 3.01, rel=0.2)
+    others = longitudes[~seen], latitudes[~seen]
+    assert (np.floor((others[0] + 180) / 360 * 64) == 5).all()
+    assert (np.floor((90 - others[1]) / 180 * 32) == 20).all()
+    assert len(longitudes) / 200 == pytest.approx(90, rel=0.1)
+
+
+# Scenes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mosaics_have_no_hole_and_windows_leave_a_background(root, seed):
+    sources = read_sources(root)["train"]
+    for arrange, least, most in ((mosaic, 0.9, 1.0), (windows, 0.02, 0.9)):
+        rng = np.random.default_rng(seed)
+        left = np.ones(len(PROBES))
+        for placed in arrange(rng, Album(rng, sources, 1, math.pi / 24)):
+            left *= 1 - placed.patch.opacity(PROBES)
+        assert least <= 1 - left.mean() <= most
+
+
+def test_clips_play_in_order_and_stop_at_their_end(root):
+    sources = read_sources(root)["train"]
+    album = Album(np.random.default_rng(0), sources, 3, math.pi / 24)
+    album.clips = sources.clips[:]
+    assert album.deal(math.radians(60)) in [[p] for p in sources.photographs]  # few look there
+    names = [picture.path.stem for picture in album.deal(0.0)]
+    first = int(names[0].split("_")[1])
+    assert names == [f"Clip_{n}" for n in range(first, first + 3)]
+    images = [np.full((2, 2, 3), n, np.uint8) for n in (1, 2)]
+    placed = Placed(patch(0, 0), images, [Fixated(*np.zeros((3, n))) for n in (1, 2)])
+    assert [placed.at(n)[0].max() for n in range(4)] == [1, 2, 2, 2]
+    assert [len(placed.at(n)[1].u) for n in range(4)] == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_turning_the_camera_by_whole_columns_rolls_the_picture(root, seed):
+    scene = Scene(seed, read_sources(root)["train"], 1, 30, 60)
+    scene.turning, scene.shaking = 0.0, np.zeros(3)
+    canvas, there, weights = scene.paint(0)
+    scene.yaw += 2 * math.pi * 7 / 60
+    turned, _, weights_turned = scene.paint(0)
+    error = abs(turned.light - np.roll(canvas.light, -7, axis=1))
+    assert np.median(error) < 0.5 and error.mean() < 2
+    assert turned.left == pytest.approx(np.roll(canvas.left, -7, axis=1), abs=1e-3)
+    assert weights_turned.sum() == pytest.approx(weights.sum(), rel=0.05)
+    assert np.isfinite(angles(there)).all()
+
+
+def test_frames_are_valid_and_reproducible(root):
+    sources = read_sources(root)["train"]
+    one, two, other = (list(render(seed, sources, 2, **TINY)) for seed in (3, 3, 4))
+    for frame, again in zip(one, two, strict=True):
+        assert all((a == b).all() for a, b in zip(frame, again, strict=True))
+        image, density, longitudes, latitudes = frame
+        assert image.shape == (24, 48, 3) and image.dtype == np.uint8
+        assert density.shape == (16, 32) and density.dtype == np.float16
+        assert density.min() > 0 and density.max() == 1
+        assert 20 < len(longitudes) < 200 and abs(latitudes).max() <= math.pi / 2
+    assert (one[0][0] != other[0][0]).any()
+
+
+# Files
+
+
+def written(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, workers in ((one, 1), (two, 2)):
+        write_dataset(folder, root, 3, 2, 5, 24, 48, 16, "train", workers)
+    assert written(one) == written(two)
+    assert json.loads((one / "splits.json").read_text()) == {
+        "train": [f"scene_{n:06d}" for n in (1, 2, 3)]
+    }
+    about = json.loads((one / "scenes.json").read_text())
+    assert set(about["sources"]) == {"osie", "hevc33_video"} and "--seed 5" in about["command"]
+    data = SaliencyVideos(one, "train", SPEC)
+    assert len(data) == 3 and not data.irregular
+    for item in (data[0], data[2]):
+        assert item["valid"].all() and not item["irregular"]
+        assert item["target"].amax((-2, -1)).eq(1).all()
+        assert (item["fixations"].sum((-2, -1)) > 20).all()
+    fixations = read_fixations_csv(one / "scene_000002" / "fixations.csv")
+    assert set(fixations.frames) == {1, 2} and (fixations.observers == -1).all()
+
+    before = written(one)
+    (one / "scene_000001" / "fixations.csv").unlink()
+    kept = (one / "scene_000002" / "0001.jpg").stat().st_ino
+    write_dataset(one, root, 3, 2, 5, 24, 48, 16, "train")
+    assert written(one) == before
+    assert (one / "scene_000002" / "0001.jpg").stat().st_ino == kept
+
+
+def test_a_data_set_of_all_splits_needs_sources_for_each(root, tmp_path):
+    write_dataset(tmp_path / "three", root, 3, 1, 0, 24, 48, 16)  # val and test: clips alone
+    splits = json.loads((tmp_path / "three" / "splits.json").read_text())
+    assert [len(splits[split]) for split in ("train", "val", "test")] == [1, 1, 1]
+    for scene, split in zip(sorted((tmp_path / "three").glob("scene_*")), splits, strict=True):
+        assert json.loads((scene / "scene.json").read_text())["split"] == split
+    write_photographs(tmp_path / "alone" / "osie")
+    with pytest.raises(InputError, match="nothing for the split 'val'"):
+        write_dataset(tmp_path / "none", tmp_path / "alone", 3, 1, 0, 24, 48, 16)
+
+
+# Sources
+
+
+def test_splits_of_the_real_sources():
+    """The last 50 photographs of OSIE and five clips are for testing; nothing is in two splits."""
+    splits = read_sources(shared("data"))
+    paths = {
+        name: {p.path for p in [*part.photographs, *sum(part.clips, [])]}
+        for name, part in splits.items()
+    }
+    assert not (paths["train"] & paths["val"] or paths["train"] & paths["test"])
+    assert not paths["val"] & paths["test"]
+    with np.load(shared("data/osie/fixations.npz"), allow_pickle=False) as file:
+        names = file["names"]
+    assert [p.path.name for p in splits["test"].photographs] == names[600:].tolist()
+    counts = {name: (len(part.photographs), len(part.clips)) for name, part in splits.items()}
+    assert counts == {"train": (550 + 460 + 460, 22), "val": (50 + 40 + 40, 2), "test": (50, 5)}
+    clips = {clip[0].path.name.split("_")[0] for clip in splits["test"].clips}
+    assert clips == {"Kimono", "RaceHorsesC", "FourPeople", "BQMall", "PeopleOnStreet"}
+    assert not any("RaceHorsesD" in str(path) for path in paths["train"] | paths["val"])
+
+
+def test_real_clips_are_looked_at_everywhere():
+    """And not in their upper left corner alone."""
+    for part in read_sources(shared("data")).values():
+        for clip in part.clips:
+            x, y = (np.concatenate([getattr(p, axis) for p in clip]) for axis in "xy")
+            assert 0.7 < x.max() <= 1 and 0.7 < y.max() <= 1
+
+
+def test_a_clip_recorded_at_another_width_is_put_right():
+    """467, 319 in 1024×768, shown 512 wide: 0.912, 0.831. The second clip is right as it is."""
+    x, y = np.array([467 / 1024, 0.1, 0.95]), np.array([319 / 768, 0.2, 0.3])
+    right_x, right_y = gaze_sources._put_right(x, y, np.array([0, 0, 1]))
+    assert right_x == pytest.approx([467 / 512, 0.2, 0.95])
+    assert right_y == pytest.approx([319 / 384, 0.4, 0.3])
+
+
+def test_weights_halve_the_preference_for_places():
+    """Half of the fixations in one of 64 cells, c times as many as the mean: weight 1/√c."""
+    grid = (np.arange(64) + 0.5) / 64
+    even_x, even_y = (a.ravel() for a in np.meshgrid(grid, grid))
+    many = np.full(4096, 9 / 16)  # the middle of a cell
+    x, y = np.concatenate([even_x, many]), np.concatenate([even_y, many])
+    everyone = np.ones(len(x), bool)
+    weights = gaze_sources._weights(even_x, even_y, np.ones(4096, bool))
+    assert weights == pytest.approx(np.ones(4096))
+    assert gaze_sources._weights(x, y, everyone)[-1] == pytest.approx(
+        ((8192 + 64) / 64 / (64 + 4096 + 1)) ** 0.5, rel=0.1
+    )
+    assert gaze_sources._weights(x, y, np.arange(len(x)) >= 4096).max() == 2
+
+
+def test_first_fixations_and_the_onset_of_clips_are_left_out(root):
+    part = read_sources(root)["train"]
+    assert [len(p.x) for p in part.photographs] == [18] * 4  # of 20; two people
+    assert [p.path.stem for p in part.clips[0]] == [f"Clip_{n}" for n in range(2, 6)]
+    with np.load(root / "hevc33_video" / "fixations.npz", allow_pickle=False) as file:
+        begin, x = file["time_ms"][:40], file["x"][:40]
+    live = (begin <= 500 + 250) & (begin + 300 >= 500 - 250)
+    assert part.clips[0][0].x == pytest.approx(x[live])
+
+
+def drop(columns, key):
+    del columns[key]
+
+
+BAD = {
+    "no 'order'": lambda c: drop(c, "order"),
+    "image points beyond": lambda c: c.update(image=c["image"] + 1),
+    "x holds values outside": lambda c: c.update(x=c["x"] * 100),
+    "y holds values": lambda c: c.update(y=np.full_like(c["y"], np.nan)),
+    "x is": lambda c: c.update(x=c["x"].astype(int)),
+    "columns of": lambda c: c.update(y=c["y"][1:]),
+    "not a readable": lambda c: c.update(names=np.array([{}] * 4)),  # only as a pickle
+    "and 1 more": lambda c: c.update(names=np.array(["000.jpg", "001.jpg", "x.jpg", "y.jpg"])),
+    "no fixation on 003.jpg": lambda c: c.update(image=c["image"].clip(max=2)),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_photographs_are_refused(message, tmp_path):
+    columns = write_photographs(tmp_path / "osie")
+    BAD[message](columns)
+    np.savez(tmp_path / "osie" / "fixations.npz", **columns)
+    with pytest.raises(InputError, match=message.replace("no 'order'", "has no 'order'")) as error:
+        read_sources(tmp_path)
+    assert "osie" in str(error.value)
+
+
+def test_bad_clips_are_refused(tmp_path):
+    folder = tmp_path / "hevc33_video"
+    columns = write_clips(folder)
+    for change, message in (
+        ({"frame_video": columns["frame_video"] + 1}, "frame_video points beyond"),
+        ({"frame_time_ms": columns["frame_time_ms"] * 0}, "no fixation on a frame of Clip"),
+        ({"frame_file": np.char.add(columns["frame_file"], "x")}, "missing and 5 more"),
+    ):
+        np.savez(folder / "fixations.npz", **{**columns, **change})
+        with pytest.raises(InputError, match=message):
+            read_sources(tmp_path)
+
+
+def test_missing_sources_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    with pytest.raises(InputError, match="holds none of the folders osie, "):
+        read_sources(tmp_path)
+    (tmp_path / "osie").mkdir()
+    for options, message in (([], "fixations.npz: no such file"), (["--frames", "0"], "--frames")):
+        command = ["gaze_scenes", "--sources", tmp_path, "--output", tmp_path / "out", *options]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+        with pytest.raises(SystemExit) as done:
+            run_script(main)
+        printed = capsys.readouterr().err
+        assert done.value.code == 2 and printed.count("\n") == 1 and message in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_that_can_not_be_read_is_named(tmp_path):
+    write_photographs(tmp_path / "osie", 1)
+    (tmp_path / "osie" / "images" / "000.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="000.jpg"):
+        list(render(0, Sources(read_sources(tmp_path)["train"].photographs, []), 1, **TINY))
