@@ -45,6 +45,8 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
     add("--split", default="test", help="whose clips are scored: test, val or train")
+    add("--train_root", type=Path, help="data set whose training maps make the mean map among the "
+        "floors; data_root if not given")  # fmt: skip
     add("--ckpt_path", type=Path, default="checkpoints/cube_unet_best.pth", help="checkpoint")
     add("--pred_dir", type=Path, help="score the maps PRED_DIR/<clip>/sal_0001.npy or .png, as "
         "infer_video.py writes them, instead of a checkpoint")  # fmt: skip
@@ -72,7 +74,7 @@ def main() -> None:
     if not 0.5 <= args.sigma <= 30:
         raise InputError(f"--sigma {args.sigma}: give 0.5 to 30 degrees")
     source = SavedMaps(args) if args.pred_dir else Network(args)
-    scorer = Scorer(source.data, args.protocol, args.height, args.sigma)
+    scorer = Scorer(source.data, args.protocol, args.height, args.sigma, args.train_root)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     clips = {
         clip: scorer.score(clip, source.name, source.maps(clip), args.report)

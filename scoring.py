@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,30 +53,39 @@ class ClipScores:
 class Scorer:
     """Scores clips of a data set by one protocol, on a grid of `height` × 2 `height` pixels.
 
+    train_root: data set whose training maps make the mean; that of `data` if not given, except
+        where its own training split is scored.
     sigma: degrees, of the Gaussian that the data set's maps were made with; for the ceiling.
     irregular: what was wrong with the ground truth: (kind, file).
     notes: what a reader of the scores must know.
     """
 
-    def __init__(self, data: SaliencyVideos, protocol: str, height: int, sigma: float):
+    def __init__(
+        self,
+        data: SaliencyVideos,
+        protocol: str,
+        height: int,
+        sigma: float,
+        train_root: Path | None = None,
+    ):
         self.data, self.sigma, self.size = data, sigma, (height, 2 * height)
         self.protocol = Protocol(protocol, *self.size)
         self.areas = solid_angles(*self.size)
         self.irregular: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.floors = {UNIFORM: torch.ones(self.size), EQUATOR: equator_prior(*self.size)}
-        if data.split != "train":
-            self._add_training_mean()
+        if train_root or data.split != "train":
+            self._add_training_mean(train_root or data.root)
         known = ((name, data.fixations.of(name)) for name in data.clips)
         self.fixated = {  # over all frames of a clip; those of other clips make the shuffled AUC
             name: fixation_map(f.longitudes, f.latitudes, *self.size) for name, f in known if f
         }
         self.like_truth: list[float] = []
 
-    def _add_training_mean(self) -> None:
+    def _add_training_mean(self, root: Path) -> None:
         """The mean of the training maps, each with integral 1."""
         try:
-            data = SaliencyVideos(self.data.root, "train", self.data.spec)
+            data = SaliencyVideos(root, "train", self.data.spec)
         except InputError as error:
             self.notes.append(f"No mean of the training maps: {error}")
             return

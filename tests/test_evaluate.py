@@ -407,6 +407,17 @@ def test_no_training_clips(tmp_path):
     assert content["notes"][0].startswith("No mean of the training maps: ")
 
 
+def test_training_clips_of_another_data_set(data, tmp_path):
+    alone = write_data(tmp_path / "alone", {"test": CLIPS["test"]})
+    maps = tmp_path / "maps"
+    for name, numbers in CLIPS["test"].items():
+        (maps / name).mkdir(parents=True)
+        for n in numbers:
+            np.save(maps / name / f"sal_{n:04d}.npy", truth(name, n))
+    together = scores(data, "--pred_dir", maps)["training mean"]
+    assert scores(alone, "--pred_dir", maps, "--train_root", data)["training mean"] == together
+
+
 def test_truth_of_another_width_than_the_ceiling(data, tmp_path):
     maps = write_maps(tmp_path / "maps", CLIPS)
     assert "give its --sigma" not in evaluate(data, "--pred_dir", maps)
