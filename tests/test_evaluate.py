@@ -409,11 +409,7 @@ def test_no_training_clips(tmp_path):
 
 def test_training_clips_of_another_data_set(data, tmp_path):
     alone = write_data(tmp_path / "alone", {"test": CLIPS["test"]})
-    maps = tmp_path / "maps"
-    for name, numbers in CLIPS["test"].items():
-        (maps / name).mkdir(parents=True)
-        for n in numbers:
-            np.save(maps / name / f"sal_{n:04d}.npy", truth(name, n))
+    maps = write_maps(tmp_path / "maps", CLIPS)
     together = scores(data, "--pred_dir", maps)["training mean"]
     assert scores(alone, "--pred_dir", maps, "--train_root", data)["training mean"] == together
 
