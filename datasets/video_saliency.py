@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from datasets.cache import FrameCache
 from datasets.gaze import fixation_map
 from datasets.layouts import (
     HOW_TO_GET_DATA,
@@ -23,6 +26,70 @@ from datasets.layouts import (
 from datasets.motion import MOTIONS
 from datasets.video import Frame, read_picture, resize, to_tensor
 from files import InputError
+
+
+class Sample(NamedTuple):
+    """Consecutive frames of a clip's unbroken run."""
+
+    clip: str
+    run: list[File]
+    start: int
+    stop: int
+
+    @property
+    def files(self) -> list[File]:
+        return self.run[self.start : self.stop]
+
+    @property
+    def before(self) -> list[File]:
+        """What precedes them in the run."""
+        return self.run[: self.start]
+
+
+class FrameFiles:
+    """What the files of a data set hold, at the size and with the motion of a Spec."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def picture(self, file: File) -> tuple[Tensor, tuple[int, int]]:
+        """RGB in [0, 1], (3, H, W), and (height, width) of the picture on disk.
+
+        Raises InputError where it is unreadable.
+        """
+        picture = read_picture(file.picture)
+        return self._at_size(picture), picture.shape[:2]
+
+    def motion(
+        self, file: File, previous: Tensor | None, rgb: Tensor
+    ) -> tuple[Tensor, InputError | None]:
+        """Motion since the last readable frame of the run, (M, H, W) in [0, 1].
+
+        The picture of the flow beside the frame where the model takes flow, else an estimate,
+        which comes with an error where that picture is unreadable.
+        """
+        flaw = None
+        if file.flow and self.motion_of.channels == 3:
+            try:
+                return self._at_size(read_picture(file.flow)), None
+            except InputError as error:
+                flaw = error
+        return self.motion_of(previous, rgb), flaw
+
+    def target(self, file: File) -> Tensor:
+        """The ground truth scaled by its maximum, (1, H, W). InputError where unusable."""
+        return read_truth(file.truth, self.spec.height, self.spec.width)
+
+    @cached_property
+    def motion_of(self):
+        return MOTIONS[self.spec.motion]()
+
+    def _at_size(self, picture: np.ndarray) -> Tensor:
+        return to_tensor(resize(picture, self.spec.height, self.spec.width)).contiguous()
+
+    def __getstate__(self) -> dict:
+        """Without what estimates flow, which can't be sent to another process."""
+        return {name: value for name, value in vars(self).items() if name != "motion_of"}
 
 
 class SaliencyVideos(Dataset):
@@ -40,18 +107,21 @@ class SaliencyVideos(Dataset):
 
     What file names tell is in the data set's own `irregular` at once: missing clips, frames
     without ground truth, gaps in the numbering (no run spans one). Unreadable frames (the
-    frame before stands in), unusable maps and frames of another size than the one before
-    are met when they are read; the first two are never valid. Frames at the end that make
-    no whole run are left out and counted.
+    last readable one of the run stands in), unusable maps and frames of another size than
+    the one before are met when they are read; the first two are never valid. Frames at the
+    end that make no whole run are left out and counted.
+
+    cache: folder for the frames at the model's size, see cache.py; without one, each item
+    decodes its files.
 
     Raises InputError where the root or the split is missing, or no ground truth is left.
     """
 
-    def __init__(self, root: str | Path, split: str, spec):
+    def __init__(self, root: str | Path, split: str, spec, cache: str | Path | None = None):
         self.root, self.split, self.spec = Path(root), split, spec
         self.fixations = ClipFixations(self.root)
         self.irregular: list[tuple[str, str]] = []
-        self.samples: list[tuple[str, File | None, list[File]]] = []  # clip, frame before, run
+        self.samples: list[Sample] = []
         if not self.root.is_dir():
             raise InputError(f"{self.root}: no such data set; {HOW_TO_GET_DATA}")
         names = read_split(self.root, split)
@@ -66,6 +136,10 @@ class SaliencyVideos(Dataset):
                 f"{self.root}: split '{split}' holds no {spec.clip_length} frames in a row with "
                 f"ground truth ({self.summary()}); expected <clip>/0001.jpg and 0001_gt.npy"
             )
+        self.source = FrameFiles(spec)
+        if cache is not None:
+            clips = {name: files for name, files in self.clips.items() if files}
+            self.source = FrameCache(cache, self.root, self.source, clips)
 
     def _add_clip(self, files: list[File], name: str) -> None:
         length = self.spec.clip_length
@@ -85,9 +159,9 @@ class SaliencyVideos(Dataset):
             to_skip -= first
             starts = range(first, len(run) - length + 1, length)
             for start in starts:
-                sample = run[start : start + length]
-                if any(file.truth for file in sample):
-                    self.samples.append((name, run[start - 1] if start else None, sample))
+                sample = Sample(name, run, start, start + length)
+                if any(file.truth for file in sample.files):
+                    self.samples.append(sample)
             for file in run[first + length * len(starts) :]:
                 self.irregular.append(("no whole clip", f"{name}/{file.picture.name}"))
 
@@ -95,15 +169,16 @@ class SaliencyVideos(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict:
-        name, before, files = self.samples[index]
+        sample = self.samples[index]
+        name, files = sample.clip, sample.files
         height, width = self.spec.height, self.spec.width
         irregular: list[tuple[str, str]] = []
         item = {"frames": [], "motion": [], "target": [], "valid": []}
-        for file, (frame, usable) in zip(files, self.read_run(before, files, irregular)):
+        for file, (frame, usable) in zip(files, self.read_run(sample.before, files, irregular)):
             target = torch.zeros(1, height, width)
             if file.truth:
                 try:
-                    target = read_truth(file.truth, height, width)
+                    target = self.source.target(file)
                 except InputError as error:
                     irregular.append(("unusable ground truth", str(error)))
                     usable = False
@@ -127,58 +202,52 @@ class SaliencyVideos(Dataset):
         return fixation_map(*places, height, width)[None]
 
     def read_run(
-        self, before: File | None, files: list[File], irregular: list[tuple[str, str]]
+        self, before: list[File] | None, files: list[File], irregular: list[tuple[str, str]]
     ) -> Iterator[tuple[Frame, bool]]:
         """Frames of an unbroken run as the model takes them, and whether each was readable.
 
-        before: the frame that precedes the run, for the motion of its first one.
+        before: the frames that precede in it, for the motion of the first one.
         irregular: what is found wrong is added to it.
         """
         previous, size = None, None
-        if before and self.motion_of.channels:
-            previous, size = self._read_frame(before, None, None, [])  # told where it is in a run
+        if before and MOTIONS[self.spec.motion].channels:
+            previous, size = self._last_readable(before)
         for index, file in enumerate(files):
-            rgb, new_size = self._read_frame(file, previous, size, irregular)
-            motion = self._read_motion(file, previous, rgb, irregular)
-            seconds = index / float(self.spec.fps)
-            yield Frame(file.number, seconds, rgb, motion), new_size is not None
-            previous, size = rgb, new_size or size
-
-    @cached_property
-    def motion_of(self):
-        return MOTIONS[self.spec.motion]()
-
-    def _read_motion(self, file: File, previous, rgb: Tensor, irregular) -> Tensor:
-        """The picture of the flow beside the frame where the model takes flow, else estimated."""
-        if file.flow and self.motion_of.channels == 3:
             try:
-                flow = read_picture(file.flow)
-                return to_tensor(resize(flow, self.spec.height, self.spec.width))
+                rgb, new_size = self.source.picture(file)
+                readable = True
             except InputError as error:
-                irregular.append(("unreadable flow", str(error)))
-        return self.motion_of(previous, rgb)
+                irregular.append(("unreadable frame", str(error)))
+                if previous is None:
+                    previous, size = self._last_readable(before)
+                black = torch.zeros(3, self.spec.height, self.spec.width)
+                rgb, new_size = black if previous is None else previous, size
+                readable = False
+            if size and new_size != size:
+                sizes = f"{new_size[1]}×{new_size[0]} after {size[1]}×{size[0]}"
+                irregular.append(("frame of another size", f"{file.picture}: {sizes}"))
+            motion, flaw = self.source.motion(file, previous, rgb)
+            if flaw:
+                irregular.append(("unreadable flow", str(flaw)))
+            yield Frame(file.number, index / float(self.spec.fps), rgb, motion), readable
+            if readable:
+                previous, size = rgb, new_size
+
+    def _last_readable(self, files: list[File] | None) -> tuple[Tensor | None, tuple | None]:
+        """The frame and its size on disk; None twice where there is none."""
+        for file in reversed(files or []):
+            with suppress(InputError):  # told where it is in a sample
+                return self.source.picture(file)
+        return None, None
 
     def targets(self, index: int) -> list[Tensor]:
         """The usable ground-truth maps of an item, (1, H, W) each, without its frames."""
         maps = []
-        for file in self.samples[index][-1]:
+        for file in self.samples[index].files:
             if file.truth:
                 with suppress(InputError):
-                    maps.append(read_truth(file.truth, self.spec.height, self.spec.width))
+                    maps.append(self.source.target(file))
         return maps
-
-    def _read_frame(self, file: File, previous, size, irregular) -> tuple[Tensor, tuple | None]:
-        """The frame and its size on disk; the frame before and None where it is unreadable."""
-        height, width = self.spec.height, self.spec.width
-        try:
-            picture = read_picture(file.picture)
-        except InputError as error:
-            irregular.append(("unreadable frame", str(error)))
-            return (torch.zeros(3, height, width) if previous is None else previous), None
-        if size and picture.shape[:2] != size:
-            sizes = f"{picture.shape[1]}×{picture.shape[0]} after {size[1]}×{size[0]}"
-            irregular.append(("frame of another size", f"{file.picture}: {sizes}"))
-        return to_tensor(resize(picture, height, width)), picture.shape[:2]
 
     def summary(self) -> str:
         """What the file names told, counted: '3 × no ground truth (217/0004.jpg, …)'."""
