@@ -3,9 +3,9 @@
     python -m benchmarks.flat_photos OSIE_FOLDER [--ckpt_path checkpoints/cube_unet_best.pth]
 
 The folder holds images/ and fixations.npz (see datasets/gaze_sources.py). The last 50 photographs
-are scored, which nothing was trained on or chosen by. A photograph is taken as one face of the
-cube, 90° wide, with its own border repeated around it in place of the neighbouring faces and no
-latitude prior. Where people look on a screen also depends on where on the screen: the mean map of
+are scored, which nothing was trained on or chosen by. A photograph is shown as one face of the
+cube, 120×120 pixels and 90° wide, whose upper and lower edge repeat the photograph's; in place of
+neighbouring faces its own border is repeated, and there is no latitude prior. Where people look on a screen also depends on where on the screen: the mean map of
 the photographs before the last 100 stands for that, to the power that suits the 50 between best.
 
 Truth: all fixations, blurred by a Gaussian of 3 % of the width. CC is planar, mean over pictures.
@@ -26,7 +26,8 @@ from files import InputError, run_script
 from metrics import cc
 from projection import CubePadding
 
-HEIGHT, WIDTH, BLUR = 120, 160, 0.03
+HEIGHT, WIDTH, BLUR = 120, 160, 0.03  # of the maps
+FACE, ROWS = 120, 15  # pixels; those above and below the photograph
 TEST, CHOOSE = 50, 50  # pictures at the end, and before those
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -70,9 +71,12 @@ def predict(flat: Flat, paths: list[Path], channels: int) -> Tensor:
     """Saliency (N, H, W), of photographs whose motion channels are zero."""
     maps = []
     for path in paths:
-        rgb = to_tensor(resize(read_picture(path), HEIGHT, WIDTH))
-        maps.append(flat(torch.cat([rgb, rgb.new_zeros(channels - 3, HEIGHT, WIDTH)])[None])[0])
-    return torch.stack(maps).sigmoid()
+        rgb = to_tensor(resize(read_picture(path), FACE - 2 * ROWS, FACE))
+        face = nn.functional.pad(rgb[None], (0, 0, ROWS, ROWS), mode="replicate")
+        face = torch.cat([face, face.new_zeros(1, channels - 3, FACE, FACE)], dim=1)
+        maps.append(flat(face)[:, ROWS:-ROWS])
+    size = HEIGHT, WIDTH
+    return nn.functional.interpolate(torch.stack(maps), size, mode="bilinear")[:, 0].sigmoid()
 
 
 def main() -> None:
