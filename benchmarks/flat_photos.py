@@ -5,8 +5,9 @@
 The folder holds images/ and fixations.npz (see datasets/gaze_sources.py). The last 50 photographs
 are scored, which nothing was trained on or chosen by. A photograph is shown as one face of the
 cube, 120×120 pixels and 90° wide, whose upper and lower edge repeat the photograph's; in place of
-neighbouring faces its own border is repeated, and there is no latitude prior. Where people look on a screen also depends on where on the screen: the mean map of
-the photographs before the last 100 stands for that, to the power that suits the 50 between best.
+neighbouring faces its own border is repeated, and there is no latitude prior. Where people look on
+a screen also depends on where on the screen: the mean map of the photographs before the last 100
+stands for that, to the power that suits the 50 between best.
 
 Truth: all fixations, blurred by a Gaussian of 3 % of the width. CC is planar, mean over pictures.
 """
