@@ -35,6 +35,7 @@ lint: setup
 bench: setup
 	$(PY) -m benchmarks.cube_padding
 	$(PY) -m benchmarks.sst_sal
+	$(PY) -m benchmarks.training
 
 clean:
 	rm -rf .venv outputs

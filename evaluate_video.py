@@ -1,4 +1,7 @@
-"""Score a model, or saved maps, against ground truth, next to floors and the human ceiling."""
+"""Score a model, or saved maps, against ground truth, next to floors and the human ceiling.
+
+Clips shared by several GPUs: torchrun --nproc_per_node 4 evaluate_video.py …
+"""
 
 import argparse
 import csv
@@ -15,12 +18,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import distributed
 import models
 from datasets.check import check
 from datasets.layouts import File, unbroken_runs
 from datasets.motion import MOTIONS
 from datasets.video import read_picture
 from datasets.video_saliency import SaliencyVideos, summarise
+from distributed import is_main
 from files import InputError, atomic, run_script, write_json
 from metrics import METRICS, Protocol
 from metrics.report import write_report
@@ -76,10 +81,16 @@ def main() -> None:
     source = SavedMaps(args) if args.pred_dir else Network(args)
     scorer = Scorer(source.data, args.protocol, args.height, args.sigma, args.train_root)
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    mine = distributed.shard(source.data.clips)
     clips = {
         clip: scorer.score(clip, source.name, source.maps(clip), args.report)
-        for clip in tqdm(source.data.clips, "scoring", unit="clip", dynamic_ncols=True)
+        for clip in tqdm(mine, "scoring", unit="clip", disable=not is_main(), dynamic_ncols=True)
     }
+    clips = distributed.merge(clips, list(source.data.clips))
+    for found in (source.irregular, scorer.irregular, scorer.like_truth):
+        found[:] = sum(distributed.gather(list(found)), [])
+    if not is_main():
+        return
     results = collect(args, source, scorer, clips)
     print("\n\n".join([table(results), verdicts(results), "\n".join(results["notes"])]))
     write_json(args.output_dir / "metrics.json", without_nan(results))
@@ -288,4 +299,4 @@ def check_data(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(distributed.session(main))

@@ -1,4 +1,7 @@
-"""Saliency maps of a 360° video, a folder of frames or a picture: one for each frame."""
+"""Saliency maps of 360° videos, folders of frames or pictures: one for each frame.
+
+Several clips on several GPUs: torchrun --nproc_per_node 4 infer_video.py --video_path *.mp4 …
+"""
 
 import argparse
 import dataclasses
@@ -11,6 +14,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+import distributed
 import models
 from datasets.motion import MOTIONS
 from datasets.video import FrameReader, read_frames
@@ -24,9 +28,11 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--video_path", type=Path, required=True, help="video, folder of frames, or picture")
+    add("--video_path", type=Path, nargs="+", required=True, metavar="PATH",
+        help="video, folder of frames, or picture; several of them, too")  # fmt: skip
     add("--ckpt_path", type=Path, default="checkpoints/cube_unet_best.pth", help="checkpoint")
-    add("--output_dir", type=Path, default="outputs/infer", help="folder for the maps")
+    add("--output_dir", type=Path, default="outputs/infer", help="folder for the maps; of "
+        "several clips, for a folder each with the clip's name")  # fmt: skip
     add("--save_npy", action="store_true", help="also float32 maps that are not normalised")
     add("--motion", choices=list(MOTIONS), help="how flow is estimated; the model's if not given")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -43,10 +49,30 @@ def main() -> None:
         if MOTIONS[args.motion].channels != MOTIONS[model.spec.motion].channels:
             raise InputError(f"--motion {args.motion}: {args.ckpt_path} takes {model.spec.motion}")
         model.spec = dataclasses.replace(model.spec, motion=args.motion)
-    reader = read_frames(args.video_path, model.spec)
+    folders = output_folders(args.video_path, args.output_dir)
+    with autocast(device, choose_precision(args.precision, device)):
+        for folder, path in distributed.shard(folders.items()):
+            infer(model, path, folder, args)
+
+
+def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
+    """Where the maps of each clip go. Raises InputError for two clips of the same name."""
+    if len(clips) == 1:
+        return {folder: clips[0]}
+    folders: dict[Path, Path] = {}
+    for path in clips:
+        name = path.stem if path.is_file() else path.resolve().name
+        if (other := folders.setdefault(folder / name, path)) is not path:
+            raise InputError(f"{path}: has the same name as {other}; give them one by one")
+    return folders
+
+
+def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.Namespace) -> None:
+    """The maps of one clip, those that are not yet in the folder."""
+    reader = read_frames(path, model.spec)
     facts = {
-        "video": args.video_path.name,
-        "video_bytes": args.video_path.stat().st_size if args.video_path.is_file() else None,
+        "video": path.name,
+        "video_bytes": path.stat().st_size if path.is_file() else None,
         "fps": float(reader.info.fps),
         "width": reader.info.width,
         "height": reader.info.height,
@@ -58,32 +84,29 @@ def main() -> None:
         "checkpoint_sha256": sha256(args.ckpt_path),
         "normalisation": "each map divided by its maximum",
     }
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    remove_maps(args.output_dir, ".sal_*.partial*")  # of a run that was killed
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_maps(folder, ".sal_*.partial*")  # of a run that was killed
     if args.overwrite:
-        remove_maps(args.output_dir, "sal_*.*")
-    check_folder(args.output_dir, facts)
-    write_json(args.output_dir / "saliency.json", facts | {"frame_count": None, "complete": False})
+        remove_maps(folder, "sal_*.*")
+    check_folder(folder, facts)
+    write_json(folder / "saliency.json", facts | {"frame_count": None, "complete": False})
 
-    suffixes = (".png", ".npy") if args.save_npy else (".png",)
-    done = count_maps(args.output_dir, suffixes)
+    done = count_maps(folder, (".png", ".npy") if args.save_npy else (".png",))
     start = time.perf_counter()
-    with autocast(device, choose_precision(args.precision, device)):
-        for number, saliency in tqdm(
-            maps_of_all_frames(model, reader, done),
-            desc=args.video_path.name,
-            total=reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None,
-            initial=done,
-            unit="frame",
-        ):
-            write_map(args.output_dir / f"sal_{number:04d}.png", saliency, args.save_npy)
-    write_json(
-        args.output_dir / "saliency.json",
-        facts | {"frame_count": reader.decoded, "complete": True},
-    )
+    for number, saliency in tqdm(
+        maps_of_all_frames(model, reader, done),
+        desc=path.name,
+        total=reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None,
+        initial=done,
+        unit="frame",
+        disable=not distributed.is_main(),
+    ):
+        write_map(folder / f"sal_{number:04d}.png", saliency, args.save_npy)
+    complete = facts | {"frame_count": reader.decoded, "complete": True}
+    write_json(folder / "saliency.json", complete)
     seconds = time.perf_counter() - start
     print(
-        f"{reader.decoded} maps in {args.output_dir} ({reader.decoded - done} new in "
+        f"{reader.decoded} maps in {folder} ({reader.decoded - done} new in "
         f"{seconds:.1f} s, {(reader.decoded - done) / seconds:.1f} frames/s)"
     )
 
@@ -159,4 +182,4 @@ def remove_maps(folder: Path, pattern: str) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(distributed.session(main))

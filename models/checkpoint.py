@@ -35,8 +35,8 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
             torch.save(content, temporary)
     except RuntimeError as error:  # what torch makes of a write that fails
         raise InputError(
-            f"{path}: can't be written, the disk may be full; free some space and go on with "
-            "--resume, the checkpoint before is still there"
+            f"{path}: can't be written, the disk may be full; free some space and run the same "
+            "command again, the checkpoint before is still there"
         ) from error
 
 

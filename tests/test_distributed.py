@@ -1,0 +1,290 @@
+"""Several processes compute what one does: gloo on the CPU, with and without torchrun."""
+
+import copy
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import distributed
+import evaluate_video
+import infer_video
+import models
+from models.batch_norm import synchronise
+from tests.clips import write_video
+from tests.trainings import ROOT, TINY, run, train, write_data, write_long_clips
+from training import Trainer
+from training_data import EpochOrder
+
+# Where learning is fast, rounding makes ReLUs switch: with the default recipe two orders of the
+# same batch in one process differ by more than 1e-4 after a few steps of so small a network.
+OPTIONS = ("--epochs", 2, "--batch_size", 4, "--ema", 0.9, "--augment", "yaw", "mirror", "light",
+           "--recipe", "paper")  # fmt: skip
+SST_SAL = ("--model", "sst_sal", "--motion", "none", "--epochs", 2, "--skip_frames", 0,
+           "--batch_size", 2, "--lr", 0.05, "--model_args", "height=24", "width=32")  # fmt: skip
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_losses(one, other):
+    assert [line["epoch"] for line in log(one)] == [line["epoch"] for line in log(other)]
+    for name in ("train_loss", "val_loss", "best_constant", "learning_rate"):
+        values = [[line[name] for line in log(folder)] for folder in (one, other)]
+        np.testing.assert_allclose(*values, rtol=1e-4, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """With a map in each of two clips that can't be used: shares of a batch are not equal."""
+    root = write_data(tmp_path_factory.mktemp("data") / "scenes")
+    for name in ("clip0/0002", "clip3/0004"):
+        np.save(root / f"{name}_gt.npy", np.zeros((20, 40), np.float32))
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    train(data, folder, *OPTIONS)
+    return folder
+
+
+def test_torchrun_follows_the_losses_of_one_process(data, alone, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
+               2, ROOT / "train_video.py", "--data_root", data, "--output_dir", tmp_path,
+               "--workers", 0, "--precision", "fp32", *TINY, *OPTIONS]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("of the best constant map on val") == 1  # one process prints
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    assert_same_losses(alone, tmp_path)
+
+
+def test_parts_are_normalised_alike_in_one_process_and_in_two(data, tmp_path):
+    options = (*OPTIONS, "--accumulate", 2)
+    train(data, tmp_path / "one", *options)
+    train(data, tmp_path / "two", *options, processes=2)
+    assert_same_losses(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_loss_that_sums_over_maps_follows_that_of_one_process(tmp_path):
+    data = write_long_clips(tmp_path / "long")
+    for number in range(1, 8):
+        (data / f"a/{number:04d}_gt.npy").unlink()
+    train(data, tmp_path / "one", *SST_SAL)
+    train(data, tmp_path / "two", *SST_SAL, processes=2)
+    train(data, tmp_path / "parts", *SST_SAL, "--accumulate", 2)
+    assert log(tmp_path / "one")[0]["train_loss"] > 0
+    assert_same_losses(tmp_path / "one", tmp_path / "two")
+    assert_same_losses(tmp_path / "one", tmp_path / "parts")
+
+
+def test_another_number_of_processes_goes_on_with_a_run(data, alone, tmp_path):
+    options = (*OPTIONS, "--save_minutes", 0)
+    fault = ("die_in_step", 5)
+    train(data, tmp_path, *options, processes=2, fault=fault, code=-signal.SIGKILL)
+    assert "goes on after step 1 of epoch 2" in train(data, tmp_path, *options)
+    assert_same_losses(alone, tmp_path)
+
+
+def test_all_processes_stop_at_a_loss_that_is_not_finite(data, tmp_path):
+    options = ("--epochs", 2, "--batch_size", 4)
+    message = train(data, tmp_path, *options, processes=2, fault=("lose_the_loss", 5), code=2)
+    assert "the loss is nan at frames clip" in message
+    assert torch.load(tmp_path / "cube_unet_last.pth", weights_only=True)["epoch"] == 1
+
+
+def test_a_batch_for_all_processes(data, tmp_path):
+    message = train(data, tmp_path, "--batch_size", 3, processes=2, code=2)
+    assert "--batch_size 3: can't be divided among 2 processes" in message
+
+
+def test_a_batch_is_the_same_clips_for_any_number_of_processes(monkeypatch):
+    order = EpochOrder(clips=10, samples=None, batch_size=4, seed=1)
+    whole = list(order)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(list(order))
+    for batch, *parts in zip(whole, *shares):
+        assert [len(part) for part in parts] == [2, 2]
+        assert sorted(sum(parts, [])) == sorted(batch)
+
+
+def test_clips_are_shared_by_infer(tmp_path):
+    model = models.CubeUNet(base_channels=4, height=40, width=80)
+    models.save(tmp_path / "tiny.pth", model)
+    clips = [write_video(tmp_path / f"{n}.mp4", frames=n, fps=8) for n in (5, 6, 7)]
+    options = ("--ckpt_path", tmp_path / "tiny.pth", "--precision", "fp32", "--save_npy")
+    shared = ("--output_dir", tmp_path / "shared")
+    run(infer_video, ["--video_path", *clips, *shared, *options], tmp_path / "p", processes=2)
+    for n, clip in zip((5, 6, 7), clips):
+        alone = tmp_path / f"alone{n}"
+        run(infer_video, ["--video_path", clip, "--output_dir", alone, *options], tmp_path / "p")
+        together = {p.name: p.read_bytes() for p in (tmp_path / f"shared/{n}").iterdir()}
+        assert together == {p.name: p.read_bytes() for p in alone.iterdir()}
+        assert len(together) == 2 * n + 1
+
+
+def test_clips_are_shared_by_evaluate(data, alone, tmp_path):
+    """With the unusable map of one clip among what is told."""
+    told = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        options = ("--ckpt_path", alone / "cube_unet_best.pth", "--precision", "fp32")
+        arguments = ("--data_root", data, "--split", "train", "--height", 24, *options)
+        run(
+            evaluate_video, [*arguments, "--output_dir", folder], tmp_path / "p", None, 0, processes
+        )
+        told.append(json.loads((folder / "metrics.json").read_text()) | {"command": ""})
+        assert {path.name for path in folder.iterdir()} == {"metrics.json", "metrics.csv"}
+    assert told[0] == told[1]
+    assert "unusable ground truth" in " ".join(told[0]["notes"])
+
+
+def test_infer_refuses_two_clips_of_the_same_name(tmp_path):
+    models.save(tmp_path / "tiny.pth", models.CubeUNet(base_channels=4, height=40, width=80))
+    (tmp_path / "a").mkdir()
+    clips = [write_video(tmp_path / name, frames=3) for name in ("x.mp4", "a/x.mp4")]
+    options = ("--ckpt_path", tmp_path / "tiny.pth", "--output_dir", tmp_path / "out")
+    message = run(infer_video, ["--video_path", *clips, *options], tmp_path / "p", code=2)
+    assert "same name" in message
+
+
+# Functions for groups of processes; what they assert, they assert in each.
+
+
+def in_processes(function, count, folder):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.trainings"])
+    started = [
+        context.Process(target=_in_group, args=(function, rank, count, str(folder)))
+        for rank in range(count)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [0] * count
+
+
+def _in_group(function, rank, count, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count
+    )
+    function()
+    torch.distributed.destroy_process_group()
+
+
+def batch_norm_is_that_of_all_batches():
+    generator = torch.Generator().manual_seed(0)
+    x = 5 + torch.randn(6, 3, 4, 5, generator=generator, dtype=torch.float64).float()
+    weight = torch.randn(6, 3, 4, 5, generator=generator)
+    share = slice(3 * distributed.rank(), 3 * distributed.rank() + 3)
+    plain, ours = (nn.Sequential(nn.BatchNorm2d(3)) for _ in range(2))
+    for network in (plain, ours):
+        network[0].weight.data = torch.tensor([0.5, 1.0, 2.0])
+        network[0].bias.data = torch.tensor([0.1, 0.2, 0.3])
+    ours = distributed.parallel(synchronise(ours, torch.device("cpu")), torch.device("cpu"))
+    whole, part = x.clone().requires_grad_(), x[share].clone().requires_grad_()
+    expected, actual = plain(whole), ours(part)
+    (expected * weight).sum().backward()
+    (actual * weight[share]).sum().backward()
+    close = {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(actual, expected[share], **close)
+    torch.testing.assert_close(part.grad, whole.grad[share], **close)
+    for name, parameter in plain.named_parameters():  # gradients are averaged
+        averaged = dict(ours.module.named_parameters())[name].grad
+        torch.testing.assert_close(2 * averaged, parameter.grad, **close)
+    torch.testing.assert_close(ours.module.state_dict(), plain.state_dict(), **close)
+    ours.module.eval(), plain.eval()
+    torch.testing.assert_close(ours.module(x), plain(x), **close)
+
+
+def trainer_steps_are_those_of_the_whole_batch():
+    """In float64, against plain gradient descent on the mean or sum over the batch's maps."""
+    torch.set_default_dtype(torch.float64)
+    cube = models.CubeUNet(base_channels=4, height=40, width=80)
+    sst_sal = models.SSTSal(3, 2, height=12, width=16)
+    for model, length, motion, rate in ((cube, 1, 1, 0.1), (sst_sal, 3, 0, 5.0)):
+        model = model.double()
+        model.spec = replace(model.spec, optimizer="sgd", learning_rate=rate, momentum=0.0,
+            weight_decay=0.0, schedule="constant")  # fmt: skip
+        plain = copy.deepcopy(model)
+        torch.distributed.broadcast_object_list(weights := [plain.state_dict()])
+        plain.load_state_dict(weights[0])
+        parts = 1 if model is cube else 2
+        trainer = Trainer(model, 3, torch.float32, parts=parts)
+        trainer.network.train(), plain.train()
+        generator = torch.Generator().manual_seed(0)
+        for step in range(3):
+            size = (4, length, 1, model.spec.height, model.spec.width)
+            names = {"frames": 3, "motion": motion, "target": 1}
+            batch = {
+                name: torch.rand(size, generator=generator).repeat(1, 1, channels, 1, 1)
+                for name, channels in names.items()
+            }
+            batch["valid"] = torch.ones(4, length, dtype=torch.bool)
+            batch["valid"][step::2] = False  # all of one process' maps, then all of the other's
+            count = int(batch["valid"].sum())
+            mine = {name: tensor[distributed.rank() :: 2] for name, tensor in batch.items()}
+            loss = distributed.total(trainer.step(mine, count))
+            valid = batch["valid"]
+            expected = trainer.loss_of(
+                plain(batch["frames"], batch["motion"])[valid], batch["target"][valid]
+            )
+            for p, g in zip(plain.parameters(), torch.autograd.grad(expected, plain.parameters())):
+                p.data -= rate * g
+            expected = expected.detach() * (1 if trainer.loss_of.summed else count)
+            torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+        torch.testing.assert_close(model.state_dict(), plain.state_dict(), rtol=1e-6, atol=1e-8)
+
+
+def lists_are_shared_and_put_together():
+    rank, world = distributed.rank(), distributed.world()
+    assert world == 3
+    assert distributed.shard("abcdefg") == [["a", "d", "g"], ["b", "e"], ["c", "f"]][rank]
+    assert distributed.gather(rank * "x") == ["", "x", "xx"]
+    mine = {letter: ord(letter) for letter in distributed.shard("gfedcba")}
+    merged = distributed.merge(mine, "abcdefg")
+    assert list(merged.items()) == [(letter, ord(letter)) for letter in "abcdefg"]
+    assert distributed.total([rank, 1, 0.5]).tolist() == [3, 3, 1.5]
+    assert distributed.total(torch.full((2, 2), rank)).tolist() == [[3, 3], [3, 3]]
+    assert distributed.is_main() == (rank == 0)
+
+
+def test_batch_norm_of_two_processes(tmp_path):
+    in_processes(batch_norm_is_that_of_all_batches, 2, tmp_path)
+
+
+def test_steps_of_two_processes(tmp_path):
+    in_processes(trainer_steps_are_those_of_the_whole_batch, 2, tmp_path)
+
+
+def test_lists_of_three_processes(tmp_path):
+    in_processes(lists_are_shared_and_put_together, 3, tmp_path)
+
+
+def test_alone_there_is_nothing_to_share():
+    assert (distributed.rank(), distributed.world(), distributed.is_main()) == (0, 1, True)
+    assert distributed.shard("abc") == ["a", "b", "c"]
+    assert distributed.gather(7) == [7]
+    assert distributed.merge({"b": 1, "a": 2}, "ab") == {"a": 2, "b": 1}
+    assert distributed.total([1, True]).tolist() == [1, 1]
+    network = models.CubeUNet(base_channels=4, height=40, width=80)
+    assert distributed.parallel(network, torch.device("cpu")) is network

@@ -1,0 +1,347 @@
+"""What train_video.py promises: exact resume, no half files, no nonsense."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import models
+from models.average import WeightAverage
+from tests.trainings import ROOT, TINY, train, write_data, write_long_clips
+from training import SCHEDULES, RunningLoss
+from training_data import EpochOrder
+
+# Everything that has a state: Adam, cosine, average of weights, random changes, a batch in parts.
+OPTIONS = (
+    "--epochs", 3, "--batch_size", 4, "--accumulate", 2, "--ema", 0.9, "--clip_gradient", 1,
+    "--augment", "yaw", "mirror", "light", "--save_minutes", 0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data") / "scenes")
+
+
+def last(folder, name="cube_unet_last.pth"):
+    return torch.load(folder / name, weights_only=True)
+
+
+def log(folder):
+    """log.jsonl without the one thing that may differ between two runs."""
+    lines = (json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def scalars(folder):
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def same(one, other) -> bool:
+    """To the bit, through dictionaries and lists."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def assert_same_run(one, other):
+    """Weights, averages and optimizer to the bit, and nothing lost or doubled in the logs."""
+    for name in ("cube_unet_last.pth", "cube_unet_best.pth"):
+        states = last(one, name), last(other, name)
+        for key in ("weights", "average", "optimizer", "steps", "best", "run"):
+            assert same(*(state.get(key) for state in states)), f"{name}: {key}"
+    assert log(one) == log(other)
+    assert scalars(one) == scalars(other)
+    assert not list(other.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    train(data, folder, *OPTIONS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("die_in_step", 2),
+        ("die_in_step", 5),  # in the middle of the second epoch
+        ("die_in_backward", 11),  # between two parts of a batch
+        ("die_in_validation", 2),
+        ("die_half_way_through_a_save", 4),
+        ("die_before_a_rename", 4),  # of the best checkpoint, the log or the last
+        ("die_before_a_rename", 5),
+        ("die_before_a_rename", 6),
+        ("die_after_logging", 4),  # log and best are of the first epoch, last is not
+    ],
+)
+def test_a_killed_run_ends_as_if_it_had_not_been(data, whole, tmp_path, fault):
+    train(data, tmp_path, *OPTIONS, fault=fault, code=-signal.SIGKILL)
+    assert "goes on after" in train(data, tmp_path, *OPTIONS)
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_run_killed_before_its_first_save_starts_again(data, tmp_path):
+    options = ("--epochs", 2, "--batch_size", 4)
+    train(data, tmp_path / "whole", *options)
+    train(data, tmp_path / "parts", *options, fault=("die_in_step", 2), code=-signal.SIGKILL)
+    assert "goes on after" not in train(data, tmp_path / "parts", *options)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_killed_again_and_again(data, whole, tmp_path):
+    for _ in range(3):
+        train(data, tmp_path, *OPTIONS, fault=("die_in_step", 3), code=-signal.SIGKILL)
+    train(data, tmp_path, *OPTIONS)
+    assert_same_run(whole, tmp_path)
+
+
+def test_data_workers_change_nothing(data, whole, tmp_path):
+    train(data, tmp_path, *OPTIONS, "--workers", 1)
+    assert_same_run(whole, tmp_path)
+
+
+def test_the_other_model_resumes_as_exactly(data, tmp_path):
+    options = ("--model", "sst_sal", "--motion", "none", "--epochs", 2, "--skip_frames", 0,
+               "--model_args", "height=24", "width=32", "--save_minutes", 0)  # fmt: skip
+    write_long_clips(tmp_path / "long")
+    train(tmp_path / "long", tmp_path / "whole", *options)
+    fault = ("die_in_step", 4)
+    train(tmp_path / "long", tmp_path / "parts", *options, fault=fault, code=-signal.SIGKILL)
+    train(tmp_path / "long", tmp_path / "parts", *options)
+    one, other = (last(tmp_path / name, "sst_sal_last.pth") for name in ("whole", "parts"))
+    assert same(one["weights"], other["weights"])
+
+
+@pytest.mark.parametrize("fault", [("interrupt_a_step", 4), ("interrupt_validation", 2)])
+def test_an_interrupted_run_saves_at_once(data, whole, tmp_path, fault):
+    options = (*OPTIONS, "--save_minutes", 10)
+    printed = train(data, tmp_path, *options, fault=fault, code=130)
+    steps = 1 if fault[0] == "interrupt_a_step" else 3
+    assert f"SIGINT: stopped after step {steps} of epoch 2" in printed
+    train(data, tmp_path, *options)
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_signal_to_all_processes_saves_and_leaves(data, tmp_path):
+    """As a batch system sends it: to the data workers, too."""
+    options = ("--epochs", 2, "--samples", 24, "--batch_size", 2)
+    command = [sys.executable, ROOT / "train_video.py", "--data_root", data, "--output_dir",
+               tmp_path / "parts", "--workers", 1, "--precision", "fp32", *TINY, *options,
+               "--save_minutes", 0]  # fmt: skip
+    process = subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "parts/cube_unet_last.pth").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, printed
+    assert "SIGTERM: stopped after " in printed
+    assert "Traceback" not in printed
+    state = last(tmp_path / "parts")
+    assert 0 < 12 * state["epoch"] + state["step"] < 24
+    train(data, tmp_path / "parts", *options)
+    train(data, tmp_path / "whole", *options)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(data, tmp_path):
+    options = ("--epochs", 2, "--batch_size", 4, "--save_minutes", 0)
+    message = train(data, tmp_path, *options, fault=("fill_the_disk", 4), code=2)
+    assert "cube_unet_" in message.splitlines()[-1]
+    assert "free some space" in message
+    state = last(tmp_path)
+    assert (state["epoch"], state["step"]) == (0, 2)
+    assert not list(tmp_path.glob(".*"))
+    train(data, tmp_path, *options)
+    train(data, tmp_path / "whole", *options)
+    assert_same_run(tmp_path / "whole", tmp_path)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(data, tmp_path):
+    options = ("--epochs", 3, "--batch_size", 4)
+    message = train(data, tmp_path, *options, fault=("lose_the_loss", 5), code=2)
+    assert "the loss is nan at frames clip" in message
+    assert "cube_unet_last.pth keeps what was good" in message.replace("\n", " ")
+    assert last(tmp_path)["epoch"] == 1
+    for name in ("cube_unet_last.pth", "cube_unet_best.pth"):
+        assert all(t.isfinite().all() for t in last(tmp_path, name)["weights"].values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(data, tmp_path):
+    options = ("--epochs", 3, "--batch_size", 4, "--save_minutes", 0)
+    train(data, tmp_path, *options, fault=("lose_the_loss", 5), code=2)
+    assert last(tmp_path)["weights"]["head.bias"].isfinite()
+
+
+def test_another_run_is_not_gone_on_with(data, tmp_path):
+    options = ("--epochs", 1, "--batch_size", 4)
+    train(data, tmp_path, *options, "--resume", "auto")
+    before = (tmp_path / "cube_unet_last.pth").read_bytes()
+    for other, named in (
+        (("--lr", 0.1), "learning_rate"),
+        (("--seed", 1), "seed"),
+        (("--augment", "yaw"), "augment"),
+        (("--model_args", "height=48", "width=96", "base_channels=4"), "height"),
+        (("--recipe", "paper"), "optimizer"),
+    ):
+        message = train(data, tmp_path, *options, *other, code=2).splitlines()[-1]
+        assert named in message
+        assert "--resume no" in message
+    assert (tmp_path / "cube_unet_last.pth").read_bytes() == before
+    assert "goes on" not in train(data, tmp_path, *options, "--lr", 0.1, "--resume", "no")
+    assert len(log(tmp_path)) == 1
+    assert len(scalars(tmp_path)["val_loss"]) == 1
+
+
+def test_a_checkpoint_without_a_run_is_not_gone_on_with(data, tmp_path):
+    """The repository comes with a best checkpoint, and older versions wrote others."""
+    models.save(tmp_path / "cube_unet_best.pth", models.CubeUNet(base_channels=4))
+    assert "goes on" not in train(data, tmp_path, "--epochs", 1)
+    models.save(tmp_path / "cube_unet_last.pth", models.CubeUNet(base_channels=4))
+    assert "older version" in train(data, tmp_path, "--epochs", 1, code=2)
+
+
+def test_resume_yes_needs_a_run(data, tmp_path):
+    assert "no such checkpoint" in train(data, tmp_path, "--resume", code=2)
+
+
+def test_a_longer_run_says_that_it_is_another(data, tmp_path):
+    train(data, tmp_path, "--epochs", 1)
+    assert "--resume no" in train(data, tmp_path, "--epochs", 1)
+    assert "epochs 1 instead of 2" in train(data, tmp_path, "--epochs", 2)
+    assert [line["epoch"] for line in log(tmp_path)] == [1, 2]
+
+
+def test_a_dry_run_keeps_nothing(data, tmp_path):
+    printed = train(data, tmp_path / "run", "--dry_run", *OPTIONS)
+    assert "dry run" in printed
+    assert json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_compiled_network_learns_the_same(data, tmp_path):
+    options = ("--epochs", 1, "--samples", 4)
+    train(data, tmp_path / "plain", *options)
+    train(data, tmp_path / "compiled", *options, "--compile", fault=("compile_fast", 1))
+    for name in ("train_loss", "val_loss"):
+        plain, compiled = (log(tmp_path / run)[0][name] for run in ("plain", "compiled"))
+        assert compiled == pytest.approx(plain, rel=1e-4)
+
+
+def test_the_summary_tells_what_to_do_next(data, tmp_path):
+    printed = train(data, tmp_path, "--epochs", 1)
+    best = tmp_path / "cube_unet_best.pth"
+    assert f"evaluate_video.py --ckpt_path {best} --data_root {data} --split val" in printed
+
+
+@pytest.mark.parametrize("model, published", [
+    ("cube_unet", {"optimizer": "sgd", "learning_rate": 1e-3, "momentum": 0.9,
+                   "schedule": "constant"}),
+    ("sst_sal", {"optimizer": "sgd", "momentum": 0.0, "schedule": "constant",
+                 "loss": "spherical_kl", "batch_size": 1}),
+])  # fmt: skip
+def test_the_published_recipe(tmp_path, model, published):
+    write_long_clips(tmp_path / "long")
+    options = ("--model", model, "--recipe", "paper", "--epochs", 1, "--samples", 2,
+               "--skip_frames", 0)  # fmt: skip
+    if model == "sst_sal":
+        options += ("--model_args", "height=24", "width=32", "in_channels=3", "hidden_channels=4")
+        published = published | {"learning_rate": 0.8 * 24 * 32 / (240 * 320)}
+    train(tmp_path / "long", tmp_path / "run", *options)
+    spec = last(tmp_path / "run", f"{model}_best.pth")["spec"]
+    assert {name: spec[name] for name in published} == published
+
+
+def test_too_little_truth_is_told_before_the_first_epoch(tmp_path):
+    data = write_data(tmp_path / "scenes")
+    for path in sorted((data / "clip3").glob("*_gt.npy"))[1:]:
+        path.write_bytes(b"")
+    message = train(data, tmp_path / "run", code=2).splitlines()[-1]
+    assert "split 'val': of 4 maps that were tried 1 are usable" in message
+    assert not (tmp_path / "run").exists()
+    (data / "splits.json").write_text(json.dumps({"train": ["clip0"], "val": []}))
+    assert "no clips for split 'val'" in train(data, tmp_path / "run", code=2)
+
+
+def test_a_batch_that_can_not_be_divided(data, tmp_path):
+    message = train(data, tmp_path, "--batch_size", 3, "--accumulate", 2, code=2)
+    assert "--batch_size 3" in message
+    assert "multiple of 2" in message
+
+
+def test_an_epoch_is_drawn_without_repetition_and_filled_up():
+    order = EpochOrder(clips=10, samples=None, batch_size=4, seed=0)
+    batches = list(order)
+    assert [len(batch) for batch in batches] == [4, 4, 4]
+    drawn = [index for batch in batches for _, index in batch]
+    assert sorted(drawn[:10]) == list(range(10))
+    order.start = 2
+    assert list(order) == batches[2:]
+    assert len(order) == 1
+    order.start, order.epoch = 0, 2
+    assert [index for batch in order for _, index in batch] != drawn
+
+
+def test_an_average_by_hand():
+    """0, then 1 four times with decay 0.5: the rates are 0.9, 1 − 2/11, 1 − 3/12, 1 − 4/13."""
+    model = models.CubeUNet(base_channels=4, height=40, width=80)
+    average, expected = WeightAverage(model, 0.5), 0.0
+    variance, bias = (dict(model.named_buffers())["unet.stem.2.running_var"], model.head.bias.data)
+    for tensor in (variance, bias, average.model.head.bias, average.model.unet.stem[2].running_var):
+        tensor.fill_(0.0)
+    variance.fill_(1.0), bias.fill_(1.0)
+    for rate in (1 - 1 / 10, 1 - 2 / 11, 1 - 3 / 12, 1 - 4 / 13):
+        average.update(model)
+        expected += rate * (1 - expected)
+    assert average.model.head.bias.item() == pytest.approx(expected)
+    averaged = average.model.unet.stem[2].running_var
+    assert averaged.tolist() == pytest.approx([expected] * 4)
+    assert model.head.bias.item() == 1
+
+
+def test_an_average_decays_as_told_in_the_long_run():
+    model = models.CubeUNet(base_channels=4, height=40, width=80)
+    average = WeightAverage(model, 0.5)
+    average.steps = 1000
+    average.model.head.bias.data.fill_(0)
+    model.head.bias.data.fill_(1)
+    average.update(model)
+    average.update(model)
+    assert average.model.head.bias.item() == pytest.approx(0.75)
+
+
+def test_schedules():
+    """Cosine: a twentieth of the steps to rise, none of it left at the end."""
+    cosine = [SCHEDULES["cosine"](step, 1000) for step in range(1001)]
+    assert cosine[0] == pytest.approx(1 / 51)
+    assert cosine[500] == pytest.approx(0.5)
+    assert cosine[1000] == pytest.approx(0, abs=1e-12)
+    assert max(cosine) == pytest.approx(1, abs=0.01)
+    assert SCHEDULES["constant"](7, 1000) == 1
+
+
+def test_the_running_loss_is_the_mean_over_maps():
+    losses = RunningLoss()
+    losses.add(torch.tensor(6.0), 3, {})
+    losses.add(torch.tensor(4.0), 1, {})
+    losses.check("")
+    assert losses.total / losses.count == 10 / 4
+    assert losses.recent == pytest.approx(2 + 0.02 * (4 - 2))
