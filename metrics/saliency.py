@@ -38,7 +38,7 @@ def cc(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     share = area_shares(weights, pred)
     pred, target = deviation(pred, share), deviation(target, share)
     pred_variance, target_variance = variance(pred, share), variance(target, share)
-    value = mean(pred * target, share) / (pred_variance * target_variance).sqrt()
+    value = mean_product(pred, target, share) / (pred_variance * target_variance).sqrt()
     value = torch.where(pred_variance > 0, value, 0.0)
     return torch.where(target_variance > 0, value, math.nan).squeeze((-2, -1))
 
@@ -200,6 +200,13 @@ def mean(maps: Tensor, share: Tensor) -> Tensor:
     return (maps * share).sum((-2, -1), keepdim=True)
 
 
+def mean_product(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Of two float64 maps, without one more of their size where there is one weight a row."""
+    if share.shape[-1] > 1:
+        return mean(a * b, share)
+    return (torch.linalg.vecdot(a, b).unsqueeze(-1) * share).sum((-2, -1), keepdim=True)
+
+
 def deviation(maps: Tensor, share: Tensor) -> Tensor:
     """From the mean, in units of the largest magnitude: float64.
 
@@ -213,7 +220,7 @@ def deviation(maps: Tensor, share: Tensor) -> Tensor:
 
 def variance(deviations: Tensor, share: Tensor) -> Tensor:
     """Of what `deviation` returned: (..., H, W) → (..., 1, 1); exactly 0 for a constant map."""
-    square = mean(deviations.square(), share)
+    square = mean_product(deviations, deviations, share)
     return torch.where(square > ROUNDING**2, square, 0.0)
 
 
