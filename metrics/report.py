@@ -141,7 +141,7 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
 <p class=soft>Mean over clips, 95&nbsp;% interval below. Floors do not look at the video; human is
 the ceiling. Bold: the best that is not human. ↑ higher, ↓ lower is better.</p>{table(metrics)}
 <ul>{notes}</ul><h2>Over time</h2>
-<p class=soft>In colour: the model; dashed: the best floor on the metric; dotted: the ceiling. Means
+<p class=soft>In colour: the model; dashed: the best floor on the metric. Means
 over at most {BINS} stretches of frames, medians where at least half of the clips have a score.</p>
 <div class=grid>{"".join(time_plot(m, series) for m in metrics if series)}</div><h2>By clip</h2>
 <p class=soft>The worst first. Dot: the model, orange where it is not better than the floor.
