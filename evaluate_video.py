@@ -22,7 +22,7 @@ import distributed
 import models
 from datasets.check import check
 from datasets.layouts import File, unbroken_runs
-from datasets.motion import MOTIONS
+from datasets.motion import MOTIONS, with_motion
 from datasets.video import read_picture
 from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main
@@ -109,11 +109,7 @@ class Network:
         self.device = choose_device(args.device)
         self.dtype = choose_precision(args.precision, self.device)
         self.model = models.load(args.ckpt_path, self.device)
-        spec = self.model.spec
-        if args.motion:
-            if MOTIONS[args.motion].channels != MOTIONS[spec.motion].channels:
-                raise InputError(f"--motion {args.motion}: {args.ckpt_path} takes {spec.motion}")
-            spec = self.model.spec = replace(spec, motion=args.motion)
+        spec = self.model.spec = with_motion(self.model.spec, args.motion, args.ckpt_path)
         spec = replace(spec, clip_length=1, skip_frames=0)
         self.data = SaliencyVideos(args.data_root, args.split, spec)
         self.name = self.model.name

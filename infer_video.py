@@ -4,7 +4,6 @@ Several clips on several GPUs: torchrun --nproc_per_node 4 infer_video.py --vide
 """
 
 import argparse
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 import distributed
 import models
-from datasets.motion import MOTIONS
+from datasets.motion import MOTIONS, with_motion
 from datasets.video import FrameReader, read_frames
 from files import InputError, atomic, run_script, write_json
 from models.checkpoint import sha256
@@ -45,10 +44,7 @@ def main() -> None:
     args = parse_args()
     device = choose_device(args.device)
     model = models.load(args.ckpt_path, device)
-    if args.motion:
-        if MOTIONS[args.motion].channels != MOTIONS[model.spec.motion].channels:
-            raise InputError(f"--motion {args.motion}: {args.ckpt_path} takes {model.spec.motion}")
-        model.spec = dataclasses.replace(model.spec, motion=args.motion)
+    model.spec = with_motion(model.spec, args.motion, args.ckpt_path)
     folders = output_folders(args.video_path, args.output_dir)
     with autocast(device, choose_precision(args.precision, device)):
         for folder, path in distributed.shard(folders.items()):

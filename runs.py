@@ -13,7 +13,7 @@ import torch
 
 import distributed
 import models
-from datasets.motion import MOTIONS
+from datasets.motion import MOTIONS, with_motion
 from files import InputError
 from models.checkpoint import read
 from training import Trainer
@@ -109,8 +109,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
         raise InputError(f"--model {args.model}: has no weights to train; give another")
     if model.name != args.model:
         raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
-    if args.motion and MOTIONS[args.motion].channels != MOTIONS[model.spec.motion].channels:
-        raise InputError(f"--motion {args.motion}: {start} was trained with {model.spec.motion}")
+    model.spec = with_motion(model.spec, args.motion, start or args.model)
     names = {field.name for field in fields(model.spec)}
     given = {k: v for k, v in vars(args).items() if k in names and v is not None}
     model.spec = replace(model.spec, **given)

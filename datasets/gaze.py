@@ -35,7 +35,6 @@ __all__ = [
     "Gaze",
     "active_fixations",
     "fixation_map",
-    "frame_numbers",
     "gaussian_map",
     "read_fixations_csv",
     "read_gaze_csv",
@@ -193,15 +192,6 @@ def _directions(longitude, latitude) -> tuple[Tensor, Tensor]:
     if not (longitude.isfinite().all() and (latitude.abs() <= math.pi / 2 + 1e-6).all()):
         raise ValueError("a longitude is not finite or a latitude is outside ±π/2 radians")
     return longitude, latitude.clamp(-math.pi / 2, math.pi / 2)
-
-
-def frame_numbers(seconds: np.ndarray, fps: float) -> np.ndarray:
-    """The frame shown at each time: (N,) int64; frame n is shown in [(n − 1)/fps, n/fps).
-
-    Numbers below 1 are before the first frame; nothing here knows the last one.
-    """
-    times = np.asarray(seconds, dtype=np.float64)
-    return np.floor((times + ROUNDING) * fps).astype(np.int64) + 1
 
 
 def active_fixations(

@@ -8,6 +8,7 @@ continued beyond ±180° by its other side, so that it has no edge there.
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -205,3 +206,14 @@ def torchvision_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 # Each is called with the previous sampled frame (None for the first) and the current one,
 # (3, H, W) RGB in [0, 1], and returns its motion image, (channels, H, W) in [0, 1].
 MOTIONS = {"none": NoMotion, "difference": Difference, "dis": DISFlow, "raft": RAFTFlow}
+
+
+def with_motion(spec, name: str | None, source):
+    """The Spec with another way to estimate its motion, itself if `name` is None.
+
+    Raises InputError where that gives another number of channels than the model of `source`,
+    which the message names, takes.
+    """
+    if name and MOTIONS[name].channels != MOTIONS[spec.motion].channels:
+        raise InputError(f"--motion {name}: {source} takes {spec.motion}")
+    return replace(spec, motion=name) if name else spec

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from models.base import SaliencyModel, Spec
 from models.efficientnet_lite import LiteUNet
-from models.priors import gaze_density
 from projection import Cube2Equi, CubePadding, Equi2Cube
+from projection.gaze_prior import gaze_density
 
 
 class DoubleConv(nn.Sequential):
@@ -75,7 +75,7 @@ class CubeUNet(SaliencyModel):
 
     encoder: "plain", the published network; or "efficientnet_lite0", of about the same number of
         weights, whose way down begins with weights learned on photographs, for which
-        models/efficientnet_lite.py makes a checkpoint to --init from, and which works at half
+        models/pretrained.py makes a checkpoint to --init from, and which works at half
         the resolution, on faces of 65 pixels and more. base_channels is the plain one's.
     height, width: of the equirectangular frames that the projections are built for once;
     frames of another size work too, on faces of width // 4, and build theirs at each call.
@@ -119,8 +119,11 @@ class CubeUNet(SaliencyModel):
         self.in_channels = in_channels
         if encoder not in ("plain", "efficientnet_lite0"):
             raise ValueError(f"encoder is 'plain' or 'efficientnet_lite0': {encoder!r}")
+        size, smallest = face_size or width // 4, 17 if encoder == "plain" else 65
+        if size < smallest:
+            raise ValueError(f"faces of {size} pixels are too small, {smallest} are needed")
         self.coarse = 1 if encoder == "plain" else 2  # pixels of a face that share one output
-        self.to_cube, self.to_equi = self._projections(height, width, face_size or width // 4)
+        self.to_cube, self.to_equi = self._projections(height, width, size)
         if encoder == "plain":
             self.unet = UNet(in_channels, base_channels)
         else:

@@ -6,25 +6,7 @@ The density and its source are in projection/gaze_prior.py.
 from torch import Tensor
 
 from models.base import SaliencyModel, Spec
-from projection.gaze_prior import (
-    CONCENTRATION,
-    EYE_SPREAD,
-    FRONT_SHARE,
-    LATITUDE_WIDTH,
-    gaze_density,
-    head_density,
-)
-
-__all__ = [
-    "CONCENTRATION",
-    "EYE_SPREAD",
-    "FRONT_SHARE",
-    "LATITUDE_WIDTH",
-    "EquatorPrior",
-    "equator_prior",
-    "gaze_density",
-    "head_density",
-]
+from projection.gaze_prior import gaze_density
 
 
 def equator_prior(height: int, width: int) -> Tensor:
@@ -40,6 +22,7 @@ class EquatorPrior(SaliencyModel):
 
     def __init__(self, height: int = 240, width: int = 480):
         super().__init__(Spec(height=height, width=width), height=height, width=width)
+        self.register_buffer("prior", equator_prior(height, width), persistent=False)
 
     @classmethod
     def arguments_for(cls, motion_channels: int) -> dict:
@@ -47,5 +30,7 @@ class EquatorPrior(SaliencyModel):
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         """frames (B, T, 3, H, W) of any size, motion ignored → (B, T, 1, H, W) float32."""
-        prior = equator_prior(*frames.shape[-2:]).to(frames.device)
+        size, prior = frames.shape[-2:], self.prior
+        if prior.shape != size:
+            prior = equator_prior(*size).to(frames.device)
         return prior.repeat(*frames.shape[:2], 1, 1, 1)

@@ -14,7 +14,6 @@ from datasets.gaze import (
     Gaze,
     active_fixations,
     fixation_map,
-    frame_numbers,
     gaussian_map,
     read_fixations_csv,
     read_gaze_csv,
@@ -193,14 +192,6 @@ def test_every_pixel_counts_its_own_centre():
 def test_what_is_no_fixation_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         gaussian_map(*arguments)
-
-
-def test_frame_numbers():
-    """At 10 frames a second; 0.7 · 10 and 0.29 · 100 are no whole numbers in floating point."""
-    assert frame_numbers([-0.01, 0, 0.0999, 0.1, 0.3, 0.7], 10).tolist() == [0, 1, 1, 2, 4, 8]
-    assert frame_numbers([0.29, 0.57, 0.58], 100).tolist() == [30, 58, 59]
-    starts = np.arange(1000) * 1001 / 30000
-    assert frame_numbers(np.round(starts, 6), 30000 / 1001).tolist() == list(range(1, 1001))
 
 
 def gaze_at(*seconds):

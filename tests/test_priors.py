@@ -10,8 +10,9 @@ import torch
 import models
 from datasets import head_prior
 from files import InputError
-from models import priors
-from models.priors import EquatorPrior, equator_prior, gaze_density, head_density
+from models.priors import EquatorPrior, equator_prior
+from projection import gaze_prior
+from projection.gaze_prior import gaze_density, head_density
 from projection.sphere import directions, latitudes, longitudes, solid_angles
 from tests.shared import shared
 
@@ -39,7 +40,7 @@ def vectors(y, longitude):
 
 
 def head_directions(s, w, r, count, seed=0):
-    """(N, 3) drawn from the density of priors.head_density with other numbers."""
+    """(N, 3) drawn from the density of gaze_prior.head_density with other numbers."""
     random = torch.Generator().manual_seed(seed)
     u = torch.rand(4, count, generator=random, dtype=torch.float64)
     y = cauchy_heights(u[0], s)
@@ -56,7 +57,7 @@ def test_head_density_integrates_to_one():
 
 def test_head_density_by_hand():
     """Straight ahead, and at right angles to it on the equator, where cos λ = 0."""
-    s, w, r = priors.LATITUDE_WIDTH, priors.FRONT_SHARE, priors.CONCENTRATION
+    s, w, r = gaze_prior.LATITUDE_WIDTH, gaze_prior.FRONT_SHARE, gaze_prior.CONCENTRATION
     equator = 1 / (2 * s * math.atan(1 / s) * 2 * math.pi)
     ahead, aside, half = (
         head_density(*torch.tensor(angles, dtype=torch.float64)).item()
@@ -72,8 +73,8 @@ def test_gaze_density_integrates_to_one_and_has_the_fit_s_moments_in_longitude()
     mass = solid_angles(*SIZE, torch.float64) * gaze_density(*SIZE)
     assert mass.sum().item() == pytest.approx(1, abs=1e-12)
     for n in (1, 2, 3):
-        expected = priors.FRONT_SHARE * priors.CONCENTRATION**n
-        expected *= math.exp(-((n * priors.EYE_SPREAD) ** 2) / 2)
+        expected = gaze_prior.FRONT_SHARE * gaze_prior.CONCENTRATION**n
+        expected *= math.exp(-((n * gaze_prior.EYE_SPREAD) ** 2) / 2)
         moment = (mass * (n * longitudes(SIZE[1])).cos()).sum().item()
         assert moment == pytest.approx(expected, rel=1e-6)
 
@@ -85,10 +86,10 @@ def test_gaze_density_is_the_head_s_seen_through_moving_eyes():
     """
     count = 400_000
     head = head_directions(
-        priors.LATITUDE_WIDTH, priors.FRONT_SHARE, priors.CONCENTRATION, count, seed=1
+        gaze_prior.LATITUDE_WIDTH, gaze_prior.FRONT_SHARE, gaze_prior.CONCENTRATION, count, seed=1
     )
     u = torch.rand(2, count, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    angle = priors.EYE_SPREAD * (-2 * u[0].log()).sqrt()
+    angle = gaze_prior.EYE_SPREAD * (-2 * u[0].log()).sqrt()
     azimuth = 2 * math.pi * u[1]
     up = torch.tensor([0.0, 1, 0], dtype=torch.float64).expand_as(head)
     east = torch.nn.functional.normalize(torch.linalg.cross(up, head), dim=-1)
@@ -165,8 +166,8 @@ def test_fit_finds_the_numbers_of_the_density(numbers):
 def test_fitted_and_drawn_densities_are_the_same():
     """The two files write the density each in its own way."""
     points = directions(12, 24, torch.float64).view(-1, 3)
-    logit = torch.tensor([priors.FRONT_SHARE, priors.CONCENTRATION]).double().logit()
-    width = torch.tensor(priors.LATITUDE_WIDTH).double().log()
+    logit = torch.tensor([gaze_prior.FRONT_SHARE, gaze_prior.CONCENTRATION]).double().logit()
+    width = torch.tensor(gaze_prior.LATITUDE_WIDTH).double().log()
     longitude = head_prior.longitude_of(points)
     log_ratio = head_prior.cauchy(points[:, 1], width)
     log_ratio = log_ratio + head_prior.wrapped_cauchy(longitude, *logit)
@@ -201,7 +202,7 @@ def test_the_numbers_are_those_of_the_data():
     videos = head_prior.read_directions(shared(HEAD_DATA))
     assert len(videos) == 28
     fitted = head_prior.fit(torch.cat(list(videos.values())))
-    shipped = [getattr(priors, name.upper()) for name in fitted._fields]
+    shipped = [getattr(gaze_prior, name.upper()) for name in fitted._fields]
     assert [round(number, 3) for number in fitted] == shipped
 
 
