@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import distributed
 import models
-from datasets.augment import AUGMENTATIONS, Augmented
+from datasets.augment import AUGMENTATIONS, Augmented, possible
 from datasets.layouts import read_split
 from datasets.motion import MOTIONS
 from datasets.video_saliency import SaliencyVideos, summarise
@@ -85,6 +85,7 @@ def parse_args() -> argparse.Namespace:
     add("--accumulate", type=at_least(1, kind=int), default=1, metavar="PARTS",
         help="that a batch is worked through in, one after the other, to save memory")  # fmt: skip
     args = parser.parse_args()
+    args.augment_given = args.augment is not None
     for name, value in RECIPES[args.recipe].get(args.model, {}).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -163,6 +164,8 @@ def prepare(
         check_truth(clips)
         found = clips.summary() or "all in order"
         say(f"{split}: {len(clips)} clips of {spec.clip_length}; {found}")
+    if not args.augment_given:
+        args.augment = possible(args.augment or (), spec.motion)
     run = define_run(args, model, data, dtype)
     path = folder / f"{args.model}_last.pth"
     state = resumed_state(args.resume, path, run)

@@ -36,7 +36,7 @@ SCHEDULES = {
 # that neither gives are the model's. SST-Sal's published learning rate, 0.8 at 240×320, depends
 # on the size and is in its Spec.
 RECIPES: dict[str, dict[str, dict]] = {
-    "default": {},
+    "default": {"cube_unet": {"augment": ["yaw", "mirror"]}},
     "paper": {
         "cube_unet": {
             "optimizer": "sgd",
@@ -85,9 +85,9 @@ class Trainer:
         self.average = WeightAverage(model, average) if average else None
         self.model = synchronise(model, self.device) if distributed.world() > 1 else model
         self.parallel = distributed.parallel(self.model, self.device)
-        self.network = compile_network(self.parallel) if compiled else self.parallel
+        self.network = torch.compile(self.parallel, dynamic=False) if compiled else self.parallel
         self.loss_of = LOSSES[spec.loss]()
-        self.optimizer = OPTIMIZERS[spec.optimizer](model.parameters(), spec)
+        self.optimizer = OPTIMIZERS[spec.optimizer](parameter_groups(model), spec)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
 
     @property
@@ -108,7 +108,7 @@ class Trainer:
         that nobody has waited for yet.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group["share"]
         # Gradients are averaged over processes: as many times their mean is their sum.
         weight = distributed.world() / (1 if self.loss_of.summed else count)
         losses = []
@@ -155,10 +155,14 @@ class Trainer:
             torch.cuda.set_rng_state(random["cuda"], self.device)
 
 
-def compile_network(network: nn.Module) -> nn.Module:
-    """Compiled for each size that it meets: the cube padding of a U-Net has nine of its own."""
-    torch._dynamo.config.recompile_limit = 64
-    return torch.compile(network, dynamic=False)
+def parameter_groups(model: models.SaliencyModel) -> list[dict]:
+    """What an optimizer takes: weights that learn, by their share of the learning rate."""
+    groups: dict[float, list] = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            shares = (share for start, share in model.slow.items() if name.startswith(start))
+            groups.setdefault(next(shares, 1.0), []).append(weight)
+    return [{"params": weights, "share": share} for share, weights in groups.items()]
 
 
 def split(batch: dict, parts: int) -> Iterator[dict]:

@@ -4,10 +4,11 @@
 
 The folder holds images/ and fixations.npz (see datasets/gaze_sources.py). The last 50 photographs
 are scored, which nothing was trained on or chosen by. A photograph is shown as one face of the
-cube, 120×120 pixels and 90° wide, whose upper and lower edge repeat the photograph's; in place of
-neighbouring faces its own border is repeated, and there is no latitude prior. Where people look on
-a screen also depends on where on the screen: the mean map of the photographs before the last 100
-stands for that, to the power that suits the 50 between best.
+cube, 90° wide, whose upper and lower edge repeat the photograph's; in place of neighbouring faces
+its own border is repeated, and there is no latitude prior. A face is as large as the model's, or
+as that of larger frames. Where people look on a screen also depends on where on the screen: the
+mean map of the photographs before the last 100 stands for that, to some power. Size and power are
+those that suit the 50 between best.
 
 Truth: all fixations, blurred by a Gaussian of 3 % of the width. CC is planar, mean over pictures.
 """
@@ -28,8 +29,9 @@ from metrics import cc
 from projection import CubePadding
 
 HEIGHT, WIDTH, BLUR = 120, 160, 0.03  # of the maps
-FACE, ROWS = 120, 15  # pixels; those above and below the photograph
+BORDER = 1 / 8  # of a face's height that is above the photograph, and below it
 TEST, CHOOSE = 50, 50  # pictures at the end, and before those
+SCALES = (1.0, 1.25, 1.5)  # of the face
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -68,14 +70,15 @@ def read_photographs(folder: Path) -> tuple[list[Path], Tensor]:
 
 
 @torch.inference_mode()
-def predict(flat: Flat, paths: list[Path], channels: int) -> Tensor:
-    """Saliency (N, H, W), of photographs whose motion channels are zero."""
-    maps = []
+def predict(model: models.CubeUNet, paths: list[Path], size: int) -> Tensor:
+    """Saliency (N, H, W), of photographs on faces of a size, whose motion channels are zero."""
+    flat, maps = Flat(model).eval(), []
+    rows = round(size * BORDER)
     for path in paths:
-        rgb = to_tensor(resize(read_picture(path), FACE - 2 * ROWS, FACE))
-        face = nn.functional.pad(rgb[None], (0, 0, ROWS, ROWS), mode="replicate")
-        face = torch.cat([face, face.new_zeros(1, channels - 3, FACE, FACE)], dim=1)
-        maps.append(flat(face)[:, ROWS:-ROWS])
+        rgb = to_tensor(resize(read_picture(path), size - 2 * rows, size))
+        face = nn.functional.pad(rgb[None], (0, 0, rows, rows), mode="replicate")
+        face = torch.cat([face, face.new_zeros(1, model.in_channels - 3, size, size)], dim=1)
+        maps.append(flat(face)[:, rows:-rows])
     size = HEIGHT, WIDTH
     return nn.functional.interpolate(torch.stack(maps), size, mode="bilinear")[:, 0].sigmoid()
 
@@ -92,14 +95,18 @@ def main() -> None:
     train = truth[: -TEST - CHOOSE]
     mean = (train / train.sum((1, 2), keepdim=True)).mean(0)
     start = len(paths) - TEST - CHOOSE
-    maps = predict(Flat(model).eval(), paths[start:], model.in_channels)
     floor = cc(mean.expand(TEST, -1, -1), truth[-TEST:]).mean()
     print(f"mean map of {len(train)} photographs: CC {floor:.3f}")
-    scores = {p: cc(maps * mean**p, truth[start:]) for p in POWERS}
-    best = max(POWERS, key=lambda p: scores[p][:CHOOSE].mean())
-    for power, score in scores.items():
-        chosen = " (chosen on the 50 before)" if power == best else ""
-        print(f"model × mean map^{power:g}: CC {score[CHOOSE:].mean():.3f}{chosen}")
+    scores = {}
+    for scale in SCALES:
+        size = round(model.to_cube.face_size * scale)
+        maps = predict(model, paths[start:], size)
+        scores |= {(size, power): cc(maps * mean**power, truth[start:]) for power in POWERS}
+    best = max(scores, key=lambda key: scores[key][:CHOOSE].mean())
+    for (size, power), score in scores.items():
+        chosen = " (chosen on the 50 before)" if (size, power) == best else ""
+        what = f"faces of {size} pixels, model × mean map^{power:g}"
+        print(f"{what}: CC {score[CHOOSE:].mean():.3f}{chosen}")
 
 
 if __name__ == "__main__":

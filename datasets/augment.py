@@ -26,6 +26,12 @@ IMAGES = ("frames", "motion", "target")
 MAX_TILT = math.radians(10)
 
 
+def possible(names: Sequence[str], motion: str) -> list[str]:
+    """Those of some changes that motion images of this kind can follow."""
+    flow = MOTIONS[motion].channels == 3
+    return [name for name in names if not (flow and name in ("mirror", "tilt"))]
+
+
 class Augmented(Dataset):
     """The items of a data set for training, each changed at random.
 
@@ -38,13 +44,11 @@ class Augmented(Dataset):
 
     def __init__(self, data, names: Sequence[str], seed: int):
         self.data, self.names, self.seed = data, names, seed % 2**32
-        flow = MOTIONS[data.spec.motion].channels == 3
-        for name in names:
-            if flow and name in ("mirror", "tilt"):
-                raise InputError(
-                    f"--augment {name}: the colours of flow can't follow; leave it out for a "
-                    f"model with the motion {data.spec.motion}"
-                )
+        if impossible := set(names) - set(possible(names, data.spec.motion)):
+            raise InputError(
+                f"--augment {' '.join(sorted(impossible))}: the colours of flow can't follow; "
+                f"leave it out for a model with the motion {data.spec.motion}"
+            )
 
     def __len__(self) -> int:
         return len(self.data)

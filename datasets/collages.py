@@ -1,4 +1,4 @@
-"""Photographs dealt over the sphere: mosaics that cover it, windows that leave a background.
+"""Photographs dealt over the sphere: mosaics cover it, windows and panels leave a background.
 
 Angles are radians unless named.
 """
@@ -84,17 +84,19 @@ class Album:
         start = self.rng.integers(max(1, len(clip) - self.frames + 1))
         return clip[start : start + self.frames]
 
-    def place(self, middle: np.ndarray, field: float) -> Placed:
-        """The next photograph around a direction (3,), its longer side `field` wide."""
+    def place(self, middle: np.ndarray, field: float, edge: Outline | None = None) -> Placed:
+        """The next photograph around a direction (3,), its longer side `field` wide.
+
+        edge: a random outline if not given.
+        """
         rng = self.rng
         latitude, longitude = math.asin(middle[1].clip(-1, 1)), math.atan2(middle[0], middle[2])
         pictures = self.deal(latitude)
         images = [read_picture(picture.path) for picture in pictures]
         size = np.array(images[0].shape[1::-1])  # width and height
         roll = math.radians(10) * rng.uniform(-1, 1) * rng.random()
-        patch = Patch(
-            pose(longitude, latitude, roll), math.tan(field / 2) * size / size.max(), outline(rng)
-        )
+        extent = math.tan(field / 2) * size / size.max()
+        patch = Patch(pose(longitude, latitude, roll), extent, edge or outline(rng))
         size = np.rint(size * min(1.0, field * self.density / size.max())).astype(int).clip(1)
         mirror = int(rng.choice([-1, 1]))
         luminance = float(LUMA @ cv2.mean(images[0])[:3])
@@ -148,3 +150,15 @@ def windows(rng: Generator, album: Album) -> list[Placed]:
         nearest = (candidates @ others.T).max(axis=1, initial=-1)  # cosines
         placed.append(album.place(candidates[nearest.argmin()], math.radians(rng.uniform(40, 110))))
     return placed
+
+
+def panels(rng: Generator, album: Album) -> list[Placed]:
+    """Whole photographs side by side around the horizon, as a view all round has them."""
+    count = int(rng.integers(4, 7))
+    edge = Outline(power=16, softness=0.12, bumps=0, waves=np.zeros(3))
+    field, first = 1.06 * 2 * math.pi / count, rng.uniform(0, 2 * math.pi)
+    middles = [
+        pose(first + k * 2 * math.pi / count, math.radians(rng.normal(0, 6)))[:, 2]
+        for k in range(count)
+    ]
+    return [album.place(middle, field, edge) for middle in middles]

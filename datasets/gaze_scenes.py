@@ -1,7 +1,8 @@
 """360° scenes of real photographs with real fixations: `python -m datasets.gaze_scenes`.
 
-A scene is a mosaic, photographs that cover the sphere, or windows, a few photographs before a
-rendered world or a blurred photograph (datasets/collages.py). In some of them flat clips play.
+A scene is a mosaic, photographs that cover the sphere; or windows, a few photographs before a
+rendered world or a blurred one; or panels, whole photographs side by side around the horizon
+(datasets/collages.py). In some of them flat clips play.
 Everything is a function of unit directions, so the seam and the poles are exact.
 
 Attention follows the fixations, which are carried to the sphere with their photograph and count
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 from numpy.random import Generator
 
-from datasets.collages import LEVEL, LUMA, Album, mosaic, windows
+from datasets.collages import LEVEL, LUMA, Album, mosaic, panels, windows
 from datasets.figures import UP, rotation
 from datasets.gaze import gaussian_map
 from datasets.gaze_sources import LICENCES, Sources, read_sources
@@ -43,7 +44,8 @@ from projection.sphere import latitudes
 BASE, EMPTY = 0.05, 0.25  # see above
 SIGMA = 3.34  # degrees, see datasets/gaze.py; it is 3 % of a photograph 111° wide
 FPS = 8.0
-MOSAICS, STILL = 0.6, 0.5  # shares of the scenes; still: the camera
+SHARES = {mosaic: 0.3, windows: 0.2, panels: 0.5}  # of the scenes
+STILL = 0.5  # share of the scenes in which the camera is
 FIXATIONS = 60, 121  # about so many a frame, drawn from this range
 HELD_OUT = 1 / 20  # of the scenes for validation and for test each, in a data set with all three
 RENDERER = "gaze_scenes", "collages", "patches", "gaze_sources", "gaze", "worlds"
@@ -57,10 +59,10 @@ class Scene:
         self.rng = rng = np.random.default_rng(seed)
         self.rays = directions(height, width, torch.float32).numpy()
         album = Album(rng, sources, frames, math.pi / height)
-        whole = rng.random() < MOSAICS
-        self.placed = (mosaic if whole else windows)(rng, album)
+        arrange = list(SHARES)[rng.choice(len(SHARES), p=list(SHARES.values()))]
+        self.placed = arrange(rng, album)
         self.world = self.blurred = None
-        if whole or rng.random() < 0.5:
+        if arrange is mosaic or rng.random() < 0.5:
             image, size = read_picture(album.photograph().path), [int(rng.integers(6, 25))] * 2
             small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             self.blurred = cv2.resize(small, (256, 256), interpolation=cv2.INTER_CUBIC)

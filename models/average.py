@@ -1,11 +1,23 @@
-"""An exponential moving average of a model's weights, which is often better than the last."""
+"""Averages of a model's weights, which are often better than the last.
 
+An exponential moving average while it is trained; and the mean of several checkpoints of a run:
+
+    python -m models.average OUTPUT CHECKPOINT CHECKPOINT …
+"""
+
+import argparse
 import copy
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from files import InputError, run_script
 from models.base import SaliencyModel
+from models.checkpoint import load, read, save, sha256
+
+FACTS = "data", "revision", "epoch", "val_loss", "best_constant"  # kept of each checkpoint
 
 
 class WeightAverage:
@@ -39,3 +51,41 @@ class WeightAverage:
     def load_state_dict(self, state: dict) -> None:
         self.steps = state["steps"]
         self.model.load_state_dict(state["weights"])
+
+
+def mean_of(paths: Sequence[Path]) -> SaliencyModel:
+    """The model whose weights are the mean of those of several checkpoints of one run.
+
+    Raises InputError where they are of models that differ.
+    """
+    models = [load(path) for path in paths]
+    first = models[0]
+    for path, model in zip(paths, models, strict=True):
+        if (model.name, model.arguments) != (first.name, first.arguments):
+            raise InputError(f"{path}: another model than {paths[0]}; their mean makes no sense")
+    states = [model.state_dict() for model in models]
+    first.load_state_dict(
+        {
+            name: torch.stack([state[name] for state in states]).mean(0)
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in states[0].items()
+        }
+    )
+    return first
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the mean of a run's checkpoints.")
+    parser.add_argument("output", type=Path, help="checkpoint to write")
+    parser.add_argument("checkpoints", type=Path, nargs="+", help="from epochs of one run")
+    args = parser.parse_args()
+    mean, sources = mean_of(args.checkpoints), []
+    for path in args.checkpoints:
+        facts = read(path)
+        sources.append({"sha256": sha256(path)} | {k: facts[k] for k in FACTS if k in facts})
+    save(args.output, mean, mean_of=sources)
+
+
+if __name__ == "__main__":
+    run_script(main)

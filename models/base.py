@@ -46,6 +46,8 @@ class SaliencyModel(nn.Module):
     """
 
     name: str
+    # Parts that learn more slowly: by the beginning of a weight's name, share of the learning rate.
+    slow: dict[str, float] = {}
 
     def __init__(self, spec: Spec, **arguments):
         super().__init__()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import SaliencyModel, Spec
-from models.efficientnet_lite import LiteUNet
+from models.efficientnet_lite import LiteReadout
 from projection import Cube2Equi, CubePadding, Equi2Cube
 from projection.gaze_prior import gaze_density
 
@@ -73,10 +73,10 @@ class CubeUNet(SaliencyModel):
     So what the network sees, a logit a pixel, is added to a logit a latitude, which begins as
     the equator prior's and is learned: it can be outvoted above and below.
 
-    encoder: "plain", the published network; or "efficientnet_lite0", of about the same number of
-        weights, whose way down begins with weights learned on photographs, for which
-        models/pretrained.py makes a checkpoint to --init from, and which works at half
-        the resolution, on faces of 65 pixels and more. base_channels is the plain one's.
+    encoder: "plain", the published network; or "efficientnet_lite0", in its place a readout from
+        features learned on photographs (models/efficientnet_lite.py), for which
+        models/pretrained.py makes a checkpoint to --init from. It works at a quarter of the
+        resolution, on faces of 65 pixels and more. base_channels is the plain one's.
     height, width: of the equirectangular frames that the projections are built for once;
     frames of another size work too, on faces of width // 4, and build theirs at each call.
 
@@ -122,14 +122,15 @@ class CubeUNet(SaliencyModel):
         size, smallest = face_size or width // 4, 17 if encoder == "plain" else 65
         if size < smallest:
             raise ValueError(f"faces of {size} pixels are too small, {smallest} are needed")
-        self.coarse = 1 if encoder == "plain" else 2  # pixels of a face that share one output
+        self.coarse = 1 if encoder == "plain" else 4  # pixels of a face that share one output
         self.to_cube, self.to_equi = self._projections(height, width, size)
         if encoder == "plain":
             self.unet = UNet(in_channels, base_channels)
         else:
-            self.unet = LiteUNet(in_channels, CubePadding)
+            self.unet = LiteReadout(in_channels, CubePadding)
+            self.slow = {"unet.encoder.": 0.1}
         self.unet.to(memory_format=torch.channels_last)
-        self.head = nn.Conv2d(base_channels if encoder == "plain" else LiteUNet.OUT, 1, 1)
+        self.head = nn.Conv2d(base_channels if encoder == "plain" else LiteReadout.OUT, 1, 1)
         nn.init.constant_(self.head.bias, -3.0)  # most of a saliency map is dark
         prior = gaze_density(LATITUDES, 1)
         self.latitude = nn.Parameter((prior / prior.max()).log().float().view(1, 1, LATITUDES))

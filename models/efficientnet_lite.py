@@ -1,4 +1,4 @@
-"""A U-Net whose way down is EfficientNet-Lite0, with a choice of padding.
+"""Saliency from the features of EfficientNet-Lite0, with a choice of padding.
 
 M. Tan, Q. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML
 2019, table 1, in its Lite form: no squeeze-and-excitation, ReLU6, the first and last stage not
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 # Kernel, stride, expansion, output channels, repeats of each stage.
 STAGES = (
@@ -21,39 +22,42 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 STEM = 32
-LEVELS = (0, 1, 2, 4, 6)  # stages after which the features of one resolution are complete
-WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 16, 24, 40, 112, 320 channels
+LEVELS = (1, 2, 4, 5, 6)  # stages whose features are read
+WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 24, 40, 112, 192, 320 channels
+MOTION_LEVELS = (2, 0)  # at whose resolution motion is read, too; from the coarsest
 
 
-class Conv(nn.Sequential):
-    """Padding, convolution, BatchNorm and, where `activate`, ReLU6.
+class Conv(nn.Module):
+    """Padding, convolution with a bias and, where `activate`, ReLU6.
 
-    Strided as TensorFlow does it, which the weights are trained for: an even image is padded one
-    pixel less before than behind.
+    The BatchNorm of the published network has its statistics from ImageNet and keeps them, so it
+    is part of weight and bias here.
+
+    late: of an even image, a stride of 2 takes pixels 1, 3, … instead of 0, 2, … Neither is its
+    middle, so a network takes turns; TensorFlow takes the former always.
     """
 
-    def __init__(self, c_in, c_out, kernel, stride, groups, padding, activate=True):
+    def __init__(self, c_in, c_out, kernel, stride, groups, padding, activate=True, late=False):
         super().__init__()
-        self.stride, self.kernel = stride, kernel
+        self.late = late
         self.pad = padding(kernel // 2) if kernel > 1 else nn.Identity()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(c_out, eps=1e-3, momentum=0.01)
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, groups=groups)
         self.activate = nn.ReLU6(inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        top, left = ((1 - n % 2) * (self.stride - 1) for n in x.shape[-2:])
+        top, left = (self.late and n % 2 == 0 for n in x.shape[-2:])
         x = self.pad(x)[..., top:, left:]
-        return self.activate(self.norm(self.conv(x)))
+        return self.activate(self.conv(x))
 
 
 class Block(nn.Module):
     """Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, expansion: int, padding):
+    def __init__(self, c_in, c_out, kernel, stride, expansion, padding, late):
         super().__init__()
         wide = c_in * expansion
         layers = [Conv(c_in, wide, 1, 1, 1, padding)] if expansion > 1 else []
-        layers.append(Conv(wide, wide, kernel, stride, wide, padding))
+        layers.append(Conv(wide, wide, kernel, stride, wide, padding, late=late))
         layers.append(Conv(wide, c_out, 1, 1, 1, padding, activate=False))
         self.layers = nn.Sequential(*layers)
         self.residual = stride == 1 and c_in == c_out
@@ -63,23 +67,22 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """(B, C, H, W) in [0, 1] → features at 1/2, 1/4, 1/8, 1/16, 1/32 with WIDTHS channels.
+    """RGB (B, 3, H, W) in [0, 1] → features at 1/4, 1/8, 1/16, 1/32, 1/32 with WIDTHS channels.
 
     padding: padding(p) is a module that adds p pixels on each side.
-    in_channels: RGB and what follows it; the further channels' first weights are zero when the
-    pretrained ones are loaded.
     """
 
-    def __init__(self, in_channels: int, padding: Callable[[int], nn.Module]):
+    def __init__(self, padding: Callable[[int], nn.Module]):
         super().__init__()
-        self.stem = Conv(in_channels, STEM, 3, 2, 1, padding)
-        channels, stages = STEM, []
+        self.stem = Conv(3, STEM, 3, 2, 1, padding, late=True)
+        channels, stages, late = STEM, [], True
         for kernel, stride, expansion, out, repeats in STAGES:
+            late = late != (stride == 2)
             blocks = []
             for k in range(repeats):
-                blocks.append(
-                    Block(channels, out, kernel, stride if k == 0 else 1, expansion, padding)
-                )
+                step = stride if k == 0 else 1
+                even = late and step == 2
+                blocks.append(Block(channels, out, kernel, step, expansion, padding, even))
                 channels = out
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
@@ -94,43 +97,59 @@ class EfficientNetLite0(nn.Module):
         return levels
 
 
-class Up(nn.Module):
-    """Doubling by repetition, skip connection, twice: padding, 3×3 convolution, BatchNorm, ReLU."""
+class LiteReadout(nn.Module):
+    """A few layers that read saliency from what EfficientNetLite0 sees, and from motion.
 
-    def __init__(self, low: int, skip: int, out: int, padding: Callable[[int], nn.Module]):
-        super().__init__()
-        layers = []
-        for channels in (low + skip, out):
-            layers += [
-                padding(1),
-                nn.Conv2d(channels, out, 3, bias=False),
-                nn.BatchNorm2d(out),
-                nn.ReLU(inplace=True),
-            ]
-        self.layers = nn.Sequential(*layers)
+    (B, 3 + M, H, W) → (B, OUT, H/4, W/4). What the encoder learned of a million photographs is
+    worth more than what a thousand with fixations could make of it, as M. Kümmerer, T. Wallis
+    and M. Bethge found (DeepGaze II, 2016): its first FIXED stages stay as they are, the others
+    are to be learned slowly.
+    """
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
-        return self.layers(torch.cat([skip, x[..., : skip.shape[-2], : skip.shape[-1]]], dim=1))
-
-
-class LiteUNet(nn.Module):
-    """U-Net with EfficientNetLite0 on the way down: (B, C, H, W) → (B, OUT, H/2, W/2)."""
-
-    OUT = 32
+    OUT, FIXED = 64, 3
 
     def __init__(self, in_channels: int, padding: Callable[[int], nn.Module]):
         super().__init__()
-        self.encoder = EfficientNetLite0(in_channels, padding)
-        outputs = (112, 80, 56, self.OUT)
-        below = (WIDTHS[-1], *outputs[:-1])
-        self.ups = nn.ModuleList(
-            Up(low, skip, out, padding)
-            for low, skip, out in zip(below, WIDTHS[-2::-1], outputs, strict=True)
+        self.encoder = EfficientNetLite0(padding)
+        for fixed in (self.encoder.stem, *self.encoder.stages[: self.FIXED]):
+            fixed.requires_grad_(False)
+        self.sees_motion = in_channels > 3
+        widths = list(WIDTHS)
+        for level in MOTION_LEVELS if self.sees_motion else ():
+            widths.insert(level, in_channels - 3)
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(c), nn.Conv2d(c, self.OUT, 1), nn.Dropout2d(0.5))
+            for c in widths
         )
+        mix = [nn.BatchNorm2d(self.OUT), nn.ReLU()]
+        for reach in (1, 2):
+            mix += [
+                padding(reach),
+                nn.Conv2d(self.OUT, self.OUT, 3, dilation=reach, bias=False),
+                nn.BatchNorm2d(self.OUT),
+                nn.ReLU(),
+            ]
+        self.mix = nn.Sequential(*mix)
+        self.pad = padding(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        *skips, x = self.encoder(x)
-        for up in self.ups:
-            x = up(x, skips.pop())
-        return x
+        features = self.encoder(x[:, :3].contiguous(memory_format=torch.channels_last))
+        for level in MOTION_LEVELS if self.sees_motion else ():
+            size = features[level].shape[-2:]
+            features.insert(level, adaptive_avg_pool2d(x[:, 3:], size))
+        total = None
+        for level, feature in reversed(list(zip(self.levels, features, strict=True))):
+            part = level(feature)
+            total = part if total is None else part + self.enlarge(total, part.shape[-2:])
+        return self.mix(total)
+
+    def enlarge(self, x: Tensor, size: torch.Size) -> Tensor:
+        """Doubled bilinearly and cropped to a size (H, W), unless it has that already.
+
+        The padding takes the place of what interpolation would repeat at the edges, so that on
+        cube faces of an even size there is no step between them.
+        """
+        if x.shape[-2:] == size:
+            return x
+        x = interpolate(self.pad(x), scale_factor=2.0, mode="bilinear")
+        return x[..., 2 : 2 + size[0], 2 : 2 + size[1]]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import CubeUNet
 from projection import CubePadding
 from projection.cubemap import FACE_AXES, face_directions, padded_pixels
 from tests.shared import shared
@@ -133,3 +134,13 @@ def test_what_can_not_be_padded_is_refused():
             CubePadding(2)(torch.rand(shape))
     with pytest.raises(ValueError, match="negative"):
         CubePadding(-1)
+
+
+def test_compiles_without_a_break():
+    """torch.compile once fell out of its graph at every padding."""
+    model = CubeUNet(base_channels=2, height=68, width=136)
+    whole = torch.compile(model, fullgraph=True, backend="aot_eager")
+    clip = torch.rand(1, 1, 3, 68, 136), torch.rand(1, 1, 1, 68, 136)
+    torch.testing.assert_close(whole(*clip), model(*clip))
+    whole(*clip).sum().backward()
+    assert model.unet.stem[1].weight.grad.abs().sum() > 0

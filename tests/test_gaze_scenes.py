@@ -12,7 +12,17 @@ import torch
 from PIL import Image
 
 from datasets import SaliencyVideos, gaze_sources
-from datasets.collages import PROBES, Album, Fixated, Placed, fixated, lattice, mosaic, windows
+from datasets.collages import (
+    PROBES,
+    Album,
+    Fixated,
+    Placed,
+    fixated,
+    lattice,
+    mosaic,
+    panels,
+    windows,
+)
 from datasets.gaze_files import read_fixations_csv
 from datasets.gaze_scenes import BASE, EMPTY, Attention, Scene, angles, main, render, write_dataset
 from datasets.gaze_sources import Picture, Sources, read_sources
@@ -246,14 +256,27 @@ def test_drawn_fixations_follow_the_shares():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_mosaics_have_no_hole_and_windows_leave_a_background(root, seed):
+def test_mosaics_have_no_hole_and_the_others_leave_a_background(root, seed):
     sources = read_sources(root)["train"]
-    for arrange, least, most in ((mosaic, 0.9, 1.0), (windows, 0.02, 0.9)):
+    arrangements = (mosaic, 0.9, 1.0), (windows, 0.02, 0.9), (panels, 0.2, 0.7)
+    for arrange, least, most in arrangements:
         rng = np.random.default_rng(seed)
         left = np.ones(len(PROBES))
         for placed in arrange(rng, Album(rng, sources, 1, math.pi / 24)):
             left *= 1 - placed.patch.opacity(PROBES)
         assert least <= 1 - left.mean() <= most
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_panels_leave_no_gap_on_the_horizon(root, seed):
+    rng = np.random.default_rng(seed)
+    placed = panels(rng, Album(rng, read_sources(root)["train"], 1, math.pi / 24))
+    longitudes = np.linspace(-math.pi, math.pi, 721)
+    horizon = np.stack([np.sin(longitudes), 0 * longitudes, np.cos(longitudes)], axis=-1)
+    opacities = [p.patch.opacity(horizon) for p in placed]
+    left = np.prod([1 - opacity for opacity in opacities], axis=0)
+    assert 4 <= len(placed) <= 6 and left.max() < 0.9
+    assert (np.max(opacities, axis=0) == 1).mean() > 0.7  # whole, but for their edges
 
 
 def test_clips_play_in_order_and_stop_at_their_end(root):

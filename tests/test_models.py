@@ -1,6 +1,8 @@
 """Models, their checkpoints, and the way of a stream through them."""
 
 import pickle
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -247,3 +249,21 @@ def test_skipping_gives_the_same_maps(skip):
 
 def test_every_model_has_its_own_name():
     assert all(model.name == name for name, model in MODELS.items())
+
+
+def test_mean_of_checkpoints(tmp_path):
+    paths = [tmp_path / "1.pth", tmp_path / "2.pth", tmp_path / "other.pth"]
+    tiny = dict(height=68, width=136)
+    networks = [CubeUNet(base_channels=c, **tiny) for c in (2, 2, 3)]
+    for path, network in zip(paths, networks, strict=True):
+        models.save(path, network)
+    command = [sys.executable, "-m", "models.average", str(tmp_path / "mean.pth")]
+    subprocess.run([*command, *map(str, paths[:2])], check=True)
+    states = [network.state_dict() for network in networks]
+    for name, value in models.load(tmp_path / "mean.pth").state_dict().items():
+        torch.testing.assert_close(
+            value, (states[0][name] + states[1][name]).div(2).to(value.dtype)
+        )
+    failed = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
+    assert failed.returncode == 2 and "other.pth: another model" in failed.stderr
+    assert failed.stderr.count("\n") == 1

@@ -1,5 +1,6 @@
-"""The U-Net whose way down is EfficientNet-Lite0, and the file that it begins with."""
+"""Saliency read from EfficientNet-Lite0, and the file that it begins with."""
 
+import copy
 import subprocess
 import sys
 
@@ -10,8 +11,10 @@ from torch import nn
 import models
 from losses import DensityLoss
 from models import CubeUNet
-from models.efficientnet_lite import STAGES, Conv, EfficientNetLite0
+from models.efficientnet_lite import STAGES, Conv, EfficientNetLite0, LiteReadout
 from models.pretrained import from_pretrained
+from projection import CubePadding, Equi2Cube, directions
+from training import Trainer
 
 
 def package_weights() -> dict[str, torch.Tensor]:
@@ -48,36 +51,77 @@ def package_weights() -> dict[str, torch.Tensor]:
 
 def test_every_weight_of_the_package_finds_its_place():
     weights = package_weights()
-    encoder = EfficientNetLite0(4, nn.ZeroPad2d)
-    encoder.load_state_dict(from_pretrained(weights, 4))  # strict: no name is left over
-    assert torch.equal(encoder.stem.conv.weight[:, :3], weights["_conv_stem.weight"])
-    assert encoder.stem.conv.weight[:, 3].abs().max() == 0  # motion says nothing at first
+    encoder = EfficientNetLite0(nn.ZeroPad2d)
+    encoder.load_state_dict(from_pretrained(weights))  # strict: no name is left over
     first, second = encoder.stages[0][0].layers, encoder.stages[2][1].layers  # blocks 0 and 4
-    assert torch.equal(first[0].conv.weight, weights["_blocks.0._depthwise_conv.weight"])
-    assert torch.equal(first[1].norm.bias, weights["_blocks.0._bn2.bias"])
-    assert torch.equal(second[0].norm.running_var, weights["_blocks.4._bn0.running_var"])
-    assert torch.equal(second[1].conv.weight, weights["_blocks.4._depthwise_conv.weight"])
-    assert torch.equal(second[2].conv.weight, weights["_blocks.4._project_conv.weight"])
+    layers = {
+        "_conv_stem _bn0": encoder.stem,
+        "_blocks.0._depthwise_conv _blocks.0._bn1": first[0],
+        "_blocks.0._project_conv _blocks.0._bn2": first[1],
+        "_blocks.4._expand_conv _blocks.4._bn0": second[0],
+        "_blocks.4._depthwise_conv _blocks.4._bn1": second[1],
+        "_blocks.4._project_conv _blocks.4._bn2": second[2],
+    }
+    for names, layer in layers.items():
+        conv, norm = names.split()
+        published = nn.Sequential(
+            copy.deepcopy(layer.conv), nn.BatchNorm2d(layer.conv.out_channels)
+        )
+        published[1].eps = 1e-3
+        published[1].load_state_dict({k: weights[f"{norm}.{k}"] for k in published[1].state_dict()})
+        published[0].load_state_dict(
+            {"weight": weights[f"{conv}.weight"], "bias": torch.zeros_like(layer.conv.bias)}
+        )
+        image = torch.rand(2, layer.conv.in_channels, 9, 9)
+        with torch.no_grad():
+            torch.testing.assert_close(layer.conv(image), published.eval()(image))
+
+
+def test_enlarged_features_lie_where_they_were():
+    """A picture linear in row and column, averaged over squares and enlarged, is itself."""
+    ramp = torch.arange(64.0)
+    picture = (ramp[:, None] * 2 + ramp)[None, None]
+    small = nn.functional.avg_pool2d(picture, 2)
+    large = LiteReadout(3, nn.ReplicationPad2d).enlarge(small, picture.shape[-2:])
+    inside = slice(2, -2)
+    torch.testing.assert_close(large[..., inside, inside], picture[..., inside, inside])
+
+
+def test_enlarged_features_have_no_edge_between_faces():
+    """Of a smooth function on the sphere, the step across an edge is as any other."""
+    size = torch.Size([64, 64])
+    rays = Equi2Cube(256, 512, 64)(directions(256, 512, torch.float32).permute(2, 0, 1)[None])
+    values = (rays * torch.tensor([1.0, 2.0, 3.0])[:, None, None]).sum(1, keepdim=True)
+    small = nn.functional.avg_pool2d(values, 8)
+    readout = LiteReadout(3, CubePadding)
+
+    def step(faces):
+        padded = CubePadding(1)(faces)
+        return padded[..., 1:-1, :2].diff(dim=-1).abs().max().item()
+
+    whole = small
+    for side in (16, 32, 64):
+        whole = readout.enlarge(whole, torch.Size([side, side]))
+    apart = nn.functional.interpolate(small, size, mode="bilinear")
+    assert step(whole) < 1.2 * step(values) and step(apart) > 5 * step(values)
 
 
 @pytest.mark.parametrize(("kernel", "size"), [(3, 8), (3, 7), (5, 8), (5, 7)])
-def test_strided_like_tensorflow(kernel, size):
-    """'SAME': ceil(n / 2) outputs; of the padding, the odd pixel comes behind.
-
-    With a kernel that is 1 in its middle, output k is input 2k for odd n. For even n one pixel
-    less comes before, so that it is input 2k + 1.
-    """
-    conv = Conv(1, 1, kernel, 2, 1, nn.ZeroPad2d, activate=False).eval()
+@pytest.mark.parametrize("late", [False, True])
+def test_strides_take_every_second_pixel(kernel, size, late):
+    """ceil(n / 2) outputs. With a kernel that is 1 in its middle they are the input's pixels."""
+    conv = Conv(1, 1, kernel, 2, 1, nn.ZeroPad2d, activate=False, late=late)
     nn.init.zeros_(conv.conv.weight)
+    nn.init.zeros_(conv.conv.bias)
     with torch.no_grad():
         conv.conv.weight[..., kernel // 2, kernel // 2] = 1
         image = torch.arange(size * size, dtype=torch.float32).view(1, 1, size, size)
-        out = conv(image) * (1 + 1e-3) ** 0.5
-    first = 1 - size % 2
+        out = conv(image)
+    first = int(late and size % 2 == 0)
     torch.testing.assert_close(out, image[..., first::2, first::2])
 
 
-def test_network_at_half_resolution_and_its_gradient():
+def test_network_learns_all_but_the_first_stages():
     torch.manual_seed(0)
     model = CubeUNet(encoder="efficientnet_lite0", height=132, width=264)
     maps = model(torch.rand(1, 2, 3, 132, 264), torch.rand(1, 2, 1, 132, 264))
@@ -85,7 +129,41 @@ def test_network_at_half_resolution_and_its_gradient():
     assert maps.min() >= 0 and maps.max() <= 1
     DensityLoss()(maps, torch.rand_like(maps)).backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+        if name.startswith(("unet.encoder.stem", *(f"unet.encoder.stages.{k}." for k in range(3)))):
+            assert parameter.grad is None, name
+        else:
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+def test_other_motion(channels):
+    model = CubeUNet(channels, encoder="efficientnet_lite0", height=132, width=264).eval()
+    assert (
+        model(torch.rand(1, 1, 3, 132, 264), torch.rand(1, 1, channels - 3, 132, 264))
+        .isfinite()
+        .all()
+    )
+
+
+def test_the_encoder_learns_slowly():
+    model = CubeUNet(encoder="efficientnet_lite0", height=132, width=264)
+    trainer = Trainer(model, 10, torch.float32)
+    batch = {
+        "frames": torch.rand(1, 1, 3, 132, 264),
+        "motion": torch.rand(1, 1, 1, 132, 264),
+        "target": torch.rand(1, 1, 1, 132, 264),
+        "valid": torch.ones(1, 1, dtype=torch.bool),
+    }
+    highest = trainer.learning_rate
+    trainer.step(batch, 1)
+    rates = {}
+    for group in trainer.optimizer.param_groups:
+        rates |= {id(weight): group["lr"] for weight in group["params"]}
+    for name, weight in model.named_parameters():
+        share = 0.1 if name.startswith("unet.encoder.") else 1.0
+        if weight.requires_grad:
+            assert rates.pop(id(weight)) == pytest.approx(share * highest), name
+    assert not rates
 
 
 def test_another_encoder_is_refused():
@@ -100,8 +178,8 @@ def test_command_makes_a_checkpoint_to_begin_from(tmp_path):
     paths = [str(tmp_path / "lite.pth"), str(tmp_path / "init.pth")]
     subprocess.run([*command, *paths], check=True)
     model = models.load(tmp_path / "init.pth")
-    stem = model.unet.encoder.stem.conv.weight
-    assert torch.equal(stem[:, :3], weights["_conv_stem.weight"])
+    for name, value in from_pretrained(weights).items():
+        assert torch.equal(model.unet.encoder.state_dict()[name], value), name
     (tmp_path / "other.pth").write_bytes(b"nothing")
     paths[0] = str(tmp_path / "other.pth")
     failed = subprocess.run([*command, *paths], capture_output=True, text=True)
