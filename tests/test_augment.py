@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.augment import AUGMENTATIONS, MAX_TILT, Augmented, light, mirror, rotation, tilt, yaw
+from datasets.augment import (
+    AUGMENTATIONS,
+    MAX_TILT,
+    Augmented,
+    light,
+    mirror,
+    possible,
+    rotation,
+    tilt,
+    yaw,
+)
 from datasets.motion import GREY, Difference
 from files import InputError
 from losses import SMSE
@@ -148,3 +158,10 @@ def test_models_without_motion_and_with_flow():
     for name in ("mirror", "tilt"):
         with pytest.raises(InputError, match="colours of flow"):
             Augmented(Clips("dis"), [name], 0)
+
+
+def test_the_default_recipe_fits_every_motion():
+    """Mirroring by default once would have refused to train with flow."""
+    names = ["yaw", "mirror", "tilt", "light"]
+    assert possible(names, "difference") == possible(names, "none") == names
+    assert possible(names, "dis") == possible(names, "raft") == ["yaw", "light"]
