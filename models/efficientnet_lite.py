@@ -81,8 +81,8 @@ class EfficientNetLite0(nn.Module):
             blocks = []
             for k in range(repeats):
                 step = stride if k == 0 else 1
-                even = late and step == 2
-                blocks.append(Block(channels, out, kernel, step, expansion, padding, even))
+                turn = late and step == 2
+                blocks.append(Block(channels, out, kernel, step, expansion, padding, turn))
                 channels = out
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)

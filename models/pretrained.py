@@ -22,9 +22,7 @@ from models.cube_unet import CubeUNet
 from models.efficientnet_lite import STAGES
 
 EPSILON = 1e-3  # of the published batch normalisation
-HEIGHT = (
-    512  # of frames: faces, people and signs are small on the sphere, see checkpoints/README.md
-)
+HEIGHT = 512  # of frames: faces and signs are small on the sphere, see checkpoints/README.md
 
 
 def from_pretrained(weights: dict[str, Tensor]) -> dict[str, Tensor]:
