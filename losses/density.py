@@ -1,8 +1,10 @@
 """A loss of what saliency maps are compared by: their distribution, their pattern, their values."""
 
+import math
+
+import torch
 from torch import Tensor, nn
 
-from losses.smse import SMSE
 from projection import solid_angles
 
 EPSILON = 1e-7  # of a mean density; a float32 sigmoid can reach zero
@@ -21,23 +23,32 @@ class DensityLoss(nn.Module):
 
     summed = False
 
-    def __init__(self):
-        super().__init__()
-        self.smse = SMSE()
+    @staticmethod
+    def weights(height: int, width: int) -> Tensor:
+        """Of the pixels, as a share of 4π: (H, 1) or (H, W) float64."""
+        return solid_angles(height, width, torch.float64) / (4 * math.pi)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        smse = self.smse(pred, target)
+        if pred.shape != target.shape:
+            raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
         pred, target = (t if t.dtype.itemsize > 4 else t.float() for t in (pred, target))
-        height, width = pred.shape[-2:]
-        share = solid_angles(height, width, pred.dtype).to(pred.device)
-        share = share / (share.sum() * width)
+        share = self.weights(*pred.shape[-2:]).to(pred)
 
         def mean(maps: Tensor) -> Tensor:
             return (maps * share).sum((-2, -1), keepdim=True)
 
+        smse = 4 * math.pi * mean((pred - target).square())
         p = pred / (mean(pred) + EPSILON)
         q = target / (mean(target) + EPSILON)
         kld = mean(q * ((q + EPSILON) / (p + EPSILON)).log())
         p, q = p - mean(p), q - mean(q)
         cc = mean(p * q) * (mean(p * p) * mean(q * q) + EPSILON).rsqrt()
-        return (kld + (1 - cc) / 2).mean() + smse
+        return (kld + (1 - cc) / 2 + smse).mean()
+
+
+class FlatDensityLoss(DensityLoss):
+    """The same for flat pictures, in which each pixel counts as much."""
+
+    @staticmethod
+    def weights(height: int, width: int) -> Tensor:
+        return torch.full((height, 1), 1 / (height * width), dtype=torch.float64)

@@ -1,6 +1,7 @@
 """Cube-padded U-Net (Vo 2020), with the cube padding of Cheng et al. 2018."""
 
-import math
+from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,13 @@ from projection.gaze_prior import gaze_density
 
 
 class DoubleConv(nn.Sequential):
-    """Twice: padding with the neighbouring faces, 3×3 convolution, BatchNorm, ReLU."""
+    """Twice: padding, 3×3 convolution, BatchNorm, ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, out_channels: int, padding: Callable[[int], nn.Module]):
         layers = []
         for channels in (in_channels, out_channels):
             layers += [
-                CubePadding(1),
+                padding(1),
                 nn.Conv2d(channels, out_channels, 3, bias=False),
                 nn.BatchNorm2d(out_channels),
                 nn.ReLU(inplace=True),
@@ -33,19 +34,21 @@ class UNet(nn.Module):
     doubles each pixel and crops, so that pixels meet their own skip connection exactly.
     Doubling by repetition needs no neighbour; the convolution after it sees across edges.
 
+    padding: padding(p) is a module that adds p pixels on each side.
+
     forward: (B·6, C, S, S) → (B·6, base_channels, S, S), S >= 17 (two pixels at the bottom).
     """
 
-    def __init__(self, in_channels: int, base_channels: int):
+    def __init__(self, in_channels: int, base_channels: int, padding: Callable[[int], nn.Module]):
         super().__init__()
         widths = [base_channels * m for m in (1, 2, 4, 8, 8)]
-        self.stem = DoubleConv(in_channels, widths[0])
-        self.down = nn.ModuleList(map(DoubleConv, widths[:-1], widths[1:]))
+        self.stem = DoubleConv(in_channels, widths[0], padding)
+        self.down = nn.ModuleList(DoubleConv(*pair, padding) for pair in pairwise(widths))
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         outputs = [base_channels, base_channels, *widths[1:-2]]  # of each level, finest first
         below = [*outputs[1:], widths[-1]]
         self.up = nn.ModuleList(
-            DoubleConv(skip + low, out)
+            DoubleConv(skip + low, out, padding)
             for skip, low, out in zip(widths[:-1], below, outputs, strict=True)
         )
 
@@ -76,9 +79,11 @@ class CubeUNet(SaliencyModel):
     encoder: "plain", the published network; or "efficientnet_lite0", in its place a readout from
         features learned on photographs (models/efficientnet_lite.py), for which
         models/pretrained.py makes a checkpoint to --init from. It works at a quarter of the
-        resolution, on faces of 65 pixels and more. base_channels is the plain one's.
+        resolution, on faces of 96, 128, 160, … pixels. base_channels is the plain one's.
     height, width: of the equirectangular frames that the projections are built for once;
     frames of another size work too, on faces of width // 4, and build theirs at each call.
+    flat: frames are flat pictures instead, the weights the same. The network sees them as they
+    are, whatever their size; beyond their edges they are repeated, and no latitude is preferred.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels don't match.
@@ -94,6 +99,7 @@ class CubeUNet(SaliencyModel):
         width: int = 480,
         face_size: int | None = None,
         encoder: str = "plain",
+        flat: bool = False,
     ):
         motion = {3: "none", 4: "difference", 6: "dis"}.get(in_channels)
         if motion is None:
@@ -115,25 +121,31 @@ class CubeUNet(SaliencyModel):
             width=width,
             face_size=face_size,
             encoder=encoder,
+            flat=bool(flat),
         )
         self.in_channels = in_channels
         if encoder not in ("plain", "efficientnet_lite0"):
             raise ValueError(f"encoder is 'plain' or 'efficientnet_lite0': {encoder!r}")
-        size, smallest = face_size or width // 4, 17 if encoder == "plain" else 65
-        if size < smallest:
-            raise ValueError(f"faces of {size} pixels are too small, {smallest} are needed")
+        size = min(height, width) if flat else face_size or width // 4
+        smallest, step = (17, 1) if encoder == "plain" else (3 * LiteReadout.STEP, LiteReadout.STEP)
+        if size < smallest or size % step:
+            sizes = f"{smallest}, {smallest + step}, {smallest + 2 * step}, …"
+            raise ValueError(f"faces of {size} pixels; this network takes {sizes}")
         self.coarse = 1 if encoder == "plain" else 4  # pixels of a face that share one output
-        self.to_cube, self.to_equi = self._projections(height, width, size)
+        self.flat, padding = flat, nn.ReplicationPad2d if flat else CubePadding
+        if not flat:
+            self.to_cube, self.to_equi = self._projections(height, width, size)
         if encoder == "plain":
-            self.unet = UNet(in_channels, base_channels)
+            self.unet = UNet(in_channels, base_channels, padding)
         else:
-            self.unet = LiteReadout(in_channels, CubePadding)
+            self.unet = LiteReadout(in_channels, padding)
             self.slow = {"unet.encoder.": 0.1}
         self.unet.to(memory_format=torch.channels_last)
         self.head = nn.Conv2d(base_channels if encoder == "plain" else LiteReadout.OUT, 1, 1)
         nn.init.constant_(self.head.bias, -3.0)  # most of a saliency map is dark
         prior = gaze_density(LATITUDES, 1)
-        self.latitude = nn.Parameter((prior / prior.max()).log().float().view(1, 1, LATITUDES))
+        prior = (prior / prior.max()).log().float().view(1, 1, LATITUDES)
+        self.latitude = nn.Parameter(prior, requires_grad=not flat)
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         clips = torch.cat([frames, motion], dim=2)
@@ -143,15 +155,23 @@ class CubeUNet(SaliencyModel):
                 f"got {frames.shape[2]} + {motion.shape[2]}"
             )
         height, width = clips.shape[-2:]
+        images = clips.flatten(0, 1)
+        if self.flat:
+            logits = self._logits(images)
+            logits = nn.functional.interpolate(logits, size=(height, width), mode="bilinear")
+            return logits.sigmoid().unflatten(0, frames.shape[:2])
         to_cube, to_equi = self.to_cube, self.to_equi
         if (height, width) != (to_cube.height, to_cube.width):
             made = self._projections(height, width, width // 4)
             to_cube, to_equi = (p.to(clips.device) for p in made)
-        faces = to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        logits = to_equi(self.head(self.unet(faces)).float())
+        logits = to_equi(self._logits(to_cube(images)))
         prior = nn.functional.interpolate(self.latitude, size=height, mode="linear")
         return (logits + prior.unsqueeze(-1)).sigmoid().unflatten(0, frames.shape[:2])
 
+    def _logits(self, images: Tensor) -> Tensor:
+        """What the network says of faces or flat pictures: (N, C, H, W) → (N, 1, …) float32."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.head(self.unet(images)).float()
+
     def _projections(self, height: int, width: int, size: int) -> tuple[Equi2Cube, Cube2Equi]:
-        out_size = math.ceil(size / self.coarse)
-        return Equi2Cube(height, width, size), Cube2Equi(out_size, height, width)
+        return Equi2Cube(height, width, size), Cube2Equi(size // self.coarse, height, width)

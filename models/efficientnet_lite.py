@@ -104,9 +104,12 @@ class LiteReadout(nn.Module):
     worth more than what a thousand with fixations could make of it, as M. Kümmerer, T. Wallis
     and M. Bethge found (DeepGaze II, 2016): its first FIXED stages stay as they are, the others
     are to be learned slowly.
+
+    H and W are multiples of STEP: a side that does not halve evenly shifts coarse features by
+    up to half of their pixel. Raises ValueError for others.
     """
 
-    OUT, FIXED = 64, 3
+    OUT, FIXED, STEP = 64, 3, 32
 
     def __init__(self, in_channels: int, padding: Callable[[int], nn.Module]):
         super().__init__()
@@ -133,6 +136,9 @@ class LiteReadout(nn.Module):
         self.pad = padding(1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if any(n % self.STEP for n in x.shape[-2:]):
+            sides = "×".join(map(str, x.shape[-2:]))
+            raise ValueError(f"the sides of faces are multiples of {self.STEP} pixels, not {sides}")
         features = self.encoder(x[:, :3].contiguous(memory_format=torch.channels_last))
         for level in MOTION_LEVELS if self.sees_motion else ():
             size = features[level].shape[-2:]
@@ -140,16 +146,16 @@ class LiteReadout(nn.Module):
         total = None
         for level, feature in reversed(list(zip(self.levels, features, strict=True))):
             part = level(feature)
-            total = part if total is None else part + self.enlarge(total, part.shape[-2:])
+            if total is not None:
+                same = total.shape == part.shape
+                part = part + (total if same else self.enlarge(total))
+            total = part
         return self.mix(total)
 
-    def enlarge(self, x: Tensor, size: torch.Size) -> Tensor:
-        """Doubled bilinearly and cropped to a size (H, W), unless it has that already.
+    def enlarge(self, x: Tensor) -> Tensor:
+        """Doubled bilinearly: (B, C, H, W) → (B, C, 2H, 2W).
 
         The padding takes the place of what interpolation would repeat at the edges, so that on
-        cube faces of an even size there is no step between them.
+        cube faces there is no step between them.
         """
-        if x.shape[-2:] == size:
-            return x
-        x = interpolate(self.pad(x), scale_factor=2.0, mode="bilinear")
-        return x[..., 2 : 2 + size[0], 2 : 2 + size[1]]
+        return interpolate(self.pad(x), scale_factor=2.0, mode="bilinear")[..., 2:-2, 2:-2]

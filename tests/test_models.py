@@ -107,6 +107,41 @@ def test_latitude_prior_is_where_the_rows_are_and_the_network_can_outvote_it():
         assert model(torch.rand(1, 1, 3, 48, 96), torch.zeros(1, 1, 1, 48, 96)).min() > 0.99
 
 
+@pytest.mark.parametrize("encoder", ["plain", "efficientnet_lite0"])
+def test_flat_pictures(encoder, tmp_path):
+    """The same weights. A uniform picture has no place to look at: repeated borders add none."""
+    cube = CubeUNet(encoder=encoder, base_channels=4, height=192, width=384)
+    models.save(tmp_path / "cube.pth", cube)
+    flat = models.load(tmp_path / "cube.pth", flat=True).double().train()  # else it says little
+    for part in flat.modules():
+        if isinstance(part, torch.nn.Dropout2d):
+            part.eval()
+    assert flat.state_dict().keys() == cube.state_dict().keys()
+    colour = torch.tensor([0.2, 0.6, 0.4], dtype=torch.float64)[:, None, None]
+    with torch.no_grad():
+        flat.latitude.fill_(7.0)
+        for size in ((96, 128), (128, 96)):
+            motion = torch.zeros(1, 2, 1, *size, dtype=torch.float64)
+            maps = flat(colour.expand(1, 2, 3, *size), motion)
+            assert maps.shape == motion.shape
+            assert maps.std() < 1e-4 and maps.max() < 0.9  # no latitude raises it
+            assert flat(torch.rand(1, 2, 3, *size, dtype=torch.float64), motion).std() > 1e-3
+    flat = flat.float()
+    models.save(tmp_path / "flat.pth", flat)
+    back = models.load(tmp_path / "flat.pth", flat=False, height=192, width=384)
+    for name, value in flat.state_dict().items():
+        assert torch.equal(back.state_dict()[name], value), name
+
+
+def test_faces_that_do_not_halve_evenly_are_refused():
+    for width in (240, 256, 480):
+        with pytest.raises(ValueError, match="96, 128"):
+            CubeUNet(encoder="efficientnet_lite0", height=width // 2, width=width)
+    model = CubeUNet(encoder="efficientnet_lite0", height=192, width=384)
+    with pytest.raises(ValueError, match="multiples of 32"):
+        model(torch.rand(1, 1, 3, 240, 480), torch.rand(1, 1, 1, 240, 480))
+
+
 def test_wrong_channels_are_refused():
     with pytest.raises(ValueError, match="3 \\+ 0"):
         small_unet()(torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 0, 40, 80))

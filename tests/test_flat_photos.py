@@ -1,0 +1,86 @@
+"""Flat photographs as a data set: where the map's peak is, splits, going on, refusals."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import datasets.flat_photos as flat_photos
+from datasets import SaliencyVideos
+from datasets.flat_photos import BLUR, MAP_WIDTH, gaze_map, main, write_dataset
+from datasets.gaze_sources import Picture, read_sources
+from files import InputError, run_script
+from models import CubeUNet
+from tests.test_gaze_scenes import write_clips, write_photographs
+
+
+def looked_at(x, y, weights):
+    return Picture(Path("picture.jpg"), *map(np.array, (x, y, weights)))
+
+
+def test_one_fixation_is_a_gaussian_around_it():
+    """At column 40.5 / 160 and row 60.5 / 120: exp(−d² / 2σ²) at distance d, σ = 3 % of 160."""
+    saliency = gaze_map(looked_at([40.5 / 160], [60.5 / 120], [2.0]), 120, 160)
+    sigma = BLUR * 160
+    assert saliency.shape == (120, 160) and saliency[60, 40] == 1
+    for row, column in ((60, 44), (63, 40), (57, 36)):
+        d2 = (row - 60) ** 2 + (column - 40) ** 2
+        assert math.isclose(saliency[row, column], math.exp(-d2 / 2 / sigma**2), rel_tol=0.02)
+
+
+def test_fixations_count_by_weight_and_those_on_the_edge_are_inside():
+    picture = looked_at([0.0, 0.5, 1.0], [0.0, 0.5, 1.0], [1.0, 4.0, 1.0])
+    saliency = gaze_map(picture, 60, 80, blur=0.01)
+    assert saliency[30, 40] == 1
+    # In a corner the picture's edges cut off what lies beyond, but not the peak.
+    assert math.isclose(saliency[0, 0], 0.25, rel_tol=0.02)
+    assert math.isclose(saliency[-1, -1], 0.25, rel_tol=0.02)
+
+
+def test_data_set_is_read_and_made_once(tmp_path, monkeypatch):
+    write_photographs(tmp_path / "sources" / "eyecrowd", 45)  # the last 40 validate
+    write_dataset(tmp_path / "one", tmp_path / "sources")
+    write_dataset(tmp_path / "two", tmp_path / "sources", workers=2)
+    for path in (tmp_path / "one").rglob("*"):
+        if path.is_file():
+            other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+            assert path.read_bytes() == other.read_bytes(), path
+    spec = CubeUNet(flat=True, height=32, width=48, base_channels=2).spec
+    data = {s: SaliencyVideos(tmp_path / "one", s, spec) for s in ("train", "val")}
+    assert [len(d) for d in data.values()] == [5, 40]
+    photographs = read_sources(tmp_path / "sources")["train"].photographs
+    for item, picture in zip(data["train"], photographs, strict=True):
+        assert item["valid"].all() and item["motion"].abs().max() == 0 and not item["irregular"]
+        expected = gaze_map(picture, 120, MAP_WIDTH)
+        row, column = np.unravel_index(expected.argmax(), expected.shape)
+        peak = divmod(item["target"].argmax().item(), 48)
+        assert abs(peak[0] - row * 32 / 120) <= 1 and abs(peak[1] - column * 48 / 160) <= 1
+
+    def never(*_):
+        raise AssertionError("rendered again")
+
+    monkeypatch.setattr(flat_photos, "gaze_map", never)
+    write_dataset(tmp_path / "one", tmp_path / "sources")  # all is there
+    about = json.loads((tmp_path / "one" / "scenes.json").read_text())
+    assert list(about["sources"]) == ["eyecrowd"]
+
+
+def test_clips_alone_are_not_enough(tmp_path):
+    write_clips(tmp_path / "hevc33_video")
+    with pytest.raises(InputError, match="no photographs"):
+        write_dataset(tmp_path / "out", tmp_path)
+
+
+def test_bad_options_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    for options, message in (
+        (["--sources", str(tmp_path)], "holds none of the folders"),
+        (["--sources", str(tmp_path), "--workers", "0"], "--workers must be positive"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["flat_photos", *options])
+        with pytest.raises(SystemExit) as stop:
+            run_script(main)
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and message in error and error.count("\n") == 1
