@@ -165,7 +165,7 @@ def prepare(
         found = clips.summary() or "all in order"
         say(f"{split}: {len(clips)} clips of {spec.clip_length}; {found}")
     if not args.augment_given:
-        args.augment = possible(args.augment or (), spec.motion)
+        args.augment = possible(args.augment or (), spec.motion, model.flat)
     run = define_run(args, model, data, dtype)
     path = folder / f"{args.model}_last.pth"
     state = resumed_state(args.resume, path, run)
@@ -174,7 +174,7 @@ def prepare(
     if args.dry_run:
         args.samples = spec.batch_size
         del data["val"].samples[spec.batch_size :]
-    augmented = Augmented(data["train"], args.augment or (), args.seed)
+    augmented = Augmented(data["train"], args.augment or (), args.seed, model.flat)
     order = EpochOrder(len(augmented), args.samples, spec.batch_size, args.seed)
     at_once = spec.batch_size // shares(spec.batch_size, args.accumulate)
     val_batches = distributed.shard(torch.arange(len(data["val"])).split(at_once))

@@ -26,10 +26,14 @@ IMAGES = ("frames", "motion", "target")
 MAX_TILT = math.radians(10)
 
 
-def possible(names: Sequence[str], motion: str) -> list[str]:
-    """Those of some changes that motion images of this kind can follow."""
-    flow = MOTIONS[motion].channels == 3
-    return [name for name in names if not (flow and name in ("mirror", "tilt"))]
+def possible(names: Sequence[str], motion: str, flat: bool = False) -> list[str]:
+    """Those of some changes that motion images of this kind can follow.
+
+    flat: the frames are flat pictures, which have no axis to turn about.
+    """
+    wrong = {"mirror", "tilt"} if MOTIONS[motion].channels == 3 else set()
+    wrong |= {"yaw", "tilt"} if flat else set()
+    return [name for name in names if name not in wrong]
 
 
 class Augmented(Dataset):
@@ -38,17 +42,17 @@ class Augmented(Dataset):
     Asked for as (epoch, index); what happens to an item depends on these and the seed alone,
     not on the worker that reads it or on what was read before.
 
-    Raises InputError for changes that pictures of flow can't follow: their colours stand for
-    directions in the image.
+    Raises InputError for changes that pictures of flow can't follow, whose colours stand for
+    directions in the image, and for those that flat pictures can't.
     """
 
-    def __init__(self, data, names: Sequence[str], seed: int):
+    def __init__(self, data, names: Sequence[str], seed: int, flat: bool = False):
         self.data, self.names, self.seed = data, names, seed % 2**32
-        if impossible := set(names) - set(possible(names, data.spec.motion)):
-            raise InputError(
-                f"--augment {' '.join(sorted(impossible))}: the colours of flow can't follow; "
-                f"leave it out for a model with the motion {data.spec.motion}"
-            )
+        motion = data.spec.motion
+        if impossible := set(names) - set(possible(names, motion, flat)):
+            what = "flat pictures" if flat else f"the colours of flow (--motion {motion})"
+            given = " ".join(sorted(impossible))
+            raise InputError(f"--augment {given}: {what} can't follow; leave it out")
 
     def __len__(self) -> int:
         return len(self.data)

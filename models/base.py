@@ -46,6 +46,7 @@ class SaliencyModel(nn.Module):
     """
 
     name: str
+    flat = False  # whether it takes flat pictures instead of panoramas
     # Parts that learn more slowly: by the beginning of a weight's name, share of the learning rate.
     slow: dict[str, float] = {}
 

@@ -83,7 +83,7 @@ class CubeUNet(SaliencyModel):
     height, width: of the equirectangular frames that the projections are built for once;
     frames of another size work too, on faces of width // 4, and build theirs at each call.
     flat: frames are flat pictures instead, the weights the same. The network sees them as they
-    are, whatever their size; beyond their edges they are repeated, and no latitude is preferred.
+    are, of any size; beyond their edges they are repeated, and no latitude is preferred.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels don't match.
@@ -108,6 +108,7 @@ class CubeUNet(SaliencyModel):
             height=height,
             width=width,
             motion=motion,
+            loss="flat_density" if flat else "smse",
             optimizer="adamw",  # the published SGD with 1e-3 learns far slower, see README
             schedule="cosine",
             learning_rate=2e-3,
@@ -132,7 +133,7 @@ class CubeUNet(SaliencyModel):
             sizes = f"{smallest}, {smallest + step}, {smallest + 2 * step}, …"
             raise ValueError(f"faces of {size} pixels; this network takes {sizes}")
         self.coarse = 1 if encoder == "plain" else 4  # pixels of a face that share one output
-        self.flat, padding = flat, nn.ReplicationPad2d if flat else CubePadding
+        self.flat, padding = bool(flat), nn.ReplicationPad2d if flat else CubePadding
         if not flat:
             self.to_cube, self.to_equi = self._projections(height, width, size)
         if encoder == "plain":

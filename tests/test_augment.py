@@ -165,3 +165,4 @@ def test_the_default_recipe_fits_every_motion():
     names = ["yaw", "mirror", "tilt", "light"]
     assert possible(names, "difference") == possible(names, "none") == names
     assert possible(names, "dis") == possible(names, "raft") == ["yaw", "light"]
+    assert possible(names, "difference", flat=True) == ["mirror", "light"]

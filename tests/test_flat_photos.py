@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import datasets.flat_photos as flat_photos
+import models
 from datasets import SaliencyVideos
 from datasets.flat_photos import BLUR, MAP_WIDTH, gaze_map, main, write_dataset
 from datasets.gaze_sources import Picture, read_sources
 from files import InputError, run_script
 from models import CubeUNet
 from tests.test_gaze_scenes import write_clips, write_photographs
+from tests.trainings import train, write_data
 
 
 def looked_at(x, y, weights):
@@ -66,6 +69,24 @@ def test_data_set_is_read_and_made_once(tmp_path, monkeypatch):
     write_dataset(tmp_path / "one", tmp_path / "sources")  # all is there
     about = json.loads((tmp_path / "one" / "scenes.json").read_text())
     assert list(about["sources"]) == ["eyecrowd"]
+
+
+def test_a_network_learns_from_photographs_and_goes_on_on_the_sphere(tmp_path):
+    write_photographs(tmp_path / "sources" / "scene500", 45)
+    write_dataset(tmp_path / "flat", tmp_path / "sources")
+    flat = ("--model_args", "flat=1", "height=32", "width=48", "base_channels=4", "--epochs", 1)
+    train(tmp_path / "flat", tmp_path / "one", *flat)
+    learned = models.load(tmp_path / "one" / "cube_unet_best.pth")
+    assert learned.flat and learned.spec.loss == "flat_density"
+    start = ("--init", tmp_path / "one" / "cube_unet_best.pth", "--epochs", 1, "--lr", 0)
+    sphere = ("--model_args", "flat=0", "height=40", "width=80")
+    train(write_data(tmp_path / "scenes"), tmp_path / "two", *start, *sphere)
+    model = models.load(tmp_path / "two" / "cube_unet_best.pth")
+    assert not model.flat and model.spec.loss == "smse" and model.spec.width == 80
+    for (name, before), after in zip(learned.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(before, after), name
+    message = train(tmp_path / "flat", tmp_path / "no", *flat, "--augment", "yaw", code=2)
+    assert "--augment yaw: flat pictures can't follow" in message
 
 
 def test_clips_alone_are_not_enough(tmp_path):
