@@ -3,10 +3,10 @@
     python -m benchmarks.flat_photos OSIE_FOLDER [--ckpt_path checkpoints/cube_unet_best.pth]
 
 The folder holds images/ and fixations.npz (see datasets/gaze_sources.py). The last 50 photographs
-are scored, which nothing was trained on or chosen by. A photograph is shown as a flat picture as
-wide as a face of the cube, the model's or one of larger frames; nothing prefers a latitude. Where
-people look on a screen also depends on where on the screen: the mean map of the photographs before
-the last 100 stands for that, to some power. Size and power are those that suit the 50 between best.
+are scored, which nothing was trained on or chosen by. A photograph is shown as a flat picture
+(CubeUNet(flat=True)), as wide as a face of the cube; nothing prefers a latitude. Where people look
+on a screen also depends on where on the screen: the mean map of the photographs before the last 100
+stands for that, to some power. Width and power are those that suit the 50 between best.
 
 Truth: all fixations, blurred by a Gaussian of 3 % of the width. CC is planar, mean over pictures.
 """
@@ -27,7 +27,7 @@ from metrics import cc
 
 HEIGHT, WIDTH = 120, 160  # of the maps
 TEST, CHOOSE = 50, 50  # pictures at the end, and before those
-SCALES = (1.0, 1.25, 1.5)  # of the face
+WIDTHS = 256, 320, 384  # that a photograph is shown in; a face of the shipped model has 256
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -65,7 +65,6 @@ def main() -> None:
     model = models.load(args.ckpt_path)
     if not isinstance(model, models.CubeUNet):
         raise InputError(f"{args.ckpt_path}: a {model.name}; give a cube_unet")
-    face = model.arguments["width"] // (1 if model.flat else 4)
     model = models.load(args.ckpt_path, flat=True)
     paths, truth = read_photographs(args.folder)
     train = truth[: -TEST - CHOOSE]
@@ -74,14 +73,13 @@ def main() -> None:
     floor = cc(mean.expand(TEST, -1, -1), truth[-TEST:]).mean()
     print(f"mean map of {len(train)} photographs: CC {floor:.3f}")
     scores = {}
-    for scale in SCALES:
-        size = round(face * scale)
-        maps = predict(model, paths[start:], size)
-        scores |= {(size, power): cc(maps * mean**power, truth[start:]) for power in POWERS}
+    for width in WIDTHS:
+        maps = predict(model, paths[start:], width)
+        scores |= {(width, power): cc(maps * mean**power, truth[start:]) for power in POWERS}
     best = max(scores, key=lambda key: scores[key][:CHOOSE].mean())
-    for (size, power), score in scores.items():
-        chosen = " (chosen on the 50 before)" if (size, power) == best else ""
-        what = f"{size} pixels wide, model × mean map^{power:g}"
+    for (width, power), score in scores.items():
+        chosen = " (chosen on the 50 before)" if (width, power) == best else ""
+        what = f"{width} pixels wide, model × mean map^{power:g}"
         print(f"{what}: CC {score[CHOOSE:].mean():.3f}{chosen}")
 
 

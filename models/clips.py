@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from models.base import SaliencyModel
+from models.base import SaliencyModel, Spec
 
-FRAMES_AT_ONCE = 8  # of models that look at single frames; enough to fill a GPU's time
+# Of models that look at single frames. Larger batches spend their time on fetching memory.
+PIXELS_AT_ONCE = 8 * 240 * 480
 
 
 @torch.inference_mode()
@@ -29,7 +30,7 @@ def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[T
     device = next(model.parameters(), torch.empty(0)).device
     made = 0  # maps so far, counting those that were left out
     held: Tensor | None = None  # the last clip's maps of the frames that it shares with the next
-    for clips, settled, last in _batches(frames, spec.clip_length, spec.warm_up, spec.fade):
+    for clips, settled, last in _batches(frames, spec):
         ends = spec.fade if not last else 0
         count = sum(len(clip) - settled for clip in clips) - ends
         if made + count + ends <= skip:
@@ -50,15 +51,14 @@ def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[T
                 yield saliency
 
 
-def _batches(
-    frames: Iterable, length: int, warm_up: int, fade: int
-) -> Iterator[tuple[list[list], int, bool]]:
+def _batches(frames: Iterable, spec: Spec) -> Iterator[tuple[list[list], int, bool]]:
     """Batches of clips of equal length: clips, frames to drop from each, whether it is the last.
 
     Only single frames come in batches of more than one clip.
     """
+    length, warm_up, fade = spec.clip_length, spec.warm_up, spec.fade
     overlap = warm_up + fade
-    together = FRAMES_AT_ONCE if length == 1 else 1
+    together = max(1, PIXELS_AT_ONCE // (spec.height * spec.width)) if length == 1 else 1
     clips: list[list] = []
     clip: list = []
     settled = 0
