@@ -1,6 +1,7 @@
 """Averages of a model's weights, which are often better than the last.
 
-An exponential moving average while it is trained; and the mean of several checkpoints of a run:
+An exponential moving average while it is trained; and the mean of several checkpoints of a run, or
+of runs with other seeds from the same --init:
 
     python -m models.average OUTPUT CHECKPOINT CHECKPOINT …
 """
@@ -54,7 +55,10 @@ class WeightAverage:
 
 
 def mean_of(paths: Sequence[Path]) -> SaliencyModel:
-    """The model whose weights are the mean of those of several checkpoints of one run.
+    """The model whose weights are the mean of those of several checkpoints.
+
+    They are of one run, or of runs that began with the same weights and drew differently: the
+    mean of networks that have learned apart is none (M. Wortsman et al., "Model soups", 2022).
 
     Raises InputError where they are of models that differ.
     """
@@ -76,9 +80,11 @@ def mean_of(paths: Sequence[Path]) -> SaliencyModel:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the mean of a run's checkpoints.")
+    parser = argparse.ArgumentParser(description="Write the mean of checkpoints.")
     parser.add_argument("output", type=Path, help="checkpoint to write")
-    parser.add_argument("checkpoints", type=Path, nargs="+", help="from epochs of one run")
+    parser.add_argument(
+        "checkpoints", type=Path, nargs="+", help="of one run, or of runs from the same --init"
+    )
     args = parser.parse_args()
     mean, sources = mean_of(args.checkpoints), []
     for path in args.checkpoints:

@@ -83,7 +83,7 @@ class CubeUNet(SaliencyModel):
     height, width: of the equirectangular frames that the projections are built for once;
     frames of another size work too, on faces of width // 4, and build theirs at each call.
     flat: frames are flat pictures instead, the weights the same. The network sees them as they
-    are, of any size; beyond their edges they are repeated, and no latitude is preferred.
+    are; beyond their edges they are repeated, and no latitude is preferred.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels don't match.
@@ -127,11 +127,13 @@ class CubeUNet(SaliencyModel):
         self.in_channels = in_channels
         if encoder not in ("plain", "efficientnet_lite0"):
             raise ValueError(f"encoder is 'plain' or 'efficientnet_lite0': {encoder!r}")
-        size = min(height, width) if flat else face_size or width // 4
+        size = face_size or width // 4
         smallest, step = (17, 1) if encoder == "plain" else (3 * LiteReadout.STEP, LiteReadout.STEP)
-        if size < smallest or size % step:
-            sizes = f"{smallest}, {smallest + step}, {smallest + 2 * step}, …"
-            raise ValueError(f"faces of {size} pixels; this network takes {sizes}")
+        for side in (height, width) if flat else (size,):
+            if side < smallest or side % step:
+                sizes = ", ".join(str(smallest + k * step) for k in range(3))
+                what = "pictures" if flat else "faces"
+                raise ValueError(f"{what} of {side} pixels; this network takes {sizes}, …")
         self.coarse = 1 if encoder == "plain" else 4  # pixels of a face that share one output
         self.flat, padding = bool(flat), nn.ReplicationPad2d if flat else CubePadding
         if not flat:

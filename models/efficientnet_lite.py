@@ -138,7 +138,7 @@ class LiteReadout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if any(n % self.STEP for n in x.shape[-2:]):
             sides = "×".join(map(str, x.shape[-2:]))
-            raise ValueError(f"the sides of faces are multiples of {self.STEP} pixels, not {sides}")
+            raise ValueError(f"sides are multiples of {self.STEP} pixels, not {sides}")
         features = self.encoder(x[:, :3].contiguous(memory_format=torch.channels_last))
         for level in MOTION_LEVELS if self.sees_motion else ():
             size = features[level].shape[-2:]

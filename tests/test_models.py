@@ -137,6 +137,8 @@ def test_faces_that_do_not_halve_evenly_are_refused():
     for width in (240, 256, 480):
         with pytest.raises(ValueError, match="96, 128"):
             CubeUNet(encoder="efficientnet_lite0", height=width // 2, width=width)
+    with pytest.raises(ValueError, match="pictures of 300 pixels"):
+        CubeUNet(encoder="efficientnet_lite0", height=256, width=300, flat=True)
     model = CubeUNet(encoder="efficientnet_lite0", height=192, width=384)
     with pytest.raises(ValueError, match="multiples of 32"):
         model(torch.rand(1, 1, 3, 240, 480), torch.rand(1, 1, 1, 240, 480))
