@@ -60,14 +60,15 @@ def mean_of(paths: Sequence[Path]) -> SaliencyModel:
     They are of one run, or of runs that began with the same weights and drew differently: the
     mean of networks that have learned apart is none (M. Wortsman et al., "Model soups", 2022).
 
-    Raises InputError where they are of models that differ.
+    Its arguments and spec are the first one's, others may be for frames of another size.
+    Raises InputError where they are of models with other weights.
     """
     models = [load(path) for path in paths]
-    first = models[0]
-    for path, model in zip(paths, models, strict=True):
-        if (model.name, model.arguments) != (first.name, first.arguments):
+    first, states = models[0], [model.state_dict() for model in models]
+    kinds = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    for path, model, kind in zip(paths, models, kinds, strict=True):
+        if (model.name, kind) != (first.name, kinds[0]):
             raise InputError(f"{path}: another model than {paths[0]}; their mean makes no sense")
-    states = [model.state_dict() for model in models]
     first.load_state_dict(
         {
             name: torch.stack([state[name] for state in states]).mean(0)

@@ -290,14 +290,16 @@ def test_every_model_has_its_own_name():
 
 def test_mean_of_checkpoints(tmp_path):
     paths = [tmp_path / "1.pth", tmp_path / "2.pth", tmp_path / "other.pth"]
-    tiny = dict(height=68, width=136)
-    networks = [CubeUNet(base_channels=c, **tiny) for c in (2, 2, 3)]
+    tiny = [dict(height=68, width=136), dict(height=40, width=60, flat=True)]
+    networks = [CubeUNet(base_channels=c, **tiny[k]) for k, c in ((0, 2), (1, 2), (0, 3))]
     for path, network in zip(paths, networks, strict=True):
         models.save(path, network)
     command = [sys.executable, "-m", "models.average", str(tmp_path / "mean.pth")]
     subprocess.run([*command, *map(str, paths[:2])], check=True)
     states = [network.state_dict() for network in networks]
-    for name, value in models.load(tmp_path / "mean.pth").state_dict().items():
+    mean = models.load(tmp_path / "mean.pth")
+    assert mean.arguments == networks[0].arguments
+    for name, value in mean.state_dict().items():
         torch.testing.assert_close(
             value, (states[0][name] + states[1][name]).div(2).to(value.dtype)
         )
