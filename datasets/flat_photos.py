@@ -6,6 +6,7 @@ fixations, as datasets/gaze_sources.py weights them, blurred by a Gaussian of BL
 """
 
 import argparse
+import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -44,8 +45,13 @@ def photographs_of(root: Path) -> dict[str, list[Picture]]:
 def write_photograph(folder: Path, root: Path, split: str, index: int) -> None:
     """Write photograph `index` of a split of the sources below `root`."""
     picture = photographs_of(root)[split][index]
-    facts = {"photograph": str(picture.path.relative_to(root)), "frames": 1}
-    facts |= {"renderer": source_hash(*RENDERER), "map_width": MAP_WIDTH}
+    columns = b"".join(column.tobytes() for column in (picture.x, picture.y, picture.weights))
+    facts = {
+        "photograph": str(picture.path.relative_to(root)),
+        "fixations": hashlib.sha256(columns).hexdigest()[:12],
+        "frames": 1,
+        "renderer": source_hash(*RENDERER),
+    }
 
     def render():
         image = read_picture(picture.path)
