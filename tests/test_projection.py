@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from projection import Cube2Equi, Equi2Cube, Face, directions, solid_angles
 from projection.cubemap import cube_taps, face_directions, locate, padded_pixels
-from projection.sphere import equirectangular_taps, latitudes, longitudes
+from projection.sphere import Resampling, equirectangular_taps, latitudes, longitudes
 
 SIZES = [(240, 480, 120), (64, 128, 32), (61, 123, 31), (90, 200, 45)]
 
@@ -242,3 +242,29 @@ def test_wrong_shapes_are_refused_by_name():
         Cube2Equi(6, 12, 24)(torch.rand(5, 3, 6, 6))
     with pytest.raises(ValueError, match="0×24"):
         directions(0, 24)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_images_together_are_resampled_as_each_alone(dtype, count):
+    """With and without a gradient, and the gradient is the transposed map."""
+    torch.manual_seed(0)
+    index, weight = torch.randint(0, 50, (4, 70)), torch.rand(4, 70)
+    matrix = torch.zeros(70, 50, dtype=torch.float64)
+    matrix.index_put_((torch.arange(70).expand(4, -1), index), weight.double(), accumulate=True)
+    sample = Resampling(index, weight)
+    pixels = torch.rand(2, count, 50).to(dtype)
+    expected = pixels.double() @ matrix.T
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    with torch.no_grad():
+        result = sample(pixels)
+    assert result.dtype == dtype and result.shape == (2, count, 70)
+    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+    pixels.requires_grad_()
+    result = sample(pixels)
+    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+    back = torch.rand_like(result)
+    result.backward(back)
+    torch.testing.assert_close(
+        pixels.grad.double(), back.double() @ matrix, rtol=4 * tolerance, atol=4 * tolerance
+    )
