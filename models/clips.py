@@ -7,8 +7,9 @@ from torch import Tensor
 
 from models.base import SaliencyModel, Spec
 
-# Of models that look at single frames. Larger batches spend their time on fetching memory.
-PIXELS_AT_ONCE = 8 * 240 * 480
+# Of models that look at single frames: enough to fill a GPU's time, and no more pixels than a CPU
+# works on without fetching fresh memory for every layer.
+FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 
 
 @torch.inference_mode()
@@ -58,7 +59,8 @@ def _batches(frames: Iterable, spec: Spec) -> Iterator[tuple[list[list], int, bo
     """
     length, warm_up, fade = spec.clip_length, spec.warm_up, spec.fade
     overlap = warm_up + fade
-    together = max(1, PIXELS_AT_ONCE // (spec.height * spec.width)) if length == 1 else 1
+    fitting = min(FRAMES_AT_ONCE, PIXELS_AT_ONCE // (spec.height * spec.width))
+    together = max(1, fitting) if length == 1 else 1
     clips: list[list] = []
     clip: list = []
     settled = 0

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -272,6 +273,15 @@ def test_the_stream_is_read_no_further_than_needed():
     for made in range(100):
         next(maps)
         assert len(taken) <= made + 32
+
+
+@pytest.mark.parametrize(("height", "together"), [(40, 8), (240, 8), (320, 4), (512, 1), (2048, 1)])
+def test_single_frames_come_in_batches_of_no_more_than_so_many_pixels(height, together):
+    model, sizes = Echo(1, 0), []
+    model.spec = replace(model.spec, height=height, width=2 * height)
+    model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    assert len(list(predict(model, stream(17, [])))) == 17
+    assert max(sizes) == sizes[0] == together
 
 
 @pytest.mark.parametrize("skip", [0, 1, 13, 16, 17, 35, 52, 53])
