@@ -25,7 +25,7 @@ class DensityLoss(nn.Module):
 
     @staticmethod
     def weights(height: int, width: int) -> Tensor:
-        """Of the pixels, as a share of 4π: (H, 1) or (H, W) float64."""
+        """Of the pixels of each row, as a share of 4π: (H, 1) float64."""
         return solid_angles(height, width, torch.float64) / (4 * math.pi)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
