@@ -54,7 +54,9 @@ def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> S
         model = MODELS[content["model"]](**arguments)
         model.load_state_dict(content["weights"])
         model.spec = model.spec if overrides else Spec(**content["spec"])
-    except (TypeError, ValueError, RuntimeError) as error:
+    except ValueError as error:
+        raise InputError(f"{path}: as {content['model']}({arguments}): {error}") from error
+    except (TypeError, RuntimeError) as error:
         raise InputError(
             f"{path}: its weights do not fit {content['model']}({arguments}); "
             "train again or use a checkpoint of this version"

@@ -134,13 +134,16 @@ def test_flat_pictures(encoder, tmp_path):
         assert torch.equal(back.state_dict()[name], value), name
 
 
-def test_faces_that_do_not_halve_evenly_are_refused():
+def test_faces_that_do_not_halve_evenly_are_refused(tmp_path):
     for width in (240, 256, 480):
         with pytest.raises(ValueError, match="96, 128"):
             CubeUNet(encoder="efficientnet_lite0", height=width // 2, width=width)
     with pytest.raises(ValueError, match="pictures of 300 pixels"):
         CubeUNet(encoder="efficientnet_lite0", height=256, width=300, flat=True)
     model = CubeUNet(encoder="efficientnet_lite0", height=192, width=384)
+    models.save(tmp_path / "lite.pth", model)
+    with pytest.raises(InputError, match="lite.pth.*240 pixels; this network takes 96, 128"):
+        models.load(tmp_path / "lite.pth", flat=1, height=240, width=320)
     with pytest.raises(ValueError, match="multiples of 32"):
         model(torch.rand(1, 1, 3, 240, 480), torch.rand(1, 1, 1, 240, 480))
 
