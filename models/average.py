@@ -4,6 +4,8 @@ An exponential moving average while it is trained; and the mean of several check
 of runs with other seeds from the same --init:
 
     python -m models.average OUTPUT CHECKPOINT CHECKPOINT …
+
+A checkpoint that is given twice counts twice.
 """
 
 import argparse
@@ -84,7 +86,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the mean of checkpoints.")
     parser.add_argument("output", type=Path, help="checkpoint to write")
     parser.add_argument(
-        "checkpoints", type=Path, nargs="+", help="of one run, or of runs from the same --init"
+        "checkpoints",
+        type=Path,
+        nargs="+",
+        help="of one run, or of runs from the same --init; one given twice counts twice",
     )
     args = parser.parse_args()
     mean, sources = mean_of(args.checkpoints), []
