@@ -4,20 +4,25 @@ Angles are radians unless named.
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from numpy.random import Generator
 
 from datasets.figures import UP, rotation
 from datasets.gaze_sources import Picture, Sources
-from datasets.patches import Outline, Patch, pose
+from datasets.patches import Canvas, Outline, Patch, pose
 from datasets.video import read_picture
+from projection import directions, solid_angles
 
 PLAYING = 1 / 3  # share of the scenes in which one to three clips play
 PLAYED_BELOW = math.radians(40)  # latitude, north or south; few look at what is beyond
 SPACING = 0.75  # of a mosaic's photographs, over their width
+AROUND = 48  # rows of a picture of the surroundings
+NEAR = 0.002  # 1 − cos of the angle, 3.6°, below which a colour's nearness makes no difference
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 LEVEL = 115.0  # luminance that each photograph's mean is brought near to
 
@@ -153,12 +158,41 @@ def windows(rng: Generator, album: Album) -> list[Placed]:
 
 
 def panels(rng: Generator, album: Album) -> list[Placed]:
-    """Whole photographs side by side around the horizon, as a view all round has them."""
-    count = int(rng.integers(4, 7))
+    """Whole photographs side by side around the horizon, as a view all round has them.
+
+    Their middles are a little below it: a camera is as high as a head, and what stands around it
+    is not.
+    """
+    count = int(rng.integers(4, 8))
     edge = Outline(power=16, softness=0.12, bumps=0, waves=np.zeros(3))
     field, first = 1.06 * 2 * math.pi / count, rng.uniform(0, 2 * math.pi)
     middles = [
-        pose(first + k * 2 * math.pi / count, math.radians(rng.normal(0, 6)))[:, 2]
+        pose(first + k * 2 * math.pi / count, math.radians(rng.normal(-5, 10)))[:, 2]
         for k in range(count)
     ]
     return [album.place(middle, field, edge) for middle in middles]
+
+
+def surroundings(placed: list[Placed]) -> np.ndarray:
+    """The colours of photographs going on where there is none: (AROUND, 2 · AROUND, 3) float32.
+
+    The mean of all that is seen, the nearer the heavier (D. Shepard, ACM 1968): sky above sky,
+    ground below ground.
+    """
+    canvas = Canvas(directions(AROUND, 2 * AROUND, torch.float32).numpy())
+    for photograph in placed:
+        canvas.put(
+            photograph.patch,
+            cv2.resize(photograph.images[0], (16, 16), interpolation=cv2.INTER_AREA),
+        )
+    seen = np.concatenate([canvas.light, 1 - canvas.left[..., None]], axis=-1).reshape(-1, 4)
+    around = nearness() @ seen
+    return (around[:, :3] / around[:, 3:]).reshape(canvas.light.shape)
+
+
+@lru_cache(maxsize=1)
+def nearness() -> np.ndarray:
+    """How much each pixel, with its solid angle, counts for each: (N, N) float32."""
+    rays = directions(AROUND, 2 * AROUND, torch.float32).numpy().reshape(-1, 3)
+    areas = solid_angles(AROUND, 2 * AROUND, torch.float32).numpy().repeat(2 * AROUND)
+    return areas * (1 - rays @ rays.T + np.float32(NEAR)) ** -2.5

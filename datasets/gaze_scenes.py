@@ -1,18 +1,21 @@
 """360° scenes of real photographs with real fixations: `python -m datasets.gaze_scenes`.
 
-A scene is a mosaic, photographs that cover the sphere; or windows, a few photographs before a
-rendered world or a blurred one; or panels, whole photographs side by side around the horizon
-(datasets/collages.py). In some of them flat clips play.
+A scene is a mosaic, photographs that cover the sphere; or windows, a few photographs of different
+sizes; or panels, whole photographs side by side around the horizon (datasets/collages.py). In some
+of them flat clips play. Behind windows and panels their own colours go on, or there is a rendered
+world or a blurred photograph.
 Everything is a function of unit directions, so the seam and the poles are exact.
 
 Attention follows the fixations, which are carried to the sphere with their photograph and count
 as much as what they fell on is seen there. Its density per steradian is proportional to
 
-    prior(latitude) · (BASE + content)
+    prior(latitude) ^ POWERS · (BASE + content)
 
 with the prior of projection/gaze_prior.py over latitude alone: a still panorama has no front. The
 content of a photograph is its fixations blurred by SIGMA, with a mean of 1 over the photograph;
-that of a background is EMPTY.
+that of a background is EMPTY. Where photographs keep to the horizon, so does their content, and
+the prior's latitudes would count twice; with the powers, the mean over all scenes of a kind has the
+prior's spread.
 """
 
 import argparse
@@ -28,7 +31,7 @@ import numpy as np
 import torch
 from numpy.random import Generator
 
-from datasets.collages import LEVEL, LUMA, Album, mosaic, panels, windows
+from datasets.collages import LEVEL, LUMA, Album, mosaic, panels, surroundings, windows
 from datasets.figures import UP, rotation
 from datasets.gaze import gaussian_map
 from datasets.gaze_sources import LICENCES, Sources, read_sources
@@ -45,6 +48,8 @@ BASE, EMPTY = 0.05, 0.25  # see above
 SIGMA = 3.34  # degrees, see datasets/gaze.py; it is 3 % of a photograph 111° wide
 FPS = 8.0
 SHARES = {mosaic: 0.3, windows: 0.2, panels: 0.5}  # of the scenes
+POWERS = {mosaic: 1.0, windows: 0.9, panels: 0.55}  # of the prior
+BACKGROUNDS = {"surroundings": 0.6, "world": 0.2, "blurred": 0.2}  # shares of them
 STILL = 0.5  # share of the scenes in which the camera is
 FIXATIONS = 60, 121  # about so many a frame, drawn from this range
 HELD_OUT = 1 / 20  # of the scenes for validation and for test each, in a data set with all three
@@ -61,13 +66,17 @@ class Scene:
         album = Album(rng, sources, frames, math.pi / height)
         arrange = list(SHARES)[rng.choice(len(SHARES), p=list(SHARES.values()))]
         self.placed = arrange(rng, album)
+        self.power = POWERS[arrange]
         self.world = self.blurred = None
-        if arrange is mosaic or rng.random() < 0.5:
+        behind = rng.choice(list(BACKGROUNDS), p=list(BACKGROUNDS.values()))
+        if arrange is mosaic or behind == "blurred":
             image, size = read_picture(album.photograph().path), [int(rng.integers(6, 25))] * 2
             small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             self.blurred = cv2.resize(small, (256, 256), interpolation=cv2.INTER_CUBIC)
-        else:
+        elif behind == "world":
             self.world = 255 * smooth(random_world(rng, 2 * height, 2 * width))
+        else:
+            self.world = smooth(surroundings(self.placed))
         moves = rng.random() >= STILL
         self.yaw = rng.uniform(0, 2 * math.pi)
         self.turning = math.radians(rng.normal(0, 8)) * moves  # a second
@@ -134,8 +143,10 @@ class Attention:
         self.latitudes = latitudes(height).numpy()
         self.areas = solid_angles(height, 2 * height, torch.float64).numpy()
 
-    def of(self, rays: np.ndarray, weights: np.ndarray, left: np.ndarray):
+    def of(self, rays: np.ndarray, weights: np.ndarray, left: np.ndarray, power: float = 1.0):
         """From fixations (N, 3), how they count, (N,), and what the photographs leave, (H, W).
+
+        power: of the prior.
 
         Returns: float32 (A, 2A) with maximum 1; the shares, not normalised, of the fixations,
         (N,), and of the pixels without them, (A, 2A).
@@ -145,9 +156,11 @@ class Attention:
         seen = peaks > 1e-6
         content = gaussian_map(longitude[seen], latitude[seen], *self.size, SIGMA, peaks[seen])
         rest = BASE + EMPTY * cv2.resize(left, self.size[::-1], interpolation=cv2.INTER_AREA)
-        density = self.prior * (rest + content.numpy())
-        prior = np.interp(latitude, self.latitudes[::-1], self.prior[::-1, 0])
-        shares = weights * prior, self.prior * rest * self.areas
+        prior = self.prior**power
+        density = prior * (rest + content.numpy())
+        shares = prior * rest * self.areas
+        prior = np.interp(latitude, self.latitudes[::-1], prior[::-1, 0])
+        shares = weights * prior, shares
         return (density / density.max()).astype(np.float32), *shares
 
     def draw(self, rng: Generator, rays, shares, rest) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +197,7 @@ def render(
     scene, attention = Scene(seed, sources, frames, height, width), Attention(attention_height)
     for frame in range(frames):
         canvas, rays, weights = scene.paint(frame)
-        density, mass, rest = attention.of(rays, weights, canvas.left)
+        density, mass, rest = attention.of(rays, weights, canvas.left, scene.power)
         image = scene.expose(canvas.light, frame)
         yield image, density.astype(np.float16), *attention.draw(scene.rng, rays, mass, rest)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import SaliencyVideos, gaze_sources
+from datasets import SaliencyVideos, gaze_scenes, gaze_sources
 from datasets.collages import (
     PROBES,
     Album,
@@ -21,10 +21,21 @@ from datasets.collages import (
     lattice,
     mosaic,
     panels,
+    surroundings,
     windows,
 )
 from datasets.gaze_files import read_fixations_csv
-from datasets.gaze_scenes import BASE, EMPTY, Attention, Scene, angles, main, render, write_dataset
+from datasets.gaze_scenes import (
+    BASE,
+    EMPTY,
+    POWERS,
+    Attention,
+    Scene,
+    angles,
+    main,
+    render,
+    write_dataset,
+)
 from datasets.gaze_sources import Picture, Sources, read_sources
 from datasets.patches import Canvas, Outline, Patch, pose
 from files import InputError, run_script
@@ -224,15 +235,16 @@ def test_mean_content_of_a_photograph_is_one():
         assert (content * areas).sum() == pytest.approx(there.solid_angle, rel=0.01)
 
 
-def test_attention_to_an_empty_world_is_the_prior_over_latitude():
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_attention_to_an_empty_world_is_the_prior_over_latitude(power):
     density, _, rest = Attention(64).of(
-        np.zeros((0, 3)), np.zeros(0), np.ones((32, 64), np.float32)
+        np.zeros((0, 3)), np.zeros(0), np.ones((32, 64), np.float32), power
     )
     prior = gaze_density(64, 1).numpy()
-    assert density == pytest.approx(np.broadcast_to(prior / prior.max(), (64, 128)), rel=1e-5)
+    prior = (prior / prior.max()) ** power
+    assert density == pytest.approx(np.broadcast_to(prior, (64, 128)), rel=1e-5)
     areas = solid_angles(64, 128, torch.float64).numpy()
-    expected = (BASE + EMPTY) * (prior / prior.max() * areas * 128).sum()
-    assert rest.sum() == pytest.approx(expected)
+    assert rest.sum() == pytest.approx((BASE + EMPTY) * (prior * areas * 128).sum())
 
 
 def test_drawn_fixations_follow_the_shares():
@@ -268,15 +280,32 @@ def test_mosaics_have_no_hole_and_the_others_leave_a_background(root, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_panels_leave_no_gap_on_the_horizon(root, seed):
+def test_panels_leave_no_gap_around_the_horizon(root, seed):
+    """At every longitude one is seen, and at nearly every one opaque, at some latitude."""
     rng = np.random.default_rng(seed)
     placed = panels(rng, Album(rng, read_sources(root)["train"], 1, math.pi / 24))
-    longitudes = np.linspace(-math.pi, math.pi, 721)
-    horizon = np.stack([np.sin(longitudes), 0 * longitudes, np.cos(longitudes)], axis=-1)
-    opacities = [p.patch.opacity(horizon) for p in placed]
-    left = np.prod([1 - opacity for opacity in opacities], axis=0)
-    assert 4 <= len(placed) <= 6 and left.max() < 0.9
-    assert (np.max(opacities, axis=0) == 1).mean() > 0.7  # whole, but for their edges
+    around = rays(120, 480)[30:90]
+    highest = np.max([p.patch.opacity(around).max(axis=0) for p in placed], axis=0)
+    assert 4 <= len(placed) <= 7 and highest.min() > 0.1
+    assert (highest == 1).mean() > 0.7
+
+
+def test_surroundings_are_the_colours_of_what_is_near():
+    """Of one colour where there is one; half of each halfway; without a seam or a pole."""
+    image = np.zeros((4, 4, 3), np.uint8)
+    nothing = [Fixated(*np.zeros((3, 0)))]
+    red, blue = image + np.uint8([200, 0, 0]), image + np.uint8([0, 0, 100])
+    one = surroundings([Placed(patch(170, 40), [red], nothing)])
+    assert one == pytest.approx(np.broadcast_to([200, 0, 0], one.shape), rel=1e-4, abs=1e-6)
+    ahead, behind = Placed(patch(0, 0), [red], nothing), Placed(patch(180, 0), [blue], nothing)
+    two = surroundings([ahead, behind])
+    height, width = two.shape[:2]
+    assert two[:, width // 4 - 1 : width // 4 + 1].mean(1) == pytest.approx(
+        np.broadcast_to([100, 0, 50], (height, 3)), abs=1
+    )
+    assert two[height // 2, width // 2, 0] > 199 and two[height // 2, 0, 2] > 99
+    assert two[0, :, 0] == pytest.approx(np.full(width, 100), abs=10)
+    assert two == pytest.approx(two[:, ::-1], abs=0.1) and two == pytest.approx(two[::-1], abs=0.1)
 
 
 def test_clips_play_in_order_and_stop_at_their_end(root):
@@ -385,6 +414,27 @@ def test_splits_of_the_real_sources():
     clips = {clip[0].path.name.split("_")[0] for clip in splits["test"].clips}
     assert clips == {"Kimono", "RaceHorsesC", "FourPeople", "BQMall", "PeopleOnStreet"}
     assert not any("RaceHorsesD" in str(path) for path in paths["train"] | paths["val"])
+
+
+@pytest.mark.parametrize("arrange", POWERS)
+def test_attention_to_scenes_is_as_high_and_low_as_the_prior(arrange, monkeypatch):
+    """The spread of the latitudes that the mean over scenes has is that of the prior, 19.4°."""
+    sources = read_sources(shared("data"))["train"]
+    monkeypatch.setattr(gaze_scenes, "SHARES", {arrange: 1.0})
+    monkeypatch.setattr(Scene, "background", lambda scene, camera: np.float32(0))
+    attention = Attention(32)
+    total = np.zeros(32)
+    for seed in range(40):
+        scene = Scene(seed, sources, 1, 48, 96)
+        canvas, there, weights = scene.paint(0)
+        density = attention.of(there, weights, canvas.left, scene.power)[0]
+        total += (density / (density * attention.areas).sum() * attention.areas).sum(1)
+    prior = (attention.prior * attention.areas)[:, 0]
+    spread = [
+        np.degrees(math.sqrt(np.average(attention.latitudes**2, weights=mass)))
+        for mass in (total, prior)
+    ]
+    assert spread[0] == pytest.approx(spread[1], abs=1.5)
 
 
 def test_real_clips_are_looked_at_everywhere():
