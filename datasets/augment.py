@@ -1,4 +1,4 @@
-"""Changes of training clips at random, chosen by name, that are right on the sphere or in the flat.
+"""Changes of training clips at random that are right on the sphere, chosen by name.
 
 Each is called with an item of SaliencyVideos and a random generator and returns the changed
 item; a clip is changed as a whole. What it does to the frames it does to their motion and
@@ -8,7 +8,6 @@ their truth:
     mirror  left and right change places, every other time
     tilt    a rotation of up to 10° about a horizontal axis
     light   contrast, brightness, saturation and hue; the difference of grey values follows
-    crop    of flat pictures a part, from 60 % of each side to all, enlarged to the whole's size
 """
 
 import math
@@ -17,7 +16,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from datasets.motion import GREY, MOTIONS
@@ -26,18 +24,15 @@ from projection.sphere import Resampling, directions, equirectangular_taps
 
 IMAGES = ("frames", "motion", "target")
 MAX_TILT = math.radians(10)
-LEAST_CROP = 0.6  # of each side
-LEAST_PEAK = 0.2  # of attention in a crop, of that in the whole; else it would be noise enlarged
 
 
 def possible(names: Sequence[str], motion: str, flat: bool = False) -> list[str]:
     """Those of some changes that motion images of this kind can follow.
 
-    flat: the frames are flat pictures, which have no axis to turn about; a sphere has no part
-    that is one.
+    flat: the frames are flat pictures, which have no axis to turn about.
     """
-    wrong = {"mirror", "tilt", "crop"} if MOTIONS[motion].channels == 3 else set()
-    wrong |= {"yaw", "tilt"} if flat else {"crop"}
+    wrong = {"mirror", "tilt"} if MOTIONS[motion].channels == 3 else set()
+    wrong |= {"yaw", "tilt"} if flat else set()
     return [name for name in names if name not in wrong]
 
 
@@ -48,14 +43,14 @@ class Augmented(Dataset):
     not on the worker that reads it or on what was read before.
 
     Raises InputError for changes that pictures of flow can't follow, whose colours stand for
-    directions and lengths in the image, and for those that flat pictures or the sphere can't.
+    directions in the image, and for those that flat pictures can't.
     """
 
     def __init__(self, data, names: Sequence[str], seed: int, flat: bool = False):
         self.data, self.names, self.seed = data, names, seed % 2**32
         motion = data.spec.motion
         if impossible := set(names) - set(possible(names, motion, flat)):
-            what = f"{'flat pictures' if flat else 'frames all around'} with --motion {motion}"
+            what = "flat pictures" if flat else f"the colours of flow (--motion {motion})"
             given = " ".join(sorted(impossible))
             raise InputError(f"--augment {given}: {what} can't follow; leave it out")
 
@@ -116,27 +111,6 @@ def light(item: dict, random: np.random.Generator) -> dict:
     return item | {"frames": frames, "motion": motion}
 
 
-def crop(item: dict, random: np.random.Generator) -> dict:
-    """The peak of what is left becomes 1, as that of every target."""
-    size = item["frames"].shape[-2:]
-    share = random.uniform(LEAST_CROP, 1)
-    sides = [round(share * n) for n in size]
-    first = [int(random.integers(n - side + 1)) for n, side in zip(size, sides, strict=True)]
-    window = (..., *(slice(k, k + side) for k, side in zip(first, sides, strict=True)))
-    peak = item["target"][window].amax((-2, -1), keepdim=True)
-    if peak.min() < LEAST_PEAK:
-        return item
-    item = {name: value for name, value in item.items() if name != "fixations"}  # are counts
-    for name in IMAGES:
-        part = item[name][window]
-        if part.numel():
-            part = interpolate(part, size=size, mode="bilinear", antialias=True)
-        else:
-            part = item[name]
-        item[name] = part / peak if name == "target" else part
-    return item
-
-
 def rotation(angle: float, azimuth: float) -> Tensor:
     """Turns directions by an angle about the horizontal axis at a longitude: (3, 3) float64."""
     x, z = math.sin(azimuth), math.cos(azimuth)
@@ -148,4 +122,4 @@ def _fixations(item: dict) -> tuple[str, ...]:
     return ("fixations",) if "fixations" in item else ()
 
 
-AUGMENTATIONS = {"yaw": yaw, "mirror": mirror, "tilt": tilt, "light": light, "crop": crop}
+AUGMENTATIONS = {"yaw": yaw, "mirror": mirror, "tilt": tilt, "light": light}

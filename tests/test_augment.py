@@ -8,10 +8,8 @@ import torch
 
 from datasets.augment import (
     AUGMENTATIONS,
-    LEAST_CROP,
     MAX_TILT,
     Augmented,
-    crop,
     light,
     mirror,
     possible,
@@ -140,39 +138,8 @@ def test_light_stays_in_range():
         assert frames.min() >= 0 and frames.max() <= 1
 
 
-def test_a_crop_is_a_part_enlarged():
-    """What is linear in the place stays linear: as steep as before times the enlargement."""
-    height, width = 64, 80
-    column = (torch.arange(width) / width).expand(1, 3, height, width)
-    row = (torch.arange(height)[:, None] / height).expand(1, 1, height, width)
-    item = {"frames": column, "motion": row, "target": 0.5 + 0.5 * row, "fixations": None}
-    shares, first = [], []
-    for seed in range(40):
-        cut = crop(item, random(seed))
-        across, down = cut["frames"][0, 0, height // 2], cut["motion"][0, 0, :, width // 2]
-        share = (across[60] - across[20]) / (column[0, 0, 0, 60] - column[0, 0, 0, 20])
-        assert (down[50] - down[10]) / (40 / height) == pytest.approx(share.item(), abs=0.02)
-        assert cut["target"].max() == 1 and "fixations" not in cut
-        peak = 0.5 + 0.5 * cut["motion"].max()
-        torch.testing.assert_close(cut["target"], (0.5 + 0.5 * cut["motion"]) / peak)
-        shares.append(share.item())
-        first.append(across[0].item())
-    assert LEAST_CROP - 0.01 < min(shares) < 0.7 and 0.9 < max(shares) < 1.01
-    assert min(first) < 0.05 and max(first) > 0.15
-
-
-def test_a_crop_in_which_nobody_looked_is_not_taken():
-    item = Clips()[0] | {"target": torch.zeros(2, 1, 32, 64)}
-    item["target"][..., 0, 0] = 1
-    taken = {crop(item, random(seed)) is not item for seed in range(40)}
-    assert taken == {False, True}
-    item["target"][...] = 0.1
-    assert all(crop(item, random(seed)) is item for seed in range(10))
-
-
 def test_an_item_depends_on_seed_epoch_and_index_alone():
     names = list(AUGMENTATIONS)
-    names.remove("crop")
     one = Augmented(Clips(), names, seed=3)
     first = one[2, 1]["frames"]
     for key in ((1, 1), (2, 2), (2, 0)):
@@ -184,13 +151,12 @@ def test_an_item_depends_on_seed_epoch_and_index_alone():
 
 
 def test_models_without_motion_and_with_flow():
-    for names, flat in ((["yaw", "mirror", "tilt", "light"], False), (["light", "crop"], True)):
-        frames = Augmented(Clips("none"), names, 0, flat)[1, 0]
-        assert frames["motion"].shape == (2, 0, 32, 64)
+    frames = Augmented(Clips("none"), list(AUGMENTATIONS), 0)[1, 0]
+    assert frames["motion"].shape == (2, 0, 32, 64)
     flow = Augmented(Clips("dis"), ["yaw", "light"], 0)[1, 0]
     assert flow["motion"].shape == (2, 3, 32, 64)
     for name in ("mirror", "tilt"):
-        with pytest.raises(InputError, match="with --motion dis can't follow"):
+        with pytest.raises(InputError, match="colours of flow"):
             Augmented(Clips("dis"), [name], 0)
 
 
@@ -199,5 +165,4 @@ def test_the_default_recipe_fits_every_motion():
     names = ["yaw", "mirror", "tilt", "light"]
     assert possible(names, "difference") == possible(names, "none") == names
     assert possible(names, "dis") == possible(names, "raft") == ["yaw", "light"]
-    assert possible([*names, "crop"], "difference", flat=True) == ["mirror", "light", "crop"]
-    assert possible([*names, "crop"], "difference") == names
+    assert possible(names, "difference", flat=True) == ["mirror", "light"]

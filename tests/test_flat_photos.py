@@ -92,7 +92,7 @@ def test_a_network_learns_from_photographs_and_goes_on_on_the_sphere(tmp_path):
     for (name, before), after in zip(learned.named_parameters(), model.parameters(), strict=True):
         assert torch.equal(before, after), name
     message = train(tmp_path / "flat", tmp_path / "no", *flat, "--augment", "yaw", code=2)
-    assert "--augment yaw: flat pictures with --motion difference can't follow" in message
+    assert "--augment yaw: flat pictures can't follow" in message
 
 
 def test_clips_alone_are_not_enough(tmp_path):
