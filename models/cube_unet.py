@@ -151,6 +151,14 @@ class CubeUNet(SaliencyModel):
         self.latitude = nn.Parameter(prior, requires_grad=not flat)
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
+        seen, latitude = self.logits(frames, motion)
+        return (seen + latitude).sigmoid().unflatten(0, frames.shape[:2])
+
+    def logits(self, frames: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network sees and what a latitude adds, whose sum's sigmoid is the map.
+
+        Returns: (B·T, 1, H, W) float32 and (1, 1, H, 1), zero where the frames are flat.
+        """
         clips = torch.cat([frames, motion], dim=2)
         if clips.shape[2] != self.in_channels:
             raise ValueError(
@@ -160,19 +168,17 @@ class CubeUNet(SaliencyModel):
         height, width = clips.shape[-2:]
         images = clips.flatten(0, 1)
         if self.flat:
-            logits = self._logits(images)
-            logits = nn.functional.interpolate(logits, size=(height, width), mode="bilinear")
-            return logits.sigmoid().unflatten(0, frames.shape[:2])
+            seen = nn.functional.interpolate(self._see(images), (height, width), mode="bilinear")
+            return seen, seen.new_zeros(1, 1, height, 1)
         to_cube, to_equi = self.to_cube, self.to_equi
         if (height, width) != (to_cube.height, to_cube.width):
             made = self._projections(height, width, width // 4)
             to_cube, to_equi = (p.to(clips.device) for p in made)
-        logits = to_equi(self._logits(to_cube(images)))
-        prior = nn.functional.interpolate(self.latitude, size=height, mode="linear")
-        return (logits + prior.unsqueeze(-1)).sigmoid().unflatten(0, frames.shape[:2])
+        latitude = nn.functional.interpolate(self.latitude, size=height, mode="linear")
+        return to_equi(self._see(to_cube(images))), latitude.unsqueeze(-1)
 
-    def _logits(self, images: Tensor) -> Tensor:
-        """What the network says of faces or flat pictures: (N, C, H, W) → (N, 1, …) float32."""
+    def _see(self, images: Tensor) -> Tensor:
+        """Faces or flat pictures (N, C, H, W) → (N, 1, H/coarse, W/coarse) float32."""
         images = images.contiguous(memory_format=torch.channels_last)
         return self.head(self.unet(images)).float()
 
