@@ -192,7 +192,10 @@ def surroundings(placed: list[Placed]) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def nearness() -> np.ndarray:
-    """How much each pixel, with its solid angle, counts for each: (N, N) float32."""
+    """How much each pixel, with its solid angle, counts for each: (N, N) float32.
+
+    Nearly as the inverse fifth power of the angle between them.
+    """
     rays = directions(AROUND, 2 * AROUND, torch.float32).numpy().reshape(-1, 3)
     areas = solid_angles(AROUND, 2 * AROUND, torch.float32).numpy().repeat(2 * AROUND)
     return areas * (1 - rays @ rays.T + np.float32(NEAR)) ** -2.5
