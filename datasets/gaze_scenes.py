@@ -158,9 +158,8 @@ class Attention:
         rest = BASE + EMPTY * cv2.resize(left, self.size[::-1], interpolation=cv2.INTER_AREA)
         prior = self.prior**power
         density = prior * (rest + content.numpy())
-        shares = prior * rest * self.areas
-        prior = np.interp(latitude, self.latitudes[::-1], prior[::-1, 0])
-        shares = weights * prior, shares
+        there = np.interp(latitude, self.latitudes[::-1], prior[::-1, 0])
+        shares = weights * there, prior * rest * self.areas
         return (density / density.max()).astype(np.float32), *shares
 
     def draw(self, rng: Generator, rays, shares, rest) -> tuple[np.ndarray, np.ndarray]:

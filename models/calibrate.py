@@ -43,6 +43,7 @@ class Calibration(NamedTuple):
 def calibrate(model: CubeUNet, clips: Iterable[dict]) -> Calibration:
     """Fit the factors on items of SaliencyVideos and change the model's weights by them.
 
+    model: on the sphere; a flat one has no latitude.
     Raises InputError where no frame of the clips has ground truth.
     """
     seen, truth, latitude = [], [], None
@@ -76,9 +77,9 @@ def fit(seen: Tensor, latitude: Tensor, truth: Tensor, loss) -> tuple[list[float
     before = value().item()
     search.step(value)
     after = value().item()
-    return (
-        (factors.tolist(), before, after) if after < before else ([1.0, 1.0, 0.0], before, before)
-    )
+    if not after < before:
+        return [1.0, 1.0, 0.0], before, before
+    return factors.tolist(), before, after
 
 
 def main() -> None:
