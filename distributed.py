@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from files import InputError
+from cli import InputError
 
 T = TypeVar("T")
 

@@ -20,19 +20,19 @@ from tqdm import tqdm
 
 import distributed
 import models
+from cli import InputError, atomic, run_script, write_json
 from datasets.check import check
 from datasets.layouts import File, unbroken_runs
-from datasets.motion import MOTIONS, with_motion
-from datasets.video import read_picture
 from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main
-from files import InputError, atomic, run_script, write_json
 from metrics import METRICS, Protocol
 from metrics.report import write_report
 from metrics.summary import FLOORS, HUMAN, against_floor, over_clips, table, verdicts
 from models.checkpoint import sha256
 from models.devices import PRECISIONS, autocast, choose_device, choose_precision
 from scoring import CEILING_EVERY, SAME_TRUTH, ClipScores, Scorer
+from video.motion import MOTIONS, with_motion
+from video.reader import read_picture
 
 TITLES = {"cc": "CC", "sim": "SIM", "kld": "KLD", "nss": "NSS", "auc_judd": "AUC-Judd"}
 TITLES |= {"sauc": "sAUC"}

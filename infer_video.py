@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 import distributed
 import models
-from datasets.motion import MOTIONS, with_motion
-from datasets.video import FrameReader, read_frames
-from files import InputError, atomic, run_script, write_json
+from cli import InputError, atomic, run_script, write_json
 from models.checkpoint import sha256
 from models.devices import PRECISIONS, autocast, choose_device, choose_precision
+from video.motion import MOTIONS, with_motion
+from video.reader import FrameReader, read_frames
 
 
 def parse_args() -> argparse.Namespace:

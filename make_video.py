@@ -18,11 +18,11 @@ from av.error import FFmpegError
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.overlay import COLORMAPS, Overlay, beside, resize_map
-from datasets.spherical_metadata import write_spherical
-from datasets.video import VideoInfo, decode, probe
-from datasets.video_writer import VideoWriter
-from files import NEXT_STEP, InputError, atomic, run_script
+from cli import NEXT_STEP, InputError, atomic, run_script
+from video.overlay import COLORMAPS, Overlay, beside, resize_map
+from video.reader import VideoInfo, decode, probe
+from video.spherical_metadata import write_spherical
+from video.writer import VideoWriter
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
 

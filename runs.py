@@ -13,10 +13,10 @@ import torch
 
 import distributed
 import models
-from datasets.motion import MOTIONS, with_motion
-from files import InputError
+from cli import InputError
 from models.checkpoint import read
 from training import Trainer
+from video.motion import MOTIONS, with_motion
 
 
 @dataclass

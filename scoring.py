@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cli import InputError
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import File, read_truth
-from datasets.video import read_picture, resize
 from datasets.video_saliency import SaliencyVideos
-from files import InputError
 from metrics import Protocol, cc
 from metrics.human import HumanCeiling
 from metrics.report import Picture
 from metrics.summary import FLOORS, HUMAN, mean_of_finite
 from models import equator_prior
 from projection import solid_angles
+from video.reader import read_picture, resize
 
 UNIFORM, EQUATOR, TRAINING = FLOORS
 FRAMES_AT_ONCE = 8  # scored together

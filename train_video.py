@@ -24,17 +24,17 @@ from tqdm import tqdm
 
 import distributed
 import models
+from cli import InputError, atomic, run_script
 from datasets.augment import AUGMENTATIONS, Augmented, possible
 from datasets.layouts import read_split
-from datasets.motion import MOTIONS
 from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main, say
-from files import InputError, atomic, run_script
 from losses import LOSSES
 from models.devices import PRECISIONS, choose_device, choose_precision
 from runs import Progress, Saver, StopSignals, define_run, make_model, resumed_state
 from training import OPTIMIZERS, RECIPES, SCHEDULES, RunningLoss, Trainer, batch_loss
 from training_data import EpochOrder, best_constant_loss, check_truth, make_loader, shares
+from video.motion import MOTIONS
 
 
 def parse_args() -> argparse.Namespace:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 import distributed
 import models
-from files import InputError
+from cli import InputError
 from losses import LOSSES
-from models.average import WeightAverage
 from models.batch_norm import synchronise
 from models.devices import autocast
+from models.ema import WeightAverage
 
 OPTIMIZERS = {
     "sgd": lambda parameters, spec: torch.optim.SGD(

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import distributed
+from cli import InputError
 from datasets.video_saliency import SaliencyVideos, collate
-from files import InputError
 
 
 class EpochOrder:

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from files import InputError, run_script
+from cli import InputError, run_script
 from metrics import METRICS
-from models.priors import equator_prior
+from models.equator_prior import equator_prior
 from projection.sphere import latitudes, solid_angles
 
 FRAME_SIZE, MAP_SIZE, EVERY = (960, 1920), (60, 120), 6

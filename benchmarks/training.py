@@ -22,9 +22,9 @@ import torch
 
 import models
 from datasets.augment import Augmented
-from datasets.synthetic import write_dataset
 from datasets.video_saliency import SaliencyVideos
 from models.devices import PRECISIONS, choose_device, choose_precision
+from prepare.synthetic import write_dataset
 from runs import Progress, Saver, StopSignals
 from train_video import train_epoch
 from training import Trainer

@@ -1,6 +1,5 @@
-"""Pictures, videos and ground truth, converted at the border to float RGB tensors."""
+"""Clips with ground truth as a torch Dataset, and the files that they are read from."""
 
-from datasets.video import Frame, read_frames
 from datasets.video_saliency import SaliencyVideos
 
-__all__ = ["Frame", "SaliencyVideos", "read_frames"]
+__all__ = ["SaliencyVideos"]

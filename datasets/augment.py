@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.motion import GREY, MOTIONS
-from files import InputError
+from cli import InputError
 from projection.sphere import Resampling, directions, equirectangular_taps
+from video.motion import GREY, MOTIONS
 
 IMAGES = ("frames", "motion", "target")
 MAX_TILT = math.radians(10)

@@ -35,9 +35,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from cli import InputError, atomic, write_json
 from datasets.layouts import File, unbroken_runs
-from datasets.motion import MOTIONS
-from files import InputError, atomic, write_json
+from video.motion import MOTIONS
 
 VERSION = 1  # of the records; another one makes every cache stale
 FRAMES_A_WORKER = 32  # are read in the time that a process takes to start

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from cli import InputError
 from datasets.check_files import Look, Seen
 from datasets.layouts import (
     HOW_TO_GET_DATA,
@@ -26,7 +27,6 @@ from datasets.layouts import (
     list_clips,
     unbroken_runs,
 )
-from files import InputError
 
 KINDS = {
     "split": "clips in two splits or in none, or no valid splits.json; correct it",

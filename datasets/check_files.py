@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from PIL import Image, UnidentifiedImageError
 
 from datasets.layouts import File
-from datasets.video import read_picture
+from video.reader import read_picture
 
 # Bytes of a picture over those of its pixels, headers left out. A constant one has at most 0.012
 # in JPEG (grey: 6 bits for each 8×8 block; 0.0091 in colour without subsampling) and 0.009 in PNG,

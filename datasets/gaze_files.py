@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files import InputError, atomic
+from cli import InputError, atomic
 
 UNKNOWN = -1  # the observer where a file does not tell
 LARGEST = 1 << 30  # bytes of a pickle, far more than 104 clips need

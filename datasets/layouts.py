@@ -30,15 +30,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cli import InputError
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
-from datasets.video import read_picture, resize
-from files import InputError
+from video.reader import read_picture, resize
 
 HOW_TO_GET_DATA = (
     "get 360_Saliency_dataset_2018ECCV from its authors (Zhang et al., ECCV 2018: "
     "github.com/xuyanyu-shh/Saliency-detection-in-360-video) and put it there as "
     "<root>/<clip>/0001.jpg with 0001_gt.npy beside it, or make synthetic scenes with "
-    "'python -m datasets.synthetic --output synthetic_360' and train on them with "
+    "'python -m prepare.synthetic --output synthetic_360' and train on them with "
     "--data_root synthetic_360"
 )
 

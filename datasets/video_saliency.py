@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from cli import InputError
 from datasets.cache import FrameCache
 from datasets.gaze import fixation_map
 from datasets.layouts import (
@@ -23,9 +24,8 @@ from datasets.layouts import (
     read_truth,
     unbroken_runs,
 )
-from datasets.motion import MOTIONS
-from datasets.video import Frame, read_picture, resize, to_tensor
-from files import InputError
+from video.motion import MOTIONS
+from video.reader import Frame, read_picture, resize, to_tensor
 
 
 class Sample(NamedTuple):

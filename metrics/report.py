@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from files import atomic
+from cli import atomic
 from metrics.plots import BINS, clip_plot, time_plot
 from metrics.summary import FLOORS, HUMAN, Comparison, in_brackets, number
 

@@ -2,9 +2,9 @@
 
 from models.base import SaliencyModel, Spec
 from models.checkpoint import MODELS, load, save
-from models.clips import predict
 from models.cube_unet import CubeUNet
-from models.priors import EquatorPrior, equator_prior
+from models.equator_prior import EquatorPrior, equator_prior
+from models.predict import predict
 from models.sst_sal import SSTSal
 
 __all__ = [

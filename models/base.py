@@ -21,7 +21,7 @@ class Spec:
     clip_length: int = 1  # frames the model sees together
     warm_up: int = 0  # frames at the start of a clip whose maps are not used
     fade: int = 0  # frames that two clips share after the warm-up, their maps cross-faded
-    motion: str = "none"  # a name in datasets.motion.MOTIONS
+    motion: str = "none"  # a name in video.motion.MOTIONS
     loss: str = "smse"  # a name in losses.LOSSES
     optimizer: str = "sgd"
     schedule: str = "constant"  # of the learning rate

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from files import InputError, atomic
+from cli import InputError, atomic
 from models.base import SaliencyModel, Spec
 from models.cube_unet import CubeUNet
+from models.equator_prior import EquatorPrior
 from models.official import is_official, load_official
-from models.priors import EquatorPrior
 from models.sst_sal import SSTSal
 
 MODELS: dict[str, type[SaliencyModel]] = {m.name: m for m in (CubeUNet, SSTSal, EquatorPrior)}

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from models.base import SaliencyModel, Spec
 from models.efficientnet_lite import LiteReadout
+from models.equator_prior import gaze_density
 from projection import Cube2Equi, CubePadding, Equi2Cube
-from projection.gaze_prior import gaze_density
 
 
 class DoubleConv(nn.Sequential):
@@ -78,7 +78,7 @@ class CubeUNet(SaliencyModel):
 
     encoder: "plain", the published network; or "efficientnet_lite0", in its place a readout from
         features learned on photographs (models/efficientnet_lite.py), for which
-        models/pretrained.py makes a checkpoint to --init from. It works at a quarter of the
+        recipes/pretrained.py makes a checkpoint to --init from. It works at a quarter of the
         resolution, on faces of 96, 128, 160, … pixels. base_channels is the plain one's.
     height, width: of the equirectangular frames that the projections are built for once;
     frames of another size work too, on faces of width // 4, and build theirs at each call.

@@ -2,7 +2,7 @@
 
 import torch
 
-from files import InputError
+from cli import InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from files import InputError
+from cli import InputError
 from models.sst_sal import SSTSal
 
 MODULES = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cli import InputError
 from datasets.augment import (
     AUGMENTATIONS,
     MAX_TILT,
@@ -17,11 +18,10 @@ from datasets.augment import (
     tilt,
     yaw,
 )
-from datasets.motion import GREY, Difference
-from files import InputError
 from losses import SMSE
 from models import Spec
 from projection import directions
+from video.motion import GREY, Difference
 
 
 class Clips:

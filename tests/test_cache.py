@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from cli import InputError
 from datasets import SaliencyVideos, cache
 from datasets.video_saliency import FrameFiles, collate
-from files import InputError
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import models
-from files import InputError
+from cli import InputError
 from models import CubeUNet, EquatorPrior
-from models.calibrate import calibrate
+from recipes.calibrate import calibrate
 from tests.trainings import write_data
 
 
@@ -77,7 +77,7 @@ def test_command(tmp_path):
     models.save(tmp_path / "flat.pth", flat)
 
     def run(name):
-        command = [sys.executable, "-m", "models.calibrate", str(tmp_path / name)]
+        command = [sys.executable, "-m", "recipes.calibrate", str(tmp_path / name)]
         command += [str(tmp_path / "out.pth"), "--data_root", str(data)]
         return subprocess.run(command, capture_output=True, text=True)
 

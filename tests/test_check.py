@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cli import InputError
 from datasets.check import KINDS, NO_SPLIT, SHOWN, check
 from datasets.layouts import eccv2018_split
-from files import InputError
 from tests.clips import moving_disc, write_eccv_clip
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 import evaluate_video
 import metrics
 import models
+from cli import run_script
 from datasets.gaze import Fixations, gaussian_map, write_fixations_csv
-from files import run_script
 from projection import solid_angles
 from projection.sphere import latitudes
 from tests.clips import moving_disc

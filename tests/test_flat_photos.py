@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-import datasets.flat_photos as flat_photos
 import models
+import recipes.flat_photos as flat_photos
+from cli import InputError, run_script
 from datasets import SaliencyVideos
-from datasets.flat_photos import BLUR, MAP_WIDTH, gaze_map, main, photographs_of, write_dataset
-from datasets.gaze_sources import Picture, read_sources
-from files import InputError, run_script
 from models import CubeUNet
+from recipes.flat_photos import BLUR, MAP_WIDTH, gaze_map, main, photographs_of, write_dataset
+from recipes.gaze_sources import Picture, read_sources
 from tests.test_gaze_scenes import write_clips, write_photographs
 from tests.trainings import train, write_data
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cli import InputError
 from datasets.gaze import (
     Fixations,
     Gaze,
@@ -20,7 +21,6 @@ from datasets.gaze import (
     read_vinfo,
     write_fixations_csv,
 )
-from files import InputError
 from projection import solid_angles
 from tests.shared import shared
 

@@ -11,8 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import SaliencyVideos, gaze_scenes, gaze_sources
-from datasets.collages import (
+from cli import InputError, run_script
+from datasets import SaliencyVideos
+from datasets.gaze_files import read_fixations_csv
+from models.equator_prior import gaze_density
+from projection import directions, solid_angles
+from recipes import gaze_scenes, gaze_sources
+from recipes.collages import (
     PROBES,
     Album,
     Fixated,
@@ -24,8 +29,7 @@ from datasets.collages import (
     surroundings,
     windows,
 )
-from datasets.gaze_files import read_fixations_csv
-from datasets.gaze_scenes import (
+from recipes.gaze_scenes import (
     BASE,
     EMPTY,
     POWERS,
@@ -36,11 +40,8 @@ from datasets.gaze_scenes import (
     render,
     write_dataset,
 )
-from datasets.gaze_sources import Picture, Sources, read_sources
-from datasets.patches import Canvas, Outline, Patch, pose
-from files import InputError, run_script
-from projection import directions, solid_angles
-from projection.gaze_prior import gaze_density
+from recipes.gaze_sources import Picture, Sources, read_sources
+from recipes.patches import Canvas, Outline, Patch, pose
 from tests.shared import shared
 
 HARD = Outline(16, 1e-3, 0.0, np.zeros(3))  # opaque nearly to the edges

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import make_video
-from datasets.overlay import Overlay, resize_map
-from datasets.spherical_metadata import read_spherical
-from datasets.video import probe
-from datasets.video_writer import Colour, VideoWriter, planes
-from files import run_script
+from cli import run_script
+from video.overlay import Overlay, resize_map
+from video.reader import probe
+from video.spherical_metadata import read_spherical
+from video.writer import Colour, VideoWriter, planes
 
 ROOT = Path(__file__).parents[1]
 COURTYARD = ROOT / "../shared/media/courtyard_640x322_30fps.mp4"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import models
-from files import InputError
+from cli import InputError
 from losses import SMSE
 from models import CubeUNet, SaliencyModel, Spec, predict
 from models.checkpoint import MODELS
@@ -307,7 +307,7 @@ def test_mean_of_checkpoints(tmp_path):
     networks = [CubeUNet(base_channels=c, **tiny[k]) for k, c in ((0, 2), (1, 2), (0, 3))]
     for path, network in zip(paths, networks, strict=True):
         models.save(path, network)
-    command = [sys.executable, "-m", "models.average", str(tmp_path / "mean.pth")]
+    command = [sys.executable, "-m", "recipes.average", str(tmp_path / "mean.pth")]
     subprocess.run([*command, *map(str, paths[:2])], check=True)
     states = [network.state_dict() for network in networks]
     mean = models.load(tmp_path / "mean.pth")

@@ -5,7 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datasets.motion import (
+from cli import InputError
+from tests.shared import shared
+from video.motion import (
     MOTIONS,
     WHEEL,
     DISFlow,
@@ -14,8 +16,6 @@ from datasets.motion import (
     flow_colours,
     torchvision_names,
 )
-from files import InputError
-from tests.shared import shared
 
 
 def scene(height=64, width=128) -> torch.Tensor:
@@ -145,7 +145,7 @@ def test_raft_runs_across_the_seam(tmp_path):
 
 
 def test_raft_without_weights_says_where_they_come_from(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.motion.CHECKPOINTS", tmp_path)
+    monkeypatch.setattr("video.motion.CHECKPOINTS", tmp_path)
     with pytest.raises(InputError, match=r"raft_large_C_T_SKHT_V2.*raft-sintel.pth.*weights="):
         RAFTFlow()
     with pytest.raises(InputError, match="nowhere.pth: no such file.*princeton-vl/RAFT"):

@@ -9,7 +9,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from files import InputError
+from cli import InputError
 from models.official import is_official, load_official, read_official
 from tests.shared import shared
 

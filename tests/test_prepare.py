@@ -11,13 +11,13 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from cli import InputError
 from datasets import SaliencyVideos
 from datasets.gaze import gaussian_map, read_fixations_csv
-from datasets.prepare import main, pair, split
-from datasets.video import decode, read_picture
-from files import InputError
 from models import Spec
+from prepare.recordings import main, pair, split
 from tests.clips import moving_disc, write_video
+from video.reader import decode, read_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--height=24", "--width=48", "--gt_height=16", "--gt_width=32"]
@@ -29,7 +29,7 @@ def paths(videos, gaze, output):
 
 def command(*arguments, code=0):
     """Output of the command as users start it; the last line of its errors if it must fail."""
-    line = [sys.executable, "-m", "datasets.prepare", *arguments, *SMALL]
+    line = [sys.executable, "-m", "prepare.recordings", *arguments, *SMALL]
     result = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert result.returncode == code and "Traceback" not in result.stderr, result.stderr
     return result.stderr.strip().splitlines()[-1].split("\r")[-1] if code else result.stdout

@@ -12,8 +12,8 @@ import models
 from losses import DensityLoss
 from models import CubeUNet
 from models.efficientnet_lite import STAGES, Conv, EfficientNetLite0, LiteReadout
-from models.pretrained import from_pretrained
 from projection import CubePadding, Equi2Cube, directions
+from recipes.pretrained import from_pretrained
 from training import Trainer
 
 
@@ -174,7 +174,7 @@ def test_another_encoder_is_refused():
 def test_command_makes_a_checkpoint_to_begin_from(tmp_path):
     weights = package_weights()
     torch.save(weights, tmp_path / "lite.pth")
-    command = [sys.executable, "-m", "models.pretrained"]
+    command = [sys.executable, "-m", "recipes.pretrained"]
     paths = [str(tmp_path / "lite.pth"), str(tmp_path / "init.pth")]
     subprocess.run([*command, *paths], check=True)
     model = models.load(tmp_path / "init.pth")

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 import models
-from datasets import head_prior
-from files import InputError
-from models.priors import EquatorPrior, equator_prior
-from projection import gaze_prior
-from projection.gaze_prior import gaze_density, head_density
+from cli import InputError
+from models import equator_prior as gaze_prior
+from models.equator_prior import EquatorPrior, equator_prior, gaze_density, head_density
 from projection.sphere import directions, latitudes, longitudes, solid_angles
+from recipes import head_prior
 from tests.shared import shared
 
 SIZE = 60, 120

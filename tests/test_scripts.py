@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 import models
-from datasets.spherical_metadata import read_spherical
-from datasets.synthetic import write_dataset
-from datasets.video import decode
+from prepare.synthetic import write_dataset
 from tests.clips import write_video
+from video.reader import decode
+from video.spherical_metadata import read_spherical
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"height": 40, "width": 80, "base_channels": 4}
@@ -184,10 +184,10 @@ def test_infer_names_a_folder_that_is_read_only(clip, checkpoint, tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_is_one_line(clip, checkpoint, tmp_path):
     code = (
-        "import sys, infer_video, files, cv2\n"
+        "import sys, infer_video, cli, cv2\n"
         "def full(path, *a, **k): raise OSError(28, 'No space left on device', str(path))\n"
         "infer_video.write_map = full\n"
-        "files.run_script(infer_video.main)\n"
+        "cli.run_script(infer_video.main)\n"
     )
     arguments = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", tmp_path / "out"]
     result = subprocess.run(
@@ -201,7 +201,7 @@ def test_a_full_disk_is_one_line(clip, checkpoint, tmp_path):
 def test_a_scene_as_a_video(checkpoint, tmp_path):
     """What `make demo` starts from, and all the way to its overlay."""
     clip, out = tmp_path / "demo.mp4", tmp_path / "overlay.mp4"
-    command = [sys.executable, "-m", "datasets.synthetic", "--video", str(clip), "--frames", "9",
+    command = [sys.executable, "-m", "prepare.synthetic", "--video", str(clip), "--frames", "9",
                "--height", "40", "--width", "80", "--fps", "24"]  # fmt: skip
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     assert read_spherical(clip)["v2"]
@@ -258,7 +258,7 @@ def test_train_goes_on_after_the_last_epoch(scenes, tmp_path):
 
 def test_train_without_data_says_how_to_get_some(tmp_path):
     message = run("train_video.py", code=2, cwd=tmp_path)
-    for word in ("360_Saliency_dataset_2018ECCV", "0001_gt.npy", "datasets.synthetic"):
+    for word in ("360_Saliency_dataset_2018ECCV", "0001_gt.npy", "prepare.synthetic"):
         assert word in message
 
 

@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from datasets.spherical_metadata import read_spherical, write_spherical
-from files import InputError
+from cli import InputError
+from video.spherical_metadata import read_spherical, write_spherical
 
 CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"sv3d", b"proj"}
 

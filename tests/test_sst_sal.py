@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from benchmarks.plain_sst_sal import PlainSSTSal
-from datasets import read_frames
 from losses.spherical_kl import spherical_kl
-from models.clips import predict
 from models.official import load_official
+from models.predict import predict
 from models.sphere_layers import (
     ConvLSTMCell,
     SphereConv2d,
@@ -22,6 +21,7 @@ from models.sphere_layers import (
 from models.sphere_taps import SphereTaps, reference_grid, tap_angles
 from models.sst_sal import SSTSal
 from tests.shared import shared
+from video import read_frames
 
 VARIANTS = {"SST_Sal": (6, 36), "SST_Sal_wo_OF": (3, 9)}
 GRIDS = ("120x160_s1", "240x320_s1", "240x320_s2", "24x32_s1", "24x32_s2")

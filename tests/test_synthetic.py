@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.figures import KINDS, UP, Figure, rotation
-from datasets.synthetic import Scene, render, split, write_dataset
-from datasets.worlds import WORLDS
-from files import InputError
+from cli import InputError
+from prepare.figures import KINDS, UP, Figure, rotation
+from prepare.synthetic import Scene, render, split, write_dataset
+from prepare.worlds import WORLDS
 from projection import directions, solid_angles
 from projection.sphere import equirectangular_taps
 
@@ -160,6 +160,6 @@ def test_split_sizes(clips, sizes):
 
 
 def test_command_refuses_nonsense_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "datasets.synthetic", "--clips", "0", "--output", tmp_path]
+    command = [sys.executable, "-m", "prepare.synthetic", "--clips", "0", "--output", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--clips" in done.stderr

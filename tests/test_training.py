@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import models
-from models.average import WeightAverage
+from models.ema import WeightAverage
 from tests.trainings import ROOT, TINY, train, write_data, write_long_clips
 from training import SCHEDULES, RunningLoss
 from training_data import EpochOrder

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import read_frames
-from datasets.video import decode, probe, resize, to_tensor
-from files import InputError
+from cli import InputError
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip, write_video
+from video import read_frames
+from video.reader import decode, probe, resize, to_tensor
 
 SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")
 

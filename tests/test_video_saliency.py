@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from cli import InputError
 from datasets import SaliencyVideos
 from datasets.layouts import eccv2018_split
 from datasets.video_saliency import collate, summarise
-from files import InputError
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip
 from tests.shared import shared

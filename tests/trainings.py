@@ -21,7 +21,7 @@ import evaluate_video  # noqa: F401  in sys.modules for _run
 import infer_video  # noqa: F401
 import train_video
 import training
-from files import run_script
+from cli import run_script
 from tests.clips import write_eccv_clip
 
 ROOT = Path(__file__).resolve().parents[1]

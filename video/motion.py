@@ -16,7 +16,7 @@ import cv2
 import torch
 from torch import Tensor, nn
 
-from files import InputError
+from cli import InputError
 
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 

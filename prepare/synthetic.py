@@ -1,4 +1,4 @@
-"""Rendered 360° scenes with known attention: `python -m datasets.synthetic --output synthetic_360`.
+"""Rendered 360° scenes with known attention: `python -m prepare.synthetic --output synthetic_360`.
 
 A scene is a textured world, figures that move through it and a camera that may turn. Everything
 is a function of unit directions (`projection.directions`), so the seam and the poles are exact.
@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datasets.figures import UP, Figure, random_figure, rotation
-from datasets.rendered import source_hash, split, write_clip, write_clips
-from datasets.video_writer import write_pictures
-from datasets.worlds import look_up, mix, random_world, smooth
-from files import InputError, run_script, write_json
+from cli import InputError, run_script, write_json
+from prepare.figures import UP, Figure, random_figure, rotation
+from prepare.rendered import source_hash, split, write_clip, write_clips
+from prepare.worlds import look_up, mix, random_world, smooth
 from projection import directions, solid_angles
+from video.writer import write_pictures
 
 LAG = 0.25  # seconds: time constant with which attention follows what is seen
 NOVELTY = 1.0  # seconds that a newly appeared figure stays interesting
@@ -173,7 +173,7 @@ def render(
 def write_scene(folder: Path, seed: int, number: int, frames: int, size: dict) -> None:
     """size: height, width and attention_height in pixels, and fps, as in `render`."""
     facts = {"seed": [seed, number], "frames": frames, **size}
-    facts["renderer"] = source_hash("synthetic", "figures", "worlds")
+    facts["renderer"] = source_hash("prepare.synthetic", "prepare.figures", "prepare.worlds")
     write_clip(folder, facts, lambda: render((seed, number), frames, **size))
 
 
@@ -205,7 +205,7 @@ def write_dataset(
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.synthetic",
+        prog="python -m prepare.synthetic",
         description="Render a 360° saliency data set of synthetic scenes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

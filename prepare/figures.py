@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from datasets.worlds import colour, mix, step
+from prepare.worlds import colour, mix, step
 
 UP = np.array([0.0, 1.0, 0.0])
 

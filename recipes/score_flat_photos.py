@@ -1,8 +1,8 @@
 """What the U-Net sees in flat photographs: correlation with the fixations of OSIE.
 
-    python -m benchmarks.flat_photos OSIE_FOLDER [--ckpt_path checkpoints/cube_unet_best.pth]
+    python -m recipes.score_flat_photos OSIE_FOLDER [--ckpt_path checkpoints/cube_unet_best.pth]
 
-The folder holds images/ and fixations.npz (see datasets/gaze_sources.py). The last 50 photographs
+The folder holds images/ and fixations.npz (see recipes/gaze_sources.py). The last 50 photographs
 are scored, which nothing was trained on or chosen by. A photograph is shown as a flat picture
 (CubeUNet(flat=True)), as wide as a face of the cube; nothing prefers a latitude. Where people look
 on a screen also depends on where on the screen: the mean map of the photographs before the last 100
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 import models
-from datasets.flat_photos import gaze_map
-from datasets.gaze_sources import Picture
-from datasets.video import read_picture, resize, to_tensor
-from files import InputError, run_script
+from cli import InputError, run_script
 from metrics import cc
+from recipes.flat_photos import gaze_map
+from recipes.gaze_sources import Picture
+from video.reader import read_picture, resize, to_tensor
 
 HEIGHT, WIDTH = 120, 160  # of the maps
 TEST, CHOOSE = 50, 50  # pictures at the end, and before those

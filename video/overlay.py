@@ -5,7 +5,7 @@ from math import gcd
 import cv2
 import numpy as np
 
-from datasets.video_writer import Colour, planes
+from video.writer import Colour, planes
 
 COLORMAPS = {
     name.removeprefix("COLORMAP_").lower(): number

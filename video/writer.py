@@ -11,9 +11,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from datasets.spherical_metadata import write_spherical
-from datasets.video import list_pictures
-from files import InputError, atomic
+from cli import InputError, atomic
+from video.reader import list_pictures
+from video.spherical_metadata import write_spherical
 
 COPIED_AUDIO = {"aac", "mp2", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # players know in MP4
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}

@@ -15,15 +15,16 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from cli import InputError, atomic, write_json
 from datasets.gaze_files import Fixations, write_fixations_csv
-from files import InputError, atomic, write_json
 
 FIXATIONS = "fixations.csv"
 
 
 def source_hash(*modules: str) -> str:
-    """Twelve digits that change with the source of modules of this package."""
-    sources = (Path(__file__).with_name(f"{name}.py").read_bytes() for name in modules)
+    """Twelve digits that change with the source of modules, such as "prepare.worlds"."""
+    root = Path(__file__).resolve().parents[1]
+    sources = ((root / f"{name.replace('.', '/')}.py").read_bytes() for name in modules)
     return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
 
 

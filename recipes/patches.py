@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from datasets.figures import UP, rotation
+from prepare.figures import UP, rotation
 
 RIGHT, AHEAD = np.array([1.0, 0, 0]), np.array([0, 0, 1.0])
 FAR = 3.0  # a coordinate outside every photograph

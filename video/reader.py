@@ -13,8 +13,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from datasets.motion import MOTIONS
-from files import InputError
+from cli import InputError
+from video.motion import MOTIONS
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 FLOW = "_flow.png"  # ends the name of the picture of a frame's flow, which lies beside it

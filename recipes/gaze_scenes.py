@@ -1,7 +1,7 @@
-"""360° scenes of real photographs with real fixations: `python -m datasets.gaze_scenes`.
+"""360° scenes of real photographs with real fixations: `python -m recipes.gaze_scenes`.
 
 A scene is a mosaic, photographs that cover the sphere; or windows, a few photographs of different
-sizes; or panels, whole photographs side by side around the horizon (datasets/collages.py). In some
+sizes; or panels, whole photographs side by side around the horizon (recipes/collages.py). In some
 of them flat clips play. Behind windows and panels their own colours go on, or there is a rendered
 world or a blurred photograph.
 Everything is a function of unit directions, so the seam and the poles are exact.
@@ -11,7 +11,7 @@ as much as what they fell on is seen there. Its density per steradian is proport
 
     prior(latitude) ^ POWERS · (BASE + content)
 
-with the prior of projection/gaze_prior.py over latitude alone: a still panorama has no front. The
+with the prior of models/equator_prior.py over latitude alone: a still panorama has no front. The
 content of a photograph is its fixations blurred by SIGMA, with a mean of 1 over the photograph;
 that of a background is EMPTY. Where photographs keep to the horizon, so does their content, and
 the prior's latitudes would count twice; with the powers, the mean over all scenes of a kind has the
@@ -31,18 +31,18 @@ import numpy as np
 import torch
 from numpy.random import Generator
 
-from datasets.collages import LEVEL, LUMA, Album, mosaic, panels, surroundings, windows
-from datasets.figures import UP, rotation
+from cli import InputError, run_script, write_json
 from datasets.gaze import gaussian_map
-from datasets.gaze_sources import LICENCES, Sources, read_sources
-from datasets.patches import AHEAD, RIGHT, Canvas
-from datasets.rendered import source_hash, split, write_clip, write_clips
-from datasets.video import read_picture
-from datasets.worlds import look_up, random_world, smooth
-from files import InputError, run_script, write_json
+from models.equator_prior import gaze_density
+from prepare.figures import UP, rotation
+from prepare.rendered import source_hash, split, write_clip, write_clips
+from prepare.worlds import look_up, random_world, smooth
 from projection import directions, solid_angles
-from projection.gaze_prior import gaze_density
 from projection.sphere import latitudes
+from recipes.collages import LEVEL, LUMA, Album, mosaic, panels, surroundings, windows
+from recipes.gaze_sources import LICENCES, Sources, read_sources
+from recipes.patches import AHEAD, RIGHT, Canvas
+from video.reader import read_picture
 
 BASE, EMPTY = 0.05, 0.25  # see above
 SIGMA = 3.34  # degrees, see datasets/gaze.py; it is 3 % of a photograph 111° wide
@@ -53,7 +53,10 @@ BACKGROUNDS = {"surroundings": 0.6, "world": 0.2, "blurred": 0.2}  # shares of t
 STILL = 0.5  # share of the scenes in which the camera is
 FIXATIONS = 60, 121  # about so many a frame, drawn from this range
 HELD_OUT = 1 / 20  # of the scenes for validation and for test each, in a data set with all three
-RENDERER = "gaze_scenes", "collages", "patches", "gaze_sources", "gaze", "worlds"
+RENDERER = (
+    "recipes.gaze_scenes", "recipes.collages", "recipes.patches", "recipes.gaze_sources",
+    "datasets.gaze", "prepare.worlds",
+)  # fmt: skip
 
 
 class Scene:
@@ -260,7 +263,7 @@ def write_dataset(
     write_clips(root, write_scene, jobs, workers)
     options = {"clips": clips, "split": part, **options}
     command = " ".join(f"--{name} {value}" for name, value in options.items())
-    about = {"command": f"python -m datasets.gaze_scenes --sources DIR {command}"}
+    about = {"command": f"python -m recipes.gaze_scenes --sources DIR {command}"}
     about["sources"] = {name: LICENCES[name] for name in sets}
     write_json(root / "scenes.json", {**about, **facts})
     write_json(root / "splits.json", splits)
@@ -268,7 +271,7 @@ def write_dataset(
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.gaze_scenes",
+        prog="python -m recipes.gaze_scenes",
         description="Make 360° scenes of photographs and clips with real fixations.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

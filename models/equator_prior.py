@@ -7,7 +7,7 @@ al., "A taxonomy and dataset for 360° videos", MMSys 2019) follow, per steradia
     f(y) = 1 / (2 s atan(1/s)) · 1 / (1 + (y/s)²)                     Cauchy, cut off at the poles
     g(λ) = 1 / 2π · (1 − w + w (1 − ρ²) / (1 + ρ² − 2ρ cos λ))        uniform and wrapped Cauchy
 
-with latitude φ and longitude λ. `python -m datasets.head_prior FILE` fits the three numbers and
+with latitude φ and longitude λ. `python -m recipes.head_prior FILE` fits the three numbers and
 says how other forms compare.
 
 Gaze is the head's direction plus the eyes' in the head. The gaze prior is the head's density
@@ -20,6 +20,7 @@ import math
 import torch
 from torch import Tensor
 
+from models.base import SaliencyModel, Spec
 from projection.sphere import latitudes, longitudes, solid_angles
 
 LATITUDE_WIDTH = 0.123  # s, sine of the latitude where the head's density is half its maximum
@@ -56,3 +57,30 @@ def gaze_density(height: int, width: int) -> Tensor:
     around = 1 + 2 * FRONT_SHARE * (scale * (n * longitudes(width)).cos()).sum(0)
     density = across[:, None] * around
     return density / (areas * density).sum()
+
+
+def equator_prior(height: int, width: int) -> Tensor:
+    """The prior as a saliency map: (H, W) float32, positive, maximum 1."""
+    density = gaze_density(height, width)
+    return (density / density.max()).float()
+
+
+class EquatorPrior(SaliencyModel):
+    """The same map for every frame, whatever it shows. Has no weights; nothing to train."""
+
+    name = "equator"
+
+    def __init__(self, height: int = 240, width: int = 480):
+        super().__init__(Spec(height=height, width=width), height=height, width=width)
+        self.register_buffer("prior", equator_prior(height, width), persistent=False)
+
+    @classmethod
+    def arguments_for(cls, motion_channels: int) -> dict:
+        return {}
+
+    def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
+        """frames (B, T, 3, H, W) of any size, motion ignored → (B, T, 1, H, W) float32."""
+        size, prior = frames.shape[-2:], self.prior
+        if prior.shape != size:
+            prior = equator_prior(*size).to(frames.device)
+        return prior.repeat(*frames.shape[:2], 1, 1, 1)

@@ -1,6 +1,6 @@
-"""Fits the numbers in projection/gaze_prior.py: where people turn their heads in 360° video.
+"""Fits the numbers in models/equator_prior.py: where people turn their heads in 360° video.
 
-    python -m datasets.head_prior nasrabadi_mmsys19_head_5hz.npz
+    python -m recipes.head_prior nasrabadi_mmsys19_head_5hz.npz
 
 The file holds, for each video, the head directions of its viewers: people × samples × 3, at five
 samples a second, as x right, y up, z forward. Made from the data set of Nasrabadi et al., "A
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from files import InputError, run_script
+from cli import InputError, run_script
 
 RATE = 5  # samples a second
 LEFT_OUT_SECONDS = 10
@@ -79,7 +79,7 @@ LONGITUDE = {
 
 
 class HeadPrior(NamedTuple):
-    """The numbers of the same names in projection/gaze_prior.py."""
+    """The numbers of the same names in models/equator_prior.py."""
 
     latitude_width: float
     front_share: float
@@ -169,7 +169,7 @@ def main() -> None:
             print(f"{axis}: {name}, gain {gain(form, x):.3f} nats a direction")
     fitted = fit(torch.cat(directions))
     count = sum(map(len, directions))
-    print(f"{len(videos)} videos, {count} directions; for projection/gaze_prior.py:")
+    print(f"{len(videos)} videos, {count} directions; for models/equator_prior.py:")
     for name, number in fitted._asdict().items():
         print(f"{name.upper()} = {number:.3f}")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from files import InputError, atomic
+from cli import InputError, atomic
 
 SOFTWARE = "360-video-saliency"
 V1_UUID = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")

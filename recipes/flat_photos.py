@@ -1,8 +1,8 @@
-"""Flat photographs with where people looked: `python -m datasets.flat_photos`.
+"""Flat photographs with where people looked: `python -m recipes.flat_photos`.
 
 What a network can learn before it sees the sphere (`CubeUNet(flat=True)`): a data set in the layout
 of ECCV 2018 whose clips are one photograph each, of any shape. Its map is the photograph's
-fixations, as datasets/gaze_sources.py weights them, blurred by a Gaussian of BLUR of its width.
+fixations, as recipes/gaze_sources.py weights them, blurred by a Gaussian of BLUR of its width.
 """
 
 import argparse
@@ -14,14 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.gaze_sources import LICENCES, Picture, read_sources
-from datasets.rendered import source_hash, write_clip, write_clips
-from datasets.video import read_picture
-from files import InputError, run_script, write_json
+from cli import InputError, run_script, write_json
+from prepare.rendered import source_hash, write_clip, write_clips
+from recipes.gaze_sources import LICENCES, Picture, read_sources
+from video.reader import read_picture
 
 BLUR = 0.03  # of the width; 3.34° where a photograph is 111° wide
 MAP_WIDTH = 160  # pixels
-RENDERER = "flat_photos", "gaze_sources"
+RENDERER = "recipes.flat_photos", "recipes.gaze_sources"
 
 
 def gaze_map(picture: Picture, height: int, width: int, blur: float = BLUR) -> np.ndarray:
@@ -86,7 +86,7 @@ def write_dataset(root: str | Path, sources: str | Path, workers: int = 1) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.flat_photos",
+        prog="python -m recipes.flat_photos",
         description="Make a data set of flat photographs with real fixations.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

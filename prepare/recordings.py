@@ -1,6 +1,6 @@
 """Videos and gaze → a data set for training, in the layout of ECCV 2018.
 
-    python -m datasets.prepare --videos VIDEOS --gaze GAZE --output DATA
+    python -m prepare.recordings --videos VIDEOS --gaze GAZE --output DATA
 
 Each video with a CSV file of the same name (time,longitude,latitude,observer: see gaze_files.py)
 becomes a clip:
@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from cli import InputError, atomic, run_script, write_json
 from datasets.gaze import (
     SIGMAS,
     active_fixations,
@@ -34,8 +35,7 @@ from datasets.gaze import (
     read_gaze_csv,
     write_fixations_csv,
 )
-from datasets.video import read_frames
-from files import InputError, atomic, run_script, write_json
+from video.reader import read_frames
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
 RECORD = "prepared.json"
@@ -215,7 +215,7 @@ def summary(root: Path, names: list[str], splits: dict[str, list[str]]) -> Itera
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.prepare",
+        prog="python -m prepare.recordings",
         description="Make a data set for training from 360° videos and gaze. Goes on where it "
         "was interrupted when it is run again.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.random import Generator
 
-from datasets.figures import UP, rotation
-from datasets.gaze_sources import Picture, Sources
-from datasets.patches import Canvas, Outline, Patch, pose
-from datasets.video import read_picture
+from prepare.figures import UP, rotation
 from projection import directions, solid_angles
+from recipes.gaze_sources import Picture, Sources
+from recipes.patches import Canvas, Outline, Patch, pose
+from video.reader import read_picture
 
 PLAYING = 1 / 3  # share of the scenes in which one to three clips play
 PLAYED_BELOW = math.radians(40)  # latitude, north or south; few look at what is beyond

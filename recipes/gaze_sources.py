@@ -35,7 +35,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from files import InputError
+from cli import InputError
 
 LICENCES = {
     "osie": "OSIE, Xu et al., Journal of Vision 2014; MIT",

@@ -1,59 +1,23 @@
 """Averages of a model's weights, which are often better than the last.
 
-An exponential moving average while it is trained; and the mean of several checkpoints of a run, or
-of runs with other seeds from the same --init:
+The mean of several checkpoints of a run, or of runs with other seeds from the same --init:
 
-    python -m models.average OUTPUT CHECKPOINT CHECKPOINT …
+    python -m recipes.average OUTPUT CHECKPOINT CHECKPOINT …
 
 A checkpoint that is given twice counts twice.
 """
 
 import argparse
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from files import InputError, run_script
+from cli import InputError, run_script
 from models.base import SaliencyModel
 from models.checkpoint import load, read, save, sha256
 
 FACTS = "data", "revision", "epoch", "val_loss", "best_constant"  # kept of each checkpoint
-
-
-class WeightAverage:
-    """A copy of a model whose weights and batch statistics follow it slowly.
-
-    After each step average ← average + (1 − d)·(model − average), with d the smaller of
-    `decay` and (1 + n) / (10 + n) after n steps, so that the random weights of the start are
-    soon forgotten (the rule of TensorFlow's ExponentialMovingAverage with num_updates).
-
-    model: the average, in eval mode.
-    """
-
-    def __init__(self, model: SaliencyModel, decay: float):
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay, self.steps = decay, 0
-
-    @torch.no_grad()
-    def update(self, model: SaliencyModel) -> None:
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        self.steps += 1
-        current = model.state_dict()  # without the geometry, which never changes
-        for name, tensor in self.model.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.lerp_(current[name], 1 - decay)
-            else:
-                tensor.copy_(current[name])
-
-    def state_dict(self) -> dict[str, int | dict[str, Tensor]]:
-        return {"steps": self.steps, "weights": self.model.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.steps = state["steps"]
-        self.model.load_state_dict(state["weights"])
 
 
 def mean_of(paths: Sequence[Path]) -> SaliencyModel:

@@ -1,4 +1,4 @@
-"""Makes a CubeUNet as sure as it should be: `python -m models.calibrate`.
+"""Makes a CubeUNet as sure as it should be: `python -m recipes.calibrate`.
 
 A network is often too sure of what it sees, and the mean of several that were trained on different
 pictures more so. Two factors and an offset put that right, as a temperature does for a classifier
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cli import InputError, run_script
 from datasets import SaliencyVideos
-from files import InputError, run_script
 from losses import LOSSES
 from models.checkpoint import load, read, save, sha256
 from models.cube_unet import CubeUNet
