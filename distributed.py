@@ -1,14 +1,15 @@
-"""One job in several processes, as torchrun starts them; alone, everything here costs nothing.
+"""One job in several processes, as torchrun starts them. In a single process, nothing changes.
 
     torchrun --nproc_per_node 4 train_video.py …
 
-Each process ("rank") has a GPU of its own where there are GPUs. What lies on the CPU goes
-through gloo, what lies on a GPU through nccl. Every process must call the functions that add
-up or gather, in the same order.
+Each process ("rank") has a GPU of its own where there are GPUs. Tensors on the CPU are exchanged
+through gloo, those on a GPU through nccl. Every process must call the functions that add up or
+gather, in the same order.
 """
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from inspect import signature
@@ -17,12 +18,14 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from tqdm import tqdm
 
 from cli import InputError
 
 T = TypeVar("T")
 
-# One process may wait for another's clips for long; torchrun ends all where one fails.
+# One process may wait long for another's clips. torchrun ends all processes where one fails.
 PATIENCE = timedelta(days=1)
 
 
@@ -32,7 +35,7 @@ def rank() -> int:
 
 
 def world() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if _together() else 1
 
 
@@ -45,8 +48,18 @@ def _together() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def _local_rank() -> int:
+    """The number of this process among those of its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def local_world() -> int:
+    """The number of processes that share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if world() > 1 else 1
+
+
 def session(main: Callable[[], T]) -> Callable[[], T]:
-    """A script's main within the group of processes that torchrun started, if it did."""
+    """Run a script's main within the group of processes that torchrun started, if it did."""
 
     @functools.wraps(main)
     def run() -> T:
@@ -58,7 +71,7 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
         try:
             result = main()
-            total(0)  # nobody leaves before all have finished
+            wait_for_all()
             return result
         finally:
             dist.destroy_process_group()
@@ -66,23 +79,13 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
     return run
 
 
-def _local_rank() -> int:
-    """The number of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0))
-
-
-def local_world() -> int:
-    """How many processes share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if world() > 1 else 1
-
-
 def shard(items: Iterable[T]) -> list[T]:
-    """This process' share of a list: every n-th item of n processes."""
+    """This process' share of a list: every n-th item for n processes."""
     return list(items)[rank() :: world()]
 
 
 def gather(item: T) -> list[T]:
-    """What each process gave, in order of their ranks."""
+    """The items of all processes, in the order of their ranks."""
     if world() == 1:
         return [item]
     items: list = [None] * world()
@@ -97,7 +100,7 @@ def merge(mine: dict, order: Sequence) -> dict:
 
 
 def total(values) -> Tensor:
-    """Sum over the processes of a number, a list or a tensor on the CPU: float64, same shape."""
+    """Sum a number, a list or a tensor on the CPU over the processes: float64, same shape."""
     sums = torch.as_tensor(values, dtype=torch.float64)
     if world() > 1:
         sums = sums.clone()
@@ -105,10 +108,22 @@ def total(values) -> Tensor:
     return sums
 
 
-def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with its gradients averaged over the processes; itself where it is alone.
+def wait_for_all() -> None:
+    """Return when every process has come here."""
+    total(0)
 
-    Raises InputError where this process has no GPU to itself.
+
+def say(text: str) -> None:
+    """Print in the main process, above a progress bar that is shown."""
+    if is_main():
+        tqdm.write(text)
+        sys.stdout.flush()
+
+
+def parallel(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with gradients averaged and batch statistics shared over the processes.
+
+    Alone, the network itself. Raises InputError where this process has no GPU to itself.
     """
     if world() == 1:
         return network
@@ -117,6 +132,12 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
             f"--nproc_per_node {local_world()}: only {torch.cuda.device_count()} GPUs here; "
             "start as many processes, or use --device cpu"
         )
+    if device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    else:
+        for module in network.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = GlobalBatchNorm2d  # the same state, another forward
     wrap = nn.parallel.DistributedDataParallel
     options: dict = {"gradient_as_bucket_view": True}
     if device.type == "cuda":
@@ -126,7 +147,32 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     return wrap(network, **options)
 
 
-def say(text: str) -> None:
-    """Prints in the main process."""
-    if is_main():
-        print(text, flush=True)
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d over the batches of all processes, on the CPU; SyncBatchNorm is for GPUs alone.
+
+    The processes' batches are of equal size. Statistics are summed in float64, so that one
+    process and several differ in hardly any bit.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            pixels = x if x.dtype.itemsize > 4 else x.float()
+            count = world() * x.numel() // x.shape[1]
+            mean = all_reduce(pixels.sum((0, 2, 3), dtype=torch.float64)) / count
+            centred = pixels - self._image(mean, pixels)
+            variance = all_reduce(centred.square().sum((0, 2, 3), dtype=torch.float64)) / count
+            scale = (variance + self.eps).rsqrt() * self.weight
+            y = centred * self._image(scale, pixels) + self._image(self.bias, pixels)
+        with torch.no_grad():
+            unbiased = variance * (count / (count - 1))
+            for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+                running.lerp_(new.to(running.dtype), self.momentum)
+            self.num_batches_tracked += 1
+        return y.to(x.dtype)
+
+    @staticmethod
+    def _image(channels: Tensor, like: Tensor) -> Tensor:
+        """(C,) → (C, 1, 1) with the type of another tensor."""
+        return channels.to(like.dtype)[:, None, None]

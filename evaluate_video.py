@@ -20,7 +20,16 @@ from tqdm import tqdm
 
 import distributed
 import models
-from cli import InputError, atomic, run_script, write_json
+from cli import (
+    PRECISIONS,
+    InputError,
+    atomic,
+    autocast,
+    choose_device,
+    choose_precision,
+    run_script,
+    write_json,
+)
 from datasets.check import check
 from datasets.layouts import File, unbroken_runs
 from datasets.video_saliency import SaliencyVideos, summarise
@@ -29,7 +38,6 @@ from metrics import METRICS, Protocol
 from metrics.report import write_report
 from metrics.summary import FLOORS, HUMAN, against_floor, over_clips, table, verdicts
 from models.checkpoint import sha256
-from models.devices import PRECISIONS, autocast, choose_device, choose_precision
 from scoring import CEILING_EVERY, SAME_TRUTH, ClipScores, Scorer
 from video.motion import MOTIONS, with_motion
 from video.reader import read_picture
@@ -110,7 +118,7 @@ class Network:
         self.dtype = choose_precision(args.precision, self.device)
         self.model = models.load(args.ckpt_path, self.device)
         spec = self.model.spec = with_motion(self.model.spec, args.motion, args.ckpt_path)
-        spec = replace(spec, clip_length=1, skip_frames=0)
+        spec = replace(spec, clip_length=1)
         self.data = SaliencyVideos(args.data_root, args.split, spec)
         self.name = self.model.name
         self.facts = {"checkpoint": args.ckpt_path.name, "sha256": sha256(args.ckpt_path)}
@@ -131,9 +139,10 @@ class Network:
             maps = models.predict(self.model, frames())
             while True:
                 with autocast(self.device, self.dtype):  # not where the maps are scored
-                    saliency = next(maps, None)
-                if saliency is None:
+                    pair = next(maps, None)
+                if pair is None:
                     break
+                saliency = pair[1]
                 file, readable = waiting.popleft()
                 if readable:
                     yield file, saliency[0]

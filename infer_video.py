@@ -15,9 +15,17 @@ from tqdm import tqdm
 
 import distributed
 import models
-from cli import InputError, atomic, run_script, write_json
+from cli import (
+    PRECISIONS,
+    InputError,
+    atomic,
+    autocast,
+    choose_device,
+    choose_precision,
+    run_script,
+    write_json,
+)
 from models.checkpoint import sha256
-from models.devices import PRECISIONS, autocast, choose_device, choose_precision
 from video.motion import MOTIONS, with_motion
 from video.reader import FrameReader, read_frames
 
@@ -118,7 +126,7 @@ def maps_of_all_frames(
     skip = done // reader.step  # sampled frames whose map is not needed any more
     number = 1 + skip * reader.step
     before = None
-    for saliency in models.predict(model, reader, skip):
+    for _, saliency in models.predict(model, reader, skip):
         after = saliency[0].numpy()
         if before is not None:
             for k in range(reader.step):

@@ -21,7 +21,7 @@ from metrics import Protocol, cc
 from metrics.human import HumanCeiling
 from metrics.report import Picture
 from metrics.summary import FLOORS, HUMAN, mean_of_finite
-from models import equator_prior
+from models.equator_prior import equator_prior
 from projection import solid_angles
 from video.reader import read_picture, resize
 

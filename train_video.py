@@ -1,12 +1,11 @@
 """Train a saliency model on clips with ground truth.
 
-Run the same command again after an interruption, and it goes on exactly where it was. On
-several GPUs: torchrun --nproc_per_node 4 train_video.py …
+After an interruption, run the same command again: it continues exactly where it was. On several
+GPUs: torchrun --nproc_per_node 4 train_video.py …
 """
 
 import argparse
 import json
-import math
 import shlex
 import sys
 import tempfile
@@ -17,95 +16,146 @@ from signal import SIGTERM, Signals
 
 import cv2
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import distributed
 import models
-from cli import InputError, atomic, run_script
+from cli import (
+    HelpFormatter,
+    InputError,
+    add_machine_options,
+    advice,
+    at_least,
+    atomic,
+    autocast,
+    choose_device,
+    choose_precision,
+    run_script,
+)
 from datasets.augment import AUGMENTATIONS, Augmented, possible
 from datasets.layouts import read_split
 from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main, say
 from losses import LOSSES
-from models.devices import PRECISIONS, choose_device, choose_precision
-from runs import Progress, Saver, StopSignals, define_run, make_model, resumed_state
-from training import OPTIMIZERS, RECIPES, SCHEDULES, RunningLoss, Trainer, batch_loss
-from training_data import EpochOrder, best_constant_loss, check_truth, make_loader, shares
+from models.checkpoint import read
+from models.ema import WeightAverage
+from training import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Batches,
+    RunningLoss,
+    StopSignals,
+    best_constant_loss,
+    check_finite,
+    check_truth,
+    describe_run,
+    git_revision,
+    make_loader,
+    parameter_groups,
+    random_state,
+    remove_partial_files,
+    set_learning_rate,
+    set_random_state,
+    share_of_batch,
+    split,
+    stored_state,
+)
 from video.motion import MOTIONS
 
+# A training option that is not given has the value of its column here.
+# fmt: off
+COLUMNS = {
+    ("cube_unet", "default"): 0, ("cube_unet", "paper"): 1,
+    ("sst_sal", "default"): 2, ("sst_sal", "paper"): 2,
+}
+DEFAULTS = {
+    #                 cube_unet          as published  sst_sal, as published
+    "epochs":        (10,                10,           240),
+    "samples":       (0,                 0,            0),
+    "batch_size":    (2,                 2,            1),
+    "skip_frames":   (0,                 0,            20),
+    "loss":          ("smse",            "smse",       "spherical_kl"),
+    "optimizer":     ("adamw",           "sgd",        "sgd"),
+    "learning_rate": (2e-3,              1e-3,         0.8),
+    "schedule":      ("cosine",          "constant",   "constant"),
+    "momentum":      (0.9,               0.9,          0.0),
+    "weight_decay":  (1e-5,              1e-5,         0.0),
+    "clip_gradient": (0.0,               0.0,          0.0),
+    "ema":           (0.0,               0.0,          0.0),
+    "augment":       (["yaw", "mirror"], [],           []),
+}
 
-def parse_args() -> argparse.Namespace:
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--model", default="cube_unet", choices=["cube_unet", "sst_sal"],
+        help="model to train")
+    first.add_argument("--recipe", default="default", choices=["default", "paper"],
+        help="defaults of the training options; paper: as published")
+    chosen = first.parse_known_args(arguments)[0]
+    column = COLUMNS[chosen.model, chosen.recipe]
+    defaults = {name: values[column] for name, values in DEFAULTS.items()}
+    default_augment = defaults.pop("augment")
+
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=__doc__, formatter_class=HelpFormatter, parents=[first]
     )
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
-    add("--cache", type=Path, help="folder for the frames at the model's size, made once; "
-        "without it every epoch decodes them again")  # fmt: skip
-    add("--model", default="cube_unet", choices=list(models.MODELS), help="what to train")
-    add("--motion", choices=list(MOTIONS), help="motion channels; the model's if not given")
+    add("--motion", choices=list(MOTIONS),
+        help="motion channels (default: those of the checkpoint given with --init, else "
+        "difference for cube_unet and dis for sst_sal)")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[], type=argument,
-        help="of the model, such as height=120 width=240 base_channels=16")  # fmt: skip
-    add("--init", type=Path, help="checkpoint to start from instead of random weights")
-    add("--output_dir", type=Path, default="checkpoints", help="for checkpoints and logs")
+        help="arguments of the model, such as height=120 width=240 base_channels=16")
+    add("--init", type=Path, metavar="CHECKPOINT",
+        help="checkpoint to start from (default: random weights)")
+    add("--output_dir", type=Path, default="checkpoints", help="folder for checkpoints and logs")
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
-        help="whether to go on with the run in --output_dir; auto: if there is one")  # fmt: skip
-    add("--save_minutes", type=at_least(0), default=10.0, help="between saves in an epoch")
-    add("--dry_run", action="store_true", help="one batch of everything; keeps nothing")
+        help="whether to continue the run in --output_dir; auto: if there is one")
+    add("--save_minutes", type=at_least(0), default=10.0, help="minutes between saves in an epoch")
+    add("--dry_run", action="store_true", help="run one batch of everything and keep nothing")
 
-    recipe = parser.add_argument_group("recipe", "where not given, the recipe's or the model's")
-    add = recipe.add_argument
-    add("--recipe", default="default", choices=list(RECIPES), help="paper: as published")
+    add = parser.add_argument_group("training", "The defaults shown are those of --model "
+        f"{chosen.model} --recipe {chosen.recipe}.").add_argument
     add("--epochs", type=at_least(1, kind=int), help="passes over the training clips")
-    add("--samples", type=at_least(1, kind=int), help="clips drawn for an epoch; all if not given")
-    add("--batch_size", type=at_least(1, kind=int), help="clips a step, over all processes")
-    add("--skip_frames", type=at_least(0, kind=int), help="at the start of each clip")
-    add("--loss", choices=list(LOSSES), help="what is minimised")
-    add("--optimizer", choices=list(OPTIMIZERS), help="how")
-    add("--learning_rate", "--lr", type=at_least(0), help="the highest")
-    add("--schedule", choices=list(SCHEDULES), help="of the learning rate")
-    add("--momentum", type=at_least(0, 1), help="of SGD")
-    add("--weight_decay", type=at_least(0), help="of the optimizer")
-    add("--clip_gradient", type=at_least(0), metavar="NORM", help="largest norm of a gradient")
-    add("--ema", type=at_least(0, 1), metavar="DECAY", help="validate and keep an exponential "
-        "moving average of the weights, such as 0.999 (0: the weights)")  # fmt: skip
-    add("--augment", nargs="*", choices=list(AUGMENTATIONS), help="random changes of the clips")
-    add("--seed", type=int, default=0, help="of first weights, order of clips, random changes")
+    add("--samples", type=at_least(0, kind=int), help="clips drawn for an epoch; 0: all clips")
+    add("--batch_size", type=at_least(1, kind=int), help="clips per step, over all processes")
+    add("--skip_frames", type=at_least(0, kind=int),
+        help="frames at the start of each clip that are not trained on")
+    add("--loss", choices=list(LOSSES), help="loss")
+    add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
+    add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
+    add("--schedule", choices=list(SCHEDULES), help="schedule of the learning rate")
+    add("--momentum", type=at_least(0, 1), help="momentum of SGD")
+    add("--weight_decay", type=at_least(0), help="weight decay of the optimizer")
+    add("--clip_gradient", type=at_least(0), metavar="NORM",
+        help="largest norm of the gradient of a step; 0: no limit")
+    add("--ema", type=at_least(0, 1), metavar="DECAY",
+        help="decay of the exponential moving average of the weights that is validated and kept "
+        "in their place, such as 0.999; 0: no average")
+    add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
+        help=f"random changes of the clips, {', '.join(AUGMENTATIONS)}; without a name: none "
+        f"(default: {' '.join(default_augment) or 'none'}, as far as the motion image can follow)")
+    add("--seed", type=int, default=0, help="seed for initialisation, shuffling and augmentation")
 
-    machine = parser.add_argument_group("machine")
-    add = machine.add_argument
-    add("--workers", type=at_least(0, kind=int), help="processes that read data; one a core, at "
-        "most 8, if not given")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    add("--precision", default="auto", choices=["auto", *PRECISIONS], help="of the network")
+    add = parser.add_argument_group("machine").add_argument
+    add_machine_options(add)
+    add("--workers", type=at_least(0, kind=int),
+        help="processes that read data (default: one per core, at most 8)")
     add("--compile", action="store_true", help="compile the network first (torch.compile)")
     add("--accumulate", type=at_least(1, kind=int), default=1, metavar="PARTS",
-        help="that a batch is worked through in, one after the other, to save memory")  # fmt: skip
-    args = parser.parse_args()
-    args.augment_given = args.augment is not None
-    for name, value in RECIPES[args.recipe].get(args.model, {}).items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
-    return args
+        help="parts of a batch that are computed one after the other, to save memory")
+    parser.set_defaults(**defaults, default_augment=default_augment)
+    return parser.parse_args(arguments)
+# fmt: on
 
 
 def argument(text: str) -> tuple[str, int | str]:
     name, _, value = text.partition("=")
     return name, int(value) if value.isdecimal() else value
-
-
-def at_least(low: float, below: float = math.inf, kind: type = float):
-    """The type of an option that is a number in [low, below)."""
-
-    def number(text: str):
-        if not low <= (value := kind(text)) < below:
-            raise argparse.ArgumentTypeError(f"{text}: give {low} or more, below {below:g}")
-        return value
-
-    return number
 
 
 def main() -> None:
@@ -126,120 +176,224 @@ def main() -> None:
 
 
 def train(args: argparse.Namespace, folder: Path) -> int:
-    """The whole run, with its files in a folder. Returns the signal that ended it, or 0."""
-    saver, data, train_loader, val_loader = prepare(args, folder)
-    trainer, progress = saver.trainer, saver.progress
-    floor = best_constant_loss(data["val"], trainer.loss_of)
-    say(f"{trainer.model.spec.loss} of the best constant map on val: {floor:.4g}")
-    order, first = train_loader.batch_sampler, progress.epoch + 1
-    board = SummaryWriter(folder / "tensorboard", purge_step=first) if is_main() else None
-    with StopSignals() as stop:
-        while progress.epoch < trainer.model.spec.epochs:
-            order.epoch, order.start = progress.epoch + 1, progress.step
-            whole = train_epoch(saver, train_loader, stop)
-            scores = validate(saver, val_loader, stop) if whole else None
-            if not scores:
-                saver.save()
-                number = stop.number or SIGTERM  # of another process
-                say(f"{Signals(number).name}: stopped after {progress}, which is saved in "
-                    f"{saver.path}; the same command goes on from there")  # fmt: skip
-                return number
-            finish_epoch(saver, board, floor, *scores)
-    say(summary(args, saver, floor))
-    return 0
-
-
-def prepare(
-    args: argparse.Namespace, folder: Path
-) -> tuple[Saver, dict[str, SaliencyVideos], DataLoader, DataLoader]:
-    """All that training needs, from the beginning or as an interrupted run left it."""
+    """Run the training, with its files in a folder. Returns the signal that ended it, or 0."""
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
     cv2.setNumThreads(1)  # the data workers are many, and forked, where its threads are missing
     torch.manual_seed(args.seed)
     model = make_model(args)
     spec = model.spec
-    data = {s: SaliencyVideos(args.data_root, s, spec, args.cache) for s in ("train", "val")}
-    for split, clips in data.items():
+    data = {s: SaliencyVideos(args.data_root, s, spec, args.skip_frames) for s in ("train", "val")}
+    for name, clips in data.items():
         check_truth(clips)
         found = clips.summary() or "all in order"
-        say(f"{split}: {len(clips)} clips of {spec.clip_length}; {found}")
-    if not args.augment_given:
-        args.augment = possible(args.augment or (), spec.motion, model.flat)
-    run = define_run(args, model, data, dtype)
-    path = folder / f"{args.model}_last.pth"
-    state = resumed_state(args.resume, path, run)
+        say(f"{name}: {len(clips)} clips of {spec.clip_length}; {found}")
+    if args.augment is None:
+        args.augment = possible(args.default_augment, spec.motion)
+    if args.dry_run:
+        args.samples = args.batch_size
+        del data["val"].samples[args.batch_size :]
+
+    # Progress: from the beginning, or as an interrupted run left it.
+    run = describe_run(args, tuple(DEFAULTS), model, data, dtype)
+    path = folder / f"{model.name}_last.pth"
+    state = stored_state(args.resume, path, run) or {}
+    step: int = state.get("step", 0)  # finished steps of the whole run
+    log: list[dict] = state.get("log", [])  # a line for each finished epoch
+    losses = RunningLoss(*state.get("sums", (0.0, 0)) if is_main() else (0.0, 0))
+    started = time.monotonic() - state.get("seconds", 0.0)  # of the epoch
+
+    # Batches: a function of seed and step.
+    with advice("--augment"):
+        augmented = Augmented(data["train"], args.augment, args.seed)
+    order = Batches(len(augmented), args.samples, args.batch_size, args.seed, args.epochs, step)
+    batches = iter(make_loader(augmented, order, device, args.workers))
+    at_once = share_of_batch(args.batch_size, args.accumulate)
+    val_order = distributed.shard(torch.arange(len(data["val"])).split(at_once))
+    val_order = [indices.tolist() for indices in val_order]
+    val_loader = make_loader(data["val"], val_order, device, args.workers)
+
+    # Network, loss and optimizer.
     if state:
         model.load_state_dict(state["weights"])
-    if args.dry_run:
-        args.samples = spec.batch_size
-        del data["val"].samples[spec.batch_size :]
-    augmented = Augmented(data["train"], args.augment or (), args.seed, model.flat)
-    order = EpochOrder(len(augmented), args.samples, spec.batch_size, args.seed)
-    at_once = spec.batch_size // shares(spec.batch_size, args.accumulate)
-    val_batches = distributed.shard(torch.arange(len(data["val"])).split(at_once))
-    loaders = (
-        make_loader(augmented, order, device, args.workers),
-        make_loader(data["val"], [b.tolist() for b in val_batches], device, args.workers),
-    )
-    trainer = Trainer(model.to(device), spec.epochs * order.steps, dtype, args.ema or 0.0,
-        args.clip_gradient, args.accumulate, args.compile)  # fmt: skip
+    model.to(device)
+    ema = WeightAverage(model, args.ema) if args.ema else None
+    result = ema.model if ema else model  # what is validated and kept
+    parallel = distributed.parallel(model, device)
+    network = torch.compile(parallel, dynamic=False) if args.compile else parallel
+    loss_of = LOSSES[args.loss](spec.height, spec.width).to(device)
+    optimizer = OPTIMIZERS[args.optimizer](parameter_groups(model), args)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     if state:
-        trainer.load_state_dict(state)
-    progress = Progress.of(state) if state else Progress()
-    return Saver(path, trainer, progress, run, args.save_minutes), data, *loaders
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        if ema:
+            ema.load_state_dict(state["average"])
+        set_random_state(state["random"], device)
+
+    baseline = best_constant_loss(data["val"], loss_of, device)
+    say(f"{args.loss} of the best constant map on val: {baseline:.4g}")
+    board = SummaryWriter(folder / "tensorboard", purge_step=len(log) + 1) if is_main() else None
+    facts = {"data": args.data_root.resolve().name, "revision": git_revision(), "run": run}
+
+    def save() -> None:
+        """Write all that the run needs to continue exactly. Called in every process."""
+        content = {
+            "step": step,
+            "log": log,
+            "sums": losses.sums(path),
+            "seconds": time.monotonic() - started,
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
+            "average": ema.state_dict() if ema else None,
+            "random": distributed.gather(random_state(device)),
+        }
+        check_finite(model, path)
+        if is_main():
+            remove_partial_files(folder, model.name)
+            models.save(path, model, **facts, **content)
+        distributed.wait_for_all()
+
+    saved = time.monotonic()
+    irregular: list[tuple[str, str]] = []
+    bar = tqdm(total=order.last, initial=step, unit="step", dynamic_ncols=True,
+        disable=not is_main())  # fmt: skip
+    with StopSignals() as stop, bar:
+        while len(log) < args.epochs:
+            end_of_epoch = step == (len(log) + 1) * order.epoch_steps
+            batch = None if end_of_epoch else next(batches)
+            valid = 0 if end_of_epoch else int(batch["valid"].sum())
+
+            # All processes must agree on what comes next: one sum of numbers and flags.
+            due = not end_of_epoch and time.monotonic() - saved >= 60 * args.save_minutes
+            now = [valid, stop.number > 0, due, losses.bad != ""]
+            count, stopped, due, bad = distributed.total(now).tolist()
+            if stopped or due or bad:
+                save()  # raises InputError where a loss was not finite
+                saved = time.monotonic()
+            if stopped:
+                number = stop.number or SIGTERM  # noted by another process
+                say(f"{Signals(number).name}: stopped after step {step} of {order.last}, which is "
+                    f"saved in {path}; the same command continues from there")  # fmt: skip
+                return number
+
+            if not end_of_epoch:
+                if count:
+                    set_learning_rate(optimizer, learning_rate(args, step, order.last))
+                    # Gradients are averaged over processes: as many times the mean is the sum.
+                    weight = distributed.world() / (1 if loss_of.summed else count)
+                    total = torch.zeros((), device=device)
+                    for number, part in enumerate(split(batch, args.accumulate), 1):
+                        last = number == args.accumulate or distributed.world() == 1
+                        with nullcontext() if last else parallel.no_sync():
+                            loss, _ = batch_loss(network, part, loss_of, device, dtype)
+                            scaler.scale(loss * weight).backward()
+                        total += loss.detach()
+                    if args.clip_gradient:
+                        scaler.unscale_(optimizer)
+                        nn.utils.clip_grad_norm_(model.parameters(), args.clip_gradient)
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad(set_to_none=True)
+                    if ema:
+                        ema.update(model)
+                    losses.add(total, valid, batch)
+                step += 1
+                irregular += batch["irregular"]
+                bar.set_description(f"epoch {len(log) + 1}/{args.epochs}", refresh=False)
+                bar.set_postfix(loss=f"{losses.recent:.4g}", refresh=False)
+                bar.update()
+                continue
+
+            loss_sum, map_count = losses.sums(path)
+            if not map_count:
+                raise InputError("no valid ground truth in the whole epoch; check the data set")
+            found = validate(result.eval(), val_loader, loss_of, device, dtype, stop, path)
+            network.train()
+            if found is None:
+                continue  # stopped
+            val_loss, picture = found
+            best = min((line["val_loss"] for line in log), default=float("inf"))
+            line = {
+                "epoch": len(log) + 1,
+                "train_loss": loss_sum / map_count,
+                "val_loss": val_loss,
+                "best_constant": baseline,
+                "learning_rate": learning_rate(args, step, order.last),
+                "seconds": round(time.monotonic() - started, 1),
+            }
+            log.append(line)
+            say(json.dumps(line))
+            if gathered := sum(distributed.gather(irregular), []):
+                say(f"in this epoch's clips: {summarise(gathered)}")
+            if is_main():
+                if val_loss < best:
+                    best_path = folder / f"{model.name}_best.pth"
+                    models.save(best_path, result, **facts, **line)
+                write_log(folder, log, board, picture)
+            losses, irregular, started = RunningLoss(), [], time.monotonic()
+            save()
+            saved = time.monotonic()
+    say(summary(args, folder / f"{model.name}_best.pth", log, baseline))
+    return 0
 
 
-def train_epoch(saver: Saver, loader: DataLoader, stop: StopSignals) -> bool:
-    """One pass over the training clips, from where it was left. False where it was stopped."""
-    trainer, progress = saver.trainer, saver.progress
-    trainer.network.train()
-    before = (progress.loss_sum, progress.map_count) if is_main() else (0.0, 0)
-    losses, irregular, start = RunningLoss(*before), [], time.perf_counter()
+def make_model(args: argparse.Namespace) -> models.SaliencyModel:
+    """Build the model as the options describe it, with random weights or those of --init."""
+    arguments, start = dict(args.model_args), args.init
+    if args.motion and not start:
+        channels = MOTIONS[args.motion].channels
+        arguments = models.MODELS[args.model].arguments_for(channels) | arguments
+    try:
+        model = models.load(start, **arguments) if start else models.MODELS[args.model](**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"--model_args {arguments}: {error}") from error
+    if model.name != args.model:
+        raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
+    with advice(f"--motion {args.motion}"):
+        model.use_motion(args.motion)
+    if start and (loss := read(start).get("run", {}).get("loss", args.loss)) != args.loss:
+        say(f"note: {start} was trained with --loss {loss}, this run uses {args.loss}")
+    return model.train()
 
-    def settle() -> None:
-        losses.check(saver.kept)
-        sums = distributed.total([losses.total, losses.count]).tolist()
-        progress.loss_sum, progress.map_count = sums[0], int(sums[1])
 
-    title = f"epoch {progress.epoch + 1}/{trainer.model.spec.epochs}"
-    bar = tqdm(loader, title, progress.step + len(loader), initial=progress.step, unit="step",
-        dynamic_ncols=True, disable=not is_main())  # fmt: skip
-    for batch in bar:
-        valid = int(batch["valid"].sum())
-        now = [valid, stop.number > 0, saver.due, losses.bad != ""]
-        count, stopped, save, bad = distributed.total(now).tolist()
-        if stopped or save or bad:
-            settle()
-        if stopped:
-            return False
-        if save:
-            saver.save()
-        irregular += batch["irregular"]
-        if count:
-            losses.add(trainer.step(batch, int(count)), valid, batch)
-        progress.step += 1
-        if maps := losses.count - before[1]:
-            speed = maps * distributed.world() / (time.perf_counter() - start)
-            bar.set_postfix(loss=f"{losses.recent:.4g}", fps=f"{speed:.1f}")
-    settle()
-    if irregular := sum(distributed.gather(irregular), []):
-        say(f"in this epoch's clips: {summarise(irregular)}")
-    if not progress.map_count:
-        raise InputError("no valid ground truth in the whole epoch; check the data set")
-    return True
+def learning_rate(args: argparse.Namespace, step: int, steps: int) -> float:
+    return args.learning_rate * SCHEDULES[args.schedule](step, steps)
+
+
+def batch_loss(
+    network: nn.Module, batch: dict, loss_of: nn.Module, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of the losses of a batch's valid maps, and all its maps (B, T, 1, H, W)."""
+    valid = batch["valid"].flatten().nonzero()[:, 0]  # counted on the CPU: no wait for a GPU
+    tensors = (batch[name].to(device, non_blocking=True) for name in ("frames", "motion", "target"))
+    with autocast(device, dtype):
+        frames, motion, target = tensors
+        maps = network(frames, motion)
+        if not len(valid):  # still part of what other processes compute
+            return maps.float().sum() * 0, maps
+        predicted, target = maps.flatten(0, 1), target.flatten(0, 1)
+        if len(valid) < len(target):
+            rows = valid.to(device, non_blocking=True)
+            predicted, target = predicted.index_select(0, rows), target.index_select(0, rows)
+        loss = loss_of(predicted, target)
+    return loss if loss_of.summed else loss * len(valid), maps
 
 
 @torch.inference_mode()
 def validate(
-    saver: Saver, loader: DataLoader, stop: StopSignals
+    model: nn.Module,
+    loader: DataLoader,
+    loss_of: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+    stop: StopSignals,
+    path: Path,
 ) -> tuple[float, Tensor | None] | None:
-    """Mean loss over the valid maps, and a picture: frame, truth and prediction side by side.
+    """Return the mean loss over the valid maps, and a picture: frame, truth and prediction.
 
-    None where it was stopped.
+    None where a signal came. path: the checkpoint that keeps the run.
     """
-    trainer = saver.trainer
-    model = trainer.result.eval()
     losses, picture = RunningLoss(), None
     batches = iter(tqdm(loader, "validation", leave=False, unit="step", dynamic_ncols=True,
         disable=not is_main()))  # fmt: skip
@@ -249,63 +403,43 @@ def validate(
         batch = next(batches, None)  # some processes have one less than others
         if batch is None or not batch["valid"].any():
             continue
-        loss, maps = batch_loss(model, batch, trainer.loss_of, trainer.device, trainer.dtype)
+        loss, maps = batch_loss(model, batch, loss_of, device, dtype)
         losses.add(loss, int(batch["valid"].sum()), batch)
         if picture is None:
             maps = [m[0, -1].float().cpu().expand(3, -1, -1) for m in (batch["target"], maps)]
             picture = torch.cat([batch["frames"][0, -1], *maps], dim=-1).clamp(0, 1)
-    losses.check(saver.kept)
-    total, count = distributed.total([losses.total, losses.count]).tolist()
+    total, count = losses.sums(path)
     if not count:
         raise InputError("no valid ground truth in the validation clips; check the data set")
     return total / count, picture
 
 
-def finish_epoch(
-    saver: Saver, board: SummaryWriter | None, floor: float, val_loss: float, picture: Tensor | None
-) -> None:
-    """Logs and saves. Where it is interrupted, the checkpoint before leads here again.
-
-    board: in the main process, which is the one that writes.
-    """
-    trainer, progress = saver.trainer, saver.progress
-    log = {
-        "epoch": progress.epoch + 1,
-        "train_loss": progress.loss_sum / progress.map_count,
-        "val_loss": val_loss,
-        "best_constant": floor,
-        "learning_rate": trainer.learning_rate,
-        "seconds": round(saver.seconds(), 1),
-    }
-    say(json.dumps(log))
-    saver.facts |= log
-    if board:
-        if val_loss < progress.best:
-            models.save(saver.best_path, trainer.result, **saver.facts)
-        for name in ("train_loss", "val_loss", "learning_rate"):
-            board.add_scalar(name, log[name], log["epoch"])
-        if picture is not None:
-            board.add_image("frame, truth, prediction", picture, log["epoch"])
-        board.flush()
-        with atomic(saver.path.with_name("log.jsonl")) as temporary:
-            lines = (json.dumps(line) + "\n" for line in [*progress.history, log])
-            temporary.write_text("".join(lines), encoding="utf-8")
-    progress.next_epoch(log)
-    saver.save()
+def write_log(folder: Path, log: list[dict], board: SummaryWriter, picture: Tensor | None) -> None:
+    """Write log.jsonl and the last epoch's TensorBoard events."""
+    line = log[-1]
+    for name in ("train_loss", "val_loss", "learning_rate"):
+        board.add_scalar(name, line[name], line["epoch"])
+    if picture is not None:
+        board.add_image("frame, truth, prediction", picture, line["epoch"])
+    board.flush()
+    with atomic(folder / "log.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
 
 
-def summary(args: argparse.Namespace, saver: Saver, floor: float) -> str:
+def summary(args: argparse.Namespace, best_path: Path, log: list[dict], baseline: float) -> str:
     if args.dry_run:
         return "dry run: a batch of everything went through; nothing was kept"
     try:
-        split = "test" if read_split(args.data_root, "test") else "val"
+        name = "test" if read_split(args.data_root, "test") else "val"
     except InputError:
-        split = "val"
-    data, best, path = shlex.quote(str(args.data_root)), saver.progress.best, saver.best_path
+        name = "val"
+    best = min(line["val_loss"] for line in log)
     return (
-        f"best validation loss {best:.4g}, {best / floor:.2f} of the best constant map's; next:\n"
-        f"  python evaluate_video.py --ckpt_path {path} --data_root {data} --split {split}\n"
-        f"  python infer_video.py --ckpt_path {path} --video_path YOUR_CLIP"
+        f"best validation loss {best:.4g}, {best / baseline:.2f} of the best constant map's; "
+        "next:\n"
+        f"  python evaluate_video.py --ckpt_path {best_path} "
+        f"--data_root {shlex.quote(str(args.data_root))} --split {name}\n"
+        f"  python infer_video.py --ckpt_path {best_path} --video_path YOUR_CLIP"
     )
 
 

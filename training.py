@@ -1,30 +1,37 @@
-"""What moves a model's weights, with all the state that a resumed run must find again."""
+"""The parts of a training run around the loop in train_video.py: optimizer, batches, resuming."""
 
+import argparse
+import functools
+import hashlib
 import math
+import os
+import signal
+import subprocess
 from collections.abc import Iterator
-from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 import distributed
 import models
 from cli import InputError
-from losses import LOSSES
-from models.batch_norm import synchronise
-from models.devices import autocast
-from models.ema import WeightAverage
+from datasets.video_saliency import SaliencyVideos, collate
+from models.checkpoint import read
 
 OPTIMIZERS = {
-    "sgd": lambda parameters, spec: torch.optim.SGD(
-        parameters, spec.learning_rate, spec.momentum, weight_decay=spec.weight_decay
+    "sgd": lambda groups, args: torch.optim.SGD(
+        groups, args.learning_rate, args.momentum, weight_decay=args.weight_decay
     ),
-    "adamw": lambda parameters, spec: torch.optim.AdamW(
-        parameters, spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+    "adamw": lambda groups, args: torch.optim.AdamW(
+        groups, args.learning_rate, weight_decay=args.weight_decay, fused=True
     ),
 }
 
-# Learning rate of each of a run's steps, counted from 0, as a share of the highest.
+# Learning rate of each step of a run, counted from 0, as a share of the peak learning rate.
 SCHEDULES = {
     "constant": lambda step, steps: 1.0,
     "cosine": lambda step, steps: min(
@@ -32,183 +39,127 @@ SCHEDULES = {
     ),
 }
 
-# Options of train_video.py by recipe and model; those given on the command line win, and those
-# that neither gives are the model's. SST-Sal's published learning rate, 0.8 at 240×320, depends
-# on the size and is in its Spec.
-RECIPES: dict[str, dict[str, dict]] = {
-    "default": {"cube_unet": {"augment": ["yaw", "mirror"]}},
-    "paper": {
-        "cube_unet": {
-            "optimizer": "sgd",
-            "learning_rate": 1e-3,
-            "momentum": 0.9,
-            "schedule": "constant",
-        },
-        "sst_sal": {
-            "loss": "spherical_kl",
-            "optimizer": "sgd",
-            "momentum": 0.0,
-            "schedule": "constant",
-            "batch_size": 1,
-            "epochs": 240,
-        },
-    },
-}
+
+def parameter_groups(model: models.SaliencyModel) -> list[dict]:
+    """The model's trainable parameters for an optimizer, grouped by learning-rate scale."""
+    groups: dict[float, list] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scales = (s for part, s in model.learning_rate_scales.items() if name.startswith(part))
+            groups.setdefault(next(scales, 1.0), []).append(parameter)
+    return [{"params": parameters, "scale": scale} for scale, parameters in groups.items()]
 
 
-class Trainer:
-    """A model in training: its optimizer, learning rate, gradient scaling and average.
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
 
-    model: on its device; `network` is what is called, the model itself or wrapped. For several
-        processes its batch normalisation becomes that of their batches together.
-    steps: of the whole run, for the schedule of the learning rate.
-    dtype: of the network's computations.
-    average: decay of the average of weights that is validated instead of them, 0 for none.
-    clip_gradient: largest norm of a step's gradient, None for any.
-    parts: that this process' share of a batch is worked through in, to save memory.
+
+class Batches:
+    """The clips of each step's batch, this process' share of them: lists of (epoch, index).
+
+    A batch is a function of seed and step alone, and the same however many processes share it.
+    Every epoch draws a new permutation of the clips; where they do not fill its last batch, those
+    of a further permutation do.
+
+    clips: number of clips in the data set. samples: clips drawn for an epoch, 0 for all.
+    batch_size: over all processes. first: the step that an iteration begins with.
+    epoch_steps, last: the number of steps in an epoch and in the whole run.
     """
 
     def __init__(
-        self,
-        model: models.SaliencyModel,
-        steps: int,
-        dtype: torch.dtype,
-        average: float = 0.0,
-        clip_gradient: float | None = None,
-        parts: int = 1,
-        compiled: bool = False,
+        self, clips: int, samples: int, batch_size: int, seed: int, epochs: int, first: int = 0
     ):
-        spec = model.spec
-        self.steps, self.done, self.dtype = steps, 0, dtype
-        self.clip_gradient, self.parts = clip_gradient, parts
-        self.device = next(model.parameters()).device
-        self.average = WeightAverage(model, average) if average else None
-        self.model = synchronise(model, self.device) if distributed.world() > 1 else model
-        self.parallel = distributed.parallel(self.model, self.device)
-        self.network = torch.compile(self.parallel, dynamic=False) if compiled else self.parallel
-        self.loss_of = LOSSES[spec.loss]()
-        self.optimizer = OPTIMIZERS[spec.optimizer](parameter_groups(model), spec)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        self.clips, self.batch_size, self.seed = clips, batch_size, seed
+        self.epoch_steps = math.ceil((samples or clips) / batch_size)
+        self.first, self.last = first, epochs * self.epoch_steps
 
-    @property
-    def learning_rate(self) -> float:
-        spec = self.model.spec
-        return spec.learning_rate * SCHEDULES[spec.schedule](self.done, self.steps)
+    def __len__(self) -> int:
+        return self.last - self.first
 
-    @property
-    def result(self) -> models.SaliencyModel:
-        """The model that is validated and kept: the average where there is one."""
-        return self.average.model if self.average else self.model
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order_of = functools.lru_cache(maxsize=1)(self._order)
+        for step in range(self.first, self.last):
+            epoch, k = divmod(step, self.epoch_steps)
+            batch = order_of(epoch + 1)[k * self.batch_size : (k + 1) * self.batch_size]
+            yield [(epoch + 1, index) for index in distributed.shard(batch)]
 
-    def step(self, batch: dict, count: int) -> Tensor:
-        """One step of the optimizer on this process' share of a batch.
-
-        count: valid maps in the whole batch, that of all processes; not 0.
-        Returns the sum of the losses of the share's valid maps, a scalar without a gradient
-        that nobody has waited for yet.
-        """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * group["share"]
-        # Gradients are averaged over processes: as many times their mean is their sum.
-        weight = distributed.world() / (1 if self.loss_of.summed else count)
-        losses = []
-        for number, part in enumerate(split(batch, self.parts), 1):
-            wait = distributed.world() > 1 and number < self.parts
-            with self.parallel.no_sync() if wait else nullcontext():
-                loss, _ = batch_loss(self.network, part, self.loss_of, self.device, self.dtype)
-                self.scaler.scale(loss * weight).backward()
-            losses.append(loss.detach())
-        if self.clip_gradient:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_gradient)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.done += 1
-        if self.average:
-            self.average.update(self.model)
-        return torch.stack(losses).sum()
-
-    def state_dict(self) -> dict:
-        """All but the model's own weights. Called in every process."""
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
-        return {
-            "steps": self.done,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "random": distributed.gather(random),  # nothing here draws from numpy's or Python's
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        self.done = state["steps"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        random = state["random"][distributed.rank() % len(state["random"])]
-        torch.set_rng_state(random["cpu"])
-        if self.device.type == "cuda" and "cuda" in random:
-            torch.cuda.set_rng_state(random["cuda"], self.device)
+    def _order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        rounds = range(math.ceil(self.epoch_steps * self.batch_size / self.clips))
+        return torch.cat([torch.randperm(self.clips, generator=generator) for _ in rounds]).tolist()
 
 
-def parameter_groups(model: models.SaliencyModel) -> list[dict]:
-    """What an optimizer takes: weights that learn, by their share of the learning rate."""
-    groups: dict[float, list] = {}
-    for name, weight in model.named_parameters():
-        if weight.requires_grad:
-            shares = (share for start, share in model.slow.items() if name.startswith(start))
-            groups.setdefault(next(shares, 1.0), []).append(weight)
-    return [{"params": weights, "share": share} for share, weights in groups.items()]
+def share_of_batch(batch_size: int, parts: int) -> int:
+    """The clips that a process computes at once. Raises InputError for an uneven division."""
+    count = distributed.world() * parts
+    if batch_size % count:
+        raise InputError(
+            f"--batch_size {batch_size}: can't be divided among {distributed.world()} processes "
+            f"with --accumulate {parts}; give a multiple of {count}"
+        )
+    return batch_size // count
+
+
+def make_loader(
+    data: Dataset, batches, device: torch.device, workers: int | None = None
+) -> DataLoader:
+    """Read batches ahead in other processes, into memory that a GPU can copy from.
+
+    batches: lists of keys, one for each batch. workers: None for one a core, at most 8.
+    """
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = max(1, min(8, (cores or 1) // distributed.local_world()))
+    return DataLoader(
+        data,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else it would draw from the one that a run restores
+    )
+
+
+GRACE = 20  # seconds
+
+
+def _start_worker(number: int) -> None:
+    """Workers outlive a signal to the whole group until the main process has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
 
 
 def split(batch: dict, parts: int) -> Iterator[dict]:
-    """Equal parts of a batch's tensors."""
+    """Yield equal parts of a batch's tensors."""
     names = ("frames", "motion", "target", "valid")
     for tensors in zip(*(batch[name].chunk(parts) for name in names), strict=True):
         yield dict(zip(names, tensors))
-
-
-def batch_loss(
-    network: nn.Module, batch: dict, loss_of: nn.Module, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Sum of the losses of a batch's valid maps, and all its maps (B, T, 1, H, W)."""
-    valid = batch["valid"].flatten().nonzero()[:, 0]  # counted on the CPU: no wait for a GPU
-    tensors = (batch[name].to(device, non_blocking=True) for name in ("frames", "motion", "target"))
-    with autocast(device, dtype):
-        frames, motion, target = tensors
-        maps = network(frames, motion)
-        if not len(valid):  # still part of what other processes compute
-            return maps.float().sum() * 0, maps
-        predicted, target = maps.flatten(0, 1), target.flatten(0, 1)
-        if len(valid) < len(target):
-            rows = valid.to(device, non_blocking=True)
-            predicted, target = predicted.index_select(0, rows), target.index_select(0, rows)
-        loss = loss_of(predicted, target)
-    return loss if loss_of.summed else loss * len(valid), maps
 
 
 class RunningLoss:
     """Mean loss of the valid maps of an epoch, in this process.
 
     A step's loss is read one step later, so that a GPU has work while it is waited for.
+
+    total, count: sums over the maps so far. recent: moving average for the progress bar.
+    bad: a loss that is not finite and the frames that it belongs to, else empty.
     """
 
     def __init__(self, total: float = 0.0, count: int = 0):
-        self.total, self.count, self.recent = total, count, math.nan
-        self.bad = ""  # a loss that is not finite and the frames it belongs to
+        self.total, self.count, self.recent, self.bad = total, count, math.nan, ""
         self._pending: tuple[Tensor, int, dict] | None = None
 
     def add(self, loss: Tensor, count: int, batch: dict) -> None:
-        """loss: sum over the count valid maps of a batch."""
-        self.settle()
+        """loss: sum over the count valid maps of a batch, a scalar without gradient."""
+        self._read()
         self._pending = loss, count, batch
 
-    def settle(self) -> None:
-        """Waits for the last step's loss."""
+    def _read(self) -> None:
         if not self._pending:
             return
         (loss, count, batch), self._pending = self._pending, None
@@ -221,11 +172,185 @@ class RunningLoss:
         old = mean if math.isnan(self.recent) else self.recent
         self.recent = old + 0.02 * (mean - old)
 
-    def check(self, kept: str) -> None:
-        """Called in every process: InputError in all where a loss of any was not finite.
+    def sums(self, path: Path) -> tuple[float, int]:
+        """Loss and number of maps over all processes; called in each of them.
 
-        kept: what the last good weights are in.
+        path: the checkpoint with the last good weights. Raises InputError in every process where
+        a loss in any of them is not finite.
         """
-        self.settle()
+        self._read()
         if bad := "; ".join(filter(None, distributed.gather(self.bad))):
-            raise InputError(f"{bad}; {kept}; lower --learning_rate or look at these frames")
+            raise InputError(f"{bad}; {kept(path)}; lower --learning_rate or look at these frames")
+        total, count = distributed.total([self.total, self.count]).tolist()
+        return total, int(count)
+
+
+def kept(path: Path) -> str:
+    """Where the last good weights of a run are that breaks off."""
+    return f"{path} keeps what was good" if path.exists() else "nothing was saved yet"
+
+
+def check_finite(model: nn.Module, path: Path) -> None:
+    """Raise InputError where a weight is not finite. path: the checkpoint saved before."""
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise InputError(f"a weight is not finite any more; {kept(path)}; lower --learning_rate")
+
+
+def remove_partial_files(folder: Path, name: str) -> None:
+    """Delete what a run of the model `name` left when it was killed while it saved."""
+    for pattern in (f".{name}_*.partial.pth", ".log.*.partial.jsonl"):
+        for left in folder.glob(pattern):
+            left.unlink()
+
+
+TOO_LITTLE = 0.01  # of the frames with ground truth
+SAMPLE = 64  # maps that are read to find out whether they are usable
+
+
+def check_truth(data: SaliencyVideos) -> None:
+    """Raise InputError where too little of a split's ground truth is there or usable."""
+    files = [file for clip in data.clips.values() for file in clip]
+    announced = sum(file.truth is not None for file in files)
+    where = f"{data.root}: split '{data.split}'"
+    see = "'python evaluate_video.py --check' lists what is wrong"
+    if announced < TOO_LITTLE * len(files):
+        raise InputError(f"{where}: {announced} of {len(files)} frames have ground truth; {see}")
+    every = max(1, len(data) * data.spec.clip_length // SAMPLE)
+    there = usable = 0
+    for index in range(0, len(data), every):
+        there += sum(file.truth is not None for file in data.samples[index].files)
+        usable += len(data.targets(index))
+    if 2 * usable < there:
+        raise InputError(f"{where}: of {there} maps that were tried {usable} are usable; {see}")
+
+
+def best_constant_loss(data: SaliencyVideos, loss_of: nn.Module, device: torch.device) -> float:
+    """Loss of the one map that fits a split best: the baseline that every model must beat.
+
+    That is the mean of the maps for a squared error, and of the maps scaled to sum 1 for a
+    divergence.
+    """
+
+    def targets() -> Iterator[Tensor]:
+        mine = distributed.shard(range(len(data)))
+        for index in tqdm(mine, "best constant map", leave=False, disable=None):
+            yield from (target.to(device) for target in data.targets(index))
+
+    size = data.spec.height, data.spec.width
+    sums, count = torch.zeros(2, 1, *size, device=device), 0
+    for target in targets():
+        count += 1
+        for k, scaled in enumerate((target, target / target.sum())):
+            sums[k] += scaled
+    count = int(distributed.total(count))
+    if not count:
+        raise InputError(f"{data.root}: no usable ground truth in split '{data.split}'")
+    means = (distributed.total(sums.cpu()) / count).float().to(device)
+    losses = [0.0, 0.0]
+    for target in targets():
+        for k, mean in enumerate(means):
+            losses[k] += loss_of(mean, target).item()
+    return distributed.total(losses).min().item() / count
+
+
+MAY_CHANGE = ("epochs", "precision")  # between a run and its continuation, with a note
+
+
+def describe_run(
+    args: argparse.Namespace,
+    options: tuple[str, ...],
+    model: models.SaliencyModel,
+    data: dict[str, SaliencyVideos],
+    dtype: torch.dtype,
+) -> dict:
+    """All that the weights depend on: what must be the same for a run to be resumed.
+
+    options: names of the training options. data: the data sets by split.
+    """
+    files = hashlib.sha256()
+    for name, clips in data.items():
+        for sample in clips.samples:
+            frames = [(file.number, file.truth is not None) for file in sample.files]
+            files.update(repr((name, sample.clip, frames)).encode())
+    return {
+        "model": model.name,
+        **model.arguments,
+        **asdict(model.spec),
+        **{name: getattr(args, name) for name in (*options, "seed", "accumulate")},
+        "init": args.init.name if args.init else "",
+        "precision": str(dtype).removeprefix("torch."),
+        "data": f"{args.data_root.resolve().name} ({files.hexdigest()[:8]})",
+    }
+
+
+def stored_state(resume: str, path: Path, run: dict) -> dict | None:
+    """Return what a checkpoint holds of an interrupted run; None to begin afresh.
+
+    resume: "yes", "no", or "auto": yes if the checkpoint is there.
+    Raises InputError where the checkpoint belongs to another run, naming what differs.
+    """
+    if resume == "no" or (resume == "auto" and not path.exists()):
+        return None
+    state = read(path)
+    stored = state.get("run", {})
+    changed = {
+        key: f"{key} {stored.get(key)} instead of {run.get(key)}"
+        for key in dict.fromkeys((*run, *stored))
+        if stored.get(key) != run.get(key)
+    }
+    refused = [text for key, text in changed.items() if key not in MAY_CHANGE]
+    if refused or "log" not in state:
+        reason = f"it had {', '.join(refused)}" if stored else "it is of an older version"
+        raise InputError(
+            f"{path}: belongs to another run, {reason}; give another --output_dir, or --resume no "
+            "to replace what is there"
+        )
+    for text in changed.values():
+        distributed.say(f"note: {path} had {text}; the run is not the one that it was")
+    distributed.say(f"{path}: resumed after step {state['step']}")
+    if len(state["log"]) >= run["epochs"]:
+        distributed.say("training is complete; --resume no restarts it")
+    return state
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of this process' random numbers; nothing here draws from numpy's or Python's."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(states: list[dict[str, Tensor]], device: torch.device) -> None:
+    """states: what random_state returned in each of the processes that saved them."""
+    state = states[distributed.rank() % len(states)]
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+class StopSignals:
+    """A context in which Ctrl-C and SIGTERM are noted, not obeyed: `number` is the last one's."""
+
+    def __init__(self):
+        self.number = 0
+
+    def __enter__(self) -> "StopSignals":
+        self.before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame) -> None:
+        self.number = number
+
+
+def git_revision() -> str:
+    """The revision of this code, for the checkpoint."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

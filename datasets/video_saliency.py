@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from cli import InputError
-from datasets.cache import FrameCache
 from datasets.gaze import fixation_map
 from datasets.layouts import (
     HOW_TO_GET_DATA,
@@ -117,8 +116,9 @@ class SaliencyVideos(Dataset):
     Raises InputError where the root or the split is missing, or no ground truth is left.
     """
 
-    def __init__(self, root: str | Path, split: str, spec, cache: str | Path | None = None):
+    def __init__(self, root: str | Path, split: str, spec, skip_frames: int = 0):
         self.root, self.split, self.spec = Path(root), split, spec
+        self.skip_frames = skip_frames
         self.fixations = ClipFixations(self.root)
         self.irregular: list[tuple[str, str]] = []
         self.samples: list[Sample] = []
@@ -137,9 +137,6 @@ class SaliencyVideos(Dataset):
                 f"ground truth ({self.summary()}); expected <clip>/0001.jpg and 0001_gt.npy"
             )
         self.source = FrameFiles(spec)
-        if cache is not None:
-            clips = {name: files for name, files in self.clips.items() if files}
-            self.source = FrameCache(cache, self.root, self.source, clips)
 
     def _add_clip(self, files: list[File], name: str) -> None:
         length = self.spec.clip_length
@@ -153,7 +150,7 @@ class SaliencyVideos(Dataset):
         for before, after in zip(runs, runs[1:]):
             gap = f"{name}/{before[-1].picture.name} to {after[0].picture.name}"
             self.irregular.append(("gap in the numbering", gap))
-        to_skip = self.spec.skip_frames
+        to_skip = self.skip_frames
         for run in runs:
             first = min(to_skip, len(run))
             to_skip -= first

@@ -3,7 +3,7 @@
 from models.base import SaliencyModel, Spec
 from models.checkpoint import MODELS, load, save
 from models.cube_unet import CubeUNet
-from models.equator_prior import EquatorPrior, equator_prior
+from models.equator_prior import EquatorPrior
 from models.predict import predict
 from models.sst_sal import SSTSal
 
@@ -14,7 +14,6 @@ __all__ = [
     "SSTSal",
     "SaliencyModel",
     "Spec",
-    "equator_prior",
     "load",
     "predict",
     "save",

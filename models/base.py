@@ -1,43 +1,36 @@
-"""What every saliency model is, and what the scripts must know about one."""
+"""The interface of every saliency model, and what the scripts must know to feed one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
+
+from video.motion import MOTIONS
 
 
 @dataclass(frozen=True)
 class Spec:
-    """How a model wants to be fed and trained; defaults of the scripts' options.
+    """What a model must be fed.
 
-    Flow of a frame: decoded, resized to `height`×`width` by area averaging, sampled at `fps`,
-    given the motion image called `motion`, then put in clips of `clip_length` frames. Models
-    with a memory need the first `warm_up` frames of a clip to settle; successive clips overlap
-    by that much and by `fade` frames more, over which one's maps turn into the next one's.
+    A frame is decoded, resized to `height`×`width` by area averaging, sampled at `fps` and given
+    the motion image called `motion`. Frames are put in clips of `clip_length`. A model with a
+    memory needs the first `warm_up` frames of a clip to settle; successive clips overlap by that
+    many frames and by `fade` more, over which the maps of one clip turn into those of the next.
     """
 
     height: int = 240
     width: int = 480
-    fps: float = 8.0  # samples a second; each frame of a slower video is one sample
-    clip_length: int = 1  # frames the model sees together
+    fps: float = 8.0  # samples a second; a slower video is sampled at its own rate
+    clip_length: int = 1  # frames that the model sees together
     warm_up: int = 0  # frames at the start of a clip whose maps are not used
-    fade: int = 0  # frames that two clips share after the warm-up, their maps cross-faded
+    fade: int = 0  # frames after the warm-up over which two clips' maps are cross-faded
     motion: str = "none"  # a name in video.motion.MOTIONS
-    loss: str = "smse"  # a name in losses.LOSSES
-    optimizer: str = "sgd"
-    schedule: str = "constant"  # of the learning rate
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    batch_size: int = 2  # clips
-    epochs: int = 10
-    skip_frames: int = 0  # at the start of each clip that are not trained on
 
 
 class SaliencyModel(nn.Module):
     """Predicts saliency maps of clips.
 
-    Subclasses set `name` (their key in models.MODELS), call this constructor with their Spec
-    and the keyword arguments that build them again, and define
+    A subclass sets `name` (its key in models.MODELS), calls this constructor with its Spec and
+    the keyword arguments that build it again, and defines
 
         forward(frames, motion) -> maps
             frames: (B, T, 3, H, W), RGB in [0, 1]
@@ -46,9 +39,8 @@ class SaliencyModel(nn.Module):
     """
 
     name: str
-    flat = False  # whether it takes flat pictures instead of panoramas
-    # Parts that learn more slowly: by the beginning of a weight's name, share of the learning rate.
-    slow: dict[str, float] = {}
+    # Parts that learn more slowly: factor of the learning rate by prefix of the parameter's name.
+    learning_rate_scales: dict[str, float] = {}
 
     def __init__(self, spec: Spec, **arguments):
         super().__init__()
@@ -57,8 +49,23 @@ class SaliencyModel(nn.Module):
 
     @classmethod
     def arguments_for(cls, motion_channels: int) -> dict:
-        """The keyword arguments of the variant that takes so many channels of motion."""
+        """Return the keyword arguments of the variant for this number of motion channels."""
         return {"in_channels": 3 + motion_channels}
+
+    def use_motion(self, name: str | None) -> None:
+        """Feed the model another motion image; None keeps its own.
+
+        Raises ValueError where that image has another number of channels.
+        """
+        if name is None:
+            return
+        new, own = MOTIONS[name].channels, MOTIONS[self.spec.motion].channels
+        if new != own:
+            raise ValueError(
+                f"motion '{name}' has {new} channels, but this model takes {own} "
+                f"('{self.spec.motion}')"
+            )
+        self.spec = replace(self.spec, motion=name)
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         raise NotImplementedError

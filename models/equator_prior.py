@@ -1,4 +1,4 @@
-"""Where people look on the sphere when nothing is known of what is shown.
+"""The equator prior: where people look on the sphere when nothing is known of the video.
 
 Head directions after the first ten seconds of 28 videos of 360° (30 people each; Nasrabadi et
 al., "A taxonomy and dataset for 360° videos", MMSys 2019) follow, per steradian,
@@ -8,9 +8,9 @@ al., "A taxonomy and dataset for 360° videos", MMSys 2019) follow, per steradia
     g(λ) = 1 / 2π · (1 − w + w (1 − ρ²) / (1 + ρ² − 2ρ cos λ))        uniform and wrapped Cauchy
 
 with latitude φ and longitude λ. `python -m recipes.head_prior FILE` fits the three numbers and
-says how other forms compare.
+compares other forms.
 
-Gaze is the head's direction plus the eyes' in the head. The gaze prior is the head's density
+Gaze is the head's direction plus the eyes' in the head. The density of gaze is the head's density
 blurred by a Gaussian of EYE_SPREAD along latitude and along longitude. On the sphere a blur is
 wider in longitude away from the equator; where the density matters, the maps are the same.
 """
@@ -26,13 +26,13 @@ from projection.sphere import latitudes, longitudes, solid_angles
 LATITUDE_WIDTH = 0.123  # s, sine of the latitude where the head's density is half its maximum
 FRONT_SHARE = 0.566  # w, share of directions that cluster around straight ahead
 CONCENTRATION = 0.626  # ρ, their mean cos λ: 0 uniform, 1 all straight ahead
-# Not fitted: the file holds no eyes. Of each axis; the mean angle off the head's direction is
+# Per axis. It is not fitted, as the file holds no eyes; the mean angle between gaze and head is
 # EYE_SPREAD · √(π/2) = 14°.
 EYE_SPREAD = math.radians(11)
 
 
 def head_density(latitude: Tensor, longitude: Tensor) -> Tensor:
-    """Density per steradian of head directions, from two tensors of radians that broadcast."""
+    """Density per steradian of head directions, for two tensors of radians that broadcast."""
     s, w, r = LATITUDE_WIDTH, FRONT_SHARE, CONCENTRATION
     across = 1 / (1 + (latitude.sin() / s).square()) / (2 * s * math.atan(1 / s))
     front = (1 - r**2) / (1 + r**2 - 2 * r * longitude.cos())
@@ -42,8 +42,7 @@ def head_density(latitude: Tensor, longitude: Tensor) -> Tensor:
 def gaze_density(height: int, width: int) -> Tensor:
     """Density per steradian of gaze directions at pixel centres: (H, W) float64.
 
-    Its integral over the image, each pixel as large as its solid angle, is 1. With one column
-    it is the density over latitude alone.
+    Its integral over the sphere is 1. With one column it is the density over latitude alone.
     """
     areas = solid_angles(height, width, torch.float64)
     steps = torch.linspace(-4, 4, 33, dtype=torch.float64)
@@ -66,7 +65,10 @@ def equator_prior(height: int, width: int) -> Tensor:
 
 
 class EquatorPrior(SaliencyModel):
-    """The same map for every frame, whatever it shows. Has no weights; nothing to train."""
+    """The baseline that every model must beat: the same map for every frame.
+
+    forward: frames (B, T, 3, H, W) of any size; motion is ignored → (B, T, 1, H, W) float32.
+    """
 
     name = "equator"
 
@@ -79,7 +81,6 @@ class EquatorPrior(SaliencyModel):
         return {}
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
-        """frames (B, T, 3, H, W) of any size, motion ignored → (B, T, 1, H, W) float32."""
         size, prior = frames.shape[-2:], self.prior
         if prior.shape != size:
             prior = equator_prior(*size).to(frames.device)

@@ -1,41 +1,50 @@
 """A clip model over an endless stream: one map for each frame, in constant memory."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from models.base import SaliencyModel, Spec
 
-# Of models that look at single frames: enough to fill a GPU's time, and no more pixels than a CPU
-# works on without fetching fresh memory for every layer.
+# Models that look at single frames take several at once: enough to keep a GPU busy, and no more
+# pixels than a CPU works on without fetching fresh memory for every layer.
 FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 
 
 @torch.inference_mode()
-def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[Tensor]:
-    """Saliency maps of a stream of frames.
+def predict(
+    model: SaliencyModel, frames: Iterable, skip: int = 0
+) -> Iterator[tuple[object, Tensor]]:
+    """Yield each frame of a stream with its saliency map, in order.
 
-    Clips of `clip_length` frames follow each other, each begun with a fresh memory; the maps of
-    its first `warm_up` frames are left to the clip before, and over the next `fade` frames
-    that clip's maps turn into its own, linearly. Before the first frame of the stream that
-    frame stands still for a warm-up. With fade = 0, though, clips are cut as SST-Sal's
-    authors do, and the first one's maps are kept from its first frame on.
+    Clips of `clip_length` frames follow each other, each begun with a fresh memory. The maps of
+    a clip's first `warm_up` frames are taken from the clip before; over the next `fade` frames
+    the maps of that clip turn into its own, linearly. Before the first frame of the stream, that
+    frame is repeated for a warm-up. With fade = 0, clips are cut as SST-Sal's authors cut them,
+    and the first clip's maps are kept from its first frame on.
 
-    frames: objects with rgb (3, H, W) and motion (M, H, W), such as datasets.Frame.
-    skip: leaves out that many maps at the start, and the work on clips that only hold
-        those; the others are the same as without it.
-    Yields (1, H, W) on the CPU, float32, one for each frame, in order.
+    frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame.
+    skip: the number of frames at the start that are not yielded. Clips that hold only such
+        frames are not computed; all other maps are the same as without it.
+    Yields: the frame and its map (1, H, W), float32 on the CPU.
+
+    >>> from models import EquatorPrior
+    >>> from video import Frame
+    >>> still = Frame(1, 0.0, torch.zeros(3, 4, 8), torch.zeros(0, 4, 8))
+    >>> [(frame.number, saliency.shape) for frame, saliency in predict(EquatorPrior(4, 8), [still])]
+    [(1, torch.Size([1, 4, 8]))]
     """
     spec = model.spec
-    device = next(model.parameters(), torch.empty(0)).device
-    made = 0  # maps so far, counting those that were left out
+    device = next(chain(model.parameters(), model.buffers())).device
+    done = 0  # frames whose maps are made or skipped
     held: Tensor | None = None  # the last clip's maps of the frames that it shares with the next
     for clips, settled, last in _batches(frames, spec):
-        ends = spec.fade if not last else 0
-        count = sum(len(clip) - settled for clip in clips) - ends
-        if made + count + ends <= skip:
-            made += count
+        shared = 0 if last else spec.fade
+        own = [frame for clip in clips for frame in clip[settled : len(clip) - shared]]
+        if done + len(own) + shared <= skip:
+            done += len(own)
             continue
         rgb, motion = (
             torch.stack([torch.stack([getattr(f, name) for f in clip]) for clip in clips])
@@ -45,16 +54,16 @@ def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[T
         if held is not None:
             share = torch.arange(1, len(held) + 1)[:, None, None, None] / (len(held) + 1)
             maps[: len(held)] = torch.lerp(held, maps[: len(held)], share)
-        held = maps[count:] if ends else None
-        for saliency in maps[:count]:
-            made += 1
-            if made > skip:
-                yield saliency
+        held = maps[len(own) :] if shared else None
+        yield from zip(own[max(0, skip - done) :], maps[max(0, skip - done) :])
+        done += len(own)
 
 
 def _batches(frames: Iterable, spec: Spec) -> Iterator[tuple[list[list], int, bool]]:
-    """Batches of clips of equal length: clips, frames to drop from each, whether it is the last.
+    """Yield batches of clips of equal length, as (clips, settled, last).
 
+    settled: the number of frames at the start of each clip whose maps are not used.
+    last: whether the stream ends with this batch.
     Only single frames come in batches of more than one clip.
     """
     length, warm_up, fade = spec.clip_length, spec.warm_up, spec.fade

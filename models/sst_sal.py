@@ -11,8 +11,6 @@ from models.base import SaliencyModel, Spec
 from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d, to_images
 from projection.sphere import Resampling, directions, equirectangular_taps
 
-PUBLISHED_PIXELS = 240 * 320
-
 
 class Encoder(nn.Module):
     """ConvLSTM at full resolution and spherical pooling to half of it."""
@@ -72,13 +70,6 @@ class SSTSal(SaliencyModel):
             warm_up=4,
             fade=4 if sampling == "seamless" else 0,  # 0: the original's windows
             motion="dis" if in_channels == 6 else "none",
-            loss="spherical_kl",
-            optimizer="sgd",
-            learning_rate=0.8 * height * width / PUBLISHED_PIXELS,
-            momentum=0.0,
-            batch_size=1,
-            epochs=240,
-            skip_frames=20,
         )
         super().__init__(
             spec,

@@ -109,14 +109,34 @@ def test_gradcheck(pad, memory_format):
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_memory_format_and_dtype_are_kept(memory_format):
+def test_dtype_is_kept_and_the_format_is_channels_last(memory_format):
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         x = torch.rand(6, 4, 5, 5).to(dtype).to(memory_format=memory_format).requires_grad_()
         padded = CubePadding(1)(x)
         assert padded.dtype == dtype
-        assert padded.is_contiguous(memory_format=memory_format)
-        padded.sum().backward()
-        assert x.grad.is_contiguous(memory_format=memory_format)
+        assert padded.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_padding_first_used_in_inference_mode_can_be_trained():
+    """The index tensors are cached; those of inference mode once broke the next training step."""
+    with torch.inference_mode():
+        CubePadding(1)(torch.rand(6, 1, 7, 7))
+    x = torch.rand(6, 1, 7, 7, requires_grad=True)
+    CubePadding(1)(x).sum().backward()
+    assert x.grad.sum() == 6 * (49 + 4 * 7) + 24
+
+
+@pytest.mark.parametrize("pad", [1, 2])
+def test_a_pointwise_layer_may_come_before_or_after_the_padding(pad):
+    padding = CubePadding(pad)
+    x = torch.randn(12, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    after, before = padding(x.exp()), padding.fill_corners(padding(x).exp())
+    torch.testing.assert_close(before, after)
+    weight = torch.rand_like(after)
+    gradients = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (before, after)]
+    torch.testing.assert_close(*gradients)
+    with torch.no_grad():
+        torch.testing.assert_close(padding.fill_corners(padding(x).exp()), after)
 
 
 def test_no_padding_is_the_identity():
@@ -143,4 +163,4 @@ def test_compiles_without_a_break():
     clip = torch.rand(1, 1, 3, 68, 136), torch.rand(1, 1, 1, 68, 136)
     torch.testing.assert_close(whole(*clip), model(*clip))
     whole(*clip).sum().backward()
-    assert model.unet.stem[1].weight.grad.abs().sum() > 0
+    assert model.backbone.stem[1].weight.grad.abs().sum() > 0

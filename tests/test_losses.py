@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from losses import LOSSES, SMSE, DensityLoss, FlatDensityLoss
+from losses import LOSSES, SMSE, DensityLoss, SphericalKLDivergence
 from tests.shared import shared
 
 
@@ -70,18 +70,6 @@ def test_density_loss_by_hand_on_four_quarters():
     assert math.isclose(DensityLoss()(pred, target).item(), expected, rel_tol=1e-5)
 
 
-def test_flat_density_loss_counts_each_pixel_the_same():
-    """Two rows of two pixels as above, and a third one that the sphere would weigh less."""
-    target = torch.tensor([[[[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]])
-    pred = torch.tensor([[[[3.0, 0.0], [0.0, 0.0], [3.0, 0.0]]]])
-    # Densities 6 and 3, 3; KLD = ln 2. Deviations (5, −1 …) and (2, −1, −1, −1, 2, −1):
-    # CC = 12 / √(30 · 12). One error of 3 on a sixth of 4π.
-    expected = math.log(2) + (1 - 12 / 360**0.5) / 2 + 9 * 4 * math.pi / 6
-    assert math.isclose(FlatDensityLoss()(pred, target).item(), expected, rel_tol=1e-5)
-    shuffled = [t.flip(-2) for t in (pred, target)]
-    assert math.isclose(FlatDensityLoss()(*shuffled).item(), expected, rel_tol=1e-5)
-
-
 def test_density_loss_is_zero_for_the_truth_and_finite_for_any_map():
     target = torch.rand(2, 1, 12, 24) ** 8
     assert abs(DensityLoss()(target, target).item()) < 1e-5
@@ -96,3 +84,24 @@ def test_density_loss_sees_scale_only_through_its_squared_error():
     pred, target = torch.rand(2, 1, 1, 12, 24).unbind()
     differ = [DensityLoss()(p, target) - SMSE()(p, target) for p in (pred, 0.1 * pred)]
     assert torch.isclose(*differ, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_areas_are_a_buffer_where_the_size_is_given(name):
+    """The same value as with areas made at the call; maps of another size are taken, too."""
+    pred, target = torch.rand(2, 3, 1, 12, 24).unbind()
+    built = LOSSES[name](12, 24)
+    assert [tuple(buffer.shape) for buffer in built.buffers()] == [(12, 1)]
+    assert not built.state_dict()
+    assert torch.equal(built(pred, target), LOSSES[name]()(pred, target))
+    other = torch.rand(2, 3, 1, 6, 9).unbind()
+    assert torch.equal(built(*other), LOSSES[name]()(*other))
+
+
+def test_the_trained_spherical_kl_is_that_of_240_by_320_pixels():
+    pred, target = torch.rand(2, 1, 1, 24, 32).unbind()
+    trained, published = (
+        LOSSES["spherical_kl"]()(pred, target),
+        SphericalKLDivergence()(pred, target),
+    )
+    torch.testing.assert_close(trained, published / 100)

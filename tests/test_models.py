@@ -1,8 +1,6 @@
 """Models, their checkpoints, and the way of a stream through them."""
 
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -87,7 +85,7 @@ def test_what_lies_across_an_edge_of_the_cube_matters():
     changed = faces.clone()
     changed[4, :, 10, 0] += 1  # right face, next to the front
     with torch.no_grad():
-        difference = (model.unet.stem(changed) - model.unet.stem(faces)).abs().sum(1)
+        difference = (model.backbone.stem(changed) - model.backbone.stem(faces)).abs().sum(1)
     assert difference[2, 10, -1] > 0
     assert difference[2, :, :17].max() == 0  # two convolutions reach two pixels
 
@@ -97,9 +95,9 @@ def test_latitude_prior_is_where_the_rows_are_and_the_network_can_outvote_it():
     model = CubeUNet(base_channels=4, height=48, width=96).eval()
     torch.nn.init.zeros_(model.head.weight)
     torch.nn.init.zeros_(model.head.bias)
-    torch.nn.init.zeros_(model.latitude)
+    torch.nn.init.zeros_(model.latitude_bias)
     with torch.no_grad():
-        model.latitude[..., 16] = 3.0  # the equator
+        model.latitude_bias[..., 16] = 3.0  # the equator
         row = model(torch.rand(1, 1, 3, 48, 96), torch.zeros(1, 1, 1, 48, 96))[0, 0, 0]
         assert torch.allclose(row, row[:, :1].expand_as(row), atol=1e-6)
         assert torch.allclose(row[:23], row[25:].flip(0), atol=1e-6)
@@ -108,44 +106,23 @@ def test_latitude_prior_is_where_the_rows_are_and_the_network_can_outvote_it():
         assert model(torch.rand(1, 1, 3, 48, 96), torch.zeros(1, 1, 1, 48, 96)).min() > 0.99
 
 
-@pytest.mark.parametrize("encoder", ["plain", "efficientnet_lite0"])
-def test_flat_pictures(encoder, tmp_path):
-    """The same weights. A uniform picture has no place to look at: repeated borders add none."""
-    cube = CubeUNet(encoder=encoder, base_channels=4, height=192, width=384)
-    models.save(tmp_path / "cube.pth", cube)
-    flat = models.load(tmp_path / "cube.pth", flat=True).double().train()  # else it says little
-    for part in flat.modules():
-        if isinstance(part, torch.nn.Dropout2d):
-            part.eval()
-    assert flat.state_dict().keys() == cube.state_dict().keys()
-    colour = torch.tensor([0.2, 0.6, 0.4], dtype=torch.float64)[:, None, None]
-    with torch.no_grad():
-        flat.latitude.fill_(7.0)
-        for size in ((96, 128), (128, 96)):
-            motion = torch.zeros(1, 2, 1, *size, dtype=torch.float64)
-            maps = flat(colour.expand(1, 2, 3, *size), motion)
-            assert maps.shape == motion.shape
-            assert maps.std() < 1e-4 and maps.max() < 0.9  # no latitude raises it
-            assert flat(torch.rand(1, 2, 3, *size, dtype=torch.float64), motion).std() > 1e-3
-    flat = flat.float()
-    models.save(tmp_path / "flat.pth", flat)
-    back = models.load(tmp_path / "flat.pth", flat=False, height=192, width=384)
-    for name, value in flat.state_dict().items():
-        assert torch.equal(back.state_dict()[name], value), name
-
-
-def test_faces_that_do_not_halve_evenly_are_refused(tmp_path):
+def test_faces_that_do_not_halve_evenly_are_refused():
     for width in (240, 256, 480):
         with pytest.raises(ValueError, match="96, 128"):
-            CubeUNet(encoder="efficientnet_lite0", height=width // 2, width=width)
-    with pytest.raises(ValueError, match="pictures of 300 pixels"):
-        CubeUNet(encoder="efficientnet_lite0", height=256, width=300, flat=True)
-    model = CubeUNet(encoder="efficientnet_lite0", height=192, width=384)
-    models.save(tmp_path / "lite.pth", model)
-    with pytest.raises(InputError, match="lite.pth.*240 pixels; this network takes 96, 128"):
-        models.load(tmp_path / "lite.pth", flat=1, height=240, width=320)
+            CubeUNet(backbone="efficientnet_lite0", height=width // 2, width=width)
+    model = CubeUNet(backbone="efficientnet_lite0", height=192, width=384)
     with pytest.raises(ValueError, match="multiples of 32"):
         model(torch.rand(1, 1, 3, 240, 480), torch.rand(1, 1, 1, 240, 480))
+    with pytest.raises(ValueError, match="one of plain, efficientnet_lite0"):
+        CubeUNet(backbone="resnet")
+
+
+def test_another_motion_image_must_have_as_many_channels():
+    model = CubeUNet(in_channels=6, base_channels=4, height=68, width=136)
+    model.use_motion("raft")
+    assert model.spec.motion == "raft"
+    with pytest.raises(ValueError, match="1 channels, but this model takes 3"):
+        model.use_motion("difference")
 
 
 def test_wrong_channels_are_refused():
@@ -240,7 +217,9 @@ class Echo(SaliencyModel):
 def stream(count, taken):
     for number in range(count):
         taken.append(number)
-        yield SimpleNamespace(rgb=torch.full((3, 1, 1), float(number)), motion=torch.empty(0, 1, 1))
+        yield SimpleNamespace(
+            number=number, rgb=torch.full((3, 1, 1), float(number)), motion=torch.empty(0, 1, 1)
+        )
 
 
 WINDOWS = [(1, 0, 0), (5, 0, 0), (20, 4, 0), (20, 4, 8), (3, 2, 0), (9, 4, 2), (20, 4, 3)]
@@ -249,7 +228,9 @@ WINDOWS = [(1, 0, 0), (5, 0, 0), (20, 4, 0), (20, 4, 8), (3, 2, 0), (9, 4, 2), (
 @pytest.mark.parametrize(("length", "warm_up", "fade"), WINDOWS)
 @pytest.mark.parametrize("count", [0, 1, 7, 16, 20, 21, 53])
 def test_one_map_for_each_frame_in_order_after_the_warm_up(length, warm_up, fade, count):
-    maps = list(predict(Echo(length, warm_up, fade), stream(count, [])))
+    pairs = list(predict(Echo(length, warm_up, fade), stream(count, [])))
+    maps = [saliency for _, saliency in pairs]
+    assert [frame.number for frame, _ in pairs] == list(range(count))
     assert [m[0, 0, 0].item() for m in maps] == pytest.approx(list(range(count)))
     settled = maps if fade else maps[warm_up:]
     assert all(m[0, 0, 1] >= warm_up for m in settled)
@@ -257,15 +238,15 @@ def test_one_map_for_each_frame_in_order_after_the_warm_up(length, warm_up, fade
 
 def test_clips_are_cut_as_published_without_fade():
     """Windows of 20 from frame 0, 16, 32 … with a fresh memory, four frames dropped."""
-    seen = [m[0, 0, 1].item() for m in predict(Echo(20, 4), stream(50, []))]
+    seen = [m[0, 0, 1].item() for _, m in predict(Echo(20, 4), stream(50, []))]
     assert seen == [*range(20), *range(4, 20), *range(4, 18)]
 
 
 def test_clips_fade_into_each_other():
     """What a clip makes of its age turns up in no step larger than the fade allows."""
-    seen = [m[0, 0, 1].item() for m in predict(Echo(20, 4, 8), stream(60, []))]
+    seen = [m[0, 0, 1].item() for _, m in predict(Echo(20, 4, 8), stream(60, []))]
     steps = [abs(b - a) for a, b in zip(seen, seen[1:])]
-    hard = [m[0, 0, 1].item() for m in predict(Echo(20, 4), stream(60, []))]
+    hard = [m[0, 0, 1].item() for _, m in predict(Echo(20, 4), stream(60, []))]
     assert max(steps) <= 1.0 + 1e-5
     assert max(abs(b - a) for a, b in zip(hard, hard[1:])) == 15
 
@@ -293,29 +274,9 @@ def test_skipping_gives_the_same_maps(skip):
         whole = list(predict(model, stream(53, [])))
         rest = list(predict(model, stream(53, []), skip))
         assert len(rest) == 53 - skip
-        for a, b in zip(whole[skip:], rest):
-            assert torch.equal(a, b)
+        for (frame, a), (other, b) in zip(whole[skip:], rest):
+            assert frame.number == other.number and torch.equal(a, b)
 
 
 def test_every_model_has_its_own_name():
     assert all(model.name == name for name, model in MODELS.items())
-
-
-def test_mean_of_checkpoints(tmp_path):
-    paths = [tmp_path / "1.pth", tmp_path / "2.pth", tmp_path / "other.pth"]
-    tiny = [dict(height=68, width=136), dict(height=40, width=60, flat=True)]
-    networks = [CubeUNet(base_channels=c, **tiny[k]) for k, c in ((0, 2), (1, 2), (0, 3))]
-    for path, network in zip(paths, networks, strict=True):
-        models.save(path, network)
-    command = [sys.executable, "-m", "recipes.average", str(tmp_path / "mean.pth")]
-    subprocess.run([*command, *map(str, paths[:2])], check=True)
-    states = [network.state_dict() for network in networks]
-    mean = models.load(tmp_path / "mean.pth")
-    assert mean.arguments == networks[0].arguments
-    for name, value in mean.state_dict().items():
-        torch.testing.assert_close(
-            value, (states[0][name] + states[1][name]).div(2).to(value.dtype)
-        )
-    failed = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
-    assert failed.returncode == 2 and "other.pth: another model" in failed.stderr
-    assert failed.stderr.count("\n") == 1

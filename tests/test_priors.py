@@ -145,7 +145,7 @@ def test_checkpoint_and_stream(tmp_path):
     model = models.load(tmp_path / "equator.pth")
     assert (model.spec.height, model.spec.width) == (40, 80)
     frame = SimpleNamespace(rgb=torch.rand(3, 40, 80), motion=torch.empty(0, 40, 80))
-    maps = list(models.predict(model, [frame] * 11))
+    maps = [saliency for _, saliency in models.predict(model, [frame] * 11)]
     assert len(maps) == 11
     assert all(torch.equal(m[0], equator_prior(40, 80)) for m in maps)
 

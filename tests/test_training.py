@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import models
 from models.ema import WeightAverage
 from tests.trainings import ROOT, TINY, train, write_data, write_long_clips
-from training import SCHEDULES, RunningLoss
-from training_data import EpochOrder
+from training import SCHEDULES, Batches, RunningLoss
 
 # Everything that has a state: Adam, cosine, average of weights, random changes, a batch in parts.
 OPTIONS = (
@@ -61,7 +61,10 @@ def assert_same_run(one, other):
     """Weights, averages and optimizer to the bit, and nothing lost or doubled in the logs."""
     for name in ("cube_unet_last.pth", "cube_unet_best.pth"):
         states = last(one, name), last(other, name)
-        for key in ("weights", "average", "optimizer", "steps", "best", "run"):
+        for state in states:
+            for line in state.get("log", []):
+                line.pop("seconds")
+        for key in ("weights", "average", "optimizer", "step", "log", "run"):
             assert same(*(state.get(key) for state in states)), f"{name}: {key}"
     assert log(one) == log(other)
     assert scalars(one) == scalars(other)
@@ -91,7 +94,7 @@ def whole(data, tmp_path_factory):
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(data, whole, tmp_path, fault):
     train(data, tmp_path, *OPTIONS, fault=fault, code=-signal.SIGKILL)
-    assert "goes on after" in train(data, tmp_path, *OPTIONS)
+    assert "resumed after step" in train(data, tmp_path, *OPTIONS)
     assert_same_run(whole, tmp_path)
 
 
@@ -99,7 +102,7 @@ def test_a_run_killed_before_its_first_save_starts_again(data, tmp_path):
     options = ("--epochs", 2, "--batch_size", 4)
     train(data, tmp_path / "whole", *options)
     train(data, tmp_path / "parts", *options, fault=("die_in_step", 2), code=-signal.SIGKILL)
-    assert "goes on after" not in train(data, tmp_path / "parts", *options)
+    assert "resumed after step" not in train(data, tmp_path / "parts", *options)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -131,8 +134,8 @@ def test_the_other_model_resumes_as_exactly(data, tmp_path):
 def test_an_interrupted_run_saves_at_once(data, whole, tmp_path, fault):
     options = (*OPTIONS, "--save_minutes", 10)
     printed = train(data, tmp_path, *options, fault=fault, code=130)
-    steps = 1 if fault[0] == "interrupt_a_step" else 3
-    assert f"SIGINT: stopped after step {steps} of epoch 2" in printed
+    steps = 4 if fault[0] == "interrupt_a_step" else 6
+    assert f"SIGINT: stopped after step {steps} of 9" in printed
     train(data, tmp_path, *options)
     assert_same_run(whole, tmp_path)
 
@@ -156,7 +159,7 @@ def test_a_signal_to_all_processes_saves_and_leaves(data, tmp_path):
     assert "SIGTERM: stopped after " in printed
     assert "Traceback" not in printed
     state = last(tmp_path / "parts")
-    assert 0 < 12 * state["epoch"] + state["step"] < 24
+    assert 0 < state["step"] < 24
     train(data, tmp_path / "parts", *options)
     train(data, tmp_path / "whole", *options)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
@@ -168,7 +171,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(data, tmp_path):
     assert "cube_unet_" in message.splitlines()[-1]
     assert "free some space" in message
     state = last(tmp_path)
-    assert (state["epoch"], state["step"]) == (0, 2)
+    assert (state["log"], state["step"]) == ([], 2)
     assert not list(tmp_path.glob(".*"))
     train(data, tmp_path, *options)
     train(data, tmp_path / "whole", *options)
@@ -180,7 +183,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(data, tmp_path):
     message = train(data, tmp_path, *options, fault=("lose_the_loss", 5), code=2)
     assert "the loss is nan at frames clip" in message
     assert "cube_unet_last.pth keeps what was good" in message.replace("\n", " ")
-    assert last(tmp_path)["epoch"] == 1
+    assert len(last(tmp_path)["log"]) == 1
     for name in ("cube_unet_last.pth", "cube_unet_best.pth"):
         assert all(t.isfinite().all() for t in last(tmp_path, name)["weights"].values())
 
@@ -206,7 +209,7 @@ def test_another_run_is_not_gone_on_with(data, tmp_path):
         assert named in message
         assert "--resume no" in message
     assert (tmp_path / "cube_unet_last.pth").read_bytes() == before
-    assert "goes on" not in train(data, tmp_path, *options, "--lr", 0.1, "--resume", "no")
+    assert "resumed" not in train(data, tmp_path, *options, "--lr", 0.1, "--resume", "no")
     assert len(log(tmp_path)) == 1
     assert len(scalars(tmp_path)["val_loss"]) == 1
 
@@ -214,7 +217,7 @@ def test_another_run_is_not_gone_on_with(data, tmp_path):
 def test_a_checkpoint_without_a_run_is_not_gone_on_with(data, tmp_path):
     """The repository comes with a best checkpoint, and older versions wrote others."""
     models.save(tmp_path / "cube_unet_best.pth", models.CubeUNet(base_channels=4))
-    assert "goes on" not in train(data, tmp_path, "--epochs", 1)
+    assert "resumed" not in train(data, tmp_path, "--epochs", 1)
     models.save(tmp_path / "cube_unet_last.pth", models.CubeUNet(base_channels=4))
     assert "older version" in train(data, tmp_path, "--epochs", 1, code=2)
 
@@ -256,7 +259,7 @@ def test_the_summary_tells_what_to_do_next(data, tmp_path):
     ("cube_unet", {"optimizer": "sgd", "learning_rate": 1e-3, "momentum": 0.9,
                    "schedule": "constant"}),
     ("sst_sal", {"optimizer": "sgd", "momentum": 0.0, "schedule": "constant",
-                 "loss": "spherical_kl", "batch_size": 1}),
+                 "loss": "spherical_kl", "batch_size": 1, "learning_rate": 0.8}),
 ])  # fmt: skip
 def test_the_published_recipe(tmp_path, model, published):
     write_long_clips(tmp_path / "long")
@@ -264,10 +267,9 @@ def test_the_published_recipe(tmp_path, model, published):
                "--skip_frames", 0)  # fmt: skip
     if model == "sst_sal":
         options += ("--model_args", "height=24", "width=32", "in_channels=3", "hidden_channels=4")
-        published = published | {"learning_rate": 0.8 * 24 * 32 / (240 * 320)}
     train(tmp_path / "long", tmp_path / "run", *options)
-    spec = last(tmp_path / "run", f"{model}_best.pth")["spec"]
-    assert {name: spec[name] for name in published} == published
+    run = last(tmp_path / "run", f"{model}_best.pth")["run"]
+    assert {name: run[name] for name in published} == published
 
 
 def test_too_little_truth_is_told_before_the_first_epoch(tmp_path):
@@ -288,31 +290,43 @@ def test_a_batch_that_can_not_be_divided(data, tmp_path):
 
 
 def test_an_epoch_is_drawn_without_repetition_and_filled_up():
-    order = EpochOrder(clips=10, samples=None, batch_size=4, seed=0)
+    order = Batches(clips=10, samples=0, batch_size=4, seed=0, epochs=2)
     batches = list(order)
-    assert [len(batch) for batch in batches] == [4, 4, 4]
-    drawn = [index for batch in batches for _, index in batch]
-    assert sorted(drawn[:10]) == list(range(10))
-    order.start = 2
-    assert list(order) == batches[2:]
-    assert len(order) == 1
-    order.start, order.epoch = 0, 2
-    assert [index for batch in order for _, index in batch] != drawn
+    assert [len(batch) for batch in batches] == [4] * 6 and len(order) == order.last == 6
+    epochs, drawn = zip(*(key for batch in batches for key in batch))
+    assert epochs == (1,) * 12 + (2,) * 12
+    assert sorted(drawn[:10]) == sorted(drawn[12:22]) == list(range(10))
+    assert drawn[:12] != drawn[12:]
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    whole = list(Batches(clips=10, samples=7, batch_size=4, seed=3, epochs=3))
+    for first in range(7):
+        assert list(Batches(10, 7, 4, 3, 3, first)) == whole[first:]
+    assert list(Batches(clips=10, samples=7, batch_size=4, seed=4, epochs=3)) != whole
 
 
 def test_an_average_by_hand():
     """0, then 1 four times with decay 0.5: the rates are 0.9, 1 − 2/11, 1 − 3/12, 1 − 4/13."""
     model = models.CubeUNet(base_channels=4, height=40, width=80)
     average, expected = WeightAverage(model, 0.5), 0.0
-    variance, bias = (dict(model.named_buffers())["unet.stem.2.running_var"], model.head.bias.data)
-    for tensor in (variance, bias, average.model.head.bias, average.model.unet.stem[2].running_var):
+    variance, bias = (
+        dict(model.named_buffers())["backbone.stem.2.running_var"],
+        model.head.bias.data,
+    )
+    for tensor in (
+        variance,
+        bias,
+        average.model.head.bias,
+        average.model.backbone.stem[2].running_var,
+    ):
         tensor.fill_(0.0)
     variance.fill_(1.0), bias.fill_(1.0)
     for rate in (1 - 1 / 10, 1 - 2 / 11, 1 - 3 / 12, 1 - 4 / 13):
         average.update(model)
         expected += rate * (1 - expected)
     assert average.model.head.bias.item() == pytest.approx(expected)
-    averaged = average.model.unet.stem[2].running_var
+    averaged = average.model.backbone.stem[2].running_var
     assert averaged.tolist() == pytest.approx([expected] * 4)
     assert model.head.bias.item() == 1
 
@@ -342,6 +356,5 @@ def test_the_running_loss_is_the_mean_over_maps():
     losses = RunningLoss()
     losses.add(torch.tensor(6.0), 3, {})
     losses.add(torch.tensor(4.0), 1, {})
-    losses.check("")
-    assert losses.total / losses.count == 10 / 4
+    assert losses.sums(Path("none")) == (10, 4)
     assert losses.recent == pytest.approx(2 + 0.02 * (4 - 2))
