@@ -1,4 +1,4 @@
-"""What cube padding costs: the whole U-Net with it against the same with zero padding.
+"""The cost of cube padding: the whole U-Net with it against the same with zero padding.
 
     python -m benchmarks.cube_padding
 
@@ -41,8 +41,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=15, help="of each measurement")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
+    parser.add_argument("--repeats", type=int, default=15, help="runs of each measurement")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     networks = {
