@@ -116,7 +116,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     return model
 
 
-MAY_CHANGE = ("epochs", "precision", "cached")  # though not without a note
+MAY_CHANGE = ("epochs", "precision")  # though not without a note
 
 
 def define_run(
@@ -138,7 +138,6 @@ def define_run(
         **asdict(model.spec),
         **{name: getattr(args, name) or 0 for name in names},
         "init": args.init.name if args.init else "",
-        "cached": args.cache is not None,
         "precision": str(dtype).removeprefix("torch."),
         "data": f"{args.data_root.resolve().name} ({files.hexdigest()[:8]})",
     }

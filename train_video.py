@@ -43,8 +43,6 @@ def parse_args() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
-    add("--cache", type=Path, help="folder for the frames at the model's size, made once; "
-        "without it every epoch decodes them again")  # fmt: skip
     add("--model", default="cube_unet", choices=list(models.MODELS), help="what to train")
     add("--motion", choices=list(MOTIONS), help="motion channels; the model's if not given")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[], type=argument,
@@ -159,13 +157,16 @@ def prepare(
     torch.manual_seed(args.seed)
     model = make_model(args)
     spec = model.spec
-    data = {s: SaliencyVideos(args.data_root, s, spec, args.cache) for s in ("train", "val")}
+    data = {
+        split: SaliencyVideos(args.data_root, split, spec, spec.skip_frames)
+        for split in ("train", "val")
+    }
     for split, clips in data.items():
         check_truth(clips)
         found = clips.summary() or "all in order"
         say(f"{split}: {len(clips)} clips of {spec.clip_length}; {found}")
     if not args.augment_given:
-        args.augment = possible(args.augment or (), spec.motion, model.flat)
+        args.augment = possible(args.augment or (), spec.motion)
     run = define_run(args, model, data, dtype)
     path = folder / f"{args.model}_last.pth"
     state = resumed_state(args.resume, path, run)
@@ -174,7 +175,10 @@ def prepare(
     if args.dry_run:
         args.samples = spec.batch_size
         del data["val"].samples[spec.batch_size :]
-    augmented = Augmented(data["train"], args.augment or (), args.seed, model.flat)
+    try:
+        augmented = Augmented(data["train"], args.augment or (), args.seed)
+    except ValueError as error:
+        raise InputError(f"--augment {error}; leave it out") from error
     order = EpochOrder(len(augmented), args.samples, spec.batch_size, args.seed)
     at_once = spec.batch_size // shares(spec.batch_size, args.accumulate)
     val_batches = distributed.shard(torch.arange(len(data["val"])).split(at_once))

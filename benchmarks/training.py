@@ -1,9 +1,9 @@
-"""Frames a second of the training loop, fed from memory and from a cache on disk.
+"""Frames a second of the training loop, fed from memory and from files.
 
     python -m benchmarks.training [--batch_sizes 2 8 32] [--steps 20] [--repeats 3]
 
 The loop is that of train_video.py, on CubeUNet at 240×480 and synthetic scenes that are
-rendered for it. "in memory" has one batch that is used again and again, "from the cache" reads
+rendered for it. "in memory" has one batch that is used again and again, "from files" reads
 and shuffles as a training run does; the two take turns, median of the repeats, after one epoch
 of each that is not counted. On a GPU also with a compiled network, and with how busy nvidia-smi
 says that the GPU is and the most memory that torch's tensors took.
@@ -51,14 +51,14 @@ def main() -> None:
     sizes = args.batch_sizes or ((2, 8, 32, 128) if gpu else (2,))
     args.steps = args.steps or (100 if gpu else 20)
     print(torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads")
-    print("| network | batch | in memory | from the cache | share | GPU busy | peak memory |")
+    print("| network | batch | in memory | from files | share | GPU busy | peak memory |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "scenes"
         write_dataset(root, clips=args.scenes, frames=3, height=240, width=480,
             attention_height=128)  # fmt: skip
         spec = replace(models.CubeUNet().spec, epochs=1)
-        data = SaliencyVideos(root, "train", spec, Path(folder) / "cache")
+        data = SaliencyVideos(root, "train", spec)
         for compiled, dtype, size in itertools.product([False, True][: 1 + gpu], precisions, sizes):
             print(measure(args, data, device, dtype, size, compiled), flush=True)
 
@@ -71,7 +71,7 @@ def measure(args, data, device, dtype, batch_size: int, compiled: bool) -> str:
     trainer = Trainer(model, 1_000_000, dtype, compiled=compiled)
     order = EpochOrder(len(data), args.steps * batch_size, batch_size, seed=0)
     loader = make_loader(Augmented(data, (), 0), order, device, args.workers)
-    fed = {"memory": [next(iter(loader))] * args.steps, "cache": loader}
+    fed = {"memory": [next(iter(loader))] * args.steps, "files": loader}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     speeds: dict[str, list[float]] = {name: [] for name in fed}
@@ -86,13 +86,13 @@ def measure(args, data, device, dtype, batch_size: int, compiled: bool) -> str:
                 seconds = time.perf_counter() - start
             if repeat:
                 speeds[name].append(args.steps * batch_size / seconds)
-                busy += use.shares if name == "cache" else []
-    memory, cache = (statistics.median(speeds[name]) for name in ("memory", "cache"))
+                busy += use.shares if name == "files" else []
+    memory, files = (statistics.median(speeds[name]) for name in ("memory", "files"))
     name = next(name for name, kind in PRECISIONS.items() if kind == dtype)
     peak = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if busy else "–"
     return (
         f"| {name}{', compiled' * compiled} | {batch_size} | {memory:.1f} frames/s | "
-        f"{cache:.1f} frames/s | {cache / memory:.1%} | "
+        f"{files:.1f} frames/s | {files / memory:.1%} | "
         f"{f'{statistics.mean(busy):.0f} %' if busy else '–'} | {peak} |"
     )
 
