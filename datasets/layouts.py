@@ -63,10 +63,7 @@ def read_splits(root: Path) -> dict[str, list[str]]:
     """
     path = root / "splits.json"
     if path.exists():
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: not valid JSON ({error}); correct or delete it") from error
+        return read_splits_file(path)
     splits = eccv2018_split()
     if not any((root / name).is_dir() for names in splits.values() for name in names):
         raise InputError(
@@ -74,6 +71,17 @@ def read_splits(root: Path) -> dict[str, list[str]]:
             'splits.json as {"train": [clip folders], "val": [...], "test": [...]}'
         )
     return splits
+
+
+def read_splits_file(path: Path) -> dict[str, list[str]]:
+    """Return the names of clips by split from a JSON file. Raises InputError if invalid."""
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); correct or delete it") from error
+    if not isinstance(splits, dict) or not all(isinstance(v, list) for v in splits.values()):
+        raise InputError(f'{path}: expected {{"train": [clip, …], "val": […], "test": […]}}')
+    return {split: [str(name) for name in names] for split, names in splits.items()}
 
 
 def read_split(root: Path, split: str) -> list[str]:
@@ -85,7 +93,7 @@ def read_split(root: Path, split: str) -> list[str]:
     if not splits.get(split):
         path = root / "splits.json"
         raise InputError(f"{path}: split '{split}' has no clips; the splits are {list(splits)}")
-    return list(splits[split])
+    return splits[split]
 
 
 PICTURE = r"\.(?:jpg|jpeg|png|bmp|webp|tif|tiff)"

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from cli import InputError, atomic, run_script, write_json
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
+from datasets.layouts import read_splits_file
 from video.reader import read_frames
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
@@ -167,7 +168,13 @@ def split(names: list[str], splits: str) -> dict[str, list[str]]:
     Raises InputError for anything else, and for a file without an existing name.
     """
     if "=" not in splits or Path(splits).is_file():
-        return _listed(names, Path(splits))
+        listed = read_splits_file(Path(splits))
+        kept = {key: [name for name in listed[key] if name in names] for key in listed}
+        if not any(kept.values()):
+            raise InputError(
+                f"{splits}: has none of the clips {', '.join(names[:5])} …; correct it"
+            )
+        return kept
     try:
         shares = {key: float(share) for key, share in (i.split("=") for i in splits.split(","))}
     except ValueError:
@@ -184,19 +191,6 @@ def split(names: list[str], splits: str) -> dict[str, list[str]]:
         counts[lacking] += 1
     remaining = iter(drawn)
     return {name: sorted(next(remaining) for _ in range(n)) for name, n in counts.items()}
-
-
-def _listed(names: list[str], path: Path) -> dict[str, list[str]]:
-    try:
-        lists = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); correct it") from error
-    if not isinstance(lists, dict) or not all(isinstance(v, list) for v in lists.values()):
-        raise InputError(f'{path}: expected {{"train": [clip, …], "val": […], "test": […]}}')
-    kept = {key: [name for name in map(str, v) if name in names] for key, v in lists.items()}
-    if not any(kept.values()):
-        raise InputError(f"{path}: has none of the clips {', '.join(names[:5])} …; correct it")
-    return kept
 
 
 def print_summary(root: Path, clips: list[str], splits: dict[str, list[str]]) -> None:

@@ -135,9 +135,14 @@ def test_what_is_missing_altogether_is_refused(tmp_path):
         SaliencyVideos(tmp_path, "train", SPEC)
     with pytest.raises(InputError, match="'val'"):
         SaliencyVideos(tmp_path, "val", SPEC)
-    (tmp_path / "splits.json").write_text("{")
-    with pytest.raises(InputError, match="JSON"):
-        SaliencyVideos(tmp_path, "train", SPEC)
+    for text, message in (
+        ("{", "not valid JSON"),
+        ("[1]", "expected {"),
+        ('{"train": 1}', "expec"),
+    ):
+        (tmp_path / "splits.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            SaliencyVideos(tmp_path, "train", SPEC)
 
 
 def test_eccv_2018_without_a_splits_file(tmp_path):
