@@ -40,9 +40,7 @@ def main() -> None:
     parser.add_argument("--fixations", type=int, default=200, help="fixations in a map")
     parser.add_argument("--height", type=int, default=240, help="height of the map; half its width")
     parser.add_argument("--repeats", type=int, default=7, help="repeats of each measurement")
-    parser.add_argument(
-        "--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch"
-    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     generator = torch.Generator().manual_seed(0)

@@ -92,7 +92,7 @@ def read_split(root: Path, split: str) -> list[str]:
     splits = read_splits(root)
     if not splits.get(split):
         path = root / "splits.json"
-        raise InputError(f"{path}: split '{split}' has no clips; the splits are {list(splits)}")
+        raise InputError(f"{path}: has no clips for split '{split}', only for {list(splits)}")
     return splits[split]
 
 
