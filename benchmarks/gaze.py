@@ -1,10 +1,10 @@
-"""What a ground-truth map costs: `gaussian_map` against a plain loop over the fixations.
+"""Time and error of `gaussian_map` beside those of a plain loop over the fixations.
 
     python -m benchmarks.gaze
 
-The loop takes one angle and one exponential over the whole image for each fixation, in float32;
-the two in turn in one process, median of the repeats. The error is that of either against the
-same loop in float64, as a share of the map's maximum.
+The loop computes one angle and one exponential over the whole image for each fixation, in float32.
+Both run in turn in one process; times are medians of the repeats. The error is the largest
+difference from the same loop in float64, relative to the map's maximum.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from projection import directions
 def plain_map(
     longitudes: Tensor, latitudes: Tensor, height: int, width: int, sigma: float, dtype: torch.dtype
 ) -> Tensor:
-    """What `gaussian_map` approximates, one fixation after the other: (H, W)."""
+    """Return the sum that `gaussian_map` approximates, fixation by fixation: (H, W)."""
     pixels = directions(height, width, dtype)
     x = latitudes.cos() * longitudes.sin()
     z = latitudes.cos() * longitudes.cos()
@@ -37,10 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--fixations", type=int, default=200, help="in one map")
-    parser.add_argument("--height", type=int, default=240, help="pixels; the width is twice that")
-    parser.add_argument("--repeats", type=int, default=7, help="of each measurement")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
+    parser.add_argument("--fixations", type=int, default=200, help="fixations in a map")
+    parser.add_argument("--height", type=int, default=240, help="height of the map; half its width")
+    parser.add_argument("--repeats", type=int, default=7, help="repeats of each measurement")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     generator = torch.Generator().manual_seed(0)

@@ -1,13 +1,12 @@
-"""Changes of training clips at random that are right on the sphere, chosen by name.
+"""Random changes of training clips that are right on the sphere, chosen by name.
 
-Each is called with an item of SaliencyVideos and a random generator and returns the changed
-item; a clip is changed as a whole. What it does to the frames it does to their motion and
-their truth:
+    yaw     rotation about the vertical axis by any angle
+    mirror  exchange of left and right, for half of the clips
+    tilt    rotation by up to 10° about a horizontal axis
+    light   contrast, brightness, saturation and hue
 
-    yaw     any rotation about the vertical axis: frames, motion and truth roll
-    mirror  left and right change places, every other time
-    tilt    a rotation of up to 10° about a horizontal axis
-    light   contrast, brightness, saturation and hue; the difference of grey values follows
+Each takes an item of SaliencyVideos and a random generator, changes all frames of the clip alike,
+and changes motion, ground truth and fixations with the frames. It returns a new item.
 """
 
 import math
@@ -18,41 +17,42 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cli import InputError
 from projection.sphere import Resampling, directions, equirectangular_taps
 from video.motion import GREY, MOTIONS
 
-IMAGES = ("frames", "motion", "target")
+IMAGES = ("frames", "motion", "target", "fixations")
 MAX_TILT = math.radians(10)
 
 
-def possible(names: Sequence[str], motion: str, flat: bool = False) -> list[str]:
-    """Those of some changes that motion images of this kind can follow.
+def possible(names: Sequence[str], motion: str) -> list[str]:
+    """Return those of the augmentations that images of this motion can follow.
 
-    flat: the frames are flat pictures, which have no axis to turn about.
+    The colours of optical flow stand for directions in the image, which mirroring and tilting
+    change.
     """
-    wrong = {"mirror", "tilt"} if MOTIONS[motion].channels == 3 else set()
-    wrong |= {"yaw", "tilt"} if flat else set()
-    return [name for name in names if name not in wrong]
+    impossible = {"mirror", "tilt"} if MOTIONS[motion].channels == 3 else set()
+    return [name for name in names if name not in impossible]
 
 
 class Augmented(Dataset):
-    """The items of a data set for training, each changed at random.
+    """The items of a training data set, each changed at random.
 
-    Asked for as (epoch, index); what happens to an item depends on these and the seed alone,
-    not on the worker that reads it or on what was read before.
+    data: SaliencyVideos, or any data set of such items with a `spec`.
+    names: keys of AUGMENTATIONS. seed: any integer.
 
-    Raises InputError for changes that pictures of flow can't follow, whose colours stand for
-    directions in the image, and for those that flat pictures can't.
+    An item's key is (epoch, index). Its change depends on the key and the seed alone, not on the
+    worker process or on items that were read before.
+
+    Raises ValueError for augmentations that the motion of `data.spec` can't follow.
     """
 
-    def __init__(self, data, names: Sequence[str], seed: int, flat: bool = False):
+    def __init__(self, data: Dataset, names: Sequence[str], seed: int):
         self.data, self.names, self.seed = data, names, seed % 2**32
-        motion = data.spec.motion
-        if impossible := set(names) - set(possible(names, motion, flat)):
-            what = "flat pictures" if flat else f"the colours of flow (--motion {motion})"
-            given = " ".join(sorted(impossible))
-            raise InputError(f"--augment {given}: {what} can't follow; leave it out")
+        if impossible := sorted(set(names) - set(possible(names, data.spec.motion))):
+            raise ValueError(
+                f"{' '.join(impossible)}: not possible with motion {data.spec.motion}, because "
+                "the colours of optical flow stand for directions in the image"
+            )
 
     def __len__(self) -> int:
         return len(self.data)
@@ -68,31 +68,41 @@ class Augmented(Dataset):
 
 
 def yaw(item: dict, random: np.random.Generator) -> dict:
+    """Rotate the clip about the vertical axis by a whole number of columns."""
     shift = int(random.integers(item["frames"].shape[-1]))
-    return item | {name: item[name].roll(shift, -1) for name in (*IMAGES, *_fixations(item))}
+    return item | {name: item[name].roll(shift, -1) for name in IMAGES if name in item}
 
 
 def mirror(item: dict, random: np.random.Generator) -> dict:
+    """Exchange left and right with a probability of one half."""
     if random.random() < 0.5:
         return item
-    return item | {name: item[name].flip(-1) for name in (*IMAGES, *_fixations(item))}
+    return item | {name: item[name].flip(-1) for name in IMAGES if name in item}
 
 
 def tilt(item: dict, random: np.random.Generator) -> dict:
+    """Rotate the clip by up to MAX_TILT about a random horizontal axis, bilinearly.
+
+    Fixations are dropped, because counts can't be interpolated. Targets keep a maximum of 1.
+    """
     angle, azimuth = random.uniform(0, MAX_TILT), random.uniform(0, 2 * math.pi)
     height, width = item["frames"].shape[-2:]
     points = directions(height, width, torch.float64).view(-1, 3) @ rotation(angle, azimuth)
     turn = Resampling(*equirectangular_taps(points, height, width))
-    item = {name: value for name, value in item.items() if name != "fixations"}  # are counts
-    item |= {name: turn(item[name].flatten(-2)).unflatten(-1, (height, width)) for name in IMAGES}
+    item = {name: value for name, value in item.items() if name != "fixations"}
+    for name in ("frames", "motion", "target"):
+        item[name] = turn(item[name].flatten(-2)).unflatten(-1, (height, width))
     peak = item["target"].amax((-2, -1), keepdim=True)
-    item["target"] /= peak.clamp(min=torch.finfo(peak.dtype).tiny)  # a target's maximum is 1
+    item["target"] /= peak.clamp(min=torch.finfo(peak.dtype).tiny)
     return item
 
 
 def light(item: dict, random: np.random.Generator) -> dict:
-    """Colour is what differs from grey, so turning and scaling it leaves the grey value alone;
-    contrast scales the grey values' difference by its own factor, brightness not at all.
+    """Change contrast, brightness, saturation and hue.
+
+    Saturation and hue scale and turn the colour's difference from grey, so the grey value stays.
+    The difference of grey values, where it is the motion, is scaled by the contrast; optical
+    flow is unchanged.
     """
     contrast, saturation = random.uniform(0.75, 1.33), random.uniform(0.6, 1.4)
     brightness, hue = random.uniform(-0.1, 0.1), random.uniform(-0.3, 0.3)
@@ -112,14 +122,13 @@ def light(item: dict, random: np.random.Generator) -> dict:
 
 
 def rotation(angle: float, azimuth: float) -> Tensor:
-    """Turns directions by an angle about the horizontal axis at a longitude: (3, 3) float64."""
+    """Return the rotation by an angle about the horizontal axis at a longitude: (3, 3) float64.
+
+    angle, azimuth: radians.
+    """
     x, z = math.sin(azimuth), math.cos(azimuth)
     cross = torch.tensor([[0, -z, 0], [z, 0, -x], [0, x, 0]], dtype=torch.float64)
     return torch.linalg.matrix_exp(angle * cross)
-
-
-def _fixations(item: dict) -> tuple[str, ...]:
-    return ("fixations",) if "fixations" in item else ()
 
 
 AUGMENTATIONS = {"yaw": yaw, "mirror": mirror, "tilt": tilt, "light": light}

@@ -1,12 +1,12 @@
 """Gaze and fixations in files: CSV in degrees, and the vinfo.pkl of the ECCV 2018 data set.
 
-A CSV file is UTF-8 with a header and commas; columns come in any order, others are ignored:
+A CSV file is UTF-8 with a header and commas. Columns come in any order, others are ignored:
 
     time,longitude,latitude,observer     gaze: seconds since the first frame, degrees, any name
     frame,longitude,latitude,observer    <root>/<clip>/fixations.csv: frame numbers from 1
 
-Longitude is to the right of straight ahead, within ±180 or beyond it by less than a turn; latitude
-is upwards, within ±90.
+Longitude is degrees to the right of straight ahead, within ±360 and wrapped into ±180. Latitude is
+degrees upwards, within ±90.
 """
 
 import csv
@@ -15,7 +15,6 @@ import math
 import pickle
 import re
 import reprlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +22,9 @@ import numpy as np
 
 from cli import InputError, atomic
 
-UNKNOWN = -1  # the observer where a file does not tell
-LARGEST = 1 << 30  # bytes of a pickle, far more than 104 clips need
+UNKNOWN = -1  # observer where a file has none
+MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
+LIMITS = {"longitude": 360, "latitude": 90}  # degrees in a CSV file
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Gaze:
     """Where observers looked, sample by sample."""
 
     seconds: np.ndarray  # (N,) float64, since the first frame
-    longitudes: np.ndarray  # (N,) float64 radians
+    longitudes: np.ndarray  # (N,) float64 radians, in ±π
     latitudes: np.ndarray  # (N,) float64 radians, in ±π/2
-    observers: np.ndarray  # (N,) int64; names are numbered in their order in the alphabet
+    observers: np.ndarray  # (N,) int64
 
 
 @dataclass(frozen=True)
@@ -42,38 +42,38 @@ class Fixations:
     """Where observers looked, frame by frame."""
 
     frames: np.ndarray  # (N,) int64, from 1
-    longitudes: np.ndarray  # (N,) float64 radians
+    longitudes: np.ndarray  # (N,) float64 radians, in ±π
     latitudes: np.ndarray  # (N,) float64 radians, in ±π/2
-    observers: np.ndarray  # (N,) int64; UNKNOWN where the source does not tell
+    observers: np.ndarray  # (N,) int64; UNKNOWN where the source has none
 
     def at(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """Longitudes and latitudes of one frame's fixations."""
+        """Return the longitudes and latitudes of one frame's fixations."""
         there = self.frames == frame
         return self.longitudes[there], self.latitudes[there]
 
 
 def read_gaze_csv(path: str | Path) -> Gaze:
-    """Gaze of one video: time,longitude,latitude,observer.
+    """Return the gaze of one video from a file of time,longitude,latitude,observer.
 
-    Raises InputError naming the line where the file is another, and for one without samples.
+    Raises InputError for an invalid file, naming the line, and for one without samples.
     """
-    gaze = Gaze(*_columns(path, "time", lambda line: _number(line, "time")))
+    gaze = Gaze(*_read_csv(path, "time"))
     if not len(gaze.seconds):
-        raise InputError(f"{path}: holds no gaze, only a header; export it again")
+        raise InputError(f"{path}: there is no gaze after the header; export it again")
     return gaze
 
 
 def read_fixations_csv(path: str | Path) -> Fixations:
-    """Fixations of one clip's frames: frame,longitude,latitude,observer. There may be none.
+    """Return the fixations of one clip from a file of frame,longitude,latitude,observer.
 
-    Raises InputError naming the line where the file is another.
+    Raises InputError for an invalid file, naming the line. A file without fixations is valid.
     """
-    frames, *others = _columns(path, "frame", _frame)
+    frames, *others = _read_csv(path, "frame")
     return Fixations(frames.astype(np.int64), *others)
 
 
 def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
-    """Write what `read_fixations_csv` reads, to the millionth of a degree."""
+    """Write fixations for `read_fixations_csv`, to the millionth of a degree."""
     columns = (
         fixations.frames.tolist(),
         np.degrees(fixations.longitudes).tolist(),
@@ -86,79 +86,58 @@ def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
             file.write(f"{frame},{longitude:.6f},{latitude:.6f},{observer}\n")
 
 
-class _Line(dict):
-    """One row of a CSV file by column, which knows where it is."""
+def _read_csv(path: str | Path, first: str) -> tuple[np.ndarray, ...]:
+    """Return the column `first`, longitude and latitude in radians, and observer: (N,) each.
 
-    def __init__(self, path, number: int, columns: dict[str, str]):
-        super().__init__(columns)
-        self.path, self.number = path, number
-
-    def error(self, what: str) -> InputError:
-        return InputError(f"{self.path}, line {self.number}: {what}; correct or delete this line")
-
-
-def _columns(path: str | Path, first: str, read_first: Callable[[_Line], float]):
-    """The columns `first`, longitude and latitude, (N,) float64, and observer, (N,) int64."""
+    The first three are float64, observers int64. Raises InputError for an invalid file.
+    """
+    needed = (first, "longitude", "latitude", "observer")
+    expected = f"expected a header with {','.join(needed)}"
     rows, observers = [], []
-    for line in _lines(path, (first, "longitude", "latitude", "observer")):
-        rows.append((read_first(line), *_direction(line)))
-        observers.append(line["observer"])
-    numbers = np.array(rows, np.float64).reshape(-1, 3)
-    return *numbers.T, _observer_numbers(observers)
-
-
-def _lines(path: str | Path, needed: tuple[str, ...]) -> Iterator[_Line]:
-    wanted = f"expected a header with {','.join(needed)}"
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip().lower() for name in next(reader, [])]
             if missing := [name for name in needed if name not in header]:
-                raise InputError(f"{path}, line 1: no column {', '.join(missing)}; {wanted}")
-            index = {name: header.index(name) for name in needed}
+                raise InputError(f"{path}, line 1: no column {', '.join(missing)}; {expected}")
+            columns = [header.index(name) for name in needed]
             for row in filter(None, reader):
-                line = _Line(path, reader.line_num, {})
-                if len(row) != len(header):
-                    raise line.error(f"{len(row)} columns where the header has {len(header)}")
-                line.update({name: row[i].strip() for name, i in index.items()})
-                if not line["observer"]:
-                    raise line.error("no observer")
-                yield line
+                try:
+                    if len(row) != len(header):
+                        raise ValueError(f"{len(row)} columns, but the header has {len(header)}")
+                    *texts, observer = (row[column].strip() for column in columns)
+                    if not observer:
+                        raise ValueError("no observer")
+                    rows.append([_number(name, text) for name, text in zip(needed, texts)])
+                except ValueError as error:
+                    raise InputError(
+                        f"{path}, line {reader.line_num}: {error}; correct or delete this line"
+                    ) from error
+                observers.append(observer)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no CSV file in UTF-8 ({error}); {wanted}") from error
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error}); {expected}") from error
+    values, longitude, latitude = np.array(rows, np.float64).reshape(-1, 3).T
+    longitude = np.where(abs(longitude) > 180, longitude - np.copysign(360, longitude), longitude)
+    return values, np.radians(longitude), np.radians(latitude), _observer_numbers(observers)
 
 
-def _number(line: _Line, column: str) -> float:
+def _number(column: str, text: str) -> float:
+    """Return the number in one field of a column. Raises ValueError for an invalid one."""
     try:
-        value = float(line[column])
+        value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise line.error(f"{column} '{line[column]}' is no number")
+        raise ValueError(f"{column} '{text}' is not a number")
+    if abs(value) > LIMITS.get(column, math.inf):
+        raise ValueError(f"{column} {text} is outside ±{LIMITS[column]} degrees")
+    if column == "frame" and not (value.is_integer() and 1 <= value < 1e9):
+        raise ValueError(f"frame '{text}' is not a whole number from 1")
     return value
 
 
-def _frame(line: _Line) -> float:
-    frame = _number(line, "frame")
-    if not (frame.is_integer() and 1 <= frame < 1e9):
-        raise line.error(f"frame '{line['frame']}' is no whole number from 1")
-    return frame
-
-
-def _direction(line: _Line) -> tuple[float, float]:
-    """Longitude, wrapped into ±π, and latitude in radians."""
-    longitude, latitude = _number(line, "longitude"), _number(line, "latitude")
-    if abs(longitude) > 360:
-        raise line.error(f"longitude {line['longitude']} is outside ±360 degrees")
-    if abs(latitude) > 90:
-        raise line.error(f"latitude {line['latitude']} is outside ±90 degrees")
-    if abs(longitude) > 180:
-        longitude -= math.copysign(360, longitude)
-    return math.radians(longitude), math.radians(latitude)
-
-
 def _observer_numbers(names: list[str]) -> np.ndarray:
-    """(N,) int64: the names themselves where all are whole numbers, else their order from 0."""
+    """Return (N,) int64: the names if all are whole numbers, else their alphabetical ranks."""
     try:
         return np.array([int(name) for name in names], np.int64)
     except (ValueError, OverflowError):
@@ -166,27 +145,27 @@ def _observer_numbers(names: list[str]) -> np.ndarray:
 
 
 def read_vinfo(path: str | Path) -> dict[str, Fixations]:
-    """Fixations by clip from vinfo.pkl of 360_Saliency_dataset_2018ECCV.
+    """Return the fixations by clip from vinfo.pkl of 360_Saliency_dataset_2018ECCV.
 
-    As its authors' data.py reads it (github.com/xuyanyu-shh/Saliency-detection-in-360-video):
-    {clip: {frame: [(x, y), …]}}, the clip as its folder is named, the frame as its picture,
-    '0001', x and y fractions of the width from the left and of the height from the top. Who
-    looked is not told. Only this was seen, not the file: integers as names and NumPy arrays as
-    lists are taken as well, and anything else is refused with what was found.
+    The structure is that of its authors' data.py, since the file itself was not at hand
+    (github.com/xuyanyu-shh/Saliency-detection-in-360-video): {clip: {frame: [(x, y), …]}}, where
+    the clip is the name of its folder, the frame that of its picture, '0001', and x and y are
+    fractions of the width from the left and of the height from the top. There are no observers.
+    Integers instead of names and NumPy arrays instead of lists are read, too.
 
-    Nothing in the file is imported or executed. Raises InputError for a file that asks for it,
-    is damaged or has another structure.
+    Nothing in the file is imported or executed. Raises InputError for a file that would import
+    anything, is damaged or has another structure.
     """
     with open(path, "rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise InputError(f"{path}: larger than a vinfo.pkl can be; give that of the data set")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: too large for a vinfo.pkl; get it from the data set again")
     try:
         clips = _PlainUnpickler(path, content).load()
     except InputError:
         raise
     except Exception as error:  # a damaged or hostile pickle can fail in any way
-        raise InputError(f"{path}: no pickle, or damaged ({error}); download it again") from error
+        raise InputError(f"{path}: not a pickle, or damaged ({error}); get it again") from error
     if not isinstance(clips, dict) or not clips:
         raise _other_structure(path, "the file", clips)
     return {str(clip): _clip_fixations(path, clip, frames) for clip, frames in clips.items()}

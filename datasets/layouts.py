@@ -1,22 +1,22 @@
-"""The two layouts of data sets on disk: which files there are, and what belongs together.
+"""The two layouts of data sets on disk: which files belong to a clip and how its maps are read.
 
-That of 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018):
+The layout of 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018):
 
-    <root>/<clip>/0001.jpg …       frames, equirectangular, any size
+    <root>/<clip>/0001.jpg …       equirectangular frames of any size
     <root>/<clip>/0001_gt.npy …    saliency maps: float (H, W), (1, H, W) or (H, W, 1)
-    <root>/<clip>/0001_flow.png    optical flow as colours; optional, else it is estimated
+    <root>/<clip>/0001_flow.png    optical flow as colours; estimated where it is missing
     <root>/<clip>/fixations.csv    optional, see datasets/gaze_files.py
-    <root>/vinfo.pkl               the fixations of ECCV 2018
+    <root>/vinfo.pkl               the fixations that come with ECCV 2018, optional
 
-That of SST-Sal (Bernal-Berdun et al. 2022), with the same names in three folders:
+The layout of SST-Sal (Bernal-Berdun et al. 2022), with the same file names in three folders:
 
     <root>/frames/0001_1023.png    frame 1023 of clip 0001
-    <root>/saliency_maps/…         its map as a grey picture
-    <root>/optical_flow/…          optional, else it is estimated
+    <root>/saliency_maps/…         its saliency map as a grey picture
+    <root>/optical_flow/…          estimated where it is missing
     <root>/fixations/0001.csv      optional
 
-And in both <root>/splits.json: {"train": [clip, …], "val": […], "test": […]}. Without it the
-clips must be those of ECCV 2018, whose split is built in.
+Both layouts have <root>/splits.json: {"train": [clip, …], "val": […], "test": […]}. A data set
+without it must hold clips of ECCV 2018, whose split is built in.
 """
 
 import json
@@ -24,6 +24,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +38,17 @@ from video.reader import read_picture, resize
 HOW_TO_GET_DATA = (
     "get 360_Saliency_dataset_2018ECCV from its authors (Zhang et al., ECCV 2018: "
     "github.com/xuyanyu-shh/Saliency-detection-in-360-video) and put it there as "
-    "<root>/<clip>/0001.jpg with 0001_gt.npy beside it, or make synthetic scenes with "
-    "'python -m prepare.synthetic --output synthetic_360' and train on them with "
-    "--data_root synthetic_360"
+    "<root>/<clip>/0001.jpg with 0001_gt.npy beside it, or render a synthetic data set with "
+    "'python -m prepare.synthetic' and give its folder"
 )
 
 
 def eccv2018_split() -> dict[str, list[str]]:
-    """The split that the published re-implementations use: 80 of the 104 clips train.
+    """Return the split of ECCV 2018 by which published re-implementations train on 80 clips.
 
-    Eight of the 80, the first ones drawn, are kept for validation, so that the best
-    checkpoint is not chosen on the test clips.
+    The other 24 of the 104 clips are the test split. Eight of the 80 training clips, the first
+    ones drawn, become the validation split, so that the best checkpoint is not chosen on the
+    test clips.
     """
     names = [str(n) for n in range(217, 321)]
     drawn = random.Random(367643).sample(names, 80)
@@ -55,24 +56,44 @@ def eccv2018_split() -> dict[str, list[str]]:
     return {"train": sorted(drawn[8:]), "val": sorted(drawn[:8]), "test": test}
 
 
-def read_split(root: Path, split: str) -> list[str]:
-    """Names of the clips of a split. Raises InputError where it can't be told."""
+def read_splits(root: Path) -> dict[str, list[str]]:
+    """Return the names of a data set's clips by split.
+
+    Raises InputError for an invalid splits.json, or none where no clip is of ECCV 2018.
+    """
     path = root / "splits.json"
     if path.exists():
-        try:
-            splits = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: not valid JSON ({error}); mend or delete it") from error
-    else:
-        splits = eccv2018_split()
-        if not any((root / name).is_dir() for names in splits.values() for name in names):
-            raise InputError(
-                f"{root}: no splits.json and no clip of ECCV 2018 (217 … 320) in it; write "
-                'splits.json as {"train": [clip folders], "val": [...], "test": [...]}'
-            )
+        return read_splits_file(path)
+    splits = eccv2018_split()
+    if not any((root / name).is_dir() for names in splits.values() for name in names):
+        raise InputError(
+            f"{root}: there is no splits.json and no clip of ECCV 2018 (217 … 320); write "
+            'splits.json as {"train": [clip folders], "val": [...], "test": [...]}'
+        )
+    return splits
+
+
+def read_splits_file(path: Path) -> dict[str, list[str]]:
+    """Return the names of clips by split from a JSON file. Raises InputError if invalid."""
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); correct or delete it") from error
+    if not isinstance(splits, dict) or not all(isinstance(v, list) for v in splits.values()):
+        raise InputError(f'{path}: expected {{"train": [clip, …], "val": […], "test": […]}}')
+    return {split: [str(name) for name in names] for split, names in splits.items()}
+
+
+def read_split(root: Path, split: str) -> list[str]:
+    """Return the names of the clips of one split.
+
+    Raises InputError as `read_splits` does, and for a split without clips.
+    """
+    splits = read_splits(root)
     if not splits.get(split):
+        path = root / "splits.json"
         raise InputError(f"{path}: has no clips for split '{split}', only for {list(splits)}")
-    return list(splits[split])
+    return splits[split]
 
 
 PICTURE = r"\.(?:jpg|jpeg|png|bmp|webp|tif|tiff)"
@@ -80,45 +101,56 @@ PICTURE = r"\.(?:jpg|jpeg|png|bmp|webp|tif|tiff)"
 
 @dataclass(frozen=True)
 class File:
-    """One frame of a clip on disk, with the picture of its flow where there is one."""
+    """The files of one frame of a clip."""
 
     number: int
     picture: Path
-    truth: Path | None
-    flow: Path | None
+    truth: Path | None  # saliency map
+    flow: Path | None  # picture of the optical flow since the frame before
 
 
 def list_clips(root: Path, names: list[str]) -> dict[str, list[File]]:
-    """The frames of those clips that are there, in the order of their numbers."""
-    clips: dict[str, list[File]] = {}
+    """Return the frames of those of the named clips that exist, sorted by frame number."""
+
+    def order(file: File) -> tuple[int, str]:
+        return file.number, file.picture.name
+
     if (root / "frames").is_dir():
-        frame_name = re.compile(rf"(.+)_(\d+){PICTURE}", re.IGNORECASE)
-        truths, flows = (
-            {path.name for path in (root / folder).glob("*")}
-            for folder in ("saliency_maps", "optical_flow")
-        )
-        for path in (root / "frames").iterdir():
-            match = frame_name.fullmatch(path.name)
-            if match and match[1] in names:
-                truth = root / "saliency_maps" / path.name if path.name in truths else None
-                flow = root / "optical_flow" / path.name if path.name in flows else None
-                clips.setdefault(match[1], []).append(File(int(match[2]), path, truth, flow))
+        clips = _list_sst_sal(root, set(names))
     else:
-        frame_name = re.compile(rf"(\d+){PICTURE}", re.IGNORECASE)
-        for folder in (root / name for name in names if (root / name).is_dir()):
-            files = clips.setdefault(folder.name, [])
-            there = {path.name for path in folder.iterdir()}
-            for match in filter(None, map(frame_name.fullmatch, there)):
-                truth, flow = (
-                    folder / name if name in there else None
-                    for name in (f"{match[1]}_gt.npy", f"{match[1]}_flow.png")
-                )
-                files.append(File(int(match[1]), folder / match[0], truth, flow))
-    return {name: sorted(files, key=lambda file: file.number) for name, files in clips.items()}
+        clips = {name: _list_eccv2018(root / name) for name in names if (root / name).is_dir()}
+    return {name: sorted(files, key=order) for name, files in clips.items()}
+
+
+def _list_eccv2018(folder: Path) -> list[File]:
+    names = {path.name for path in folder.iterdir()}
+    files = []
+    for match in map(re.compile(rf"(\d+){PICTURE}", re.IGNORECASE).fullmatch, names):
+        if match:
+            truth, flow = (
+                folder / name if name in names else None
+                for name in (f"{match[1]}_gt.npy", f"{match[1]}_flow.png")
+            )
+            files.append(File(int(match[1]), folder / match[0], truth, flow))
+    return files
+
+
+def _list_sst_sal(root: Path, names: set[str]) -> dict[str, list[File]]:
+    frames, truths, flows = root / "frames", root / "saliency_maps", root / "optical_flow"
+    truth_names, flow_names = ({path.name for path in f.glob("*")} for f in (truths, flows))
+    frame_name = re.compile(rf"(.+)_(\d+){PICTURE}", re.IGNORECASE)
+    clips: dict[str, list[File]] = {}
+    for path in frames.iterdir():
+        match = frame_name.fullmatch(path.name)
+        if match and match[1] in names:
+            truth = truths / path.name if path.name in truth_names else None
+            flow = flows / path.name if path.name in flow_names else None
+            clips.setdefault(match[1], []).append(File(int(match[2]), path, truth, flow))
+    return clips
 
 
 def unbroken_runs(files: list[File]) -> list[list[File]]:
-    """Frames split where the numbering jumps by more than its most frequent step."""
+    """Split a clip's frames where the numbering jumps by more than its most frequent step."""
     steps = [b.number - a.number for a, b in zip(files, files[1:])]
     step = Counter(steps).most_common(1)[0][0] if steps else 1
     runs = [files[:1]]
@@ -130,10 +162,10 @@ def unbroken_runs(files: list[File]) -> list[list[File]]:
 
 
 def read_truth(path: Path, height: int, width: int) -> Tensor:
-    """A ground-truth map resized and scaled by its own maximum: (1, H, W) float32.
+    """Return a saliency map, resized and scaled by its own maximum: (1, H, W) float32 in [0, 1].
 
     path: an array (.npy) or a grey picture.
-    Raises InputError for a file that can't be read or whose map is empty or not a map.
+    Raises InputError for a file that is unreadable, not a map, all zero, negative or not finite.
     """
     try:
         if path.suffix == ".npy":
@@ -141,10 +173,10 @@ def read_truth(path: Path, height: int, width: int) -> Tensor:
         else:
             truth = read_picture(path)[..., 0]
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: the map can't be read; delete it or make it again") from error
+        raise InputError(f"{path}: the map is unreadable; delete it or make it again") from error
     shape, truth = truth.shape, np.squeeze(truth)
     if truth.ndim != 2 or truth.dtype.kind not in "fiu":
-        raise InputError(f"{path}: expected a map (H, W), got {shape} of {truth.dtype}")
+        raise InputError(f"{path}: expected a map (H, W), got {shape} of {truth.dtype}; delete it")
     truth = truth.astype(np.float32)
     if not np.isfinite(truth).all() or truth.min() < 0 or truth.max() <= 0:
         raise InputError(f"{path}: the map is all zero, negative or not finite; delete it")
@@ -152,10 +184,16 @@ def read_truth(path: Path, height: int, width: int) -> Tensor:
     return truth / truth.max()
 
 
-class ClipFixations:
-    """The fixations of a data set by clip, each read when it is first asked for.
+def fixations_csv(root: Path, clip: str) -> Path | None:
+    """Return the CSV file of a clip's fixations in either layout, None where there is none."""
+    paths = root / clip / "fixations.csv", root / "fixations" / f"{clip}.csv"
+    return next(filter(Path.is_file, paths), None)
 
-    any: whether the data set has some.
+
+class ClipFixations:
+    """The fixations of a data set by clip, each file read when it is first needed.
+
+    any: whether the data set has fixations at all.
     """
 
     def __init__(self, root: Path):
@@ -168,11 +206,16 @@ class ClipFixations:
         self._known: dict[str, Fixations | None] = {}
 
     def of(self, clip: str) -> Fixations | None:
-        """None where there are none for this clip. Raises InputError for a broken file."""
+        """Return a clip's fixations, None where there are none.
+
+        Raises InputError for an invalid file.
+        """
         if clip not in self._known:
-            paths = self.root / clip / "fixations.csv", self.root / "fixations" / f"{clip}.csv"
-            if path := next(filter(Path.is_file, paths), None):
-                self._known[clip] = read_fixations_csv(path)
-            elif (path := self.root / "vinfo.pkl").is_file() and "" not in self._known:
-                self._known = read_vinfo(path) | self._known | {"": None}  # read once
-        return self._known.get(clip)
+            path = fixations_csv(self.root, clip)
+            self._known[clip] = read_fixations_csv(path) if path else self._vinfo.get(clip)
+        return self._known[clip]
+
+    @cached_property
+    def _vinfo(self) -> dict[str, Fixations]:
+        path = self.root / "vinfo.pkl"
+        return read_vinfo(path) if path.is_file() else {}

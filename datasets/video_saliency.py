@@ -1,13 +1,13 @@
 """Clips with ground truth for training and evaluation, in the layouts of datasets/layouts.py."""
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -28,7 +28,7 @@ from video.reader import Frame, read_picture, resize, to_tensor
 
 
 class Sample(NamedTuple):
-    """Consecutive frames of a clip's unbroken run."""
+    """Consecutive frames of an unbroken run of a clip."""
 
     clip: str
     run: list[File]
@@ -41,116 +41,72 @@ class Sample(NamedTuple):
 
     @property
     def before(self) -> list[File]:
-        """What precedes them in the run."""
+        """The frames that precede the sample in its run."""
         return self.run[: self.start]
-
-
-class FrameFiles:
-    """What the files of a data set hold, at the size and with the motion of a Spec."""
-
-    def __init__(self, spec):
-        self.spec = spec
-
-    def picture(self, file: File) -> tuple[Tensor, tuple[int, int]]:
-        """RGB in [0, 1], (3, H, W), and (height, width) of the picture on disk.
-
-        Raises InputError where it is unreadable.
-        """
-        picture = read_picture(file.picture)
-        return self._at_size(picture), picture.shape[:2]
-
-    def motion(
-        self, file: File, previous: Tensor | None, rgb: Tensor
-    ) -> tuple[Tensor, InputError | None]:
-        """Motion since the last readable frame of the run, (M, H, W) in [0, 1].
-
-        The picture of the flow beside the frame where the model takes flow, else an estimate,
-        which comes with an error where that picture is unreadable.
-        """
-        flaw = None
-        if file.flow and self.motion_of.channels == 3:
-            try:
-                return self._at_size(read_picture(file.flow)), None
-            except InputError as error:
-                flaw = error
-        return self.motion_of(previous, rgb), flaw
-
-    def target(self, file: File) -> Tensor:
-        """The ground truth scaled by its maximum, (1, H, W). InputError where unusable."""
-        return read_truth(file.truth, self.spec.height, self.spec.width)
-
-    @cached_property
-    def motion_of(self):
-        return MOTIONS[self.spec.motion]()
-
-    def _at_size(self, picture: np.ndarray) -> Tensor:
-        return to_tensor(resize(picture, self.spec.height, self.spec.width)).contiguous()
-
-    def __getstate__(self) -> dict:
-        """Without what estimates flow, which can't be sent to another process."""
-        return {name: value for name, value in vars(self).items() if name != "motion_of"}
 
 
 class SaliencyVideos(Dataset):
     """Runs of `spec.clip_length` consecutive frames with motion and ground truth.
 
+    root: data set in one of the layouts of datasets/layouts.py; split: "train", "val" or "test".
+    spec: models.base.Spec, or anything with its height, width, clip_length, fps and motion.
+    skip_frames: frames at the start of each clip that are not in any sample.
+
     An item is a dict of
         frames     (T, 3, H, W) RGB in [0, 1]
-        motion     (T, M, H, W) in [0, 1]; between consecutive frames, zero at a start
+        motion     (T, M, H, W) in [0, 1], since the frame before; none at the start of a run
         target     (T, 1, H, W) in [0, 1], each map scaled by its own maximum
         valid      (T,) bool: the frame was readable and its ground truth usable
         numbers    (T,) frame numbers
-        name       of the clip
-        irregular  what was wrong in it: list of (kind, file)
-        fixations  (T, 1, H, W) counts, where the data set has fixations
+        name       name of the clip
+        irregular  problems found while reading: list of (kind, file)
+        fixations  (T, 1, H, W) counts, only where the data set has fixations
 
-    What file names tell is in the data set's own `irregular` at once: missing clips, frames
-    without ground truth, gaps in the numbering (no run spans one). Unreadable frames (the
-    last readable one of the run stands in), unusable maps and frames of another size than
-    the one before are met when they are read; the first two are never valid. Frames at the
-    end that make no whole run are left out and counted.
+    Problems that follow from file names are in the data set's own `irregular` from the start:
+    missing clips, frames without ground truth, gaps in the numbering (no sample spans one), and
+    frames at the end of a run that do not fill a sample. Problems inside files are found when an
+    item is read: an unreadable frame is replaced by the last readable one of its run, a frame of
+    another size than the one before is resized, an unreadable flow picture is estimated, an
+    unusable map is all zero. Unreadable frames and unusable maps are never valid.
 
-    cache: folder for the frames at the model's size, see cache.py; without one, each item
-    decodes its files.
-
-    Raises InputError where the root or the split is missing, or no ground truth is left.
+    Raises InputError where the root or the split does not exist, or no ground truth is left.
     """
 
     def __init__(self, root: str | Path, split: str, spec, skip_frames: int = 0):
         self.root, self.split, self.spec = Path(root), split, spec
-        self.skip_frames = skip_frames
-        self.fixations = ClipFixations(self.root)
         self.irregular: list[tuple[str, str]] = []
         self.samples: list[Sample] = []
         if not self.root.is_dir():
             raise InputError(f"{self.root}: no such data set; {HOW_TO_GET_DATA}")
+        self.fixations = ClipFixations(self.root)
         names = read_split(self.root, split)
         self.clips = list_clips(self.root, names)
         for name in names:
             if name in self.clips:
-                self._add_clip(self.clips[name], name)
+                self._add_clip(name, self.clips[name], skip_frames)
             else:
                 self.irregular.append(("clip missing", name))
         if not self.samples:
             raise InputError(
-                f"{self.root}: split '{split}' holds no {spec.clip_length} frames in a row with "
+                f"{self.root}: split '{split}' has no {spec.clip_length} frames in a row with "
                 f"ground truth ({self.summary()}); expected <clip>/0001.jpg and 0001_gt.npy"
             )
-        self.source = FrameFiles(spec)
 
-    def _add_clip(self, files: list[File], name: str) -> None:
-        length = self.spec.clip_length
+    def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
+        def note(kind: str, what: str) -> None:
+            self.irregular.append((kind, f"{name}/{what}"))
+
         if not files:
             self.irregular.append(("clip without frames", name))
             return
         for file in files:
             if file.truth is None:
-                self.irregular.append(("no ground truth", f"{name}/{file.picture.name}"))
+                note("no ground truth", file.picture.name)
         runs = unbroken_runs(files)
         for before, after in zip(runs, runs[1:]):
-            gap = f"{name}/{before[-1].picture.name} to {after[0].picture.name}"
-            self.irregular.append(("gap in the numbering", gap))
-        to_skip = self.skip_frames
+            gap = f"{before[-1].picture.name} to {after[0].picture.name}"
+            note("gap in the numbering", gap)
+        length = self.spec.clip_length
         for run in runs:
             first = min(to_skip, len(run))
             to_skip -= first
@@ -160,58 +116,53 @@ class SaliencyVideos(Dataset):
                 if any(file.truth for file in sample.files):
                     self.samples.append(sample)
             for file in run[first + length * len(starts) :]:
-                self.irregular.append(("no whole clip", f"{name}/{file.picture.name}"))
+                note("too few frames for a sample", file.picture.name)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict:
         sample = self.samples[index]
-        name, files = sample.clip, sample.files
-        height, width = self.spec.height, self.spec.width
+        size = self.spec.height, self.spec.width
         irregular: list[tuple[str, str]] = []
+        frames = self.read_run(sample.before, sample.files, irregular)
         item = {"frames": [], "motion": [], "target": [], "valid": []}
-        for file, (frame, usable) in zip(files, self.read_run(sample.before, files, irregular)):
-            target = torch.zeros(1, height, width)
+        for file, (frame, usable) in zip(sample.files, frames, strict=True):
+            target = None
             if file.truth:
                 try:
-                    target = self.source.target(file)
+                    target = read_truth(file.truth, *size)
                 except InputError as error:
                     irregular.append(("unusable ground truth", str(error)))
-                    usable = False
             item["frames"].append(frame.rgb)
             item["motion"].append(frame.motion)
-            item["target"].append(target)
-            item["valid"].append(torch.tensor(usable and file.truth is not None))
+            item["target"].append(torch.zeros(1, *size) if target is None else target)
+            item["valid"].append(torch.tensor(usable and target is not None))
         if self.fixations.any:
-            item["fixations"] = [self.fixation_counts(name, f.number, height, width) for f in files]
+            known = self.fixations.of(sample.clip)
+            places = (known.at(file.number) if known else ((), ()) for file in sample.files)
+            item["fixations"] = [fixation_map(*place, *size)[None] for place in places]
         return {
             **{name: torch.stack(tensors) for name, tensors in item.items()},
-            "numbers": torch.tensor([file.number for file in files]),
-            "name": name,
+            "numbers": torch.tensor([file.number for file in sample.files]),
+            "name": sample.clip,
             "irregular": irregular,
         }
-
-    def fixation_counts(self, name: str, number: int, height: int, width: int) -> Tensor:
-        """Fixations in each pixel of a frame: (1, H, W) counts, all zero where none is known."""
-        fixations = self.fixations.of(name)
-        places = fixations.at(number) if fixations else ((), ())
-        return fixation_map(*places, height, width)[None]
 
     def read_run(
         self, before: list[File] | None, files: list[File], irregular: list[tuple[str, str]]
     ) -> Iterator[tuple[Frame, bool]]:
-        """Frames of an unbroken run as the model takes them, and whether each was readable.
+        """Yield the frames of an unbroken run as a model takes them, and whether each was readable.
 
-        before: the frames that precede in it, for the motion of the first one.
-        irregular: what is found wrong is added to it.
+        before: frames that precede `files` in the run, for the motion of the first one.
+        irregular: problems found are added to this list.
         """
         previous, size = None, None
         if before and MOTIONS[self.spec.motion].channels:
             previous, size = self._last_readable(before)
         for index, file in enumerate(files):
             try:
-                rgb, new_size = self.source.picture(file)
+                rgb, new_size = self._read_picture(file.picture)
                 readable = True
             except InputError as error:
                 irregular.append(("unreadable frame", str(error)))
@@ -223,43 +174,69 @@ class SaliencyVideos(Dataset):
             if size and new_size != size:
                 sizes = f"{new_size[1]}×{new_size[0]} after {size[1]}×{size[0]}"
                 irregular.append(("frame of another size", f"{file.picture}: {sizes}"))
-            motion, flaw = self.source.motion(file, previous, rgb)
-            if flaw:
-                irregular.append(("unreadable flow", str(flaw)))
+            motion = self._motion(file, previous, rgb, irregular)
             yield Frame(file.number, index / float(self.spec.fps), rgb, motion), readable
             if readable:
                 previous, size = rgb, new_size
 
     def _last_readable(self, files: list[File] | None) -> tuple[Tensor | None, tuple | None]:
-        """The frame and its size on disk; None twice where there is none."""
+        """Return the last readable frame with its size on disk, or None twice."""
         for file in reversed(files or []):
-            with suppress(InputError):  # told where it is in a sample
-                return self.source.picture(file)
+            with suppress(InputError):  # noted where the frame is part of a sample
+                return self._read_picture(file.picture)
         return None, None
 
+    def _read_picture(self, path: Path) -> tuple[Tensor, tuple[int, int]]:
+        """Return RGB in [0, 1], (3, H, W), and (height, width) of the picture on disk."""
+        picture = read_picture(path)
+        resized = resize(picture, self.spec.height, self.spec.width)
+        return to_tensor(resized).contiguous(), picture.shape[:2]
+
+    def _motion(self, file: File, previous: Tensor | None, rgb: Tensor, irregular: list) -> Tensor:
+        """Return the motion since `previous`, (M, H, W): the flow picture, else an estimate."""
+        if file.flow and MOTIONS[self.spec.motion].channels == 3:
+            try:
+                return self._read_picture(file.flow)[0]
+            except InputError as error:
+                irregular.append(("unreadable flow", str(error)))
+        return motion_estimator(self.spec.motion)(previous, rgb)
+
     def targets(self, index: int) -> list[Tensor]:
-        """The usable ground-truth maps of an item, (1, H, W) each, without its frames."""
+        """Return the usable ground-truth maps of an item, (1, H, W) each, without its frames."""
         maps = []
         for file in self.samples[index].files:
             if file.truth:
                 with suppress(InputError):
-                    maps.append(self.source.target(file))
+                    maps.append(read_truth(file.truth, self.spec.height, self.spec.width))
         return maps
 
     def summary(self) -> str:
-        """What the file names told, counted: '3 × no ground truth (217/0004.jpg, …)'."""
+        """Count the problems known from file names: '3 × no ground truth (first: 217/0004.jpg)'."""
         return summarise(self.irregular)
 
 
+def motion_estimator(name: str):
+    """Return the estimator of a motion, made once in each thread of each process.
+
+    OpenCV's optical flow can be neither shared between threads nor sent to another process.
+    """
+    return _motion_estimator(name, threading.get_ident())
+
+
+@cache
+def _motion_estimator(name: str, thread: int):
+    return MOTIONS[name]()
+
+
 def summarise(irregular: list[tuple[str, str]]) -> str:
-    """Counts by kind, with the first file of each."""
+    """Count problems by kind, and name the first file of each kind."""
     first = dict(reversed(irregular))
     counts = Counter(kind for kind, _ in irregular)
     return "; ".join(f"{n} × {kind} (first: {first[kind]})" for kind, n in counts.items())
 
 
 def collate(items: list[dict]) -> dict:
-    """Default batches, with names and irregularities as plain lists."""
+    """Stack items to a batch; `name` becomes a list, `irregular` one list for the batch."""
     lists = {key: [item.pop(key) for item in items] for key in ("name", "irregular")}
     return {
         **default_collate(items),

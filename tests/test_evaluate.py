@@ -19,7 +19,8 @@ import evaluate_video
 import metrics
 import models
 from cli import run_script
-from datasets.gaze import Fixations, gaussian_map, write_fixations_csv
+from datasets.gaze import gaussian_map
+from datasets.gaze_files import Fixations, write_fixations_csv
 from projection import solid_angles
 from projection.sphere import latitudes
 from tests.clips import moving_disc

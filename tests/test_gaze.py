@@ -10,12 +10,9 @@ import pytest
 import torch
 
 from cli import InputError
-from datasets.gaze import (
+from datasets.gaze import fixation_map, gaussian_map
+from datasets.gaze_files import (
     Fixations,
-    Gaze,
-    active_fixations,
-    fixation_map,
-    gaussian_map,
     read_fixations_csv,
     read_gaze_csv,
     read_vinfo,
@@ -194,28 +191,6 @@ def test_what_is_no_fixation_is_refused(arguments, message):
         gaussian_map(*arguments)
 
 
-def gaze_at(*seconds):
-    n = np.arange(len(seconds))
-    return Gaze(np.array(seconds, float), n / 10, n / 100, n)
-
-
-def test_gaze_belongs_to_the_frame_shown_at_its_time():
-    """Uneven frames at 0, 0.1, 0.5 and until 0.6; samples out of order, before and after."""
-    gaze = gaze_at(0.5, 0.05, -0.2, 0.49, 0.0, 0.6, 0.59, 0.1)
-    fixations = active_fixations(gaze, [0, 0.1, 0.5], 0.6)
-    assert fixations.frames.tolist() == [1, 1, 2, 2, 3, 3]
-    assert fixations.observers.tolist() == [1, 4, 3, 7, 0, 6]
-    assert fixations.longitudes.tolist() == [0.1, 0.4, 0.3, 0.7, 0.0, 0.6]
-    assert fixations.at(3)[1].tolist() == [0.0, 0.06]
-
-
-def test_a_window_may_share_gaze_between_frames():
-    """Half a second around frames at 0, 0.25, 0.5."""
-    fixations = active_fixations(gaze_at(0.1, 0.3, 0.7, 2.0), [0, 0.25, 0.5], 0.75, window=0.5)
-    assert fixations.frames.tolist() == [1, 2, 2, 3, 3]
-    assert fixations.observers.tolist() == [0, 0, 1, 1, 2]
-
-
 GAZE = """Observer, time ,latitude,pupil,longitude
 anna,0.0,10,3.1,-170
 bob,0.04,-90,3.2,190
@@ -248,11 +223,11 @@ def test_reads_gaze(tmp_path):
     [
         ("0,0,91,a", "latitude 91 is outside"),
         ("0,361,0,a", "longitude 361 is outside"),
-        ("0,x,0,a", "longitude 'x' is no number"),
-        ("nan,0,0,a", "time 'nan' is no number"),
-        ("0,inf,0,a", "longitude 'inf' is no number"),
-        ("0,0,,a", "latitude '' is no number"),
-        ("0,0,0", "3 columns where the header has 4"),
+        ("0,x,0,a", "longitude 'x' is not a number"),
+        ("nan,0,0,a", "time 'nan' is not a number"),
+        ("0,inf,0,a", "longitude 'inf' is not a number"),
+        ("0,0,,a", "latitude '' is not a number"),
+        ("0,0,0", "3 columns, but the header has 4"),
         ("0,0,0,a,b", "5 columns"),
         ("0,0,0, ", "no observer"),
     ],
@@ -269,8 +244,8 @@ def test_bad_rows_of_gaze_are_named(tmp_path, row, message):
         ("", "no column time, longitude, latitude, observer"),
         ("time;longitude;latitude;observer\n", "no column time, longitude"),
         ("time,longitude,observer\n0,0,a\n", "no column latitude; expected a header with time,"),
-        ("time,longitude,latitude,observer\n", "holds no gaze"),
-        ('time,longitude,latitude,observer\n0,"0,0,a\n', "no CSV file"),
+        ("time,longitude,latitude,observer\n", "there is no gaze"),
+        ('time,longitude,latitude,observer\n0,"0,0,a\n', "not a CSV file"),
     ],
 )
 def test_other_files_are_no_gaze(tmp_path, text, message):
@@ -280,7 +255,7 @@ def test_other_files_are_no_gaze(tmp_path, text, message):
 
 def test_a_binary_file_is_no_gaze(tmp_path):
     (tmp_path / "bad.csv").write_bytes(b"\x89PNG\xff\xfe\x00")
-    with pytest.raises(InputError, match="no CSV file in UTF-8"):
+    with pytest.raises(InputError, match="not a CSV file in UTF-8"):
         read_gaze_csv(tmp_path / "bad.csv")
 
 
@@ -386,7 +361,7 @@ def test_a_damaged_vinfo_is_named(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"no pickle", whole[:-30], whole.replace(b"K\x03K\x02", b"K\x63K\x02")):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="vinfo.pkl: no pickle, or damaged"):
+        with pytest.raises(InputError, match="vinfo.pkl: not a pickle, or damaged"):
             read_vinfo(path)
 
 

@@ -1,6 +1,7 @@
 """The ECCV 2018 layout and everything that can be wrong with it."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -19,11 +20,11 @@ from tests.shared import shared
 SPEC = Spec(height=24, width=48, motion="difference")
 
 
-def data_set(root, spec=SPEC, split="train", **clips):
+def data_set(root, spec=SPEC, skip_frames=0, **clips):
     for name, numbers in clips.items():
         write_eccv_clip(root / name, numbers)
     (root / "splits.json").write_text(json.dumps({"train": list(clips)}))
-    return SaliencyVideos(root, split, spec)
+    return SaliencyVideos(root, "train", spec, skip_frames)
 
 
 def kinds(irregular):
@@ -134,9 +135,14 @@ def test_what_is_missing_altogether_is_refused(tmp_path):
         SaliencyVideos(tmp_path, "train", SPEC)
     with pytest.raises(InputError, match="'val'"):
         SaliencyVideos(tmp_path, "val", SPEC)
-    (tmp_path / "splits.json").write_text("{")
-    with pytest.raises(InputError, match="JSON"):
-        SaliencyVideos(tmp_path, "train", SPEC)
+    for text, message in (
+        ("{", "not valid JSON"),
+        ("[1]", "expected {"),
+        ('{"train": 1}', "expec"),
+    ):
+        (tmp_path / "splits.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            SaliencyVideos(tmp_path, "train", SPEC)
 
 
 def test_eccv_2018_without_a_splits_file(tmp_path):
@@ -197,8 +203,30 @@ def test_the_layout_of_sst_sal(tmp_path):
 
 
 def test_the_start_of_a_clip_can_be_skipped(tmp_path):
-    spec = Spec(height=24, width=48, motion="difference", clip_length=2, skip_frames=3)
-    data = data_set(tmp_path, spec, a=range(1, 9), b=[1, 2, 5, 6, 7, 8, 9])
+    spec = Spec(height=24, width=48, motion="difference", clip_length=2)
+    data = data_set(tmp_path, spec, 3, a=range(1, 9), b=[1, 2, 5, 6, 7, 8, 9])
     assert [data[i]["numbers"].tolist() for i in range(4)] == [[4, 5], [6, 7], [6, 7], [8, 9]]
     assert data[0]["motion"].abs().max() > 0  # looks back into the skipped frames
-    assert kinds(data.irregular) == ["no whole clip", "gap in the numbering"]
+    assert kinds(data.irregular) == ["too few frames for a sample", "gap in the numbering"]
+
+
+def test_data_sets_can_be_sent_to_a_process(tmp_path):
+    """OpenCV's optical flow can't be pickled, so workers that are spawned would not start."""
+    data = data_set(tmp_path, Spec(height=24, width=48, motion="dis"), a=[1, 2])
+    expected = data[1]["motion"]
+    assert torch.equal(pickle.loads(pickle.dumps(data))[1]["motion"], expected)
+
+
+def test_the_last_readable_frame_of_the_run_stands_in(tmp_path):
+    """It was black where the sample began with what is unreadable, and motion from black."""
+    data = data_set(tmp_path, a=range(1, 6))
+    for n in (3, 4):
+        (tmp_path / f"a/000{n}.jpg").write_bytes(b"")
+    frames = [item["frames"] for item in data]
+    assert torch.equal(frames[2], frames[1])
+    assert torch.equal(frames[3], frames[1])
+    assert [item["valid"].item() for item in data] == [True, True, False, False, True]
+    assert data[3]["motion"].max() == 0
+    moved = (frames[4] - frames[1]).abs().amax(2, keepdim=True)  # of each pixel and column
+    assert data[4]["motion"].max() <= moved.max()
+    assert data[4]["motion"].mean() < 0.5 * frames[4].mean()

@@ -1,4 +1,4 @@
-"""A tiny clip and made-up gaze → a data set that trains."""
+"""prepare.recordings: a tiny clip and made-up gaze become a data set that trains."""
 
 import io
 import json
@@ -13,9 +13,10 @@ import pytest
 
 from cli import InputError
 from datasets import SaliencyVideos
-from datasets.gaze import gaussian_map, read_fixations_csv
+from datasets.gaze import gaussian_map
+from datasets.gaze_files import Gaze, read_fixations_csv
 from models import Spec
-from prepare.recordings import main, pair, split
+from prepare.recordings import active_fixations, main, pair, split
 from tests.clips import moving_disc, write_video
 from video.reader import decode, read_picture
 
@@ -38,7 +39,7 @@ def command(*arguments, code=0):
 def prepare(*arguments):
     """The same in this process, for speed: what it prints."""
     printed = io.StringIO()
-    with mock.patch("sys.argv", ["prepare.py", *arguments, *SMALL]), redirect_stdout(printed):
+    with mock.patch("sys.argv", ["recordings.py", *arguments, *SMALL]), redirect_stdout(printed):
         main()
     return printed.getvalue()
 
@@ -107,13 +108,14 @@ def test_maps_are_those_of_the_fixations(made):
     assert np.load(folder / "0008_gt.npy").max() == pytest.approx(expected, abs=1e-4)
 
 
-def test_says_what_it_did_and_what_is_odd(made):
+def test_the_summary_names_empty_splits_and_unused_files(made):
     assert made[1].splitlines()[1:] == [
         "splits: train 1, val 0, test 0",
+        "no clips in val, test: add recordings or choose other splits",
         "5 frames without gaze have no ground truth",
-        "one: 2 of 6 gaze samples lie before or after the video",
+        "one: 2 of 6 gaze samples are before or after the video",
         "1 videos without gaze: alone",
-        "1 gaze without video: nothing",
+        "1 gaze files without video: nothing",
     ]
     assert made[1].splitlines()[0].endswith("data: 1 clips, 8 frames, 4 fixations")
 
@@ -128,7 +130,7 @@ def test_the_result_trains(made):
     assert data.summary().startswith("5 × no ground truth")
 
 
-def test_run_again_it_goes_on(made):
+def test_a_second_run_keeps_complete_clips(made):
     """Complete clips stay as they are; an interrupted one and changed options are made again."""
     folder = made[0] / "data/one"
     again = paths(*(made[0] / name for name in ("videos", "gaze", "data")))
@@ -157,7 +159,7 @@ def test_bad_input_is_one_line(tmp_path):
         prepare(*paths(video, late, tmp_path / "data"))
     bad = write_gaze(tmp_path / "bad.csv", [(0, 0, 0, "x"), (0, 0, 99, "x")])
     last = command(*paths(video, bad, tmp_path / "data"), code=2)
-    assert last.startswith("prepare.py: ") and "bad.csv, line 3: latitude 99" in last
+    assert last.startswith("recordings.py: ") and "bad.csv, line 3: latitude 99" in last
     for option, value in (("--sigma", "0.1"), ("--fps", "0"), ("--window", "nan")):
         with pytest.raises(InputError, match=option):
             prepare(*paths(video, bad, tmp_path / "data"), option, value)
@@ -166,13 +168,35 @@ def test_bad_input_is_one_line(tmp_path):
         prepare(*paths(frames, late, tmp_path / "data"))
 
 
-def test_frames_of_another_origin_are_kept(made, tmp_path):
+def test_frames_from_elsewhere_are_kept(made, tmp_path):
     other = tmp_path / "one"
     other.mkdir()
     (other / "0001.jpg").write_bytes(b"mine")
-    with pytest.raises(InputError, match="one: holds frames of another origin"):
+    with pytest.raises(InputError, match="one: contains other frames"):
         prepare(*paths(made[0] / "videos", made[0] / "gaze", tmp_path))
     assert (other / "0001.jpg").read_bytes() == b"mine"
+
+
+def gaze_at(*seconds):
+    n = np.arange(len(seconds))
+    return Gaze(np.array(seconds, float), n / 10, n / 100, n)
+
+
+def test_gaze_belongs_to_the_frame_shown_at_its_time():
+    """Uneven frames at 0, 0.1, 0.5 and until 0.6; samples out of order, before and after."""
+    gaze = gaze_at(0.5, 0.05, -0.2, 0.49, 0.0, 0.6, 0.59, 0.1)
+    fixations = active_fixations(gaze, [0, 0.1, 0.5], 0.6)
+    assert fixations.frames.tolist() == [1, 1, 2, 2, 3, 3]
+    assert fixations.observers.tolist() == [1, 4, 3, 7, 0, 6]
+    assert fixations.longitudes.tolist() == [0.1, 0.4, 0.3, 0.7, 0.0, 0.6]
+    assert fixations.at(3)[1].tolist() == [0.0, 0.06]
+
+
+def test_a_window_may_share_gaze_between_frames():
+    """Half a second around frames at 0, 0.25, 0.5."""
+    fixations = active_fixations(gaze_at(0.1, 0.3, 0.7, 2.0), [0, 0.25, 0.5], 0.75, window=0.5)
+    assert fixations.frames.tolist() == [1, 2, 2, 3, 3]
+    assert fixations.observers.tolist() == [0, 0, 1, 1, 2]
 
 
 def touch(folder, *names):
@@ -191,7 +215,7 @@ def test_pairs(tmp_path):
     assert pair(videos / "3.webm", gaze / "4.csv")[0] == {"3": (videos / "3.webm", gaze / "4.csv")}
     with pytest.raises(InputError, match="none of 1 videos has the name of one of 3 CSV"):
         pair(videos / "3.webm", gaze)
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         pair(tmp_path / "nowhere", gaze)
     (videos / "1.mov").touch()
     with pytest.raises(InputError, match="would be one clip"):

@@ -1,0 +1,225 @@
+"""prepare.resize: training on the result is training on the original at that size."""
+
+import errno
+import json
+import operator
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cli import InputError
+from datasets import SaliencyVideos
+from datasets.video_saliency import motion_estimator
+from models import Spec
+from prepare import resize
+from prepare.resize import resize_dataset
+from tests.clips import moving_disc, write_eccv_clip
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = {"height": 23, "width": 47}
+
+
+def spec(motion="none", clip_length=1):
+    return Spec(**SIZE, motion=motion, clip_length=clip_length)
+
+
+def write_eccv_layout(root):
+    """Two clips with a gap, a frame of another size, and maps missing and unusable."""
+    for name, numbers in (("a", range(1, 10)), ("b", [1, 2, 3, 4, 8, 9, 10])):
+        write_eccv_clip(root / name, numbers)
+    Image.fromarray(moving_disc(6, 60, 110)).save(root / "a/0006.jpg")
+    np.save(root / "a/0007_gt.npy", np.zeros((4, 8)))
+    (root / "a/0008_gt.npy").unlink()
+    Image.new("RGB", (64, 32), (250, 0, 30)).save(root / "a/0002_flow.png")
+    (root / "a/0005_flow.png").write_text("no picture")
+    (root / "b/fixations.csv").write_text("frame,longitude,latitude,observer\n2,90,45,1\n")
+    (root / "splits.json").write_text('{"train": ["a", "b"], "test": ["c"]}')
+
+
+def write_sst_sal_layout(root):
+    """One clip with a gap and flow pictures for some frames, one of them unreadable."""
+    for folder in ("frames", "saliency_maps", "optical_flow", "fixations"):
+        (root / folder).mkdir(parents=True)
+    for n in (*range(1000, 1004), *range(1010, 1013)):
+        picture, name = moving_disc(n, 32, 64), f"0001_{n}.png"
+        Image.fromarray(picture).save(root / "frames" / name)
+        saliency = np.where(picture[..., 1] > 200, 200, 3).astype(np.uint8)
+        Image.fromarray(saliency).save(root / "saliency_maps" / name)
+        if n % 3 == 0:
+            Image.fromarray(picture[::2]).save(root / "optical_flow" / name)
+    (root / "optical_flow/0001_1011.png").write_bytes(b"")
+    (root / "fixations/0001.csv").write_text("frame,longitude,latitude,observer\n1001,0,0,1\n")
+    (root / "splits.json").write_text('{"train": ["0001"]}')
+
+
+def assert_equal(ours, original):
+    """The same items, but for those that had only unusable maps.
+
+    Targets differ by half a step of float16, which has 11 bits, and 2^-24 near zero.
+    """
+    original = [item for item in original if item["valid"].any()]
+    assert len(ours) == len(original) > 0
+    for item, expected in zip(ours, original, strict=True):
+        target, exact = item["target"], expected["target"]
+        assert ((target - exact).abs() <= exact * 2**-11 + 2**-25).all()
+        assert item.keys() == expected.keys()
+        for name in item.keys() - {"target", "irregular"}:
+            same = torch.equal if isinstance(item[name], torch.Tensor) else operator.eq
+            assert same(item[name], expected[name]), name
+
+
+@pytest.mark.parametrize("motion", ["none", "difference", "dis"])
+@pytest.mark.parametrize("layout", [write_eccv_layout, write_sst_sal_layout])
+def test_training_gets_the_same_items(tmp_path, layout, motion):
+    layout(tmp_path / "data")
+    flow = "none" if motion == "difference" else motion
+    resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE, motion=flow, workers=3)
+    for length in (1, 3):
+        original, ours = (
+            SaliencyVideos(tmp_path / name, "train", spec(motion, length))
+            for name in ("data", "small")
+        )
+        assert_equal(ours, original)
+        assert not any(item["irregular"] for item in ours)
+    if motion == "dis":  # nothing is left to estimate, not even at the start of a run
+        assert all(file.flow for files in ours.clips.values() for file in files)
+
+
+def test_flow_estimated_later_is_the_same(tmp_path):
+    write_eccv_layout(tmp_path / "data")
+    resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE)
+    original, ours = (
+        SaliencyVideos(tmp_path / name, "train", spec("dis")) for name in ("data", "small")
+    )
+    assert_equal(ours, original)
+
+
+def test_what_is_unusable_is_named_and_left_out(tmp_path):
+    write_eccv_layout(tmp_path / "data")
+    (tmp_path / "data/a/0004.jpg").write_bytes(b"")
+    (tmp_path / "data/a/0001.png").write_bytes((tmp_path / "data/a/0001.jpg").read_bytes())
+    problems = resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE, motion="dis")
+    assert [(kind, what.split(":")[0].rpartition("/")[2]) for kind, what in problems] == [
+        ("clip missing", "c"),
+        ("second frame of one number", "0001.jpg"),
+        ("unreadable frame", "0004.jpg"),
+        ("unusable ground truth", "0007_gt.npy"),
+        ("unreadable flow", "0005_flow.png"),
+    ]
+    small = tmp_path / "small"
+    assert json.loads((small / "resized.json").read_text())["left_out"] == list(map(list, problems))
+    assert not list(small.glob("a/0004*")) and not (small / "a/0007_gt.npy").exists()
+    data = SaliencyVideos(small, "train", spec("dis"))
+    original = SaliencyVideos(tmp_path / "data", "train", spec("dis"))
+    after = [next(i for i in d if i["numbers"].item() == 5) for d in (data, original)]
+    assert torch.equal(*(item["motion"] for item in after))  # since the last readable frame
+
+
+def test_written_files_are_what_they_should_be(tmp_path):
+    """Pictures of the model's size stay as they are, and maps are divided by their maximum."""
+    (tmp_path / "data/a").mkdir(parents=True)
+    truth = np.random.default_rng(0).random((23, 47), np.float32)
+    Image.fromarray(moving_disc(1, **SIZE)).save(tmp_path / "data/a/7.png")
+    np.save(tmp_path / "data/a/7_gt.npy", truth)
+    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    (tmp_path / "data/vinfo.pkl").write_bytes(pickle.dumps({"a": {"0007": [(0.5, 0.5)]}}))
+    assert resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE) == []
+    assert sorted(path.name for path in (tmp_path / "small/a").iterdir()) == [
+        "0007.png",
+        "0007_gt.npy",
+    ]
+    picture = np.array(Image.open(tmp_path / "small/a/0007.png"))
+    np.testing.assert_array_equal(picture, moving_disc(1, **SIZE))
+    saved = np.load(tmp_path / "small/a/0007_gt.npy")
+    np.testing.assert_array_equal(saved, (truth / truth.max()).astype(np.float16))
+    [item] = SaliencyVideos(tmp_path / "small", "train", spec())
+    assert item["fixations"].sum() == 1
+
+
+def contents(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_other_folders_are_refused(tmp_path):
+    write_eccv_layout(tmp_path / "data")
+    write_eccv_layout(tmp_path / "other")
+    small = tmp_path / "small"
+    resize_dataset(tmp_path / "data", small, **SIZE)
+    before = contents(small)
+    for root, options, message in (
+        ("data", {"height": 24, "width": 47}, "small: was made with height 23, not 24"),
+        ("data", {**SIZE, "motion": "dis"}, "small: was made with motion none, not dis"),
+        ("other", SIZE, "small: was made with source .*data, not .*other; choose another output"),
+    ):
+        with pytest.raises(InputError, match=message):
+            resize_dataset(tmp_path / root, small, **options)
+    with pytest.raises(InputError, match="other: contains other files"):
+        resize_dataset(tmp_path / "data", tmp_path / "other", **SIZE)
+    with pytest.raises(InputError, match="nowhere: no such data set"):
+        resize_dataset(tmp_path / "nowhere", small, **SIZE)
+    assert contents(small) == before
+
+
+def test_a_full_disk_leaves_no_broken_file_and_the_next_run_continues(tmp_path, monkeypatch):
+    write_eccv_layout(tmp_path / "data")
+    small, write, calls = tmp_path / "small", resize.write_picture, []
+
+    def full(path, picture):
+        calls.append(path)
+        if len(calls) > 5:
+            path.with_name(".0006.1.partial.png").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, picture)
+
+    monkeypatch.setattr(resize, "write_picture", full)
+    with pytest.raises(OSError, match="space"):
+        resize_dataset(tmp_path / "data", small, **SIZE)
+    monkeypatch.undo()
+    assert not (small / "splits.json").exists()
+    before = {p: t for p, t in contents(small).items() if p.suffix == ".png" and p.name[0] != "."}
+    assert len(before) == 5
+    resize_dataset(tmp_path / "data", small, **SIZE)
+    assert before.items() <= contents(small).items()
+    assert not list(small.rglob("*.partial.*"))
+    assert_equal(*(SaliencyVideos(root, "train", spec()) for root in (small, tmp_path / "data")))
+    after = contents(small / "a")
+    resize_dataset(tmp_path / "data", small, **SIZE)
+    assert contents(small / "a") == after
+
+
+def test_a_killed_command_is_continued(tmp_path):
+    write_eccv_clip(tmp_path / "data/a", range(1, 200), height=128, width=256)
+    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    small = tmp_path / "small"
+    command = [sys.executable, "-m", "prepare.resize", "--data_root", str(tmp_path / "data")]
+    command += ["--output", str(small), "--height=23", "--width=47", "--workers=2"]
+    process = subprocess.Popen(command, cwd=ROOT)
+    while not (small / "a/0003.png").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (small / "splits.json").exists()
+    whole = {p: t for p, t in contents(small / "a").items() if "partial" not in p.name}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{small}: 199 frames at 23×47\n"
+    assert whole.items() <= contents(small / "a").items()
+    assert len(contents(small / "a")) == 2 * 199
+
+
+def test_each_thread_has_its_own_motion_estimator():
+    """OpenCV's optical flow keeps buffers, which threads would overwrite for each other."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(motion_estimator, "dis").result() is not motion_estimator("dis")
+    assert motion_estimator("dis") is motion_estimator("dis")
