@@ -51,16 +51,6 @@ def animal(u, v, c, swing) -> Parts:
     yield ellipse(u, v, 0.72, 0.3, 0.05, 0.05), c[3] * 0.2
 
 
-def car(u, v, c, swing) -> Parts:
-    yield ellipse(u, v, -0.05, 0.12, 0.55, 0.36), c[0] * 0.9
-    yield ellipse(u, v, -0.05, 0.16, 0.44, 0.24), np.float32([0.25, 0.3, 0.35])
-    yield box(u, v, 0, -0.12, 0.92, 0.2), c[0]
-    yield box(u, v, 0.84, -0.05, 0.07, 0.06), np.float32([1, 0.95, 0.7])
-    for wheel in (-0.5, 0.5):
-        yield ellipse(u, v, wheel, -0.32, 0.2, 0.2), np.float32([0.08, 0.08, 0.08])
-        yield ellipse(u, v, wheel, -0.32, 0.1, 0.1), np.float32([0.6, 0.6, 0.6])
-
-
 def ball(u, v, c, swing) -> Parts:
     yield ellipse(u, v, 0, 0, 0.95, 0.95), c[0]
     yield np.maximum(np.hypot(u, v) - 0.95, abs(np.hypot(u - 0.9, v) - 0.8) - 0.18), c[1]
@@ -98,9 +88,8 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "person": Kind(person, 1.0, 0.3, (5, 17), size=0.88, base=-0.96, focus=0.5),
-    "animal": Kind(animal, 0.8, 0.1, (3, 11), size=0.5, base=-0.75, focus=0.1),
-    "car": Kind(car, 0.65, 0.15, (5, 15), size=2.2, base=-0.52),
+    "person": Kind(person, 1.0, 0.35, (5, 17), size=0.88, base=-0.96, focus=0.5),
+    "animal": Kind(animal, 0.8, 0.2, (3, 11), size=0.5, base=-0.75, focus=0.1),
     "ball": Kind(ball, 0.6, 0.15, (2, 7)),
     "tree": Kind(tree, 0.1, 0.15, (6, 20), size=2.5, base=-1, moves=False),
     "board": Kind(board, 0.1, 0.15, (4, 14), moves=False),

@@ -60,7 +60,7 @@ def colour(rng: Generator, saturation=(0.1, 0.7), value=(0.2, 0.9), hue=(0.0, 1.
 
 
 def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray | float) -> np.ndarray:
-    """Mix colours a and b, (3,) or (N, 3) each; share: the share of b, a number or (N,)."""
+    """Mix colours a and b, each (3,), (N, 3) or a grey value, by the share of b, (N,) or one."""
     share = np.asarray(share, np.float32)[..., None]
     return a + (b - a) * share
 
@@ -193,30 +193,25 @@ def city(rays: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def room(rays: np.ndarray, rng: Generator) -> np.ndarray:
-    """Return the inside of a hall, with windows in its walls and lamps on its ceiling."""
-    low = -np.float32([rng.uniform(2, 8), EYE, rng.uniform(2, 8)])
-    high = np.float32([rng.uniform(2, 8), rng.uniform(1, 3), rng.uniform(2, 8)])
+    """Return the inside of a hall with windows in its walls and lamps on its ceiling."""
+    low = -np.float32([rng.uniform(3, 8), EYE, rng.uniform(3, 8)])
+    high = np.float32([rng.uniform(3, 8), rng.uniform(1.4, 3), rng.uniform(3, 8)])
     reach = np.where(rays > 0, high, -low) / np.maximum(abs(rays), 1e-6)
-    axis = reach.argmin(axis=1)
-    hit = rays * reach.min(axis=1, keepdims=True)
-    upper = rays[np.arange(len(rays)), axis] > 0
-    window = np.zeros(len(rays), bool)
-    colours = np.empty_like(rays)
-    plaster = colour(rng, (0.02, 0.5), (0.5, 0.95))
-    for side in range(6):  # left, right, floor, ceiling, back, front
-        on = (axis == side // 2) & (upper == side % 2)
-        s, t = hit[on][:, [(2, 1), (0, 2), (0, 1)][side // 2]].T
-        base = colour(rng, (0.02, 0.4), (0.3, 0.9)) if side == 2 else plaster
-        panel = surface(s, t, base, rng, None if side == 2 else "plain")
-        for _ in range(rng.integers(0, 4) if side != 2 else 0):
-            middle = rng.uniform(-2, 2, 2) if side == 3 else (rng.uniform(-4, 4), 0.2)
-            size = rng.uniform(0.2, 0.5, 2) if side == 3 else rng.uniform(0.5, (1.5, 0.9))
-            depth = np.maximum(abs(s - middle[0]) - size[0], abs(t - middle[1]) - size[1])
-            panel = mix(panel, np.float32(1.0), depth < 0)  # a lamp, or the frame of a window
-            if side != 3:
-                window[np.flatnonzero(on)[depth < -0.06]] = True
-        edge = np.sort(np.minimum(high - hit[on], hit[on] - low), axis=1)[:, 1]
-        colours[on] = panel * (rng.uniform(0.8, 1.1) * (1 - 0.35 * np.exp(-3 * edge)))[:, None]
+    axis = reach.argmin(axis=1)  # of the wall that a ray meets: 1 for floor and ceiling
+    x, y, z = hit = (rays * reach.min(axis=1, keepdims=True)).T
+    plane = np.where(axis == 0, z, x), np.where(axis == 1, z, y)
+    plaster = surface(*plane, colour(rng, (0.02, 0.3), (0.5, 0.95)), rng, "plain")
+    parquet = surface(x, z, colour(rng, (0.02, 0.4), (0.3, 0.9)), rng)
+    gap = np.sort(np.minimum(high - hit.T, hit.T - low), axis=1)[:, 1]  # to the nearest edge
+    floor = (axis == 1) & (y < 0)
+    colours = mix(plaster, parquet, floor) * (1 - 0.35 * np.exp(-3 * gap))[:, None]
+    width, height, spacing = rng.uniform((0.5, 0.4, 2), (1, 0.7, 4))
+    s, t = (abs(a % spacing - spacing / 2) for a in plane)
+    lamp = (axis == 1) & ~floor & (s < 0.3) & (t < 0.3)
+    depth = np.minimum(width - s, height - abs(y - 0.2))  # of a point inside a window
+    frame = (axis != 1) & (depth > -0.08)
+    colours = mix(colours, np.float32(0.95), lamp | frame)
+    window = frame & (depth > 0)
     colours[window] = outdoors(rays[window], rng)
     return colours
 
