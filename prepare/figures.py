@@ -24,10 +24,12 @@ Parts = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 def ellipse(u, v, cu, cv, ru, rv) -> np.ndarray:
+    """Return about the signed distance to an ellipse of centre (cu, cv) and radii (ru, rv)."""
     return (np.hypot((u - cu) / ru, (v - cv) / rv) - 1) * min(ru, rv)
 
 
 def box(u, v, cu, cv, ru, rv) -> np.ndarray:
+    """Return about the signed distance to a box of centre (cu, cv) and half sides (ru, rv)."""
     return np.maximum(abs(u - cu) - ru, abs(v - cv) - rv)
 
 

@@ -60,7 +60,10 @@ def colour(rng: Generator, saturation=(0.1, 0.7), value=(0.2, 0.9), hue=(0.0, 1.
 
 
 def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray | float) -> np.ndarray:
-    """Mix colours a and b, each (3,), (N, 3) or a grey value, by the share of b, (N,) or one."""
+    """Mix colours a and b, each (3,), (N, 3) or one grey value.
+
+    share: the share of b, in [0, 1], (N,) or one number.
+    """
     share = np.asarray(share, np.float32)[..., None]
     return a + (b - a) * share
 
@@ -198,21 +201,22 @@ def room(rays: np.ndarray, rng: Generator) -> np.ndarray:
     high = np.float32([rng.uniform(3, 8), rng.uniform(1.4, 3), rng.uniform(3, 8)])
     reach = np.where(rays > 0, high, -low) / np.maximum(abs(rays), 1e-6)
     axis = reach.argmin(axis=1)  # of the wall that a ray meets: 1 for floor and ceiling
-    x, y, z = hit = (rays * reach.min(axis=1, keepdims=True)).T
+    hit = rays * reach.min(axis=1, keepdims=True)
+    x, y, z = hit.T
     plane = np.where(axis == 0, z, x), np.where(axis == 1, z, y)
-    plaster = surface(*plane, colour(rng, (0.02, 0.3), (0.5, 0.95)), rng, "plain")
-    parquet = surface(x, z, colour(rng, (0.02, 0.4), (0.3, 0.9)), rng)
-    gap = np.sort(np.minimum(high - hit.T, hit.T - low), axis=1)[:, 1]  # to the nearest edge
+    colours = surface(*plane, colour(rng, (0.02, 0.3), (0.5, 0.95)), rng, "plain")
     floor = (axis == 1) & (y < 0)
-    colours = mix(plaster, parquet, floor) * (1 - 0.35 * np.exp(-3 * gap))[:, None]
+    colours[floor] = surface(x[floor], z[floor], colour(rng, (0.02, 0.4), (0.3, 0.9)), rng)
+    gap = np.sort(np.minimum(high - hit, hit - low), axis=1)[:, 1]  # to the nearest edge
+    colours *= (1 - 0.35 * np.exp(-3 * gap))[:, None]
     width, height, spacing = rng.uniform((0.5, 0.4, 2), (1, 0.7, 4))
     s, t = (abs(a % spacing - spacing / 2) for a in plane)
     lamp = (axis == 1) & ~floor & (s < 0.3) & (t < 0.3)
     depth = np.minimum(width - s, height - abs(y - 0.2))  # of a point inside a window
-    frame = (axis != 1) & (depth > -0.08)
-    colours = mix(colours, np.float32(0.95), lamp | frame)
-    window = frame & (depth > 0)
-    colours[window] = outdoors(rays[window], rng)
+    window = (axis != 1) & (depth > -0.08)
+    glass = window & (depth > 0)
+    colours[lamp | window] = 0.95  # with the frame of the window
+    colours[glass] = outdoors(rays[glass], rng)
     return colours
 
 
