@@ -36,7 +36,7 @@ def box(u, v, cu, cv, ru, rv) -> np.ndarray:
 def person(u, v, c, swing) -> Parts:
     for side in (-1, 1):
         stride = side * swing * (-0.25 - v)
-        yield box(u + 0.45 * stride, v, side * 0.1, -0.6, 0.08, 0.36), c[1]
+        yield box(u + 0.35 * stride, v, side * 0.1, -0.6, 0.08, 0.36), c[1]
         yield box(u - 0.4 * side * swing * (0.3 - v), v, side * 0.24, 0.02, 0.06, 0.3), c[0] * 0.8
     yield ellipse(u, v, 0, 0, 0.21, 0.4), c[0]
     yield ellipse(u, v, 0, 0.62, 0.19, 0.21), c[3]

@@ -186,12 +186,7 @@ def main() -> None:
     add("--fps", type=float, default=8.0, help="frames a second")
     add("--height", type=int, default=240, help="height of a frame in pixels")
     add("--width", type=int, default=480, help="width of a frame in pixels")
-    add(
-        "--attention_height",
-        type=int,
-        default=128,
-        help="height of a map in pixels, half its width",
-    )
+    add("--attention_height", type=int, default=128, help="height of a map, half its width")
     add("--seed", type=int, default=0, help="seed of all scenes")
     add("--workers", type=int, default=os.cpu_count() or 1, help="number of processes")
     args = parser.parse_args()
