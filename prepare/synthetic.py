@@ -106,7 +106,8 @@ def appeal(figure: Figure, contrast: float, height: float) -> float:
 
     contrast: how much it stands out, in [0, 1]. height: the sine of its latitude.
     """
-    latitude, speed = math.degrees(math.asin(height)), math.degrees(abs(figure.speed))
+    latitude = math.degrees(math.asin(max(-1.0, min(1.0, height))))  # rounding can exceed 1
+    speed = math.degrees(abs(figure.speed))
     strength = figure.kind.appeal * contrast / (contrast + 0.15)
     strength *= 0.5 + 0.5 * speed / (speed + 6)
     strength *= 0.3 + 0.7 * math.exp(-((latitude / 35) ** 2))

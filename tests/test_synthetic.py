@@ -95,6 +95,11 @@ def test_attention_leaves_what_is_hidden_or_camouflaged():
     assert hidden == 0 and camouflaged < 0.2 * open_view
 
 
+def test_a_figure_at_the_pole_attracts_in_spite_of_rounding():
+    ball = Figure(KINDS["ball"], 0.2, np.eye(3), COLOURS)
+    assert 0 < appeal(ball, 0.5, 1.0000001) < appeal(ball, 0.5, 0.0)
+
+
 @pytest.mark.parametrize("turn", [-2.0, 2.0])
 def test_attention_goes_to_the_person_and_not_to_the_tree(turn):
     scene = Scene(0, HEIGHT, WIDTH)
