@@ -1,4 +1,4 @@
-"""Rendered scenes: exact on the sphere, reproducible, and attention that only looking finds."""
+"""Rendered scenes are exact on the sphere and reproducible, and appearance decides attention."""
 
 import json
 import math
@@ -12,13 +12,14 @@ import torch
 
 from cli import InputError
 from prepare.figures import KINDS, UP, Figure, rotation
-from prepare.synthetic import Scene, render, split, write_dataset
+from prepare.rendered import split
+from prepare.synthetic import Scene, appeal, render, write_dataset
 from prepare.worlds import WORLDS
 from projection import directions, solid_angles
 from projection.sphere import equirectangular_taps
 
 HEIGHT, WIDTH = 60, 120
-COLOURS = np.full((5, 3), 0.9, np.float32)
+COLOURS = np.full((4, 3), 0.9, np.float32)
 
 
 def written(root: Path) -> dict[str, bytes]:
@@ -31,11 +32,11 @@ def test_turning_by_whole_columns_rolls_the_picture(seed, columns):
     scene = Scene(seed, HEIGHT, WIDTH)
     camera = scene.camera(0.5)
     turned = camera @ rotation(UP, 2 * math.pi * columns / WIDTH)
-    picture, seen = scene.paint(0.5, camera)
-    rolled, seen_turned = scene.paint(0.5, turned)
+    picture, contrast = scene.paint(0.5, camera)
+    rolled, contrast_turned = scene.paint(0.5, turned)
     error = abs(rolled - np.roll(picture, -columns, axis=1))
     assert error.mean() < 1e-3 and np.quantile(error, 0.999) < 0.03
-    assert [s.contrast for s in seen_turned] == pytest.approx([s.contrast for s in seen], abs=2e-3)
+    assert contrast_turned == pytest.approx(contrast, abs=2e-3)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -75,7 +76,7 @@ def test_figure_driven_over_the_pole_keeps_its_area(seconds):
 def test_worlds_are_finite_and_not_flat(world):
     rays = directions(HEIGHT, WIDTH, torch.float32).reshape(-1, 3).numpy()
     for seed in range(5):
-        radiance = WORLDS[world][0](rays, np.random.default_rng(seed))
+        radiance = WORLDS[world](rays, np.random.default_rng(seed))
         assert radiance.shape == rays.shape and np.isfinite(radiance).all()
         assert radiance.clip(0, 1).std() > 0.01
 
@@ -85,13 +86,31 @@ def test_attention_leaves_what_is_hidden_or_camouflaged():
     camera = scene.camera(0)
     pose = camera @ rotation(UP, 1.0)
     person = Figure(KINDS["person"], 0.2, pose, COLOURS)
-    screen = Figure(KINDS["panel"], 0.6, pose, COLOURS * 0.2)
-    pulls = []
+    screen = Figure(KINDS["board"], 0.6, pose, COLOURS * 0.2)
+    appeals = []
     for figures in ([person], [person._replace(opacity=0.05)], [person, screen]):
         scene.figures = figures
-        pulls.append(scene.pull(0.0, scene.paint(0.0, camera)[1])[0])
-    open_view, camouflaged, hidden = pulls
+        appeals.append(appeal(person, scene.paint(0.0, camera)[1][0], 0.0))
+    open_view, camouflaged, hidden = appeals
     assert hidden == 0 and camouflaged < 0.2 * open_view
+
+
+def test_a_figure_at_the_pole_attracts_in_spite_of_rounding():
+    ball = Figure(KINDS["ball"], 0.2, np.eye(3), COLOURS)
+    assert 0 < appeal(ball, 0.5, 1.0000001) < appeal(ball, 0.5, 0.0)
+
+
+@pytest.mark.parametrize("turn", [-2.0, 2.0])
+def test_attention_goes_to_the_person_and_not_to_the_tree(turn):
+    scene = Scene(0, HEIGHT, WIDTH)
+    camera = scene.camera(0)
+    person, tree = (Figure(KINDS[name], 0.2, camera @ rotation(UP, angle), COLOURS)
+                    for name, angle in (("person", turn), ("tree", -turn)))  # fmt: skip
+    scene.figures = [person, tree]
+    _, contrast = scene.paint(0.0, camera)
+    rays = directions(HEIGHT, WIDTH, torch.float32).numpy()
+    column = scene.attention(0.0, camera, contrast, rays).max(axis=0).argmax()
+    assert column == pytest.approx((turn / (2 * math.pi) + 0.5) * WIDTH, abs=2)
 
 
 @pytest.mark.parametrize("seed", range(6))
