@@ -17,7 +17,7 @@ setup: .venv/ready
 	@touch $@
 
 outputs/demo.mp4: .venv/ready
-	$(PY) -m prepare.synthetic --video $@ --seed 12 --frames 240 --fps 24 --height 480 --width 960
+	$(PY) -m prepare.synthetic --video $@ --seed 14 --frames 240 --fps 24 --height 480 --width 960
 
 demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 	@name=$$(basename "$(VIDEO)"); name=outputs/$${name%.*}; \
