@@ -29,7 +29,7 @@ from metrics import METRICS, Protocol
 from metrics.report import write_report
 from metrics.summary import FLOORS, HUMAN, against_floor, over_clips, table, verdicts
 from models.checkpoint import sha256
-from models.devices import PRECISIONS, autocast, choose_device, choose_precision
+from cli import PRECISIONS, autocast, choose_device, choose_precision
 from scoring import CEILING_EVERY, SAME_TRUTH, ClipScores, Scorer
 from video.motion import MOTIONS, with_motion
 from video.reader import read_picture

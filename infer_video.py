@@ -17,7 +17,7 @@ import distributed
 import models
 from cli import InputError, atomic, run_script, write_json
 from models.checkpoint import sha256
-from models.devices import PRECISIONS, autocast, choose_device, choose_precision
+from cli import PRECISIONS, autocast, choose_device, choose_precision
 from video.motion import MOTIONS, with_motion
 from video.reader import FrameReader, read_frames
 

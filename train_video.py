@@ -30,7 +30,7 @@ from datasets.layouts import read_split
 from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main, say
 from losses import LOSSES
-from models.devices import PRECISIONS, choose_device, choose_precision
+from cli import PRECISIONS, choose_device, choose_precision
 from runs import Progress, Saver, StopSignals, define_run, make_model, resumed_state
 from training import OPTIMIZERS, RECIPES, SCHEDULES, RunningLoss, Trainer, batch_loss
 from training_data import EpochOrder, best_constant_loss, check_truth, make_loader, shares

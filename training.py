@@ -12,7 +12,7 @@ import models
 from cli import InputError
 from losses import LOSSES
 from models.batch_norm import synchronise
-from models.devices import autocast
+from cli import autocast
 from models.ema import WeightAverage
 
 OPTIMIZERS = {
@@ -160,7 +160,7 @@ def parameter_groups(model: models.SaliencyModel) -> list[dict]:
     groups: dict[float, list] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
-            shares = (share for start, share in model.slow.items() if name.startswith(start))
+            shares = (share for start, share in model.learning_rate_scales.items() if name.startswith(start))
             groups.setdefault(next(shares, 1.0), []).append(weight)
     return [{"params": weights, "share": share} for share, weights in groups.items()]
 

@@ -23,7 +23,7 @@ import torch
 import models
 from datasets.augment import Augmented
 from datasets.video_saliency import SaliencyVideos
-from models.devices import PRECISIONS, choose_device, choose_precision
+from cli import PRECISIONS, choose_device, choose_precision
 from prepare.synthetic import write_dataset
 from runs import Progress, Saver, StopSignals
 from train_video import train_epoch

@@ -46,9 +46,8 @@ class SaliencyModel(nn.Module):
     """
 
     name: str
-    flat = False  # whether it takes flat pictures instead of panoramas
-    # Parts that learn more slowly: by the beginning of a weight's name, share of the learning rate.
-    slow: dict[str, float] = {}
+    # Parts that learn more slowly: factor of the learning rate by prefix of the parameter's name.
+    learning_rate_scales: dict[str, float] = {}
 
     def __init__(self, spec: Spec, **arguments):
         super().__init__()

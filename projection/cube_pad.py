@@ -1,22 +1,28 @@
 """Cube padding: convolutions that see across the edges of the cube (Cheng et al. 2018)."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
-from projection.cubemap import FACE_AXES, padded_pixels
+from projection.cubemap import padded_pixels
 
 
 class CubePadding(nn.Module):
-    """Pads each cube face with the pixels of its four neighbours.
+    """Pad each cube face with the pixels of its four neighbours.
 
-    A pixel beyond an edge is the one found by going on over it, at the same depth; this is
-    the geometric neighbour on all 24 edges, for every width. No pixel lies beyond a corner:
-    there the p×p block holds the mean of the three pixels that meet at that vertex.
+    The pixel beyond an edge is the one that is found by going on over the edge at the same depth.
+    It is the geometric neighbour on all 24 edges, for every width. No pixel lies beyond a corner
+    of a face: its p×p block holds the mean of the three pixels that meet at that vertex.
 
-    forward: (B·6, C, S, S) → (B·6, C, S+2p, S+2p), memory format kept.
+    forward: (B·6, C, S, S) → (B·6, C, S+2p, S+2p), in channels_last memory format.
     Raises ValueError where the batch is not whole cubes, faces are not square or p >= S.
+
+    >>> faces = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 2, 2)  # each holds its number
+    >>> CubePadding(1)(faces)[2, 0, 1]  # a row of the front face: left, front, front, right
+    tensor([3., 2., 2., 4.])
     """
 
     def __init__(self, pad: int):
@@ -30,146 +36,92 @@ class CubePadding(nn.Module):
             raise ValueError(f"expected faces (B*6, C, S, S), got {tuple(faces.shape)}")
         if self.pad >= faces.shape[-1]:
             raise ValueError(f"pad {self.pad} needs faces larger than {faces.shape[-1]} pixels")
-        return _pad_faces(faces, self.pad) if self.pad else faces
+        if not self.pad:
+            return faces
+        return _Pad.apply(faces, *_border(faces.shape[-1], self.pad, faces.device))
+
+    def fill_corners(self, padded: Tensor) -> Tensor:
+        """Make the corner blocks the means again after a pointwise layer on padded faces.
+
+        A pointwise layer, such as a 1×1 convolution with its activation, then gives the same
+        before a padding and after it. Without gradients `padded` itself may be changed.
+
+        padded: (B·6, C, S+2p, S+2p) → the same shape.
+        """
+        size = padded.shape[-1]
+        border = _border(size - 2 * self.pad, self.pad, padded.device)
+        rows = _rows(padded)
+        write = rows.index_copy if torch.is_grad_enabled() else rows.index_copy_
+        return _images(write(1, border.corners, rows[:, border.meeting].mean(2)), size)
 
     def extra_repr(self) -> str:
         return str(self.pad)
 
 
-@torch.library.custom_op("saliency360::pad_faces", mutates_args=())
-def _pad_faces(faces: Tensor, pad: int) -> Tensor:
-    """Copies to six centres and 24 edges; autograd's own slicing is many times slower.
+class _Border(NamedTuple):
+    """Indices for faces of one size and padding, all int64.
 
-    An operator of its own, so that torch.compile takes it as one and goes on behind it.
+    source: (6·P²,) the pixel among those of the six faces that each padded pixel copies.
+    strips: (24·p·S,) the padded pixels beyond an edge.
+    corners: (24·p²,) the padded pixels beyond a corner.
+    meeting: (24·p², 3) the padded pixels whose mean fills each of the corners.
     """
-    padded = _like(faces, faces.shape[-1] + 2 * pad)
-    inside, outside = _cubes(faces), _cubes(padded)
-    outside[..., pad:-pad, pad:-pad, :] = inside
-    source, _, vertices = _borders(faces.shape[-1], pad, faces.device)
-    for strip, copy in zip(_strips(outside, pad, pad), _gather(inside, source), strict=True):
-        strip.copy_(copy.reshape(strip.shape))
-    mean = _vertex_mean(_corners(inside), vertices)
-    for i, rows in enumerate((slice(pad), slice(-pad, None))):
-        for j, columns in enumerate((slice(pad), slice(-pad, None))):
-            outside[:, :, rows, columns] = mean[:, :, i, j, None, None]
-    return padded
+
+    source: Tensor
+    strips: Tensor
+    corners: Tensor
+    meeting: Tensor
 
 
-@torch.library.custom_op("saliency360::unpad_faces", mutates_args=())
-def _unpad_faces(gradient: Tensor, pad: int) -> Tensor:
-    """The gradient of what was padded.
-
-    Every border pixel of a face lies in the padding of each neighbour that it is next to
-    just once, so the gradient is gathered in the same way, and added instead of copied.
-    """
-    result = _like(gradient, gradient.shape[-1] - 2 * pad)
-    inside, outside = _cubes(result), _cubes(gradient)
-    inside.copy_(outside[..., pad:-pad, pad:-pad, :])
-    _, target, vertices = _borders(result.shape[-1], pad, gradient.device)
-    for strip, copy in zip(_strips(inside, pad, 0), _gather(outside, target), strict=True):
-        strip.add_(copy.reshape(strip.shape))
-    blocks = [
-        outside[:, :, rows, columns].sum((2, 3))
-        for rows in (slice(pad), slice(-pad, None))
-        for columns in (slice(pad), slice(-pad, None))
-    ]
-    blocks = torch.stack(blocks, dim=2).unflatten(2, (2, 2))
-    _corners(inside).add_(_vertex_mean(blocks, vertices))
-    return result
-
-
-@_pad_faces.register_fake
-def _(faces: Tensor, pad: int) -> Tensor:
-    return _like(faces, faces.shape[-1] + 2 * pad)
-
-
-@_unpad_faces.register_fake
-def _(gradient: Tensor, pad: int) -> Tensor:
-    return _like(gradient, gradient.shape[-1] - 2 * pad)
-
-
-def _keep_pad(ctx, inputs, output) -> None:
-    ctx.pad = inputs[1]
-
-
-def _backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-    return _unpad_faces(gradient, ctx.pad), None
-
-
-_pad_faces.register_autograd(_backward, setup_context=_keep_pad)
-
-
-def _like(faces: Tensor, size: int) -> Tensor:
-    """Empty faces of another size in the same memory format."""
-    last = faces.is_contiguous(memory_format=torch.channels_last)
-    return torch.empty(
-        (*faces.shape[:2], size, size),
-        dtype=faces.dtype,
-        device=faces.device,
-        memory_format=torch.channels_last if last else torch.contiguous_format,
-    )
-
-
-def _cubes(faces: Tensor) -> Tensor:
-    """View of (B·6, C, S, S) as (B, 6, S, S, C)."""
-    return faces.unflatten(0, (-1, 6)).permute(0, 1, 3, 4, 2)
-
-
-def _strips(cubes: Tensor, pad: int, margin: int) -> tuple[Tensor, ...]:
-    """Views of the outermost p rows and columns, without `margin` pixels at their ends.
-
-    Returns: top, bottom (B, 6, p, S, C), left, right (B, 6, S, p, C).
-    """
-    inner = slice(margin, -margin or None)
-    rows, columns = cubes[:, :, :, inner], cubes[:, :, inner]
-    return rows[:, :, :pad], rows[:, :, -pad:], columns[..., :pad, :], columns[..., -pad:, :]
-
-
-def _gather(cubes: Tensor, index: Tensor) -> Tensor:
-    """Pixels of (B, 6, S, S, C) in four parts of equal length: (4, B, N, C)."""
-    pixels = cubes.flatten(1, 3).index_select(1, index)
-    return pixels.unflatten(1, (4, -1)).transpose(0, 1)
-
-
-def _corners(cubes: Tensor) -> Tensor:
-    """View of the corner pixels of (B, 6, S, S, C): (B, 6, 2, 2, C)."""
-    step = cubes.shape[2] - 1
-    return cubes[:, :, ::step, ::step]
-
-
-def _vertex_mean(corners: Tensor, vertices: Tensor) -> Tensor:
-    """Mean over each vertex of the cube, for face corners (B, 6, 2, 2, C); its own adjoint."""
-    met = corners.flatten(1, 3).index_select(1, vertices).unflatten(1, (24, 3))
-    return met.mean(2).unflatten(1, (6, 2, 2))
-
-
+@torch.compiler.assume_constant_result
 @lru_cache(maxsize=64)
-def _borders(size: int, pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the strips of all faces come from, once for each size.
+def _border(size: int, pad: int, device: torch.device) -> _Border:
+    source, side = padded_pixels(size, pad), size + 2 * pad
+    number = torch.arange(6 * side**2).view(6, side, side)
+    outside = torch.ones(side, dtype=torch.bool)
+    outside[pad:-pad] = False
+    in_corner = outside[:, None] & outside
+    inner = torch.arange(side).clamp(pad, side - pad - 1)  # the nearest row inside the face
+    beyond = inner + torch.where(inner == pad, -1, 1)  # and the first one beyond its edge
+    at = inner[:, None], inner, beyond[:, None], beyond
+    meeting = [number[:, at[row], at[column]] for row, column in ((0, 1), (0, 3), (2, 1))]
+    border = _Border(
+        source.flatten(),
+        number[:, (outside[:, None] | outside) & ~in_corner].flatten(),
+        number[:, in_corner].flatten(),
+        torch.stack(meeting, -1)[:, in_corner].flatten(0, 1),
+    )
+    return _Border(*(index.to(device) for index in border))
 
-    Returns int64:
-        source (4·6·p·S,): of the pixels in the padding, among those of the faces; in the
-            order of `_strips`, then of faces
-        target (4·6·p·S,): of the faces' outermost pixels, among those of the padded faces
-        vertices (24·3,): the corners that meet at the vertex of each face corner
-    """
-    padded = size + 2 * pad
-    source_of = padded_pixels(size, pad)[None, ..., None]
-    inside = torch.arange(6 * size**2).reshape(1, 6, size, size, 1)
-    outside = torch.arange(6 * padded**2).reshape(1, 6, padded, padded, 1)
 
-    def strips(cubes: Tensor, margin: int) -> Tensor:
-        """The 24 strips, side by side and face by face: (24, p·S)."""
-        return torch.cat([s.reshape(6, -1) for s in _strips(cubes, pad, margin)])
+def _rows(faces: Tensor) -> Tensor:
+    """(B·6, C, S, S) → (B, 6·S², C), a view where the faces are in channels_last format."""
+    return faces.permute(0, 2, 3, 1).reshape(-1, 6 * faces.shape[-1] ** 2, faces.shape[1])
 
-    source, place, border = strips(source_of, pad), strips(outside, pad), strips(inside, 0)
-    order = source.argsort(1)
-    # Each border strip is the source of the one padding strip that holds the same pixels.
-    wanted, ranks = border.sort(1)
-    holder = (source.gather(1, order)[None] == wanted[:, None]).all(-1).long().argmax(1)
-    target = torch.empty_like(place).scatter_(1, ranks, place.gather(1, order)[holder])
 
-    local = torch.tensor([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], dtype=torch.float64)
-    points = (local @ FACE_AXES).flatten(0, 1)
-    vertices = (points[:, None] == points[None]).all(-1).nonzero()[:, 1]
-    return source.flatten().to(device), target.flatten().to(device), vertices.to(device)
+def _images(rows: Tensor, size: int) -> Tensor:
+    """(B, 6·S², C) → (B·6, C, S, S) in channels_last format."""
+    return rows.view(-1, size, size, rows.shape[-1]).permute(0, 3, 1, 2)
+
+
+class _Pad(Function):
+    """One gather. Its gradient adds up the border alone: a scatter of all pixels is slow."""
+
+    @staticmethod
+    def forward(ctx, faces, source, strips, corners, meeting):
+        ctx.save_for_backward(source, strips, corners, meeting)
+        ctx.size = faces.shape[-1]
+        padded = _rows(faces).index_select(1, source)
+        padded.index_copy_(1, corners, padded[:, meeting].mean(2))
+        return _images(padded, round((len(source) / 6) ** 0.5))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        source, strips, corners, meeting = ctx.saved_tensors
+        size, pad = ctx.size, (gradient.shape[-1] - ctx.size) // 2
+        padded = _rows(gradient)
+        faces = _rows(gradient[..., pad:-pad, pad:-pad])  # a copy, as its rows are not adjacent
+        faces.index_add_(1, source[strips], padded.index_select(1, strips))
+        thirds = (padded.index_select(1, corners) / 3).repeat_interleave(3, dim=1)
+        faces.index_add_(1, source[meeting].flatten(), thirds)
+        return _images(faces, size), None, None, None, None
