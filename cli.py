@@ -1,7 +1,9 @@
-"""Files that are never half-written, and the one kind of error that users see."""
+"""What the scripts share: errors that users can mend, whole files, options, device and precision."""
 
+import argparse
 import errno
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,46 @@ import torch
 
 class InputError(Exception):
     """Something the user can mend: one line naming the file, what is wrong and what to do."""
+
+
+NEXT_STEP = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.EACCES: "permission denied; choose another place or change its permissions",
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.EISDIR: "this is a folder where a file is needed; check the path",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another path",
+    errno.EEXIST: "a file stands where a folder is needed; choose another path",
+}
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's main. Errors that the user can mend become one line and exit code 2."""
+    try:
+        main()
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        if error.errno not in NEXT_STEP:
+            raise
+        message = f"{error.filename or 'output'}: {NEXT_STEP[error.errno]}"
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was finished before is kept", file=sys.stderr)
+        sys.exit(130)
+    else:
+        return
+    print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+@contextmanager
+def advice(option: str) -> Iterator[None]:
+    """Turn a ValueError about an argument into an InputError about the option it came from."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{option}: {error}") from error
 
 
 @contextmanager
@@ -41,42 +83,40 @@ def write_json(path: str | Path, content: dict) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-NEXT_STEP = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EROFS: "the file system is read-only; choose another place",
-    errno.EACCES: "permission denied; choose another place or change its permissions",
-    errno.ENOENT: "no such file or folder; check the path",
-    errno.EISDIR: "this is a folder where a file is needed; check the path",
-    errno.ENOTDIR: "a file stands where a folder is needed; choose another path",
-    errno.EEXIST: "a file stands where a folder is needed; choose another path",
-}
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default is None or action.default is False or action.required:
+            return action.help
+        return super()._get_help_string(action)
 
 
-def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main: errors the user can mend become one line and exit code 2."""
-    try:
-        main()
-    except InputError as error:
-        message = str(error)
-    except OSError as error:
-        if error.errno not in NEXT_STEP:
-            raise
-        message = f"{error.filename or 'output'}: {NEXT_STEP[error.errno]}"
-    except KeyboardInterrupt:
-        print("\ninterrupted; what was finished before is kept", file=sys.stderr)
-        sys.exit(130)
-    else:
-        return
-    print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+def at_least(low: float, below: float = math.inf, kind: type = float) -> Callable[[str], float]:
+    """Return the argparse type of an option that is a number in [low, below)."""
+
+    def number(text: str) -> float:
+        if not low <= (value := kind(text)) < below:
+            raise argparse.ArgumentTypeError(f"{text}: give {low} or more, below {below:g}")
+        return value
+
+    number.__name__ = kind.__name__  # argparse names it for a text that is no number
+    return number
 
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def add_machine_options(add: Callable) -> None:
+    """Add --device and --precision. add: the add_argument of a parser or group."""
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
+    add("--precision", default="auto", choices=["auto", *PRECISIONS],
+        help="number format of the network's computations; auto: bf16 where the hardware "
+        "computes in it, else fp32")  # fmt: skip
+
+
 def choose_device(name: str) -> torch.device:
-    """ "auto": the GPU if there is one. Raises InputError for a device that is not there."""
+    """Return the device that --device names. Raises InputError where it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -88,7 +128,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """ "auto": bfloat16 where the hardware computes in it, else float32."""
+    """Return the number format that --precision names on a device."""
     if name != "auto":
         return PRECISIONS[name]
     if device.type == "cuda":
@@ -104,7 +144,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def _cpu_has_bf16() -> bool:
-    """AVX512-BF16 (which every CPU with AMX has too), as the kernel reports it."""
+    """Whether the kernel reports AVX512-BF16, which every CPU with AMX has too."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
             return any("avx512_bf16" in line for line in file)

@@ -1,14 +1,13 @@
 """Losses on the sphere, chosen by name; (..., 1, H, W) predictions and targets → scalar."""
 
-from losses.density import DensityLoss, FlatDensityLoss
+from losses.density import DensityLoss
 from losses.smse import SMSE
-from losses.spherical_kl import SphericalKLDivergence
+from losses.spherical_kl import ScaledSphericalKLDivergence, SphericalKLDivergence
 
 LOSSES = {
     "smse": SMSE,
     "density": DensityLoss,
-    "flat_density": FlatDensityLoss,
-    "spherical_kl": SphericalKLDivergence,
+    "spherical_kl": ScaledSphericalKLDivergence,
 }
 
-__all__ = ["LOSSES", "SMSE", "DensityLoss", "FlatDensityLoss", "SphericalKLDivergence"]
+__all__ = ["LOSSES", "SMSE", "DensityLoss", "SphericalKLDivergence"]

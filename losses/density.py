@@ -1,38 +1,29 @@
-"""A loss of what saliency maps are compared by: their distribution, their pattern, their values."""
+"""A loss made of the measures that saliency maps are compared by."""
 
 import math
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from projection import solid_angles
+from losses.base import MapLoss
 
-EPSILON = 1e-7  # of a mean density; a float32 sigmoid can reach zero
+EPSILON = 1e-7  # in units of the mean density; a float32 sigmoid can reach zero
 
 
-class DensityLoss(nn.Module):
-    """KLD + (1 − CC) / 2 + SMSE on the sphere: (..., 1, H, W) → scalar, mean over maps.
+class DensityLoss(MapLoss):
+    """KLD + (1 − CC) / 2 + SMSE on the sphere ("kldcc"): (..., 1, H, W) → scalar, mean over maps.
 
-    KLD, in nats, of the truth from the prediction, both as densities with integral 1, and CC,
-    Pearson's correlation, are weighted with exact solid angles and blind to the prediction's
-    scale, which SMSE pins down. Networks for flat pictures are trained on such sums, of what
-    they are then scored by (for example S. Jia, N. Bruce: EML-NET, Image and Vision Computing
-    2020).
-    Prediction and target are not negative; a target is not constant.
+    KLD, in nats, is that of the target from the prediction, both as densities with integral 1.
+    CC is Pearson's correlation. Both are weighted with exact solid angles and do not depend on
+    the scale of the prediction, which SMSE determines. Networks for flat pictures are trained on
+    such sums of the measures that score them (for example S. Jia, N. Bruce: EML-NET, Image and
+    Vision Computing 2020).
+
+    Prediction and target are not negative, and a target is not constant. Raises ValueError where
+    the shapes differ.
     """
 
-    summed = False
-
-    @staticmethod
-    def weights(height: int, width: int) -> Tensor:
-        """Of the pixels of each row, as a share of 4π: (H, 1) float64."""
-        return solid_angles(height, width, torch.float64) / (4 * math.pi)
-
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        if pred.shape != target.shape:
-            raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
-        pred, target = (t if t.dtype.itemsize > 4 else t.float() for t in (pred, target))
-        share = self.weights(*pred.shape[-2:]).to(pred)
+    def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
+        share = areas / (4 * math.pi)
 
         def mean(maps: Tensor) -> Tensor:
             return (maps * share).sum((-2, -1), keepdim=True)
@@ -44,11 +35,3 @@ class DensityLoss(nn.Module):
         p, q = p - mean(p), q - mean(q)
         cc = mean(p * q) * (mean(p * p) * mean(q * q) + EPSILON).rsqrt()
         return (kld + (1 - cc) / 2 + smse).mean()
-
-
-class FlatDensityLoss(DensityLoss):
-    """The same for flat pictures, in which each pixel counts as much."""
-
-    @staticmethod
-    def weights(height: int, width: int) -> Tensor:
-        return torch.full((height, 1), 1 / (height * width), dtype=torch.float64)

@@ -1,25 +1,23 @@
 """Sphere-weighted mean squared error (Zhang et al. 2018, section 4)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from projection import solid_angles
+from losses.base import MapLoss
 
 
-class SMSE(nn.Module):
+class SMSE(MapLoss):
     """Σ over pixels of solid angle · (pred − target)², averaged over maps.
 
-    The published code takes the trapezoid approximation of the solid angles and divides by
-    the batch only; here they are exact and sum to 4π.
+    The published code takes the trapezoid approximation of the solid angles and divides by the
+    batch only; here they are exact and sum to 4π.
 
-    pred, target: (..., 1, H, W) → scalar, at least float32. Raises ValueError where the
-    shapes differ.
+    pred, target: (..., 1, H, W) → scalar, at least float32. Raises ValueError where the shapes
+    differ.
+
+    >>> target = torch.rand(2, 1, 4, 8)
+    >>> f"{SMSE()(target + 1, target):.4f}"  # an error of 1 everywhere: 4π
+    '12.5664'
     """
 
-    summed = False  # over the maps, or their mean
-
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        if pred.shape != target.shape:
-            raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
-        pred, target = (t if t.dtype.itemsize > 4 else t.float() for t in (pred, target))
-        weight = solid_angles(*pred.shape[-2:], pred.dtype).to(pred.device)
-        return (weight * (pred - target).square()).sum((-3, -2, -1)).mean()
+    def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
+        return (areas * (pred - target).square()).sum((-3, -2, -1)).mean()

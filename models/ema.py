@@ -11,9 +11,9 @@ from models.base import SaliencyModel
 class WeightAverage:
     """A copy of a model whose weights and batch statistics follow it slowly.
 
-    After each step average ← average + (1 − d)·(model − average), with d the smaller of
-    `decay` and (1 + n) / (10 + n) after n steps, so that the random weights of the start are
-    soon forgotten (the rule of TensorFlow's ExponentialMovingAverage with num_updates).
+    After each step average ← average + (1 − d)·(model − average), with d the smaller of `decay`
+    and (1 + n) / (10 + n) after n steps, so that the random weights of the start are soon
+    forgotten (the rule of TensorFlow's ExponentialMovingAverage with num_updates).
 
     model: the average, in eval mode.
     """

@@ -1,0 +1,47 @@
+"""What the losses share: one quadrature on the sphere and the checks of their arguments."""
+
+import torch
+from torch import Tensor, nn
+
+from projection import solid_angles
+
+
+class MapLoss(nn.Module):
+    """A loss of saliency maps: (..., 1, H, W) prediction and target → scalar, at least float32.
+
+    height, width: size of the maps in pixels, whose areas are then a buffer that moves with the
+        module. Maps of another size, or of any size where none is given, work too; their areas
+        are computed at each call.
+
+    A subclass defines loss(pred, target, areas), with areas (H, 1), and sets
+        summed: whether the loss is the sum over maps instead of their mean.
+    """
+
+    summed = False
+
+    def __init__(self, height: int | None = None, width: int | None = None):
+        super().__init__()
+        self.size = (height, width)
+        areas = self.areas_of(height, width) if height and width else None
+        self.register_buffer("areas", areas, persistent=False)
+
+    @staticmethod
+    def areas_of(height: int, width: int) -> Tensor:
+        """Solid angle of a pixel of each row in steradians: (H, 1) float64."""
+        return solid_angles(height, width, torch.float64)
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        pred, target = comparable(pred, target)
+        size = tuple(pred.shape[-2:])
+        areas = self.areas if size == self.size else self.areas_of(*size)
+        return self.loss(pred, target, areas.to(pred))
+
+    def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def comparable(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in at least float32. Raises ValueError where their shapes differ."""
+    if pred.shape != target.shape:
+        raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
+    return tuple(t if t.dtype.itemsize > 4 else t.float() for t in (pred, target))
