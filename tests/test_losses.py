@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from losses import LOSSES, SMSE, DensityLoss, FlatDensityLoss
+from losses import LOSSES, SMSE, DensityLoss
 from tests.shared import shared
 
 
@@ -68,18 +68,6 @@ def test_density_loss_by_hand_on_four_quarters():
     pred = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
     expected = math.log(2) + (1 - 3**-0.5) / 2 + math.pi
     assert math.isclose(DensityLoss()(pred, target).item(), expected, rel_tol=1e-5)
-
-
-def test_flat_density_loss_counts_each_pixel_the_same():
-    """Two rows of two pixels as above, and a third one that the sphere would weigh less."""
-    target = torch.tensor([[[[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]])
-    pred = torch.tensor([[[[3.0, 0.0], [0.0, 0.0], [3.0, 0.0]]]])
-    # Densities 6 and 3, 3; KLD = ln 2. Deviations (5, −1 …) and (2, −1, −1, −1, 2, −1):
-    # CC = 12 / √(30 · 12). One error of 3 on a sixth of 4π.
-    expected = math.log(2) + (1 - 12 / 360**0.5) / 2 + 9 * 4 * math.pi / 6
-    assert math.isclose(FlatDensityLoss()(pred, target).item(), expected, rel_tol=1e-5)
-    shuffled = [t.flip(-2) for t in (pred, target)]
-    assert math.isclose(FlatDensityLoss()(*shuffled).item(), expected, rel_tol=1e-5)
 
 
 def test_density_loss_is_zero_for_the_truth_and_finite_for_any_map():

@@ -1,8 +1,6 @@
 """Models, their checkpoints, and the way of a stream through them."""
 
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -108,42 +106,14 @@ def test_latitude_prior_is_where_the_rows_are_and_the_network_can_outvote_it():
         assert model(torch.rand(1, 1, 3, 48, 96), torch.zeros(1, 1, 1, 48, 96)).min() > 0.99
 
 
-@pytest.mark.parametrize("encoder", ["plain", "efficientnet_lite0"])
-def test_flat_pictures(encoder, tmp_path):
-    """The same weights. A uniform picture has no place to look at: repeated borders add none."""
-    cube = CubeUNet(encoder=encoder, base_channels=4, height=192, width=384)
-    models.save(tmp_path / "cube.pth", cube)
-    flat = models.load(tmp_path / "cube.pth", flat=True).double().train()  # else it says little
-    for part in flat.modules():
-        if isinstance(part, torch.nn.Dropout2d):
-            part.eval()
-    assert flat.state_dict().keys() == cube.state_dict().keys()
-    colour = torch.tensor([0.2, 0.6, 0.4], dtype=torch.float64)[:, None, None]
-    with torch.no_grad():
-        flat.latitude.fill_(7.0)
-        for size in ((96, 128), (128, 96)):
-            motion = torch.zeros(1, 2, 1, *size, dtype=torch.float64)
-            maps = flat(colour.expand(1, 2, 3, *size), motion)
-            assert maps.shape == motion.shape
-            assert maps.std() < 1e-4 and maps.max() < 0.9  # no latitude raises it
-            assert flat(torch.rand(1, 2, 3, *size, dtype=torch.float64), motion).std() > 1e-3
-    flat = flat.float()
-    models.save(tmp_path / "flat.pth", flat)
-    back = models.load(tmp_path / "flat.pth", flat=False, height=192, width=384)
-    for name, value in flat.state_dict().items():
-        assert torch.equal(back.state_dict()[name], value), name
-
-
 def test_faces_that_do_not_halve_evenly_are_refused(tmp_path):
     for width in (240, 256, 480):
         with pytest.raises(ValueError, match="96, 128"):
-            CubeUNet(encoder="efficientnet_lite0", height=width // 2, width=width)
-    with pytest.raises(ValueError, match="pictures of 300 pixels"):
-        CubeUNet(encoder="efficientnet_lite0", height=256, width=300, flat=True)
-    model = CubeUNet(encoder="efficientnet_lite0", height=192, width=384)
+            CubeUNet(backbone="efficientnet_lite0", height=width // 2, width=width)
+    model = CubeUNet(backbone="efficientnet_lite0", height=192, width=384)
     models.save(tmp_path / "lite.pth", model)
     with pytest.raises(InputError, match="lite.pth.*240 pixels; this network takes 96, 128"):
-        models.load(tmp_path / "lite.pth", flat=1, height=240, width=320)
+        models.load(tmp_path / "lite.pth", height=240, width=480)
     with pytest.raises(ValueError, match="multiples of 32"):
         model(torch.rand(1, 1, 3, 240, 480), torch.rand(1, 1, 1, 240, 480))
 
@@ -299,23 +269,3 @@ def test_skipping_gives_the_same_maps(skip):
 
 def test_every_model_has_its_own_name():
     assert all(model.name == name for name, model in MODELS.items())
-
-
-def test_mean_of_checkpoints(tmp_path):
-    paths = [tmp_path / "1.pth", tmp_path / "2.pth", tmp_path / "other.pth"]
-    tiny = [dict(height=68, width=136), dict(height=40, width=60, flat=True)]
-    networks = [CubeUNet(base_channels=c, **tiny[k]) for k, c in ((0, 2), (1, 2), (0, 3))]
-    for path, network in zip(paths, networks, strict=True):
-        models.save(path, network)
-    command = [sys.executable, "-m", "recipes.average", str(tmp_path / "mean.pth")]
-    subprocess.run([*command, *map(str, paths[:2])], check=True)
-    states = [network.state_dict() for network in networks]
-    mean = models.load(tmp_path / "mean.pth")
-    assert mean.arguments == networks[0].arguments
-    for name, value in mean.state_dict().items():
-        torch.testing.assert_close(
-            value, (states[0][name] + states[1][name]).div(2).to(value.dtype)
-        )
-    failed = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True)
-    assert failed.returncode == 2 and "other.pth: another model" in failed.stderr
-    assert failed.stderr.count("\n") == 1
