@@ -8,7 +8,7 @@ the lowest validation loss is kept; it is an ordinary CubeUNet checkpoint.
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ AUGMENT = "mirror", "light"
 
 def batches(
     pictures: Sequence[Picture], batch_size: int, random: np.random.Generator | None = None
-):
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield RGB (B, 3, H, W) and target maps (B, 1, H, W) of all pictures.
 
     random: shuffles and augments them; None leaves the pictures as they are, in their order.
@@ -78,7 +78,7 @@ def train(
     epochs: int = 5,
     batch_size: int = 8,
     seed: int = 0,
-):
+) -> Iterator[tuple[CubeUNet, float, float]]:
     """Train a CubeUNet on flat pictures. Its cube padding is replaced, see FlatUNet.
 
     Yields after each epoch the averaged CubeUNet, which is changed by the next epoch, and the
