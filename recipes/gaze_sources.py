@@ -60,13 +60,10 @@ ONSET = 500  # milliseconds
 AROUND = 250  # milliseconds around a frame's time in which fixations count for it
 CELLS = 8  # rows and columns in which the preference for the centre is counted
 PLACES = 64  # rows and columns to which it is interpolated
-PHOTOGRAPH_KEYS = {"names": "U", "image": "iu", "order": "iu", "x": "f", "y": "f"}  # dtype kinds
-CLIP_KEYS = {
-    "names": "U",
-    **dict.fromkeys(("video", "time_ms", "duration_ms"), "iu"),
-    **dict.fromkeys(("x", "y"), "f"),
-    **{"frame_file": "U", "frame_video": "iu", "frame_time_ms": "iu"},
-}
+# Columns of fixations.npz beside the names; those of one tuple have the same number of rows.
+FIXATIONS = "image", "order", "x", "y"
+CLIP_FIXATIONS = "video", "time_ms", "duration_ms", "x", "y"
+CLIP_FRAMES = "frame_file", "frame_video", "frame_time_ms"
 
 
 class Picture(NamedTuple):
@@ -110,7 +107,7 @@ def read_sources(root: str | Path) -> dict[str, Sources]:
 
 def _photographs(folder: Path):
     """Yield the split and the Picture of each photograph of a set."""
-    columns = _read(folder / "fixations.npz", PHOTOGRAPH_KEYS)
+    columns = _read(folder / "fixations.npz", FIXATIONS)
     names, image, x, y = (columns[key] for key in ("names", "image", "x", "y"))
     split = np.full(len(names), "train", "U5")
     for held, (first, last) in HELD_OUT[folder.name].items():
@@ -132,7 +129,7 @@ def _photographs(folder: Path):
 
 def _clips(folder: Path):
     """Yield the split and the list of Pictures of each clip."""
-    columns = _read(folder / "fixations.npz", CLIP_KEYS)
+    columns = _read(folder / "fixations.npz", CLIP_FIXATIONS, CLIP_FRAMES)
     names, video, x, y = (columns[key] for key in ("names", "video", "x", "y"))
     files, of_video, times = (columns[f"frame_{key}"] for key in ("file", "video", "time_ms"))
     split = [CLIP_SPLIT.get(name, "train") for name in names]
@@ -182,35 +179,26 @@ def _weights(x: np.ndarray, y: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return (fine[row, column] ** -0.5).clip(max=2)
 
 
-def _read(path: Path, keys: dict[str, str]) -> dict[str, np.ndarray]:
-    """Return the columns of an .npz file.
+def _read(path: Path, *tables: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return the names and the columns of these tables in an .npz file.
 
-    keys: the dtype kinds that each column may have.
     Raises InputError where a column is missing or damaged.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; copy the set again or remove its folder")
     try:
         with np.load(path, allow_pickle=False) as file:
-            if missing := [key for key in keys if key not in file.files]:
-                raise InputError(f"{path}: has no '{missing[0]}'; expected {', '.join(keys)}")
-            columns = {key: file[key] for key in keys}
+            columns = {key: file[key] for key in ("names", *sum(tables, ()))}
+    except KeyError as error:
+        raise InputError(f"{path}: {error.args[0]}; copy it again") from error
     except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a readable .npz file; copy it again") from error
-    for key, kinds in keys.items():
-        column = columns[key]
-        if column.ndim != 1 or column.dtype.kind not in kinds:
-            raise InputError(f"{path}: {key} is {column.shape} of {column.dtype}; copy it again")
-        if kinds == "iu":  # so that differences can be negative
+    for key, column in columns.items():
+        if column.dtype.kind in "iu":  # sums and differences of times must not overflow
             columns[key] = column.astype(np.int64)
-    for of_frames in (False, True):
-        rows = {
-            len(column)
-            for key, column in columns.items()
-            if key != "names" and key.startswith("frame_") == of_frames
-        }
-        if len(rows) > 1:
-            raise InputError(f"{path}: columns of {sorted(rows)} rows; copy it again")
+    for table in tables:
+        if len({columns[key].shape for key in table}) > 1:
+            raise InputError(f"{path}: {', '.join(table)} differ in length; copy it again")
     for key in "xy":
         if not ((columns[key] >= 0) & (columns[key] <= 1)).all():
             raise InputError(f"{path}: {key} holds values outside 0 … 1; give fractions")
