@@ -1,10 +1,10 @@
-"""Averages of a model's weights, which are often better than the last.
-
-The mean of several checkpoints of a run, or of runs with other seeds from the same --init:
+"""Write the mean of the weights of several checkpoints.
 
     python -m recipes.average OUTPUT CHECKPOINT CHECKPOINT …
 
-A checkpoint that is given twice counts twice.
+The checkpoints are of one run, or of runs that started from the same weights with other seeds: the
+mean of networks that were trained apart is of no use (M. Wortsman et al., "Model soups", ICML
+2022). A checkpoint that is given twice counts twice.
 """
 
 import argparse
@@ -14,53 +14,37 @@ from pathlib import Path
 import torch
 
 from cli import InputError, run_script
-from models.base import SaliencyModel
-from models.checkpoint import load, read, save, sha256
-
-FACTS = "data", "revision", "epoch", "val_loss", "best_constant"  # kept of each checkpoint
+from models import SaliencyModel, load, save
+from models.checkpoint import sha256
 
 
 def mean_of(paths: Sequence[Path]) -> SaliencyModel:
-    """The model whose weights are the mean of those of several checkpoints.
+    """Return a model whose weights are the mean of those of several checkpoints.
 
-    They are of one run, or of runs that began with the same weights and drew differently: the
-    mean of networks that have learned apart is none (M. Wortsman et al., "Model soups", 2022).
-
-    Its arguments and spec are the first one's, others may be for frames of another size.
-    Raises InputError where they are of models with other weights.
+    Its arguments and spec are those of the first checkpoint.
+    Raises InputError where a checkpoint is of another model or has weights of other shapes.
     """
     models = [load(path) for path in paths]
-    first, states = models[0], [model.state_dict() for model in models]
-    kinds = [{name: tensor.shape for name, tensor in state.items()} for state in states]
-    for path, model, kind in zip(paths, models, kinds, strict=True):
-        if (model.name, kind) != (first.name, kinds[0]):
-            raise InputError(f"{path}: another model than {paths[0]}; their mean makes no sense")
-    first.load_state_dict(
-        {
-            name: torch.stack([state[name] for state in states]).mean(0)
-            if tensor.is_floating_point()
-            else tensor
-            for name, tensor in states[0].items()
-        }
-    )
-    return first
+    mean, states = models[0], [model.state_dict() for model in models]
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    for path, model, shape in zip(paths, models, shapes, strict=True):
+        if (model.name, shape) != (mean.name, shapes[0]):
+            raise InputError(f"{path}: not the same kind of model as {paths[0]}; leave it out")
+    for name, tensor in states[0].items():
+        if tensor.is_floating_point():  # the first one's counts of batches are kept
+            tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
+    return mean
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the mean of checkpoints.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="checkpoint to write")
-    parser.add_argument(
-        "checkpoints",
-        type=Path,
-        nargs="+",
-        help="of one run, or of runs from the same --init; one given twice counts twice",
-    )
+    parser.add_argument("checkpoints", type=Path, nargs="+",
+                        help="checkpoints to average; one that is given twice counts "
+                        "twice")  # fmt: skip
     args = parser.parse_args()
-    mean, sources = mean_of(args.checkpoints), []
-    for path in args.checkpoints:
-        facts = read(path)
-        sources.append({"sha256": sha256(path)} | {k: facts[k] for k in FACTS if k in facts})
-    save(args.output, mean, mean_of=sources)
+    mean = mean_of(args.checkpoints)
+    save(args.output, mean, mean_of=[sha256(path) for path in args.checkpoints])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Photographs dealt over the sphere: mosaics cover it, windows and panels leave a background.
+"""Photographs arranged on the sphere: mosaics cover it, windows and panels leave a background.
 
-Angles are radians unless named.
+Angles are in radians.
 """
 
 import math
@@ -19,29 +19,29 @@ from recipes.patches import Canvas, Outline, Patch, pose
 from video.reader import read_picture
 
 PLAYING = 1 / 3  # share of the scenes in which one to three clips play
-PLAYED_BELOW = math.radians(40)  # latitude, north or south; few look at what is beyond
-SPACING = 0.75  # of a mosaic's photographs, over their width
-AROUND = 48  # rows of a picture of the surroundings
-NEAR = 0.002  # 1 − cos of the angle, 3.6°, below which a colour's nearness makes no difference
+PLAYED_BELOW = math.radians(40)  # largest latitude of a clip; few people look beyond
+SPACING = 0.75  # distance of a mosaic's photographs as a share of their width
+AROUND = 48  # rows of the picture of the surroundings
+NEAR = 0.002  # 1 − cos of 3.6°, the angle below which distance hardly matters
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-LEVEL = 115.0  # luminance that each photograph's mean is brought near to
+LEVEL = 115.0  # luminance towards which each photograph's mean is moved
 
 
 def lattice(count: int) -> np.ndarray:
-    """Directions (N, 3) spread evenly over the sphere on a spiral (Fibonacci lattice)."""
+    """Return directions (N, 3) of a Fibonacci lattice, spread evenly over the sphere."""
     index = np.arange(count)
     turn, y = index * math.pi * (3 - math.sqrt(5)), 1 - (2 * index + 1) / count
     across = np.sqrt(1 - y * y)
     return np.stack([across * np.sin(turn), y, across * np.cos(turn)], axis=-1)
 
 
-PROBES = lattice(1500)  # where a mosaic is tested for holes
+PROBES = lattice(1500)  # directions in which a mosaic is tested for holes
 
 
 class Fixated(NamedTuple):
-    """Fixations of one photograph: where on it, u and v as in Patch, and weights, (N,) each.
+    """The fixations of one photograph: coordinates u and v as in Patch, and weights, (N,) each.
 
-    The weights sum to the photograph's solid angle: the mean of its content is 1.
+    The weights sum to the photograph's solid angle, so that the mean of its content is 1.
     """
 
     u: np.ndarray
@@ -50,9 +50,9 @@ class Fixated(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """A photograph or a clip on the sphere, with what each of its frames shows.
+    """A photograph or a clip on the sphere, with the image and the fixations of each frame.
 
-    images: uint8 (h, w, 3). Where frames run out, the last one stays.
+    images: uint8 (h, w, 3). After the last frame, that frame stays.
     """
 
     patch: Patch
@@ -60,42 +60,44 @@ class Placed(NamedTuple):
     fixated: list[Fixated]
 
     def at(self, frame: int) -> tuple[np.ndarray, Fixated]:
+        """Return the image and the fixations of a frame."""
         frame = min(frame, len(self.images) - 1)
         return self.images[frame], self.fixated[frame]
 
 
 class Album:
-    """Deals the photographs of a split in random order, and before them a few of its clips."""
+    """The pictures of a split in random order: first some clips, then the photographs."""
 
     def __init__(self, rng: Generator, sources: Sources, frames: int, pixel: float):
-        """frames: to be played of a clip. pixel: the angle of the scene's pixels."""
+        """frames: number of frames of each clip. pixel: angle of the scene's pixels."""
         self.rng, self.frames = rng, frames
         self.photographs = sources.photographs or [p for clip in sources.clips for p in clip]
         self.order: list[int] = []
         count = min(rng.integers(1, 4), len(sources.clips)) if rng.random() < PLAYING else 0
         self.clips = [sources.clips[i] for i in rng.permutation(len(sources.clips))[:count]]
-        self.density = rng.uniform(0.7, 1.4) / pixel  # of a photograph, in pixels a radian
+        self.density = rng.uniform(0.7, 1.4) / pixel  # resolution of a photograph, pixels a radian
 
     def photograph(self) -> Picture:
+        """Return the next photograph. All are used before one comes again."""
         if not self.order:
             self.order = self.rng.permutation(len(self.photographs)).tolist()
         return self.photographs[self.order.pop()]
 
     def deal(self, latitude: float) -> list[Picture]:
-        """A photograph, or consecutive frames of a clip."""
+        """Return the next photograph or, if one is left, consecutive frames of a clip."""
         if not self.clips or abs(latitude) > PLAYED_BELOW:
             return [self.photograph()]
         clip = self.clips.pop()
         start = self.rng.integers(max(1, len(clip) - self.frames + 1))
         return clip[start : start + self.frames]
 
-    def place(self, middle: np.ndarray, field: float, edge: Outline | None = None) -> Placed:
-        """The next photograph around a direction (3,), its longer side `field` wide.
+    def place(self, centre: np.ndarray, field: float, edge: Outline | None = None) -> Placed:
+        """Place the next photograph or clip at a direction (3,).
 
-        edge: a random outline if not given.
+        field: field of view of its longer side. edge: a random outline if not given.
         """
         rng = self.rng
-        latitude, longitude = math.asin(middle[1].clip(-1, 1)), math.atan2(middle[0], middle[2])
+        latitude, longitude = math.asin(centre[1].clip(-1, 1)), math.atan2(centre[0], centre[2])
         pictures = self.deal(latitude)
         images = [read_picture(picture.path) for picture in pictures]
         size = np.array(images[0].shape[1::-1])  # width and height
@@ -113,38 +115,41 @@ class Album:
 
 
 def outline(rng: Generator) -> Outline:
-    """From elliptical to nearly rectangular, fading over 10 to 22 % of the width."""
+    """Return a random outline between elliptical and nearly rectangular.
+
+    It fades over 10 to 22 % of the width.
+    """
     waves = np.array([rng.uniform(2, 6), *rng.uniform(0, 2 * math.pi, 2)])
     return Outline(2 ** rng.uniform(1, 4), rng.uniform(0.2, 0.45), rng.uniform(0, 0.1), waves)
 
 
 def fixated(picture: Picture, mirror: int, solid_angle: float) -> Fixated:
-    """mirror: −1 where left and right are exchanged, else 1."""
+    """Return the fixations of a picture. mirror: −1 exchanges left and right, 1 does not."""
     weights = picture.weights / max(picture.weights.sum(), 1e-9) * solid_angle
     return Fixated(mirror * (2 * picture.x - 1), 2 * picture.y - 1, weights)
 
 
 def mosaic(rng: Generator, album: Album) -> list[Placed]:
-    """Photographs of one field of view that cover the sphere, front to back."""
+    """Return photographs of one field of view that cover the sphere, front to back."""
     field = math.radians(rng.uniform(40, 100))
-    step = SPACING * 2 * math.atan(math.tan(field / 2) * math.sqrt(0.75))  # if they are 4:3
-    middles = lattice(round(4 * math.pi / step**2)) @ rotation(UP, rng.uniform(0, 2 * math.pi))
-    middles += rng.normal(0, 0.12 * step, middles.shape)
-    middles /= np.linalg.norm(middles, axis=1, keepdims=True)
-    queue, left, placed = list(rng.permutation(middles)), np.ones(len(PROBES)), []
+    step = SPACING * 2 * math.atan(math.tan(field / 2) * math.sqrt(0.75))  # for 4:3
+    centres = lattice(round(4 * math.pi / step**2)) @ rotation(UP, rng.uniform(0, 2 * math.pi))
+    centres += rng.normal(0, 0.12 * step, centres.shape)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    queue, left, placed = list(rng.permutation(centres)), np.ones(len(PROBES)), []
     while queue or left.max() > 0.1:
-        filling = not queue
+        filling = not queue  # the remaining holes
         hole = PROBES[(left + 0.3 * rng.random(len(left))).argmax()] if filling else queue.pop()
         new = album.place(hole, field)
         opacity = new.patch.opacity(PROBES)
-        if filling or (left * opacity).sum() > 0.05 * opacity.sum():  # else it is hidden
+        if filling or (left * opacity).sum() > 0.05 * opacity.sum():  # otherwise it is hidden
             placed.append(new)
             left *= 1 - opacity
     return placed
 
 
 def windows(rng: Generator, album: Album) -> list[Placed]:
-    """A few photographs of different sizes that keep their distance, front to back."""
+    """Return a few photographs of different sizes that keep their distance, front to back."""
     placed: list[Placed] = []
     for _ in range(rng.integers(3, 13)):
         latitude = np.radians(rng.normal(0, 25, 8)).clip(-1.4, 1.4)
@@ -158,33 +163,31 @@ def windows(rng: Generator, album: Album) -> list[Placed]:
 
 
 def panels(rng: Generator, album: Album) -> list[Placed]:
-    """Whole photographs side by side around the horizon, as a view all round has them.
+    """Return whole photographs side by side around the horizon.
 
-    Their middles are a little below it: a camera is as high as a head, and what stands around it
-    is not.
+    Their centres are a little below it: a camera is as high as a head, and most objects around it
+    are not.
     """
     count = int(rng.integers(4, 8))
     edge = Outline(power=16, softness=0.12, bumps=0, waves=np.zeros(3))
     field, first = 1.06 * 2 * math.pi / count, rng.uniform(0, 2 * math.pi)
-    middles = [
+    centres = [
         pose(first + k * 2 * math.pi / count, math.radians(rng.normal(-5, 10)))[:, 2]
         for k in range(count)
     ]
-    return [album.place(middle, field, edge) for middle in middles]
+    return [album.place(centre, field, edge) for centre in centres]
 
 
 def surroundings(placed: list[Placed]) -> np.ndarray:
-    """The colours of photographs going on where there is none: (AROUND, 2 · AROUND, 3) float32.
+    """Return the photographs' colours continued over the sphere: (AROUND, 2·AROUND, 3) float32.
 
-    The mean of all that is seen, the nearer the heavier (D. Shepard, ACM 1968): sky above sky,
-    ground below ground.
+    They are means of all visible colours, weighted by inverse distance (D. Shepard, ACM 1968):
+    sky continues above sky, ground below ground.
     """
     canvas = Canvas(directions(AROUND, 2 * AROUND, torch.float32).numpy())
     for photograph in placed:
-        canvas.put(
-            photograph.patch,
-            cv2.resize(photograph.images[0], (16, 16), interpolation=cv2.INTER_AREA),
-        )
+        small = cv2.resize(photograph.images[0], (16, 16), interpolation=cv2.INTER_AREA)
+        canvas.put(photograph.patch, small)
     seen = np.concatenate([canvas.light, 1 - canvas.left[..., None]], axis=-1).reshape(-1, 4)
     around = nearness() @ seen
     return (around[:, :3] / around[:, 3:]).reshape(canvas.light.shape)
@@ -192,9 +195,9 @@ def surroundings(placed: list[Placed]) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def nearness() -> np.ndarray:
-    """How much each pixel, with its solid angle, counts for each: (N, N) float32.
+    """Return the weight of each pixel of the surroundings for each other one: (N, N) float32.
 
-    Nearly as the inverse fifth power of the angle between them.
+    It is the pixel's solid angle over nearly the fifth power of the angle between them.
     """
     rays = directions(AROUND, 2 * AROUND, torch.float32).numpy().reshape(-1, 3)
     areas = solid_angles(AROUND, 2 * AROUND, torch.float32).numpy().repeat(2 * AROUND)

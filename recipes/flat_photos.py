@@ -1,103 +1,162 @@
-"""Flat photographs with where people looked: `python -m recipes.flat_photos`.
+"""Train a CubeUNet on flat photographs, before it is trained on the sphere.
 
-What a network can learn before it sees the sphere (`CubeUNet(flat=True)`): a data set in the layout
-of ECCV 2018 whose clips are one photograph each, of any shape. Its map is the photograph's
-fixations, as recipes/gaze_sources.py weights them, blurred by a Gaussian of BLUR of its width.
+    python -m recipes.flat_photos --sources DIR --init init.pth --output flat.pth
+
+Flat photographs are cheaper than panoramas and show more detail. The checkpoint of the epoch with
+the lowest validation loss is kept; it is an ordinary CubeUNet checkpoint.
 """
 
 import argparse
-import hashlib
-import os
-from functools import lru_cache
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
-from cli import InputError, run_script, write_json
-from prepare.rendered import source_hash, write_clip, write_clips
+from cli import (
+    HelpFormatter,
+    InputError,
+    at_least,
+    autocast,
+    choose_device,
+    choose_precision,
+    run_script,
+)
+from datasets.augment import AUGMENTATIONS
+from models import CubeUNet, load, save
+from models.checkpoint import sha256
+from models.ema import WeightAverage
+from recipes.flat import FlatDensityLoss, FlatUNet, read_item
 from recipes.gaze_sources import LICENCES, Picture, read_sources
-from video.reader import read_picture
 
-BLUR = 0.03  # of the width; 3.34° where a photograph is 111° wide
-MAP_WIDTH = 160  # pixels
-RENDERER = "recipes.flat_photos", "recipes.gaze_sources"
+HEIGHT, WIDTH = 256, 320  # pixels in which a photograph is shown
+LEARNING_RATE, WEIGHT_DECAY = 2e-3, 0.01  # peak learning rate of AdamW
+EMA = 0.998  # decay of the average of weights that is validated and kept
+AUGMENT = "mirror", "light"
 
 
-def gaze_map(picture: Picture, height: int, width: int, blur: float = BLUR) -> np.ndarray:
-    """Where people looked in a photograph: float32 (H, W) with maximum 1.
+def batches(
+    pictures: Sequence[Picture], batch_size: int, random: np.random.Generator | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield RGB (B, 3, H, W) and target maps (B, 1, H, W) of all pictures.
 
-    blur: standard deviation as a share of the width. What it spreads beyond the edges is lost.
+    random: shuffles and augments them; None leaves the pictures as they are, in their order.
     """
-    counts = np.zeros((height, width), np.float32)
-    place = (picture.y * height).astype(int), (picture.x * width).astype(int)
-    place = tuple(a.clip(0, n - 1) for a, n in zip(place, counts.shape, strict=True))
-    np.add.at(counts, place, picture.weights.astype(np.float32))
-    blurred = cv2.GaussianBlur(counts, (0, 0), blur * width, borderType=cv2.BORDER_CONSTANT)
-    return blurred / blurred.max()
+    order = random.permutation(len(pictures)) if random else np.arange(len(pictures))
+    for start in range(0, len(pictures), batch_size):
+        items = [read_item(pictures[k], HEIGHT, WIDTH) for k in order[start : start + batch_size]]
+        for name in AUGMENT if random else ():
+            items = [AUGMENTATIONS[name](item, random) for item in items]
+        yield tuple(torch.cat([item[name] for item in items]) for name in ("frames", "target"))
 
 
-@lru_cache(maxsize=1)  # once in each process
-def photographs_of(root: Path) -> dict[str, list[Picture]]:
-    return {split: sources.photographs for split, sources in read_sources(root).items()}
+def cosine(step: int, steps: int) -> float:
+    """Return the factor of the learning rate at a step: linear over 5 % of the steps, then cosine.
 
-
-def write_photograph(folder: Path, root: Path, split: str, index: int) -> None:
-    """Write photograph `index` of a split of the sources below `root`."""
-    picture = photographs_of(root)[split][index]
-    columns = b"".join(column.tobytes() for column in (picture.x, picture.y, picture.weights))
-    facts = {
-        "photograph": str(picture.path.relative_to(root)),
-        "fixations": hashlib.sha256(columns).hexdigest()[:12],
-        "frames": 1,
-        "renderer": source_hash(*RENDERER),
-    }
-
-    def render():
-        image = read_picture(picture.path)
-        height = max(1, round(MAP_WIDTH * image.shape[0] / image.shape[1]))
-        yield image, gaze_map(picture, height, MAP_WIDTH).astype(np.float16)
-
-    write_clip(folder, facts, render, quality=95)
-
-
-def write_dataset(root: str | Path, sources: str | Path, workers: int = 1) -> None:
-    """Write all photographs of some sources; those that are there already are kept.
-
-    Raises InputError for bad sources and where they hold no photographs.
+    step: counted from 0.
     """
-    root, sources = Path(root), Path(sources).resolve()
-    found = photographs_of(sources)
-    if not found["train"]:
-        raise InputError(f"{sources}: holds no photographs to train on; give more sources")
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "splits.json").unlink(missing_ok=True)
-    splits = {s: [f"{s}_{n:06d}" for n in range(len(p))] for s, p in found.items()}
-    jobs = [
-        (root / name, sources, split, index)
-        for split, names in splits.items()
-        for index, name in enumerate(names)
-    ]
-    write_clips(root, write_photograph, jobs, workers)
-    there = {name: LICENCES[name] for name in LICENCES if (sources / name).is_dir()}
-    write_json(root / "scenes.json", {"sources": there, "renderer": source_hash(*RENDERER)})
-    write_json(root / "splits.json", splits)
+    return min((step + 1) / (0.05 * steps + 1), (1 + math.cos(math.pi * step / steps)) / 2)
+
+
+def parameter_groups(cube: CubeUNet) -> list[dict]:
+    """Return the parameters for an optimizer, grouped by their learning-rate scale."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, weight in cube.named_parameters():
+        scales = cube.learning_rate_scales.items()
+        scale = next((scale for prefix, scale in scales if name.startswith(prefix)), 1.0)
+        groups.setdefault(scale, []).append(weight)
+    return [{"params": weights, "scale": scale} for scale, weights in groups.items()]
+
+
+def train(
+    cube: CubeUNet,
+    pictures: Sequence[Picture],
+    validation: Sequence[Picture],
+    epochs: int = 5,
+    batch_size: int = 8,
+    seed: int = 0,
+) -> Iterator[tuple[CubeUNet, float, float]]:
+    """Train a CubeUNet on flat pictures. Its cube padding is replaced, see FlatUNet.
+
+    Yields after each epoch the averaged CubeUNet, which is changed by the next epoch, and the
+    mean losses of the training and of the validation pictures.
+    """
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    device = choose_device("auto")
+    precision = choose_precision("auto", device)
+    network, loss_of = FlatUNet(cube).to(device), FlatDensityLoss(HEIGHT, WIDTH).to(device)
+    average = WeightAverage(network, EMA)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(cube), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
+
+    def loss_on(model: FlatUNet, images: Tensor, target: Tensor) -> Tensor:
+        with autocast(device, precision):
+            maps = model(images.to(device))
+        return loss_of(maps, target.to(device))
+
+    step, steps = 0, epochs * math.ceil(len(pictures) / batch_size)
+    for epoch in range(1, epochs + 1):
+        network.train()
+        train_loss = val_loss = 0.0
+        for images, target in tqdm(
+            batches(pictures, batch_size, random), f"epoch {epoch}", steps // epochs, unit="step"
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * group["scale"] * cosine(step, steps)
+            loss = loss_on(network, images, target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            average.update(network)
+            step += 1
+            train_loss += loss.item() * len(images) / len(pictures)
+        with torch.inference_mode():
+            for images, target in batches(validation, batch_size):
+                loss = loss_on(average.model, images, target)
+                val_loss += loss.item() * len(images) / len(validation)
+        yield average.model.cube, train_loss, val_loss
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.flat_photos",
-        description="Make a data set of flat photographs with real fixations.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Train a CubeUNet on flat photographs with the fixations of real people.",
+        formatter_class=HelpFormatter,
     )
-    parser.add_argument("--sources", required=True,
-                        help=f"folder that holds any of {', '.join(LICENCES)}")  # fmt: skip
-    parser.add_argument("--output", default="flat_photos", help="folder of the data set")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    add = parser.add_argument
+    add("--sources", type=Path, required=True,
+        help=f"folder that holds any of {', '.join(LICENCES)}")  # fmt: skip
+    add("--init", type=Path, required=True, help="checkpoint of a CubeUNet to start from")
+    add("--output", type=Path, default="flat.pth", help="checkpoint to write")
+    add("--epochs", type=at_least(1, kind=int), default=5, help="passes over the photographs")
+    add("--batch_size", type=at_least(1, kind=int), default=8, help="photographs in each step")
+    add("--seed", type=int, default=0, help="seed for shuffling, augmentation and dropout")
     args = parser.parse_args()
-    if args.workers <= 0:
-        raise InputError(f"--workers must be positive, got {args.workers}")
-    write_dataset(args.output, args.sources, args.workers)
+    sources = read_sources(args.sources)
+    pictures, validation = (sources[split].photographs for split in ("train", "val"))
+    if not pictures or not validation:
+        raise InputError(
+            f"{args.sources}: holds no photographs to train on and validate with; add "
+            "osie, eyecrowd or scene500"
+        )
+    cube = load(args.init)
+    if not isinstance(cube, CubeUNet):
+        raise InputError(f"{args.init}: holds the model '{cube.name}'; give one of a CubeUNet")
+    best = math.inf
+    facts = {"init_sha256": sha256(args.init), "seed": args.seed}
+    runs = train(cube, pictures, validation, args.epochs, args.batch_size, args.seed)
+    for epoch, (model, train_loss, val_loss) in enumerate(runs, start=1):
+        print(f"epoch {epoch}: training loss {train_loss:.4f}, validation loss {val_loss:.4f}")
+        if not math.isfinite(train_loss):
+            raise InputError(f"{args.init}: the loss is not finite; start from other weights")
+        if val_loss < best:
+            best = val_loss
+            save(args.output, model, epoch=epoch, val_loss=val_loss, **facts)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Photographs on the sphere: the tangent-plane projection, soft outlines, painting front to back.
+"""Photographs on the sphere: tangent-plane projection, soft outlines, painting front to back.
 
-A photograph lies in the plane that touches the sphere at its middle, as an ideal lens took it.
-Its coordinates are u to the right and v downwards, ±1 at its edges. Angles are radians.
+A photograph lies in the plane that touches the sphere at the photograph's centre, as an ideal lens
+projects it. Its coordinates are u to the right and v downwards, ±1 at its edges. Angles are in
+radians.
 """
 
 import math
@@ -17,19 +18,20 @@ FAR = 3.0  # a coordinate outside every photograph
 
 
 def pose(longitude: float, latitude: float, roll: float = 0.0) -> np.ndarray:
-    """Right, up and middle of a photograph at a direction, as the columns of (3, 3).
+    """Return the axes of a photograph at a direction: (3, 3), columns right, up and centre.
 
-    Upright, then turned clockwise by the roll as seen from inside the sphere.
+    roll: clockwise rotation of the upright photograph as seen from inside the sphere.
     """
     return rotation(UP, longitude) @ rotation(RIGHT, -latitude) @ rotation(AHEAD, -roll)
 
 
 class Outline(NamedTuple):
-    """Where a photograph fades out: opacity 0 at its edges and beyond.
+    """The shape in which a photograph fades out. The opacity is 0 at its edges and beyond.
 
-    power: 2 is an ellipse, 16 nearly a rectangle. softness: width of the fading edge over the
-    half width of the photograph. bumps: how far the outline dents inwards; waves: of the dents,
-    (3,) a frequency and two phases.
+    power: exponent of a superellipse; 2 is an ellipse, 16 nearly a rectangle.
+    softness: width of the fading edge as a share of the photograph's half width.
+    bumps: depth of the dents in the outline.
+    waves: (3,) frequency and two phases of the dents.
     """
 
     power: float
@@ -38,7 +40,7 @@ class Outline(NamedTuple):
     waves: np.ndarray
 
     def opacity(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Of points of the photograph, any shape, in [0, 1]."""
+        """Return the opacity in [0, 1] at points of the photograph, of any shape."""
         u, v = u.clip(-FAR, FAR), v.clip(-FAR, FAR)
         distance = (abs(u) ** self.power + abs(v) ** self.power) ** (1 / self.power)
         frequency, first, second = self.waves
@@ -48,7 +50,11 @@ class Outline(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """Where a photograph lies. extent: tangents of half its fields of view, (2,)."""
+    """The place of a photograph on the sphere.
+
+    pose: (3, 3), see the function of this name. extent: (2,) tangents of half its horizontal and
+    vertical field of view.
+    """
 
     pose: np.ndarray
     extent: np.ndarray
@@ -56,21 +62,21 @@ class Patch(NamedTuple):
 
     @property
     def solid_angle(self) -> float:
-        """Steradians of the whole rectangle: that of a pyramid with right angles at its base."""
+        """The solid angle of the whole rectangle in steradians, that of a right pyramid."""
         a, b = self.extent
         return 4 * math.asin(a * b / math.sqrt((1 + a * a) * (1 + b * b)))
 
     @property
     def radius(self) -> float:
-        """Angle from the middle to the corners."""
+        """The angle from the centre to the corners."""
         return math.atan(math.hypot(*self.extent))
 
     def seen_from(self, camera: np.ndarray) -> "Patch":
-        """In the axes of a camera, whose rotation to the world's axes is (3, 3)."""
+        """Return the patch in a camera's axes, given their rotation (3, 3) to the world's."""
         return self._replace(pose=camera.T @ self.pose)
 
     def project(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """u and v (…) of rays (…, 3); far outside for those that do not meet the plane."""
+        """Return u and v (…) of rays (…, 3); FAR for rays that do not meet the plane."""
         right, up, depth = np.moveaxis(rays @ self.pose.astype(rays.dtype), -1, 0)
         behind = depth < 1e-3
         depth = np.where(behind, 1, depth)
@@ -78,20 +84,20 @@ class Patch(NamedTuple):
         return tuple(np.where(behind, FAR, coordinate) for coordinate in plane)
 
     def directions(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Unit vectors (N, 3) of points (N,) of the photograph."""
+        """Return unit vectors (N, 3) towards points (N,) of the photograph."""
         across, upwards = u * self.extent[0], -v * self.extent[1]
         rays = np.stack([across, upwards, np.ones_like(across)], axis=-1) @ self.pose.T
         return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
 
     def opacity(self, rays: np.ndarray) -> np.ndarray:
-        """Along rays (…, 3), in [0, 1]."""
+        """Return the opacity in [0, 1] along rays (…, 3)."""
         return self.outline.opacity(*self.project(rays))
 
 
 class Canvas:
-    """An equirectangular picture that fills up from front to back.
+    """An equirectangular picture that is painted from front to back.
 
-    light: (H, W, 3) colours so far; left: (H, W) share that what comes behind still gets.
+    light: (H, W, 3) colours so far. left: (H, W) share of each pixel that is still transparent.
     """
 
     def __init__(self, rays: np.ndarray):
@@ -101,7 +107,7 @@ class Canvas:
         self.left = np.ones(rays.shape[:2], np.float32)
 
     def put(self, patch: Patch, image: np.ndarray) -> None:
-        """Put a photograph, uint8 (h, w, 3), behind what is there."""
+        """Paint a photograph, uint8 (h, w, 3), behind everything that was painted before."""
         box = _box(patch.pose[:, 2], patch.radius, *self.left.shape)
         u, v = patch.project(self.rays[box])
         share = self.left[box] * patch.outline.opacity(u, v).astype(np.float32)
@@ -112,8 +118,8 @@ class Canvas:
         self.light[box] += share[..., None] * colours
         self.left[box] -= share
 
-    def share_at(self, patch: Patch, rays: np.ndarray) -> np.ndarray:
-        """How much of a photograph would be seen along rays (N, 3) if it were put now: (N,)."""
+    def visible(self, patch: Patch, rays: np.ndarray) -> np.ndarray:
+        """Return the visible share (N,) of a photograph along rays (N, 3) if it were put now."""
         height, width = self.left.shape
         row = np.arccos(rays[:, 1].clip(-1, 1)) * height / math.pi
         column = (np.arctan2(rays[:, 0], rays[:, 2]) + math.pi) * width / (2 * math.pi)
@@ -121,9 +127,9 @@ class Canvas:
         return left * patch.opacity(rays)
 
 
-def _box(middle: np.ndarray, radius: float, height: int, width: int) -> tuple:
-    """Index of the rows and columns of an H×W image that a cap of the sphere needs."""
-    latitude, longitude = math.asin(middle[1].clip(-1, 1)), math.atan2(middle[0], middle[2])
+def _box(centre: np.ndarray, radius: float, height: int, width: int) -> tuple:
+    """Return an index of the rows and columns of an H×W image that hold a spherical cap."""
+    latitude, longitude = math.asin(centre[1].clip(-1, 1)), math.atan2(centre[0], centre[2])
     first = math.floor((math.pi / 2 - latitude - radius) * height / math.pi)
     last = math.ceil((math.pi / 2 - latitude + radius) * height / math.pi)
     rows = slice(max(first, 0), min(last, height))

