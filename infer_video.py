@@ -118,7 +118,7 @@ def maps_of_all_frames(
     skip = done // reader.step  # sampled frames whose map is not needed any more
     number = 1 + skip * reader.step
     before = None
-    for saliency in models.predict(model, reader, skip):
+    for _, saliency in models.predict(model, reader, skip):
         after = saliency[0].numpy()
         if before is not None:
             for k in range(reader.step):

@@ -13,7 +13,7 @@ FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 
 
 @torch.inference_mode()
-def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[Tensor]:
+def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[tuple]:
     """Saliency maps of a stream of frames.
 
     Clips of `clip_length` frames follow each other, each begun with a fresh memory; the maps of
@@ -25,7 +25,7 @@ def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[T
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as datasets.Frame.
     skip: leaves out that many maps at the start, and the work on clips that only hold
         those; the others are the same as without it.
-    Yields (1, H, W) on the CPU, float32, one for each frame, in order.
+    Yields each frame with its map, (1, H, W) float32 on the CPU, in order.
     """
     spec = model.spec
     device = next(model.parameters(), torch.empty(0)).device
@@ -46,10 +46,11 @@ def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[T
             share = torch.arange(1, len(held) + 1)[:, None, None, None] / (len(held) + 1)
             maps[: len(held)] = torch.lerp(held, maps[: len(held)], share)
         held = maps[count:] if ends else None
-        for saliency in maps[:count]:
+        own = (frame for clip in clips for frame in clip[settled : len(clip) - ends])
+        for frame, saliency in zip(own, maps[:count], strict=True):
             made += 1
             if made > skip:
-                yield saliency
+                yield frame, saliency
 
 
 def _batches(frames: Iterable, spec: Spec) -> Iterator[tuple[list[list], int, bool]]:
