@@ -53,13 +53,13 @@ def time_plot(metric: Comparison, series: dict) -> Figure | None:
             axes.plot(x, curve, ".-", label=printable(clip))
     else:
         low, middle, high = percentiles(curves, [10, 50, 90])
-        axes.plot(x, middle, ".-", color=BETTER, label=f"{printable(metric.model)}: median")
+        axes.plot(x, middle, ".-", color=BETTER, label=printable(metric.model))
         axes.fill_between(x, low, high, color=BETTER, alpha=0.2, label="10th to 90th percentile")
     for name, line in (metric.baseline, "--"), (HUMAN, ":"):
         if others := over_time(series, name, metric.key)[1]:
             (middle,) = percentiles(others, [50])
             known = np.isfinite(middle)
-            axes.plot(x[known], middle[known], line, color=DARK, label=f"{name}: median")
+            axes.plot(x[known], middle[known], line, color=DARK, label=name)
     axes.set(title=heading(metric), xlabel="frame number")
     figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure
@@ -86,16 +86,16 @@ def clip_plot(metric: Comparison) -> Figure | None:
     return figure
 
 
-@matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.titlelocation": "center"})
+@matplotlib.rc_context(STYLE)
 def picture_plot(picture: Picture) -> Figure:
     """Draw the frame with its fixations, the ground truth and the prediction side by side."""
-    images = {"frame": picture.frame, "ground truth": picture.truth}
-    images["prediction"] = picture.prediction
     figure = Figure(figsize=(12, 2.3), layout="constrained")
-    panels = figure.subplots(1, len(images))
-    for axes, (name, image) in zip(panels, images.items()):
+    panels = figure.subplots(1, 3)
+    images = picture.frame, picture.truth, picture.prediction
+    for axes, name, image in zip(panels, ("frame", "ground truth", "prediction"), images):
         axes.imshow(image, "inferno", vmin=0, extent=(-180, 180, -90, 90), interpolation="bilinear")
-        axes.set(title=name, xticks=[], yticks=[], autoscale_on=False)
+        axes.set(title=name, autoscale_on=False)
+        axes.set_axis_off()
     if picture.fixations is not None:
         places = np.degrees(picture.fixations).T
         panels[0].scatter(*places, 14, "white", edgecolors="black", linewidths=0.7)

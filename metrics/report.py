@@ -3,6 +3,8 @@
 from html import escape
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from cli import atomic
 from metrics.plots import BINS, ROWS, Picture, clip_plot, data_url, picture_plot, time_plot
 from metrics.summary import BASELINES, HUMAN, Comparison, interval, number
@@ -24,40 +26,43 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
     series: clip → {"numbers": frame numbers, "scores": predictor → metric → value of each frame}.
     """
     metrics = [Comparison(key, results) for key in results["metrics"]]
-    title = escape(f"{results['model']} on {results['data']}, split {results['split']}")
     verdicts = [(metric.title, *metric.verdict()) for metric in metrics]
-    won = sum(kind == "beats" for _, kind, _ in verdicts)
-    compared = sum(kind != "unscored" for _, kind, _ in verdicts)
-    lines = (f"{SIGNS[kind]} <b>{name}</b>: {escape(text)}" for name, kind, text in verdicts)
+    kinds = [kind for _, kind, _ in verdicts]
+    lines = [f"{SIGNS[kind]} <b>{name}</b>: {escape(text)}" for name, kind, text in verdicts]
     facts = ("data", "split", "protocol", "model", "checkpoint", "sha256", "maps", "command")
-    known = ((name, escape(str(results[name]))) for name in facts if name in results)
-    times = [time_plot(metric, series) for metric in metrics]
-    clips = [clip_plot(metric) for metric in metrics]
+    known = [(fact, escape(str(results[fact]))) for fact in facts if fact in results]
+    times = [image(time_plot(metric, series)) for metric in metrics]
+    clips = [image(clip_plot(metric)) for metric in metrics]
+    shown = [f"<h3>{escape(p.title)}</h3>{image(picture_plot(p), 'picture')}" for p in pictures]
+    title = escape(f"{results['model']} on {results['data']}, split {results['split']}")
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
 <p class="soft">Clips: {len(results["clips"])}. Scored frames: {results["frames"]:,}.</p>
-<p>Better than the best baseline beyond chance on {won} of {compared} metrics. In brackets: 95 %
-interval of the mean difference over clips.</p>
+<p>Better than the best baseline beyond chance on {kinds.count("beats")} of
+{len(kinds) - kinds.count("unscored")} metrics. In brackets: 95 % interval of the mean difference
+over clips.</p>
 <ul class="verdict">{"".join(f"<li>{line}</li>" for line in lines)}</ul>
 <h2>Scores</h2>
 <p class="soft">Mean over clips, 95 % interval below. Baselines do not depend on the video; human is
 the inter-observer score. Bold: the best that is not human. ↑ higher, ↓ lower is better.</p>
-{score_table(metrics)}<ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
+{score_table(metrics)}
+<ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
 <h2>Over time</h2>
-<p class="soft">Means over at most {BINS} stretches of frames. A median is drawn where at least half
-of the clips have a score.</p>{"".join(map(image, filter(None, times)))}
+<p class="soft">Means over at most {BINS} stretches of frames. Baseline and human, and the model on
+many clips, are medians over clips, drawn where at least half of the clips have a score.</p>
+{"".join(times)}
 <h2>By clip</h2>
 <p class="soft">At most {ROWS} clips, the worst first. Dot: the model, orange where it is not better
 than the baseline. Tick: the best baseline of the metric.</p>
-{"".join(map(image, filter(None, clips)))}
+{"".join(clips)}
 <h2>Pictures</h2>
 <p class="soft">Each map has its own scale from 0 (black) to its maximum (yellow), so brightness
 can't be compared between maps. White dots: fixations.</p>
-{"".join(f"<h3>{escape(p.title)}</h3>{image(picture_plot(p), 'picture')}" for p in pictures)}
+{"".join(shown)}
 <h2>Where it comes from</h2>
-<dl>{"".join(f"<dt>{name}</dt><dd>{fact}</dd>" for name, fact in known)}</dl></body></html>
+<dl>{"".join(f"<dt>{fact}</dt><dd>{value}</dd>" for fact, value in known)}</dl></body></html>
 """
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
@@ -82,5 +87,5 @@ def score_table(metrics: list[Comparison]) -> str:
     return f"<table>{rows}</table>"
 
 
-def image(figure, kind: str = "plot") -> str:
-    return f'<img class="{kind}" alt="{kind}" src="{data_url(figure)}">'
+def image(figure: Figure | None, kind: str = "plot") -> str:
+    return f'<img class="{kind}" alt="{kind}" src="{data_url(figure)}">' if figure else ""

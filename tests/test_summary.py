@@ -71,9 +71,9 @@ def results(model: dict, baselines: dict[str, dict]) -> dict:
 
 def test_difference_is_paired():
     """Clips differ by far more than model and baseline, which differ by the same in each clip."""
-    floor = [0.1, 0.3, 0.5, 0.7, 0.9, 0.2, 0.8]
-    model = [score + 0.05 for score in floor]
-    content = results({"cc": model, "kld": model}, {EQUATOR: {"cc": floor, "kld": floor}})
+    baseline = [0.1, 0.3, 0.5, 0.7, 0.9, 0.2, 0.8]
+    model = [score + 0.05 for score in baseline]
+    content = results({"cc": model, "kld": model}, {EQUATOR: {"cc": baseline, "kld": baseline}})
     intervals = [content["predictors"][p]["cc"] for p in ("ours", EQUATOR)]
     assert intervals[0]["low"] < intervals[1]["high"]
     expected = {"floor": EQUATOR, "difference": 0.05, "low": 0.05, "high": 0.05, "clips": 7}
@@ -91,9 +91,9 @@ def test_difference_is_paired():
 
 def test_the_best_baseline_is_that_of_the_metric():
     model = {"cc": [0.5, 0.5], "kld": [1.0, 1.0]}
-    floors = {UNIFORM: {"cc": [0.0, 0.0], "kld": [1.5, 1.5]},
+    baselines = {UNIFORM: {"cc": [0.0, 0.0], "kld": [1.5, 1.5]},
               EQUATOR: {"cc": [0.2, NAN], "kld": [2.0, 2.0]}}  # fmt: skip
-    against = results(model, floors)["against_floor"]
+    against = results(model, baselines)["against_floor"]
     assert against["cc"]["floor"] == EQUATOR and against["kld"]["floor"] == UNIFORM
     assert against["cc"]["difference"] == pytest.approx(0.3)
     assert against["cc"]["clips"] == 1 and math.isnan(against["cc"]["low"])
@@ -115,8 +115,8 @@ def test_the_best_baseline_is_that_of_the_metric():
 )
 def test_verdicts(gains, kind, says):
     for metric, sign in (("cc", 1), ("kld", -1)):
-        model, floor = [1 + sign * gain for gain in gains], [1.0] * len(gains)
-        content = results({metric: model}, {EQUATOR: {metric: floor}})
+        model, baseline = [1 + sign * gain for gain in gains], [1.0] * len(gains)
+        content = results({metric: model}, {EQUATOR: {metric: baseline}})
         found, sentence = Comparison(metric, content).verdict()
         assert found == kind and says in sentence
 
