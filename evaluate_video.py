@@ -247,7 +247,7 @@ def notes(source, scorer: Scorer, clips: dict[str, ClipScores], metrics: list[st
                 "the width of its Gaussian with --sigma."
             )
     elif scorer.fixated:
-        lines.append("There are no human scores: no frame has fixations of two observers.")
+        lines.append("There are no human scores: they need frames with fixations of two observers.")
     return lines
 
 
