@@ -1,6 +1,6 @@
-"""Score a model, or saved maps, against ground truth, next to floors and the human ceiling.
+"""Score a model, or saved maps, against ground truth, beside baselines and human observers.
 
-Clips shared by several GPUs: torchrun --nproc_per_node 4 evaluate_video.py …
+Several GPUs share the clips: torchrun --nproc_per_node 4 evaluate_video.py …
 """
 
 import argparse
@@ -8,10 +8,10 @@ import csv
 import math
 import shlex
 import sys
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ from tqdm import tqdm
 import distributed
 import models
 from cli import (
-    PRECISIONS,
+    HelpFormatter,
     InputError,
+    add_machine_options,
+    advice,
     atomic,
     autocast,
     choose_device,
@@ -30,51 +32,48 @@ from cli import (
     run_script,
     write_json,
 )
-from datasets.check import check
+from datasets.check import check, summary
 from datasets.layouts import File, unbroken_runs
 from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main
 from metrics import METRICS, Protocol
+from metrics.plots import Picture
 from metrics.report import write_report
-from metrics.summary import FLOORS, HUMAN, against_floor, over_clips, table, verdicts
+from metrics.summary import BASELINES, HUMAN, against_baseline, over_clips, table, verdicts
 from models.checkpoint import sha256
-from scoring import CEILING_EVERY, SAME_TRUTH, ClipScores, Scorer
-from video.motion import MOTIONS, with_motion
+from scoring import OBSERVERS_EVERY, ClipScores, Scorer
+from video.motion import MOTIONS
 from video.reader import read_picture
 
-TITLES = {"cc": "CC", "sim": "SIM", "kld": "KLD", "nss": "NSS", "auc_judd": "AUC-Judd"}
-TITLES |= {"sauc": "sAUC"}
 MISSING = {  # by the last truth that a metric needs, where no frame has a score
     "target": "ground truth that is not constant",
     "fixations": "fixations",
     "others": "fixations of other clips",
 }
+SAME_TRUTH = 0.98  # least correlation of the ground truth with its own fixations, blurred
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
-    add("--split", default="test", help="whose clips are scored: test, val or train")
-    add("--train_root", type=Path, help="data set whose training maps make the mean map among the "
-        "floors; data_root if not given")  # fmt: skip
+    add("--split", default="test", help="split whose clips are scored: test, val or train")
+    add("--train_root", type=Path, help="data set whose training maps make the mean map "
+        "among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, default="checkpoints/cube_unet_best.pth", help="checkpoint")
-    add("--pred_dir", type=Path, help="score the maps PRED_DIR/<clip>/sal_0001.npy or .png, as "
-        "infer_video.py writes them, instead of a checkpoint")  # fmt: skip
-    add("--output_dir", type=Path, default="outputs/evaluate", help="for the files with scores")
-    add("--report", action="store_true", help="also write a page with pictures, report.html")
-    add("--protocol", default="sphere", choices=Protocol.NAMES, help="sphere: weighted with "
-        "exact solid angles; planar: each pixel counts the same; sin: planar, both maps "
-        "multiplied by the sine of the colatitude before")  # fmt: skip
+    add("--pred_dir", type=Path, help="score the maps PRED_DIR/<clip>/sal_0001.npy or "
+        ".png, as infer_video.py writes them, instead of a checkpoint")  # fmt: skip
+    add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
+    add("--report", action="store_true", help="also write report.html with plots and pictures")
+    add("--protocol", default="sphere", choices=Protocol.NAMES, help="sphere: pixels are weighted "
+        "with their exact solid angles; planar: every pixel counts the same; sin: planar, after "
+        "both maps are multiplied by the sine of the colatitude")  # fmt: skip
     add("--height", type=int, default=240, help="rows of the grid on which maps are compared")
-    add("--sigma", type=float, default=3.34, help="degrees, of the Gaussian that the truth was "
-        "made with; only for the human ceiling")  # fmt: skip
-    add("--check", action="store_true", help="only list what is wrong with the data set")
-    add("--motion", choices=list(MOTIONS), help="how flow is estimated; the model's if not given")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    add("--precision", default="auto", choices=["auto", *PRECISIONS], help="of the network")
+    add("--sigma", type=float, default=3.34, help="width in degrees of the Gaussian that the "
+        "ground truth was made with; used for the inter-observer scores only")  # fmt: skip
+    add("--check", action="store_true", help="only check the data set and list its problems")
+    add("--motion", choices=list(MOTIONS), help="motion estimator (default: the model's)")
+    add_machine_options(add)
     return parser.parse_args()
 
 
@@ -83,11 +82,12 @@ def main() -> None:
     if args.check:
         return check_data(args)
     if not 8 <= args.height <= 4096:
-        raise InputError(f"--height {args.height}: give 8 to 4096 rows, 240 are usual")
+        raise InputError(f"--height {args.height}: give 8 to 4096 rows; 240 are usual")
     if not 0.5 <= args.sigma <= 30:
         raise InputError(f"--sigma {args.sigma}: give 0.5 to 30 degrees")
-    source = SavedMaps(args) if args.pred_dir else Network(args)
-    scorer = Scorer(source.data, args.protocol, args.height, args.sigma, args.train_root)
+    device = choose_device(args.device)
+    source = SavedMaps(args) if args.pred_dir else Network(args, device)
+    scorer = Scorer(source.data, args.protocol, args.height, args.sigma, args.train_root, device)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     mine = distributed.shard(source.data.clips)
     clips = {
@@ -104,52 +104,57 @@ def main() -> None:
     write_json(args.output_dir / "metrics.json", without_nan(results))
     write_csv(args.output_dir / "metrics.csv", results)
     if args.report:
-        series = {clip: {"numbers": c.numbers, "scores": c.frames} for clip, c in clips.items()}
+        scored = {clip: scores for clip, scores in clips.items() if scores.numbers}
+        series = {c: {"numbers": s.numbers, "scores": s.frames} for c, s in scored.items()}
         pictures = best_median_worst(results, clips)
         write_report(args.output_dir / "report.html", results, series, pictures)
     print(f"metrics.json, metrics.csv{' and report.html' * args.report} in {args.output_dir}")
 
 
-class Network:
-    """The maps that a checkpoint's model makes of a data set's clips."""
+class RunFrame(NamedTuple):
+    """A frame as `models.predict` takes it, with its file; an unreadable one is not scored."""
 
-    def __init__(self, args: argparse.Namespace):
-        self.device = choose_device(args.device)
-        self.dtype = choose_precision(args.precision, self.device)
-        self.model = models.load(args.ckpt_path, self.device)
-        spec = self.model.spec = with_motion(self.model.spec, args.motion, args.ckpt_path)
-        spec = replace(spec, clip_length=1)
+    file: File
+    readable: bool
+    rgb: Tensor
+    motion: Tensor
+
+
+class Network:
+    """The maps that a checkpoint's model predicts for a data set's clips."""
+
+    def __init__(self, args: argparse.Namespace, device: torch.device):
+        self.model = models.load(args.ckpt_path, device)
+        with advice(f"--motion {args.motion}"):
+            self.model.use_motion(args.motion)
+        # Only the network runs in mixed precision, not the metrics between two of its maps.
+        precision = autocast(device, choose_precision(args.precision, device))
+        self.model.forward = precision(self.model.forward)
+        spec = replace(self.model.spec, clip_length=1)
         self.data = SaliencyVideos(args.data_root, args.split, spec)
         self.name = self.model.name
         self.facts = {"checkpoint": args.ckpt_path.name, "sha256": sha256(args.ckpt_path)}
         self.irregular: list[tuple[str, str]] = []
 
     def maps(self, clip: str) -> Iterator[tuple[File, Tensor]]:
-        """Readable frames with their maps, (h, w), in order. A gap makes a new beginning."""
-        for run in unbroken_runs(self.data.clips[clip]):
-            waiting: deque[tuple[File, bool]] = deque()
+        """Yield the readable frames of a clip with their maps, (h, w), in order.
 
-            def frames(run=run, waiting=waiting):
+        After a gap in the numbering, the model starts anew.
+        """
+        for run in unbroken_runs(self.data.clips[clip]):
+            frames = (
+                RunFrame(file, readable, frame.rgb, frame.motion)
                 for file, (frame, readable) in zip(
                     run, self.data.read_run(None, run, self.irregular)
-                ):
-                    waiting.append((file, readable))
-                    yield frame
-
-            maps = models.predict(self.model, frames())
-            while True:
-                with autocast(self.device, self.dtype):  # not where the maps are scored
-                    pair = next(maps, None)
-                if pair is None:
-                    break
-                saliency = pair[1]
-                file, readable = waiting.popleft()
-                if readable:
-                    yield file, saliency[0]
+                )
+            )
+            for frame, saliency in models.predict(self.model, frames):
+                if frame.readable:
+                    yield frame.file, saliency[0]
 
 
 class SavedMaps:
-    """The maps in <folder>/<clip>: float .npy where there is one, else the 8-bit picture."""
+    """The maps in <folder>/<clip>: a float .npy file where there is one, else an 8-bit picture."""
 
     def __init__(self, args: argparse.Namespace):
         self.folder = args.pred_dir
@@ -157,31 +162,31 @@ class SavedMaps:
             raise InputError(f"--pred_dir {self.folder}: no such folder; check the path")
         self.data = SaliencyVideos(args.data_root, args.split, models.Spec())
         self.name = self.folder.resolve().name
-        if self.name in (*FLOORS, HUMAN):
+        if self.name in (*BASELINES, HUMAN):
             self.name += " (maps)"
         self.facts = {"maps": self.folder.name}
         self.irregular: list[tuple[str, str]] = []
 
     def maps(self, clip: str) -> Iterator[tuple[File, Tensor]]:
-        """Frames with ground truth and their maps, in order. InputError for a missing one."""
+        """Yield the frames with ground truth and their maps, (h, w), in order.
+
+        Raises InputError for a missing or unreadable map.
+        """
         for position, file in enumerate(self.data.clips[clip], 1):
             if file.truth:
                 yield file, self._read(self.folder / clip / f"sal_{position:04d}.npy")
 
     def _read(self, path: Path) -> Tensor:
         if not path.exists() and (picture := path.with_suffix(".png")).exists():
-            self.irregular.append(
-                ("map of 8 bits, whose ties and zeros change scores", str(picture))
-            )
+            kind = "map of 8 bits, which may change scores by ties and zeros"
+            self.irregular.append((kind, str(picture)))
             return torch.from_numpy(read_picture(picture)[..., 0].astype(np.float32))
         try:
             saliency = np.squeeze(np.load(path, allow_pickle=False))
         except FileNotFoundError as error:
-            raise InputError(
-                f"{path}: no such map, nor .png; make it with infer_video.py"
-            ) from error
+            raise InputError(f"{path}: no such map, nor .png; run infer_video.py") from error
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: can't be read; make it again") from error
+            raise InputError(f"{path}: the map is unreadable; make it again") from error
         if saliency.ndim != 2 or not saliency.size or saliency.dtype.kind not in "fiu":
             what = f"{saliency.shape} of {saliency.dtype}"
             raise InputError(f"{path}: expected a map (H, W), got {what}; make it again")
@@ -189,16 +194,19 @@ class SavedMaps:
 
 
 def collect(args: argparse.Namespace, source, scorer: Scorer, clips: dict[str, ClipScores]) -> dict:
-    """All that is known, as metrics.json holds it and the report shows it."""
+    """Return the content of metrics.json, with NaN where there is no score."""
     means = {clip: scores.means() for clip, scores in clips.items() if scores.numbers}
     if not means:
-        raise InputError(f"{args.data_root}: no frame of split '{args.split}' could be scored")
+        raise InputError(
+            f"{args.data_root}: no frame of split '{args.split}' could be scored; "
+            "--check lists what is wrong with the data set"
+        )
     predictors = list(dict.fromkeys(p for scores in means.values() for p in scores))
-    metrics = [
-        metric
-        for metric in METRICS
-        if any(math.isfinite(s.get(metric, math.nan)) for c in means.values() for s in c.values())
-    ]
+    columns = {  # scores of all clips by predictor and metric
+        p: {m: [scores.get(p, {}).get(m, math.nan) for scores in means.values()] for m in METRICS}
+        for p in predictors
+    }
+    known = [m for m in METRICS if np.isfinite([columns[p][m] for p in predictors]).any()]
     results = {
         "data": args.data_root.resolve().name,
         "split": args.split,
@@ -208,72 +216,66 @@ def collect(args: argparse.Namespace, source, scorer: Scorer, clips: dict[str, C
         **source.facts,
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "frames": sum(len(scores.numbers) for scores in clips.values()),
-        "notes": notes(source, scorer, clips, metrics),
+        "notes": notes(source, scorer, clips, known),
         "metrics": {
-            m: {"title": TITLES[m], "higher_is_better": METRICS[m].higher_is_better}
-            for m in metrics
+            m: {"title": METRICS[m].title, "higher_is_better": METRICS[m].higher_is_better}
+            for m in known
         },
-        "predictors": {
-            p: {
-                m: over_clips([scores.get(p, {}).get(m, math.nan) for scores in means.values()])
-                for m in metrics
-            }
-            for p in predictors
-        },
+        "predictors": {p: {m: over_clips(columns[p][m]) for m in known} for p in predictors},
         "clips": {
             clip: {"frames": len(clips[clip].numbers), "scores": scores}
             for clip, scores in means.items()
         },
     }
-    return results | {"against_floor": against_floor(results)}
+    return results | {"against_floor": against_baseline(results)}
 
 
 def notes(source, scorer: Scorer, clips: dict[str, ClipScores], metrics: list[str]) -> list[str]:
-    """What a reader of the table must know."""
-    found = source.data.irregular + source.irregular + scorer.irregular
+    """Return the sentences that a reader of the scores must know."""
     lines = [*scorer.notes]
-    if found:
-        lines.append(f"In the data: {summarise(found)}.")
+    if found := source.data.irregular + source.irregular + scorer.irregular:
+        lines.append(f"Problems in the data: {summarise(found)}.")
     if unscored := [clip for clip, scores in clips.items() if not scores.numbers]:
-        lines.append(f"Not scored, for want of usable frames: {', '.join(unscored)}.")
-    absent = (metric for metric in METRICS if metric not in metrics)
-    lines += [f"{TITLES[m]} needs {MISSING[METRICS[m].needs[-1]]}." for m in absent]
-    if any(scores.human for scores in clips.values()):
+        lines.append(f"Clips without usable frames, not scored: {', '.join(unscored)}.")
+    absent = [metric for name, metric in METRICS.items() if name not in metrics]
+    lines += [f"{metric.title} needs {MISSING[metric.needs[-1]]}." for metric in absent]
+    if any(HUMAN in scores.frames for scores in clips.values()):
         lines.append(
-            f"Human: what the fixations of as many other people would score with a Gaussian of "
-            f"{scorer.sigma:g}°, from how the observers predict each other in every "
-            f"{CEILING_EVERY}th scored frame."
+            f"Human: how well observers predict each other in every {OBSERVERS_EVERY}th scored "
+            f"frame, with fixations blurred by {scorer.sigma:g}°. NSS and AUC leave one observer "
+            "out in turn, CC, SIM and KLD compare random halves of the observers."
         )
-        if (same := float(np.median(scorer.like_truth))) < SAME_TRUTH:
+        if (correlation := float(np.median(scorer.like_truth))) < SAME_TRUTH:
             lines.append(
-                f"The ground truth is not the fixations blurred by {scorer.sigma:g}° (correlation "
-                f"{same:.2f}), so the human ceiling is not that of this truth; give its --sigma."
+                f"The ground truth differs from its fixations blurred by {scorer.sigma:g}° "
+                f"(correlation {correlation:.2f}), so the human scores do not belong to it; give "
+                "the width of its Gaussian with --sigma."
             )
     elif scorer.fixated:
-        lines.append("No human ceiling: it needs frames with fixations of four people.")
+        lines.append("There are no human scores: they need frames with fixations of two observers.")
     return lines
 
 
-def best_median_worst(results: dict, clips: dict[str, ClipScores]) -> list:
-    """Pictures of three clips by the first metric, fewer where there are fewer clips."""
+def best_median_worst(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:
+    """Return the pictures of three clips by the first metric, fewer where there are fewer."""
     metric, facts = next(iter(results["metrics"].items()))
     scores = {c: s["scores"][results["model"]][metric] for c, s in results["clips"].items()}
     scored = filter(lambda clip: math.isfinite(scores[clip]), scores)
     order = sorted(scored, key=scores.get, reverse=facts["higher_is_better"])
-    ranks = {len(order) // 2: "Median", len(order) - 1: "Worst", 0: "Best"} if order else {}
-    ranks = {0: "Only"} if len(order) == 1 else ranks
-    return [
-        replace(
-            picture,
-            title=f"{ranks[k]} clip: {facts['title']} {scores[order[k]]:.3f}; {picture.title}",
-        )
-        for k in sorted(ranks)
-        if (picture := clips[order[k]].picture)
-    ]
+    ranks = {0: "Best", len(order) // 2: "Median", len(order) - 1: "Worst"}
+    if len(order) == 1:
+        ranks = {0: "Only"}
+    pictures = []
+    for rank, clip in enumerate(order):
+        if rank in ranks:
+            picture, score = clips[clip].picture, f"{facts['title']} {scores[clip]:.3f}"
+            title = f"{ranks[rank]} clip: {score}; {picture.title}"
+            pictures.append(replace(picture, title=title))
+    return pictures
 
 
 def without_nan(content):
-    """For JSON, which has no NaN: null."""
+    """Return nested dictionaries and lists with None for NaN, which JSON does not have."""
     if isinstance(content, dict):
         return {key: without_nan(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -282,25 +284,23 @@ def without_nan(content):
 
 
 def write_csv(path: Path, results: dict) -> None:
-    """One line for each clip and predictor; no number where there is no score."""
-    metrics = list(results["metrics"])
+    """Write one line for each clip and predictor, with empty cells where there is no score."""
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["clip", "frames", "predictor", *metrics])
-        for clip, content in results["clips"].items():
+        writer.writerow(["clip", "frames", "predictor", *results["metrics"]])
+        for clip, content in without_nan(results["clips"]).items():
             for predictor, scores in content["scores"].items():
-                row = (scores.get(metric, math.nan) for metric in metrics)
-                known = (score if math.isfinite(score) else None for score in row)
-                writer.writerow([clip, content["frames"], predictor, *known])
+                row = (scores.get(metric) for metric in results["metrics"])
+                writer.writerow([clip, content["frames"], predictor, *row])
 
 
 def check_data(args: argparse.Namespace) -> None:
-    """Print what is wrong with a data set; all of it goes to check.json. Exit status 1 if any."""
+    """Print the problems of a data set and write check.json; exit status 1 if there are any."""
     report = check(args.data_root)
-    print(report.text())
+    print(summary(report))
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(args.output_dir / "check.json", report.as_dict())
-    sys.exit(0 if report.clean else 1)
+    write_json(args.output_dir / "check.json", report)
+    sys.exit(0 if report["clean"] else 1)
 
 
 if __name__ == "__main__":

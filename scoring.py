@@ -1,11 +1,9 @@
-"""Scores of predicted maps, next to floors and the human ceiling, clip by clip."""
+"""Scores of predicted maps, of the baselines and of the observers, clip by clip."""
 
 import math
 import zlib
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,46 +16,51 @@ from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import File, read_truth
 from datasets.video_saliency import SaliencyVideos
 from metrics import Protocol, cc
-from metrics.human import HumanCeiling
-from metrics.report import Picture
-from metrics.summary import FLOORS, HUMAN, mean_of_finite
+from metrics.inter_observer import inter_observer
+from metrics.plots import Picture
+from metrics.summary import BASELINES, HUMAN, mean_of_finite
 from models.equator_prior import equator_prior
 from projection import solid_angles
 from video.reader import read_picture, resize
 
-UNIFORM, EQUATOR, TRAINING = FLOORS
-FRAMES_AT_ONCE = 8  # scored together
-CEILING_EVERY = 5  # scored frames, for the human ceiling, which takes longer than the scores
+UNIFORM, EQUATOR, TRAINING = BASELINES
+OBSERVERS_EVERY = 5  # scored frames; inter-observer scores take longer than the others
 TRAINING_FRAMES = 50  # of each clip, evenly spread, in the mean of the training maps
-SAME_TRUTH = 0.98  # correlation of the given truth with the one made of its fixations
 
 
 @dataclass
 class ClipScores:
-    """Of one clip: predictor → metric → one value for each of the frames `numbers`."""
+    """Scores of one clip: predictor → metric → one value for each of the frames `numbers`."""
 
     numbers: list[int] = field(default_factory=list)
     frames: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    human: dict[str, float] = field(default_factory=dict)  # metric → score
-    picture: Picture | None = None  # of one frame
+    picture: Picture | None = None  # one frame to look at
 
     def means(self) -> dict[str, dict[str, float]]:
-        """Predictor → metric → mean over the frames that have a score."""
-        means = {
+        """Return predictor → metric → mean over the frames that have a score."""
+        return {
             predictor: {metric: mean_of_finite(values) for metric, values in scores.items()}
             for predictor, scores in self.frames.items()
         }
-        return means | ({HUMAN: self.human} if self.human else {})
+
+    def add(self, predictor: str, values: dict[str, float]) -> None:
+        """Add the values of one frame."""
+        scores = self.frames.setdefault(predictor, {})
+        for metric, value in values.items():
+            scores.setdefault(metric, []).append(value)
 
 
 class Scorer:
-    """Scores clips of a data set by one protocol, on a grid of `height` × 2 `height` pixels.
+    """Scores clips of a data set under one protocol, on a grid of `height` × 2 `height` pixels.
 
-    train_root: data set whose training maps make the mean; that of `data` if not given, except
-        where its own training split is scored.
-    sigma: degrees, of the Gaussian that the data set's maps were made with; for the ceiling.
-    irregular: what was wrong with the ground truth: (kind, file).
-    notes: what a reader of the scores must know.
+    sigma: width in degrees of the Gaussian that blurs the fixations of observers; it should be
+        the one that the data set's ground truth was made with.
+    train_root: data set whose training maps make the mean among the baselines; `data` if None.
+    device: where metrics are computed.
+
+    irregular: problems with the ground truth, (kind, file).
+    notes: sentences that a reader of the scores must know.
+    like_truth: correlations of the given ground truth with its fixations blurred by sigma.
     """
 
     def __init__(
@@ -67,137 +70,115 @@ class Scorer:
         height: int,
         sigma: float,
         train_root: Path | None = None,
+        device: torch.device | str = "cpu",
     ):
-        self.data, self.sigma, self.size = data, sigma, (height, 2 * height)
-        self.protocol = Protocol(protocol, *self.size)
-        self.areas = solid_angles(*self.size)
+        self.data, self.sigma, self.size, self.device = data, sigma, (height, 2 * height), device
+        self.protocol = Protocol(protocol, *self.size).to(device)
+        self.areas = solid_angles(*self.size, torch.float64).to(device)
         self.irregular: list[tuple[str, str]] = []
         self.notes: list[str] = []
-        self.floors = {UNIFORM: torch.ones(self.size), EQUATOR: equator_prior(*self.size)}
+        self.like_truth: list[float] = []
+        self.baselines = {
+            UNIFORM: torch.ones(self.size, device=device),
+            EQUATOR: equator_prior(*self.size).to(device),
+        }
         if train_root or data.split != "train":
             self._add_training_mean(train_root or data.root)
         known = ((name, data.fixations.of(name)) for name in data.clips)
-        self.fixated = {  # over all frames of a clip; those of other clips make the shuffled AUC
-            name: fixation_map(f.longitudes, f.latitudes, *self.size) for name, f in known if f
+        self.fixated = {  # counts over all frames of each clip, for the shuffled AUC
+            name: self._count(f.longitudes, f.latitudes) for name, f in known if f
         }
-        self.like_truth: list[float] = []
+
+    def score(
+        self, clip: str, name: str, maps: Iterable[tuple[File, Tensor]], picture: bool = False
+    ) -> ClipScores:
+        """Score what `name` predicts for a clip, the baselines, and observers in every fifth frame.
+
+        maps: frames of the clip, in order, each with its map (h, w) of any size.
+        picture: whether to keep the middle frame of the clip, to be shown.
+        Raises InputError for maps that no metric can score.
+        """
+        scores, shown = ClipScores(), None
+        fixations = self.data.fixations.of(clip)
+        unknown = torch.zeros(self.size, device=self.device)
+        others = sum(self.fixated.values(), unknown) - self.fixated.get(clip, unknown)
+        stack = torch.stack([unknown, *self.baselines.values()])
+        random = np.random.default_rng(zlib.crc32(clip.encode()))
+        for file, saliency in maps:
+            if (truth := self._truth(file, self.irregular)) is None:
+                continue
+            saliency = torch.from_numpy(resize(saliency.numpy(), *self.size))
+            stack[0] = saliency
+            truths = {"target": truth.expand_as(stack)}
+            if fixations:
+                counts = self._count(*fixations.at(file.number))
+                truths |= {"fixations": counts.expand_as(stack), "others": others}
+            try:
+                values = self.protocol(stack, **truths)
+            except ValueError as error:
+                place = f"clip {clip}, frame {file.number}"
+                raise InputError(f"{place}: map of {name}: {error}; make it again") from error
+            for index, predictor in enumerate((name, *self.baselines)):
+                scores.add(predictor, {metric: value[index] for metric, value in values.items()})
+            if fixations:
+                chosen = len(scores.numbers) % OBSERVERS_EVERY == 0
+                found = self._observers(fixations, file, truth, others, random) if chosen else {}
+                scores.add(HUMAN, {metric: found.get(metric, math.nan) for metric in values})
+            scores.numbers.append(file.number)
+            if not shown or len(scores.numbers) <= len(self.data.clips[clip]) // 2:
+                shown = file, saliency, truth
+        if not any(map(math.isfinite, scores.means().get(HUMAN, {}).values())):
+            scores.frames.pop(HUMAN, None)
+        if picture and shown:
+            scores.picture = self._picture(clip, *shown)
+        return scores
 
     def _add_training_mean(self, root: Path) -> None:
-        """The mean of the training maps, each with integral 1."""
+        """Add the mean of the training maps, each with integral 1, to the baselines."""
         try:
             data = SaliencyVideos(root, "train", self.data.spec)
         except InputError as error:
-            self.notes.append(f"No mean of the training maps: {error}")
+            self.notes.append(f"There is no training mean: {error}")
             return
-        total = torch.zeros(self.size)
+        total = torch.zeros(self.size, device=self.device)
         for files in tqdm(data.clips.values(), "training mean", unit="clip", leave=False):
             known = [file for file in files if file.truth]
             for file in known[:: math.ceil(len(known) / TRAINING_FRAMES) or 1]:
                 if (truth := self._truth(file, [])) is not None:
                     total += truth / (truth * self.areas).sum()
         if total.any():
-            self.floors[TRAINING] = total
+            self.baselines[TRAINING] = total
         else:
-            self.notes.append("No mean of the training maps: none of them can be used.")
+            self.notes.append("There is no training mean: no training map is usable.")
 
     def _truth(self, file: File, irregular: list[tuple[str, str]]) -> Tensor | None:
-        """Its ground truth, (H, W), where it has one that can be used."""
+        """Return the ground truth of a frame, (H, W), or None where there is no usable one."""
         if not file.truth:
-            return None  # the data set has counted it
+            return None  # counted by the data set
         try:
-            return read_truth(file.truth, *self.size)[0]
+            return read_truth(file.truth, *self.size)[0].to(self.device)
         except InputError as error:
             irregular.append(("unusable ground truth", str(error)))
             return None
 
-    def score(
-        self, clip: str, name: str, maps: Iterable[tuple[File, Tensor]], picture: bool = False
-    ) -> ClipScores:
-        """maps: frames of the clip, in order, with what `name` predicts, (h, w) of any size.
+    def _count(self, longitudes: np.ndarray, latitudes: np.ndarray) -> Tensor:
+        return fixation_map(longitudes, latitudes, *self.size).to(self.device)
 
-        picture: whether to keep the middle one of the clip's frames, to be shown.
-        Raises InputError for maps that no metric can take.
-        """
-        scores = ClipScores(frames={p: defaultdict(list) for p in (name, *self.floors)})
-        gaze = ClipGaze(self, clip)
-        middle = len(self.data.clips[clip]) // 2
-        batch: list[tuple[int, Tensor, Tensor]] = []
-        shown = None
-        for file, saliency in maps:
-            if (truth := self._truth(file, self.irregular)) is None:
-                continue
-            saliency = torch.from_numpy(resize(saliency.numpy(), *self.size))
-            batch.append((file.number, saliency, truth))
-            if shown is None or len(scores.numbers) + len(batch) <= middle:
-                shown = file, saliency, truth
-            if len(batch) == FRAMES_AT_ONCE:
-                self._score_batch(batch, name, gaze, scores)
-                batch = []
-        if batch:
-            self._score_batch(batch, name, gaze, scores)
-        if picture and shown:
-            scores.picture = self._picture(clip, *shown)
-        scores.human = gaze.human.scores()
-        return scores
+    def _blur(self, longitudes: np.ndarray, latitudes: np.ndarray) -> Tensor:
+        return gaussian_map(longitudes, latitudes, *self.size, self.sigma).to(self.device)
 
-    def _score_batch(self, batch: list, name: str, gaze: "ClipGaze", scores: ClipScores) -> None:
-        numbers = [number for number, _, _ in batch]
-        pred, truth = (torch.stack([item[k] for item in batch]) for k in (1, 2))
-        truths = {"target": truth, **gaze.of(numbers)}
-        for predictor, maps in {name: pred, **self.floors}.items():
-            try:
-                values = self.protocol(maps.expand_as(truth), **truths)
-            except ValueError as error:
-                raise InputError(
-                    f"clip {gaze.clip}, frames {numbers[0]} to {numbers[-1]}: map of {predictor}: "
-                    f"{error}; make it again"
-                ) from error
-            for metric, value in values.items():
-                scores.frames[predictor][metric] += value
-        for index in range(-len(scores.numbers) % CEILING_EVERY, len(batch), CEILING_EVERY):
-            gaze.add_to_ceiling(numbers[index], truth[index])
-        scores.numbers += numbers
+    def _observers(self, fixations, file: File, truth: Tensor, others: Tensor, random) -> dict:
+        """Return the inter-observer scores of a frame, and compare its truth with its fixations."""
+        there = fixations.frames == file.number
+        places = fixations.longitudes[there], fixations.latitudes[there]
+        if there.any():
+            self.like_truth.append(cc(self._blur(*places), truth, self.areas).item())
+        observers, maps = fixations.observers[there], (self._count, self._blur)
+        return inter_observer(*places, observers, others, self.protocol, *maps, random)
 
     def _picture(self, clip: str, file: File, saliency: Tensor, truth: Tensor) -> Picture:
         frame = resize(read_picture(file.picture), *self.size)
         fixations = self.data.fixations.of(clip)
         places = np.stack(fixations.at(file.number), axis=-1) if fixations else None
         title = f"{clip}, frame {file.number}"
-        return Picture(title, frame, truth.numpy(), saliency.numpy(), places)
-
-
-class ClipGaze:
-    """The fixations of one clip, as metrics take them, and what people make of each other."""
-
-    def __init__(self, scorer: Scorer, clip: str):
-        self.clip, self.scorer = clip, scorer
-        self.fixations = scorer.data.fixations.of(clip)
-        others = [m for name, m in scorer.fixated.items() if name != clip]
-        self.others = torch.stack(others).sum(0) if others else torch.zeros(scorer.size)
-        height, width = scorer.size
-        self.human = HumanCeiling(
-            scorer.protocol,
-            scorer.areas,
-            scorer.floors[EQUATOR],
-            partial(fixation_map, height=height, width=width),
-            partial(gaussian_map, height=height, width=width, sigma=scorer.sigma),
-            seed=zlib.crc32(clip.encode()),
-        )
-
-    def of(self, numbers: list[int]) -> dict[str, Tensor]:
-        """Counts in each pixel of those frames, (N, H, W), and of other clips; {} if unknown."""
-        if not self.fixations:
-            return {}
-        counts = [fixation_map(*self.fixations.at(n), *self.scorer.size) for n in numbers]
-        return {"fixations": torch.stack(counts), "others": self.others}
-
-    def add_to_ceiling(self, number: int, truth: Tensor) -> None:
-        """Let people predict each other in that frame, and see what its truth was made of."""
-        if not self.fixations:
-            return
-        there = self.fixations.frames == number
-        places = self.fixations.longitudes[there], self.fixations.latitudes[there]
-        if there.any():
-            made = self.human.blur(*places)
-            self.scorer.like_truth.append(cc(made, truth, self.scorer.areas).item())
-        self.human.add(*places, self.fixations.observers[there], self.others)
+        return Picture(title, frame, truth.cpu().numpy(), saliency.numpy(), places)

@@ -1,12 +1,12 @@
-"""The equator prior against real gaze: what any model should at least reach.
+"""Score the equator prior on real gaze, as the baseline that every model should beat.
 
     python -m benchmarks.equator_prior opensal360_validation_gt_3videos.npz
 
-The file holds ground truth of OpenSAL360 (github.com/msu-video-group/OpenSAL360, CC BY 4.0): for
-each video, fixations (frame, x, y, value) on frames of 1920×960 pixels, and maps of 60×120 of
+The file holds ground truth of OpenSAL360 (github.com/msu-video-group/OpenSAL360, CC BY 4.0). It has
+for each video fixations (frame, x, y, value) on frames of 1920×960 pixels, and maps of 60×120 of
 every sixth frame, which are the fixations blurred on the sphere by 5°. Nothing is fitted on it.
 
-Scores are weighted with solid angles, averaged over the frames of a video, then over videos.
+Scores are weighted with solid angles and averaged over the frames of a video, then over videos.
 """
 
 import argparse
@@ -27,7 +27,7 @@ FIXATIONS, MAPS = "_fix", f"_gauss60x120_every{EVERY}"
 
 
 def predictors() -> dict[str, Tensor]:
-    """Constant maps by name, (60, 120) each."""
+    """Return maps that do not depend on the video, by name: (60, 120) each."""
     height, width = MAP_SIZE
     gaussian = (-(latitudes(height) / math.radians(18)).square() / 2).exp()
     return {
@@ -38,15 +38,21 @@ def predictors() -> dict[str, Tensor]:
 
 
 def read_truths(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Video → maps ("target") and fixation counts ("fixations") of its frames, (T, 60, 120)."""
+    """Return maps, fixation counts and fixations of other videos, by video and truth.
+
+    "target" and "fixations" are (T, 60, 120), "others" (60, 120). Raises InputError for another
+    file.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             names = [n.removesuffix(FIXATIONS) for n in file.files if n.endswith(FIXATIONS)]
             arrays = {name: (file[name + FIXATIONS], file[name + MAPS]) for name in names}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: not ground truth of OpenSAL360; check the path") from error
+        raise InputError(
+            f"{path}: this is not ground truth of OpenSAL360; check the path"
+        ) from error
     if len(arrays) < 2:
-        raise InputError(f"{path}: holds {len(arrays)} videos; two are needed for the shuffled AUC")
+        raise InputError(f"{path}: has {len(arrays)} videos; the shuffled AUC needs two")
     truths = {}
     for name, (fixations, maps) in arrays.items():
         frame, x, y = fixations[fixations[:, 0] % EVERY == 0, :3].astype(np.int64).T

@@ -1,26 +1,24 @@
-"""What is wrong with a data set, file by file, before a training run meets it.
+"""The problems of a data set, found file by file before a training run meets them.
 
-datasets/check_files.py looks at the files, without decoding pictures: 80,000 frames with their
-maps are to take less than a minute.
+Pictures are not decoded where their header, their end marker and their size suffice (see SMALL),
+so 80,000 frames with their maps take less than two minutes. Damage inside a file that keeps its
+beginning and its end is found only when it is decoded.
 """
 
 import json
 import os
-import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from cli import InputError
-from datasets.check_files import Look, Seen
 from datasets.layouts import (
     HOW_TO_GET_DATA,
-    PICTURE,
     ClipFixations,
     File,
     eccv2018_split,
@@ -29,236 +27,221 @@ from datasets.layouts import (
 )
 
 KINDS = {
-    "split": "clips in two splits or in none, or no valid splits.json; correct it",
-    "missing clip": "in a split but not there; get it, or take it out of splits.json",
+    "split": "clips in two splits, in none or without frames, or a wrong splits.json; correct it",
     "missing frame": "ground truth without its frame; extract the frame again or delete the map",
     "missing ground truth": "frames that can be inputs but never targets",
-    "empty": "files of 0 bytes; delete them or make them again",
-    "truncated": "files that end too early; delete them or make them again",
-    "unreadable": "files that are not what their names say; delete them or make them again",
-    "constant": "frames that show nothing, maps that say nothing; delete them",
-    "not finite": "maps with NaN or infinite values; delete them or make them again",
-    "negative": "maps with negative values; delete them or make them again",
-    "mismatched": "of another size or shape than expected; make them again unless it is meant",
+    "unreadable": "empty, truncated or invalid files; delete them or make them again",
+    "constant": "frames or maps of a single value; delete them",
+    "unusable map": "NaN, infinite or negative values, or a wrong shape; make the maps again",
+    "other size": "files that differ from others of their clip or are not 2:1; they are resized",
     "duplicate": "frames of one number in one clip; delete all but one",
-    "gap": "jumps in the numbering; no run of frames for training spans one",
-    "fixations": "fixations that don't fit their clip; correct the file or make it again",
+    "gap": "jumps in the numbering; no training sample spans one",
+    "fixations": "fixations that do not fit their clip; correct the file or make it again",
 }
 NO_SPLIT = "no split"
-SHOWN = 5  # problems of a kind on the screen
+SHOWN = 5  # problems of a kind in the summary
 
-BATCH = 64  # frames that a thread looks at in a row; one by one, handing over takes as long
-
-
-class Problem(NamedTuple):
-    kind: str  # one of KINDS
-    path: str  # relative to the root
-    detail: str
-
-
-class Counts(NamedTuple):
-    frames: int  # of a clip
-    usable: int  # of them: readable, with a ground truth that can be a target
+# File size of a picture, without its header, over the size of its pixels. That of a constant
+# picture is at most 0.012 in JPEG (grey: 6 bits for each 8×8 block; 0.0091 in colour without
+# subsampling) and 0.009 in compressed PNG. Photographic panoramas of 960×480 have 0.02 (JPEG
+# quality 50) to 0.15 (95), and 0.38 to 0.6 in PNG.
+SMALL = 0.02
+TABLES = 1024  # bytes more between the scans of a progressive JPEG
+FAINT = 4  # of 255 levels: a frame with no more contrast in any channel counts as constant
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"\x00\x00\x00\x00IEND\xaeB`\x82"}
+TAIL = 1024  # bytes in which the end marker is searched for; some writers pad
 
 
-@dataclass
-class Report:
-    """What `check` found. splits: the clips that are there, by split or NO_SPLIT, by name."""
+def check(root: str | Path) -> dict:
+    """Return the problems of a data set in one of the layouts of datasets/layouts.py.
 
-    root: Path
-    splits: dict[str, dict[str, Counts]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        return not self.problems
-
-    def as_dict(self) -> dict:
-        """Everything, as JSON can hold it."""
-        return {
-            "root": str(self.root),
-            "clean": self.clean,
-            "splits": {
-                split: {
-                    "clips": len(clips),
-                    "frames": sum(counts.frames for counts in clips.values()),
-                    "usable": sum(counts.usable for counts in clips.values()),
-                    "per_clip": {name: counts._asdict() for name, counts in clips.items()},
-                }
-                for split, clips in self.splits.items()
-            },
-            "problems": [problem._asdict() for problem in self.problems],
-        }
-
-    def text(self) -> str:
-        """For the screen: the splits, the first problems of each kind, and what to do."""
-        lines = [f"{'split':<12}{'clips':>8}{'frames':>10}{'with usable ground truth':>28}"]
-        for split, total in self.as_dict()["splits"].items():
-            usable = f"{total['usable']} ({total['usable'] / max(1, total['frames']):.1%})"
-            lines.append(f"{split:<12}{total['clips']:>8}{total['frames']:>10}{usable:>28}")
-        for kind, meaning in KINDS.items():
-            found = [problem for problem in self.problems if problem.kind == kind]
-            if found:
-                lines += ["", f"{len(found)} × {kind}: {meaning}"]
-                lines += [f"    {path}: {detail}" for _, path, detail in found[:SHOWN]]
-            if len(found) > SHOWN:
-                lines.append(f"    … and {len(found) - SHOWN} more")
-        end = f"{self.root}: nothing is wrong; it is ready for use"
-        if self.problems:
-            end = (
-                f"{self.root}: problems found: {len(self.problems)}; mend what you can and check "
-                "again, what is left will be skipped or resized, and counted"
-            )
-        return "\n".join([*lines, "", end])
-
-
-def check(root: str | Path, workers: int | None = None) -> Report:
-    """Look at every file of a data set in one of the layouts of layouts.py.
-
-    workers: threads; one for each core if None. More pay only where files are slow to come.
-    Raises InputError where there is no data set. Whatever is in one is reported.
+    Returns:
+        root      the data set
+        clean     whether there are no problems
+        splits    by split, or NO_SPLIT: clips, frames and usable frames, in all and per_clip;
+                  a frame is usable if it is readable and its ground truth can be a target
+        problems  list of {"kind": one of KINDS, "path": relative to the root, "detail": …}
+    Raises InputError where there is no data set.
     """
     root = Path(root)
-    stray_truths = _clips_there(root) if root.is_dir() else {}
-    if not stray_truths:
-        raise InputError(f"{root}: no data set is there; {HOW_TO_GET_DATA}")
-    report, fixations, counts = Report(root), ClipFixations(root), {}
-    splits = _splits(root, list(stray_truths), report.problems)
-    clips = list_clips(root, list(stray_truths))
-    total = sum(map(len, clips.values()))
-    with (
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-        tqdm(total=total, desc="checking", unit="frame", dynamic_ncols=True) as bar,
-    ):
-        for name, strays in stray_truths.items():
-            files, looks = clips.get(name, []), []
-            batches = [files[i : i + BATCH] for i in range(0, len(files), BATCH)]
-            for batch in pool.map(lambda some: [Look.at(file) for file in some], batches):
-                looks += batch
-                bar.update(len(batch))
-            counts[name] = Counts(len(files), sum(look.usable for look in looks))
-            report.problems += [Problem("missing frame", path, "no frame of it") for path in strays]
-            report.problems += _clip_problems(root, files, looks)
-            report.problems += _fixation_problems(root, name, files, fixations)
-    report.problems = list(dict.fromkeys(report.problems))  # vinfo.pkl belongs to every clip
-    for split, names in splits.items():
-        report.splits[split] = {name: counts[name] for name in names if name in counts}
-    return report
+    clips = {name: files for name, files in list_clips(root, _names(root)).items() if files}
+    if not clips:
+        raise InputError(f"{root}: there is no data set; {HOW_TO_GET_DATA}")
+    problems: list[tuple[str, Path | str, str]] = []
+    splits = _splits(root, list(clips), problems)
+    truths = {file.truth for files in clips.values() for file in files}
+    strays = {*root.glob("[!.]*/[0-9]*_gt.npy"), *root.glob("saliency_maps/[!.]*_[0-9]*")} - truths
+    problems += [("missing frame", path, "has no frame") for path in sorted(strays)]
+    counts, fixations = {}, ClipFixations(root)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, files in tqdm(clips.items(), "checking", unit="clip", dynamic_ncols=True):
+            sizes, usable, found = zip(*pool.map(_check_frame, files))
+            problems += sum(found, [])
+            problems += _clip_problems(files, sizes)
+            problems += _fixation_problems(name, files, fixations)
+            counts[name] = {"frames": len(files), "usable": sum(usable)}
+    unique = dict.fromkeys((k, str(p).removeprefix(f"{root}/"), d) for k, p, d in problems)
+    return {
+        "root": str(root),
+        "clean": not problems,
+        "splits": {
+            split: {
+                "clips": len(names),
+                **{key: sum(counts[n][key] for n in names) for key in ("frames", "usable")},
+                "per_clip": {name: counts[name] for name in names},
+            }
+            for split, names in splits.items()
+        },
+        "problems": [{"kind": k, "path": path, "detail": detail} for k, path, detail in unique],
+    }
 
 
-def _clips_there(root: Path) -> dict[str, list[str]]:
-    """The clips on disk, each with the paths of its ground truth that has no frame."""
-    clips: dict[str, list[str]] = {}
-    if (root / "frames").is_dir():
-        frames, truths = (
-            set(os.listdir(root / folder)) if (root / folder).is_dir() else set()
-            for folder in ("frames", "saliency_maps")
+def summary(report: dict) -> str:
+    """Return the result of `check` as text: splits, the first problems of each kind, advice."""
+    lines = [f"{'split':<12}{'clips':>8}{'frames':>10}{'with usable ground truth':>28}"]
+    for split, total in report["splits"].items():
+        usable = f"{total['usable']} ({total['usable'] / max(1, total['frames']):.1%})"
+        lines.append(f"{split:<12}{total['clips']:>8}{total['frames']:>10}{usable:>28}")
+    for kind, meaning in KINDS.items():
+        found = [problem for problem in report["problems"] if problem["kind"] == kind]
+        if found:
+            lines += ["", f"{len(found)} × {kind}: {meaning}"]
+            lines += [f"    {problem['path']}: {problem['detail']}" for problem in found[:SHOWN]]
+        if len(found) > SHOWN:
+            lines.append(f"    … and {len(found) - SHOWN} more")
+    end = f"{report['root']}: no problems found; the data set is ready for use"
+    if report["problems"]:
+        end = (
+            f"{report['root']}: problems found: {len(report['problems'])}; correct what you can "
+            "and check again; training skips or resizes the rest and counts it"
         )
-        for name in sorted(frames | truths):
-            if match := re.fullmatch(rf"([^.].*)_\d+{PICTURE}", name, re.IGNORECASE):
-                strays = clips.setdefault(match[1], [])
-                if name not in frames:
-                    strays.append(f"saliency_maps/{name}")
-        return clips
-    numbered = re.compile(rf"(\d+)(?:{PICTURE}|(_gt\.npy))", re.IGNORECASE)
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        found = list(filter(None, map(numbered.fullmatch, os.listdir(folder))))
-        if found and not folder.name.startswith("."):
-            frames = {match[1] for match in found if not match[2]}
-            strays = sorted(match[0] for match in found if match[2] and match[1] not in frames)
-            clips[folder.name] = [f"{folder.name}/{name}" for name in strays]
-    return clips
+    return "\n".join([*lines, "", end])
 
 
-def _splits(root: Path, there: list[str], problems: list[Problem]) -> dict[str, list[str]]:
-    """Clips by split; those that are there and in none are in NO_SPLIT."""
+def _names(root: Path) -> list[str]:
+    """Return the names of all clips on disk, whatever their split."""
+    if (root / "frames").is_dir():
+        return sorted({path.stem.rpartition("_")[0] for path in (root / "frames").glob("[!.]*")})
+    return sorted(path.name for path in root.glob("[!.]*") if path.is_dir())
+
+
+def _splits(root: Path, names: list[str], problems: list) -> dict[str, list[str]]:
+    """Return the existing clips by split; those in none are in NO_SPLIT."""
     path, splits = root / "splits.json", eccv2018_split()
     if path.exists():
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            splits = {split: names for split, names in content.items() if isinstance(names, list)}
+            splits = {split: clips for split, clips in content.items() if isinstance(clips, list)}
         except (OSError, ValueError, RecursionError, AttributeError) as error:
-            detail = f'expected {{"train": [clips], …}} ({error})'
-            problems.append(Problem("split", path.name, detail))
-            return {NO_SPLIT: there}
-    elif set(there).isdisjoint(sum(splits.values(), [])):
-        problems.append(Problem("split", path.name, 'missing; expected {"train": [clips], …}'))
-        return {NO_SPLIT: there}
-    homes: dict[str, list[str]] = {}
-    for split, names in splits.items():
-        for name in names:
-            if not isinstance(name, str):
-                problems.append(Problem("split", path.name, f"{name!r} in '{split}' is no text"))
-                continue
-            homes.setdefault(name, []).append(split)
-            if name not in there:
-                problems.append(Problem("missing clip", name, f"in '{split}', has no frames"))
-    for name, found in homes.items():
-        if len(found) > 1:
-            problems.append(Problem("split", name, f"is in {' and in '.join(found)}"))
-    left = [name for name in there if name not in homes]
-    problems += [Problem("split", name, "is in no split") for name in left]
-    by_split = {split: [n for n, found in homes.items() if split in found] for split in splits}
-    return by_split | ({NO_SPLIT: left} if left else {})
+            problems.append(("split", path, f'expected {{"train": [clips], …}} ({error})'))
+            return {NO_SPLIT: names}
+    elif set(names).isdisjoint(sum(splits.values(), [])):
+        problems.append(("split", path, 'it is missing; expected {"train": [clips], …}'))
+        return {NO_SPLIT: names}
+    splits = {split: [str(clip) for clip in clips] for split, clips in splits.items()}
+    homes = Counter(clip for clips in splits.values() for clip in set(clips))
+    left = [name for name in names if name not in homes]
+    problems += [("split", clip, f"is in {n} splits") for clip, n in homes.items() if n > 1]
+    problems += [("split", clip, "has no frames") for clip in homes if clip not in names]
+    problems += [("split", name, "is in no split") for name in left]
+    existing = {split: [n for n in names if n in clips] for split, clips in splits.items()}
+    return existing | ({NO_SPLIT: left} if left else {})
 
 
-def _clip_problems(root: Path, files: list[File], looks: list[Look]) -> Iterator[Problem]:
-    """What is wrong with the files of a clip, each for itself and beside the others."""
-    for look in looks:
-        for seen in filter(None, look):
-            if seen.wrong:
-                yield Problem(seen.wrong[0], _name(root, seen.path), seen.wrong[1])
-        if look.truth is None:
-            yield Problem("missing ground truth", _name(root, look.frame.path), "no map of it")
-    for what, seen in zip(("frames", "maps", "flow pictures"), zip(*looks)):
-        yield from _other_sizes(root, what, [file for file in seen if file and file.size])
+def _check_frame(file: File) -> tuple[dict[str, tuple], bool, list[tuple]]:
+    """Return the sizes of a frame's files by kind, whether it is usable, and its problems."""
+    sizes, problems = {}, []
+    for kind, path in ("frame", file.picture), ("map", file.truth), ("flow", file.flow):
+        if path is None:
+            continue
+        try:
+            checker = _check_array if path.suffix == ".npy" else _check_picture
+            size, problem = checker(path, kind)
+        except Exception as error:  # a damaged file can fail in any way, which is the finding
+            length = path.stat().st_size if path.exists() else 0
+            cause = " ".join(str(error.__cause__ or error).split())
+            size, problem = None, ("unreadable", f"{length} bytes; {cause}")
+        if size:
+            sizes[kind] = path, size
+        if problem:
+            problems.append((problem[0], path, problem[1]))
+    usable = "frame" in sizes and "map" in sizes and file.truth not in {p for _, p, _ in problems}
+    if file.truth is None:
+        problems.append(("missing ground truth", file.picture, "has no map"))
+    return sizes, usable, problems
+
+
+def _check_picture(path: Path, kind: str) -> tuple[tuple[int, int], tuple[str, str] | None]:
+    """Return height and width of a picture, and its problem or None. Raises any error if damaged.
+
+    A picture is decoded where it may be constant, or where its end can't be known otherwise.
+    """
+    with open(path, "rb") as file, Image.open(file) as image:
+        size, end = (image.height, image.width), ENDS.get(image.format)
+        uncompressed = image.height * image.width * len(image.getbands())
+        header = file.tell()  # PIL has read up to the first pixels
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(0, length - TAIL))
+        whole = end is not None and end in file.read()
+    if end and not whole and end not in path.read_bytes():
+        raise ValueError("truncated: its end marker is missing")
+    if whole and (kind == "flow" or SMALL * uncompressed + TABLES < length - header < uncompressed):
+        return size, None
+    for scale in (8, 1):  # a JPEG is decoded at an eighth of its size first, which is fast
+        with Image.open(path) as image:
+            image.draft("RGB", tuple(max(1, side // scale) for side in image.size))
+            ranges = image.convert("RGB").getextrema()
+        contrast = max(high - low for low, high in ranges)
+        if contrast > FAINT:
+            return size, None
+    if kind == "flow" or (kind == "map" and contrast > 0):
+        return size, None
+    return size, ("constant", f"its contrast is {contrast} of 255 levels")
+
+
+def _check_array(path: Path, kind: str) -> tuple[tuple[int, ...] | None, tuple[str, str] | None]:
+    """Return height and width of the map in a .npy file, and its problem or None."""
+    values = np.load(path, allow_pickle=False)
+    size = np.squeeze(values).shape
+    if len(size) != 2 or not values.size or values.dtype.kind not in "fiu":
+        return None, ("unusable map", f"{values.shape} of {values.dtype} is not a map (H, W)")
+    with np.errstate(over="ignore"):
+        low, high = np.float32(values.min()), np.float32(values.max())  # as training reads them
+    if not (np.isfinite(low) and np.isfinite(high) and low >= 0):
+        return size, ("unusable map", f"its values range from {low:g} to {high:g}")
+    return size, ("constant", f"all values are {high:g}") if low == high else None
+
+
+def _clip_problems(files: list[File], sizes: Sequence[dict[str, tuple]]) -> Iterator[tuple]:
+    """Yield files of another size than most of their kind, duplicates and gaps."""
+    for kind in ("frame", "map", "flow"):
+        found = [size[kind] for size in sizes if kind in size]
+        if not found:
+            continue
+        usual = height, width = Counter(size for _, size in found).most_common(1)[0][0]
+        first = next(path for path, size in found if size == usual)
+        if kind == "frame" and width != 2 * height:
+            yield "other size", first, f"the clip is {width}×{height}, not 2:1; taken as stretched"
+        for path, size in found:
+            if size != usual:
+                detail = f"{size[1]}×{size[0]}, where most of the clip have {width}×{height}"
+                yield "other size", path, detail
     for before, after in zip(files, files[1:]):
         if before.number == after.number:
-            detail = f"number {after.number} as {before.picture.name}"
-            yield Problem("duplicate", _name(root, after.picture), detail)
+            yield "duplicate", after.picture, f"has the number of {before.picture.name}"
     runs = unbroken_runs(list({file.number: file for file in files}.values()))
     for before, after in zip(runs, runs[1:]):
-        detail = f"comes after {before[-1].picture.name}"
-        yield Problem("gap", _name(root, after[0].picture), detail)
+        yield "gap", after[0].picture, f"comes after {before[-1].picture.name}"
 
 
-def _other_sizes(root: Path, what: str, files: list[Seen]) -> Iterator[Problem]:
-    """Files that differ from most of their kind in a clip, and frames that are not 2:1 (once)."""
-    if not files:
-        return
-    usual = Counter(file.size for file in files).most_common(1)[0][0]
-    if what == "frames" and usual[1] != 2 * usual[0]:
-        first = next(file for file in files if file.size == usual)
-        detail = f"the clip is {usual[1]}×{usual[0]}, not 2:1; it is taken as stretched"
-        yield Problem("mismatched", _name(root, first.path), detail)
-    for file in files:
-        if file.size != usual:
-            detail = (
-                f"{file.size[1]}×{file.size[0]}; most {what} of the clip: {usual[1]}×{usual[0]}"
-            )
-            yield Problem("mismatched", _name(root, file.path), detail)
-
-
-def _fixation_problems(
-    root: Path, name: str, files: list[File], fixations: ClipFixations
-) -> Iterator[Problem]:
-    paths = root / name / "fixations.csv", root / "fixations" / f"{name}.csv", root / "vinfo.pkl"
-    path = next(filter(Path.is_file, paths), None)
-    if path is None:
-        return
+def _fixation_problems(clip: str, files: list[File], fixations: ClipFixations) -> Iterator[tuple]:
     try:
-        known = fixations.of(name)
-    except Exception as error:  # as for pictures
-        detail = " ".join(str(error).removeprefix(str(path)).lstrip(":, ").split())
-        yield Problem("fixations", _name(root, path), detail)
+        known = fixations.of(clip)
+    except Exception as error:  # as for pictures and maps
+        path, _, detail = str(error).partition(": ")
+        yield "fixations", path, detail
         return
-    if known:
-        absent = sorted(set(known.frames.tolist()) - {file.number for file in files})
-        if absent:
-            listed = ", ".join(map(str, absent[:3])) + (" …" if len(absent) > 3 else "")
-            detail = f"for frames that clip {name} does not have: {listed} ({len(absent)} in all)"
-            yield Problem("fixations", _name(root, path), detail)
-
-
-def _name(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
+    absent = set(known.frames.tolist() if known else []) - {file.number for file in files}
+    if absent:
+        detail = f"{len(absent)} frames have fixations but do not exist, the first is {min(absent)}"
+        yield "fixations", clip, detail

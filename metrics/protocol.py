@@ -1,45 +1,52 @@
-"""All metrics of a batch of maps by one protocol."""
+"""All metrics of a batch of maps under one evaluation protocol."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metrics.saliency import METRICS
 from projection.sphere import latitudes, solid_angles
 
 
-class Protocol:
-    """pred, target, fixations, others, each (N, H, W) → {metric: N values}.
+class Protocol(nn.Module):
+    """Score maps of one size with every metric whose ground truth is given.
 
     name:
-        "sphere"  weighted with exact solid angles.
-        "planar"  each pixel counts the same, as in most published tables.
-        "sin"     planar, prediction and truth multiplied by the sine of the colatitude before, as
-                  in SST-Sal's (Bernal-Berdun et al. 2022) and later authors' evaluation. NSS and
-                  AUC then see a prediction that falls towards the poles.
-    Metrics whose truth is not given are left out; NaN where a truth can't be scored.
+        "sphere"  pixels are weighted with their exact solid angles.
+        "planar"  every pixel counts the same, as in most published tables.
+        "sin"     planar, after prediction and truth are multiplied by the sine of the colatitude,
+                  as in the evaluation of SST-Sal (Bernal-Berdun et al. 2022) and later authors.
+                  NSS and AUC then score a prediction that is darkened towards the poles.
+    height, width: size of the maps in pixels; their weights are buffers that move with the module.
+
+    Raises ValueError for another name.
     """
 
     NAMES = ("sphere", "planar", "sin")
 
     def __init__(self, name: str, height: int, width: int):
+        super().__init__()
         if name not in self.NAMES:
             raise ValueError(f"a protocol is one of {', '.join(self.NAMES)}, not {name!r}")
-        self.weights = solid_angles(height, width, torch.float64) if name == "sphere" else None
-        self.factor = latitudes(height).cos()[:, None].float() if name == "sin" else None
+        areas = solid_angles(height, width, torch.float64) if name == "sphere" else None
+        factor = latitudes(height).cos()[:, None].float() if name == "sin" else torch.ones(1, 1)
+        self.register_buffer("weights", areas, persistent=False)
+        self.register_buffer("factor", factor, persistent=False)
 
-    def __call__(self, pred: Tensor, **truths: Tensor | None) -> dict[str, list[float]]:
-        """Raises ValueError for maps that are negative, not finite or of another size."""
-        pred = self._seen(pred)
-        known = {name: truth for name, truth in truths.items() if truth is not None}
-        if "target" in known:
-            known["target"] = self._seen(known["target"])
+    def forward(self, pred: Tensor, **truths: Tensor) -> dict[str, list[float]]:
+        """Return the N values of each metric by its name.
+
+        pred: (N, H, W). truths: target, fixations and others, (N, H, W) each, as in
+            metrics/saliency.py; a metric whose truth is absent is left out.
+        A value is NaN where the truth can't be scored. Raises ValueError for maps that are
+        negative, not finite or of another size.
+        """
+        pred = pred * self.factor
+        if "target" in truths:
+            truths["target"] = truths["target"] * self.factor
         return {
             name: metric.function(
-                pred, *map(known.get, metric.needs), weights=self.weights
+                pred, *(truths[need] for need in metric.needs), weights=self.weights
             ).tolist()
             for name, metric in METRICS.items()
-            if all(need in known for need in metric.needs)
+            if truths.keys() >= set(metric.needs)
         }
-
-    def _seen(self, maps: Tensor) -> Tensor:
-        return maps if self.factor is None else maps * self.factor

@@ -1,19 +1,21 @@
-"""How well a predicted saliency map says where people looked: CC, SIM, KLD, NSS, AUC.
+"""Saliency metrics: CC, SIM, KLD, NSS, AUC-Judd and shuffled AUC, planar or on the sphere.
 
 Definitions: Bylinskii et al., "What do different evaluation metrics tell us about saliency
-models?", PAMI 2019; the metrics below say where they differ from its code (the MIT benchmark's).
+models?", PAMI 2019. Each docstring states where its function differs from the authors' code (the
+MIT saliency benchmark).
 
-pred, target: (..., H, W) densities, any scale: value per area, not mass per pixel.
-fixations: (..., H, W) counts, of the pixels that the fixations fall in.
-weights: areas, broadcast to (..., H, W), e.g. `projection.solid_angles(H, W, torch.float64)` of
-    shape (H, 1); any scale. Zero leaves a pixel out of means and negatives, not a fixation in
-    it. None: planar, every pixel counts the same.
+pred, target: (..., H, W) saliency densities on any scale: value per area, not mass per pixel.
+fixations: (..., H, W) number of fixations in each pixel.
+weights: area of each pixel on any scale, broadcast to (..., H, W); on the sphere
+    `projection.solid_angles(H, W, torch.float64)` of shape (H, 1). A weight of zero removes a
+    pixel from means and from the negatives of the AUC, but not a fixation in it. None: every
+    pixel counts the same (planar).
 Returns: (...) float64, computed in float64.
 
-In every metric
-    a constant prediction is a legitimate one, and an all-zero one counts as constant;
-    a truth that can't be scored gives NaN: the caller counts and leaves it out (nanmean);
-    ValueError where shapes differ, maps are not finite, counts or weights are negative.
+All metrics treat degenerate maps alike:
+    A constant prediction is scored; an all-zero prediction counts as constant.
+    A ground truth that can't be scored gives NaN, which the caller leaves out of means.
+    ValueError is raised where shapes differ, maps are not finite, or counts or weights negative.
 """
 
 import math
@@ -25,28 +27,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPSILON = 2.0**-52  # 2.2204e-16, Matlab's eps, as in the MIT benchmark
-ROUNDING = 1e-12  # of a map's largest magnitude: with a smaller deviation it counts as constant
+ROUNDING = 1e-12  # a map that deviates by less, relative to its largest magnitude, is constant
 
 
 def cc(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Pearson's correlation coefficient with weighted mean, variance and covariance: [−1, 1].
+    """Pearson's correlation coefficient with weighted mean, variance and covariance, in [−1, 1].
 
-    Both maps may hold any real values: an offset and a positive factor change nothing.
-    Constant prediction: 0. Constant truth, all-zero included: NaN.
+    Both maps may hold any real values; an offset and a positive factor change nothing.
+    Constant prediction: 0. Constant ground truth, all-zero included: NaN.
     """
     check_maps(pred=pred, target=target)
     share = area_shares(weights, pred)
     pred, target = deviation(pred, share), deviation(target, share)
     pred_variance, target_variance = variance(pred, share), variance(target, share)
-    value = mean_product(pred, target, share) / (pred_variance * target_variance).sqrt()
+    value = mean(pred * target, share) / (pred_variance * target_variance).sqrt()
     value = torch.where(pred_variance > 0, value, 0.0)
     return torch.where(target_variance > 0, value, math.nan).squeeze((-2, -1))
 
 
 def sim(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Histogram intersection Σ min(p, q) of the masses of prediction and truth: [0, 1].
+    """Histogram intersection Σ min(p, q) of the masses of prediction and truth, in [0, 1].
 
-    The masses are p = pred·w / Σ pred·w; unlike in the MIT code, no minimum is subtracted before.
+    The masses are p = pred·w / Σ pred·w. Unlike in the MIT code, the minimum of a map is not
+    subtracted first.
     Constant prediction: by the formula. All-zero truth: NaN. ValueError for negative values.
     """
     check_maps(pred=pred, target=target)
@@ -60,11 +63,11 @@ def sim(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
 def kld(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Kullback-Leibler divergence of the truth from the prediction in nats, 0 where they agree.
 
-    Σ q ln(q̂ / (p̂ + ε) + ε) with the truth's masses q, and densities p̂ and q̂ in units of the
-    map's mean density. So ε = 2.2204e-16 is a density and the value does not depend on the
-    resolution. The MIT code adds ε to masses of N pixels; this is the same with ε/N there, and
-    differs only as far as the prediction is almost zero where the truth is not: a mass of m
-    there costs m·ln N more here.
+    Σ q ln(q̂ / (p̂ + ε) + ε) with the masses q of the truth, and densities p̂ and q̂ in units of
+    the map's mean density. As ε = 2.2204e-16 is a density, the value does not depend on the
+    resolution. The MIT code adds ε to the masses of N pixels instead, which equals ε/N here. The
+    values differ only where the prediction is almost zero and the truth is not: a mass m of the
+    truth there adds m·ln N more here.
     Constant prediction: by the formula. All-zero truth: NaN. ValueError for negative values.
     """
     check_maps(pred=pred, target=target)
@@ -79,9 +82,9 @@ def kld(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
 def nss(pred: Tensor, fixations: Tensor, weights: Tensor | None = None) -> Tensor:
     """Normalized scanpath saliency: mean over fixations of the standardized prediction.
 
-    Mean and standard deviation of the prediction are weighted (the deviation divided by N, not
-    N − 1 as in the MIT code); a fixation counts the same wherever it is. The prediction may
-    hold any real values: an offset and a positive factor change nothing.
+    Mean and standard deviation of the prediction are weighted (the deviation with divisor N, not
+    N − 1 as in the MIT code); a fixation counts the same wherever it is. The prediction may hold
+    any real values; an offset and a positive factor change nothing.
     Constant prediction: 0. No fixation: NaN.
     """
     check_maps(pred=pred, fixations=fixations)
@@ -94,15 +97,15 @@ def nss(pred: Tensor, fixations: Tensor, weights: Tensor | None = None) -> Tenso
 
 
 def auc_judd(pred: Tensor, fixations: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Area under the ROC curve, fixations against the area without a fixation: [0, 1].
+    """Area under the ROC curve of fixations against the area without fixations, in [0, 1].
 
-    The exact area over all thresholds: the chance that the prediction is larger at a fixation
-    than at a point elsewhere, a tie counting half (Mann-Whitney). Depends on the order of the
-    values alone, which may be any real ones.
+    This is the exact area over all thresholds: the probability that the prediction is larger at a
+    fixation than at a point elsewhere, where a tie counts half (Mann-Whitney). It depends only on
+    the order of the values, which may be any real numbers.
     The original (Judd et al., ICCV 2009; MIT code) draws trapezoids through thresholds at the n
-    fixations only, which adds up to 1/(2n), breaks ties by noise, and counts a pixel fixated
-    twice once; here it counts twice.
-    Constant prediction: 0.5. No fixation, or no area without: NaN.
+    fixations only, which adds up to 1/(2n), breaks ties by noise, and counts a pixel with two
+    fixations once; here it counts twice.
+    Constant prediction: 0.5. No fixation, or no area without fixations: NaN.
     """
     check_maps(pred=pred, fixations=fixations)
     check_not_negative(fixations=fixations)
@@ -111,16 +114,16 @@ def auc_judd(pred: Tensor, fixations: Tensor, weights: Tensor | None = None) -> 
 
 
 def sauc(pred: Tensor, fixations: Tensor, others: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Shuffled AUC: fixations against those of other clips, which share its biases: [0, 1].
+    """Shuffled AUC: fixations against fixations of other clips, which share its biases, in [0, 1].
 
-    The chance that the prediction is larger at a fixation than at one of `others`, a tie
-    counting half. So a prediction of nothing but where people look anyway, such as the equator,
-    gets about 0.5. (Tatler et al., Vision Research 2005; Zhang et al., Journal of Vision 2008.)
-    With all the other fixations, repeated places included, as Kümmerer et al., ECCV 2018; the
-    MIT code draws as many as there are fixations 100 times and steps the threshold by 0.1.
+    The probability that the prediction is larger at a fixation than at one of `others`, where a
+    tie counts half. A prediction of nothing but a general bias, such as that towards the equator,
+    gets about 0.5 (Tatler et al., Vision Research 2005; Zhang et al., Journal of Vision 2008).
+    All other fixations count, repeated places included, as in Kümmerer et al., ECCV 2018. The MIT
+    code draws as many as there are fixations 100 times and steps the threshold by 0.1.
 
     others: counts, broadcast to (..., H, W).
-    weights: for the same call as the other metrics; changes nothing, a fixation counts one.
+    weights: accepted for the same call as the other metrics, without effect: fixations count one.
     Constant prediction: 0.5. No fixation, or none in `others`: NaN.
     """
     others = broadcast(others, "others", pred.shape)
@@ -131,25 +134,26 @@ def sauc(pred: Tensor, fixations: Tensor, others: Tensor, weights: Tensor | None
 
 @dataclass(frozen=True)
 class Metric:
-    """function(pred, *truths, weights=…), and the names of the truths: its own arguments."""
+    """A metric function(pred, *truths, weights=…) and the names of the truths that it takes."""
 
+    title: str
     function: Callable[..., Tensor]
     needs: tuple[str, ...]
-    higher_is_better: bool
+    higher_is_better: bool = True
 
 
 METRICS = {
-    "cc": Metric(cc, ("target",), True),
-    "sim": Metric(sim, ("target",), True),
-    "kld": Metric(kld, ("target",), False),
-    "nss": Metric(nss, ("fixations",), True),
-    "auc_judd": Metric(auc_judd, ("fixations",), True),
-    "sauc": Metric(sauc, ("fixations", "others"), True),
+    "cc": Metric("CC", cc, ("target",)),
+    "sim": Metric("SIM", sim, ("target",)),
+    "kld": Metric("KLD", kld, ("target",), higher_is_better=False),
+    "nss": Metric("NSS", nss, ("fixations",)),
+    "auc_judd": Metric("AUC-Judd", auc_judd, ("fixations",)),
+    "sauc": Metric("sAUC", sauc, ("fixations", "others")),
 }
 
 
 def check_maps(**maps: Tensor) -> None:
-    """Raises ValueError unless all have one shape (..., H, W) and are finite."""
+    """Raise ValueError unless all maps have one shape (..., H, W) and are finite."""
     shapes = [tuple(tensor.shape) for tensor in maps.values()]
     if len(set(shapes)) > 1:
         raise ValueError(" and ".join(map("{} {}".format, maps, shapes)) + " differ")
@@ -167,7 +171,7 @@ def check_not_negative(**maps: Tensor) -> None:
 
 
 def extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value of each map, (..., 1, 1); NaN where it holds one."""
+    """Return the smallest and largest value of each map, (..., 1, 1); NaN where it holds one."""
     return maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
 
 
@@ -180,7 +184,7 @@ def broadcast(tensor: Tensor, name: str, shape: torch.Size) -> Tensor:
 
 
 def area_shares(weights: Tensor | None, maps: Tensor) -> Tensor:
-    """Each pixel's share of the area: float64, broadcasts to `maps`, sums over an image to 1."""
+    """Return the share of each pixel in the area: float64, broadcasts to `maps`, sums to 1."""
     height, width = maps.shape[-2:]
     if weights is None:
         return torch.full((1, 1), 1 / (height * width), dtype=torch.float64, device=maps.device)
@@ -194,23 +198,16 @@ def area_shares(weights: Tensor | None, maps: Tensor) -> Tensor:
 
 
 def mean(maps: Tensor, share: Tensor) -> Tensor:
-    """Over the area of each map, in float64: (..., H, W) → (..., 1, 1)."""
-    if share.shape[-1] == 1:  # one weight a row: no product of the size of the maps
+    """Return the mean over the area of each map: (..., H, W) → (..., 1, 1) float64."""
+    if share.shape[-1] == 1:  # sum over rows first: no product of the size of the maps
         maps = maps.sum(-1, keepdim=True, dtype=torch.float64)
     return (maps * share).sum((-2, -1), keepdim=True)
 
 
-def mean_product(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Of two float64 maps, without one more of their size where there is one weight a row."""
-    if share.shape[-1] > 1:
-        return mean(a * b, share)
-    return (torch.linalg.vecdot(a, b).unsqueeze(-1) * share).sum((-2, -1), keepdim=True)
-
-
 def deviation(maps: Tensor, share: Tensor) -> Tensor:
-    """From the mean, in units of the largest magnitude: float64.
+    """Return the deviation from the mean, in units of the map's largest magnitude: float64.
 
-    With that unit no square over- or underflows.
+    In that unit, squares neither overflow nor underflow.
     """
     low, high = (extreme.double() for extreme in extremes(maps))
     largest = torch.maximum(-low, high)
@@ -219,43 +216,43 @@ def deviation(maps: Tensor, share: Tensor) -> Tensor:
 
 
 def variance(deviations: Tensor, share: Tensor) -> Tensor:
-    """Of what `deviation` returned: (..., H, W) → (..., 1, 1); exactly 0 for a constant map."""
-    square = mean_product(deviations, deviations, share)
+    """Return the mean square of a `deviation`, exactly 0 for a constant map: (..., 1, 1)."""
+    square = mean(deviations.square(), share)
     return torch.where(square > ROUNDING**2, square, 0.0)
 
 
 def relative_density(maps: Tensor, share: Tensor) -> Tensor:
-    """In units of the map's mean density: float64; an empty map becomes a uniform one."""
+    """Return the map in units of its mean density: float64; an empty map becomes uniform."""
     average = mean(maps, share)
     empty = (average == 0).double()
     return (maps + empty).div_(average + empty)
 
 
 def area_under_roc(pred: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Mann-Whitney statistic of each map: all (..., H, W), the last two weigh its pixels."""
+    """Return the Mann-Whitney statistic of each map; all (..., H, W), the last two are weights."""
     if pred.dtype not in (torch.float32, torch.float64):
         pred = pred.double()
-    pred = pred.contiguous()
     areas = torch.empty(pred.shape[:-2], dtype=torch.float64, device=pred.device)
     shape = areas.numel(), pred.shape[-2] * pred.shape[-1]
-    flat = (maps.reshape(shape) for maps in (pred, positives, negatives))
-    for i, (values, positive, negative) in enumerate(zip(*flat, strict=True)):
-        areas.view(-1)[i] = mann_whitney(values, positive, negative)
+    flat = (maps.reshape(shape) for maps in (pred.contiguous(), positives, negatives))
+    for index, (values, positive, negative) in enumerate(zip(*flat, strict=True)):
+        areas.view(-1)[index] = mann_whitney(values, positive, negative)
     return areas
 
 
 def mann_whitney(values: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Share of the pairs (positive, negative) with the larger value at the positive; ties half.
+    """Return the share of pairs (positive, negative) won by the positive; a tie counts half.
 
-    Only the positives' values are sorted, into `edges`: each value and the next larger number,
-    so that a pixel which ties with a positive falls between the two.
+    Only the values of the positives are sorted. `edges` holds each of them and the next larger
+    floating-point number, so that a pixel that ties with a positive falls between these two.
 
-    values, positive, negative: (N,), the last two weights ≥ 0. Returns: scalar, NaN if no pair.
+    values, positive, negative: (N,), the last two are weights of at least 0.
+    Returns: scalar, NaN without a pair.
     """
     at = positive.nonzero().squeeze(-1)
     value, group = values[at].unique(return_inverse=True)
     count = torch.bincount(group, positive[at].double(), len(value))
-    larger = F.pad(count.flip(0).cumsum(0).flip(0), (0, 1))  # positives from the j-th value up
+    larger = F.pad(count.flip(0).cumsum(0).flip(0), (0, 1))  # positives from the k-th value up
     halfway = (larger[:-1] + larger[1:]) / 2
     won = F.pad(torch.stack([larger[:-1], halfway], -1).flatten(), (0, 1))
     edges = torch.stack([value, value.nextafter(torch.full_like(value, math.inf))], -1).flatten()

@@ -1,28 +1,28 @@
-"""Scores of frames → scores of clips → means with confidence intervals, and what they say."""
+"""Means over clips with confidence intervals, and how a model compares with the baselines."""
 
 import math
 from collections.abc import Iterable
 
 import numpy as np
 
-FLOORS, HUMAN = ("uniform", "equator prior", "training mean"), "human"
+BASELINES, HUMAN = ("uniform", "equator prior", "training mean"), "human"
 RESAMPLES = 10_000
-# That all of n clips agree is chance in 2 of 2ⁿ cases: with five clips more often than in 5 %.
+# All of n clips agree by chance in 2 of 2ⁿ cases: for five clips in more than 5 % of them.
 FEW_CLIPS = 5
 
 
 def mean_of_finite(values: Iterable[float]) -> float:
-    """Of the values that are finite; NaN where there are none."""
+    """Return the mean of the finite values, NaN where there are none."""
     finite = [value for value in values if math.isfinite(value)]
     return float(sum(finite) / len(finite)) if finite else math.nan
 
 
 def over_clips(values: Iterable[float], seed: int = 0) -> dict[str, float | int]:
-    """Mean over clips with its 95 % percentile bootstrap interval (Efron 1979), clips redrawn.
+    """Return the mean over clips with its 95 % percentile bootstrap interval (Efron 1979).
 
-    values: one score a clip, NaN where it has none.
-    Returns: mean, low, high, and the number of clips with a score. The interval of a single
-    clip is NaN: nothing is known of how others would score.
+    values: one score of each clip, NaN where it has none. The clips are redrawn.
+    Returns: mean, low, high, and the number of clips with a score. The interval of a single clip
+    is NaN, because one clip does not show how much others would differ.
     """
     values = np.array([value for value in values if math.isfinite(value)])
     low = high = math.nan
@@ -33,103 +33,92 @@ def over_clips(values: Iterable[float], seed: int = 0) -> dict[str, float | int]
 
 
 class Comparison:
-    """One metric of the results: content of metrics.json, whose first predictor is the model.
+    """The scores of one metric: the model, which is the first predictor, against the baselines.
+
+    key: name of the metric. results: content of metrics.json, with NaN for absent scores.
 
     sign: 1 where higher is better, −1 where lower is.
-    floor: the best of the floors, None without one.
-    clips: (name, score of the model, score of the floor), worst first.
+    baseline: the best of the baselines on this metric, None where none has a score.
+    clips: (name, score of the model, score of the baseline or NaN), worst first.
+    difference: mean, interval and number of clips of the model's score less the baseline's.
     """
 
     def __init__(self, key: str, results: dict):
         self.key, self.title = key, results["metrics"][key]["title"]
         self.sign = 1 if results["metrics"][key]["higher_is_better"] else -1
-        self.scores = {name: s.get(key) or {} for name, s in results["predictors"].items()}
-        self.against = results.get("against_floor", {}).get(key)
+        self.heading = f"{self.title} {'↑' if self.sign > 0 else '↓'}"
+        self.scores = {name: scores[key] for name, scores in results["predictors"].items()}
         self.model = next(iter(self.scores))
-        self.floor = self.best(name for name in FLOORS if name != self.model)
-        self.total, rows = len(results["clips"]), []
+        self.baseline = self.best(name for name in BASELINES if name != self.model)
+        rows = []
         for clip, content in results["clips"].items():
-            both = (content["scores"].get(name, {}) for name in (self.model, self.floor))
-            rows.append((clip, *(finite(scores.get(key)) for scores in both)))
-        self.clips = sorted((r for r in rows if r[1] is not None), key=lambda r: self.sign * r[1])
-
-    @property
-    def heading(self) -> str:
-        return f"{self.title} {'↑' if self.sign > 0 else '↓'}"
-
-    def mean(self, predictor: str | None) -> float | None:
-        return finite(self.scores.get(predictor, {}).get("mean"))
+            both = (content["scores"].get(name, {}) for name in (self.model, self.baseline))
+            rows.append((clip, *(scores.get(key, math.nan) for scores in both)))
+        scored = (row for row in rows if math.isfinite(row[1]))
+        self.clips = sorted(scored, key=lambda row: self.sign * row[1])
+        differences = [model - baseline for _, model, baseline in self.clips]
+        self.difference = over_clips(differences)
+        self.wins = sum(self.sign * difference > 0 for difference in differences)
 
     def best(self, predictors: Iterable[str]) -> str | None:
-        scored = [name for name in predictors if self.mean(name) is not None]
-        return max(scored, key=lambda name: self.sign * self.mean(name), default=None)
-
-    def interval(self, predictor: str) -> tuple[float, float] | None:
-        """None for a single clip, too: nothing says how another one would have scored."""
-        score = self.scores[predictor]
-        low, high = finite(score.get("low")), finite(score.get("high"))
-        return None if None in (low, high) or score.get("clips", 0) < 2 else (low, high)
-
-    def differences(self) -> list[float]:
-        """Score of the model less that of the floor, of each clip that has both."""
-        return [mine - floor for _, mine, floor in self.clips if floor is not None]
+        """Return the predictor with the best mean, None where none has a score."""
+        names = set(predictors)
+        scored = {n: s["mean"] for n, s in self.scores.items() if n in names}
+        scored = {name: mean for name, mean in scored.items() if math.isfinite(mean)}
+        return max(scored, key=lambda name: self.sign * scored[name], default=None)
 
     def verdict(self) -> tuple[str, str]:
-        """beats, ahead, behind or unscored; and the same in a sentence or two.
+        """Return "beats", "ahead", "same", "behind" or "unscored", and a sentence that states it.
 
-        It beats the best floor if the interval of the paired difference is on its side of zero.
+        The model beats the best baseline if it is better and the interval of the paired
+        difference excludes zero.
         """
-        if self.mean(self.model) is None:
-            return "unscored", "not scored."
-        if not self.against or finite(self.against["difference"]) is None:
-            return "unscored", "no floor to compare it with."
-        gain, clips = self.sign * self.against["difference"], self.against["clips"]
-        direction = self.sign if gain > 0 else -self.sign
-        ends = (finite(self.against[end]) or 0.0 for end in ("low", "high"))
-        low, high = sorted(direction * end for end in ends)
-        sure = low > 0 and clips > FEW_CLIPS
-        kind, claim = ("beats", "beats") if sure else ("ahead", "is ahead of")
-        if gain <= 0:
+        clips, difference = self.difference["clips"], self.difference["mean"]
+        if not clips:
+            return "unscored", "there is no baseline to compare with."
+        kind, claim = ("ahead", "is ahead of")
+        if number(difference) == number(0):
+            kind, claim = "same", "scores the same as"
+        elif self.sign * difference < 0:
             kind, claim = "behind", "is behind"
-        by = f", by {number(abs(gain))}"
-        if number(gain) == number(0):
-            kind, claim, by, sure = "behind", "scores the same as", "", True
-        text = f"{self.model} {claim} the best floor, {self.floor}{by}"
-        if clips > 1:
-            text += f" ({number(low)} to {number(high)})"
+        direction = -1 if difference < 0 else 1
+        low, high = sorted(direction * self.difference[end] for end in ("low", "high"))
+        if kind == "ahead" and low > 0 and clips > FEW_CLIPS:
+            kind, claim = "beats", "beats"
+        text = f"{self.model} {claim} the best baseline, {self.baseline}"
         if clips == 1:
-            text += "; one clip tells nothing of others"
-        elif clips <= FEW_CLIPS:
-            text += f"; {clips} clips tell little of others"
-        elif not sure:
+            return kind, f"{text}, by {number(abs(difference))}; one clip does not generalise."
+        text += f", by {number(abs(difference))} ({number(low)} to {number(high)})"
+        if clips <= FEW_CLIPS:
+            text += f"; {clips} clips are too few to generalise"
+        elif low <= 0 and kind != "same":
             text += ", which may be chance"
-        wins = [self.sign * difference > 0 for difference in self.differences()]
-        return kind, f"{text}." + f" Better on {sum(wins)} of {len(wins)} clips." * (clips > 1)
+        return kind, f"{text}. Better on {self.wins} of {clips} clips."
 
 
-def against_floor(results: dict) -> dict[str, dict]:
-    """Metric → the model less the best floor: a paired bootstrap, the same clips of both redrawn.
+def against_baseline(results: dict) -> dict[str, dict]:
+    """Return, by metric, the model's score less that of the best baseline in the same clips.
 
-    Returns: floor, its name; difference, the mean over clips; low and high, of its 95 % interval;
-    clips. Metrics without a floor are left out.
+    Returns: floor, the name of the baseline; difference, the mean over clips; low and high, its
+    95 % interval by a paired bootstrap; clips. Metrics without a baseline are left out.
     """
     found = {}
     for metric in (Comparison(key, results) for key in results["metrics"]):
-        if differences := metric.differences():
-            score = over_clips(differences)
-            found[metric.key] = {"floor": metric.floor, "difference": score.pop("mean"), **score}
+        if metric.difference["clips"]:
+            score = dict(metric.difference)
+            found[metric.key] = {"floor": metric.baseline, "difference": score.pop("mean"), **score}
     return found
 
 
 def table(results: dict) -> str:
-    """Predictors × metrics as text: means, and their intervals below; none of a single clip."""
+    """Return predictors × metrics as text: means, and below them their intervals if there are."""
     metrics = [Comparison(key, results) for key in results["metrics"]]
     rows = [["", *(metric.heading for metric in metrics)]]
     for name in results["predictors"]:
-        rows.append([name, *(number(metric.mean(name)) for metric in metrics)])
-        intervals = [metric.interval(name) or () for metric in metrics]
-        if any(intervals):
-            rows.append(["", *("–".join(map(short, interval)) for interval in intervals)])
+        scores = [metric.scores[name] for metric in metrics]
+        rows.append([name, *(number(score["mean"]) for score in scores)])
+        if any(math.isfinite(score["low"]) for score in scores):
+            rows.append(["", *(interval(score, "–", short) for score in scores)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         (f"{name:{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths[1:]))).rstrip()
@@ -138,28 +127,27 @@ def table(results: dict) -> str:
 
 
 def verdicts(results: dict) -> str:
-    """One line a metric: whether the model beats the best floor; and what brackets mean."""
+    """Return one line for each metric: how the model compares with the best baseline."""
     metrics = [Comparison(key, results) for key in results["metrics"]]
     lines = [f"{metric.title}: {metric.verdict()[1]}" for metric in metrics]
-    return "\n".join(filter(None, [*lines, in_brackets(metrics)]))
+    if any(metric.difference["clips"] > 1 for metric in metrics):
+        lines.append("In brackets: 95\u00a0% interval of the mean difference over clips.")
+    return "\n".join(lines)
 
 
-def in_brackets(metrics: list[Comparison]) -> str:
-    """What verdicts have in brackets, if they do."""
-    some = any(metric.against and metric.against["clips"] > 1 for metric in metrics)
-    return "In brackets: 95\u00a0% interval of the mean difference over clips." * some
-
-
-def finite(x: float | None) -> float | None:
-    return x if x is not None and math.isfinite(x) else None
-
-
-def number(x: float | None, decimals: int = 3) -> str:
-    text = "–" if finite(x) is None else f"{x:.{decimals}f}".replace("-", "−")
+def number(x: float, decimals: int = 3) -> str:
+    """Return a score as text, with a real minus sign, or a dash for NaN."""
+    text = f"{x:.{decimals}f}".replace("-", "−") if math.isfinite(x) else "–"
     return text.lstrip("−") if text.strip("−0.") == "" else text
 
 
 def short(x: float) -> str:
-    """In three digits, so that an interval fits in a narrow column: .411, 1.23, 12.3."""
+    """Return a score in three digits, so that an interval fits a narrow column: .411, 1.23."""
     text = number(x, 3 if abs(x) < 1 else 2 if abs(x) < 10 else 1)
     return text.replace("0.", ".", 1) if abs(x) < 1 else text
+
+
+def interval(score: dict, between: str, form=number) -> str:
+    """Return the ends of a score's interval as text, nothing where it has none."""
+    ends = score["low"], score["high"]
+    return between.join(map(form, ends)) if all(map(math.isfinite, ends)) else ""

@@ -28,7 +28,7 @@ from tests.clips import moving_disc
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, SIGMA, PEOPLE = (24, 48), 12, 8
 ALL = ["cc", "sim", "kld", "nss", "auc_judd", "sauc"]
-FLOORS = ["uniform", "equator prior", "training mean"]
+BASELINES = ["uniform", "equator prior", "training mean"]
 
 
 def evaluate(data, *options, code=0):
@@ -163,7 +163,7 @@ def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
     assert content["command"].startswith("python evaluate_video.py --data_root")
     assert content["grid"] == [24, 48] and content["frames"] == 10
     assert list(content["metrics"]) == list(content["against_floor"]) == ALL
-    assert list(content["predictors"]) == ["cube_unet", *FLOORS, "human"]
+    assert list(content["predictors"]) == ["cube_unet", *BASELINES, "human"]
     for clip, frames in (("b", 6), ("c", 4)):
         assert content["clips"][clip]["frames"] == frames
     assert content["predictors"]["uniform"]["auc_judd"]["mean"] == 0.5
@@ -180,10 +180,10 @@ def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
     assert lines[0].split()[::2] == ["CC", "SIM", "KLD", "NSS", "AUC-Judd", "sAUC"]
     cc = content["predictors"]["cube_unet"]["cc"]
     assert lines[1].split()[:2] == ["cube_unet", f"{cc['mean']:.3f}".replace("-", "−")]
-    assert sum("the best floor" in line for line in lines) == len(ALL)
+    assert sum("the best baseline" in line for line in lines) == len(ALL)
     assert lines[-1] == f"metrics.json, metrics.csv and report.html in {out}"
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img") == 6 and "Best clip: CC" in page and "Worst clip: CC" in page
+    assert page.count("<img") == 6 + 6 + 2 and "Best clip: CC" in page and "Worst clip: CC" in page
 
 
 def test_help_states_defaults():
@@ -197,7 +197,7 @@ def test_without_fixations(checkpoints, tmp_path):
     printed = evaluate(data, "--ckpt_path", checkpoints / "unet.pth")
     content = results(tmp_path / "out")
     assert list(content["metrics"]) == ALL[:3]
-    assert list(content["predictors"]) == ["cube_unet", *FLOORS]
+    assert list(content["predictors"]) == ["cube_unet", *BASELINES]
     for note in ("NSS needs fixations.", "sAUC needs fixations of other clips."):
         assert note in content["notes"] and note in printed
     assert "AUC" not in printed.splitlines()[0] and "uman" not in printed
@@ -214,7 +214,7 @@ def test_one_clip(tmp_path):
     assert content["notes"][0] == "sAUC needs fixations of other clips."
     assert content["predictors"]["maps"]["cc"]["low"] is None
     assert content["against_floor"]["cc"]["low"] is None
-    assert "one clip tells nothing of others" in printed and "In brackets" not in printed
+    assert "one clip does not generalise" in printed and "In brackets" not in printed
     assert "Only clip: CC" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
@@ -241,11 +241,11 @@ def test_perfect_maps(data, tmp_path):
         assert found["sim"] == pytest.approx(1, abs=1e-6)
         assert found["kld"] == pytest.approx(0, abs=1e-6)
     assert content["maps"] == content["model"] == "ours" and "checkpoint" not in content
-    assert "CC: ours is ahead of the best floor" in printed
-    assert "2 clips tell little of others" in printed
+    assert "CC: ours is ahead of the best baseline" in printed
+    assert "2 clips are too few to generalise" in printed
 
 
-def test_the_equator_checkpoint_scores_as_the_equator_floor(data, checkpoints):
+def test_the_equator_checkpoint_scores_as_the_equator_baseline(data, checkpoints):
     found = scores(data, "--ckpt_path", checkpoints / "equator.pth")
     assert found["equator"] == found["equator prior"]
     printed = evaluate(data, "--ckpt_path", checkpoints / "equator.pth")
@@ -289,7 +289,7 @@ def test_windows_begin_anew_after_a_gap(checkpoints, tmp_path):
         found[name] = scores(data, "--ckpt_path", checkpoints / "sst.pth")["sst_sal"]["cc"]
     content = results(tmp_path / "both/out")
     assert content["frames"] == 45
-    gap = "In the data: 1 × gap in the numbering (first: b/0026.png to 0040.png)."
+    gap = "Problems in the data: 1 × gap in the numbering (first: b/0026.png to 0040.png)."
     assert gap in content["notes"]
     weighted = (26 * found["first"] + 19 * found["second"]) / 45
     assert found["both"] == pytest.approx(weighted, abs=1e-6)
@@ -308,7 +308,7 @@ def test_few_bits_reach_the_network_alone(checkpoints, tmp_path):
     assert full == few
 
 
-def test_maps_named_as_a_floor_are_not_taken_for_it(data, tmp_path):
+def test_maps_named_as_a_baseline_are_not_taken_for_it(data, tmp_path):
     found = scores(data, "--pred_dir", write_maps(tmp_path / "uniform", CLIPS))
     assert found["uniform (maps)"]["cc"] > 0.9 and found["uniform"]["cc"] == 0
 
@@ -324,7 +324,7 @@ def test_pictures_of_maps(data, tmp_path):
     for path in maps.glob("b/*.npy"):
         path.unlink()
     printed = evaluate(data, "--pred_dir", maps)
-    assert "6 × map of 8 bits, whose ties and zeros change scores" in printed
+    assert "6 × map of 8 bits, which may change scores by ties and zeros" in printed
     assert results(tmp_path / "out")["clips"]["b"]["scores"]["maps"]["cc"] == pytest.approx(1)
 
 
@@ -332,12 +332,12 @@ def test_pictures_of_maps(data, tmp_path):
     ("saliency", "says"),
     [
         (None, "sal_0002.npy: no such map, nor .png"),
-        (np.full(SIZE, -1.0), "clip b, frames 1 to 6: map of maps: pred holds negative values"),
+        (np.full(SIZE, -1.0), "clip b, frame 2: map of maps: pred holds negative values"),
         (np.full(SIZE, math.nan), "pred is not finite everywhere"),
         (np.zeros((*SIZE, 3)), "sal_0002.npy: expected a map (H, W), got (24, 48, 3) of float64"),
         (np.zeros((0, 5)), "sal_0002.npy: expected a map (H, W), got (0, 5)"),
         (np.array(["text"]), "sal_0002.npy: expected a map (H, W), got () of <U4"),
-        (b"\x93NUMPY", "sal_0002.npy: can't be read"),
+        (b"\x93NUMPY", "sal_0002.npy: the map is unreadable"),
     ],
 )
 def test_maps_that_can_not_be_scored(data, tmp_path, saliency, says):
@@ -365,7 +365,7 @@ def test_what_can_not_be_evaluated(data, checkpoints, tmp_path):
     model = "--ckpt_path", checkpoints / "equator.pth"
     assert "no splits.json and no clip" in evaluate(tmp_path / "empty", *model, code=2)
     assert "no such data set" in evaluate(tmp_path / "missing", *model, code=2)
-    assert "no clips for split 'val'" in evaluate(data, *model, "--split", "val", code=2)
+    assert "'val'" in evaluate(data, *model, "--split", "val", code=2)
     assert "broken.pth" in evaluate(data, "--ckpt_path", tmp_path / "broken.pth", code=2)
     assert "missing.pth" in evaluate(data, "--ckpt_path", tmp_path / "missing.pth", code=2)
     assert "no such folder" in evaluate(data, "--pred_dir", tmp_path / "missing", code=2)
@@ -387,7 +387,7 @@ def test_frames_that_can_not_be_scored_are_counted(data, checkpoints):
     printed = evaluate(data, "--ckpt_path", checkpoints / "unet.pth", "--report")
     content = results(data.parent / "out")
     assert content["frames"] == 3 and list(content["clips"]) == ["b"]
-    assert "Not scored, for want of usable frames: c." in content["notes"]
+    assert "Clips without usable frames, not scored: c." in content["notes"]
     for what in ("1 × no ground truth", "1 × unreadable frame", "5 × unusable ground truth"):
         assert what in printed
 
@@ -404,8 +404,8 @@ def test_no_training_clips(tmp_path):
     data, maps = write_data(tmp_path / "data", clips), write_maps(tmp_path / "maps", CLIPS)
     evaluate(data, "--pred_dir", maps)
     content = results(tmp_path / "out")
-    assert list(content["predictors"]) == ["maps", *FLOORS[:2], "human"]
-    assert content["notes"][0].startswith("No mean of the training maps: ")
+    assert list(content["predictors"]) == ["maps", *BASELINES[:2], "human"]
+    assert content["notes"][0].startswith("There is no training mean: ")
 
 
 def test_training_clips_of_another_data_set(data, tmp_path):
@@ -415,14 +415,14 @@ def test_training_clips_of_another_data_set(data, tmp_path):
     assert scores(alone, "--pred_dir", maps, "--train_root", data)["training mean"] == together
 
 
-def test_truth_of_another_width_than_the_ceiling(data, tmp_path):
+def test_truth_of_another_width_than_that_of_the_observers(data, tmp_path):
     maps = write_maps(tmp_path / "maps", CLIPS)
-    assert "give its --sigma" not in evaluate(data, "--pred_dir", maps)
-    assert "give its --sigma" in evaluate(data, "--pred_dir", maps, "--sigma", 5)
+    assert "with --sigma" not in evaluate(data, "--pred_dir", maps)
+    assert "with --sigma" in evaluate(data, "--pred_dir", maps, "--sigma", 5)
 
 
 def test_check(data, tmp_path):
-    assert "nothing is wrong" in evaluate(data, "--check")
+    assert "no problems found" in evaluate(data, "--check")
     content = json.loads((tmp_path / "out/check.json").read_text(encoding="utf-8"))
     assert content["clean"] and content["splits"]["test"]["usable"] == 10
     (data / "b/0003.png").write_bytes(b"")

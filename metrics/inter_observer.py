@@ -1,0 +1,61 @@
+"""Inter-observer agreement: how well some observers predict where the others look.
+
+It is the usual reference for a model: about as good as observers are for each other.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metrics.protocol import Protocol
+from metrics.summary import mean_of_finite
+
+LEFT_OUT = 16  # observers of a frame who are left out in turn, at most; drawn at random
+
+
+def inter_observer(
+    longitudes: np.ndarray,
+    latitudes: np.ndarray,
+    observers: np.ndarray,
+    others: Tensor,
+    protocol: Protocol,
+    count: Callable[..., Tensor],
+    blur: Callable[..., Tensor],
+    random: np.random.Generator,
+) -> dict[str, float]:
+    """Return the inter-observer score of one frame by metric; {} for fewer than two observers.
+
+    NSS, AUC-Judd and shuffled AUC are leave-one-out: the fixations of each observer are scored
+    against the blurred fixations of all others, and the scores averaged over the observers
+    (Wilming et al., PLoS ONE 2011). CC, SIM and KLD compare the blurred fixations of two random
+    halves of the observers, each half once as the prediction of the other. Both use fewer
+    observers than there are, so the agreement of the whole group is slightly underestimated.
+
+    longitudes, latitudes: (N,) fixations in radians. observers: (N,) integers; with any negative
+        one the observers are unknown, and each fixation counts as one observer.
+    others: (H, W) fixation counts of other clips.
+    count, blur: map longitudes and latitudes to fixation counts and to Gaussians, (H, W).
+    """
+    if (observers < 0).any():
+        observers = np.arange(len(observers))
+    names, observer = np.unique(observers, return_inverse=True)
+    if len(names) < 2:
+        return {}
+    order = random.permutation(len(names))
+
+    def of(drawn: Callable[..., Tensor], chosen: np.ndarray) -> Tensor:
+        there = np.isin(observer, chosen)
+        return drawn(longitudes[there], latitudes[there])
+
+    halves = torch.stack([of(blur, half) for half in np.array_split(order, 2)])
+    scores = protocol(halves, target=halves.flip(0))
+    for left_out in order[:LEFT_OUT]:
+        rest = np.delete(order, np.flatnonzero(order == left_out))
+        single = protocol(
+            of(blur, rest)[None], fixations=of(count, [left_out])[None], others=others
+        )
+        for metric, value in single.items():
+            scores.setdefault(metric, []).extend(value)
+    return {metric: mean_of_finite(values) for metric, values in scores.items()}
