@@ -1,6 +1,7 @@
 """A clip model over an endless stream: one map for each frame, in constant memory."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 
 
 @torch.inference_mode()
-def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[Tensor]:
+def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[tuple[Any, Tensor]]:
     """Saliency maps of a stream of frames.
 
     Clips of `clip_length` frames follow each other, each begun with a fresh memory; the maps of
@@ -25,7 +26,7 @@ def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[T
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as datasets.Frame.
     skip: leaves out that many maps at the start, and the work on clips that only hold
         those; the others are the same as without it.
-    Yields (1, H, W) on the CPU, float32, one for each frame, in order.
+    Yields (frame, map) for each frame, in order; map: (1, H, W) float32 on the CPU.
     """
     spec = model.spec
     device = next(model.parameters(), torch.empty(0)).device
@@ -46,10 +47,11 @@ def predict(model: SaliencyModel, frames: Iterable, skip: int = 0) -> Iterator[T
             share = torch.arange(1, len(held) + 1)[:, None, None, None] / (len(held) + 1)
             maps[: len(held)] = torch.lerp(held, maps[: len(held)], share)
         held = maps[count:] if ends else None
-        for saliency in maps[:count]:
+        shown = [frame for clip in clips for frame in clip[settled:]]
+        for frame, saliency in zip(shown, maps[:count]):
             made += 1
             if made > skip:
-                yield saliency
+                yield frame, saliency
 
 
 def _batches(frames: Iterable, spec: Spec) -> Iterator[tuple[list[list], int, bool]]:

@@ -17,7 +17,8 @@ from cli import run_script
 from video.overlay import Overlay, resize_map
 from video.reader import probe
 from video.spherical_metadata import read_spherical
-from video.writer import Colour, VideoWriter, planes
+from video.writer import VideoWriter
+from video.yuv import Colour, planes
 
 ROOT = Path(__file__).parents[1]
 COURTYARD = ROOT / "../shared/media/courtyard_640x322_30fps.mp4"

@@ -5,7 +5,7 @@ from math import gcd
 import cv2
 import numpy as np
 
-from video.writer import Colour, planes
+from video.yuv import Colour, planes
 
 COLORMAPS = {
     name.removeprefix("COLORMAP_").lower(): number
@@ -29,7 +29,11 @@ class Overlay:
         self.paint = [np.round(c * opacity / 255).astype(np.uint8) for c in yuv.T]
 
     def __call__(self, picture: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-        """picture: (3·H/2, W) uint8 yuv420p; saliency: (H, W) uint8 → like picture."""
+        """picture: (3·H/2, W) uint8 yuv420p; saliency: (H, W) uint8 → like picture.
+
+        An odd last row or column of the saliency, which yuv420p does not have, is ignored.
+        """
+        saliency = saliency[: len(picture) * 2 // 3, : picture.shape[1]]
         half = cv2.resize(saliency, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         out = np.empty_like(picture)
         layers = zip(planes(picture), planes(out), self.paint, (saliency, half, half), strict=True)
