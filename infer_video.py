@@ -25,46 +25,21 @@ from video.reader import Frame, FrameReader, read_frames
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add, path = parser.add_argument, {"type": Path, "metavar": "PATH"}
-    add(
-        "--video_path",
-        **path,
-        nargs="+",
-        required=True,
-        help="video, folder of frames, or picture; several are allowed",
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    add(
-        "--ckpt_path",
-        **path,
-        default="checkpoints/cube_unet_best.pth",
-        help="checkpoint of the model (default: %(default)s)",
-    )
-    add(
-        "--output_dir",
-        **path,
-        default="outputs/infer",
-        help="folder for the maps; of several clips, each gets a folder of its name in it "
-        "(default: %(default)s)",
-    )
+    add, path, unset = parser.add_argument, {"type": Path, "metavar": "PATH"}, argparse.SUPPRESS
+    several = "video, folder of frames, or picture; several are allowed"
+    add("--video_path", **path, nargs="+", required=True, default=unset, help=several)
+    add("--ckpt_path", **path, default="checkpoints/cube_unet_best.pth", help="model's checkpoint")
+    folder = "folder for the maps; of several clips, each gets a folder of its name in it"
+    add("--output_dir", **path, default="outputs/infer", help=folder)
     add("--save_npy", action="store_true", help="also write float32 maps, not normalised")
-    add(
-        "--motion",
-        choices=MOTIONS,
-        help="how motion between frames is estimated (default: as in the model's training)",
-    )
-    add(
-        "--device",
-        default="auto",
-        help="auto, cpu, cuda, cuda:1, …; auto takes a GPU if there is one (default: auto)",
-    )
-    add(
-        "--precision",
-        default="auto",
-        choices=["auto", *PRECISIONS],
-        help="number format of the network's computations; auto takes bf16 where the hardware "
-        "computes in it, else fp32 (default: auto)",
-    )
+    estimated = "how motion between frames is estimated (default: as the model was trained)"
+    add("--motion", choices=MOTIONS, default=unset, help=estimated)
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
+    precision = "number format of the network's computations; auto: bf16 if the hardware has it"
+    add("--precision", choices=["auto", *PRECISIONS], default="auto", help=precision)
     add("--overwrite", action="store_true", help="replace maps that are already there")
     return parser.parse_args()
 
@@ -73,23 +48,12 @@ def main() -> None:
     args = parse_args()
     device = choose_device(args.device)
     model = models.load(args.ckpt_path, device)
-    model.spec = with_motion(model.spec, args.motion, args.ckpt_path)
+    if "motion" in args:
+        model.spec = with_motion(model.spec, args.motion, args.ckpt_path)
     folders = output_folders(args.video_path, args.output_dir)
     with autocast(device, choose_precision(args.precision, device)):
         for folder, path in distributed.shard(folders.items()):
             infer(model, path, folder, args)
-
-
-def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
-    """Return {folder for the maps: clip}. Raises InputError for two clips of the same name."""
-    if len(clips) == 1:
-        return {folder: clips[0]}
-    folders: dict[Path, Path] = {}
-    for path in clips:
-        name = path.stem if path.is_file() else path.resolve().name
-        if (other := folders.setdefault(folder / name, path)) is not path:
-            raise InputError(f"{path}: has the same name as {other}; infer them one by one")
-    return folders
 
 
 def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.Namespace) -> None:
@@ -150,7 +114,7 @@ def interpolate(
 
 
 def write_map(path: Path, saliency: np.ndarray, save_npy: bool) -> None:
-    """Write a map, (H, W), as 8-bit picture and if wanted as it is.
+    """Write a map, (H, W), as an 8-bit picture and, if wanted, the map itself as float32.
 
     Raises InputError for a map that is not finite.
     """
@@ -163,6 +127,18 @@ def write_map(path: Path, saliency: np.ndarray, save_npy: bool) -> None:
     with atomic(path, durable=False) as temporary:
         picture = np.rint(saliency * (255 / peak if peak > 0 else 0)).astype(np.uint8)
         temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+
+
+def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
+    """Return {folder for the maps: clip}. Raises InputError for two clips of the same name."""
+    if len(clips) == 1:
+        return {folder: clips[0]}
+    folders: dict[Path, Path] = {}
+    for path in clips:
+        name = path.stem if path.is_file() else path.resolve().name
+        if (other := folders.setdefault(folder / name, path)) is not path:
+            raise InputError(f"{path}: has the same name as {other}; infer them one by one")
+    return folders
 
 
 def clean_folder(folder: Path, facts: dict, overwrite: bool) -> None:

@@ -27,39 +27,20 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     add = parser.add_argument
-    needed = {"type": Path, "required": True, "metavar": "PATH"}
+    needed = {"type": Path, "required": True, "default": argparse.SUPPRESS, "metavar": "PATH"}
     add("--original_video", **needed, help="video, folder of frames, or picture")
     add("--saliency_dir", **needed, help="folder of maps that infer_video.py wrote")
     add("--output_path", **needed, help="MP4 file to write; replaced when it is complete")
-    add(
-        "--alpha",
-        type=float,
-        default=0.7,
-        metavar="A",
-        help="opacity of the strongest saliency, 0 to 1 (default: %(default)s)",
-    )
-    add(
-        "--colormap",
-        choices=COLORMAPS,
-        default="turbo",
-        metavar="NAME",
-        help="one of OpenCV's colour maps, such as jet or inferno (default: %(default)s)",
-    )
+    add("--alpha", type=float, default=0.7, help="opacity of the strongest saliency, 0 to 1")
+    add("--colormap", choices=COLORMAPS, default="turbo", metavar="NAME", help="OpenCV's name")
     add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay")
-    add(
-        "--crf",
-        type=float,
-        default=20,
-        help="quality of H.264, 0 (lossless) to 51 (worst) (default: %(default)s)",
-    )
-    add(
-        "--preset",
-        choices=PRESETS,
-        default="fast",
-        help="speed of the encoder; a slower one makes smaller files (default: %(default)s)",
-    )
+    add("--crf", type=float, default=20, help="H.264 quality, 0 (lossless) to 51 (worst)")
+    slower = "speed of the encoder; a slower one makes smaller files"
+    add("--preset", choices=PRESETS, default="fast", help=slower)
     args = parser.parse_args()
     if not 0 <= args.alpha <= 1 or not 0 <= args.crf <= 51:
         raise InputError("--alpha is from 0 to 1 and --crf from 0 to 51; change them")
