@@ -49,7 +49,10 @@ def main() -> None:
     device = choose_device(args.device)
     model = models.load(args.ckpt_path, device)
     if "motion" in args:
-        model.spec = with_motion(model.spec, args.motion, args.ckpt_path)
+        try:
+            model.spec = with_motion(model.spec, args.motion, args.ckpt_path)
+        except InputError as error:
+            raise InputError(f"{error}; leave --motion out or choose one like it") from error
     folders = output_folders(args.video_path, args.output_dir)
     with autocast(device, choose_precision(args.precision, device)):
         for folder, path in distributed.shard(folders.items()):

@@ -195,7 +195,8 @@ def test_encoded_sound_keeps_its_end(tmp_path):
 def test_sound_that_mp4_cannot_hold_is_left_out_with_a_warning(tmp_path, capsys):
     video = clip(tmp_path / "clip.mkv", layout="quad", audio="pcm_s16le")
     output = render(video, maps(tmp_path / "maps"), tmp_path / "o.mp4")
-    assert not sounds(output) and len(frames(output)) == 8
+    with av.open(str(output)) as file:
+        assert not file.streams.audio and file.streams.video[0].frames == 8
     assert "clip.mkv: sound 1 (pcm_s16le) is left out" in capsys.readouterr().err
 
 
