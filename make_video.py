@@ -63,7 +63,7 @@ def main() -> None:
             write_video(temporary, info, painted_pictures(info, maps, args), args.crf, args.preset)
             if not args.side_by_side:
                 write_spherical(temporary)
-    except (OSError, av.error.FFmpegError) as error:  # what is read raises InputErrors
+    except OSError as error:  # whatever can't be read raises InputError
         cause = NEXT_STEP.get(error.errno, f"{error.strerror}; choose another --output_path")
         raise InputError(f"{output}: {cause}") from error
     seconds = time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import resource
 import subprocess
 import sys
 from fractions import Fraction
@@ -389,6 +390,18 @@ def test_bad_outputs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("make_video.write_video", full)
     line = refused(capsys, video, folder, tmp_path / "o.mp4")
     assert "o.mp4: the disk is full" in line and "partial" not in line
+
+
+def test_a_file_that_may_not_grow_is_one_line(tmp_path, capsys):
+    """Regression: a failure of FFmpeg to write ended in a traceback."""
+    video, folder = clip(tmp_path / "clip.mp4", size=(640, 320)), maps(tmp_path / "maps")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        line = refused(capsys, video, folder, tmp_path / "o.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "o.mp4: File too large" in line
 
 
 def test_an_older_output_stays_until_the_new_one_is_complete(tmp_path, capsys):

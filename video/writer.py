@@ -1,6 +1,7 @@
 """Writes H.264 in MP4 with the times, the colours and the sound of a source video."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from heapq import merge
 from itertools import chain
@@ -19,17 +20,30 @@ from video.yuv import Colour
 FINEST_CLOCK = 10**6  # ticks per second
 
 
+@contextmanager
+def _open_mp4(path: str | Path) -> Iterator[av.container.OutputContainer]:
+    """An MP4 file to write, its index at the start. Raises OSError where that can't be done."""
+    try:
+        with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as output:
+            yield output
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_pictures(
     path: str | Path, pictures: Iterable[np.ndarray], height: int, width: int, fps: float
 ) -> None:
-    """Write (H, W, 3) uint8 RGB pictures, even H and W, as a silent 360° video."""
+    """Write (H, W, 3) uint8 RGB pictures, even H and W, as a silent 360° video.
+
+    Raises OSError where the file can't be written.
+    """
     with atomic(path) as temporary:
-        with av.open(str(temporary), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", Fraction(fps), options={"crf": "20"})
+        with _open_mp4(temporary) as output:
+            stream = output.add_stream("libx264", Fraction(fps), options={"crf": "20"})
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             for picture in pictures:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode())
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            output.mux(stream.encode())
         write_spherical(temporary)
 
 
@@ -44,12 +58,13 @@ def write_video(
 
     pictures: (3·H/2, W) uint8 yuv420p, all of one size, each with the frame of `source` at whose
     time it is shown. Colours are tagged as those of the first frame; sound is carried over.
-    crf: quality from 0 (lossless) to 51; preset: x264's name.
+    crf: quality from 0 (lossless) to 51; preset: x264's name. Raises OSError where the file can't
+    be written.
     """
     pictures = iter(pictures)
     picture, first = next(pictures)
     clock, colour = Clock(first, source.fps), Colour.of(first)
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as output:
+    with _open_mp4(path) as output:
         options = {"crf": str(crf), "preset": preset}
         stream = output.add_stream("libx264", rate=source.fps, options=options)
         context = stream.codec_context
