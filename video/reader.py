@@ -193,7 +193,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def to_tensor(rgb: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 → (3, H, W) float32 in [0, 1]."""
+    """Return an (H, W, 3) uint8 picture as (3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
 
 

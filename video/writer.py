@@ -22,7 +22,7 @@ FINEST_CLOCK = 10**6  # ticks per second
 
 @contextmanager
 def _open_mp4(path: str | Path) -> Iterator[av.container.OutputContainer]:
-    """An MP4 file to write, its index at the start. Raises OSError where that can't be done."""
+    """Open an MP4 file that starts with its index. Raises OSError where it can't be written."""
     try:
         with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as output:
             yield output

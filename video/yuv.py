@@ -20,7 +20,7 @@ class Colour:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> "Colour":
-        """Return the colour that a frame is tagged with, tagged or not; BT.709 for RGB."""
+        """Return the tags of a frame, which may be unknown; those of BT.709 for an RGB frame."""
         if frame.format.is_rgb:
             return cls(BT709, BT709, BT709, LIMITED)
         tags = (int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
@@ -28,9 +28,9 @@ class Colour:
         return cls(*tags, int(frame.color_range) if kept else LIMITED)
 
     def from_rgb(self, rgb: np.ndarray, height: int) -> np.ndarray:
-        """(..., 3) RGB in [0, 1] → (..., 3) YUV in [0, 255].
+        """Return YUV in [0, 255] for RGB in [0, 1], both (..., 3).
 
-        An untagged video of 720 rows (`height`) or more is taken as BT.709, else as BT.601.
+        Without a tag, a video of 720 rows (`height`) or more is taken as BT.709, else as BT.601.
         """
         if self.matrix == BT709 or (self.matrix == UNKNOWN and height >= 720):
             red, blue = 0.2126, 0.0722
