@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -72,7 +72,8 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = str(path)
+        with suppress(AttributeError):  # PyAV's errors do not take it
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -97,7 +98,8 @@ def at_least(low: float, below: float = math.inf, kind: type = float) -> Callabl
 
     def number(text: str) -> float:
         if not low <= (value := kind(text)) < below:
-            raise argparse.ArgumentTypeError(f"{text}: give {low} or more, below {below:g}")
+            above = f" and below {below:g}" if below < math.inf else ""
+            raise argparse.ArgumentTypeError(f"{text}: give {low} or more{above}")
         return value
 
     number.__name__ = kind.__name__  # argparse names it for a text that is no number

@@ -8,14 +8,13 @@ import torch.nn.functional as F
 from cli import InputError
 from tests.shared import shared
 from video.motion import (
-    MOTIONS,
     WHEEL,
     DISFlow,
     FlowImage,
     RAFTFlow,
     flow_colours,
-    torchvision_names,
 )
+from video.raft import load_raft, torchvision_names
 
 
 def scene(height=64, width=128) -> torch.Tensor:
@@ -76,15 +75,6 @@ def test_flow_is_at_the_pixels_of_the_current_frame():
     assert moved.tolist() == [8]
 
 
-def test_motions_by_name():
-    assert {name: kind.channels for name, kind in MOTIONS.items()} == {
-        "none": 0,
-        "difference": 1,
-        "dis": 3,
-        "raft": 3,
-    }
-
-
 def authors_raft_names() -> list[str]:
     """Parameter names of raft-sintel.pth, by the structure of its network."""
     names = []
@@ -128,28 +118,26 @@ def test_rafts_own_names_become_torchvisions(tmp_path):
     assert {v for v in target.values() if v} == set(expected)
     theirs = {name: expected[t] for name, t in target.items() if t}
     torch.save(theirs, tmp_path / "raft-sintel.pth")
-    network = RAFTFlow(tmp_path / "raft-sintel.pth", device="cpu").network
-    for name, tensor in network.state_dict().items():
+    network = load_raft(tmp_path / "raft-sintel.pth")
+    for name, tensor in network.cpu().state_dict().items():
         assert torch.equal(tensor, expected[name])
 
 
-def test_raft_runs_across_the_seam(tmp_path):
+def test_raft_runs_across_the_seam(tmp_path, monkeypatch):
     from torchvision.models.optical_flow import raft_small
 
     torch.manual_seed(0)
     torch.save(raft_small(weights=None).state_dict(), tmp_path / "raft_small.pth")
-    raft = RAFTFlow(tmp_path / "raft_small.pth", device="cpu")
+    monkeypatch.setattr("video.raft.CHECKPOINTS", tmp_path)
     frame = scene(136, 96)[:, :132]
-    colours = raft(frame, frame.roll(2, -1))
+    colours = RAFTFlow()(frame, frame.roll(2, -1))
     assert colours.shape == (3, 132, 96) and colours.min() >= 0 and colours.max() <= 1
 
 
-def test_raft_without_weights_says_where_they_come_from(tmp_path, monkeypatch):
-    monkeypatch.setattr("video.motion.CHECKPOINTS", tmp_path)
-    with pytest.raises(InputError, match=r"raft_large_C_T_SKHT_V2.*raft-sintel.pth.*weights="):
+def test_raft_without_weights_names_where_they_come_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("video.raft.CHECKPOINTS", tmp_path)
+    with pytest.raises(InputError, match=r"raft_large_C_T_SKHT_V2.*princeton-vl/RAFT"):
         RAFTFlow()
-    with pytest.raises(InputError, match="nowhere.pth: no such file.*princeton-vl/RAFT"):
-        RAFTFlow(tmp_path / "nowhere.pth")
     torch.save({"other": torch.zeros(1)}, tmp_path / "raft-other.pth")
     with pytest.raises(InputError, match="raft-other.pth: not the weights of a RAFT"):
-        _ = RAFTFlow(device="cpu").network
+        load_raft(tmp_path / "raft-other.pth")

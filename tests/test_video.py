@@ -143,6 +143,24 @@ def test_a_clip_that_starts_late_is_not_truncated(tmp_path, suffix):
     assert frames[-1].seconds == pytest.approx(2.9)
 
 
+def test_frames_without_times_follow_the_rate(tmp_path):
+    frames = list(decode(write_video(tmp_path / "raw.h264", frames=5, fps=25)))
+    assert [frame.pts * frame.time_base for frame in frames] == [Fraction(n, 25) for n in range(5)]
+
+
+def test_times_count_from_the_start_of_the_file(tmp_path):
+    """A transport stream starts at 1.4 s or later."""
+    [first, *_, last] = decode(write_video(tmp_path / "a.ts", frames=10, fps=10))
+    assert (first.time, last.time) == pytest.approx((0, 0.9))
+
+
+def test_pictures_of_16_bits_are_refused(tmp_path):
+    """Regression: they were clipped to 255, white."""
+    Image.fromarray(np.full((8, 16), 4000, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="a.png: not an 8-bit picture;"):
+        list(read_frames(tmp_path / "a.png", SPEC))
+
+
 def test_a_sound_file_is_no_video(tmp_path):
     with av.open(str(tmp_path / "a.wav"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")

@@ -1,4 +1,4 @@
-"""The only input and output of video: decoding, motion, encoding, overlay and 360° metadata."""
+"""Reads and writes videos: decoding, motion, encoding, sound, overlay and 360° metadata."""
 
 from video.reader import Frame, read_frames
 

@@ -1,11 +1,11 @@
-"""Paints saliency maps over pictures, in their own YUV: 8-bit integers, no way to RGB and back."""
+"""Paints saliency maps over pictures in their own YUV, without a conversion to RGB and back."""
 
 from math import gcd
 
 import cv2
 import numpy as np
 
-from video.writer import Colour, planes
+from video.yuv import Colour, planes
 
 COLORMAPS = {
     name.removeprefix("COLORMAP_").lower(): number
@@ -15,9 +15,13 @@ COLORMAPS = {
 
 
 class Overlay:
-    """Paints maps over pictures in yuv420p: three table look-ups and one 8-bit multiply-add.
+    """Paints maps over pictures in yuv420p.
 
-    Colour and opacity depend on the map's value alone, so that all else is in tables.
+    colormap: a key of COLORMAPS. alpha: opacity where the map is 255; it falls linearly to 0 where
+    the map is 0. colour, height: those of the video. opaque: paint the colours of the map alone.
+
+    Colour and opacity depend on the map's value only, so they are looked up in tables; each plane
+    then takes one 8-bit multiplication and addition.
     """
 
     def __init__(self, colormap: str, alpha: float, colour: Colour, height: int, opaque=False):
@@ -29,7 +33,12 @@ class Overlay:
         self.paint = [np.round(c * opacity / 255).astype(np.uint8) for c in yuv.T]
 
     def __call__(self, picture: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-        """picture: (3·H/2, W) uint8 yuv420p; saliency: (H, W) uint8 → like picture."""
+        """Return the painted picture.
+
+        picture: (3·H/2, W) uint8 yuv420p. saliency: (H, W) uint8; an odd last row or column,
+        which yuv420p does not have, is ignored.
+        """
+        saliency = saliency[: len(picture) * 2 // 3, : picture.shape[1]]
         half = cv2.resize(saliency, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         out = np.empty_like(picture)
         layers = zip(planes(picture), planes(out), self.paint, (saliency, half, half), strict=True)
@@ -40,7 +49,7 @@ class Overlay:
 
 
 def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Two (3·H/2, W) yuv420p pictures → (3·H/2, 2·W)."""
+    """Return two (3·H/2, W) yuv420p pictures as one, (3·H/2, 2·W)."""
     out = np.empty((left.shape[0], 2 * left.shape[1]), np.uint8)
     for target, *pair in zip(planes(out), planes(left), planes(right), strict=True):
         np.concatenate(pair, axis=1, out=target)
@@ -48,12 +57,12 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def resize_map(saliency: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(h, w) uint8 equirectangular map → (height, width), without a seam at ±180°."""
+    """Return an equirectangular (h, w) uint8 map at another size, without a seam at ±180°."""
     columns = saliency.shape[1]
     if columns >= width:
         return cv2.resize(saliency, (width, height), interpolation=cv2.INTER_AREA)
-    step = columns // gcd(columns, width)  # so many columns become a whole number of pixels
-    pad = step * -(-2 // step)  # a cubic kernel looks two columns far
+    step = columns // gcd(columns, width)  # this many columns become a whole number of pixels
+    pad = step * -(-2 // step)  # a cubic kernel reaches two columns
     extra = pad * width // columns
     padded = cv2.copyMakeBorder(saliency, 0, 0, pad, pad, cv2.BORDER_WRAP)
     large = cv2.resize(padded, (width + 2 * extra, height), interpolation=cv2.INTER_CUBIC)

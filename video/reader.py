@@ -1,4 +1,4 @@
-"""The only door for pictures: video files, folders of frames and single pictures."""
+"""Reads video files, folders of frames and single pictures; nothing else opens a picture."""
 
 import re
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from cli import InputError
 from video.motion import MOTIONS
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-FLOW = "_flow.png"  # ends the name of the picture of a frame's flow, which lies beside it
-FOLDER_FPS = Fraction(8)  # pictures carry no rate: taken as sampled at the models' own
+FLOW = "_flow.png"  # end of the name of a flow picture, which lies beside its frame
+FOLDER_FPS = Fraction(8)  # pictures carry no rate: assume that they were sampled for the models
 
 Image.MAX_IMAGE_PIXELS = 16384 * 32768  # a 32K panorama is no attack
 av.logging.set_level(None)  # any level calls Python from FFmpeg's threads and may hang them
@@ -26,30 +26,31 @@ av.logging.set_level(None)  # any level calls Python from FFmpeg's threads and m
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a source says of itself before it is decoded."""
+    """What is known about a source before it is decoded."""
 
     path: Path
     width: int  # pixels
     height: int
     fps: Fraction
-    frames: int | None  # None where the container does not tell
-    seconds: float | None
+    frames: int | None  # None where the container does not state it
+    seconds: float | None  # from the start of the file to the end of its last frame
+    start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
 
 
 @dataclass(frozen=True)
 class Frame:
     """One sampled frame, as models take it."""
 
-    number: int  # of the source's frames, from 1
+    number: int  # position in the source, from 1
     seconds: float  # since the first frame
     rgb: Tensor  # (3, H, W) float32 in [0, 1]
     motion: Tensor  # (M, H, W) float32 in [0, 1]
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Size, rate and length of a video file, a folder of pictures or one picture.
+    """Return size, rate and length of a video file, a folder of pictures or one picture.
 
-    Raises InputError for anything that is none of these.
+    Raises InputError for anything else.
     """
     path = Path(path)
     if pictures := list_pictures(path):
@@ -58,37 +59,48 @@ def probe(path: str | Path) -> VideoInfo:
         return VideoInfo(path, width, height, FOLDER_FPS, len(pictures), seconds)
     with _open(path) as container:
         stream = container.streams.video[0]
-        seconds = _duration(container, stream)
-        rate = stream.average_rate or stream.guessed_rate or Fraction(30)
-        if rate > 300 and seconds and stream.frames:  # a container's clock, not a rate
-            rate = Fraction(stream.frames / seconds).limit_denominator(1001)
-        return VideoInfo(path, stream.width, stream.height, rate, stream.frames or None, seconds)
+        start = Fraction(max(0, container.start_time or 0), av.time_base)
+        seconds = None
+        if stream.duration:
+            seconds = float(((stream.start_time or 0) + stream.duration) * stream.time_base - start)
+        elif container.duration and len(container.streams) == 1:  # Matroska, counted from zero
+            seconds = float(Fraction(container.duration, av.time_base) - start)
+        fps = stream.average_rate or stream.guessed_rate or Fraction(30)
+        if fps > 300 and seconds and stream.frames:  # the container's clock instead of a rate
+            fps = Fraction(stream.frames / seconds).limit_denominator(1001)
+        frames = stream.frames or None
+        return VideoInfo(path, stream.width, stream.height, fps, frames, seconds, start)
 
 
 def decode(path: str | Path) -> Iterator[av.VideoFrame]:
-    """All frames at full size, in order of presentation, one at a time.
+    """Yield all frames at full size, in order of presentation, one at a time.
 
-    Raises InputError for a file that can't be decoded, and for a damaged or truncated one
-    after the frames before the damage.
+    Each has a time, which counts from the start of the file. Raises InputError for a file that
+    can't be decoded, and for a damaged or truncated one after the frames before the damage.
     """
     path = Path(path)
-    count = 0
     if pictures := list_pictures(path):
-        for picture in pictures:
-            yield av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
+            frame.pts, frame.time_base = number, 1 / FOLDER_FPS
+            yield frame
         return
+    info, count, end = probe(path), 0, 0.0
     with _open(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        end = 0.0
         try:
             for frame in container.decode(stream):
+                if frame.pts is None:  # a stream without a container
+                    frame.pts, frame.time_base = count, 1 / info.fps
+                else:
+                    frame.pts -= round(info.start / frame.time_base)
                 count += 1
-                end = max(end, frame.time or 0.0)
+                end = max(end, frame.time)
                 yield frame
         except av.error.FFmpegError as error:
             raise _damaged(path, count, error.strerror) from error
-        _check_length(path, container, stream, count, end)
+    _check_length(info, count, end)
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -107,40 +119,31 @@ def _open(path: Path) -> av.container.InputContainer:
     return container
 
 
-def _duration(container, stream) -> float | None:
-    """Seconds of the video stream; of the file where it holds nothing else."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
-    return None
+def _check_length(info: VideoInfo, count: int, end: float) -> None:
+    """Raise InputError where the last of `count` frames, at `end` seconds, comes too early.
 
-
-def _check_length(path: Path, container, stream, count: int, end: float) -> None:
-    """A file cut short often ends without an error of the decoder: compare with its header."""
+    A file that was cut short often ends without an error of the decoder.
+    """
     if count == 0:
-        raise _damaged(path, count, "no frame could be decoded")
-    if stream.frames and count < stream.frames - max(2, stream.frames // 100):
-        raise _damaged(path, count, f"its header announces {stream.frames}")
-    seconds = _duration(container, stream)
-    if stream.duration and stream.start_time:  # a stream's duration counts from its start
-        end -= float(stream.start_time * stream.time_base)
-    if seconds and end < 0.95 * seconds - 1.0:
-        raise _damaged(path, count, f"{end:.1f} of {seconds:.1f} seconds")
+        raise _damaged(info.path, count, "no frame could be decoded")
+    if info.frames and count < info.frames - max(2, info.frames // 100):
+        raise _damaged(info.path, count, f"its header announces {info.frames}")
+    if info.seconds and end < 0.95 * info.seconds - 1:
+        raise _damaged(info.path, count, f"{end:.1f} of {info.seconds:.1f} seconds")
 
 
 def _damaged(path: Path, count: int, cause: str) -> InputError:
     return InputError(
         f"{path}: truncated or damaged after {count} frames ({cause}); "
-        "copy or download it again, or re-encode it to go on with what is there"
+        "copy or download it again, or re-encode it to use what is there"
     )
 
 
 def list_pictures(path: Path) -> list[Path]:
-    """The pictures of a folder in the order of the numbers in their names; a picture itself.
+    """Return the pictures of a folder by the numbers in their names; of a picture, itself.
 
-    Pictures of flow, 0001_flow.png, belong to a frame and are none.
-    Returns an empty list for any other file. Raises InputError where there is nothing.
+    Flow pictures, 0001_flow.png, belong to a frame and are left out. The list is empty for any
+    other file. Raises InputError for a missing path and for a folder without pictures.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check the path")
@@ -155,11 +158,16 @@ def list_pictures(path: Path) -> list[Path]:
     return sorted(pictures, key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name))
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. Raises InputError for a picture that is damaged or none at all."""
+def read_picture(path: Path, mode: str = "RGB") -> np.ndarray:
+    """Return (H, W, 3) uint8 RGB, or (H, W) grey with mode "L".
+
+    Raises InputError for a file that is damaged, no picture, or not of 8 bits per channel.
+    """
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
+            if image.mode.startswith(("I", "F")):
+                raise InputError(f"{path}: not an 8-bit picture; convert it or make it again")
+            return np.array(image.convert(mode))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         size = path.stat().st_size if path.exists() else 0
         raise InputError(
@@ -168,9 +176,10 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Equirectangular (H, W) or (H, W, C) image at another size.
+    """Return an equirectangular (H, W) or (H, W, C) image at another size.
 
-    Area averaging where it shrinks; where it grows, bilinear with the longitude wrapped.
+    It is averaged over areas where it shrinks; where it grows it is interpolated bilinearly,
+    across ±180°.
     """
     old_height, old_width = image.shape[:2]
     if (old_height, old_width) == (height, width):
@@ -184,12 +193,12 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def to_tensor(rgb: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 → (3, H, W) float32 in [0, 1]."""
+    """Return an (H, W, 3) uint8 picture as (3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
 
 
 def read_flow(picture: Path, spec) -> Tensor | None:
-    """(3, H, W), the flow's picture beside that of a frame; None where there is none."""
+    """Return the flow picture beside that of a frame, (3, H, W) in [0, 1]; None without one."""
     path = picture.with_name(picture.stem + FLOW)
     if path.is_file():
         return to_tensor(resize(read_picture(path), spec.height, spec.width))
@@ -197,12 +206,10 @@ def read_flow(picture: Path, spec) -> Tensor | None:
 
 
 class FrameReader(Iterator[Frame]):
-    """The frames of a source as a model with this Spec takes them, one at a time.
+    """The sampled frames of a source, one at a time; see read_frames.
 
-    Every round(source rate / spec.fps)-th frame is sampled (as SST-Sal's authors do), every
-    frame of a slower source. For models that take flow, a folder's pictures of it are used
-    where there are some. `decoded` counts the source's frames that were read so far,
-    sampled or not; after the last one, it is the length of the source.
+    info: what is known about the source; step: each step-th frame is sampled; decoded: frames
+    of the source that were read so far, sampled or not, in the end its length.
     """
 
     def __init__(self, path: str | Path, spec):
@@ -212,20 +219,19 @@ class FrameReader(Iterator[Frame]):
         self._frames = self._read(path, spec)
 
     def _read(self, path: str | Path, spec) -> Iterator[Frame]:
-        motion, previous, start = MOTIONS[spec.motion](), None, None
+        motion, previous, start = MOTIONS[spec.motion](), None, 0.0
         pictures = list_pictures(Path(path))
         for frame in decode(path):
             self.decoded += 1
             if (self.decoded - 1) % self.step:
                 continue
-            time = (self.decoded - 1) / float(self.info.fps) if frame.time is None else frame.time
-            start = time if start is None else start
+            start = frame.time if previous is None else start
             rgb = to_tensor(resize(frame.to_ndarray(format="rgb24"), spec.height, spec.width))
             moved = None
             if pictures and motion.channels == 3:
                 moved = read_flow(pictures[self.decoded - 1], spec)
             moved = motion(previous, rgb) if moved is None else moved
-            yield Frame(self.decoded, time - start, rgb, moved)
+            yield Frame(self.decoded, frame.time - start, rgb, moved)
             previous = rgb
 
     def __next__(self) -> Frame:
@@ -233,9 +239,12 @@ class FrameReader(Iterator[Frame]):
 
 
 def read_frames(path: str | Path, spec) -> FrameReader:
-    """A video file, a folder of frames or one picture as an iterator of Frame.
+    """Return an iterator of the frames of a source as a model with this spec takes them.
 
-    spec: anything with height, width, fps and motion, such as models.base.Spec.
-    Raises InputError for a source that can't be read, at once or when it is met.
+    path: a video file, a folder of pictures or one picture. spec: anything with height, width,
+    fps and motion, such as models.base.Spec. Every round(source rate / spec.fps)-th frame is
+    sampled, as SST-Sal's authors do; of a slower source, every frame. Where a folder holds flow
+    pictures, models that take flow get these. Raises InputError for a source that can't be
+    read, at once or when the damage is met.
     """
     return FrameReader(path, spec)

@@ -1,0 +1,95 @@
+"""RAFT (Teed and Deng, ECCV 2020) as in torchvision, and the files of its weights."""
+
+import math
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cli import InputError
+
+CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
+SOURCES = (
+    "raft_large_C_T_SKHT_V2-ff5fadd5.pth or raft_small_C_T_V2-01064c6d.pth from "
+    "https://download.pytorch.org/models/, or raft-sintel.pth, which download_models.sh of "
+    "https://github.com/princeton-vl/RAFT fetches"
+)
+# Parts of the authors' parameter names and what torchvision calls them, applied in this order.
+NAMES: tuple[tuple[str, str | Callable], ...] = (
+    (r"^module\.", ""),
+    (r"^([fc])net\.", lambda m: {"f": "feature", "c": "context"}[m[1]] + "_encoder."),
+    (r"_encoder\.conv1\.", "_encoder.convnormrelu.0."),
+    (r"_encoder\.norm1\.", "_encoder.convnormrelu.1."),
+    (r"_encoder\.conv2\.", "_encoder.conv."),
+    (r"(layer\d\.\d)\.conv(\d)\.", r"\1.convnormrelu\2.0."),
+    (r"(layer\d\.\d)\.norm([12])\.", r"\1.convnormrelu\2.1."),
+    (r"block\.encoder\.convc(\d)\.", r"block.motion_encoder.convcorr\1.0."),
+    (r"block\.encoder\.convf(\d)\.", r"block.motion_encoder.convflow\1.0."),
+    (r"block\.encoder\.conv\.", "block.motion_encoder.conv.0."),
+    (r"block\.gru\.conv([zrq])(\d)\.", r"block.recurrent_block.convgru\2.conv\1."),
+    (r"^update_block\.mask\.0\.", "mask_predictor.convrelu.0."),
+    (r"^update_block\.mask\.2\.", "mask_predictor.conv."),
+)
+
+
+def find_weights() -> Path:
+    """Return checkpoints/raft*.pth, the first by name. Raises InputError where there is none."""
+    if found := sorted(CHECKPOINTS.glob("raft*.pth")):
+        return found[0]
+    raise InputError(
+        f"{CHECKPOINTS}: no weights for RAFT flow (raft*.pth); put {SOURCES} there, "
+        "or choose the flow dis, which needs none"
+    )
+
+
+@cache
+def load_raft(path: Path) -> nn.Module:
+    """Return the network with the weights in a file, in eval mode, on a GPU where there is one.
+
+    The file is torchvision's for raft_large or raft_small, or one of the authors' (raft-sintel.pth,
+    raft-things.pth, raft-kitti.pth, …). Raises InputError for any other.
+    """
+    from torchvision.models.optical_flow import raft_large, raft_small  # slow to import
+
+    try:
+        weights = torchvision_names(torch.load(path, map_location="cpu", weights_only=True))
+        small = len(weights["feature_encoder.convnormrelu.0.weight"]) == 32
+        network = (raft_small if small else raft_large)(weights=None)
+        network.load_state_dict(weights)
+    except Exception as error:
+        raise InputError(
+            f"{path}: not the weights of a RAFT network known here; get {SOURCES}"
+        ) from error
+    return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.inference_mode()
+def estimate_flow(network: nn.Module, first: Tensor, second: Tensor) -> Tensor:
+    """Return where each pixel of the first image is in the second: (2, H, W) pixels, on the CPU.
+
+    first, second: (3, H, W) RGB in [0, 1]. The network takes multiples of 8 pixels, so edges are
+    repeated up to the next one.
+    """
+    height, width = first.shape[-2:]
+    rows = torch.arange(math.ceil(height / 8) * 8).clamp(max=height - 1)
+    columns = torch.arange(math.ceil(width / 8) * 8).clamp(max=width - 1)
+    pair = torch.stack([first, second])[:, :, rows][..., columns] * 2 - 1
+    pair = pair.to(next(network.parameters()).device)
+    return network(pair[:1], pair[1:])[-1][0, :, :height, :width].cpu()
+
+
+def torchvision_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of raft_large by torchvision's names; given ones may be the authors'."""
+    if "feature_encoder.convnormrelu.0.weight" in weights:
+        return weights
+    renamed = {}
+    for name, tensor in weights.items():
+        if ".norm3." in name:  # the same tensor again as downsample.1
+            continue
+        for theirs, ours in NAMES:
+            name = re.sub(theirs, ours, name)
+        renamed[name] = tensor
+    return renamed

@@ -1,0 +1,68 @@
+"""Pictures as H.264 stores them: yuv420p, brightness at full and colour at half resolution."""
+
+from dataclasses import dataclass
+
+import av
+import numpy as np
+
+BT709, UNKNOWN, BT2020 = 1, 2, (9, 10)  # H.264's numbers for matrices
+LIMITED, FULL = 1, 2  # ranges of brightness: 16…235, 0…255
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How the YUV values of a video stand for colours, in H.264's numbers."""
+
+    matrix: int
+    primaries: int
+    transfer: int
+    range: int
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> "Colour":
+        """Return the tags of a frame, which may be unknown; those of BT.709 for an RGB frame."""
+        if frame.format.is_rgb:
+            return cls(BT709, BT709, BT709, LIMITED)
+        tags = (int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
+        kept = frame.format.name == "yuv420p"  # anything else, yuvj420p too, is converted
+        return cls(*tags, int(frame.color_range) if kept else LIMITED)
+
+    def from_rgb(self, rgb: np.ndarray, height: int) -> np.ndarray:
+        """Return YUV in [0, 255] for RGB in [0, 1], both (..., 3).
+
+        Without a tag, a video of 720 rows (`height`) or more is taken as BT.709, else as BT.601.
+        """
+        if self.matrix == BT709 or (self.matrix == UNKNOWN and height >= 720):
+            red, blue = 0.2126, 0.0722
+        else:
+            red, blue = (0.2627, 0.0593) if self.matrix in BT2020 else (0.299, 0.114)
+        luma = rgb @ np.array([red, 1 - red - blue, blue])
+        cb = (rgb[..., 2] - luma) / (2 - 2 * blue)
+        cr = (rgb[..., 0] - luma) / (2 - 2 * red)
+        scale, chroma, black = (255, 255, 0) if self.range == FULL else (219, 224, 16)
+        return np.stack([black + scale * luma, 128 + chroma * cb, 128 + chroma * cr], axis=-1)
+
+
+def planes(picture: np.ndarray) -> list[np.ndarray]:
+    """Return views of Y (H, W), U and V (H/2, W/2) of a (3·H/2, W) yuv420p picture."""
+    height, width = picture.shape[0] * 2 // 3, picture.shape[1]
+    chroma = picture[height:].reshape(2, height // 2, width // 2)
+    return [picture[:height], chroma[0], chroma[1]]
+
+
+def to_yuv420p(frame: av.VideoFrame, colour: Colour) -> np.ndarray:
+    """Return a frame as (3·H/2, W) uint8 yuv420p; an odd last column or row is cut off.
+
+    The bytes of a frame that is yuv420p already are copied unchanged.
+    """
+    if frame.format.name != "yuv420p":
+        matrix = "ITU709" if frame.format.is_rgb else None
+        frame = frame.reformat(
+            format="yuv420p", dst_colorspace=matrix, dst_color_range=colour.range
+        )
+    height, width = frame.height // 2 * 2, frame.width // 2 * 2
+    picture = np.empty((height * 3 // 2, width), np.uint8)
+    for target, plane in zip(planes(picture), frame.planes, strict=True):
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        target[:] = rows[: target.shape[0], : target.shape[1]]
+    return picture
