@@ -16,7 +16,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from cli import NEXT_STEP, InputError, atomic, run_script
+from cli import NEXT_STEP, HelpFormatter, InputError, atomic, run_script
 from video.overlay import COLORMAPS, Overlay, beside, resize_map
 from video.reader import VideoInfo, decode, probe, read_picture
 from video.spherical_metadata import write_spherical
@@ -27,11 +27,9 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    needed = {"type": Path, "required": True, "default": argparse.SUPPRESS, "metavar": "PATH"}
+    needed = {"type": Path, "required": True, "metavar": "PATH"}
     add("--original_video", **needed, help="video, folder of frames, or picture")
     add("--saliency_dir", **needed, help="folder of maps that infer_video.py wrote")
     add("--output_path", **needed, help="MP4 file to write; replaced when it is complete")

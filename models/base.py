@@ -61,9 +61,10 @@ class SaliencyModel(nn.Module):
             return
         new, own = MOTIONS[name].channels, MOTIONS[self.spec.motion].channels
         if new != own:
+            fitting = [other for other in MOTIONS if MOTIONS[other].channels == own]
             raise ValueError(
-                f"motion '{name}' has {new} channels, but this model takes {own} "
-                f"('{self.spec.motion}')"
+                f"motion '{name}' has {new} channels, but this model takes {own}; choose "
+                f"{' or '.join(fitting)}"
             )
         self.spec = replace(self.spec, motion=name)
 

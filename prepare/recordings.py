@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cli import InputError, atomic, run_script, write_json
+from cli import HelpFormatter, InputError, atomic, run_script, write_json
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.layouts import read_splits_file
@@ -219,7 +219,7 @@ def parse() -> argparse.Namespace:
         prog="python -m prepare.recordings",
         description="Make a data set for training from 360° videos and recorded gaze. Run the "
         "same command again to continue after an interruption.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = parser.add_argument
     add("--videos", type=Path, required=True, help="folder of videos, or one video")

@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from cli import InputError, atomic, run_script, write_json
+from cli import HelpFormatter, InputError, atomic, run_script, write_json
 from datasets.layouts import (
     HOW_TO_GET_DATA,
     File,
@@ -176,7 +176,7 @@ def parse() -> argparse.Namespace:
         prog="python -m prepare.resize",
         description="Write a data set once more at a model's frame size. Run the same command "
         "again to continue after an interruption.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = parser.add_argument
     add("--data_root", type=Path, required=True, help="data set")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cli import InputError, run_script, write_json
+from cli import HelpFormatter, InputError, run_script, write_json
 from prepare.figures import KINDS, UP, Figure, random_figure, rotation
 from prepare.rendered import source_hash, split, write_clip, write_clips
 from prepare.worlds import look_up, mix, random_world, smooth
@@ -177,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m prepare.synthetic",
         description="Render a 360° saliency data set of synthetic scenes.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = parser.add_argument
     add("--output", default="synthetic_360", help="folder of the data set")
