@@ -102,7 +102,7 @@ def read(path: str | Path) -> dict:
         raise InputError(f"{path}: no such checkpoint; train one with train_video.py")
     try:
         content = _content(path)
-    except (InputError, OSError):
+    except (InputError, PermissionError):
         raise
     except Exception as error:  # a damaged or hostile file can fail in any way
         raise InputError(
