@@ -2,8 +2,8 @@
 
 Every layer resamples its input to an image three times as high and wide, which holds the nine taps
 of every pixel as a 3×3 tile, and then convolves or pools with stride 3. It has reference sampling
-only. tests/test_sst_sal.py checks models/sphere_layers.py against it, benchmarks/sst_sal.py compares
-their speed.
+only. tests/test_sst_sal.py checks models/sphere_layers.py against it, and benchmarks/sst_sal.py
+compares their speed.
 """
 
 import torch

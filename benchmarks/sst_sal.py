@@ -24,7 +24,7 @@ def main():
     parser.add_argument("--frames", type=int, default=20, help="length of the clip (default: 20)")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each (default: 5)")
     parser.add_argument(
-        "--channels", type=int, default=6, choices=(3, 6), help="6 with flow, 3 without (default: 6)"
+        "--channels", type=int, default=6, choices=(3, 6), help="6 with flow, 3 without it"
     )
     parser.add_argument("--memory_of", choices=("ours", "plain"), help=argparse.SUPPRESS)
     args = parser.parse_args()
