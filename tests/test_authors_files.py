@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import sys
 import zipfile
 from collections import OrderedDict
@@ -164,9 +165,7 @@ def test_tensors_can_not_read_beyond_their_storage(authors_file, tmp_path, chang
     path = rewritten(authors_file[0], tmp_path / "greedy.pth", change)
     with pytest.raises(InputError, match="greedy.pth: damaged") as caught:
         load(path)
-    assert caught.match("damaged") and message
-    with pytest.raises(pickle.UnpicklingError, match=message):
-        raise caught.value.__cause__
+    assert re.search(message, str(caught.value.__cause__))
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(authors_file, monkeypatch):
