@@ -1,8 +1,9 @@
-"""SST-Sal written plainly: what models/sphere_layers.py must equal, and be faster than.
+"""SST-Sal written plainly, as the authors' code computes it.
 
-Every layer resamples its input to an image three times as high and wide, which holds the nine
-taps of every pixel as a 3×3 tile, and then convolves or pools with stride 3. Reference
-sampling only; the oracle of tests/test_sst_sal.py and of benchmarks/sst_sal.py.
+Every layer resamples its input to an image three times as high and wide, which holds the nine taps
+of every pixel as a 3×3 tile, and then convolves or pools with stride 3. It has reference sampling
+only. tests/test_sst_sal.py checks models/sphere_layers.py against it, and benchmarks/sst_sal.py
+compares their speed.
 """
 
 import torch
@@ -13,7 +14,10 @@ from models.sphere_taps import reference_grid
 
 
 class PlainSSTSal:
-    """weights: state dict of SSTSal. Grids are made once, as the original caches them."""
+    """The network as a function of clips; grids are made once, as the authors' code caches them.
+
+    weights: state dict of SSTSal.
+    """
 
     def __init__(self, weights: dict[str, Tensor], height: int, width: int):
         self.weights = weights
@@ -22,12 +26,13 @@ class PlainSSTSal:
         self.half = reference_grid(height // 2, width // 2)
 
     def conv(self, part: str, x: Tensor) -> Tensor:
-        """Gates before their activation, (B, 4·hidden, H, W), of part "encoder" or "decoder"."""
+        """Return the gates of the encoder or decoder before activation, (B, 4·hidden, H, W)."""
         tiles = sample(x, self.full if part == "encoder" else self.half)
         weight = self.weights[f"{part}.lstm.conv.weight"]
         return F.conv2d(tiles, weight, self.weights[f"{part}.lstm.conv.bias"], stride=3)
 
     def cell(self, part: str, x: Tensor, state: tuple | None) -> tuple[Tensor, Tensor]:
+        """Return the next hidden and cell state, (B, hidden, H, W) each; a None state is zeros."""
         if state is None:
             hidden = len(self.weights[f"{part}.lstm.conv.bias"]) // 4
             state = (x.new_zeros(len(x), hidden, *x.shape[-2:]),) * 2
@@ -37,10 +42,11 @@ class PlainSSTSal:
         return torch.sigmoid(o) * torch.tanh(c), c
 
     def pool(self, x: Tensor) -> Tensor:
+        """Return the maximum of the nine taps: (B, C, H, W) → (B, C, H/2, W/2)."""
         return F.max_pool2d(sample(x, self.pooling), 3)
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """clip: (B, T, C, H, W), BGR of the frames, then of the flow → (B, T, 1, H, W)."""
+        """clip: (B, T, C, H, W), BGR of the frames and then of the flow → (B, T, 1, H, W)."""
         encoder, decoder, maps = None, None, []
         for x in clip.unbind(1):
             encoder = self.cell("encoder", x, encoder)
@@ -50,4 +56,5 @@ class PlainSSTSal:
 
 
 def sample(x: Tensor, grid: Tensor) -> Tensor:
+    """Sample an image bilinearly: (B, C, H, W) and grid (1, 3H', 3W', 2) → (B, C, 3H', 3W')."""
     return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), align_corners=False)

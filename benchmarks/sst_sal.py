@@ -1,9 +1,9 @@
-"""Time and memory of SSTSal against the plain formulation, on one CPU thread.
+"""Measure time and memory of SSTSal and of the plain formulation on one CPU thread.
 
     python -m benchmarks.sst_sal [--frames 20] [--repeats 5] [--channels 6]
 
-Both run the same clip of 240×320 in reference sampling, turn by turn in this process. Memory
-is what each needs at its peak beyond the process before it, measured in a process of its own.
+Both run the same clip of 240×320 pixels in reference sampling, in turns, in this process. Memory is
+the increase of the process's peak while one of them runs, measured in a process of its own.
 """
 
 import argparse
@@ -21,9 +21,11 @@ from models.sst_sal import SSTSal
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--channels", type=int, default=6, choices=(3, 6))
+    parser.add_argument("--frames", type=int, default=20, help="length of the clip (default: 20)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each (default: 5)")
+    parser.add_argument(
+        "--channels", type=int, default=6, choices=(3, 6), help="6 with flow, 3 without it"
+    )
     parser.add_argument("--memory_of", choices=("ours", "plain"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -45,16 +47,8 @@ def main():
             system(clip)
             seconds[name].append(time.perf_counter() - start)
     for name, times in seconds.items():
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.sst_sal",
-            "--memory_of",
-            name,
-            "--frames",
-            str(args.frames),
-        ]
-        command += ["--channels", str(args.channels)]
+        command = [sys.executable, "-m", "benchmarks.sst_sal", "--memory_of", name]
+        command += ["--frames", str(args.frames), "--channels", str(args.channels)]
         memory = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         frame = 1000 * statistics.median(times) / args.frames
         print(f"{name}: {frame:.1f} ms a frame (median of {args.repeats}), {memory} MiB")
@@ -64,13 +58,14 @@ def main():
 
 
 def build(channels: int) -> dict:
+    """Return both systems by name, each a function of a clip (1, T, C, H, W) in BGR."""
     model = SSTSal(channels, 36 if channels == 6 else 9, sampling="reference").eval()
     plain = PlainSSTSal(model.state_dict(), 240, 320)
     return {"ours": lambda x: model(x[:, :, :3].flip(2), x[:, :, 3:].flip(2)), "plain": plain}
 
 
 def peak() -> int:
-    """Largest memory of this process so far, in MiB (on Linux)."""
+    """Return the peak memory of this process so far in MiB, on Linux."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 

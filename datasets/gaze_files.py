@@ -10,7 +10,6 @@ degrees upwards, within ±90.
 """
 
 import csv
-import io
 import math
 import pickle
 import re
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from cli import InputError, atomic
+from restricted_pickle import PickledArray, containers, numpy_arrays, read_pickle
 
 UNKNOWN = -1  # observer where a file has none
 MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
@@ -161,10 +161,8 @@ def read_vinfo(path: str | Path) -> dict[str, Fixations]:
     if len(content) > MAX_BYTES:
         raise InputError(f"{path}: too large for a vinfo.pkl; get it from the data set again")
     try:
-        clips = _PlainUnpickler(path, content).load()
-    except InputError:
-        raise
-    except Exception as error:  # a damaged or hostile pickle can fail in any way
+        clips = read_pickle(content, path, containers() | numpy_arrays())
+    except pickle.UnpicklingError as error:
         raise InputError(f"{path}: not a pickle, or damaged ({error}); get it again") from error
     if not isinstance(clips, dict) or not clips:
         raise _other_structure(path, "the file", clips)
@@ -200,73 +198,14 @@ def _other_structure(path, where: str, found) -> InputError:
     return InputError(
         f"{path}: {where} is {type(found).__name__} {reprlib.repr(found)}; "
         "expected {clip: {'0001': [(x, y), …]}} with x and y in [0, 1]; "
-        "give the vinfo.pkl of 360_Saliency_dataset_2018ECCV"
+        "use the vinfo.pkl of 360_Saliency_dataset_2018ECCV"
     )
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Containers, numbers and NumPy arrays of numbers; any other name is refused."""
-
-    def __init__(self, path, content: bytes):
-        super().__init__(io.BytesIO(content), encoding="latin1")  # bytes of Python 2 as they are
-        self.path = path
-        # Made anew for each file, so that nothing a pickle does to them lasts.
-        self.known = {
-            **{(home, "list"): lambda *a: list(*a) for home in ("builtins", "__builtin__")},
-            **{(home, "dict"): lambda *a: dict(*a) for home in ("builtins", "__builtin__")},
-            ("collections", "OrderedDict"): lambda *a: dict(*a),
-            ("collections", "defaultdict"): lambda factory=None, *a: dict(*a),
-            ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
-            ("numpy", "ndarray"): "ndarray",
-            ("numpy", "dtype"): lambda code, *_: _Dtype(code),
-        }
-        for home in ("numpy.core", "numpy._core"):
-            self.known[f"{home}.multiarray", "_reconstruct"] = lambda *_: _Array()
-            self.known[f"{home}.multiarray", "scalar"] = lambda *a: _values(*a)[0].item()
-            self.known[f"{home}.numeric", "_frombuffer"] = lambda raw, dtype, shape, order: _values(
-                dtype, raw
-            ).reshape(shape, order=order)
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in self.known:
-            raise InputError(
-                f"{self.path}: asks for {module}.{name}, which a list of fixations does not need; "
-                "nothing of the file was loaded. Give the vinfo.pkl of its authors"
-            )
-        return self.known[module, name]
-
-
-class _Dtype:
-    """Stands for numpy.dtype in a pickle: real numbers only."""
-
-    def __init__(self, code: str):
-        if not re.fullmatch(r"[iu][1248]|f[248]", code):
-            raise ValueError(f"an array of {code!r}")
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state):
-        self.order = {">": ">", "<": "<"}.get(state[1], "=")
-
-
-class _Array:
-    """Stands for numpy.ndarray in a pickle."""
-
-    values = None
-
-    def __setstate__(self, state):
-        _, shape, dtype, columns_first, raw = state
-        self.values = _values(dtype, raw).reshape(shape, order="F" if columns_first else "C")
-
-
-def _values(dtype: _Dtype, raw: bytes | str) -> np.ndarray:
-    raw = raw.encode("latin1") if isinstance(raw, str) else raw
-    return np.frombuffer(raw, np.dtype(dtype.order + dtype.code))
-
-
 def _plain(points):
-    """The array, or list of arrays, that objects from a pickle stand for."""
-    if isinstance(points, _Array):
+    """Return the array, or list of arrays, that objects from a pickle describe."""
+    if isinstance(points, PickledArray):
         return points.values
     if isinstance(points, (list, tuple)):
-        return [point.values if isinstance(point, _Array) else point for point in points]
+        return [point.values if isinstance(point, PickledArray) else point for point in points]
     return points

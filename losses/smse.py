@@ -14,6 +14,7 @@ class SMSE(MapLoss):
     pred, target: (..., 1, H, W) → scalar, at least float32. Raises ValueError where the shapes
     differ.
 
+    >>> import torch
     >>> target = torch.rand(2, 1, 4, 8)
     >>> f"{SMSE()(target + 1, target):.4f}"  # an error of 1 everywhere: 4π
     '12.5664'

@@ -1,27 +1,49 @@
-"""Checkpoints that explain themselves: any of them is loaded without a flag."""
+"""Checkpoints, both this project's and the weight files that SST-Sal's authors released.
+
+A checkpoint names its model and holds the arguments that build it again, so that loading needs no
+option. The authors' files are pickles of their whole module; `restricted_pickle` reads them.
+Nothing in a file of either kind is imported or executed.
+"""
 
 import hashlib
+import math
 import pickle
+import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cli import InputError, atomic
 from models.base import SaliencyModel, Spec
 from models.cube_unet import CubeUNet
 from models.equator_prior import EquatorPrior
-from models.official import is_official, load_official
 from models.sst_sal import SSTSal
+from restricted_pickle import containers, read_pickle, stand_ins
 
 MODELS: dict[str, type[SaliencyModel]] = {m.name: m for m in (CubeUNet, SSTSal, EquatorPrior)}
 
+AUTHORS_CLASSES = (
+    "models.SST_Sal",
+    "Modules.SpherConvLSTM_EncoderCell",
+    "Modules.SpherConvLSTM_DecoderCell",
+    "Modules.SpherConvLSTMCell",
+    "spherenet.sphere_cnn.SphereConv2D",
+    "spherenet.sphere_cnn.SphereMaxPool2D",
+    "torch.nn.modules.pooling.MaxPool2d",
+    "torch.nn.modules.upsampling.Upsample",
+    "torch.FloatStorage",
+)
+LARGEST = 64 << 20  # bytes of an authors' file, unpacked; theirs have 0.2 MiB
+
 
 def save(path: str | Path, model: SaliencyModel, **facts) -> None:
-    """Write the weights with all that is needed to build the model again, atomically.
+    """Write a model's weights, with all that is needed to build it again, atomically.
 
-    facts: whatever else is worth knowing (epoch, metrics, data, …): plain Python or tensors.
-    Raises InputError where torch can't write; the file that was there before stays.
+    facts: whatever else is worth knowing (epoch, metrics, data, …), plain Python or tensors.
+    Raises InputError where torch cannot write the file; a previous file of that name stays.
     """
     content = {
         "model": model.name,
@@ -33,51 +55,59 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
     try:
         with atomic(path) as temporary:
             torch.save(content, temporary)
-    except RuntimeError as error:  # what torch makes of a write that fails
+    except RuntimeError as error:  # torch's error for a failed write
         raise InputError(
             f"{path}: can't be written, the disk may be full; free some space and run the same "
-            "command again, the checkpoint before is still there"
+            "command again. The previous checkpoint is kept"
         ) from error
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> SaliencyModel:
-    """The model in a checkpoint or in a file of SST-Sal's authors, in eval mode, with its spec.
+    """Return the model in a checkpoint or in a file of SST-Sal's authors, in eval mode.
 
-    overrides: arguments of the model that replace the stored ones.
-    Raises InputError for a file that is no checkpoint of a model known here.
+    overrides: arguments of the model that replace the stored ones. Without any, the model also
+        gets the stored Spec.
+    Raises InputError for a file that holds no model known here, or other weights than the
+    arguments ask for.
+
+    >>> model = load("checkpoints/cube_unet_best.pth")
+    >>> model.name, model.spec.motion, model.training
+    ('cube_unet', 'difference', False)
     """
-    if Path(path).is_file() and is_official(path):
-        return load_official(path, device, **overrides)
     content = read(path)
     arguments = content["arguments"] | overrides
     try:
         model = MODELS[content["model"]](**arguments)
         model.load_state_dict(content["weights"])
-        model.spec = model.spec if overrides else Spec(**content["spec"])
+        if "spec" in content and not overrides:
+            model.spec = Spec(**content["spec"])
     except ValueError as error:
         raise InputError(f"{path}: as {content['model']}({arguments}): {error}") from error
     except (TypeError, RuntimeError) as error:
         raise InputError(
-            f"{path}: its weights do not fit {content['model']}({arguments}); "
-            "train again or use a checkpoint of this version"
+            f"{path}: its weights do not fit {content['model']}({arguments}); leave out arguments "
+            "that change their shapes, use a checkpoint of this version or train again"
         ) from error
     return model.to(device).eval()
 
 
 def read(path: str | Path) -> dict:
-    """All that a checkpoint holds. Nothing in the file is ever executed.
+    """Return everything that a checkpoint holds, tensors on the CPU.
 
-    Raises InputError for a file that is no checkpoint of a model known here.
+    A file of SST-Sal's authors holds "model", "arguments" and "weights" alone.
+    Raises InputError for a file that holds no model known here.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; train one with train_video.py")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        content = _content(path)
+    except (InputError, PermissionError):
+        raise
+    except Exception as error:  # a damaged or hostile file can fail in any way
         raise InputError(
-            f"{path}: not a checkpoint of this project, or damaged; "
-            "train one with train_video.py or copy it again"
+            f"{path}: damaged, or not a checkpoint of this project or of SST-Sal's authors; "
+            "copy it again or train one with train_video.py"
         ) from error
     if not isinstance(content, dict) or content.get("model") not in MODELS:
         raise InputError(
@@ -88,4 +118,66 @@ def read(path: str | Path) -> dict:
 
 
 def sha256(path: str | Path) -> str:
+    """Return a file's SHA-256 digest as a hexadecimal string."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _content(path: Path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # the file holds more than tensors in plain containers
+        return _authors_content(path)
+
+
+def _authors_content(path: Path) -> dict:
+    """Return what a checkpoint of SSTSal would hold, from one of its authors' files.
+
+    The model keeps the half-pixel shift that the weights are trained for; see models/sst_sal.py.
+    """
+    entries = _archive(path)
+
+    def read_storage(key: tuple) -> Tensor:
+        """Return the numbers of ("storage", type, name, device, size) as a flat tensor."""
+        _, _, name, _, size = key
+        content = bytearray(entries[f"data/{name}"])
+        if len(content) != 4 * size:
+            raise ValueError(f"storage {name} has {len(content)} bytes for {size} numbers")
+        return torch.frombuffer(content, dtype=torch.float32)
+
+    constructors = containers() | stand_ins(*AUTHORS_CLASSES)
+    constructors["torch._utils._rebuild_tensor_v2"] = lambda *described: _tensor(*described)
+    constructors["torch._utils._rebuild_parameter"] = lambda tensor, *_: tensor
+    root = read_pickle(entries["data.pkl"], path, constructors, read_storage)
+    weights = dict(_parameters(root))
+    gates, channels = weights["encoder.lstm.conv.weight"].shape[:2]
+    hidden = gates // 4
+    arguments = {"in_channels": channels - hidden, "hidden_channels": hidden, "half_pixel": True}
+    return {"model": SSTSal.name, "arguments": arguments, "weights": weights}
+
+
+def _archive(path: Path) -> dict[str, bytes]:
+    """Return the entries of a file written by torch.save; a bare pickle is its "data.pkl"."""
+    if path.stat().st_size > LARGEST:
+        raise ValueError("larger than a file of SST-Sal's authors")
+    if not zipfile.is_zipfile(path):
+        return {"data.pkl": path.read_bytes()}
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > LARGEST:
+            raise ValueError("larger than a file of SST-Sal's authors when unpacked")
+        return {entry.filename.partition("/")[2]: archive.read(entry) for entry in entries}
+
+
+def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
+    if math.prod(size) > storage.numel():
+        raise ValueError(f"a tensor of {size} in a storage of {storage.numel()} numbers")
+    return storage.as_strided(size, stride, offset).clone()  # refuses to leave the storage
+
+
+def _parameters(module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the tensor of each parameter in a tree of stand-ins for modules."""
+    for name, tensor in module._parameters.items():
+        if isinstance(tensor, Tensor):
+            yield prefix + name, tensor
+    for name, child in module._modules.items():
+        yield from _parameters(child, f"{prefix}{name}.")

@@ -1,8 +1,8 @@
 """Spherical convolution, spherical max pooling and the ConvLSTM cell of SST-Sal.
 
 Bernal-Berdun et al., "SST-Sal: A spherical spatio-temporal approach for saliency prediction
-in 360° videos", Computers & Graphics 2022. models/sphere_taps.py says how they read the
-sphere; images are pixel lists here as there, (B, H·W, C).
+in 360° videos", Computers & Graphics 2022. models/sphere_taps.py defines the nine taps of a
+kernel and how they are sampled. Inside the model an image is a list of pixels, (B, H·W, C).
 """
 
 import math
@@ -14,30 +14,30 @@ from torch.autograd import Function
 
 from models.sphere_taps import SphereTaps
 
-# From so many channels on, cells take fast_tanh. Those with fewer are fast anyway, and the
-# authors' nine-channel weights amplify the last digit ten thousand times within 20 frames.
-MANY = 16
+# Cells with at least so many channels use fast_tanh. Smaller cells are fast without it, and the
+# authors' nine-channel weights amplify an error in the last digit 10,000 times within 20 frames.
+FAST_TANH_CHANNELS = 16
 
 
 class _Samples(Function):
-    """(B, P, C) → all taps, (B, N, 9·C)."""
+    """All taps of an image, (B, H·W, C) → (B, N, 9, C); its gradient is the adjoint map."""
 
     @staticmethod
     def forward(ctx, x, taps):
         ctx.taps = taps
         pixels = slice(0, taps.out_size[0] * taps.out_size[1])
-        return torch.stack([taps.read(image, pixels).flatten(1) for image in x])
+        return torch.stack([taps.read(image, pixels) for image in x])
 
     @staticmethod
     def backward(ctx, grad):
-        return torch.stack([ctx.taps.adjoint(g.unflatten(1, (9, -1))) for g in grad]), None
+        return torch.stack([ctx.taps.adjoint(g) for g in grad]), None
 
 
 class SphereConv2d(nn.Module):
     """3×3 convolution on the sphere: (B, C, H, W) → (B, out_channels, H/stride, W/stride).
 
-    weight: (out_channels, C, 3, 3), kernel rows north to south, columns west to east.
-    geometry: height, width, stride, sampling, half_pixel of SphereTaps.
+    weight: (out_channels, C, 3, 3), kernel rows from north to south, columns from west to east.
+    geometry: height, width, stride, sampling and half_pixel of SphereTaps.
     """
 
     def __init__(self, in_channels: int, out_channels: int, **geometry):
@@ -48,79 +48,61 @@ class SphereConv2d(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def matrix(self, channels: int) -> Tensor:
-        """The first C channels' weights as they meet a pixel's samples: (out_channels, 9·C)."""
+        """Return the weights of the first C channels as a matrix, (out_channels, 9·C).
+
+        Its columns are in the order of a pixel's samples: tap by tap, then channel by channel.
+        """
         return self.weight[:, :channels].permute(0, 2, 3, 1).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        samples = _Samples.apply(to_pixels(x), self.taps)
+        samples = _Samples.apply(to_pixels(x), self.taps).flatten(2)
         return to_images(F.linear(samples, self.matrix(x.shape[1]), self.bias), self.taps.out_size)
 
 
-class _SphereMax(Function):
-    """(B, P, C) → the largest of each output pixel's nine taps, (B, N, C)."""
-
-    @staticmethod
-    def forward(ctx, x, taps, keep):
-        ctx.taps = taps
-        pixels = taps.out_size[0] * taps.out_size[1]
-        out = x.new_empty(x.shape[0], pixels, x.shape[2])
-        winner = torch.empty_like(out, dtype=torch.uint8) if keep else None
-        for b, block in taps.blocks(x):
-            samples = taps.read(x[b], block)
-            if keep:
-                out[b, block], winner[b, block] = samples.max(dim=1)
-            else:
-                out[b, block] = samples.amax(dim=1)
-        ctx.save_for_backward(winner)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        (winner,) = ctx.saved_tensors
-        samples = grad.new_zeros(*grad.shape[:2], 9, grad.shape[2])
-        samples.scatter_(2, winner.long().unsqueeze(2), grad.unsqueeze(2))
-        return torch.stack([ctx.taps.adjoint(s) for s in samples]), None, None
-
-
 class SphereMaxPool2d(nn.Module):
-    """Largest of the nine taps: (B, C, H, W) → (B, C, H/stride, W/stride)."""
+    """Maximum of the nine taps: (B, C, H, W) → (B, C, H/stride, W/stride)."""
 
     def __init__(self, **geometry):
         super().__init__()
         self.taps = SphereTaps(**geometry)
 
     def pixels(self, x: Tensor) -> Tensor:
-        """The same for pixel lists: (B, H·W, C) → (B, H·W/stride², C)."""
-        return _SphereMax.apply(x, self.taps, torch.is_grad_enabled() and x.requires_grad)
+        """Pool a list of pixels: (B, H·W, C) → (B, H·W/stride², C)."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _Samples.apply(x, self.taps).max(dim=2).values
+        out = x.new_empty(x.shape[0], self.taps.out_size[0] * self.taps.out_size[1], x.shape[2])
+        for b, block in self.taps.blocks(x):
+            out[b, block] = self.taps.read(x[b], block).amax(dim=1)
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         return to_images(self.pixels(to_pixels(x)), self.taps.out_size)
 
 
 def lstm_step(z, c, matrix, bias, taps, h_next, c_next, gates=None) -> None:
-    """Taps, matrix product and gates of one step, block by block.
+    """Compute one step of the cell, block by block: taps, matrix product and gates.
 
-    z: (B, P, C) input and hidden state; c: (B, hidden, P); matrix: (4·hidden, 9·C) and bias
-    (4·hidden) of the gates i, f, o, g. Writes the next hidden state, (B, P, hidden), which
-    taps will read, the next cell state, (B, hidden, P), which may be c itself, and the gates,
-    (B, 4·hidden, P).
+    z: (B, P, C), input and hidden state. c: (B, hidden, P), cell state.
+    matrix: (4·hidden, 9·C) and bias: (4·hidden,), of the gates i, f, o and g.
+    Writes the next hidden state into h_next, (B, P, hidden), the next cell state into c_next,
+    (B, hidden, P), which may be c itself, and the gates, if given, into gates, (B, 4·hidden, P).
     """
     hidden = c.shape[1]
-    tanh = torch.tanh if hidden < MANY else fast_tanh
+    tanh = torch.tanh if hidden < FAST_TANH_CHANNELS else fast_tanh
     for b, block in taps.blocks(z):
         s = torch.addmm(bias[:, None], matrix, taps.read(z[b], block).flatten(1).t())
         s[: 3 * hidden].sigmoid_()
         i, f, o, g = s.chunk(4)
         tanh(g, out=g)
         cell = torch.mul(f, c[b, :, block], out=c_next[b, :, block])
-        cell.add_(i * g)  # addcmul_ rounds otherwise, and the recurrence amplifies it
+        cell.add_(i * g)  # addcmul_ rounds differently, and the recurrence amplifies that
         torch.mul(o, tanh(cell), out=h_next[b, block].t())
         if gates is not None:
             gates[b, :, block] = s
 
 
 def fast_tanh(x: Tensor, out: Tensor | None = None) -> Tensor:
-    """2 sigmoid(2x) − 1, to 1e-7 and in a third of torch.tanh's time on a CPU."""
+    """Return 2 sigmoid(2x) − 1, which is tanh x to 1e-7 in a third of its time on a CPU."""
     return torch.mul(x, 2, out=out).sigmoid_().mul_(2).sub_(1)
 
 
@@ -166,22 +148,24 @@ class ConvLSTMCell(nn.Module):
         self.hidden_channels = hidden_channels
 
     def forward(self, x: Tensor, state: tuple | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """x: (B, P, C), and the state that the last step returned, None for zeros.
+        """Advance the cell by one frame.
 
-        Returns: hidden state (B, P, hidden), cell state (B, hidden, P), and memory to use
-        again. Without gradients, those of the given state are used again for the new one.
+        x: (B, P, C). state: what the previous step returned, None for a state of zeros.
+        Returns: hidden state (B, P, hidden), cell state (B, hidden, P), and a buffer for the
+        next step, None with gradients. Without gradients, the tensors of the given state are
+        overwritten by the new one.
         """
-        if state is None:  # zeros, which need no convolution
+        if state is None:  # the hidden state's zeros need no convolution
             z, h = x.contiguous(), x.new_empty(*x.shape[:2], self.hidden_channels)
-            c, memory = x.new_zeros(x.shape[0], self.hidden_channels, x.shape[1]), None
+            c, buffer = x.new_zeros(x.shape[0], self.hidden_channels, x.shape[1]), None
         else:
-            h, c, memory = state
-            z = memory = torch.cat([x, h], dim=-1, out=memory)
+            h, c, buffer = state
+            z = buffer = torch.cat([x, h], dim=-1, out=buffer)
         matrix, bias = self.conv.matrix(z.shape[-1]), self.conv.bias
         if torch.is_grad_enabled() and (matrix.requires_grad or z.requires_grad):
             return *_LSTMStep.apply(z, c, matrix, bias, self.conv.taps), None
         lstm_step(z, c, matrix, bias, self.conv.taps, h, c)
-        return h, c, memory
+        return h, c, buffer
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -1,18 +1,18 @@
-"""Where the nine taps of a spherical kernel are, and how they are read.
+"""The nine taps of a kernel on the sphere: where they are and how they are sampled.
 
-The taps are those of Coors et al., "SphereNet", ECCV 2018: a 3×3 grid on the plane that
-touches the sphere at the output pixel, one pixel of the equator apart, projected to the sphere
-and read there bilinearly. `sampling` says how:
-    reference  exactly as the original of SST-Sal: float32 grids, everything half a pixel up
-               and to the left, nothing beyond the image's edges, taps over a pole on the wrong
-               side.
-    seamless   longitude wraps and a pole is crossed to its other side, so that rolling the
-               image rolls the result. With `half_pixel` still half a pixel up and to the left,
-               where weights trained by the original's rule expect it; else without any shift.
+The taps are those of Coors et al., "SphereNet", ECCV 2018: a 3×3 grid, one pixel of the equator
+apart, on the plane that touches the sphere at the output pixel, projected onto the sphere. The
+image is sampled there bilinearly, in one of two ways:
+    reference  exactly as in the authors' code of SST-Sal: float32 grids, everything half a pixel
+               up and to the left, zeros beyond the image's edges, and taps beyond a pole on the
+               wrong side of it.
+    seamless   longitude wraps, and beyond a pole follows its other side, so that rolling the
+               image rolls the result. With `half_pixel` the half pixel up and to the left stays,
+               because weights trained by the authors' code expect it; without it nothing shifts.
 
-Images are pixel lists here, (H·W, C), the C channels of a pixel side by side: reading one tap
-then moves C numbers at once. On a CPU the work goes by blocks of BLOCK pixels, whose samples
-stay in the cache and never exist for the whole image.
+An image is a list of pixels here, (H·W, C), in which the C channels of a pixel lie side by side:
+a tap then moves C numbers at once. On a CPU the work is done in blocks of BLOCK pixels, so that
+their samples stay in the cache and never exist for the whole image.
 """
 
 import math
@@ -28,13 +28,14 @@ BLOCK = 960
 
 
 def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
-    """The nine taps of a kernel centred on each of the given (fractional) rows.
+    """Return the angles of the nine taps of a kernel centred on each of the given rows.
 
-    The inverse gnomonic projection as the original writes it, as rounding there shows in the
-    last digits here. over_pole: a tap beyond a pole is at its other side; the original's
-    one-argument arctangent leaves it on this side.
-    rows: (R,) float64. Returns: latitude of each tap and its longitude minus the centre's,
-    (R, 3, 3) each, indexed by kernel row (north first) and kernel column (west first).
+    The inverse gnomonic projection follows the authors' formula term by term, because its
+    rounding shows in the last digits of the result.
+    rows: (R,) float64, may be fractional. over_pole: whether a tap beyond a pole is placed on its
+    other side; the one-argument arctangent of the authors' code leaves it on this side.
+    Returns: latitude of each tap and its longitude minus the centre's in radians, (R, 3, 3) each,
+    indexed by kernel row (north first) and kernel column (west first).
     """
     step_y, step_x = math.pi / height, 2 * math.pi / width
     latitude = (math.pi / 2 - (rows + 0.5) * step_y)[:, None, None]
@@ -43,7 +44,7 @@ def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[
     y = -math.tan(step_y) * sign[:, None] / math.cos(step_x) ** sign.abs()
     rho = torch.hypot(x, y)
     v = rho.atan()
-    rho = torch.where(rho == 0, 1, rho)  # only divides; the centre's numerators are 0
+    rho = torch.where(rho == 0, 1, rho)  # a divisor only; the centre's numerators are 0
     sine = v.cos() * latitude.sin() + y * v.sin() * latitude.cos() / rho
     east = x * v.sin()
     forward = rho * latitude.cos() * v.cos() - y * latitude.sin() * v.sin()
@@ -54,9 +55,10 @@ def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[
 
 
 def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
-    """The original's grid for F.grid_sample: (1, 3·H/stride, 3·W/stride, 2) float32.
+    """Return the authors' grid for F.grid_sample: (1, 3·H/stride, 3·W/stride, 2) float32.
 
-    It divides by the size where align_corners=False wants the pixel's centre: hence the shift.
+    It scales pixel numbers by the size alone, while align_corners=False expects pixel centres;
+    this is where the shift by half a pixel comes from.
     """
     rows = torch.arange(0, height, stride, dtype=torch.float64)
     latitude, east = tap_angles(rows, height, width, over_pole=False)
@@ -69,13 +71,14 @@ def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
 
 
 def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor]:
-    """F.grid_sample of `reference_grid` as index into the pixels and weight, (N, 4) each.
+    """Return the taps of `reference_grid` as indices of four pixels and their weights.
 
-    N counts output pixels times nine; pixels outside the image have weight 0.
+    Both are (N, 4), where N is nine times the number of output pixels. Sums of pixels with these
+    weights equal F.grid_sample; a pixel outside the image has weight 0.
     """
     grid = reference_grid(height, width, stride).view(height // stride, 3, width // stride, 3, 2)
     x, y = grid.transpose(1, 2).reshape(-1, 2).unbind(-1)
-    # grid_sample rounds once here, by a fused multiply-add; hence the detour by float64.
+    # grid_sample rounds once here, in a fused multiply-add, which float64 reproduces.
     column = ((x + 1).double() * (width / 2) - 0.5).float()
     row = ((y + 1).double() * (height / 2) - 0.5).float()
     north, west = row.floor(), column.floor()
@@ -89,9 +92,9 @@ def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor
 
 
 def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tuple[Tensor, Tensor]:
-    """Taps on the sphere as index into the pixels and weight, (N, 4) each.
+    """Return the taps on the sphere as indices of four pixels and their weights, (N, 4) each.
 
-    Without the half-pixel rule an output pixel is centred on its stride×stride input pixels.
+    Without `half_pixel` an output pixel is centred on its stride×stride input pixels.
     """
     shift, centre = (0.5, 0.0) if half_pixel else (0.0, (stride - 1) / 2)
     rows = torch.arange(0, height, stride, dtype=torch.float64) + centre
@@ -106,12 +109,19 @@ def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tup
 
 
 def blend(rows: Tensor, index: Tensor, weight: Tensor, start: Tensor) -> Tensor:
-    """Weighted sums of rows (P, C), one for each entry of `start` in index and weight."""
+    """Return weighted sums of rows, (P, C) → (S, C).
+
+    index, weight: the rows to add, sum after sum. start: (S,), where each sum begins in them.
+    """
     return F.embedding_bag(index, rows, start, mode="sum", per_sample_weights=weight)
 
 
 class SphereTaps(nn.Module):
-    """Reads the nine taps around every output pixel of an H×W image, and the reverse."""
+    """Samples the nine taps around every output pixel of an H×W image; also the adjoint map.
+
+    stride: step between output pixels. sampling, half_pixel: see above.
+    Raises ValueError for another sampling and for a size that the stride does not divide.
+    """
 
     def __init__(
         self,
@@ -125,7 +135,7 @@ class SphereTaps(nn.Module):
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling is one of {', '.join(SAMPLINGS)}, got {sampling!r}")
         if height % stride or width % stride:
-            raise ValueError(f"{height}×{width} pixels can't be halved evenly")
+            raise ValueError(f"stride {stride} does not divide {height}×{width} pixels evenly")
         if sampling == "reference":
             index, weight = reference_taps(height, width, stride)
         else:
@@ -135,7 +145,7 @@ class SphereTaps(nn.Module):
         self._freeze("index", index.int().flatten())
         self._freeze("weight", weight.to(torch.get_default_dtype()).flatten())
         self._freeze("start", torch.arange(0, len(self.index), 4, dtype=torch.int32))
-        # The adjoint, pixel by pixel: which samples read it, and with what weight.
+        # For the adjoint: the samples that read each pixel, and their weights.
         used = self.weight.nonzero().squeeze(1)
         pixel, order = self.index[used].sort(stable=True)
         count = torch.bincount(pixel, minlength=height * width)
@@ -147,7 +157,7 @@ class SphereTaps(nn.Module):
         self.register_buffer(name, buffer, persistent=False)
 
     def blocks(self, x: Tensor):
-        """Pairs (picture of the batch, slice of output pixels) that cover all of x: (B, ...)."""
+        """Yield pairs (index in the batch, slice of output pixels) that cover x, (B, ...)."""
         pixels = self.out_size[0] * self.out_size[1]
         block = pixels if x.is_cuda else BLOCK
         for b in range(x.shape[0]):
@@ -155,12 +165,12 @@ class SphereTaps(nn.Module):
                 yield b, slice(start, min(start + block, pixels))
 
     def read(self, image: Tensor, pixels: slice) -> Tensor:
-        """image: (H·W, C) → the taps of n output pixels, (n, 9, C)."""
+        """Sample the taps of n output pixels: (H·W, C) → (n, 9, C)."""
         corners = slice(36 * pixels.start, 36 * pixels.stop)
         start = self.start[: 9 * (pixels.stop - pixels.start)]
         samples = blend(image, self.index[corners], self.weight[corners], start)
         return samples.view(-1, 9, image.shape[-1])
 
     def adjoint(self, samples: Tensor) -> Tensor:
-        """Gradient of an image whose taps have the gradients `samples`: (N, 9, C) → (H·W, C)."""
+        """Return the gradient of an image from that of all its taps: (n, 9, C) → (H·W, C)."""
         return blend(samples.flatten(0, 1), self.reader, self.reader_weight, self.reader_start)

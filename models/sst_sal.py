@@ -13,7 +13,7 @@ from projection.sphere import Resampling, directions, equirectangular_taps
 
 
 class Encoder(nn.Module):
-    """ConvLSTM at full resolution and spherical pooling to half of it."""
+    """ConvLSTM at full resolution, followed by spherical pooling to half of it."""
 
     def __init__(self, in_channels: int, hidden_channels: int, **geometry):
         super().__init__()
@@ -22,7 +22,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """ConvLSTM at half resolution whose hidden state, one channel, is the saliency."""
+    """ConvLSTM at half resolution with one hidden channel, which is the saliency."""
 
     def __init__(self, in_channels: int, **geometry):
         super().__init__()
@@ -30,21 +30,28 @@ class Decoder(nn.Module):
 
 
 class SSTSal(SaliencyModel):
-    """Clips to saliency maps; every clip starts from a zero state.
+    """Recurrent network from clips to saliency maps; each clip starts from a state of zeros.
 
-    in_channels: 6 (frames and colour-wheel images of flow) or 3 (frames alone; the authors'
-        variant has 9 hidden channels).
-    sampling: how the sphere is read, see models/sphere_taps.py.
-        "reference" returns the decoder's raw state in (−1, 1), each value in 2×2 pixels, as
-        the original does. "seamless" enlarges bilinearly over the seam and the poles and takes
-        away each frame's minimum: the map is then non-negative and what the spherical KL,
-        which scales every map to [0, 1] itself, sees of it; neither its value nor its
-        gradient is changed by that.
-    half_pixel: in seamless sampling, whether taps keep the half-pixel shift of the original,
-        which its weights are trained for. Off for new training.
+    in_channels: 6 (frames and colour-wheel images of optical flow) or 3 (frames alone; the
+        authors' variant has 9 hidden channels).
+    sampling: how the image is read on the sphere, see models/sphere_taps.py.
+        "reference" returns the decoder's raw state, in (−1, 1), each value in 2×2 pixels, as
+        the authors' code does. "seamless" enlarges it bilinearly across the seam and the poles
+        and subtracts each frame's minimum, which makes the map non-negative. The spherical
+        Kullback-Leibler divergence scales each map to [0, 1] itself, so neither its value nor
+        its gradient is changed by the subtraction.
+    half_pixel: whether seamless sampling keeps the half-pixel shift of the authors' code, which
+        their weights are trained for. False for new training.
+    height, width: input size in pixels; the height is even, the width a multiple of 4.
+    Raises ValueError for arguments outside these.
 
-    The published learning rate of 0.8 belongs to 240×320: the spherical KL of a map shrinks
-    with its number of pixels, so the Spec's learning rate grows with it.
+    forward: frames (B, T, 3, H, W) and motion (B, T, in_channels − 3, H, W), RGB in [0, 1] →
+    (B, T, 1, H, W), computed in float32 or more even under autocast, because the recurrence
+    amplifies rounding. Raises ValueError for another size or number of channels.
+
+    >>> model = SSTSal(in_channels=3, hidden_channels=2, height=8, width=16)
+    >>> model(torch.rand(1, 5, 3, 8, 16), torch.rand(1, 5, 0, 8, 16)).shape
+    torch.Size([1, 5, 1, 8, 16])
     """
 
     name = "sst_sal"
@@ -68,7 +75,7 @@ class SSTSal(SaliencyModel):
             fps=8.0,
             clip_length=20,
             warm_up=4,
-            fade=4 if sampling == "seamless" else 0,  # 0: the original's windows
+            fade=4 if sampling == "seamless" else 0,  # 0 gives the authors' windows
             motion="dis" if in_channels == 6 else "none",
         )
         super().__init__(
@@ -80,50 +87,46 @@ class SSTSal(SaliencyModel):
             height=height,
             width=width,
         )
-        read = {"sampling": sampling, "half_pixel": half_pixel}
-        half = {"height": height // 2, "width": width // 2}
-        self.encoder = Encoder(in_channels, hidden_channels, height=height, width=width, **read)
-        self.decoder = Decoder(hidden_channels, **half, **read)
-        self.small = (height // 2, width // 2)
+        taps = {"sampling": sampling, "half_pixel": half_pixel}
+        full = {"height": height, "width": width, **taps}
+        half = {"height": height // 2, "width": width // 2, **taps}
+        self.encoder = Encoder(in_channels, hidden_channels, **full)
+        self.decoder = Decoder(hidden_channels, **half)
+        self.half_size = (height // 2, width // 2)
         if sampling == "seamless":
             points = directions(height, width, torch.float64).view(-1, 3)
-            self.enlarge = Resampling(*equirectangular_taps(points, *self.small))
+            self.enlarge = Resampling(*equirectangular_taps(points, *self.half_size))
 
     @classmethod
     def arguments_for(cls, motion_channels: int) -> dict:
-        """The authors' two variants: with flow, and a smaller one without."""
+        """Return the arguments of the authors' two variants: with flow, and smaller without."""
         return {"in_channels": 3 + motion_channels, "hidden_channels": 36 if motion_channels else 9}
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
-        """frames (B, T, 3, H, W) and motion (B, T, 3 or 0, H, W), RGB → (B, T, 1, H, W).
-
-        Always in float32 or more: the recurrence amplifies rounding.
-        """
-        with torch.autocast(frames.device.type, enabled=False):
-            return self._forward(frames, motion)
-
-    def _forward(self, frames: Tensor, motion: Tensor) -> Tensor:
-        expected = (self.spec.height, self.spec.width)
-        channels = frames.shape[2] + motion.shape[2]
-        if frames.shape[-2:] != expected or channels != self.arguments["in_channels"]:
-            raise ValueError(
-                f"this SSTSal takes {self.arguments['in_channels']} channels of "
-                f"{expected[0]}×{expected[1]}, got {channels} of "
-                f"{frames.shape[-2]}×{frames.shape[-1]}"
-            )
+        self._check(frames, motion)
         encoder, decoder, maps = None, None, []
-        for rgb, flow in zip(frames.unbind(1), motion.unbind(1), strict=True):
-            bgr = torch.cat([rgb.flip(1), flow.flip(1)], dim=1)  # the weights' order of channels
-            encoder = self.encoder.lstm(bgr.flatten(2).transpose(1, 2), encoder)
-            decoder = self.decoder.lstm(self.encoder.pool.pixels(encoder[0]), decoder)
-            maps.append(self.present(decoder[0]))
+        with torch.autocast(frames.device.type, enabled=False):
+            for rgb, flow in zip(frames.unbind(1), motion.unbind(1), strict=True):
+                bgr = torch.cat([rgb.flip(1), flow.flip(1)], dim=1)  # the weights' channel order
+                encoder = self.encoder.lstm(bgr.flatten(2).transpose(1, 2), encoder)
+                decoder = self.decoder.lstm(self.encoder.pool.pixels(encoder[0]), decoder)
+                maps.append(self.to_map(decoder[0]))
         return torch.stack(maps, dim=1)
 
-    def present(self, pixels: Tensor) -> Tensor:
-        """Raw state at half size, (B, H/2·W/2, 1) → map (B, 1, H, W)."""
+    def to_map(self, state: Tensor) -> Tensor:
+        """Turn the decoder's hidden state, (B, H/2·W/2, 1), into maps, (B, 1, H, W)."""
         if self.arguments["sampling"] == "reference":
-            image = to_images(pixels, self.small)
+            image = to_images(state, self.half_size)
             return image.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
-        image = self.enlarge(pixels.transpose(1, 2))
+        image = self.enlarge(state.transpose(1, 2))
         image = image.unflatten(2, (self.spec.height, self.spec.width))
         return image - image.amin(dim=(-2, -1), keepdim=True)
+
+    def _check(self, frames: Tensor, motion: Tensor) -> None:
+        channels, (height, width) = frames.shape[2] + motion.shape[2], frames.shape[-2:]
+        wanted = self.arguments["in_channels"], self.spec.height, self.spec.width
+        if (channels, height, width) != wanted:
+            raise ValueError(
+                f"this SSTSal takes {wanted[0]} channels of {wanted[1]}×{wanted[2]} pixels, "
+                f"got {channels} of {height}×{width}"
+            )

@@ -56,6 +56,11 @@ class Equi2Cube(nn.Module):
 
     forward: (B, C, H, W) → (B·6, C, S, S). Wraps at ±180° and across the poles.
     Raises ValueError for an image that is not H×W.
+
+    >>> from projection import directions
+    >>> height = directions(8, 16)[None, ..., 1].unsqueeze(1)  # y of every pixel: up is 1
+    >>> Equi2Cube(8, 16, 2)(height).mean((1, 2, 3))[[Face.TOP, Face.BOTTOM]].sign()
+    tensor([ 1., -1.])
     """
 
     def __init__(self, height: int, width: int, face_size: int):
@@ -79,6 +84,10 @@ class Cube2Equi(nn.Module):
     """Cube faces to equirectangular images, interpolating across the faces' edges.
 
     forward: (B·6, C, S, S) → (B, C, H, W). Raises ValueError for other faces.
+
+    >>> faces = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 4, 4)  # each holds its number
+    >>> Cube2Equi(4, 8, 16)(faces)[0, 0, 4, [0, 4, 8, 12]]  # back, left, front, right
+    tensor([0., 3., 2., 4.])
     """
 
     def __init__(self, face_size: int, height: int, width: int):

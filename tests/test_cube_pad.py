@@ -1,13 +1,12 @@
 """Cube padding: the neighbours on all 24 edges, at every width."""
 
-import numpy as np
 import pytest
 import torch
 
 from models import CubeUNet
 from projection import CubePadding
 from projection.cubemap import FACE_AXES, face_directions, padded_pixels
-from tests.shared import shared
+from tests.shared import reference
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -15,6 +14,12 @@ FORMATS = [torch.contiguous_format, torch.channels_last]
 def pixel_numbers(size):
     """Faces whose every pixel holds its own index: (6, 1, S, S) float64."""
     return torch.arange(6 * size * size, dtype=torch.float64).reshape(6, 1, size, size)
+
+
+def pixel_of(code):
+    """Decode face·10000 + row·100 + column of 8×8 faces to their index: (...) float64."""
+    face, row, column = code // 10000, code // 100 % 100, code % 100
+    return torch.from_numpy((face * 8 + row) * 8 + column).double()
 
 
 def strips(padded, pad):
@@ -48,28 +53,23 @@ def test_strips_unfold_the_cube(size):
 
 @pytest.mark.parametrize("pad", [1, 2, 3])
 def test_published_geometric_truth(pad):
-    truth = np.load(shared(f"golden/cubepad_geometric_truth_index_S8_pad{pad}.npz"))["index"]
-    face, row, column = truth // 10000, truth // 100 % 100, truth % 100
-    expected = torch.from_numpy((face * 8 + row) * 8 + column).double()
+    truth = reference("cube_padding.npz")[f"truth_pad{pad}"]
     known = torch.from_numpy(truth >= 0)
     found = CubePadding(pad)(pixel_numbers(8))[:, 0]
-    assert torch.equal(found[known], expected[known])
+    assert torch.equal(found[known], pixel_of(truth)[known])
     assert known.sum() == 6 * (8 * 8 + 4 * 8 * pad)
 
 
 def test_published_reference_at_width_one():
-    expected = torch.from_numpy(np.load(shared("golden/avs_cubepad.npz"))["B2_C2_S8_pad1"])
-    x = torch.from_numpy(np.random.RandomState(0).rand(12, 2, 8, 8).astype(np.float32))
-    for ours, theirs in zip(strips(CubePadding(1)(x), 1), strips(expected, 1)):
+    published = pixel_of(reference("cube_padding.npz")["published_pad1"])[:, None]
+    for ours, theirs in zip(strips(CubePadding(1)(pixel_numbers(8)), 1), strips(published, 1)):
         assert torch.equal(ours, theirs)
 
 
 def test_the_reference_reverses_strips_at_width_two_and_we_do_not():
     """Regression: at p = 2 the published code turns the depth of 8 strips around."""
-    golden = torch.from_numpy(np.load(shared("golden/avs_cubepad.npz"))["indexmap_S8_pad2"])
+    theirs = pixel_of(reference("cube_padding.npz")["published_pad2"])[:, None]
     ours = CubePadding(2)(pixel_numbers(8))
-    number = golden.long()
-    theirs = ((number // 10000 * 8 + number // 100 % 100) * 8 + number % 100).double()
     different = sum(
         int(not torch.equal(a[face], b[face]))
         for a, b in zip(strips(ours, 2), strips(theirs, 2))

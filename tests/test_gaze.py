@@ -318,7 +318,7 @@ class Command:
 
 def test_vinfo_executes_nothing(tmp_path):
     found = {"217": {"0001": [(0.5, 0.5)]}, "218": Command(tmp_path / "made")}
-    with pytest.raises(InputError, match=r"asks for (posix|nt)\.mkdir.*nothing of the file"):
+    with pytest.raises(InputError, match=r"asks for (posix|nt)\.mkdir.*nothing in it was executed"):
         read_vinfo(pickled(tmp_path / "vinfo.pkl", found))
     assert not (tmp_path / "made").exists()
 

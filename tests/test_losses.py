@@ -1,6 +1,5 @@
 """Losses against values worked out on paper and against the published implementation."""
 
-import json
 import math
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from losses import LOSSES, SMSE, DensityLoss, SphericalKLDivergence
-from tests.shared import shared
+from tests.shared import reference
 
 
 def test_smse_of_a_constant_error_is_its_square_times_the_sphere():
@@ -35,7 +34,7 @@ def test_smse_weighs_a_polar_cap_by_its_area():
 @pytest.mark.parametrize("case", range(3))
 def test_smse_of_the_published_code(case):
     """Theirs is ours times h / tan h, h = π/2H: the trapezoid rule's error, in every row."""
-    golden = json.loads(shared("golden/smse.json").read_text())["cases"][case]
+    golden = reference("numbers.json")["smse"][case]
     shape = (golden["B"], 1, golden["H"], golden["W"])
     random = np.random.RandomState(golden["seed"])
     pred, target = (torch.from_numpy(random.rand(*shape).astype(np.float32)) for _ in range(2))

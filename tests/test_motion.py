@@ -1,12 +1,11 @@
 """Motion images: colours, the seam of flow, RAFT's weight files."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from cli import InputError
-from tests.shared import shared
+from tests.shared import reference
 from video.motion import (
     WHEEL,
     DISFlow,
@@ -27,7 +26,7 @@ def scene(height=64, width=128) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["rand0", "smooth", "zero", "tiny"])
 def test_colours_are_rafts(name):
-    stored = np.load(shared("golden/flow_colour_raft.npz"))
+    stored = reference("flow_colours.npz")
     assert torch.equal(WHEEL, torch.from_numpy(stored["colorwheel"]).float())
     smooth = stored["flow_smooth"]
     flows = {"zero": 0 * smooth, "tiny": 1e-4 * smooth}

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projection import Cube2Equi, Equi2Cube, Face, directions, solid_angles
-from projection.cubemap import cube_taps, face_directions, locate, padded_pixels
+from projection.cubemap import FACE_AXES, cube_taps, face_directions, locate, padded_pixels
 from projection.sphere import Resampling, equirectangular_taps, latitudes, longitudes
+from tests.shared import reference
 
 SIZES = [(240, 480, 120), (64, 128, 32), (61, 123, 31), (90, 200, 45)]
 
@@ -96,6 +97,35 @@ def test_locate_is_the_inverse_of_face_directions():
     assert (face == torch.arange(6)[:, None, None]).all()
     torch.testing.assert_close(u, c.expand(6, 7, 7))
     torch.testing.assert_close(v, c[:, None].expand(6, 7, 7))
+
+
+def test_faces_are_avs360s():
+    """Directions of face pixels, and the face and the place in it that a panorama's pixel meets."""
+    stored = {k: torch.from_numpy(v).double() for k, v in reference("cube_projection.npz").items()}
+    points = face_directions(16)[:, ::3, ::3]
+    right_up_front = stored["faces"].flip(1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(
+        points / points.norm(dim=-1, keepdim=True), right_up_front, atol=1e-6, rtol=0
+    )
+    face, u, v = locate(directions(32, 64, torch.float64))
+    assert torch.equal(face.double(), stored["face_of_pixel"])
+    place = (torch.stack([u, v], dim=-1)[::3, ::3] + 1) / 2 * 15
+    torch.testing.assert_close(place, stored["place_in_face"], atol=1e-5, rtol=0)
+
+
+def test_avs360_reads_a_pixel_and_a_half_to_the_lower_right_of_our_source():
+    """Their face pixel k lies at −1 + 2k/S, and they add 1 to pixel numbers that lack the half.
+
+    Their angles come from tables that are linear between entries, hence the tolerance.
+    """
+    stored = {k: torch.from_numpy(v).double() for k, v in reference("cube_projection.npz").items()}
+    aligned = torch.arange(0, 16, 2, dtype=torch.float64) / 8 - 1
+    v, u = torch.meshgrid(aligned, aligned, indexing="ij")
+    x, y, z = (torch.stack([u, v, torch.ones_like(u)], dim=-1) @ FACE_AXES[:, None]).unbind(-1)
+    column = (torch.atan2(x, z) / math.pi + 1) * 32 - 0.5 + 1.5
+    row = (0.5 - torch.atan2(y, torch.hypot(x, z)) / math.pi) * 32 - 0.5 + 1.5
+    assert (column.clamp(1, 63) - stored["source_column"]).abs().max() < 0.05
+    assert (row.clamp(1, 31) - stored["source_row"]).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

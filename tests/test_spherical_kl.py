@@ -1,6 +1,5 @@
 """Spherical KL against the published values and by hand."""
 
-import json
 import math
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from losses.spherical_kl import SphericalKLDivergence, spherical_kl
-from tests.shared import shared
+from tests.shared import reference
 
 
 def blob(frames, height, width, x0=0.2, y0=0.3):
@@ -42,7 +41,7 @@ NAMES = (
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_the_published_values(name):
-    stored = json.loads(shared("golden/sst_kldiv.json").read_text())[name]
+    stored = reference("numbers.json")["spherical_kl"][name]
     pred, truth = (torch.from_numpy(m.astype(np.float32)) for m in maps(name, *stored["shape"][1:]))
     expected = torch.tensor(stored["per_frame"])
     torch.testing.assert_close(spherical_kl(pred, truth)[0], expected, atol=1e-8, rtol=2e-5)

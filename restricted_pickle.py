@@ -1,0 +1,119 @@
+"""A reader of pickles from unknown sources that imports and executes nothing for them.
+
+A pickle is a program: the ordinary reader calls whatever function it names. This one knows only
+the names on a list that its caller passes in, each with a harmless constructor in its place, and
+refuses every other name. A constructor is made anew for each file, so that a pickle which sets
+attributes on it changes nothing for the next file.
+"""
+
+import io
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cli import InputError
+
+Constructors = dict[str, Callable]  # "module.name" in the pickle → what is called in its place
+
+
+def read_pickle(
+    content: bytes,
+    path: str | Path,
+    constructors: Constructors,
+    read_storage: Callable[[tuple], object] | None = None,
+) -> object:
+    """Return the object in a pickle that uses no other global names than those listed.
+
+    content: the pickle. path: the file that it comes from, for messages.
+    read_storage: returns the object of a persistent id, which torch uses for tensors' storages.
+    Raises InputError for a pickle that asks for another name and pickle.UnpicklingError for one
+    that is damaged or for content that is no pickle.
+    """
+    try:
+        return _Unpickler(content, path, constructors, read_storage).load()
+    except InputError:
+        raise
+    except Exception as error:  # a damaged or hostile pickle can fail in any way
+        raise pickle.UnpicklingError(str(error)) from error
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, content: bytes, path, constructors: Constructors, read_storage):
+        super().__init__(io.BytesIO(content), encoding="latin1")  # keeps Python 2's bytes
+        self.path, self.constructors, self.read_storage = path, constructors, read_storage
+
+    def find_class(self, module: str, name: str) -> Callable:
+        if f"{module}.{name}" not in self.constructors:
+            raise InputError(
+                f"{self.path}: asks for {module}.{name}, which a file of this kind does not need; "
+                "nothing in it was executed. Use the file that its authors released"
+            )
+        return self.constructors[f"{module}.{name}"]
+
+    def persistent_load(self, key: tuple) -> object:
+        if self.read_storage is None:
+            raise pickle.UnpicklingError("it refers to data outside the pickle")
+        return self.read_storage(key)
+
+
+def stand_ins(*names: str) -> Constructors:
+    """Return an empty class for each "module.name"; its objects only keep their attributes."""
+    return {name: type(name.rpartition(".")[2], (), {}) for name in names}
+
+
+def containers() -> Constructors:
+    """Return constructors of Python's containers, as written by Python 2 and 3."""
+    found: Constructors = {
+        "collections.OrderedDict": lambda *items: dict(*items),
+        "collections.defaultdict": lambda factory=None, *items: dict(*items),
+    }
+    for builtins in ("builtins", "__builtin__"):
+        found |= {f"{builtins}.list": lambda *items: list(*items)}
+        found |= {f"{builtins}.dict": lambda *items: dict(*items)}
+        found |= {f"{builtins}.set": lambda *items: set(*items)}
+    return found
+
+
+def numpy_arrays() -> Constructors:
+    """Return constructors of NumPy's arrays of real numbers; they become `PickledArray`s."""
+    found: Constructors = {
+        "numpy.ndarray": lambda *_: None,
+        "numpy.dtype": lambda code, *_: _Dtype(code),
+        "_codecs.encode": lambda text, encoding: text.encode("latin1"),
+    }
+    for core in ("numpy.core", "numpy._core"):
+        found |= {
+            f"{core}.multiarray._reconstruct": lambda *_: PickledArray(),
+            f"{core}.multiarray.scalar": lambda dtype, raw: dtype.numbers(raw)[0].item(),
+            f"{core}.numeric._frombuffer": lambda raw, dtype, *form: dtype.numbers(raw, *form),
+        }
+    return found
+
+
+class PickledArray:
+    """Takes the place of numpy.ndarray in a pickle; `values` is the array that it describes."""
+
+    values: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple):
+        _, shape, dtype, columns_first, raw = state
+        self.values = dtype.numbers(raw, shape, "F" if columns_first else "C")
+
+
+class _Dtype:
+    """Takes the place of numpy.dtype in a pickle, for real numbers only."""
+
+    def __init__(self, code: str):
+        if not re.fullmatch(r"[iu][1248]|f[248]", code):
+            raise ValueError(f"it holds an array of {code!r}")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple):
+        self.order = {">": ">", "<": "<"}.get(state[1], "=")
+
+    def numbers(self, raw: bytes | str, shape=-1, order: str = "C") -> np.ndarray:
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw
+        return np.frombuffer(raw, self.order + self.code).reshape(shape, order=order)
