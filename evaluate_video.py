@@ -18,20 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import cli
 import distributed
 import models
-from cli import (
-    HelpFormatter,
-    InputError,
-    add_machine_options,
-    advice,
-    atomic,
-    autocast,
-    choose_device,
-    choose_precision,
-    run_script,
-    write_json,
-)
+from cli import InputError
 from datasets.check import check, summary
 from datasets.layouts import File, unbroken_runs
 from datasets.video_saliency import SaliencyVideos, summarise
@@ -54,7 +44,7 @@ SAME_TRUTH = 0.98  # least correlation of the ground truth with its own fixation
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
     add("--split", default="test", help="split whose clips are scored: test, val or train")
@@ -73,7 +63,7 @@ def parse_args() -> argparse.Namespace:
         "ground truth was made with; used for the inter-observer scores only")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
     add("--motion", choices=list(MOTIONS), help="motion estimator (default: the model's)")
-    add_machine_options(add)
+    cli.add_machine_options(add)
     return parser.parse_args()
 
 
@@ -85,7 +75,7 @@ def main() -> None:
         raise InputError(f"--height {args.height}: give 8 to 4096 rows; 240 are usual")
     if not 0.5 <= args.sigma <= 30:
         raise InputError(f"--sigma {args.sigma}: give 0.5 to 30 degrees")
-    device = choose_device(args.device)
+    device = cli.choose_device(args.device)
     source = SavedMaps(args) if args.pred_dir else Network(args, device)
     scorer = Scorer(source.data, args.protocol, args.height, args.sigma, args.train_root, device)
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -101,7 +91,7 @@ def main() -> None:
         return
     results = collect(args, source, scorer, clips)
     print("\n\n".join([table(results), verdicts(results), "\n".join(results["notes"])]))
-    write_json(args.output_dir / "metrics.json", without_nan(results))
+    cli.write_json(args.output_dir / "metrics.json", without_nan(results))
     write_csv(args.output_dir / "metrics.csv", results)
     if args.report:
         scored = {clip: scores for clip, scores in clips.items() if scores.numbers}
@@ -125,10 +115,10 @@ class Network:
 
     def __init__(self, args: argparse.Namespace, device: torch.device):
         self.model = models.load(args.ckpt_path, device)
-        with advice(f"--motion {args.motion}"):
+        with cli.advice(f"--motion {args.motion}"):
             self.model.use_motion(args.motion)
         # Only the network runs in mixed precision, not the metrics between two of its maps.
-        precision = autocast(device, choose_precision(args.precision, device))
+        precision = cli.autocast(device, cli.choose_precision(args.precision, device))
         self.model.forward = precision(self.model.forward)
         spec = replace(self.model.spec, clip_length=1)
         self.data = SaliencyVideos(args.data_root, args.split, spec)
@@ -285,7 +275,7 @@ def without_nan(content):
 
 def write_csv(path: Path, results: dict) -> None:
     """Write one line for each clip and predictor, with empty cells where there is no score."""
-    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with cli.atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "frames", "predictor", *results["metrics"]])
         for clip, content in without_nan(results["clips"]).items():
@@ -299,9 +289,9 @@ def check_data(args: argparse.Namespace) -> None:
     report = check(args.data_root)
     print(summary(report))
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(args.output_dir / "check.json", report)
+    cli.write_json(args.output_dir / "check.json", report)
     sys.exit(0 if report["clean"] else 1)
 
 
 if __name__ == "__main__":
-    run_script(distributed.session(main))
+    cli.run_script(distributed.session(main))

@@ -15,27 +15,17 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+import cli
 import distributed
 import models
-from cli import (
-    HelpFormatter,
-    InputError,
-    add_machine_options,
-    advice,
-    atomic,
-    autocast,
-    choose_device,
-    choose_precision,
-    run_script,
-    write_json,
-)
+from cli import InputError
 from models.checkpoint import sha256
 from video.motion import MOTIONS
 from video.reader import Frame, FrameReader, read_frames
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
     add("--video_path", type=Path, nargs="+", required=True, metavar="PATH",
         help="video, folder of frames, or picture; several are allowed")  # fmt: skip
@@ -45,19 +35,19 @@ def parse_args() -> argparse.Namespace:
     add("--save_npy", action="store_true", help="also write float32 maps, not normalised")
     add("--motion", choices=list(MOTIONS), help="how motion between frames is estimated "
         "(default: as the model was trained)")  # fmt: skip
-    add_machine_options(add)
+    cli.add_machine_options(add)
     add("--overwrite", action="store_true", help="replace maps that are already there")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    device = choose_device(args.device)
+    device = cli.choose_device(args.device)
     model = models.load(args.ckpt_path, device)
-    with advice(f"--motion {args.motion}"):
+    with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     folders = output_folders(args.video_path, args.output_dir)
-    with autocast(device, choose_precision(args.precision, device)):
+    with cli.autocast(device, cli.choose_precision(args.precision, device)):
         for folder, path in distributed.shard(folders.items()):
             infer(model, path, folder, args)
 
@@ -80,7 +70,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         "normalisation": "each map divided by its maximum",
     }
     clean_folder(folder, facts, args.overwrite)
-    write_json(folder / "saliency.json", facts | {"frame_count": None, "complete": False})
+    cli.write_json(folder / "saliency.json", facts | {"frame_count": None, "complete": False})
 
     done = count_maps(folder, (".png", ".npy") if args.save_npy else (".png",))
     skip = done // reader.step  # sampled frames whose maps are not needed any more
@@ -93,7 +83,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
             write_map(folder / f"sal_{number:04d}.png", saliency, args.save_npy)
 
     count, seconds = reader.decoded, time.perf_counter() - start
-    write_json(folder / "saliency.json", facts | {"frame_count": count, "complete": True})
+    cli.write_json(folder / "saliency.json", facts | {"frame_count": count, "complete": True})
     new, rate = count - done, (count - done) / seconds
     print(f"{count} maps in {folder} ({new} new in {seconds:.1f} s, {rate:.1f} frames/s)")
 
@@ -128,9 +118,9 @@ def write_map(path: Path, saliency: np.ndarray, save_npy: bool) -> None:
     if not np.isfinite(peak):
         raise InputError(f"{path}: the model's map is not finite; use --precision fp32")
     if save_npy:
-        with atomic(path.with_suffix(".npy"), durable=False) as temporary:
+        with cli.atomic(path.with_suffix(".npy"), durable=False) as temporary:
             np.save(temporary, saliency)
-    with atomic(path, durable=False) as temporary:
+    with cli.atomic(path, durable=False) as temporary:
         picture = np.rint(saliency * (255 / peak if peak > 0 else 0)).astype(np.uint8)
         temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
@@ -179,4 +169,4 @@ def count_maps(folder: Path, suffixes: tuple[str, ...]) -> int:
 
 
 if __name__ == "__main__":
-    run_script(distributed.session(main))
+    cli.run_script(distributed.session(main))

@@ -21,20 +21,11 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+import cli
 import distributed
 import models
-from cli import (
-    HelpFormatter,
-    InputError,
-    add_machine_options,
-    advice,
-    at_least,
-    atomic,
-    autocast,
-    choose_device,
-    choose_precision,
-    run_script,
-)
+import training
+from cli import InputError
 from datasets.augment import AUGMENTATIONS, Augmented, possible
 from datasets.layouts import read_split
 from datasets.video_saliency import SaliencyVideos, summarise
@@ -42,27 +33,6 @@ from distributed import is_main, say
 from losses import LOSSES
 from models.checkpoint import read
 from models.ema import WeightAverage
-from training import (
-    OPTIMIZERS,
-    SCHEDULES,
-    Batches,
-    RunningLoss,
-    StopSignals,
-    best_constant_loss,
-    check_finite,
-    check_truth,
-    describe_run,
-    git_revision,
-    make_loader,
-    parameter_groups,
-    random_state,
-    remove_partial_files,
-    set_learning_rate,
-    set_random_state,
-    share_of_batch,
-    split,
-    stored_state,
-)
 from video.motion import MOTIONS
 
 # A training option that is not given has the value of its column here.
@@ -101,7 +71,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     default_augment = defaults.pop("augment")
 
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=HelpFormatter, parents=[first]
+        description=__doc__, formatter_class=cli.HelpFormatter, parents=[first]
     )
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
@@ -115,25 +85,26 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output_dir", type=Path, default="checkpoints", help="folder for checkpoints and logs")
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
         help="whether to continue the run in --output_dir; auto: if there is one")
-    add("--save_minutes", type=at_least(0), default=10.0, help="minutes between saves in an epoch")
+    add("--save_minutes", type=cli.at_least(0), default=10.0,
+        help="minutes between saves in an epoch")
     add("--dry_run", action="store_true", help="run one batch of everything and keep nothing")
 
     add = parser.add_argument_group("training", "The defaults shown are those of --model "
         f"{chosen.model} --recipe {chosen.recipe}.").add_argument
-    add("--epochs", type=at_least(1, kind=int), help="passes over the training clips")
-    add("--samples", type=at_least(0, kind=int), help="clips drawn for an epoch; 0: all clips")
-    add("--batch_size", type=at_least(1, kind=int), help="clips per step, over all processes")
-    add("--skip_frames", type=at_least(0, kind=int),
+    add("--epochs", type=cli.at_least(1, kind=int), help="passes over the training clips")
+    add("--samples", type=cli.at_least(0, kind=int), help="clips drawn for an epoch; 0: all clips")
+    add("--batch_size", type=cli.at_least(1, kind=int), help="clips per step, over all processes")
+    add("--skip_frames", type=cli.at_least(0, kind=int),
         help="frames at the start of each clip that are not trained on")
     add("--loss", choices=list(LOSSES), help="loss")
-    add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
-    add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
-    add("--schedule", choices=list(SCHEDULES), help="schedule of the learning rate")
-    add("--momentum", type=at_least(0, 1), help="momentum of SGD")
-    add("--weight_decay", type=at_least(0), help="weight decay of the optimizer")
-    add("--clip_gradient", type=at_least(0), metavar="NORM",
+    add("--optimizer", choices=list(training.OPTIMIZERS), help="optimizer")
+    add("--learning_rate", "--lr", type=cli.at_least(0), help="peak learning rate")
+    add("--schedule", choices=list(training.SCHEDULES), help="schedule of the learning rate")
+    add("--momentum", type=cli.at_least(0, 1), help="momentum of SGD")
+    add("--weight_decay", type=cli.at_least(0), help="weight decay of the optimizer")
+    add("--clip_gradient", type=cli.at_least(0), metavar="NORM",
         help="largest norm of the gradient of a step; 0: no limit")
-    add("--ema", type=at_least(0, 1), metavar="DECAY",
+    add("--ema", type=cli.at_least(0, 1), metavar="DECAY",
         help="decay of the exponential moving average of the weights that is validated and kept "
         "in their place, such as 0.999; 0: no average")
     add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
@@ -142,11 +113,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="seed for initialisation, shuffling and augmentation")
 
     add = parser.add_argument_group("machine").add_argument
-    add_machine_options(add)
-    add("--workers", type=at_least(0, kind=int),
+    cli.add_machine_options(add)
+    add("--workers", type=cli.at_least(0, kind=int),
         help="processes that read data (default: one per core, at most 8)")
     add("--compile", action="store_true", help="compile the network first (torch.compile)")
-    add("--accumulate", type=at_least(1, kind=int), default=1, metavar="PARTS",
+    add("--accumulate", type=cli.at_least(1, kind=int), default=1, metavar="PARTS",
         help="parts of a batch that are computed one after the other, to save memory")
     parser.set_defaults(**defaults, default_augment=default_augment)
     return parser.parse_args(arguments)
@@ -177,15 +148,15 @@ def main() -> None:
 
 def train(args: argparse.Namespace, folder: Path) -> int:
     """Run the training, with its files in a folder. Returns the signal that ended it, or 0."""
-    device = choose_device(args.device)
-    dtype = choose_precision(args.precision, device)
+    device = cli.choose_device(args.device)
+    dtype = cli.choose_precision(args.precision, device)
     cv2.setNumThreads(1)  # the data workers are many, and forked, where its threads are missing
     torch.manual_seed(args.seed)
     model = make_model(args)
     spec = model.spec
     data = {s: SaliencyVideos(args.data_root, s, spec, args.skip_frames) for s in ("train", "val")}
     for name, clips in data.items():
-        check_truth(clips)
+        training.check_truth(clips)
         found = clips.summary() or "all in order"
         say(f"{name}: {len(clips)} clips of {spec.clip_length}; {found}")
     if args.augment is None:
@@ -195,23 +166,25 @@ def train(args: argparse.Namespace, folder: Path) -> int:
         del data["val"].samples[args.batch_size :]
 
     # Progress: from the beginning, or as an interrupted run left it.
-    run = describe_run(args, tuple(DEFAULTS), model, data, dtype)
+    run = training.describe_run(args, tuple(DEFAULTS), model, data, dtype)
     path = folder / f"{model.name}_last.pth"
-    state = stored_state(args.resume, path, run) or {}
+    state = training.stored_state(args.resume, path, run) or {}
     step: int = state.get("step", 0)  # finished steps of the whole run
     log: list[dict] = state.get("log", [])  # a line for each finished epoch
-    losses = RunningLoss(*state.get("sums", (0.0, 0)) if is_main() else (0.0, 0))
+    losses = training.RunningLoss(*state.get("sums", (0.0, 0)) if is_main() else (0.0, 0))
     started = time.monotonic() - state.get("seconds", 0.0)  # of the epoch
 
     # Batches: a function of seed and step.
-    with advice("--augment"):
+    with cli.advice("--augment"):
         augmented = Augmented(data["train"], args.augment, args.seed)
-    order = Batches(len(augmented), args.samples, args.batch_size, args.seed, args.epochs, step)
-    batches = iter(make_loader(augmented, order, device, args.workers))
-    at_once = share_of_batch(args.batch_size, args.accumulate)
+    order = training.Batches(
+        len(augmented), args.samples, args.batch_size, args.seed, args.epochs, step
+    )
+    batches = iter(training.make_loader(augmented, order, device, args.workers))
+    at_once = training.share_of_batch(args.batch_size, args.accumulate)
     val_order = distributed.shard(torch.arange(len(data["val"])).split(at_once))
     val_order = [indices.tolist() for indices in val_order]
-    val_loader = make_loader(data["val"], val_order, device, args.workers)
+    val_loader = training.make_loader(data["val"], val_order, device, args.workers)
 
     # Network, loss and optimizer.
     if state:
@@ -222,19 +195,20 @@ def train(args: argparse.Namespace, folder: Path) -> int:
     parallel = distributed.parallel(model, device)
     network = torch.compile(parallel, dynamic=False) if args.compile else parallel
     loss_of = LOSSES[args.loss](spec.height, spec.width).to(device)
-    optimizer = OPTIMIZERS[args.optimizer](parameter_groups(model), args)
+    optimizer = training.OPTIMIZERS[args.optimizer](training.parameter_groups(model), args)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     if state:
         optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run was not in fp16
+            scaler.load_state_dict(state["scaler"])
         if ema:
             ema.load_state_dict(state["average"])
-        set_random_state(state["random"], device)
+        training.set_random_state(state["random"], device)
 
-    baseline = best_constant_loss(data["val"], loss_of, device)
+    baseline = training.best_constant_loss(data["val"], loss_of, device)
     say(f"{args.loss} of the best constant map on val: {baseline:.4g}")
     board = SummaryWriter(folder / "tensorboard", purge_step=len(log) + 1) if is_main() else None
-    facts = {"data": args.data_root.resolve().name, "revision": git_revision(), "run": run}
+    facts = {"data": args.data_root.resolve().name, "revision": training.git_revision(), "run": run}
 
     def save() -> None:
         """Write all that the run needs to continue exactly. Called in every process."""
@@ -246,11 +220,11 @@ def train(args: argparse.Namespace, folder: Path) -> int:
             "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(),
             "average": ema.state_dict() if ema else None,
-            "random": distributed.gather(random_state(device)),
+            "random": distributed.gather(training.random_state(device)),
         }
-        check_finite(model, path)
+        training.check_finite(model, path)
         if is_main():
-            remove_partial_files(folder, model.name)
+            training.remove_partial_files(folder, model.name)
             models.save(path, model, **facts, **content)
         distributed.wait_for_all()
 
@@ -258,7 +232,7 @@ def train(args: argparse.Namespace, folder: Path) -> int:
     irregular: list[tuple[str, str]] = []
     bar = tqdm(total=order.last, initial=step, unit="step", dynamic_ncols=True,
         disable=not is_main())  # fmt: skip
-    with StopSignals() as stop, bar:
+    with training.StopSignals() as stop, bar:
         while len(log) < args.epochs:
             end_of_epoch = step == (len(log) + 1) * order.epoch_steps
             batch = None if end_of_epoch else next(batches)
@@ -279,11 +253,11 @@ def train(args: argparse.Namespace, folder: Path) -> int:
 
             if not end_of_epoch:
                 if count:
-                    set_learning_rate(optimizer, learning_rate(args, step, order.last))
+                    training.set_learning_rate(optimizer, learning_rate(args, step, order.last))
                     # Gradients are averaged over processes: as many times the mean is the sum.
                     weight = distributed.world() / (1 if loss_of.summed else count)
                     total = torch.zeros((), device=device)
-                    for number, part in enumerate(split(batch, args.accumulate), 1):
+                    for number, part in enumerate(training.split(batch, args.accumulate), 1):
                         last = number == args.accumulate or distributed.world() == 1
                         with nullcontext() if last else parallel.no_sync():
                             loss, _ = batch_loss(network, part, loss_of, device, dtype)
@@ -331,7 +305,7 @@ def train(args: argparse.Namespace, folder: Path) -> int:
                     best_path = folder / f"{model.name}_best.pth"
                     models.save(best_path, result, **facts, **line)
                 write_log(folder, log, board, picture)
-            losses, irregular, started = RunningLoss(), [], time.monotonic()
+            losses, irregular, started = training.RunningLoss(), [], time.monotonic()
             save()
             saved = time.monotonic()
     say(summary(args, folder / f"{model.name}_best.pth", log, baseline))
@@ -350,7 +324,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
         raise InputError(f"--model_args {arguments}: {error}") from error
     if model.name != args.model:
         raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
-    with advice(f"--motion {args.motion}"):
+    with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     if start and (loss := read(start).get("run", {}).get("loss", args.loss)) != args.loss:
         say(f"note: {start} was trained with --loss {loss}, this run uses {args.loss}")
@@ -358,7 +332,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
 
 
 def learning_rate(args: argparse.Namespace, step: int, steps: int) -> float:
-    return args.learning_rate * SCHEDULES[args.schedule](step, steps)
+    return args.learning_rate * training.SCHEDULES[args.schedule](step, steps)
 
 
 def batch_loss(
@@ -367,7 +341,7 @@ def batch_loss(
     """Return the sum of the losses of a batch's valid maps, and all its maps (B, T, 1, H, W)."""
     valid = batch["valid"].flatten().nonzero()[:, 0]  # counted on the CPU: no wait for a GPU
     tensors = (batch[name].to(device, non_blocking=True) for name in ("frames", "motion", "target"))
-    with autocast(device, dtype):
+    with cli.autocast(device, dtype):
         frames, motion, target = tensors
         maps = network(frames, motion)
         if not len(valid):  # still part of what other processes compute
@@ -387,14 +361,14 @@ def validate(
     loss_of: nn.Module,
     device: torch.device,
     dtype: torch.dtype,
-    stop: StopSignals,
+    stop: training.StopSignals,
     path: Path,
 ) -> tuple[float, Tensor | None] | None:
     """Return the mean loss over the valid maps, and a picture: frame, truth and prediction.
 
     None where a signal came. path: the checkpoint that keeps the run.
     """
-    losses, picture = RunningLoss(), None
+    losses, picture = training.RunningLoss(), None
     batches = iter(tqdm(loader, "validation", leave=False, unit="step", dynamic_ncols=True,
         disable=not is_main()))  # fmt: skip
     for _ in range(max(distributed.gather(len(loader)))):
@@ -422,7 +396,7 @@ def write_log(folder: Path, log: list[dict], board: SummaryWriter, picture: Tens
     if picture is not None:
         board.add_image("frame, truth, prediction", picture, line["epoch"])
     board.flush()
-    with atomic(folder / "log.jsonl") as temporary:
+    with cli.atomic(folder / "log.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
 
 
@@ -444,4 +418,4 @@ def summary(args: argparse.Namespace, best_path: Path, log: list[dict], baseline
 
 
 if __name__ == "__main__":
-    run_script(distributed.session(main))
+    cli.run_script(distributed.session(main))

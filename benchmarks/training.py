@@ -21,6 +21,7 @@ from unittest import mock
 import torch
 
 import train_video
+import training
 from cli import HelpFormatter, choose_device, choose_precision
 from datasets.augment import Augmented
 from prepare.synthetic import write_dataset
@@ -43,7 +44,7 @@ class Timed:
 def frames_per_second(root: Path, options: list[str], in_memory: bool) -> float:
     """Run one epoch of train_video.py and return the speed of its steps."""
     fed: list[Timed] = []
-    make_loader = train_video.make_loader
+    make_loader = training.make_loader
 
     def timed(data, batches, *rest):
         loader = make_loader(data, batches, *rest)
@@ -56,7 +57,7 @@ def frames_per_second(root: Path, options: list[str], in_memory: bool) -> float:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(train_video, "make_loader", timed),
+        mock.patch.object(training, "make_loader", timed),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):

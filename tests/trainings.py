@@ -20,6 +20,7 @@ import distributed
 import evaluate_video  # noqa: F401  in sys.modules for _run
 import infer_video  # noqa: F401
 import train_video
+import training
 from cli import run_script
 from tests.clips import write_eccv_clip
 
@@ -109,7 +110,7 @@ def before_call(owner, name: str, number: int, act) -> None:
 
 
 def die_in_step(number: int) -> None:
-    before_call(train_video, "set_learning_rate", number, lambda *_: kill())
+    before_call(training, "set_learning_rate", number, lambda *_: kill())
 
 
 def die_in_backward(number: int) -> None:
@@ -135,12 +136,12 @@ def die_before_a_rename(number: int) -> None:
 
 
 def die_after_logging(number: int) -> None:
-    before_call(train_video, "random_state", number, lambda *_: kill())
+    before_call(training, "random_state", number, lambda *_: kill())
 
 
 def interrupt_a_step(number: int) -> None:
     interrupt = lambda *_: signal.raise_signal(signal.SIGINT)  # noqa: E731
-    before_call(train_video, "set_learning_rate", number, interrupt)
+    before_call(training, "set_learning_rate", number, interrupt)
 
 
 def interrupt_validation(number: int) -> None:
@@ -166,7 +167,7 @@ def lose_the_loss(number: int) -> None:
             if parameter.shape == (1,):  # the bias of the head
                 parameter.data.fill_(float("nan"))
 
-    before_call(train_video, "set_learning_rate", number, spoil)
+    before_call(training, "set_learning_rate", number, spoil)
 
 
 FAULTS = {
