@@ -36,6 +36,9 @@ bench: setup
 	$(PY) -m benchmarks.cube_padding
 	$(PY) -m benchmarks.sst_sal
 	$(PY) -m benchmarks.training
+	$(PY) -m benchmarks.loader
+	$(PY) -m benchmarks.gaze
+	$(PY) -m benchmarks.metrics
 
 clean:
 	rm -rf .venv outputs

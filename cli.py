@@ -1,4 +1,4 @@
-"""What the scripts share: errors that users can mend, whole files, options and devices."""
+"""Errors that users can mend, atomic writes, options and devices, shared by the scripts."""
 
 import argparse
 import errno
@@ -14,7 +14,7 @@ import torch
 
 
 class InputError(Exception):
-    """Something the user can mend: one line naming the file, what is wrong and what to do."""
+    """An error that the user can mend: one line with the file, what is wrong and what to do."""
 
 
 NEXT_STEP = {
@@ -59,7 +59,7 @@ def advice(option: str) -> Iterator[None]:
 
 @contextmanager
 def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` only if the block succeeds.
+    """Give a temporary path in the same folder, which becomes `path` if the block succeeds.
 
     durable: wait until the file is on the disk; not worth it for one of thousands of maps.
     """
@@ -141,12 +141,12 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Mixed precision in `dtype`; none for float32."""
+    """Return the context of mixed precision in `dtype`; float32 needs none."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the kernel reports AVX512-BF16, which every CPU with AMX has too."""
+    """Return whether the kernel reports AVX512-BF16, which every CPU with AMX has too."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
             return any("avx512_bf16" in line for line in file)

@@ -30,17 +30,17 @@ PATIENCE = timedelta(days=1)
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if _together() else 0
 
 
 def world() -> int:
-    """The number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if _together() else 1
 
 
 def is_main() -> bool:
-    """Whether this is the one process that writes and prints."""
+    """Return whether this is the one process that writes and prints."""
     return rank() == 0
 
 
@@ -49,12 +49,12 @@ def _together() -> bool:
 
 
 def _local_rank() -> int:
-    """The number of this process among those of its machine."""
+    """Return the number of this process among those of its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def local_world() -> int:
-    """The number of processes that share this machine."""
+    """Return the number of processes that share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if world() > 1 else 1
 
 
@@ -80,12 +80,12 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
 
 
 def shard(items: Iterable[T]) -> list[T]:
-    """This process' share of a list: every n-th item for n processes."""
+    """Return this process' share of a list: every n-th item for n processes."""
     return list(items)[rank() :: world()]
 
 
 def gather(item: T) -> list[T]:
-    """The items of all processes, in the order of their ranks."""
+    """Return the items of all processes, in the order of their ranks."""
     if world() == 1:
         return [item]
     items: list = [None] * world()
@@ -94,7 +94,7 @@ def gather(item: T) -> list[T]:
 
 
 def merge(mine: dict, order: Sequence) -> dict:
-    """The entries of all processes' dictionaries, with their keys in the given order."""
+    """Return the entries of all processes' dictionaries, with their keys in the given order."""
     entries = {key: value for part in gather(mine) for key, value in part.items()}
     return {key: entries[key] for key in order if key in entries}
 
@@ -121,9 +121,10 @@ def say(text: str) -> None:
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with gradients averaged and batch statistics shared over the processes.
+    """Return the network with gradients and batch statistics shared over the processes.
 
-    Alone, the network itself. Raises InputError where this process has no GPU to itself.
+    A single process gets the network itself. Raises InputError for a process without a GPU of
+    its own.
     """
     if world() == 1:
         return network

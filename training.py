@@ -41,7 +41,7 @@ SCHEDULES = {
 
 
 def parameter_groups(model: models.SaliencyModel) -> list[dict]:
-    """The model's trainable parameters for an optimizer, grouped by learning-rate scale."""
+    """Group the trainable parameters by learning-rate scale, as an optimizer takes them."""
     groups: dict[float, list] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -56,7 +56,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class Batches:
-    """The clips of each step's batch, this process' share of them: lists of (epoch, index).
+    """Yields this process' share of the clips of each step's batch: lists of (epoch, index).
 
     A batch is a function of seed and step alone, and the same however many processes share it.
     Every epoch draws a new permutation of the clips; where they do not fill its last batch, those
@@ -91,7 +91,7 @@ class Batches:
 
 
 def share_of_batch(batch_size: int, parts: int) -> int:
-    """The clips that a process computes at once. Raises InputError for an uneven division."""
+    """Return how many clips a process computes at once. Raises InputError for uneven parts."""
     count = distributed.world() * parts
     if batch_size % count:
         raise InputError(
@@ -142,7 +142,7 @@ def split(batch: dict, parts: int) -> Iterator[dict]:
 
 
 class RunningLoss:
-    """Mean loss of the valid maps of an epoch, in this process.
+    """Adds up the losses of the valid maps of an epoch, in this process.
 
     A step's loss is read one step later, so that a GPU has work while it is waited for.
 
@@ -173,7 +173,7 @@ class RunningLoss:
         self.recent = old + 0.02 * (mean - old)
 
     def sums(self, path: Path) -> tuple[float, int]:
-        """Loss and number of maps over all processes; called in each of them.
+        """Return loss and number of maps over all processes; called in each of them.
 
         path: the checkpoint with the last good weights. Raises InputError in every process where
         a loss in any of them is not finite.
@@ -186,7 +186,7 @@ class RunningLoss:
 
 
 def kept(path: Path) -> str:
-    """Where the last good weights of a run are that breaks off."""
+    """Return where the last good weights are of a run that breaks off."""
     return f"{path} keeps what was good" if path.exists() else "nothing was saved yet"
 
 
@@ -225,7 +225,7 @@ def check_truth(data: SaliencyVideos) -> None:
 
 
 def best_constant_loss(data: SaliencyVideos, loss_of: nn.Module, device: torch.device) -> float:
-    """Loss of the one map that fits a split best: the baseline that every model must beat.
+    """Return the loss of the one map that fits a split best, which every model must beat.
 
     That is the mean of the maps for a squared error, and of the maps scaled to sum 1 for a
     divergence.
@@ -263,7 +263,7 @@ def describe_run(
     data: dict[str, SaliencyVideos],
     dtype: torch.dtype,
 ) -> dict:
-    """All that the weights depend on: what must be the same for a run to be resumed.
+    """Return all that the weights depend on, which must be the same for a run to be resumed.
 
     options: names of the training options. data: the data sets by split.
     """
@@ -314,7 +314,7 @@ def stored_state(resume: str, path: Path, run: dict) -> dict | None:
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of this process' random numbers; nothing here draws from numpy's or Python's."""
+    """Return the state of torch's random numbers, the only ones that the training draws."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -322,7 +322,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(states: list[dict[str, Tensor]], device: torch.device) -> None:
-    """states: what random_state returned in each of the processes that saved them."""
+    """Restore what random_state returned in each of the processes that saved it."""
     state = states[distributed.rank() % len(states)]
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
@@ -348,7 +348,7 @@ class StopSignals:
 
 
 def git_revision() -> str:
-    """The revision of this code, for the checkpoint."""
+    """Return the revision of this code, for the checkpoint."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""What the losses share: one quadrature on the sphere and the checks of their arguments."""
+"""The base of all losses: one quadrature on the sphere and the checks of their arguments."""
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class MapLoss(nn.Module):
 
     @staticmethod
     def areas_of(height: int, width: int) -> Tensor:
-        """Solid angle of a pixel of each row in steradians: (H, 1) float64."""
+        """Return the solid angle of a pixel of each row in steradians: (H, 1) float64."""
         return solid_angles(height, width, torch.float64)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class MapLoss(nn.Module):
 
 
 def comparable(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in at least float32. Raises ValueError where their shapes differ."""
+    """Return both in at least float32. Raises ValueError where their shapes differ."""
     if pred.shape != target.shape:
         raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
     return tuple(t if t.dtype.itemsize > 4 else t.float() for t in (pred, target))

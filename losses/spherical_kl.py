@@ -31,13 +31,13 @@ class SphericalKLDivergence(MapLoss):
 
     @staticmethod
     def areas_of(height: int, width: int) -> Tensor:
-        """The trapezoid approximation is the exact angle times the same factor in every row."""
+        """Return the trapezoid approximation: the exact angle times one factor for all rows."""
         half_row = math.pi / (2 * height)
         return solid_angles(height, width, torch.float64) * half_row / math.tan(half_row)
 
     @staticmethod
     def divergences(pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
-        """The divergence of each map: (..., H, W) → (...)."""
+        """Return the divergence of each map: (..., H, W) → (...)."""
         p, q = distribution(pred), distribution(target)
         return (areas * q * (q / (p + EPSILON) + EPSILON).log()).sum(dim=(-2, -1))
 
@@ -57,7 +57,7 @@ class ScaledSphericalKLDivergence(SphericalKLDivergence):
 
 
 def spherical_kl(pred: Tensor, target: Tensor) -> Tensor:
-    """The divergence of each map, see SphericalKLDivergence: (..., H, W) → (...)."""
+    """Return the divergence of each map, see SphericalKLDivergence: (..., H, W) → (...)."""
     pred, target = comparable(pred, target)
     areas = SphericalKLDivergence.areas_of(*pred.shape[-2:]).to(pred)
     return SphericalKLDivergence.divergences(pred, target, areas)

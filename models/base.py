@@ -9,7 +9,7 @@ from video.motion import MOTIONS
 
 @dataclass(frozen=True)
 class Spec:
-    """What a model must be fed.
+    """States what a model must be fed.
 
     A frame is decoded, resized to `height`×`width` by area averaging, sampled at `fps` and given
     the motion image called `motion`. Frames are put in clips of `clip_length`. A model with a
@@ -53,7 +53,7 @@ class SaliencyModel(nn.Module):
         return {"in_channels": 3 + motion_channels}
 
     def use_motion(self, name: str | None) -> None:
-        """Feed the model another motion image; None keeps its own.
+        """Set another motion image for the model; None keeps its own.
 
         Raises ValueError where that image has another number of channels.
         """

@@ -138,7 +138,7 @@ class CubeUNet(SaliencyModel):
         return (image_logits + latitude_bias).sigmoid().unflatten(0, frames.shape[:2])
 
     def logits(self, frames: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Image logits (B·T, 1, H, W) and latitude bias (1, 1, H, 1); the map is sigmoid(sum)."""
+        """Return image logits (B·T, 1, H, W) and latitude bias (1, 1, H, 1)."""
         clips = torch.cat([frames, motion], dim=2)
         if clips.shape[2] != self.arguments["in_channels"]:
             raise ValueError(

@@ -7,8 +7,7 @@ al., "A taxonomy and dataset for 360° videos", MMSys 2019) follow, per steradia
     f(y) = 1 / (2 s atan(1/s)) · 1 / (1 + (y/s)²)                     Cauchy, cut off at the poles
     g(λ) = 1 / 2π · (1 − w + w (1 − ρ²) / (1 + ρ² − 2ρ cos λ))        uniform and wrapped Cauchy
 
-with latitude φ and longitude λ. `python -m recipes.head_prior FILE` fits the three numbers and
-compares other forms.
+with latitude φ and longitude λ. `python -m recipes.head_prior FILE` fits the three numbers.
 
 Gaze is the head's direction plus the eyes' in the head. The density of gaze is the head's density
 blurred by a Gaussian of EYE_SPREAD along latitude and along longitude. On the sphere a blur is
@@ -32,7 +31,7 @@ EYE_SPREAD = math.radians(11)
 
 
 def head_density(latitude: Tensor, longitude: Tensor) -> Tensor:
-    """Density per steradian of head directions, for two tensors of radians that broadcast."""
+    """Return the density per steradian of head directions; radians that broadcast."""
     s, w, r = LATITUDE_WIDTH, FRONT_SHARE, CONCENTRATION
     across = 1 / (1 + (latitude.sin() / s).square()) / (2 * s * math.atan(1 / s))
     front = (1 - r**2) / (1 + r**2 - 2 * r * longitude.cos())
@@ -40,7 +39,7 @@ def head_density(latitude: Tensor, longitude: Tensor) -> Tensor:
 
 
 def gaze_density(height: int, width: int) -> Tensor:
-    """Density per steradian of gaze directions at pixel centres: (H, W) float64.
+    """Return the density per steradian of gaze directions at pixel centres: (H, W) float64.
 
     Its integral over the sphere is 1. With one column it is the density over latitude alone.
     """
@@ -59,7 +58,7 @@ def gaze_density(height: int, width: int) -> Tensor:
 
 
 def equator_prior(height: int, width: int) -> Tensor:
-    """The prior as a saliency map: (H, W) float32, positive, maximum 1."""
+    """Return the prior as a saliency map: (H, W) float32, positive, maximum 1."""
     density = gaze_density(height, width)
     return (density / density.max()).float()
 

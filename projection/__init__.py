@@ -1,4 +1,4 @@
-"""Where every pixel is on the sphere: the one convention of this project.
+"""The one convention of this project: the place of every pixel on the sphere.
 
 Equirectangular image of H rows and W columns
     The centre of pixel (i, j) is at latitude φ = π/2 − (i + ½)·π/H and longitude

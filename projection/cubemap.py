@@ -34,14 +34,14 @@ FACE_AXES = torch.tensor(
 
 
 def face_directions(face_size: int) -> Tensor:
-    """Points of the cube [−1, 1]³ at the pixel centres of all faces: (6, S, S, 3) float64."""
+    """Return the points of the cube [−1, 1]³ at all pixel centres: (6, S, S, 3) float64."""
     centres = (torch.arange(face_size, dtype=torch.float64) + 0.5) * 2 / face_size - 1
     v, u = torch.meshgrid(centres, centres, indexing="ij")
     return torch.stack([u, v, torch.ones_like(u)], dim=-1) @ FACE_AXES[:, None]
 
 
 def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The face that each direction meets, and where: face (...), u (...), v (...).
+    """Return the face that each direction meets, and its place there: face, u, v, each (...).
 
     points: (..., 3) float64 of any length.
     """
@@ -52,7 +52,7 @@ def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Equi2Cube(nn.Module):
-    """Equirectangular images to cube faces by bilinear interpolation on the sphere.
+    """Converts equirectangular images to cube faces by bilinear interpolation on the sphere.
 
     forward: (B, C, H, W) → (B·6, C, S, S). Wraps at ±180° and across the poles.
     Raises ValueError for an image that is not H×W.
@@ -81,7 +81,7 @@ class Equi2Cube(nn.Module):
 
 
 class Cube2Equi(nn.Module):
-    """Cube faces to equirectangular images, interpolating across the faces' edges.
+    """Converts cube faces to equirectangular images, interpolating across the faces' edges.
 
     forward: (B·6, C, S, S) → (B, C, H, W). Raises ValueError for other faces.
 
@@ -107,7 +107,7 @@ class Cube2Equi(nn.Module):
 
 
 def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
-    """Linear interpolation at any direction as four taps on the pixels of six faces.
+    """Return linear interpolation at any direction as four taps on the pixels of six faces.
 
     The pixel centres of all faces are the vertices of a cube with bevelled edges, onto which
     the direction is projected from the centre. Inside a face it meets a square of four
@@ -122,7 +122,7 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
     bevel = 1 - last
 
     def across(a: Tensor) -> Tensor:
-        """Where the bevel beyond `last` is met: 0 at this face's pixels, 1 at the next's."""
+        """Return the place on the bevel beyond `last`: 0 at this face's pixels, 1 at the next's."""
         return ((a.abs() - last) / (bevel * (1 + a.abs()))).clamp(min=0)
 
     over_u, over_v = across(u), across(v)
@@ -130,7 +130,7 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
     corner = (along_u > last) & (along_v > last)
 
     def cells(a: Tensor, along: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
-        """Padded row or column (0 and S+1 lie on the neighbours) and fraction to the next."""
+        """Return padded rows or columns, 0 and S+1 on the neighbours, and fractions to the next."""
         pixel = (a.sign() * along + 1) * face_size / 2 + 0.5
         on_bevel = along > last
         first = torch.where(a > 0, face_size, 0)
@@ -158,7 +158,7 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
 
 
 def padded_pixels(face_size: int, pad: int = 1) -> Tensor:
-    """Which pixel lies at each place of the padded faces, folding them over their edges.
+    """Return the pixel at each place of the padded faces, which fold over the cube's edges.
 
     A point of the face's plane beyond its edge, at u = ±(1 + d), folds onto the cube at
     u = ±1 and d below the face: the same place along the edge, at the same depth.

@@ -8,17 +8,17 @@ from torch.nn.functional import embedding_bag
 
 
 def latitudes(height: int) -> Tensor:
-    """Latitude of each row's centre in radians, north first: (H,) float64."""
+    """Return the latitude of each row's centre in radians, north first: (H,) float64."""
     return math.pi / 2 - (torch.arange(height, dtype=torch.float64) + 0.5) * math.pi / height
 
 
 def longitudes(width: int) -> Tensor:
-    """Longitude of each column's centre in radians, in (−π, π): (W,) float64."""
+    """Return the longitude of each column's centre in radians, in (−π, π): (W,) float64."""
     return (torch.arange(width, dtype=torch.float64) + 0.5) * 2 * math.pi / width - math.pi
 
 
 def directions(height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Unit vector (x right, y up, z forward) of each pixel centre.
+    """Return the unit vector (x right, y up, z forward) of each pixel centre.
 
     Returns: (H, W, 3), computed in float64, returned in `dtype` (torch's default if None).
     """
@@ -31,7 +31,7 @@ def directions(height: int, width: int, dtype: torch.dtype | None = None) -> Ten
 
 
 def solid_angles(height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Exact solid angle of one pixel of each row, in steradians.
+    """Return the exact solid angle of one pixel of each row, in steradians.
 
     A pixel of row i spans Δλ = 2π/W between latitudes φ ± π/2H and covers
     Δλ (sin(φ + π/2H) − sin(φ − π/2H)) = Δλ · 2 cos φ sin(π/2H).
@@ -44,7 +44,7 @@ def solid_angles(height: int, width: int, dtype: torch.dtype | None = None) -> T
 
 
 def equirectangular_taps(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Bilinear interpolation at any direction as four taps on an H×W equirectangular image.
+    """Return bilinear interpolation at any direction as four taps on an H×W image.
 
     Columns wrap at ±180°; a row beyond a pole is the first row inside it, half a turn away
     (half a column off the grid where W is odd, hence a column fraction for each row).

@@ -186,12 +186,6 @@ def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
     assert page.count("<img") == 6 + 6 + 2 and "Best clip: CC" in page and "Worst clip: CC" in page
 
 
-def test_help_states_defaults():
-    command = [sys.executable, ROOT / "evaluate_video.py", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "(default: test)" in " ".join(text.split()) and "sphere" in text
-
-
 def test_without_fixations(checkpoints, tmp_path):
     data = write_data(tmp_path / "data", CLIPS, fixations=False)
     printed = evaluate(data, "--ckpt_path", checkpoints / "unet.pth")

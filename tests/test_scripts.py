@@ -185,7 +185,17 @@ def test_train_refuses_arguments_that_the_model_does_not_have(scenes, tmp_path):
     assert "depth" in message
 
 
-@pytest.mark.parametrize("script", ["infer_video.py", "make_video.py"])
+SCRIPTS = ["train_video.py", "infer_video.py", "make_video.py", "evaluate_video.py"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_states_defaults(script):
     text = run(script, "--help").stdout
-    assert "default:" in text and "default: None" not in text
+    assert "default:" in text
+    for nothing in ("None", "False", "[]"):
+        assert f"default: {nothing}" not in text
+
+
+def test_help_shows_the_column_of_the_model():
+    text = run("train_video.py", "--help", "--model", "sst_sal").stdout
+    assert "peak learning rate (default: 0.8)" in " ".join(text.split())
