@@ -1,7 +1,6 @@
 """Rendered clips: writing them in the layout of the ECCV 2018 data, in parallel and resumable."""
 
 import hashlib
-import json
 import multiprocessing
 import os
 import signal
@@ -15,10 +14,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from cli import InputError, atomic, write_json
 from datasets.gaze_files import UNKNOWN, Fixations, write_fixations_csv
-
-FIXATIONS = "fixations.csv"
+from prepare.records import begin_clip, finish_clip, is_complete
 
 
 def source_hash(*modules: str) -> str:
@@ -37,40 +34,28 @@ def write_clip(
 ) -> None:
     """Write one clip unless it is there already, complete and with the same facts.
 
-    facts: everything that determines the clip, with its number of "frames"; written as scene.json.
+    facts: everything that determines the clip; written as its record (prepare/records.py).
     render: yields for each frame RGB uint8 (H, W, 3) and attention (A, 2A) and, if `fixations`,
     their longitudes and latitudes in radians, (N,) each.
     quality: quality of the JPEG files, at most 100.
 
-    Raises: InputError if the folder holds frames but no scene.json.
+    Raises: InputError if the folder contains frames that were not rendered here.
     """
-    names = {f"{n:04d}{end}" for n in range(1, facts["frames"] + 1) for end in (".jpg", "_gt.npy")}
-    names |= {FIXATIONS} if fixations else set()
-    there = [path for end in ("*.jpg", "*_gt.npy", FIXATIONS) for path in folder.glob(end)]
-    record = folder / "scene.json"
-    if there and not record.exists():
-        raise InputError(
-            f"{folder}: holds frames that were not rendered here; choose another output folder"
-        )
-    if {path.name for path in there} == names and json.loads(record.read_text()) == facts:
+    if is_complete(folder, facts):
         return
-    for path in there:
-        path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(record, facts)
+    begin_clip(folder, facts)
     places = []
     for n, (frame, attention, *place) in enumerate(render(), start=1):
-        with atomic(folder / f"{n:04d}.jpg") as path:
-            Image.fromarray(frame).save(path, quality=quality)
-        with atomic(folder / f"{n:04d}_gt.npy") as path:
-            np.save(path, attention)
+        Image.fromarray(frame).save(folder / f"{n:04d}.jpg", quality=quality)
+        np.save(folder / f"{n:04d}_gt.npy", attention)
         places.append(place)
     if fixations:
         longitudes, latitudes = zip(*places, strict=True)
         frames = np.repeat(np.arange(1, len(places) + 1), [len(at) for at in longitudes])
         where = np.concatenate(longitudes), np.concatenate(latitudes)
         observers = np.full(len(frames), UNKNOWN)
-        write_fixations_csv(folder / FIXATIONS, Fixations(frames, *where, observers))
+        write_fixations_csv(folder / "fixations.csv", Fixations(frames, *where, observers))
+    finish_clip(folder, facts)
 
 
 def split(names: list[str], share: float = 1 / 8) -> dict[str, list[str]]:

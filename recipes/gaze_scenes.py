@@ -224,7 +224,7 @@ def sources_of(root: Path) -> dict[str, Sources]:
 def write_scene(folder: Path, root: Path, part: str, number: int, facts: dict) -> None:
     """Write one scene from the sources of one split below `root`.
 
-    facts: the properties of the data set that the scene depends on; they go into its scene.json.
+    facts: the properties of the data set that the scene depends on; they go into its prepared.json.
     """
     seed = (facts["seed"], number)
     facts = {**facts, "seed": list(seed), "split": part}

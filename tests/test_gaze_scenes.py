@@ -376,7 +376,8 @@ def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path):
     assert set(fixations.frames) == {1, 2} and (fixations.observers == -1).all()
 
     before = written(one)
-    (one / "scene_000001" / "fixations.csv").unlink()
+    record = one / "scene_000001" / "prepared.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "complete": False}))
     kept = (one / "scene_000002" / "0001.jpg").stat().st_ino
     write_dataset(one, root, 3, 5, 24, "train")
     assert written(one) == before
@@ -388,7 +389,7 @@ def test_a_data_set_of_all_splits_needs_sources_for_each(root, tmp_path):
     splits = json.loads((tmp_path / "three" / "splits.json").read_text())
     assert [len(splits[split]) for split in ("train", "val", "test")] == [1, 1, 1]
     for scene, split in zip(sorted((tmp_path / "three").glob("scene_*")), splits, strict=True):
-        assert json.loads((scene / "scene.json").read_text())["split"] == split
+        assert json.loads((scene / "prepared.json").read_text())["split"] == split
     write_photographs(tmp_path / "alone" / "osie")
     with pytest.raises(InputError, match="nothing for the split 'val'"):
         write_dataset(tmp_path / "none", tmp_path / "alone", 3, 0, 24)

@@ -16,12 +16,12 @@ from datasets import SaliencyVideos
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import Gaze, read_fixations_csv
 from models import Spec
-from prepare.recordings import active_fixations, main, pair, split
+from prepare.recordings import active_fixations, main, pair, split, update_splits
 from tests.clips import moving_disc, write_video
 from video.reader import decode, read_picture
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--height=24", "--width=48", "--gt_height=16", "--gt_width=32"]
+SMALL = ["--height=24", "--width=48", "--gt_height=16"]
 
 
 def paths(videos, gaze, output):
@@ -30,7 +30,7 @@ def paths(videos, gaze, output):
 
 def command(*arguments, code=0):
     """Output of the command as users start it; the last line of its errors if it must fail."""
-    line = [sys.executable, "-m", "prepare.recordings", *arguments, *SMALL]
+    line = [sys.executable, "-m", "prepare.recordings", *SMALL, *arguments]
     result = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert result.returncode == code and "Traceback" not in result.stderr, result.stderr
     return result.stderr.strip().splitlines()[-1].split("\r")[-1] if code else result.stdout
@@ -108,16 +108,14 @@ def test_maps_are_those_of_the_fixations(made):
     assert np.load(folder / "0008_gt.npy").max() == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_summary_names_empty_splits_and_unused_files(made):
-    assert made[1].splitlines()[1:] == [
+def test_the_summary_counts_and_names_what_was_not_used(made):
+    first, *others = made[1].splitlines()
+    assert first.endswith("data: 1 clips, 8 frames, 4 fixations")
+    assert others == [
         "splits: train 1, val 0, test 0",
-        "no clips in val, test: add recordings or choose other splits",
-        "5 frames without gaze have no ground truth",
         "one: 2 of 6 gaze samples are before or after the video",
-        "1 videos without gaze: alone",
-        "1 gaze files without video: nothing",
+        "2 videos or gaze files without the other: alone.mp4, nothing.csv",
     ]
-    assert made[1].splitlines()[0].endswith("data: 1 clips, 8 frames, 4 fixations")
 
 
 def test_the_result_trains(made):
@@ -146,9 +144,6 @@ def test_a_second_run_keeps_complete_clips(made):
     prepare(*again, "--fps", "4", "--sigma", "9")
     assert len(list(folder.glob("*.jpg"))) == 4
     assert read_fixations_csv(folder / "fixations.csv").frames.tolist() == [1, 1, 1, 4]
-    prepare(*again, "--window", "0.3")  # ± 0.15 s about frames at 0, 0.125 … 0.875 s
-    frames = read_fixations_csv(folder / "fixations.csv").frames.tolist()
-    assert frames == [1, 1, 1, 1, 2, 2, 2, 3, 3, 8, 8]
     assert prepare(*again) == made[1]
 
 
@@ -160,9 +155,9 @@ def test_bad_input_is_one_line(tmp_path):
     bad = write_gaze(tmp_path / "bad.csv", [(0, 0, 0, "x"), (0, 0, 99, "x")])
     last = command(*paths(video, bad, tmp_path / "data"), code=2)
     assert last.startswith("recordings.py: ") and "bad.csv, line 3: latitude 99" in last
-    for option, value in (("--sigma", "0.1"), ("--fps", "0"), ("--window", "nan")):
-        with pytest.raises(InputError, match=option):
-            prepare(*paths(video, bad, tmp_path / "data"), option, value)
+    for option, value in (("--sigma", "0.1"), ("--fps", "0"), ("--gt_height", "nan")):
+        last = command(*paths(video, bad, tmp_path / "data"), option, value, code=2)
+        assert f"argument {option}" in last
     frames = write_video(tmp_path / "frames.mp4", frames=3)
     with pytest.raises(InputError, match="frames.mp4: a clip can't have this name"):
         prepare(*paths(frames, late, tmp_path / "data"))
@@ -192,13 +187,6 @@ def test_gaze_belongs_to_the_frame_shown_at_its_time():
     assert fixations.at(3)[1].tolist() == [0.0, 0.06]
 
 
-def test_a_window_may_share_gaze_between_frames():
-    """Half a second around frames at 0, 0.25, 0.5."""
-    fixations = active_fixations(gaze_at(0.1, 0.3, 0.7, 2.0), [0, 0.25, 0.5], 0.75, window=0.5)
-    assert fixations.frames.tolist() == [1, 2, 2, 3, 3]
-    assert fixations.observers.tolist() == [0, 0, 1, 1, 2]
-
-
 def touch(folder, *names):
     folder.mkdir()
     for name in names:
@@ -209,9 +197,9 @@ def touch(folder, *names):
 def test_pairs(tmp_path):
     videos = touch(tmp_path / "videos", "1.mp4", "2.MKV", "3.webm", "notes.txt")
     gaze = touch(tmp_path / "gaze", "2.csv", "1.csv", "4.csv")
-    pairs, without_gaze, without_video = pair(videos, gaze)
+    pairs, alone = pair(videos, gaze)
     assert list(pairs) == ["1", "2"] and pairs["2"] == (videos / "2.MKV", gaze / "2.csv")
-    assert (without_gaze, without_video) == (["3"], ["4"])
+    assert alone == ["3.webm", "4.csv"]
     assert pair(videos / "3.webm", gaze / "4.csv")[0] == {"3": (videos / "3.webm", gaze / "4.csv")}
     with pytest.raises(InputError, match="none of 1 videos has the name of one of 3 CSV"):
         pair(videos / "3.webm", gaze)
@@ -237,15 +225,15 @@ def test_splits_by_fraction():
             split(names, wrong)
 
 
-def test_splits_by_list(tmp_path):
-    path = tmp_path / "splits.json"
-    path.write_text(json.dumps({"train": ["b", "missing"], "test": ["a", 7]}))
-    assert split(["a", "b", "c", "7"], str(path)) == {"train": ["b"], "test": ["a", "7"]}
-    for text, message in (
-        ("[1]", "expected"),
-        ("{", "not valid JSON"),
-        ('{"train": ["x"]}', "none"),
-    ):
-        path.write_text(text)
-        with pytest.raises(InputError, match=message):
-            split(["a"], str(path))
+def test_splits_that_the_user_edited_are_kept(tmp_path):
+    path, drawn = tmp_path / "splits.json", {"train": ["a", "b"], "val": ["c"]}
+    assert update_splits(path, ["a", "b", "c"], drawn) == drawn
+    edited = {"train": ["c", "a"], "test": ["b"]}
+    path.write_text(json.dumps(edited))
+    assert update_splits(path, ["a", "b", "c"], drawn) == edited
+    assert json.loads(path.read_text()) == edited
+    assert update_splits(path, ["a", "b"], {"train": ["a", "b"]}) == {"train": ["a", "b"]}
+    assert json.loads(path.read_text()) == {"train": ["a", "b"]}
+    path.write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        update_splits(path, ["a"], drawn)

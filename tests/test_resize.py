@@ -22,6 +22,7 @@ from datasets import SaliencyVideos
 from datasets.video_saliency import motion_estimator
 from models import Spec
 from prepare import resize
+from prepare.records import begin_clip
 from prepare.resize import resize_dataset
 from tests.clips import moving_disc, write_eccv_clip
 
@@ -113,11 +114,13 @@ def test_what_is_unusable_is_named_and_left_out(tmp_path):
         ("clip missing", "c"),
         ("second frame of one number", "0001.jpg"),
         ("unreadable frame", "0004.jpg"),
-        ("unusable ground truth", "0007_gt.npy"),
         ("unreadable flow", "0005_flow.png"),
+        ("unusable ground truth", "0007_gt.npy"),
     ]
     small = tmp_path / "small"
-    assert json.loads((small / "resized.json").read_text())["left_out"] == list(map(list, problems))
+    record = json.loads((small / "a/prepared.json").read_text())
+    assert record["left_out"] == list(map(list, problems[1:]))
+    assert resize_dataset(tmp_path / "data", small, **SIZE, motion="dis") == problems
     assert not list(small.glob("a/0004*")) and not (small / "a/0007_gt.npy").exists()
     data = SaliencyVideos(small, "train", spec("dis"))
     original = SaliencyVideos(tmp_path / "data", "train", spec("dis"))
@@ -137,6 +140,7 @@ def test_written_files_are_what_they_should_be(tmp_path):
     assert sorted(path.name for path in (tmp_path / "small/a").iterdir()) == [
         "0007.png",
         "0007_gt.npy",
+        "prepared.json",
     ]
     picture = np.array(Image.open(tmp_path / "small/a/0007.png"))
     np.testing.assert_array_equal(picture, moving_disc(1, **SIZE))
@@ -150,72 +154,75 @@ def contents(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_other_folders_are_refused(tmp_path):
+def test_frames_of_another_origin_are_never_overwritten(tmp_path):
     write_eccv_layout(tmp_path / "data")
     write_eccv_layout(tmp_path / "other")
+    begin_clip(tmp_path / "recorded/a", {"video": "a.mp4"})
+    (tmp_path / "recorded/a/0001.jpg").write_bytes(b"made by another command")
+    before = contents(tmp_path)
+    for output in ("other", "recorded"):
+        with pytest.raises(InputError, match="a: contains other frames"):
+            resize_dataset(tmp_path / "data", tmp_path / output, **SIZE)
+    with pytest.raises(InputError, match="data: is the data set itself"):
+        resize_dataset(tmp_path / "data", tmp_path / "data", **SIZE)
+    with pytest.raises(InputError, match="nowhere: no such data set"):
+        resize_dataset(tmp_path / "nowhere", tmp_path / "small", **SIZE)
+    assert before.items() <= contents(tmp_path).items()
+
+
+def test_complete_clips_are_kept_and_those_with_other_options_made_again(tmp_path):
+    write_eccv_layout(tmp_path / "data")
     small = tmp_path / "small"
     resize_dataset(tmp_path / "data", small, **SIZE)
-    before = contents(small)
-    for root, options, message in (
-        ("data", {"height": 24, "width": 47}, "small: was made with height 23, not 24"),
-        ("data", {**SIZE, "motion": "dis"}, "small: was made with motion none, not dis"),
-        ("other", SIZE, "small: was made with source .*data, not .*other; choose another output"),
-    ):
-        with pytest.raises(InputError, match=message):
-            resize_dataset(tmp_path / root, small, **options)
-    with pytest.raises(InputError, match="other: contains other files"):
-        resize_dataset(tmp_path / "data", tmp_path / "other", **SIZE)
-    with pytest.raises(InputError, match="nowhere: no such data set"):
-        resize_dataset(tmp_path / "nowhere", small, **SIZE)
-    assert contents(small) == before
+    before = contents(small / "a")
+    resize_dataset(tmp_path / "data", small, **SIZE)
+    assert contents(small / "a") == before
+    resize_dataset(tmp_path / "data", small, height=24, width=48)
+    sizes = {Image.open(path).size for path in small.glob("?/*[0-9].png")}
+    assert sizes == {(48, 24)} and contents(small / "a").keys() == before.keys()
 
 
-def test_a_full_disk_leaves_no_broken_file_and_the_next_run_continues(tmp_path, monkeypatch):
+def test_a_full_disk_is_survived(tmp_path, monkeypatch):
     write_eccv_layout(tmp_path / "data")
-    small, write, calls = tmp_path / "small", resize.write_picture, []
+    small, resized, calls = tmp_path / "small", resize.resize, []
 
-    def full(path, picture):
-        calls.append(path)
-        if len(calls) > 5:
-            path.with_name(".0006.1.partial.png").write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, picture)
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) > 12:  # in the second clip
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return resized(*arguments)
 
-    monkeypatch.setattr(resize, "write_picture", full)
+    monkeypatch.setattr(resize, "resize", full)
     with pytest.raises(OSError, match="space"):
         resize_dataset(tmp_path / "data", small, **SIZE)
     monkeypatch.undo()
     assert not (small / "splits.json").exists()
-    before = {p: t for p, t in contents(small).items() if p.suffix == ".png" and p.name[0] != "."}
-    assert len(before) == 5
+    before = contents(small / "a")
     resize_dataset(tmp_path / "data", small, **SIZE)
-    assert before.items() <= contents(small).items()
-    assert not list(small.rglob("*.partial.*"))
+    assert contents(small / "a") == before
     assert_equal(*(SaliencyVideos(root, "train", spec()) for root in (small, tmp_path / "data")))
-    after = contents(small / "a")
-    resize_dataset(tmp_path / "data", small, **SIZE)
-    assert contents(small / "a") == after
 
 
 def test_a_killed_command_is_continued(tmp_path):
-    write_eccv_clip(tmp_path / "data/a", range(1, 200), height=128, width=256)
-    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    for name in ("a", "b"):
+        write_eccv_clip(tmp_path / "data" / name, range(1, 100), height=128, width=256)
+    (tmp_path / "data/splits.json").write_text('{"train": ["a", "b"]}')
     small = tmp_path / "small"
     command = [sys.executable, "-m", "prepare.resize", "--data_root", str(tmp_path / "data")]
-    command += ["--output", str(small), "--height=23", "--width=47", "--workers=2"]
+    command += ["--output", str(small), "--height=23", "--width=47", "--workers=1"]
     process = subprocess.Popen(command, cwd=ROOT)
-    while not (small / "a/0003.png").exists():
+    while not (small / "b/0003.png").exists():
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (small / "splits.json").exists()
-    whole = {p: t for p, t in contents(small / "a").items() if "partial" not in p.name}
+    whole = contents(small / "a")
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{small}: 199 frames at 23×47\n"
-    assert whole.items() <= contents(small / "a").items()
-    assert len(contents(small / "a")) == 2 * 199
+    assert result.stdout == f"{small}: 198 frames at 23×47\n"
+    assert contents(small / "a") == whole
+    assert len(list((small / "b").iterdir())) == 2 * 99 + 1
 
 
 def test_each_thread_has_its_own_motion_estimator():

@@ -1,0 +1,45 @@
+"""The record in each clip's folder: what the clip was made from, and whether it is complete.
+
+By the record, a command that is run again keeps complete clips, makes interrupted ones and those
+with other options again, and never overwrites frames of another origin.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from cli import InputError, write_json
+
+RECORD = "prepared.json"
+OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
+
+
+def read_record(folder: Path) -> dict:
+    """Return the content of a clip's record, empty where there is none."""
+    path = folder / RECORD
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def is_complete(folder: Path, facts: dict) -> bool:
+    """Return whether a clip was written to the end from the same facts."""
+    return {**facts, "complete": True}.items() <= read_record(folder).items()
+
+
+def begin_clip(folder: Path, facts: dict) -> None:
+    """Make an empty folder for a clip, and record that the clip is not complete.
+
+    facts: everything that determines the clip, as it is after reading it from JSON.
+    Raises InputError where the folder contains frames without a record of such facts.
+    """
+    there = [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
+    if there and not facts.keys() <= read_record(folder).keys():
+        raise InputError(f"{folder}: contains other frames; choose another output folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECORD, {**facts, "complete": False})
+    for path in there:
+        path.unlink()
+
+
+def finish_clip(folder: Path, facts: dict) -> None:
+    """Record that a clip is complete."""
+    write_json(folder / RECORD, {**facts, "complete": True})
