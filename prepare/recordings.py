@@ -15,7 +15,6 @@ datasets/gaze_files.py) becomes a clip:
 
 import argparse
 import hashlib
-import math
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,9 +100,8 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
     fixations = active_fixations(gaze, starts, end)
     if not len(fixations.frames):
         raise InputError(
-            f"{table}: no sample falls on the {end:.1f} s of {video.name} (times from "
-            f"{gaze.seconds.min():g} to {gaze.seconds.max():g}); time must be in seconds since "
-            "its first frame"
+            f"{table}: no sample falls on the {end:.1f} s of {video.name}; time must be in seconds "
+            "since its first frame"
         )
     size = options["gt_height"], 2 * options["gt_height"]
     for frame in np.unique(fixations.frames).tolist():
@@ -121,9 +119,8 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
 def write_frames(folder: Path, video: Path, options: dict) -> tuple[list[float], float]:
     """Write the sampled frames. Return when each begins and when the last one ends, in seconds."""
     reader = read_frames(video, SimpleNamespace(**options, motion="none"))
-    total = reader.info.frames and math.ceil(reader.info.frames / reader.step)
     starts: list[float] = []
-    for frame in tqdm(reader, folder.name, total, leave=False, unit="frame"):
+    for frame in reader:
         starts.append(frame.seconds)
         picture = (frame.rgb * 255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(picture).save(folder / f"{len(starts):04d}.jpg", quality=92)

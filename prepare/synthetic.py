@@ -61,8 +61,7 @@ class Scene:
         for number, figure in enumerate(self.figures, start=1):
             pose = figure.at(seconds).astype(np.float32)
             around = np.flatnonzero(rays @ pose[:, 2] > math.cos(1.1 * figure.radius))
-            pixel = math.pi / len(self.rays)
-            colours, coverage = figure.draw(rays[around] @ pose, pixel, seconds)
+            colours, coverage = figure.draw(rays[around] @ pose, math.pi / len(self.rays), seconds)
             picture[around] = mix(picture[around], colours, coverage)
             nearest[around[coverage > 0.5]] = number
         difference = abs(picture - world).mean(axis=1) * self.areas
@@ -111,8 +110,8 @@ def render(
 
 def write_scene(folder: Path, seed: int, number: int, options: dict) -> None:
     """Write one clip; options: those of `render` except for the seed."""
-    renderer = source_hash("prepare.synthetic", "prepare.figures", "prepare.worlds")
-    facts = {"seed": [seed, number], **options, "renderer": renderer}
+    facts = {"seed": [seed, number], **options}
+    facts["renderer"] = source_hash("prepare.synthetic", "prepare.figures", "prepare.worlds")
     write_clip(folder, facts, lambda: render((seed, number), **options))
 
 

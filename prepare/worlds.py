@@ -53,7 +53,7 @@ def colour(rng: Generator, saturation=(0.1, 0.7), value=(0.2, 0.9), hue=(0.0, 1.
 
 
 def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray | float) -> np.ndarray:
-    """Mix colours a and b, (3,) or (N, 3) each.
+    """Mix colours a and b, (3,), (N, 3) or one grey value each.
 
     share: the share of b, in [0, 1], (N,) or one number.
     """
@@ -81,10 +81,9 @@ def sky(rays: np.ndarray, rng: Generator) -> np.ndarray:
     layer = rays / np.maximum(rays[:, 1:2], 0.02)  # where the ray meets the layer of clouds
     layer /= 1 + 0.1 * np.linalg.norm(layer, axis=1, keepdims=True)
     clouds = step(noise(layer, 6, rng) - rng.uniform(-0.3, 1.6), rng.uniform(0.5, 2))
-    white = 0.92 + 0.05 * noise(layer, 12, rng)[:, None]
     sun = np.array([rng.normal(), rng.uniform(0.3, 1), rng.normal()])
     glow = np.exp(rng.uniform(20, 200) * (rays @ (sun / np.linalg.norm(sun)) - 1))
-    return mix(blue, white, 0.9 * clouds * step(height - 0.08, 0.2)) + glow[:, None]
+    return mix(blue, 0.95, 0.9 * clouds * step(height - 0.08, 0.2)) + glow[:, None]
 
 
 def hills(rays: np.ndarray, rng: Generator) -> np.ndarray:
