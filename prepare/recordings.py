@@ -20,14 +20,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from cli import HelpFormatter, InputError, at_least, run_script, write_json
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.layouts import read_splits_file
-from prepare.records import RECORD, begin_clip, finish_clip, is_complete, read_record
+from prepare.records import (
+    RECORD,
+    begin_clip,
+    finish_clip,
+    is_complete,
+    read_record,
+    save_map,
+    save_picture,
+)
 from video.reader import read_frames
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
@@ -106,7 +113,7 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
     size = options["gt_height"], 2 * options["gt_height"]
     for frame in np.unique(fixations.frames).tolist():
         truth = gaussian_map(*fixations.at(frame), *size, options["sigma"])
-        np.save(folder / f"{frame:04d}_gt.npy", truth.numpy())
+        save_map(folder / f"{frame:04d}_gt.npy", truth.numpy())
     write_fixations_csv(folder / "fixations.csv", fixations)
     counts = {
         "frames": len(starts),
@@ -123,7 +130,7 @@ def write_frames(folder: Path, video: Path, options: dict) -> tuple[list[float],
     for frame in reader:
         starts.append(frame.seconds)
         picture = (frame.rgb * 255).round().byte().permute(1, 2, 0).numpy()
-        Image.fromarray(picture).save(folder / f"{len(starts):04d}.jpg", quality=92)
+        save_picture(folder / f"{len(starts):04d}.jpg", picture, quality=92)
     return starts, starts[-1] + (reader.decoded - frame.number + 1) / float(reader.info.fps)
 
 

@@ -1,4 +1,4 @@
-"""The record in each clip's folder: what the clip was made from, and whether it is complete.
+"""The files of a clip, and its record: what it was made from, and whether it is complete.
 
 By the record, a command that is run again keeps complete clips, makes interrupted ones and those
 with other options again, and never overwrites frames of another origin.
@@ -6,9 +6,13 @@ with other options again, and never overwrites frames of another origin.
 
 import json
 import re
+import shutil
 from pathlib import Path
 
-from cli import InputError, write_json
+import numpy as np
+from PIL import Image
+
+from cli import InputError, atomic, write_json
 
 RECORD = "prepared.json"
 OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
@@ -32,6 +36,7 @@ def begin_clip(folder: Path, facts: dict) -> None:
     Raises InputError where the folder contains frames without a record of such facts.
     """
     there = [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
+    there += folder.glob(".*.partial.*")  # of a command that was killed
     if there and not facts.keys() <= read_record(folder).keys():
         raise InputError(f"{folder}: contains other frames; choose another output folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,3 +48,21 @@ def begin_clip(folder: Path, facts: dict) -> None:
 def finish_clip(folder: Path, facts: dict) -> None:
     """Record that a clip is complete."""
     write_json(folder / RECORD, {**facts, "complete": True})
+
+
+def save_picture(path: Path, picture: np.ndarray, **options) -> None:
+    """Write (H, W, 3) uint8 RGB, whole or not at all. options: those of PIL's encoder."""
+    with atomic(path, durable=False) as temporary:
+        Image.fromarray(picture).save(temporary, **options)
+
+
+def save_map(path: Path, saliency: np.ndarray) -> None:
+    """Write a saliency map as .npy, whole or not at all."""
+    with atomic(path, durable=False) as temporary:
+        np.save(temporary, saliency)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
+    with atomic(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -11,11 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from datasets.gaze_files import UNKNOWN, Fixations, write_fixations_csv
-from prepare.records import begin_clip, finish_clip, is_complete
+from prepare.records import begin_clip, finish_clip, is_complete, save_map, save_picture
 
 
 def source_hash(*modules: str) -> str:
@@ -46,8 +45,8 @@ def write_clip(
     begin_clip(folder, facts)
     places = []
     for n, (frame, attention, *place) in enumerate(render(), start=1):
-        Image.fromarray(frame).save(folder / f"{n:04d}.jpg", quality=quality)
-        np.save(folder / f"{n:04d}_gt.npy", attention)
+        save_picture(folder / f"{n:04d}.jpg", frame, quality=quality)
+        save_map(folder / f"{n:04d}_gt.npy", attention)
         places.append(place)
     if fixations:
         longitudes, latitudes = zip(*places, strict=True)

@@ -17,7 +17,6 @@ maps up to rounding to float16.
 
 import argparse
 import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -26,7 +25,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from cli import HelpFormatter, InputError, at_least, run_script, write_json
@@ -40,7 +38,16 @@ from datasets.layouts import (
     unbroken_runs,
 )
 from datasets.video_saliency import motion_estimator, summarise
-from prepare.records import RECORD, begin_clip, finish_clip, is_complete, read_record
+from prepare.records import (
+    RECORD,
+    begin_clip,
+    copy,
+    finish_clip,
+    is_complete,
+    read_record,
+    save_map,
+    save_picture,
+)
 from video.motion import MOTIONS
 from video.reader import read_picture, resize, to_tensor
 
@@ -77,7 +84,7 @@ def resize_dataset(
         for found in tqdm(pool.map(write, clips), str(output), len(clips), unit="clip"):
             left_out += found
     if (root / "vinfo.pkl").exists():
-        shutil.copyfile(root / "vinfo.pkl", output / "vinfo.pkl")
+        copy(root / "vinfo.pkl", output / "vinfo.pkl")
     write_json(output / "splits.json", splits)
     return left_out
 
@@ -114,12 +121,12 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
             name = f"{file.number:04d}"
             for picture, end in ((frame, ".png"), (flow, "_flow.png")):
                 if picture is not None:
-                    Image.fromarray(picture).save(folder / (name + end), compress_level=1)
+                    save_picture(folder / (name + end), picture, compress_level=1)
             if truth is not None:
-                np.save(folder / f"{name}_gt.npy", truth[0].numpy().astype(np.float16))
+                save_map(folder / f"{name}_gt.npy", truth[0].numpy().astype(np.float16))
             previous = frame
     if fixations:
-        shutil.copyfile(fixations, folder / "fixations.csv")
+        copy(fixations, folder / "fixations.csv")
     finish_clip(folder, {**facts, "left_out": left_out})
 
 
