@@ -54,7 +54,7 @@ def inter_observer(
     for left_out in order[:LEFT_OUT]:
         rest = np.delete(order, np.flatnonzero(order == left_out))
         single = protocol(
-            of(blur, rest)[None], fixations=of(count, [left_out])[None], others=others
+            of(blur, rest)[None], fixations=of(count, [left_out])[None], others=others[None]
         )
         for metric, value in single.items():
             scores.setdefault(metric, []).extend(value)

@@ -1,15 +1,17 @@
 """The evaluation of saliency predictions as one HTML page that needs no other file."""
 
+import base64
+import io
 from html import escape
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from cli import atomic
-from metrics.plots import BINS, ROWS, Picture, clip_plot, data_url, picture_plot, time_plot
+from metrics.plots import BINS, ROWS, Picture, clip_plot, picture_plot, time_plot
 from metrics.summary import BASELINES, HUMAN, Comparison, interval, number
 
-SIGNS = {"beats": "✓", "ahead": "≈", "same": "≈", "behind": "✗", "unscored": "–"}
+SIGNS = {"beats": "✓", "ahead": "≈", "behind": "✗", "unscored": "–"}
 STYLE = """body{max-width:72rem;margin:2rem auto;padding:0 1rem;font:16px/1.45 sans-serif}
 h1,li,dd{overflow-wrap:anywhere}figure{margin:1rem 0}img{max-width:100%}.plot{width:35rem}
 table{border-collapse:collapse;display:block;overflow-x:auto}small,dt,.soft{color:#555}
@@ -23,7 +25,7 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
     """Write the page: verdicts, scores, plots over time and by clip, pictures and provenance.
 
     results: content of metrics.json, NaN for absent scores; its first predictor is the model.
-    series: clip → {"numbers": frame numbers, "scores": predictor → metric → value of each frame}.
+    series: clip → frame number → predictor → metric → value.
     """
     metrics = [Comparison(key, results) for key in results["metrics"]]
     verdicts = [(metric.title, *metric.verdict()) for metric in metrics]
@@ -50,8 +52,8 @@ the inter-observer score. Bold: the best that is not human. ↑ higher, ↓ lowe
 {score_table(metrics)}
 <ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
 <h2>Over time</h2>
-<p class="soft">Means over at most {BINS} stretches of frames. Baseline and human, and the model on
-many clips, are medians over clips, drawn where at least half of the clips have a score.</p>
+<p class="soft">Means over at most {BINS} stretches of frames. Thin lines: the model on each clip.
+Thick lines: medians over clips, drawn where at least half of the clips have a score.</p>
 {"".join(times)}
 <h2>By clip</h2>
 <p class="soft">At most {ROWS} clips, the worst first. Dot: the model, orange where it is not better
@@ -88,4 +90,10 @@ def score_table(metrics: list[Comparison]) -> str:
 
 
 def image(figure: Figure | None, kind: str = "plot") -> str:
-    return f'<img class="{kind}" alt="{kind}" src="{data_url(figure)}">' if figure else ""
+    """Return the figure as an <img> that holds its PNG file, nothing where there is none."""
+    if figure is None:
+        return ""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    content = base64.b64encode(file.getvalue()).decode()
+    return f'<img class="{kind}" alt="{kind}" src="data:image/png;base64,{content}">'

@@ -239,7 +239,7 @@ def test_clips_and_splits_that_disagree(eccv):
     write_eccv_clip(eccv / "b", [1])
     write_eccv_clip(eccv / "c", [1, 2])
     (eccv / "d").mkdir()
-    write_splits(eccv, note="ours", train=["a", "b", 7], val=["b", "gone", "d"], test=[])
+    write_splits(eccv, train=["a", "b", 7], val=["b", "gone", "d"], test=[])
     assert set(found(eccv)) == {("split", clip) for clip in ("7", "b", "c", "d", "gone")}
     report = check(eccv)
     assert per_clip(report, "train") == {"a": (6, 6), "b": (1, 1)}
@@ -247,7 +247,7 @@ def test_clips_and_splits_that_disagree(eccv):
     assert per_clip(report, NO_SPLIT) == {"c": (2, 2)}
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "3", b"\xff\xfe", "[" * 100_000])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "3", b"\xff\xfe", '{"note": "ours"}'])
 def test_files_are_looked_at_without_a_valid_split(eccv, content):
     (eccv / "splits.json").unlink()
     if content is not None:
