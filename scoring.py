@@ -48,7 +48,10 @@ class ClipScores:
             for predictor, scores in frame.items():
                 for metric, value in scores.items():
                     values.setdefault(predictor, {}).setdefault(metric, []).append(value)
-        return {p: {m: mean_of_finite(v) for m, v in of.items()} for p, of in values.items()}
+        return {
+            predictor: {metric: mean_of_finite(column) for metric, column in columns.items()}
+            for predictor, columns in values.items()
+        }
 
 
 class Scorer:

@@ -23,6 +23,7 @@ from datasets.layouts import (
     ClipFixations,
     File,
     list_clips,
+    read_map,
     read_splits,
     unbroken_runs,
 )
@@ -31,9 +32,9 @@ KINDS = {
     "split": "clips in two splits, in none or without frames, or a wrong splits.json; correct it",
     "missing frame": "ground truth without its frame; extract the frame again or delete the map",
     "missing ground truth": "frames that can be inputs but never targets",
-    "unreadable": "empty, truncated or invalid files; delete them or make them again",
+    "unreadable": "empty, truncated or invalid files or shapes; delete them or make them again",
     "constant": "frames or maps of a single value; delete them",
-    "unusable map": "NaN, infinite or negative values, or a wrong shape; make the maps again",
+    "unusable map": "NaN, infinite or negative values; make the maps again",
     "other size": "files that differ from others of their clip or are not 2:1; they are resized",
     "duplicate": "frames of one number in one clip; delete all but one",
     "gap": "jumps in the numbering; no training sample spans one",
@@ -96,10 +97,10 @@ def check(root: str | Path) -> dict:
 
 def summary(report: dict) -> str:
     """Return the result of `check` as text: splits, the first problems of each kind, advice."""
-    lines = [f"{'split':<12}{'clips':>8}{'frames':>10}{'with usable ground truth':>28}"]
-    for split, total in report["splits"].items():
-        usable = f"{total['usable']} ({total['usable'] / max(1, total['frames']):.1%})"
-        lines.append(f"{split:<12}{total['clips']:>8}{total['frames']:>10}{usable:>28}")
+    lines = [
+        f"{split}: {total['clips']} clips, {total['frames']} frames, {total['usable']} usable"
+        for split, total in report["splits"].items()
+    ]
     for kind, meaning in KINDS.items():
         found = [problem for problem in report["problems"] if problem["kind"] == kind]
         if found:
@@ -151,8 +152,7 @@ def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[
     problems += [("missing ground truth", path, "has no map") for path in absent]
     for before, after in zip(files, files[1:]):
         if before.number == after.number:
-            detail = f"has the number of {before.picture.name}"
-            problems.append(("duplicate", after.picture, detail))
+            problems.append(("duplicate", after.picture, f"numbered as {before.picture.name}"))
     runs = unbroken_runs(files)
     for before, after in zip(runs, runs[1:]):
         problems.append(("gap", after[0].picture, f"comes after {before[-1].picture.name}"))
@@ -178,18 +178,14 @@ def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, tuple | 
     """
     try:
         if path.suffix == ".npy":
-            values = np.squeeze(np.load(path, allow_pickle=False))
-            if values.ndim != 2 or not values.size or values.dtype.kind not in "fiu":
-                what = f"{values.shape} of {values.dtype} is not a map (H, W)"
-                return None, ("unusable map", path, what)
-            with np.errstate(over="ignore"):
-                low, high = np.float32([values.min(), values.max()])  # as training reads them
-            size = values.shape
+            with np.errstate(over="ignore"):  # an infinite value is found below
+                values = read_map(path)
+            size, low, high = values.shape, values.min(), values.max()
         else:
             size, low, high = _picture_range(path, decode=kind != "flow")
     except Exception as error:  # a damaged file can fail in any way, which is the finding
         length = path.stat().st_size if path.exists() else 0
-        cause = " ".join(str(error.__cause__ or error).split())
+        cause = " ".join(str(error.__cause__ or error).removeprefix(f"{path}: ").split())
         return None, ("unreadable", path, f"{length} bytes; {cause}")
     found = f"its values range from {low:g} to {high:g}"
     if not 0 <= low <= high < math.inf:
@@ -222,6 +218,7 @@ def _picture_range(path: Path, decode: bool) -> tuple[tuple[int, int], int, int]
 
 
 def _fixation_problems(clip: str, files: list[File], fixations: ClipFixations) -> Iterator[tuple]:
+    """Yield an invalid file of fixations, or a clip with fixations in frames that do not exist."""
     try:
         known = fixations.of(clip)
     except Exception as error:  # as for pictures and maps
