@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cli import InputError
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import File, read_truth
 from datasets.video_saliency import SaliencyVideos
-from metrics import Protocol, cc
+from metrics import Protocol
 from metrics.inter_observer import inter_observer
 from metrics.plots import Picture
 from metrics.summary import BASELINES, HUMAN, mean_of_finite
@@ -30,24 +30,28 @@ TRAINING_FRAMES = 50  # of each clip, evenly spread, in the mean of the training
 
 @dataclass
 class ClipScores:
-    """Scores of one clip: predictor → metric → one value for each of the frames `numbers`."""
+    """Scores of one clip.
 
-    numbers: list[int] = field(default_factory=list)
-    frames: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    picture: Picture | None = None  # one frame to look at
+    frames: frame number → predictor → metric → value.
+    irregular: problems found with its files, (kind, file).
+    picture: one frame to look at.
+    """
+
+    frames: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)
+    irregular: list[tuple[str, str]] = field(default_factory=list)
+    picture: Picture | None = None
 
     def means(self) -> dict[str, dict[str, float]]:
         """Return predictor → metric → mean over the frames that have a score."""
+        values: dict[str, dict[str, list[float]]] = {}
+        for frame in self.frames.values():
+            for predictor, scores in frame.items():
+                for metric, value in scores.items():
+                    values.setdefault(predictor, {}).setdefault(metric, []).append(value)
         return {
-            predictor: {metric: mean_of_finite(values) for metric, values in scores.items()}
-            for predictor, scores in self.frames.items()
+            predictor: {metric: mean_of_finite(column) for metric, column in columns.items()}
+            for predictor, columns in values.items()
         }
-
-    def add(self, predictor: str, values: dict[str, float]) -> None:
-        """Add the values of one frame."""
-        scores = self.frames.setdefault(predictor, {})
-        for metric, value in values.items():
-            scores.setdefault(metric, []).append(value)
 
 
 class Scorer:
@@ -58,9 +62,7 @@ class Scorer:
     train_root: data set whose training maps make the mean among the baselines; `data` if None.
     device: where metrics are computed.
 
-    irregular: problems with the ground truth, (kind, file).
     notes: sentences that a reader of the scores must know.
-    like_truth: correlations of the given ground truth with its fixations blurred by sigma.
     """
 
     def __init__(
@@ -74,10 +76,7 @@ class Scorer:
     ):
         self.data, self.sigma, self.size, self.device = data, sigma, (height, 2 * height), device
         self.protocol = Protocol(protocol, *self.size).to(device)
-        self.areas = solid_angles(*self.size, torch.float64).to(device)
-        self.irregular: list[tuple[str, str]] = []
         self.notes: list[str] = []
-        self.like_truth: list[float] = []
         self.baselines = {
             UNIFORM: torch.ones(self.size, device=device),
             EQUATOR: equator_prior(*self.size).to(device),
@@ -89,47 +88,50 @@ class Scorer:
             name: self._count(f.longitudes, f.latitudes) for name, f in known if f
         }
 
-    def score(
-        self, clip: str, name: str, maps: Iterable[tuple[File, Tensor]], picture: bool = False
-    ) -> ClipScores:
-        """Score what `name` predicts for a clip, the baselines, and observers in every fifth frame.
+    def score(self, clip: str, source, picture: bool = False) -> ClipScores:
+        """Score what a source predicts for a clip, the baselines, and observers in some frames.
 
-        maps: frames of the clip, in order, each with its map (h, w) of any size.
+        source: its maps(clip, irregular) yields frames with ground truth, in order, each with a
+            map (h, w) of any size, and adds problems to the list `irregular`; it has a name.
         picture: whether to keep the middle frame of the clip, to be shown.
         Raises InputError for maps that no metric can score.
         """
-        scores, shown = ClipScores(), None
-        fixations = self.data.fixations.of(clip)
+        scores, fixations = ClipScores(), self.data.fixations.of(clip)
         unknown = torch.zeros(self.size, device=self.device)
         others = sum(self.fixated.values(), unknown) - self.fixated.get(clip, unknown)
+        predictors = source.name, *self.baselines
         stack = torch.stack([unknown, *self.baselines.values()])
         random = np.random.default_rng(zlib.crc32(clip.encode()))
-        for file, saliency in maps:
-            if (truth := self._truth(file, self.irregular)) is None:
+        for file, saliency in source.maps(clip, scores.irregular):
+            try:
+                truth = read_truth(file.truth, *self.size)[0].to(self.device)
+            except InputError as error:
+                scores.irregular.append(("unusable ground truth", str(error)))
                 continue
             saliency = torch.from_numpy(resize(saliency.numpy(), *self.size))
             stack[0] = saliency
             truths = {"target": truth.expand_as(stack)}
             if fixations:
                 counts = self._count(*fixations.at(file.number))
-                truths |= {"fixations": counts.expand_as(stack), "others": others}
+                truths |= {"fixations": counts.expand_as(stack), "others": others.expand_as(stack)}
             try:
                 values = self.protocol(stack, **truths)
             except ValueError as error:
-                place = f"clip {clip}, frame {file.number}"
-                raise InputError(f"{place}: map of {name}: {error}; make it again") from error
-            for index, predictor in enumerate((name, *self.baselines)):
-                scores.add(predictor, {metric: value[index] for metric, value in values.items()})
-            if fixations:
-                chosen = len(scores.numbers) % OBSERVERS_EVERY == 0
-                found = self._observers(fixations, file, truth, others, random) if chosen else {}
-                scores.add(HUMAN, {metric: found.get(metric, math.nan) for metric in values})
-            scores.numbers.append(file.number)
-            if not shown or len(scores.numbers) <= len(self.data.clips[clip]) // 2:
+                place = f"clip {clip}, frame {file.number}: map of {source.name}"
+                raise InputError(f"{place}: {error}; make it again") from error
+            frame = {
+                predictor: {metric: value[index] for metric, value in values.items()}
+                for index, predictor in enumerate(predictors)
+            }
+            if fixations and len(scores.frames) % OBSERVERS_EVERY == 0:
+                there = fixations.frames == file.number
+                columns = fixations.longitudes, fixations.latitudes, fixations.observers
+                gaze, draw = (column[there] for column in columns), (self._count, self._blur)
+                frame[HUMAN] = inter_observer(*gaze, others, self.protocol, *draw, random)
+            scores.frames[file.number] = {name: found for name, found in frame.items() if found}
+            if picture and len(scores.frames) <= max(1, len(self.data.clips[clip]) // 2):
                 shown = file, saliency, truth
-        if not any(map(math.isfinite, scores.means().get(HUMAN, {}).values())):
-            scores.frames.pop(HUMAN, None)
-        if picture and shown:
+        if picture and scores.frames:
             scores.picture = self._picture(clip, *shown)
         return scores
 
@@ -141,40 +143,23 @@ class Scorer:
             self.notes.append(f"There is no training mean: {error}")
             return
         total = torch.zeros(self.size, device=self.device)
+        areas = solid_angles(*self.size, torch.float64).to(self.device)
         for files in tqdm(data.clips.values(), "training mean", unit="clip", leave=False):
-            known = [file for file in files if file.truth]
-            for file in known[:: math.ceil(len(known) / TRAINING_FRAMES) or 1]:
-                if (truth := self._truth(file, [])) is not None:
-                    total += truth / (truth * self.areas).sum()
+            paths = [file.truth for file in files if file.truth]
+            for path in paths[:: math.ceil(len(paths) / TRAINING_FRAMES) or 1]:
+                with suppress(InputError):
+                    truth = read_truth(path, *self.size)[0].to(self.device)
+                    total += truth / (truth * areas).sum()
         if total.any():
             self.baselines[TRAINING] = total
         else:
             self.notes.append("There is no training mean: no training map is usable.")
-
-    def _truth(self, file: File, irregular: list[tuple[str, str]]) -> Tensor | None:
-        """Return the ground truth of a frame, (H, W), or None where there is no usable one."""
-        if not file.truth:
-            return None  # counted by the data set
-        try:
-            return read_truth(file.truth, *self.size)[0].to(self.device)
-        except InputError as error:
-            irregular.append(("unusable ground truth", str(error)))
-            return None
 
     def _count(self, longitudes: np.ndarray, latitudes: np.ndarray) -> Tensor:
         return fixation_map(longitudes, latitudes, *self.size).to(self.device)
 
     def _blur(self, longitudes: np.ndarray, latitudes: np.ndarray) -> Tensor:
         return gaussian_map(longitudes, latitudes, *self.size, self.sigma).to(self.device)
-
-    def _observers(self, fixations, file: File, truth: Tensor, others: Tensor, random) -> dict:
-        """Return the inter-observer scores of a frame, and compare its truth with its fixations."""
-        there = fixations.frames == file.number
-        places = fixations.longitudes[there], fixations.latitudes[there]
-        if there.any():
-            self.like_truth.append(cc(self._blur(*places), truth, self.areas).item())
-        observers, maps = fixations.observers[there], (self._count, self._blur)
-        return inter_observer(*places, observers, others, self.protocol, *maps, random)
 
     def _picture(self, clip: str, file: File, saliency: Tensor, truth: Tensor) -> Picture:
         frame = resize(read_picture(file.picture), *self.size)

@@ -5,11 +5,12 @@ so 80,000 frames with their maps take less than two minutes. Damage inside a fil
 beginning and its end is found only when it is decoded.
 """
 
-import json
+import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from datasets.layouts import (
     HOW_TO_GET_DATA,
     ClipFixations,
     File,
-    eccv2018_split,
     list_clips,
+    read_map,
+    read_splits,
     unbroken_runs,
 )
 
@@ -30,9 +32,9 @@ KINDS = {
     "split": "clips in two splits, in none or without frames, or a wrong splits.json; correct it",
     "missing frame": "ground truth without its frame; extract the frame again or delete the map",
     "missing ground truth": "frames that can be inputs but never targets",
-    "unreadable": "empty, truncated or invalid files; delete them or make them again",
+    "unreadable": "empty, truncated or invalid files or shapes; delete them or make them again",
     "constant": "frames or maps of a single value; delete them",
-    "unusable map": "NaN, infinite or negative values, or a wrong shape; make the maps again",
+    "unusable map": "NaN, infinite or negative values; make the maps again",
     "other size": "files that differ from others of their clip or are not 2:1; they are resized",
     "duplicate": "frames of one number in one clip; delete all but one",
     "gap": "jumps in the numbering; no training sample spans one",
@@ -49,7 +51,6 @@ SMALL = 0.02
 TABLES = 1024  # bytes more between the scans of a progressive JPEG
 FAINT = 4  # of 255 levels: a frame with no more contrast in any channel counts as constant
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"\x00\x00\x00\x00IEND\xaeB`\x82"}
-TAIL = 1024  # bytes in which the end marker is searched for; some writers pad
 
 
 def check(root: str | Path) -> dict:
@@ -75,11 +76,9 @@ def check(root: str | Path) -> dict:
     counts, fixations = {}, ClipFixations(root)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for name, files in tqdm(clips.items(), "checking", unit="clip", dynamic_ncols=True):
-            sizes, usable, found = zip(*pool.map(_check_frame, files))
-            problems += sum(found, [])
-            problems += _clip_problems(files, sizes)
-            problems += _fixation_problems(name, files, fixations)
-            counts[name] = {"frames": len(files), "usable": sum(usable)}
+            usable, found = _check_clip(files, pool)
+            problems += [*found, *_fixation_problems(name, files, fixations)]
+            counts[name] = {"frames": len(files), "usable": usable}
     unique = dict.fromkeys((k, str(p).removeprefix(f"{root}/"), d) for k, p, d in problems)
     return {
         "root": str(root),
@@ -98,10 +97,10 @@ def check(root: str | Path) -> dict:
 
 def summary(report: dict) -> str:
     """Return the result of `check` as text: splits, the first problems of each kind, advice."""
-    lines = [f"{'split':<12}{'clips':>8}{'frames':>10}{'with usable ground truth':>28}"]
-    for split, total in report["splits"].items():
-        usable = f"{total['usable']} ({total['usable'] / max(1, total['frames']):.1%})"
-        lines.append(f"{split:<12}{total['clips']:>8}{total['frames']:>10}{usable:>28}")
+    lines = [
+        f"{split}: {total['clips']} clips, {total['frames']} frames, {total['usable']} usable"
+        for split, total in report["splits"].items()
+    ]
     for kind, meaning in KINDS.items():
         found = [problem for problem in report["problems"] if problem["kind"] == kind]
         if found:
@@ -109,13 +108,11 @@ def summary(report: dict) -> str:
             lines += [f"    {problem['path']}: {problem['detail']}" for problem in found[:SHOWN]]
         if len(found) > SHOWN:
             lines.append(f"    … and {len(found) - SHOWN} more")
-    end = f"{report['root']}: no problems found; the data set is ready for use"
-    if report["problems"]:
-        end = (
-            f"{report['root']}: problems found: {len(report['problems'])}; correct what you can "
-            "and check again; training skips or resizes the rest and counts it"
-        )
-    return "\n".join([*lines, "", end])
+    end = "no problems found; the data set is ready for use"
+    if count := len(report["problems"]):
+        end = f"problems found: {count}; correct what you can and check again; training skips or "
+        end += "resizes the rest and counts it"
+    return "\n".join([*lines, "", f"{report['root']}: {end}"])
 
 
 def _names(root: Path) -> list[str]:
@@ -127,18 +124,11 @@ def _names(root: Path) -> list[str]:
 
 def _splits(root: Path, names: list[str], problems: list) -> dict[str, list[str]]:
     """Return the existing clips by split; those in none are in NO_SPLIT."""
-    path, splits = root / "splits.json", eccv2018_split()
-    if path.exists():
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            splits = {split: clips for split, clips in content.items() if isinstance(clips, list)}
-        except (OSError, ValueError, RecursionError, AttributeError) as error:
-            problems.append(("split", path, f'expected {{"train": [clips], …}} ({error})'))
-            return {NO_SPLIT: names}
-    elif set(names).isdisjoint(sum(splits.values(), [])):
-        problems.append(("split", path, 'it is missing; expected {"train": [clips], …}'))
+    try:
+        splits = read_splits(root)
+    except InputError as error:
+        problems.append(("split", root / "splits.json", str(error).partition(": ")[2]))
         return {NO_SPLIT: names}
-    splits = {split: [str(clip) for clip in clips] for split, clips in splits.items()}
     homes = Counter(clip for clips in splits.values() for clip in set(clips))
     left = [name for name in names if name not in homes]
     problems += [("split", clip, f"is in {n} splits") for clip, n in homes.items() if n > 1]
@@ -148,93 +138,87 @@ def _splits(root: Path, names: list[str], problems: list) -> dict[str, list[str]
     return existing | ({NO_SPLIT: left} if left else {})
 
 
-def _check_frame(file: File) -> tuple[dict[str, tuple], bool, list[tuple]]:
-    """Return the sizes of a frame's files by kind, whether it is usable, and its problems."""
-    sizes, problems = {}, []
-    for kind, path in ("frame", file.picture), ("map", file.truth), ("flow", file.flow):
-        if path is None:
-            continue
-        try:
-            checker = _check_array if path.suffix == ".npy" else _check_picture
-            size, problem = checker(path, kind)
-        except Exception as error:  # a damaged file can fail in any way, which is the finding
-            length = path.stat().st_size if path.exists() else 0
-            cause = " ".join(str(error.__cause__ or error).split())
-            size, problem = None, ("unreadable", f"{length} bytes; {cause}")
-        if size:
-            sizes[kind] = path, size
-        if problem:
-            problems.append((problem[0], path, problem[1]))
-    usable = "frame" in sizes and "map" in sizes and file.truth not in {p for _, p, _ in problems}
-    if file.truth is None:
-        problems.append(("missing ground truth", file.picture, "has no map"))
-    return sizes, usable, problems
+def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[tuple]]:
+    """Return the number of usable frames of a clip, and its problems (kind, path, detail)."""
+    problems, usable = [], set()
+    for kind in ("picture", "truth", "flow"):
+        paths = [path for file in files if (path := getattr(file, kind))]
+        checked = dict(zip(paths, pool.map(_check_file, paths, repeat(kind))))
+        sizes = {path: size for path, (size, _) in checked.items() if size}
+        problems += [problem for _, problem in checked.values() if problem]
+        problems += _other_sizes(kind, sizes)
+        usable |= sizes.keys()
+    absent = [file.picture for file in files if file.truth is None]
+    problems += [("missing ground truth", path, "has no map") for path in absent]
+    for before, after in zip(files, files[1:]):
+        if before.number == after.number:
+            problems.append(("duplicate", after.picture, f"numbered as {before.picture.name}"))
+    runs = unbroken_runs(files)
+    for before, after in zip(runs, runs[1:]):
+        problems.append(("gap", after[0].picture, f"comes after {before[-1].picture.name}"))
+    return sum({file.picture, file.truth} <= usable for file in files), problems
 
 
-def _check_picture(path: Path, kind: str) -> tuple[tuple[int, int], tuple[str, str] | None]:
-    """Return height and width of a picture, and its problem or None. Raises any error if damaged.
+def _other_sizes(kind: str, sizes: dict[Path, tuple[int, int]]) -> Iterator[tuple]:
+    """Yield the files of another size than most of their kind, and a clip that is not 2:1."""
+    [((height, width), _)] = Counter(sizes.values()).most_common(1) or [((1, 2), 0)]
+    if kind == "picture" and width != 2 * height:
+        detail = f"the clip is {width}×{height}, not 2:1; taken as stretched"
+        yield "other size", next(iter(sizes)), detail
+    for path, size in sizes.items():
+        if size != (height, width):
+            detail = f"{size[1]}×{size[0]}, where most of the clip have {width}×{height}"
+            yield "other size", path, detail
 
-    A picture is decoded where it may be constant, or where its end can't be known otherwise.
+
+def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, tuple | None]:
+    """Return the size of a picture, truth or flow, None if it is unusable, and its problem or None.
+
+    A constant picture is usable, as in training; a constant truth is not.
+    """
+    try:
+        if path.suffix == ".npy":
+            with np.errstate(over="ignore"):  # an infinite value is found below
+                values = read_map(path)
+            size, low, high = values.shape, values.min(), values.max()
+        else:
+            size, low, high = _picture_range(path, decode=kind != "flow")
+    except Exception as error:  # a damaged file can fail in any way, which is the finding
+        length = path.stat().st_size if path.exists() else 0
+        cause = " ".join(str(error.__cause__ or error).removeprefix(f"{path}: ").split())
+        return None, ("unreadable", path, f"{length} bytes; {cause}")
+    found = f"its values range from {low:g} to {high:g}"
+    if not 0 <= low <= high < math.inf:
+        return None, ("unusable map", path, found)
+    if kind != "flow" and high - low <= (FAINT if kind == "picture" else 0):
+        return size if kind == "picture" else None, ("constant", path, found)
+    return size, None
+
+
+def _picture_range(path: Path, decode: bool) -> tuple[tuple[int, int], int, int]:
+    """Return height and width of a picture, and the range of the channel with most contrast.
+
+    decode: whether to decode the picture if it may be constant, to find its true range; without
+        it, and in a file too large for a constant picture, the range is 0 to 255. A format
+        without a known end marker is decoded always.
+    Raises any error for a damaged file.
     """
     with open(path, "rb") as file, Image.open(file) as image:
         size, end = (image.height, image.width), ENDS.get(image.format)
         uncompressed = image.height * image.width * len(image.getbands())
-        header = file.tell()  # PIL has read up to the first pixels
-        length = file.seek(0, os.SEEK_END)
-        file.seek(max(0, length - TAIL))
-        whole = end is not None and end in file.read()
-    if end and not whole and end not in path.read_bytes():
+        content = file.read()  # all but the header, which PIL has read up to the first pixels
+    if end and end not in content:
         raise ValueError("truncated: its end marker is missing")
-    if whole and (kind == "flow" or SMALL * uncompressed + TABLES < length - header < uncompressed):
-        return size, None
-    for scale in (8, 1):  # a JPEG is decoded at an eighth of its size first, which is fast
-        with Image.open(path) as image:
-            image.draft("RGB", tuple(max(1, side // scale) for side in image.size))
-            ranges = image.convert("RGB").getextrema()
-        contrast = max(high - low for low, high in ranges)
-        if contrast > FAINT:
-            return size, None
-    if kind == "flow" or (kind == "map" and contrast > 0):
-        return size, None
-    return size, ("constant", f"its contrast is {contrast} of 255 levels")
-
-
-def _check_array(path: Path, kind: str) -> tuple[tuple[int, ...] | None, tuple[str, str] | None]:
-    """Return height and width of the map in a .npy file, and its problem or None."""
-    values = np.load(path, allow_pickle=False)
-    size = np.squeeze(values).shape
-    if len(size) != 2 or not values.size or values.dtype.kind not in "fiu":
-        return None, ("unusable map", f"{values.shape} of {values.dtype} is not a map (H, W)")
-    with np.errstate(over="ignore"):
-        low, high = np.float32(values.min()), np.float32(values.max())  # as training reads them
-    if not (np.isfinite(low) and np.isfinite(high) and low >= 0):
-        return size, ("unusable map", f"its values range from {low:g} to {high:g}")
-    return size, ("constant", f"all values are {high:g}") if low == high else None
-
-
-def _clip_problems(files: list[File], sizes: Sequence[dict[str, tuple]]) -> Iterator[tuple]:
-    """Yield files of another size than most of their kind, duplicates and gaps."""
-    for kind in ("frame", "map", "flow"):
-        found = [size[kind] for size in sizes if kind in size]
-        if not found:
-            continue
-        usual = height, width = Counter(size for _, size in found).most_common(1)[0][0]
-        first = next(path for path, size in found if size == usual)
-        if kind == "frame" and width != 2 * height:
-            yield "other size", first, f"the clip is {width}×{height}, not 2:1; taken as stretched"
-        for path, size in found:
-            if size != usual:
-                detail = f"{size[1]}×{size[0]}, where most of the clip have {width}×{height}"
-                yield "other size", path, detail
-    for before, after in zip(files, files[1:]):
-        if before.number == after.number:
-            yield "duplicate", after.picture, f"has the number of {before.picture.name}"
-    runs = unbroken_runs(list({file.number: file for file in files}.values()))
-    for before, after in zip(runs, runs[1:]):
-        yield "gap", after[0].picture, f"comes after {before[-1].picture.name}"
+    varied = SMALL * uncompressed + TABLES < len(content) < uncompressed
+    if end and (varied or not decode):
+        return size, 0, 255
+    with Image.open(path) as image:
+        ranges = image.convert("RGB").getextrema()
+    return size, *max(ranges, key=lambda ends: ends[1] - ends[0])
 
 
 def _fixation_problems(clip: str, files: list[File], fixations: ClipFixations) -> Iterator[tuple]:
+    """Yield an invalid file of fixations, or a clip with fixations in frames that do not exist."""
     try:
         known = fixations.of(clip)
     except Exception as error:  # as for pictures and maps

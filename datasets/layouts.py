@@ -161,23 +161,31 @@ def unbroken_runs(files: list[File]) -> list[list[File]]:
     return runs
 
 
-def read_truth(path: Path, height: int, width: int) -> Tensor:
-    """Return a saliency map, resized and scaled by its own maximum: (1, H, W) float32 in [0, 1].
+def read_map(path: Path) -> np.ndarray:
+    """Return the saliency map in an array (.npy) or a grey picture: (H, W) float32, as it is.
 
-    path: an array (.npy) or a grey picture.
-    Raises InputError for a file that is unreadable, not a map, all zero, negative or not finite.
+    Raises InputError for a file that is unreadable or not a map.
     """
     try:
         if path.suffix == ".npy":
-            truth = np.load(path, allow_pickle=False)
+            saliency = np.load(path, allow_pickle=False)
         else:
-            truth = read_picture(path)[..., 0]
+            saliency = read_picture(path)[..., 0]
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: the map is unreadable; delete it or make it again") from error
-    shape, truth = truth.shape, np.squeeze(truth)
-    if truth.ndim != 2 or truth.dtype.kind not in "fiu":
-        raise InputError(f"{path}: expected a map (H, W), got {shape} of {truth.dtype}; delete it")
-    truth = truth.astype(np.float32)
+    squeezed = np.squeeze(saliency)
+    if squeezed.ndim != 2 or not squeezed.size or squeezed.dtype.kind not in "fiu":
+        found = f"{saliency.shape} of {saliency.dtype}"
+        raise InputError(f"{path}: expected a map (H, W), got {found}; make it again")
+    return squeezed.astype(np.float32)
+
+
+def read_truth(path: Path, height: int, width: int) -> Tensor:
+    """Return a saliency map, resized and scaled by its own maximum: (1, H, W) float32 in [0, 1].
+
+    Raises InputError as `read_map` does, and for a map that is all zero, negative or not finite.
+    """
+    truth = read_map(path)
     if not np.isfinite(truth).all() or truth.min() < 0 or truth.max() <= 0:
         raise InputError(f"{path}: the map is all zero, negative or not finite; delete it")
     truth = torch.from_numpy(resize(truth / truth.max(), height, width))[None]

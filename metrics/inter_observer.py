@@ -52,10 +52,8 @@ def inter_observer(
     halves = torch.stack([of(blur, half) for half in np.array_split(order, 2)])
     scores = protocol(halves, target=halves.flip(0))
     for left_out in order[:LEFT_OUT]:
-        rest = np.delete(order, np.flatnonzero(order == left_out))
-        single = protocol(
-            of(blur, rest)[None], fixations=of(count, [left_out])[None], others=others
-        )
+        rest, fixations = of(blur, order[order != left_out]), of(count, [left_out])
+        single = protocol(rest[None], fixations=fixations[None], others=others[None])
         for metric, value in single.items():
             scores.setdefault(metric, []).extend(value)
     return {metric: mean_of_finite(values) for metric, values in scores.items()}

@@ -1,8 +1,5 @@
 """Plots of the evaluation report, drawn by matplotlib without its global state."""
 
-import base64
-import io
-import warnings
 from dataclasses import dataclass
 
 import matplotlib
@@ -11,9 +8,7 @@ from matplotlib.figure import Figure
 
 from metrics.summary import HUMAN, Comparison, number
 
-UNITS = {"kld": "nats, ", "nss": "standard deviations, "}
 BINS = 200  # points of a curve over time, at most
-LINES = 4  # clips with a curve each; for more clips, their median and spread are drawn
 ROWS = 100  # clips in a plot by clip, at most
 BETTER, WORSE, DARK = "#0067b1", "#c2500f", "0.2"
 # Names of files are no formulas, even if they hold dollar signs.
@@ -39,28 +34,24 @@ class Picture:
 
 @matplotlib.rc_context(STYLE)
 def time_plot(metric: Comparison, series: dict) -> Figure | None:
-    """Draw the scores of model, best baseline and observers over time, as means over stretches.
+    """Draw each clip's score over time, and medians over clips of model, best baseline and human.
 
-    series: clip → {"numbers": frame numbers, "scores": predictor → metric → value of each frame}.
+    series: clip → frame number → predictor → metric → value.
     """
     x, curves = over_time(series, metric.model, metric.key)
-    if not curves:
+    if not np.isfinite(curves).any():
         return None
     figure = Figure(figsize=(5.6, 3), layout="constrained")
     axes = figure.subplots()
-    if len(curves) <= LINES:
-        for clip, curve in curves.items():
-            axes.plot(x, curve, ".-", label=printable(clip))
-    else:
-        low, middle, high = percentiles(curves, [10, 50, 90])
-        axes.plot(x, middle, ".-", color=BETTER, label=printable(metric.model))
-        axes.fill_between(x, low, high, color=BETTER, alpha=0.2, label="10th to 90th percentile")
-    for name, line in (metric.baseline, "--"), (HUMAN, ":"):
-        if others := over_time(series, name, metric.key)[1]:
-            (middle,) = percentiles(others, [50])
-            known = np.isfinite(middle)
-            axes.plot(x[known], middle[known], line, color=DARK, label=name)
-    axes.set(title=heading(metric), xlabel="frame number")
+    axes.plot(x, curves.T, ".-", color=BETTER, lw=0.5, alpha=0.3)
+    styles = {HUMAN: (DARK, ":"), metric.baseline: (DARK, "--"), metric.model: (BETTER, "-")}
+    for name, (colour, line) in styles.items():
+        curves = over_time(series, name, metric.key)[1]
+        known = 2 * np.isfinite(curves).sum(0) >= len(curves)
+        if known.any():
+            median = np.nanmedian(curves[:, known], axis=0)
+            axes.plot(x[known], median, line, color=colour, lw=2, label=printable(name))
+    axes.set(title=metric.heading, xlabel="frame number")
     figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure
 
@@ -81,7 +72,7 @@ def clip_plot(metric: Comparison) -> Figure | None:
     for row, score in zip(rows, model):
         axes.text(1.01, row, number(score), va="center", transform=axes.get_yaxis_transform())
     axes.set_yticks(rows, map(printable, names))
-    axes.set(title=heading(metric), ylim=(len(rows) - 0.5, -0.5))
+    axes.set(title=metric.heading, ylim=(len(rows) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
     return figure
 
@@ -102,47 +93,24 @@ def picture_plot(picture: Picture) -> Figure:
     return figure
 
 
-def data_url(figure: Figure) -> str:
-    """Return the figure as a PNG file in a data: URL."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font does not have
-        figure.savefig(file, format="png", dpi=120)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+def over_time(series: dict, predictor: str | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of each clip over time, as means over at most BINS stretches of frames.
 
-
-def over_time(series: dict, predictor: str | None, metric: str) -> tuple[np.ndarray, dict]:
-    """Return frame numbers (n,), and by clip the means (n,) over stretches, NaN in gaps.
-
-    No stretch is shorter than the frame step of the slowest clip, so none falls between frames.
+    series: clip → frame number → predictor → metric → value.
+    Returns: the middles of the stretches, (n,) frame numbers; and the means, (clips, n), NaN where
+    a stretch has no score.
     """
-    every = np.concatenate([content["numbers"] for content in series.values()])
-    steps = (np.diff(content["numbers"]) for content in series.values())
-    step = max((np.median(diff) for diff in steps if diff.size), default=1)
-    width = max(step, (np.ptp(every) + 1) / BINS)
-    n = int(np.ptp(every) // width) + 1
-    curves = {}
-    for clip, content in series.items():
-        values = np.array(content["scores"].get(predictor, {}).get(metric, []), float)
-        if np.isfinite(values).any():
-            stretch = ((np.array(content["numbers"]) - every.min()) // width).astype(int)
-            known = [values[(stretch == k) & np.isfinite(values)] for k in range(n)]
-            curves[clip] = np.array([part.mean() if part.size else np.nan for part in known])
-    return every.min() + (width - step) / 2 + width * np.arange(n), curves
-
-
-def percentiles(curves: dict[str, np.ndarray], q: list[float]) -> np.ndarray:
-    """Return percentiles over clips, (len(q), n), NaN where fewer than half have a value."""
-    stack = np.stack(list(curves.values()))
-    enough = 2 * np.isfinite(stack).sum(0) >= len(stack)
-    out = np.full((len(q), stack.shape[1]), np.nan)
-    out[:, enough] = np.nanpercentile(stack[:, enough], q, axis=0)
-    return out
-
-
-def heading(metric: Comparison) -> str:
-    better = "higher" if metric.sign > 0 else "lower"
-    return f"{metric.title} ({UNITS.get(metric.key, '')}{better} is better)"
+    every = np.concatenate([list(frames) for frames in series.values()])
+    most = max(len(frames) for frames in series.values())
+    edges = np.linspace(every.min() - 0.5, every.max() + 0.5, min(BINS, most) + 1)
+    means = []
+    for frames in series.values():
+        found = ((n, s.get(predictor, {}).get(metric, np.nan)) for n, s in frames.items())
+        scored = np.array([(n, value) for n, value in found if np.isfinite(value)])
+        numbers, values = scored.reshape(-1, 2).T
+        sums, counts = (np.histogram(numbers, edges, weights=w)[0] for w in (values, None))
+        means.append(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
+    return (edges[1:] + edges[:-1]) / 2, np.stack(means)
 
 
 def printable(name: str) -> str:

@@ -33,20 +33,17 @@ class Protocol(nn.Module):
         self.register_buffer("factor", factor, persistent=False)
 
     def forward(self, pred: Tensor, **truths: Tensor) -> dict[str, list[float]]:
-        """Return the N values of each metric by its name.
+        """Return the N values of each metric by its name, NaN where a truth can't be scored.
 
         pred: (N, H, W). truths: target, fixations and others, (N, H, W) each, as in
             metrics/saliency.py; a metric whose truth is absent is left out.
-        A value is NaN where the truth can't be scored. Raises ValueError for maps that are
-        negative, not finite or of another size.
+        Raises ValueError for maps that are negative, not finite or of another size.
         """
-        pred = pred * self.factor
+        pred, values = pred * self.factor, {}
         if "target" in truths:
             truths["target"] = truths["target"] * self.factor
-        return {
-            name: metric.function(
-                pred, *(truths[need] for need in metric.needs), weights=self.weights
-            ).tolist()
-            for name, metric in METRICS.items()
-            if truths.keys() >= set(metric.needs)
-        }
+        for name, metric in METRICS.items():
+            if truths.keys() >= set(metric.needs):
+                needed = (truths[need] for need in metric.needs)
+                values[name] = metric.function(pred, *needed, weights=self.weights).tolist()
+        return values

@@ -1,36 +1,34 @@
 """The evaluation of saliency predictions as one HTML page that needs no other file."""
 
+import base64
+import io
 from html import escape
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from cli import atomic
-from metrics.plots import BINS, ROWS, Picture, clip_plot, data_url, picture_plot, time_plot
+from metrics.plots import BINS, ROWS, Picture, clip_plot, picture_plot, time_plot
 from metrics.summary import BASELINES, HUMAN, Comparison, interval, number
 
-SIGNS = {"beats": "✓", "ahead": "≈", "same": "≈", "behind": "✗", "unscored": "–"}
+SIGNS = {"beats": "✓", "ahead": "≈", "behind": "✗", "unscored": "–"}
 STYLE = """body{max-width:72rem;margin:2rem auto;padding:0 1rem;font:16px/1.45 sans-serif}
-h1,li,dd{overflow-wrap:anywhere}figure{margin:1rem 0}img{max-width:100%}.plot{width:35rem}
-table{border-collapse:collapse;display:block;overflow-x:auto}small,dt,.soft{color:#555}
-th,td{padding:.4rem .8rem;text-align:right;border-bottom:1px solid #ccc;white-space:nowrap}
-th:first-child{text-align:left}td small,th small{display:block}.model{background:#eef3f8}
-.verdict{list-style:none;padding:0}dd{margin:0}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}"""
+h1,li,dd{overflow-wrap:anywhere}img{max-width:100%}.plot{width:35rem}small{display:block;color:#555}
+table{border-collapse:collapse;display:block;overflow-x:auto}.model{background:#eef3f8}
+th,td{padding:.4rem .8rem;text-align:right;border-bottom:1px solid #ccc;white-space:nowrap}"""
 
 
 def write_report(path: str | Path, results: dict, series: dict, pictures: list[Picture]) -> None:
     """Write the page: verdicts, scores, plots over time and by clip, pictures and provenance.
 
     results: content of metrics.json, NaN for absent scores; its first predictor is the model.
-    series: clip → {"numbers": frame numbers, "scores": predictor → metric → value of each frame}.
+    series: clip → frame number → predictor → metric → value.
     """
     metrics = [Comparison(key, results) for key in results["metrics"]]
     verdicts = [(metric.title, *metric.verdict()) for metric in metrics]
     kinds = [kind for _, kind, _ in verdicts]
     lines = [f"{SIGNS[kind]} <b>{name}</b>: {escape(text)}" for name, kind, text in verdicts]
-    facts = ("data", "split", "protocol", "model", "checkpoint", "sha256", "maps", "command")
-    known = [(fact, escape(str(results[fact]))) for fact in facts if fact in results]
+    facts = [(fact, escape(text)) for fact, text in results.items() if isinstance(text, str)]
     times = [image(time_plot(metric, series)) for metric in metrics]
     clips = [image(clip_plot(metric)) for metric in metrics]
     shown = [f"<h3>{escape(p.title)}</h3>{image(picture_plot(p), 'picture')}" for p in pictures]
@@ -39,30 +37,30 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
-<p class="soft">Clips: {len(results["clips"])}. Scored frames: {results["frames"]:,}.</p>
+<p>Clips: {len(results["clips"])}. Scored frames: {results["frames"]:,}.</p>
 <p>Better than the best baseline beyond chance on {kinds.count("beats")} of
 {len(kinds) - kinds.count("unscored")} metrics. In brackets: 95 % interval of the mean difference
 over clips.</p>
-<ul class="verdict">{"".join(f"<li>{line}</li>" for line in lines)}</ul>
+<ul>{"".join(f"<li>{line}</li>" for line in lines)}</ul>
 <h2>Scores</h2>
-<p class="soft">Mean over clips, 95 % interval below. Baselines do not depend on the video; human is
+<p>Mean over clips, 95 % interval below. Baselines do not depend on the video; human is
 the inter-observer score. Bold: the best that is not human. ↑ higher, ↓ lower is better.</p>
 {score_table(metrics)}
 <ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
 <h2>Over time</h2>
-<p class="soft">Means over at most {BINS} stretches of frames. Baseline and human, and the model on
-many clips, are medians over clips, drawn where at least half of the clips have a score.</p>
+<p>Means over at most {BINS} stretches of frames. Thin lines: the model on each clip.
+Thick lines: medians over clips, drawn where at least half of the clips have a score.</p>
 {"".join(times)}
 <h2>By clip</h2>
-<p class="soft">At most {ROWS} clips, the worst first. Dot: the model, orange where it is not better
+<p>At most {ROWS} clips, the worst first. Dot: the model, orange where it is not better
 than the baseline. Tick: the best baseline of the metric.</p>
 {"".join(clips)}
 <h2>Pictures</h2>
-<p class="soft">Each map has its own scale from 0 (black) to its maximum (yellow), so brightness
+<p>Each map has its own scale from 0 (black) to its maximum (yellow), so brightness
 can't be compared between maps. White dots: fixations.</p>
 {"".join(shown)}
 <h2>Where it comes from</h2>
-<dl>{"".join(f"<dt>{fact}</dt><dd>{value}</dd>" for fact, value in known)}</dl></body></html>
+<dl>{"".join(f"<dt>{fact}</dt><dd>{value}</dd>" for fact, value in facts)}</dl></body></html>
 """
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
@@ -88,4 +86,10 @@ def score_table(metrics: list[Comparison]) -> str:
 
 
 def image(figure: Figure | None, kind: str = "plot") -> str:
-    return f'<img class="{kind}" alt="{kind}" src="{data_url(figure)}">' if figure else ""
+    """Return the figure as an <img> that holds its PNG file, nothing where there is none."""
+    if figure is None:
+        return ""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    content = base64.b64encode(file.getvalue()).decode()
+    return f'<img class="{kind}" alt="{kind}" src="data:image/png;base64,{content}">'

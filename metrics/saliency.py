@@ -36,7 +36,7 @@ def cc(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     Both maps may hold any real values; an offset and a positive factor change nothing.
     Constant prediction: 0. Constant ground truth, all-zero included: NaN.
     """
-    check_maps(pred=pred, target=target)
+    check_maps(signed=("pred", "target"), pred=pred, target=target)
     share = area_shares(weights, pred)
     pred, target = deviation(pred, share), deviation(target, share)
     pred_variance, target_variance = variance(pred, share), variance(target, share)
@@ -53,11 +53,9 @@ def sim(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     Constant prediction: by the formula. All-zero truth: NaN. ValueError for negative values.
     """
     check_maps(pred=pred, target=target)
-    check_not_negative(pred=pred, target=target)
     share = area_shares(weights, pred)
-    p, q = relative_density(pred, share), relative_density(target, share)
-    value = mean(torch.minimum(p, q, out=p), share)
-    return torch.where(mean(target, share) > 0, value, math.nan).squeeze((-2, -1))
+    p, q = relative_density(pred, share, 1.0), relative_density(target, share, math.nan)
+    return mean(torch.minimum(p, q, out=p), share).squeeze((-2, -1))
 
 
 def kld(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -71,12 +69,10 @@ def kld(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     Constant prediction: by the formula. All-zero truth: NaN. ValueError for negative values.
     """
     check_maps(pred=pred, target=target)
-    check_not_negative(pred=pred, target=target)
     share = area_shares(weights, pred)
-    p, q = relative_density(pred, share), relative_density(target, share)
+    p, q = relative_density(pred, share, 1.0), relative_density(target, share, math.nan)
     ratio = torch.div(q, p.add_(EPSILON), out=p)
-    value = mean(ratio.add_(EPSILON).log_().mul_(q), share)
-    return torch.where(mean(target, share) > 0, value, math.nan).squeeze((-2, -1))
+    return mean(ratio.add_(EPSILON).log_().mul_(q), share).squeeze((-2, -1))
 
 
 def nss(pred: Tensor, fixations: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -87,8 +83,7 @@ def nss(pred: Tensor, fixations: Tensor, weights: Tensor | None = None) -> Tenso
     any real values; an offset and a positive factor change nothing.
     Constant prediction: 0. No fixation: NaN.
     """
-    check_maps(pred=pred, fixations=fixations)
-    check_not_negative(fixations=fixations)
+    check_maps(signed=("pred",), pred=pred, fixations=fixations)
     share = area_shares(weights, pred)
     pred = deviation(pred, share)
     spread = variance(pred, share).sqrt().squeeze((-2, -1))
@@ -107,8 +102,7 @@ def auc_judd(pred: Tensor, fixations: Tensor, weights: Tensor | None = None) -> 
     fixations once; here it counts twice.
     Constant prediction: 0.5. No fixation, or no area without fixations: NaN.
     """
-    check_maps(pred=pred, fixations=fixations)
-    check_not_negative(fixations=fixations)
+    check_maps(signed=("pred",), pred=pred, fixations=fixations)
     elsewhere = area_shares(weights, pred) * (fixations == 0)
     return area_under_roc(pred, fixations, elsewhere)
 
@@ -122,13 +116,11 @@ def sauc(pred: Tensor, fixations: Tensor, others: Tensor, weights: Tensor | None
     All other fixations count, repeated places included, as in Kümmerer et al., ECCV 2018. The MIT
     code draws as many as there are fixations 100 times and steps the threshold by 0.1.
 
-    others: counts, broadcast to (..., H, W).
+    others: (..., H, W) counts.
     weights: accepted for the same call as the other metrics, without effect: fixations count one.
     Constant prediction: 0.5. No fixation, or none in `others`: NaN.
     """
-    others = broadcast(others, "others", pred.shape)
-    check_maps(pred=pred, fixations=fixations, others=others)
-    check_not_negative(fixations=fixations, others=others)
+    check_maps(signed=("pred",), pred=pred, fixations=fixations, others=others)
     return area_under_roc(pred, fixations, others)
 
 
@@ -152,35 +144,22 @@ METRICS = {
 }
 
 
-def check_maps(**maps: Tensor) -> None:
-    """Raise ValueError unless all maps have one shape (..., H, W) and are finite."""
+def check_maps(signed: tuple[str, ...] = (), **maps: Tensor) -> None:
+    """Raise ValueError unless all maps have one shape (..., H, W) and can be scored.
+
+    Their values must be finite and, except in the maps that `signed` names, not negative.
+    """
     shapes = [tuple(tensor.shape) for tensor in maps.values()]
     if len(set(shapes)) > 1:
         raise ValueError(" and ".join(map("{} {}".format, maps, shapes)) + " differ")
     if len(shapes[0]) < 2 or 0 in shapes[0][-2:]:
         raise ValueError(f"expected maps (..., H, W) with pixels, got {shapes[0]}")
     for name, tensor in maps.items():
-        if not all(extreme.isfinite().all() for extreme in extremes(tensor)):
+        low, high = tensor.amin((-2, -1)), tensor.amax((-2, -1))  # NaN where a map holds one
+        if not (low.isfinite() & high.isfinite()).all():
             raise ValueError(f"{name} is not finite everywhere")
-
-
-def check_not_negative(**maps: Tensor) -> None:
-    for name, tensor in maps.items():
-        if (extremes(tensor)[0] < 0).any():
+        if name not in signed and (low < 0).any():
             raise ValueError(f"{name} holds negative values, which are no densities or counts")
-
-
-def extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the smallest and largest value of each map, (..., 1, 1); NaN where it holds one."""
-    return maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-
-
-def broadcast(tensor: Tensor, name: str, shape: torch.Size) -> Tensor:
-    try:
-        return tensor.expand(shape)
-    except RuntimeError as error:
-        shapes = f"{tuple(tensor.shape)} can't be broadcast to {tuple(shape)}"
-        raise ValueError(f"{name} {shapes}") from error
 
 
 def area_shares(weights: Tensor | None, maps: Tensor) -> Tensor:
@@ -189,7 +168,11 @@ def area_shares(weights: Tensor | None, maps: Tensor) -> Tensor:
     if weights is None:
         return torch.full((1, 1), 1 / (height * width), dtype=torch.float64, device=maps.device)
     weights = weights.to(maps.device, torch.float64)
-    broadcast(weights, "weights", maps.shape)
+    try:
+        weights.expand(maps.shape)
+    except RuntimeError as error:
+        shapes = f"{tuple(weights.shape)} can't be broadcast to {tuple(maps.shape)}"
+        raise ValueError(f"weights {shapes}") from error
     weights = weights.expand(torch.broadcast_shapes(weights.shape, (height, 1)))
     total = weights.sum((-2, -1), keepdim=True) * (width // weights.shape[-1])
     if not (weights >= 0).all() or not (total > 0).all() or not total.isfinite().all():
@@ -209,8 +192,7 @@ def deviation(maps: Tensor, share: Tensor) -> Tensor:
 
     In that unit, squares neither overflow nor underflow.
     """
-    low, high = (extreme.double() for extreme in extremes(maps))
-    largest = torch.maximum(-low, high)
+    largest = maps.double().abs().amax((-2, -1), keepdim=True)
     maps = maps / torch.where(largest > 0, largest, 1.0)
     return maps.sub_(mean(maps, share))
 
@@ -221,11 +203,11 @@ def variance(deviations: Tensor, share: Tensor) -> Tensor:
     return torch.where(square > ROUNDING**2, square, 0.0)
 
 
-def relative_density(maps: Tensor, share: Tensor) -> Tensor:
-    """Return the map in units of its mean density: float64; an empty map becomes uniform."""
+def relative_density(maps: Tensor, share: Tensor, if_empty: float) -> Tensor:
+    """Return the map in units of its mean density, or `if_empty` in an all-zero map: float64."""
     average = mean(maps, share)
-    empty = (average == 0).double()
-    return (maps + empty).div_(average + empty)
+    empty = average == 0
+    return torch.where(empty, if_empty, maps).div(torch.where(empty, 1.0, average))
 
 
 def area_under_roc(pred: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -243,18 +225,14 @@ def area_under_roc(pred: Tensor, positives: Tensor, negatives: Tensor) -> Tensor
 def mann_whitney(values: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """Return the share of pairs (positive, negative) won by the positive; a tie counts half.
 
-    Only the values of the positives are sorted. `edges` holds each of them and the next larger
-    floating-point number, so that a pixel that ties with a positive falls between these two.
-
     values, positive, negative: (N,), the last two are weights of at least 0.
     Returns: scalar, NaN without a pair.
     """
-    at = positive.nonzero().squeeze(-1)
+    at = positive.nonzero().squeeze(-1)  # only the values of the positives are sorted
     value, group = values[at].unique(return_inverse=True)
-    count = torch.bincount(group, positive[at].double(), len(value))
-    larger = F.pad(count.flip(0).cumsum(0).flip(0), (0, 1))  # positives from the k-th value up
-    halfway = (larger[:-1] + larger[1:]) / 2
-    won = F.pad(torch.stack([larger[:-1], halfway], -1).flatten(), (0, 1))
-    edges = torch.stack([value, value.nextafter(torch.full_like(value, math.inf))], -1).flatten()
-    won = won.take(torch.searchsorted(edges, values, right=True))
-    return (negative * won).sum() / (larger[0] * negative.sum())
+    count = F.pad(torch.bincount(group, positive[at].double(), len(value)), (0, 1))
+    at_least = count.flip(0).cumsum(0).flip(0)  # positives from the k-th value up
+    nearest = torch.searchsorted(value, values)  # index of the smallest value that is not below
+    tied = F.pad(value, (0, 1)).take(nearest) == values
+    won = at_least.take(nearest) - tied * count.take(nearest) / 2
+    return (negative * won).sum() / (at_least[0] * negative.sum())

@@ -9,6 +9,7 @@ BASELINES, HUMAN = ("uniform", "equator prior", "training mean"), "human"
 RESAMPLES = 10_000
 # All of n clips agree by chance in 2 of 2ⁿ cases: for five clips in more than 5 % of them.
 FEW_CLIPS = 5
+CLAIMS = {"beats": "beats", "ahead": "is ahead of", "behind": "is behind"}
 
 
 def mean_of_finite(values: Iterable[float]) -> float:
@@ -50,10 +51,11 @@ class Comparison:
         self.scores = {name: scores[key] for name, scores in results["predictors"].items()}
         self.model = next(iter(self.scores))
         self.baseline = self.best(name for name in BASELINES if name != self.model)
-        rows = []
-        for clip, content in results["clips"].items():
-            both = (content["scores"].get(name, {}) for name in (self.model, self.baseline))
-            rows.append((clip, *(scores.get(key, math.nan) for scores in both)))
+        both = self.model, self.baseline
+        rows = (
+            (clip, *(content["scores"].get(name, {}).get(key, math.nan) for name in both))
+            for clip, content in results["clips"].items()
+        )
         scored = (row for row in rows if math.isfinite(row[1]))
         self.clips = sorted(scored, key=lambda row: self.sign * row[1])
         differences = [model - baseline for _, model, baseline in self.clips]
@@ -62,38 +64,27 @@ class Comparison:
 
     def best(self, predictors: Iterable[str]) -> str | None:
         """Return the predictor with the best mean, None where none has a score."""
-        names = set(predictors)
-        scored = {n: s["mean"] for n, s in self.scores.items() if n in names}
-        scored = {name: mean for name, mean in scored.items() if math.isfinite(mean)}
-        return max(scored, key=lambda name: self.sign * scored[name], default=None)
+        scored = [name for name in predictors if self.scores.get(name, {}).get("clips")]
+        return max(scored, key=lambda name: self.sign * self.scores[name]["mean"], default=None)
 
     def verdict(self) -> tuple[str, str]:
-        """Return "beats", "ahead", "same", "behind" or "unscored", and a sentence that states it.
+        """Return "beats", "ahead", "behind" or "unscored", and a sentence that states it.
 
-        The model beats the best baseline if it is better and the interval of the paired
-        difference excludes zero.
+        The model beats the best baseline if it is better on average over more than FEW_CLIPS
+        clips, and the interval of the paired difference excludes zero.
         """
-        clips, difference = self.difference["clips"], self.difference["mean"]
+        clips, mean = self.difference["clips"], self.difference["mean"]
         if not clips:
             return "unscored", "there is no baseline to compare with."
-        kind, claim = ("ahead", "is ahead of")
-        if number(difference) == number(0):
-            kind, claim = "same", "scores the same as"
-        elif self.sign * difference < 0:
-            kind, claim = "behind", "is behind"
-        direction = -1 if difference < 0 else 1
+        direction = -1 if mean < 0 else 1  # the sentence states the size of the difference
         low, high = sorted(direction * self.difference[end] for end in ("low", "high"))
-        if kind == "ahead" and low > 0 and clips > FEW_CLIPS:
-            kind, claim = "beats", "beats"
-        text = f"{self.model} {claim} the best baseline, {self.baseline}"
-        if clips == 1:
-            return kind, f"{text}, by {number(abs(difference))}; one clip does not generalise."
-        text += f", by {number(abs(difference))} ({number(low)} to {number(high)})"
-        if clips <= FEW_CLIPS:
-            text += f"; {clips} clips are too few to generalise"
-        elif low <= 0 and kind != "same":
-            text += ", which may be chance"
-        return kind, f"{text}. Better on {self.wins} of {clips} clips."
+        kind = "ahead" if self.sign * mean > 0 else "behind"
+        if kind == "ahead" and clips > FEW_CLIPS and round(low, 3) > 0:
+            kind = "beats"
+        by = number(abs(mean)) + (f" ({number(low)} to {number(high)})" if clips > 1 else "")
+        baseline = f"the best baseline {self.baseline}"
+        better = f"better on {self.wins} of {clips} clips"
+        return kind, f"{self.model} {CLAIMS[kind]} {baseline} by {by}, {better}."
 
 
 def against_baseline(results: dict) -> dict[str, dict]:
@@ -117,8 +108,8 @@ def table(results: dict) -> str:
     for name in results["predictors"]:
         scores = [metric.scores[name] for metric in metrics]
         rows.append([name, *(number(score["mean"]) for score in scores)])
-        if any(math.isfinite(score["low"]) for score in scores):
-            rows.append(["", *(interval(score, "–", short) for score in scores)])
+        intervals = [interval(score, "–") for score in scores]
+        rows += [["", *intervals]] if any(intervals) else []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         (f"{name:{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths[1:]))).rstrip()
@@ -128,26 +119,19 @@ def table(results: dict) -> str:
 
 def verdicts(results: dict) -> str:
     """Return one line for each metric: how the model compares with the best baseline."""
-    metrics = [Comparison(key, results) for key in results["metrics"]]
+    metrics = (Comparison(key, results) for key in results["metrics"])
     lines = [f"{metric.title}: {metric.verdict()[1]}" for metric in metrics]
-    if any(metric.difference["clips"] > 1 for metric in metrics):
+    if len(results["clips"]) > 1:
         lines.append("In brackets: 95\u00a0% interval of the mean difference over clips.")
     return "\n".join(lines)
 
 
-def number(x: float, decimals: int = 3) -> str:
-    """Return a score as text, with a real minus sign, or a dash for NaN."""
-    text = f"{x:.{decimals}f}".replace("-", "−") if math.isfinite(x) else "–"
-    return text.lstrip("−") if text.strip("−0.") == "" else text
+def number(x: float) -> str:
+    """Return a score as text with a real minus sign, or a dash for NaN."""
+    return f"{round(x, 3) + 0:.3f}".replace("-", "−") if math.isfinite(x) else "–"
 
 
-def short(x: float) -> str:
-    """Return a score in three digits, so that an interval fits a narrow column: .411, 1.23."""
-    text = number(x, 3 if abs(x) < 1 else 2 if abs(x) < 10 else 1)
-    return text.replace("0.", ".", 1) if abs(x) < 1 else text
-
-
-def interval(score: dict, between: str, form=number) -> str:
+def interval(score: dict, between: str) -> str:
     """Return the ends of a score's interval as text, nothing where it has none."""
     ends = score["low"], score["high"]
-    return between.join(map(form, ends)) if all(map(math.isfinite, ends)) else ""
+    return between.join(map(number, ends)) if all(map(math.isfinite, ends)) else ""

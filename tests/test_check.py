@@ -103,11 +103,11 @@ ARRAYS = {  # what is saved as a/0003_gt.npy → kind
     "infinite": (np.where(np.eye(16, 32), np.inf, 0).astype(np.float16), "unusable map"),
     "overflow": (np.eye(16, 32) * 1e300, "unusable map"),
     "negative": (np.eye(16, 32) - 0.1, "unusable map"),
-    "vector": (np.arange(16.0), "unusable map"),
-    "scalar": (np.array(1.0), "unusable map"),
-    "colour": (np.random.rand(16, 32, 3), "unusable map"),
-    "nothing": (np.zeros((0, 32)), "unusable map"),
-    "complex": (np.eye(16, 32) * 1j, "unusable map"),
+    "vector": (np.arange(16.0), "unreadable"),
+    "scalar": (np.array(1.0), "unreadable"),
+    "colour": (np.random.rand(16, 32, 3), "unreadable"),
+    "nothing": (np.zeros((0, 32)), "unreadable"),
+    "complex": (np.eye(16, 32) * 1j, "unreadable"),
     "larger": (np.eye(18, 36), "other size"),
 }
 
@@ -239,7 +239,7 @@ def test_clips_and_splits_that_disagree(eccv):
     write_eccv_clip(eccv / "b", [1])
     write_eccv_clip(eccv / "c", [1, 2])
     (eccv / "d").mkdir()
-    write_splits(eccv, note="ours", train=["a", "b", 7], val=["b", "gone", "d"], test=[])
+    write_splits(eccv, train=["a", "b", 7], val=["b", "gone", "d"], test=[])
     assert set(found(eccv)) == {("split", clip) for clip in ("7", "b", "c", "d", "gone")}
     report = check(eccv)
     assert per_clip(report, "train") == {"a": (6, 6), "b": (1, 1)}
@@ -247,7 +247,7 @@ def test_clips_and_splits_that_disagree(eccv):
     assert per_clip(report, NO_SPLIT) == {"c": (2, 2)}
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "3", b"\xff\xfe", "[" * 100_000])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "3", b"\xff\xfe", '{"note": "ours"}'])
 def test_files_are_looked_at_without_a_valid_split(eccv, content):
     (eccv / "splits.json").unlink()
     if content is not None:
@@ -368,9 +368,9 @@ def test_the_summary_is_short_and_the_json_complete(eccv):
         path.write_bytes(b"")
     report = check(eccv)
     text = summary(report).splitlines()
-    assert [line.split() for line in text[1:3]] == [
-        ["train", "1", "6", "6", "(100.0%)"],
-        ["test", "1", "10", "0", "(0.0%)"],
+    assert text[:2] == [
+        "train: 1 clips, 6 frames, 6 usable",
+        "test: 1 clips, 10 frames, 0 usable",
     ]
     assert any(line.startswith("10 × unreadable: ") for line in text)
     assert sum("_gt.npy: 0 bytes" in line for line in text) == SHOWN
