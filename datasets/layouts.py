@@ -77,7 +77,7 @@ def read_splits_file(path: Path) -> dict[str, list[str]]:
     """Return the names of clips by split from a JSON file. Raises InputError if invalid."""
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); correct or delete it") from error
     if not isinstance(splits, dict) or not all(isinstance(v, list) for v in splits.values()):
         raise InputError(f'{path}: expected {{"train": [clip, …], "val": […], "test": […]}}')
