@@ -27,7 +27,7 @@ import models
 import training
 from cli import InputError
 from datasets.augment import AUGMENTATIONS, Augmented, possible
-from datasets.layouts import read_split
+from datasets.splits import read_split
 from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main, say
 from losses import LOSSES

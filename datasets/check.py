@@ -24,9 +24,9 @@ from datasets.layouts import (
     File,
     list_clips,
     read_map,
-    read_splits,
     unbroken_runs,
 )
+from datasets.splits import read_splits
 
 KINDS = {
     "split": "clips in two splits, in none or without frames, or a wrong splits.json; correct it",

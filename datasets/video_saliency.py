@@ -19,10 +19,10 @@ from datasets.layouts import (
     ClipFixations,
     File,
     list_clips,
-    read_split,
     read_truth,
     unbroken_runs,
 )
+from datasets.splits import read_split
 from video.motion import MOTIONS
 from video.reader import Frame, read_picture, resize, to_tensor
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from cli import HelpFormatter, InputError, at_least, run_script, write_json
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
-from datasets.layouts import read_splits_file
+from datasets.splits import read_splits_file
 from prepare.records import (
     RECORD,
     begin_clip,

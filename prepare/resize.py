@@ -33,10 +33,10 @@ from datasets.layouts import (
     File,
     fixations_csv,
     list_clips,
-    read_splits,
     read_truth,
     unbroken_runs,
 )
+from datasets.splits import read_splits
 from datasets.video_saliency import motion_estimator, summarise
 from prepare.records import (
     RECORD,

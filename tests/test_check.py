@@ -8,7 +8,7 @@ from PIL import Image
 
 from cli import InputError
 from datasets.check import KINDS, NO_SPLIT, SHOWN, check, summary
-from datasets.layouts import eccv2018_split
+from datasets.splits import eccv2018_split
 from tests.clips import moving_disc, write_eccv_clip
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from cli import InputError
 from datasets import SaliencyVideos
-from datasets.layouts import eccv2018_split
+from datasets.splits import eccv2018_split
 from datasets.video_saliency import collate, summarise
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip

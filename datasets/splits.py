@@ -1,0 +1,64 @@
+"""Which clips of a data set belong to its training, validation and test splits.
+
+<root>/splits.json lists them: {"train": [clip, …], "val": […], "test": […]}. A data set without it
+must hold clips of ECCV 2018, whose split is built in.
+"""
+
+import json
+import random
+from pathlib import Path
+
+from cli import InputError
+
+
+def eccv2018_split() -> dict[str, list[str]]:
+    """Return the split of ECCV 2018 by which published re-implementations train on 80 clips.
+
+    The other 24 of the 104 clips are the test split. Eight of the 80 training clips, the first
+    ones drawn, become the validation split, so that the best checkpoint is not chosen on the
+    test clips.
+    """
+    names = [str(n) for n in range(217, 321)]
+    drawn = random.Random(367643).sample(names, 80)
+    test = sorted(set(names) - set(drawn))
+    return {"train": sorted(drawn[8:]), "val": sorted(drawn[:8]), "test": test}
+
+
+def read_splits(root: Path) -> dict[str, list[str]]:
+    """Return the names of a data set's clips by split.
+
+    Raises InputError for an invalid splits.json, or none where no clip is of ECCV 2018.
+    """
+    path = root / "splits.json"
+    if path.exists():
+        return read_splits_file(path)
+    splits = eccv2018_split()
+    if not any((root / name).is_dir() for names in splits.values() for name in names):
+        raise InputError(
+            f"{root}: there is no splits.json and no clip of ECCV 2018 (217 … 320); write "
+            'splits.json as {"train": [clip folders], "val": [...], "test": [...]}'
+        )
+    return splits
+
+
+def read_splits_file(path: Path) -> dict[str, list[str]]:
+    """Return the names of clips by split from a JSON file. Raises InputError if invalid."""
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); correct or delete it") from error
+    if not isinstance(splits, dict) or not all(isinstance(v, list) for v in splits.values()):
+        raise InputError(f'{path}: expected {{"train": [clip, …], "val": […], "test": […]}}')
+    return {split: [str(name) for name in names] for split, names in splits.items()}
+
+
+def read_split(root: Path, split: str) -> list[str]:
+    """Return the names of the clips of one split.
+
+    Raises InputError as `read_splits` does, and for a split without clips.
+    """
+    splits = read_splits(root)
+    if not splits.get(split):
+        path = root / "splits.json"
+        raise InputError(f"{path}: has no clips for split '{split}', only for {list(splits)}")
+    return splits[split]
