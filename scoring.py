@@ -113,7 +113,7 @@ class Scorer:
             truths = {"target": truth.expand_as(stack)}
             if fixations:
                 counts = self._count(*fixations.at(file.number))
-                truths |= {"fixations": counts.expand_as(stack), "others": others.expand_as(stack)}
+                truths |= {"fixations": counts.expand_as(stack), "others": others}
             try:
                 values = self.protocol(stack, **truths)
             except ValueError as error:

@@ -116,10 +116,11 @@ def sauc(pred: Tensor, fixations: Tensor, others: Tensor, weights: Tensor | None
     All other fixations count, repeated places included, as in Kümmerer et al., ECCV 2018. The MIT
     code draws as many as there are fixations 100 times and steps the threshold by 0.1.
 
-    others: (..., H, W) counts.
+    others: counts, broadcast to (..., H, W).
     weights: accepted for the same call as the other metrics, without effect: fixations count one.
     Constant prediction: 0.5. No fixation, or none in `others`: NaN.
     """
+    others = broadcast("others", others, pred.shape)
     check_maps(signed=("pred",), pred=pred, fixations=fixations, others=others)
     return area_under_roc(pred, fixations, others)
 
@@ -162,17 +163,22 @@ def check_maps(signed: tuple[str, ...] = (), **maps: Tensor) -> None:
             raise ValueError(f"{name} holds negative values, which are no densities or counts")
 
 
+def broadcast(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Return the tensor at a larger shape. Raises ValueError where it does not fit."""
+    try:
+        return tensor.expand(shape)
+    except RuntimeError as error:
+        shapes = f"{tuple(tensor.shape)} can't be broadcast to {tuple(shape)}"
+        raise ValueError(f"{name} {shapes}") from error
+
+
 def area_shares(weights: Tensor | None, maps: Tensor) -> Tensor:
     """Return the share of each pixel in the area: float64, broadcasts to `maps`, sums to 1."""
     height, width = maps.shape[-2:]
     if weights is None:
         return torch.full((1, 1), 1 / (height * width), dtype=torch.float64, device=maps.device)
     weights = weights.to(maps.device, torch.float64)
-    try:
-        weights.expand(maps.shape)
-    except RuntimeError as error:
-        shapes = f"{tuple(weights.shape)} can't be broadcast to {tuple(maps.shape)}"
-        raise ValueError(f"weights {shapes}") from error
+    broadcast("weights", weights, maps.shape)
     weights = weights.expand(torch.broadcast_shapes(weights.shape, (height, 1)))
     total = weights.sum((-2, -1), keepdim=True) * (width // weights.shape[-1])
     if not (weights >= 0).all() or not (total > 0).all() or not total.isfinite().all():

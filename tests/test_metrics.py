@@ -189,6 +189,13 @@ def test_a_batch_is_its_maps_one_by_one(name):
     assert evaluate(metric, {key: t[:0] for key, t in maps.items()}, weights).shape == (0, 3)
 
 
+def test_one_map_of_others_serves_all_frames():
+    maps = noise(2, 4, 5, 9)
+    values = sauc(maps["pred"], maps["fixations"], maps["others"][0])
+    expected = sauc(maps["pred"], maps["fixations"], maps["others"][:1].repeat(4, 1, 1))
+    torch.testing.assert_close(values, expected)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_auc_counts_pairs(data):
