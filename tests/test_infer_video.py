@@ -16,23 +16,6 @@ from cli import run_script
 from tests.clips import write_eccv_clip, write_video
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    model = models.CubeUNet(height=40, width=80, base_channels=4)
-    model.head.weight.data *= 10
-    for _ in range(30):  # batch statistics, so that maps depend on frames
-        model(torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80))
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"
-    models.save(path, model)
-    return path
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=23, fps=30)
-
-
 def infer(clip, checkpoint, output, *more, code=0):
     """Run the script; return the one line with which it refuses."""
     arguments = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output, *more]

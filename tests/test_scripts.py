@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-import models
 from prepare.synthetic import write_dataset
 from tests.clips import write_video
 from video.reader import decode
@@ -33,23 +32,6 @@ def run(script, *arguments, code=0, cwd=ROOT):
         assert last.startswith(f"{script}: "), result.stderr
         return last
     return result
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(0)
-    model = models.CubeUNet(**TINY)
-    model.head.weight.data *= 10
-    for _ in range(30):  # batch statistics, so that maps depend on frames
-        model(torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80))
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"
-    models.save(path, model)
-    return path
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=23, fps=30)
 
 
 @pytest.fixture(scope="module")
