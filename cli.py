@@ -88,7 +88,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the default of every option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.default in (None, False, []) or action.required:
+        default = action.default  # 0 is one; a flag, no list and no value are not
+        if default is None or default is False or default == [] or action.required:
             return action.help
         return super()._get_help_string(action)
 

@@ -181,3 +181,10 @@ def test_help_states_defaults(script):
 def test_help_shows_the_column_of_the_model():
     text = run("train_video.py", "--help", "--model", "sst_sal").stdout
     assert "peak learning rate (default: 0.8)" in " ".join(text.split())
+
+
+def test_help_shows_a_default_of_zero():
+    """0 equals False, which once hid it."""
+    text = " ".join(run("train_video.py", "--help").stdout.split())
+    for shown in ("augmentation (default: 0)", "no average (default: 0.0)", "clips (default: 0)"):
+        assert shown in text
