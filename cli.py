@@ -5,9 +5,12 @@ import errno
 import json
 import math
 import os
+import signal
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,36 +19,98 @@ import torch
 class InputError(Exception):
     """An error that the user can mend: one line with the file, what is wrong and what to do."""
 
+    exit_code = 2  # something was given wrong
 
-NEXT_STEP = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+
+class RunError(InputError):
+    """Something that went wrong on the way, although what was given is right."""
+
+    exit_code = 1
+
+
+GIVEN_WRONG = {
     errno.EROFS: "the file system is read-only; choose another place",
     errno.EACCES: "permission denied; choose another place or change its permissions",
+    errno.EPERM: "this is not permitted here; choose another place or change its permissions",
     errno.ENOENT: "no such file or folder; check the path",
     errno.EISDIR: "this is a folder where a file is needed; check the path",
     errno.ENOTDIR: "a file stands where a folder is needed; choose another path",
     errno.EEXIST: "a file stands where a folder is needed; choose another path",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ELOOP: "its links lead in a circle; check the path",
+}
+WENT_WRONG = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EFBIG: "the file may not grow further here; raise the limit (ulimit -f) or choose "
+    "another place",
+    errno.EPIPE: "nobody reads the output any more; run the same command again",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
 }
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main. Errors that the user can mend become one line and exit code 2."""
+    """Run a script's main. An error becomes one line and an exit code.
+
+    2: something was given wrong. 1: something went wrong on the way. 130: Ctrl-C. 143: SIGTERM,
+    at which files that are not complete are removed.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if "RANK" not in os.environ:  # torchrun's processes may wait for each other: end at once
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         main()
-    except InputError as error:
-        message = str(error)
-    except OSError as error:
-        if error.errno not in NEXT_STEP:
-            raise
-        message = f"{error.filename or 'output'}: {NEXT_STEP[error.errno]}"
-    except KeyboardInterrupt:
-        print("\ninterrupted; what was finished before is kept", file=sys.stderr)
-        sys.exit(130)
-    else:
+        sys.stdout.flush()
         return
-    print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    except InputError as error:
+        message, code = str(error), error.exit_code
+    except OSError as error:
+        code = 2 if error.errno in GIVEN_WRONG else 1
+        cause = (GIVEN_WRONG | WENT_WRONG).get(error.errno)
+        cause = cause or f"{error.strerror or error}; is the disk full or gone?"
+        message = f"{error.filename or 'output'}: {cause}"
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch's words
+            raise
+        message, code = "not enough memory; give smaller sizes, or a smaller batch", 1
+    except KeyboardInterrupt:
+        message, code = "interrupted; what was finished before is kept", 130
+    try:
+        print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+        sys.stdout.flush()
+    except OSError:  # nobody reads it: what is left to be written goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+class Failures:
+    """Errors of single files, of which the user hears at once, while the others are worked on.
+
+    total: number of files; the error of a single one is raised as it is.
+    """
+
+    def __init__(self, total: int):
+        self.total, self.errors = total, []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            self.errors.append(error)
+            if self.total > 1:
+                print(f"{' '.join(str(error).split())}", file=sys.stderr)
+
+    def report(self) -> None:
+        """Raise an error where there were any."""
+        if self.errors and self.total == 1:
+            raise self.errors[0]
+        if self.errors:
+            count = f"{len(self.errors)} of {self.total}"
+            raise RunError(
+                f"{count} have problems, the others are done; the first: {self.errors[0]}"
+            )
 
 
 @contextmanager
@@ -65,6 +130,8 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    if durable:
+        remove_partial_files(path)
     try:
         yield temporary
         if durable:
@@ -72,11 +139,36 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        with suppress(AttributeError):  # PyAV's errors do not take it
-            error.filename = str(path)
-        raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_partial_files(path: Path) -> None:
+    """Delete what a process that lives no more left of a file that it was writing."""
+    start, end = f".{path.stem}.", f".partial{path.suffix}"
+    for left in path.parent.iterdir() if path.parent.is_dir() else ():
+        number = left.name.removeprefix(start).removesuffix(end)
+        if left.name == start + number + end and number.isdecimal():
+            try:
+                os.kill(int(number), 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
+            except (OSError, OverflowError):  # another user's
+                continue
+
+
+def writable(path: str | Path) -> Path:
+    """Return the path of a file that can be written, with its folder made, before the work begins.
+
+    Raises InputError for a folder, and OSError where nothing can be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder where a file is needed; give a file's name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        return path
 
 
 def write_json(path: str | Path, content: dict) -> None:
@@ -99,7 +191,7 @@ def at_least(low: float, below: float = math.inf, kind: type = float) -> Callabl
 
     def number(text: str) -> float:
         if not low <= (value := kind(text)) < below:
-            above = f" and below {below:g}" if below < math.inf else ""
+            above = f" and less than {below}" if below < math.inf else ""
             raise argparse.ArgumentTypeError(f"{text}: give {low} or more{above}")
         return value
 
@@ -107,6 +199,8 @@ def at_least(low: float, below: float = math.inf, kind: type = float) -> Callabl
     return number
 
 
+MOST_WORKERS = 1025
+worker_count = at_least(1, MOST_WORKERS, int)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -124,8 +218,8 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: not available here; use --device cpu") from error
     return device
 

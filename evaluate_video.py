@@ -3,6 +3,8 @@
 Several GPUs share the clips: torchrun --nproc_per_node 4 evaluate_video.py …
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 import csv
 import json
@@ -10,6 +12,7 @@ import math
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import tee
 from pathlib import Path
@@ -21,11 +24,12 @@ from tqdm import tqdm
 import cli
 import distributed
 import models
-from cli import InputError
+from cli import InputError, RunError
 from datasets import check
 from datasets.layouts import File, read_map, unbroken_runs
 from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main
+from files import lock
 from metrics import METRICS, Protocol, summary
 from metrics.plots import Picture
 from metrics.report import write_report
@@ -33,6 +37,7 @@ from models.checkpoint import sha256
 from scoring import OBSERVERS_EVERY, ClipScores, Scorer
 from video.motion import MOTIONS
 
+LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
 MISSING = {  # by the last truth that a metric needs, where no frame has a score
     "target": "ground truth that is not constant",
     "fixations": "fixations",
@@ -73,7 +78,12 @@ def main() -> None:
     device = cli.choose_device(args.device)
     source = SavedMaps(args) if args.pred_dir else Network(args, device)
     scorer = Scorer(source.data, args.protocol, args.height, args.sigma, args.train_root, device)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
+    with lock(args.output_dir) if is_main() else nullcontext():
+        evaluate(args, source, scorer)
+
+
+def evaluate(args: argparse.Namespace, source, scorer: Scorer) -> None:
+    """Score all clips and write the results. Raises RunError at the end for unreadable files."""
     mine = distributed.shard(source.data.clips)
     clips = {
         clip: scorer.score(clip, source, args.report)
@@ -92,6 +102,9 @@ def main() -> None:
         pictures = best_median_worst(results, clips)
         write_report(args.output_dir / "report.html", results, series, pictures)
     print(f"metrics.json, metrics.csv{' and report.html' * args.report} in {args.output_dir}")
+    found = [problem for scores in clips.values() for problem in scores.irregular]
+    if left_out := [problem for problem in found if problem[0] in LEFT_OUT]:
+        raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
 
 
 class Network:
@@ -104,7 +117,7 @@ class Network:
         # Only the network runs in mixed precision, not the metrics between two of its maps.
         precision = cli.autocast(device, cli.choose_precision(args.precision, device))
         self.model.forward = precision(self.model.forward)
-        spec = replace(self.model.spec, clip_length=1)
+        spec = replace(self.model.spec, clip_length=1, warm_up=0, fade=0)
         self.data = SaliencyVideos(args.data_root, args.split, spec)
         self.name = self.model.name
         self.facts = {"checkpoint": args.ckpt_path.name, "sha256": sha256(args.ckpt_path)}
@@ -139,7 +152,8 @@ class SavedMaps:
     def maps(self, clip: str, irregular: list) -> Iterator[tuple[File, Tensor]]:
         """Yield the frames with ground truth and their maps, (h, w), in order.
 
-        Maps of 8 bits are added to `irregular`. Raises InputError for a missing or unreadable map.
+        Maps of 8 bits or of a single value and unreadable ones, which are left out, are added to
+        `irregular`. Raises InputError for a missing map.
         """
         for position, file in enumerate(self.data.clips[clip], 1):
             if file.truth:
@@ -150,7 +164,14 @@ class SavedMaps:
                     irregular.append((kind, str(path)))
                 if not path.exists():
                     raise InputError(f"{path}: no such map, nor .npy; run infer_video.py")
-                yield file, torch.from_numpy(read_map(path))
+                try:
+                    saliency = read_map(path)
+                except InputError as error:
+                    irregular.append(("unusable map", str(error)))
+                    continue
+                if saliency.min() == saliency.max():
+                    irregular.append(("map of a single value, scored as uniform", str(path)))
+                yield file, torch.from_numpy(saliency)
 
 
 def collect(args: argparse.Namespace, source, scorer: Scorer, clips: dict[str, ClipScores]) -> dict:

@@ -4,24 +4,37 @@ An interrupted run continues where it stopped when it is started again. Several 
 GPUs: torchrun --nproc_per_node 4 infer_video.py --video_path *.mp4 …
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
-import json
+import os
+import re
+import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 import cli
 import distributed
 import models
-from cli import InputError
+from cli import InputError, RunError
+from files import fingerprint, lock, read_json, write_array
 from models.checkpoint import sha256
 from video.motion import MOTIONS
-from video.reader import Frame, FrameReader, read_frames
+from video.pictures import list_pictures
+from video.reader import Frame, read_frames
+
+RECORD = "saliency.json"
+SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "width", "height")
+MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
+NEW = ".new"  # folder of the maps that replace others when all of them are there
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,28 +49,41 @@ def parse_args() -> argparse.Namespace:
     add("--motion", choices=list(MOTIONS), help="how motion between frames is estimated "
         "(default: as the model was trained)")  # fmt: skip
     cli.add_machine_options(add)
-    add("--overwrite", action="store_true", help="replace maps that are already there")
+    add("--overwrite", action="store_true", help="replace maps that are already there, once "
+        "all new ones are made")  # fmt: skip
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     device = cli.choose_device(args.device)
+    dtype = cli.choose_precision(args.precision, device)
     model = models.load(args.ckpt_path, device)
     with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     folders = output_folders(args.video_path, args.output_dir)
-    with cli.autocast(device, cli.choose_precision(args.precision, device)):
+    failures = cli.Failures(len(folders))
+    with cli.autocast(device, dtype):
         for folder, path in distributed.shard(folders.items()):
-            infer(model, path, folder, args)
+            with failures.collected():
+                infer(model, path, folder, args)
+    failures.errors = sum(distributed.gather(failures.errors), [])
+    failures.report()
 
 
 def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.Namespace) -> None:
-    """Write the maps of one clip that are not yet in the folder."""
+    """Write the maps of one clip that are not yet in the folder.
+
+    Raises InputError for a source that can't be read or a folder with other maps, and RunError at
+    the end where some frames of the source are damaged.
+    """
     reader = read_frames(path, model.spec)
+    for note in reader.info.notes:
+        print(f"note: {path}: {note}", file=sys.stderr)
     facts = {
-        "video": path.name,
+        "video": path.resolve().name,
         "video_bytes": path.stat().st_size if path.is_file() else None,
+        "fingerprint": fingerprint(list_pictures(path) or [path]),
         "fps": float(reader.info.fps),
         "width": reader.info.width,
         "height": reader.info.height,
@@ -68,58 +94,71 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         "checkpoint": str(args.ckpt_path),
         "checkpoint_sha256": sha256(args.ckpt_path),
         "normalisation": "each map divided by its maximum",
+        "npy": args.save_npy,
     }
-    clean_folder(folder, facts, args.overwrite)
-    cli.write_json(folder / "saliency.json", facts | {"frame_count": None, "complete": False})
+    if folder.resolve() in (path.resolve(), *path.resolve().parents):
+        raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
+    with lock(folder):
+        write_maps(model, reader, folder, facts, args.overwrite)
+    if str(reader.damage):
+        raise RunError(f"{path}: {reader.damage}")
 
-    done = count_maps(folder, (".png", ".npy") if args.save_npy else (".png",))
-    skip = done // reader.step  # sampled frames whose maps are not needed any more
-    start = time.perf_counter()
-    maps = interpolate(models.predict(model, reader, skip), reader)
+
+def write_maps(model, reader, folder: Path, facts: dict, overwrite: bool) -> None:
+    """Write the maps of a source into a folder, of which this process has the lock."""
+    work = working_folder(folder, facts, overwrite)
+    cli.write_json(work / RECORD, facts | {"frame_count": None, "complete": False})
+    done = count_maps(work, (".png", ".npy") if facts["npy"] else (".png",))
+    start, count = time.perf_counter(), 0
+    maps = models.predict(model, reader, lambda frame: frame.number + len(frame.times) > done + 1)
     length = reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None
-    bar = {"desc": path.name, "unit": "frame", "disable": not distributed.is_main()}
-    for number, saliency in tqdm(maps, total=length, initial=skip * reader.step, **bar):
-        if number > done:
-            write_map(folder / f"sal_{number:04d}.png", saliency, args.save_npy)
+    bar = {"desc": facts["video"], "unit": "frame", "disable": not distributed.is_main()}
+    for count, saliency in tqdm(interpolate(maps), total=length, initial=done, **bar):
+        if count > done and count not in reader.damage.unreadable:
+            write_map(work / f"sal_{count:04d}.png", saliency, facts["npy"])
 
     count, seconds = reader.decoded, time.perf_counter() - start
-    cli.write_json(folder / "saliency.json", facts | {"frame_count": count, "complete": True})
-    new, rate = count - done, (count - done) / seconds
-    print(f"{count} maps in {folder} ({new} new in {seconds:.1f} s, {rate:.1f} frames/s)")
+    end = {"frame_count": count, "unreadable": sorted(reader.damage.unreadable), "complete": True}
+    cli.write_json(work / RECORD, facts | end)
+    if work != folder:
+        replace_maps(folder, work)
+    new = count - done
+    print(f"{count} maps in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
 
 
-def interpolate(
-    maps: Iterable[tuple[Frame, Tensor]], reader: FrameReader
-) -> Iterator[tuple[int, np.ndarray]]:
+def interpolate(maps: Iterable[tuple[Frame, Tensor]]) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (number, map) of all frames from the first sampled one on; maps: (H, W) float32.
 
-    maps: the sampled frames of `reader` with theirs, (1, H, W). Between two of them, maps are
-    interpolated linearly in time; after the last one, its map is repeated.
+    maps: sampled frames with theirs, (1, H, W). Between two of them, maps are interpolated
+    linearly in time; after the last one, its map is repeated.
     """
-    number, before = 0, None
+    sampled, before = None, None
     for frame, saliency in maps:
         after = saliency[0].numpy()
-        if before is not None:
-            steps = frame.number - number
-            for k in range(steps):
-                yield number + k, before + np.float32(k / steps) * (after - before)
-        number, before = frame.number, after
-    if before is not None:
-        for last in range(number, reader.decoded + 1):
-            yield last, before
+        if sampled:
+            start, steps = sampled.seconds, len(sampled.times)
+            for k, seconds in enumerate(sampled.times):
+                rising = start <= seconds < frame.seconds  # else the clock of the file jumps
+                share = (seconds - start) / (frame.seconds - start) if rising else k / steps
+                yield sampled.number + k, before + np.float32(share) * (after - before)
+        sampled, before = frame, after
+    if sampled:
+        for k in range(len(sampled.times)):
+            yield sampled.number + k, before
 
 
 def write_map(path: Path, saliency: np.ndarray, save_npy: bool) -> None:
     """Write a map, (H, W), as an 8-bit picture and, if wanted, the map itself as float32.
 
-    Raises InputError for a map that is not finite.
+    Raises RunError for a map that is not finite.
     """
     peak = saliency.max()
     if not np.isfinite(peak):
-        raise InputError(f"{path}: the model's map is not finite; use --precision fp32")
+        mixed = torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")
+        cure = "use --precision fp32" if mixed else "use another checkpoint"
+        raise RunError(f"{path}: the model's map is not finite; {cure}")
     if save_npy:
-        with cli.atomic(path.with_suffix(".npy"), durable=False) as temporary:
-            np.save(temporary, saliency)
+        write_array(path.with_suffix(".npy"), saliency)
     with cli.atomic(path, durable=False) as temporary:
         picture = np.rint(saliency * (255 / peak if peak > 0 else 0)).astype(np.uint8)
         temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
@@ -137,27 +176,70 @@ def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
     return folders
 
 
-def clean_folder(folder: Path, facts: dict, overwrite: bool) -> None:
-    """Make the folder and remove partial files of a killed run, and all maps if `overwrite`.
+def working_folder(folder: Path, facts: dict, overwrite: bool) -> Path:
+    """Return where to write maps: `folder`, or NEW in it while maps there wait to be replaced.
 
-    Raises InputError for a folder with maps of another clip or checkpoint.
+    A run that is continued may have saved .npy files: facts["npy"] stays set then.
+    Raises InputError for a folder with maps of another run, unless `overwrite`, and for maps that
+    infer_video.py did not write.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for pattern in (".sal_*.partial.*", *["sal_*.png", "sal_*.npy"] * overwrite):
-        for path in folder.glob(pattern):
+    new, record = folder / NEW, read_record(folder)
+    ours = our_maps(folder, record)
+    names = [*folder.glob("sal_*.png"), *(folder.glob("sal_*.npy") if facts["npy"] else ())]
+    if strange := sorted({p for p in names if MAP_NAME.fullmatch(p.name)} - set(ours)):
+        raise InputError(
+            f"{strange[0]}: not written by infer_video.py, as far as {RECORD} tells; choose "
+            "another --output_dir"
+        )
+    if same_run(read_record(new), facts) and read_record(new).get("complete"):
+        replace_maps(folder, new)  # the run was killed while it did so
+        record = read_record(folder)
+    elif ours and overwrite:
+        if not same_run(read_record(new), facts):
+            shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(exist_ok=True)
+        folder = new
+    elif ours and not same_run(record, facts):
+        key = next(key for key in SAME_RUN if record.get(key) != facts[key])
+        raise InputError(
+            f"{folder}: holds maps of another run ({key} {record.get(key)} instead of "
+            f"{facts[key]}); choose another --output_dir or use --overwrite"
+        )
+    if ours and folder != new:
+        facts["npy"] |= record.get("npy", False)
+    for left in folder.glob(".sal_*.partial.*"):  # of a run that was killed
+        left.unlink()
+    return folder
+
+
+def replace_maps(folder: Path, new: Path) -> None:
+    """Replace the maps in a folder by complete ones in another, so that no mixture is ever taken
+    for complete."""
+    old, record = read_record(folder), read_record(new)
+    if old.get("complete") or not same_run(old, record):
+        for path in our_maps(folder, old):
             path.unlink()
-    if not any(folder.glob("sal_*.png")):
-        return
-    try:
-        found = json.loads((folder / "saliency.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        found = {}
-    for key in ("video", "video_bytes", "checkpoint_sha256", "motion", "width", "height"):
-        if found.get(key) != facts[key]:
-            raise InputError(
-                f"{folder}: holds maps of another run ({key} {found.get(key)} instead of "
-                f"{facts[key]}); choose another --output_dir or use --overwrite"
-            )
+        cli.write_json(folder / RECORD, record | {"frame_count": None, "complete": False})
+    for path in our_maps(new, record):
+        os.replace(path, folder / path.name)
+    os.replace(new / RECORD, folder / RECORD)
+    shutil.rmtree(new)
+
+
+def our_maps(folder: Path, record: dict) -> list[Path]:
+    """Return the maps that the run of a record wrote into a folder."""
+    paths = folder.glob("sal_*.*") if record else ()
+    kinds = {".png", ".npy"} if record.get("npy", True) else {".png"}
+    return [p for p in paths if MAP_NAME.fullmatch(p.name) and p.suffix in kinds]
+
+
+def read_record(folder: Path) -> dict:
+    """Return what saliency.json says, nothing where there is none."""
+    return read_json(folder / RECORD, npy=bool) if (folder / RECORD).exists() else {}
+
+
+def same_run(record: dict, facts: dict) -> bool:
+    return all(record.get(key) == facts.get(key) for key in SAME_RUN)
 
 
 def count_maps(folder: Path, suffixes: tuple[str, ...]) -> int:

@@ -9,10 +9,13 @@ attributes on it changes nothing for the next file.
 import io
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cli import InputError
 
@@ -40,6 +43,26 @@ def read_pickle(
         raise pickle.UnpicklingError(str(error)) from error
 
 
+def read_torch(path: str | Path) -> object:
+    """Return the tensors in plain containers that torch.save wrote, on the CPU.
+
+    torch does not compare the checksums in such a file, so that a flipped bit would go unnoticed;
+    this does. Nothing is executed. Raises an error of any kind for any other file.
+    """
+    if zipfile.is_zipfile(path):  # else written by torch before 1.6, without checksums
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise ValueError("it is compressed")
+            if sum(entry.file_size for entry in entries) > Path(path).stat().st_size:
+                raise ValueError("its parts overlap")
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice to programmers
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 class _Unpickler(pickle.Unpickler):
     def __init__(self, content: bytes, path, constructors: Constructors, read_storage):
         super().__init__(io.BytesIO(content), encoding="latin1")  # keeps Python 2's bytes
@@ -48,8 +71,9 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Callable:
         if f"{module}.{name}" not in self.constructors:
             raise InputError(
-                f"{self.path}: asks for {module}.{name}, which a file of this kind does not need; "
-                "nothing in it was executed. Use the file that its authors released"
+                f"{self.path}: asks for {module}.{name}, which no file that can be read here does; "
+                "nothing in it was executed. Use a file of this project, or one that the authors "
+                "of the data set or of SST-Sal released"
             )
         return self.constructors[f"{module}.{name}"]
 

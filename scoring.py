@@ -21,7 +21,7 @@ from metrics.plots import Picture
 from metrics.summary import BASELINES, HUMAN, mean_of_finite
 from models.equator_prior import equator_prior
 from projection import solid_angles
-from video.reader import read_picture, resize
+from video.pictures import read_picture, resize
 
 UNIFORM, EQUATOR, TRAINING = BASELINES
 OBSERVERS_EVERY = 5  # scored frames; inter-observer scores take longer than the others
@@ -94,7 +94,7 @@ class Scorer:
         source: its maps(clip, irregular) yields frames with ground truth, in order, each with a
             map (h, w) of any size, and adds problems to the list `irregular`; it has a name.
         picture: whether to keep the middle frame of the clip, to be shown.
-        Raises InputError for maps that no metric can score.
+        Maps that no metric can score are added to `irregular`.
         """
         scores, fixations = ClipScores(), self.data.fixations.of(clip)
         unknown = torch.zeros(self.size, device=self.device)
@@ -118,7 +118,8 @@ class Scorer:
                 values = self.protocol(stack, **truths)
             except ValueError as error:
                 place = f"clip {clip}, frame {file.number}: map of {source.name}"
-                raise InputError(f"{place}: {error}; make it again") from error
+                scores.irregular.append(("unusable map", f"{place}: {error}; make it again"))
+                continue
             frame = {
                 predictor: {metric: value[index] for metric, value in values.items()}
                 for index, predictor in enumerate(predictors)

@@ -4,7 +4,10 @@ After an interruption, run the same command again: it continues exactly where it
 GPUs: torchrun --nproc_per_node 4 train_video.py …
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
+import inspect
 import json
 import shlex
 import sys
@@ -30,8 +33,9 @@ from datasets.augment import AUGMENTATIONS, Augmented, possible
 from datasets.splits import read_split
 from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main, say
+from files import lock
 from losses import LOSSES
-from models.checkpoint import read
+from models.checkpoint import put_weights, read
 from models.ema import WeightAverage
 from video.motion import MOTIONS
 
@@ -91,9 +95,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument_group("training", "The defaults shown are those of --model "
         f"{chosen.model} --recipe {chosen.recipe}.").add_argument
-    add("--epochs", type=cli.at_least(1, kind=int), help="passes over the training clips")
-    add("--samples", type=cli.at_least(0, kind=int), help="clips drawn for an epoch; 0: all clips")
-    add("--batch_size", type=cli.at_least(1, kind=int), help="clips per step, over all processes")
+    add("--epochs", type=cli.at_least(1, 10**6, int), help="passes over the training clips")
+    add("--samples", type=cli.at_least(0, 10**7, int),
+        help="clips drawn for an epoch; 0: all clips")
+    add("--batch_size", type=cli.at_least(1, 10**5, int), help="clips per step, over all processes")
     add("--skip_frames", type=cli.at_least(0, kind=int),
         help="frames at the start of each clip that are not trained on")
     add("--loss", choices=list(LOSSES), help="loss")
@@ -110,23 +115,49 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
         help=f"random changes of the clips, {', '.join(AUGMENTATIONS)}; without a name: none "
         f"(default: {' '.join(default_augment) or 'none'}, as far as the motion image can follow)")
-    add("--seed", type=int, default=0, help="seed for initialisation, shuffling and augmentation")
+    add("--seed", type=cli.at_least(0, 2**32, int), default=0,
+        help="seed for initialisation, shuffling and augmentation")
 
     add = parser.add_argument_group("machine").add_argument
     cli.add_machine_options(add)
-    add("--workers", type=cli.at_least(0, kind=int),
+    add("--workers", type=cli.at_least(0, cli.MOST_WORKERS, int),
         help="processes that read data (default: one per core, at most 8)")
     add("--compile", action="store_true", help="compile the network first (torch.compile)")
-    add("--accumulate", type=cli.at_least(1, kind=int), default=1, metavar="PARTS",
+    add("--accumulate", type=cli.at_least(1, 10**5, int), default=1, metavar="PARTS",
         help="parts of a batch that are computed one after the other, to save memory")
     parser.set_defaults(**defaults, default_augment=default_augment)
     return parser.parse_args(arguments)
 # fmt: on
 
 
-def argument(text: str) -> tuple[str, int | str]:
+def argument(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
-    return name, int(value) if value.isdecimal() else value
+    return name, value
+
+
+KINDS = {  # of a model's arguments: what converts a text, and what a user should give
+    bool: ({"true": True, "false": False}.__getitem__, "true or false"),
+    int: (int, "a whole number"),
+    str: (str, "a name"),
+}
+
+
+def model_arguments(args: argparse.Namespace) -> dict:
+    """Return what --model_args gives. Raises InputError for what the model does not take."""
+    known = dict(inspect.signature(models.MODELS[args.model].__init__).parameters)
+    known.pop("self")
+    found = {}
+    for name, text in args.model_args:
+        if name not in known:
+            names = ", ".join(known)
+            raise InputError(f"--model_args {name}: no argument of {args.model}; it has {names}")
+        kind = int if known[name].default is None else type(known[name].default)
+        convert, wanted = KINDS[kind]
+        try:
+            found[name] = convert(text)
+        except (KeyError, ValueError):
+            raise InputError(f"--model_args {name}={text}: give {wanted}") from None
+    return found
 
 
 def main() -> None:
@@ -135,7 +166,7 @@ def main() -> None:
     if args.dry_run:
         args.epochs, args.resume, folder = 1, "no", tempfile.TemporaryDirectory()
     try:
-        with folder as path:
+        with folder as path, lock(Path(path)) if is_main() else nullcontext():
             stopped = train(args, Path(path))
     except torch.OutOfMemoryError as error:
         raise InputError(
@@ -188,7 +219,9 @@ def train(args: argparse.Namespace, folder: Path) -> int:
 
     # Network, loss and optimizer.
     if state:
-        model.load_state_dict(state["weights"])
+        with training.restoring(path):
+            put_weights(model, state["weights"])
+            order.check(step, len(log))
     model.to(device)
     ema = WeightAverage(model, args.ema) if args.ema else None
     result = ema.model if ema else model  # what is validated and kept
@@ -198,12 +231,13 @@ def train(args: argparse.Namespace, folder: Path) -> int:
     optimizer = training.OPTIMIZERS[args.optimizer](training.parameter_groups(model), args)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     if state:
-        optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty where the run was not in fp16
-            scaler.load_state_dict(state["scaler"])
-        if ema:
-            ema.load_state_dict(state["average"])
-        training.set_random_state(state["random"], device)
+        with training.restoring(path):
+            training.restore_optimizer(optimizer, state["optimizer"])
+            if state["scaler"]:  # empty where the run was not in fp16
+                scaler.load_state_dict(state["scaler"])
+            if ema:
+                ema.load_state_dict(state["average"])
+            training.set_random_state(state["random"], device)
 
     baseline = training.best_constant_loss(data["val"], loss_of, device)
     say(f"{args.loss} of the best constant map on val: {baseline:.4g}")
@@ -314,7 +348,7 @@ def train(args: argparse.Namespace, folder: Path) -> int:
 
 def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     """Build the model as the options describe it, with random weights or those of --init."""
-    arguments, start = dict(args.model_args), args.init
+    arguments, start = model_arguments(args), args.init
     if args.motion and not start:
         channels = MOTIONS[args.motion].channels
         arguments = models.MODELS[args.model].arguments_for(channels) | arguments

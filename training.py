@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 import distributed
 import models
-from cli import InputError
+from cli import InputError, RunError
 from datasets.video_saliency import SaliencyVideos, collate
 from models.checkpoint import read
 
@@ -83,6 +84,11 @@ class Batches:
             epoch, k = divmod(step, self.epoch_steps)
             batch = order_of(epoch + 1)[k * self.batch_size : (k + 1) * self.batch_size]
             yield [(epoch + 1, index) for index in distributed.shard(batch)]
+
+    def check(self, step: int, epochs: int) -> None:
+        """Raise ValueError where a run can't have made this step after that many epochs."""
+        if not epochs * self.epoch_steps <= step <= min((epochs + 1) * self.epoch_steps, self.last):
+            raise ValueError(f"step {step} after {epochs} epochs of {self.epoch_steps} steps")
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
@@ -180,7 +186,7 @@ class RunningLoss:
         """
         self._read()
         if bad := "; ".join(filter(None, distributed.gather(self.bad))):
-            raise InputError(f"{bad}; {kept(path)}; lower --learning_rate or look at these frames")
+            raise RunError(f"{bad}; {kept(path)}; lower --learning_rate or look at these frames")
         total, count = distributed.total([self.total, self.count]).tolist()
         return total, int(count)
 
@@ -193,7 +199,7 @@ def kept(path: Path) -> str:
 def check_finite(model: nn.Module, path: Path) -> None:
     """Raise InputError where a weight is not finite. path: the checkpoint saved before."""
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
-        raise InputError(f"a weight is not finite any more; {kept(path)}; lower --learning_rate")
+        raise RunError(f"a weight is not finite any more; {kept(path)}; lower --learning_rate")
 
 
 def remove_partial_files(folder: Path, name: str) -> None:
@@ -253,6 +259,16 @@ def best_constant_loss(data: SaliencyVideos, loss_of: nn.Module, device: torch.d
     return distributed.total(losses).min().item() / count
 
 
+STATE = {  # what a checkpoint holds of a run, and its types
+    "step": int,
+    "log": list,
+    "sums": (list, tuple),
+    "seconds": (int, float),
+    "optimizer": dict,
+    "scaler": dict,
+    "average": (dict, type(None)),
+    "random": list,
+}
 MAY_CHANGE = ("epochs", "precision")  # between a run and its continuation, with a note
 
 
@@ -299,18 +315,48 @@ def stored_state(resume: str, path: Path, run: dict) -> dict | None:
         if stored.get(key) != run.get(key)
     }
     refused = [text for key, text in changed.items() if key not in MAY_CHANGE]
-    if refused or "log" not in state:
+    if refused or not stored:
         reason = f"it had {', '.join(refused)}" if stored else "it is of an older version"
         raise InputError(
             f"{path}: belongs to another run, {reason}; give another --output_dir, or --resume no "
             "to replace what is there"
         )
+    with restoring(path):
+        for name, kind in STATE.items():
+            if not isinstance(state[name], kind):
+                raise TypeError(f"'{name}' is of type {type(state[name]).__name__}")
+        numbers = [float(line["val_loss"]) for line in state["log"]] + [*map(float, state["sums"])]
+        if len(state["sums"]) != 2 or not all(map(math.isfinite, [*numbers, state["seconds"]])):
+            raise ValueError("a loss is not finite")
     for text in changed.values():
         distributed.say(f"note: {path} had {text}; the run is not the one that it was")
     distributed.say(f"{path}: resumed after step {state['step']}")
     if len(state["log"]) >= run["epochs"]:
         distributed.say("training is complete; --resume no restarts it")
     return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Turn every error about the content of a checkpoint into an InputError about its file."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: the state of its run is damaged ({type(error).__name__}: {error}); give "
+            "another --output_dir, or --resume no to begin again"
+        ) from error
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Load an optimizer's state. Raises ValueError where it does not fit the parameters."""
+    optimizer.load_state_dict(state)
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            if not isinstance(value, Tensor) or not value.isfinite().all():
+                raise ValueError(f"'{name}' of the optimizer is not finite")
+            if name != "step" and value.shape != parameter.shape:
+                raise ValueError(f"'{name}' of the optimizer is {tuple(value.shape)}")
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -27,6 +26,8 @@ from datasets.layouts import (
     unbroken_runs,
 )
 from datasets.splits import read_splits
+from files import check_file
+from video.pictures import read_picture
 
 KINDS = {
     "split": "clips in two splits, in none or without frames, or a wrong splits.json; correct it",
@@ -132,6 +133,8 @@ def _splits(root: Path, names: list[str], problems: list) -> dict[str, list[str]
     homes = Counter(clip for clips in splits.values() for clip in set(clips))
     left = [name for name in names if name not in homes]
     problems += [("split", clip, f"is in {n} splits") for clip, n in homes.items() if n > 1]
+    listed = Counter((split, clip) for split, clips in splits.items() for clip in clips)
+    problems += [("split", c, f"{n} times in '{s}'") for (s, c), n in listed.items() if n > 1]
     problems += [("split", clip, "has no frames") for clip in homes if clip not in names]
     problems += [("split", name, "is in no split") for name in left]
     existing = {split: [n for n in names if n in clips] for split, clips in splits.items()}
@@ -178,11 +181,10 @@ def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, tuple | 
     """
     try:
         if path.suffix == ".npy":
-            with np.errstate(over="ignore"):  # an infinite value is found below
-                values = read_map(path)
+            values = read_map(path)
             size, low, high = values.shape, values.min(), values.max()
         else:
-            size, low, high = _picture_range(path, decode=kind != "flow")
+            size, low, high = _picture_range(path, kind)
     except Exception as error:  # a damaged file can fail in any way, which is the finding
         length = path.stat().st_size if path.exists() else 0
         cause = " ".join(str(error.__cause__ or error).removeprefix(f"{path}: ").split())
@@ -195,26 +197,28 @@ def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, tuple | 
     return size, None
 
 
-def _picture_range(path: Path, decode: bool) -> tuple[tuple[int, int], int, int]:
+def _picture_range(path: Path, kind: str) -> tuple[tuple[int, int], int, int]:
     """Return height and width of a picture, and the range of the channel with most contrast.
 
-    decode: whether to decode the picture if it may be constant, to find its true range; without
-        it, and in a file too large for a constant picture, the range is 0 to 255. A format
-        without a known end marker is decoded always.
+    kind: "picture", "truth" or "flow". A picture that may be constant is decoded to find its true
+        range; that of a flow picture, and of a file too large for a constant picture, is 0 to
+        255. A format without a known end marker and grey of more than 8 bits is decoded always.
     Raises any error for a damaged file.
     """
-    with open(path, "rb") as file, Image.open(file) as image:
+    with open(check_file(path), "rb") as file, Image.open(file) as image:
         size, end = (image.height, image.width), ENDS.get(image.format)
         uncompressed = image.height * image.width * len(image.getbands())
+        deep = image.mode.startswith(("I", "F"))
         content = file.read()  # all but the header, which PIL has read up to the first pixels
     if end and end not in content:
         raise ValueError("truncated: its end marker is missing")
     varied = SMALL * uncompressed + TABLES < len(content) < uncompressed
-    if end and (varied or not decode):
+    if end and not deep and (varied or kind == "flow"):
         return size, 0, 255
-    with Image.open(path) as image:
-        ranges = image.convert("RGB").getextrema()
-    return size, *max(ranges, key=lambda ends: ends[1] - ends[0])
+    values = read_map(path)[..., None] if kind == "truth" else read_picture(path)
+    low, high = values.min((0, 1)), values.max((0, 1))
+    widest = (high.astype(float) - low).argmax()
+    return size, low[widest], high[widest]
 
 
 def _fixation_problems(clip: str, files: list[File], fixations: ClipFixations) -> Iterator[tuple]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from cli import InputError, atomic
+from files import check_file
 from restricted_pickle import PickledArray, containers, numpy_arrays, read_pickle
 
 UNKNOWN = -1  # observer where a file has none
@@ -95,7 +96,7 @@ def _read_csv(path: str | Path, first: str) -> tuple[np.ndarray, ...]:
     expected = f"expected a header with {','.join(needed)}"
     rows, observers = [], []
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(check_file(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip().lower() for name in next(reader, [])]
             if missing := [name for name in needed if name not in header]:
@@ -156,17 +157,20 @@ def read_vinfo(path: str | Path) -> dict[str, Fixations]:
     Nothing in the file is imported or executed. Raises InputError for a file that would import
     anything, is damaged or has another structure.
     """
-    with open(path, "rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: too large for a vinfo.pkl; get it from the data set again")
+    content = check_file(path, MAX_BYTES).read_bytes()
     try:
         clips = read_pickle(content, path, containers() | numpy_arrays())
     except pickle.UnpicklingError as error:
         raise InputError(f"{path}: not a pickle, or damaged ({error}); get it again") from error
     if not isinstance(clips, dict) or not clips:
         raise _other_structure(path, "the file", clips)
-    return {str(clip): _clip_fixations(path, clip, frames) for clip, frames in clips.items()}
+    found, count = {}, 0
+    for clip, frames in clips.items():
+        found[str(clip)] = _clip_fixations(path, clip, frames)
+        count += len(found[str(clip)].frames)
+        if count > len(content):  # the same list again and again
+            raise InputError(f"{path}: more fixations than bytes; get it from the data set again")
+    return found
 
 
 def _clip_fixations(path, clip, frames) -> Fixations:

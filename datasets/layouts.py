@@ -30,7 +30,8 @@ from torch import Tensor
 
 from cli import InputError
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
-from video.reader import read_picture, resize
+from files import read_array
+from video.pictures import read_grey, resize
 
 HOW_TO_GET_DATA = (
     "get 360_Saliency_dataset_2018ECCV from its authors (Zhang et al., ECCV 2018: "
@@ -110,18 +111,13 @@ def read_map(path: Path) -> np.ndarray:
 
     Raises InputError for a file that is unreadable or not a map.
     """
-    try:
-        if path.suffix == ".npy":
-            saliency = np.load(path, allow_pickle=False)
-        else:
-            saliency = read_picture(path)[..., 0]
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: the map is unreadable; delete it or make it again") from error
+    saliency = read_array(path) if path.suffix == ".npy" else read_grey(path)
     squeezed = np.squeeze(saliency)
-    if squeezed.ndim != 2 or not squeezed.size or squeezed.dtype.kind not in "fiu":
+    if squeezed.ndim != 2:
         found = f"{saliency.shape} of {saliency.dtype}"
         raise InputError(f"{path}: expected a map (H, W), got {found}; make it again")
-    return squeezed.astype(np.float32)
+    with np.errstate(over="ignore"):  # an infinite value is found by the caller
+        return squeezed.astype(np.float32)
 
 
 def read_truth(path: Path, height: int, width: int) -> Tensor:

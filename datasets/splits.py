@@ -4,11 +4,11 @@
 must hold clips of ECCV 2018, whose split is built in.
 """
 
-import json
 import random
 from pathlib import Path
 
 from cli import InputError
+from files import read_json
 
 
 def eccv2018_split() -> dict[str, list[str]]:
@@ -43,13 +43,14 @@ def read_splits(root: Path) -> dict[str, list[str]]:
 
 def read_splits_file(path: Path) -> dict[str, list[str]]:
     """Return the names of clips by split from a JSON file. Raises InputError if invalid."""
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); correct or delete it") from error
-    if not isinstance(splits, dict) or not all(isinstance(v, list) for v in splits.values()):
+    splits = read_json(path)
+    names = [name for clips in splits.values() if isinstance(clips, list) for name in clips]
+    right = all(isinstance(clips, list) for clips in splits.values())
+    if not right or not all(isinstance(name, (str, int)) for name in names):
         raise InputError(f'{path}: expected {{"train": [clip, …], "val": […], "test": […]}}')
-    return {split: [str(name) for name in names] for split, names in splits.items()}
+    if outside := [name for name in map(str, names) if name != Path(name).name or name == ".."]:
+        raise InputError(f"{path}: '{outside[0]}' is no name of a folder in it; correct it")
+    return {split: [str(name) for name in clips] for split, clips in splits.items()}
 
 
 def read_split(root: Path, split: str) -> list[str]:

@@ -22,9 +22,10 @@ from datasets.layouts import (
     read_truth,
     unbroken_runs,
 )
-from datasets.splits import read_split
+from datasets.splits import read_split, read_splits
 from video.motion import MOTIONS
-from video.reader import Frame, read_picture, resize, to_tensor
+from video.pictures import read_picture, resize, to_tensor
+from video.reader import Frame
 
 
 class Sample(NamedTuple):
@@ -79,7 +80,12 @@ class SaliencyVideos(Dataset):
         if not self.root.is_dir():
             raise InputError(f"{self.root}: no such data set; {HOW_TO_GET_DATA}")
         self.fixations = ClipFixations(self.root)
-        names = read_split(self.root, split)
+        listed = read_split(self.root, split)
+        names = list(dict.fromkeys(listed))
+        self.irregular += [("clip listed twice", c) for c, n in Counter(listed).items() if n > 1]
+        for other, clips in read_splits(self.root).items():
+            shared = sorted({*names} & {*clips}) if other != split else ()
+            self.irregular += [(f"clip of '{split}' that is in '{other}' too", c) for c in shared]
         self.clips = list_clips(self.root, names)
         for name in names:
             if name in self.clips:

@@ -6,6 +6,14 @@ from torch import Tensor, nn
 
 from video.motion import MOTIONS
 
+LARGEST = 8192  # pixels along a side of the frames that models take
+
+
+def check_number(name: str, value: object, least: int, most: int) -> None:
+    """Raise ValueError unless a value is a whole number within limits."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{name} is a whole number from {least} to {most}, got {value!r}")
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -24,6 +32,16 @@ class Spec:
     warm_up: int = 0  # frames at the start of a clip whose maps are not used
     fade: int = 0  # frames after the warm-up over which two clips' maps are cross-faded
     motion: str = "none"  # a name in video.motion.MOTIONS
+
+    def __post_init__(self):
+        for name in ("height", "width", "clip_length", "warm_up", "fade"):
+            check_number(name, getattr(self, name), int(name not in ("warm_up", "fade")), LARGEST)
+        if not isinstance(self.fps, (int, float)) or not 0 < self.fps <= 1000:
+            raise ValueError(f"fps is more than 0 and at most 1000, got {self.fps!r}")
+        if self.warm_up + self.fade >= self.clip_length:
+            raise ValueError("warm_up and fade together are less than clip_length")
+        if not isinstance(self.motion, str) or self.motion not in MOTIONS:
+            raise ValueError(f"motion is one of {', '.join(MOTIONS)}, got {self.motion!r}")
 
 
 class SaliencyModel(nn.Module):

@@ -16,12 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cli import InputError, atomic
+from cli import InputError, RunError, atomic, writable
+from files import check_file
 from models.base import SaliencyModel, Spec
 from models.cube_unet import CubeUNet
 from models.equator_prior import EquatorPrior
 from models.sst_sal import SSTSal
-from restricted_pickle import containers, read_pickle, stand_ins
+from restricted_pickle import containers, read_pickle, read_torch, stand_ins
 
 MODELS: dict[str, type[SaliencyModel]] = {m.name: m for m in (CubeUNet, SSTSal, EquatorPrior)}
 
@@ -37,6 +38,9 @@ AUTHORS_CLASSES = (
     "torch.FloatStorage",
 )
 LARGEST = 64 << 20  # bytes of an authors' file, unpacked; theirs have 0.2 MiB
+MOST_MODULES = 1000  # in an authors' file; theirs have 14
+PLAIN = (bool, int, float, str, type(None))  # types of a model's arguments
+LARGEST_WEIGHT = 1e10  # no training leads to such a number, and half of float32's range is left
 
 
 def save(path: str | Path, model: SaliencyModel, **facts) -> None:
@@ -53,10 +57,10 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
         **facts,
     }
     try:
-        with atomic(path) as temporary:
+        with atomic(writable(path)) as temporary:
             torch.save(content, temporary)
     except RuntimeError as error:  # torch's error for a failed write
-        raise InputError(
+        raise RunError(
             f"{path}: can't be written, the disk may be full; free some space and run the same "
             "command again. The previous checkpoint is kept"
         ) from error
@@ -78,17 +82,40 @@ def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> S
     arguments = content["arguments"] | overrides
     try:
         model = MODELS[content["model"]](**arguments)
-        model.load_state_dict(content["weights"])
+        put_weights(model, content["weights"])
         if "spec" in content and not overrides:
             model.spec = Spec(**content["spec"])
     except ValueError as error:
         raise InputError(f"{path}: as {content['model']}({arguments}): {error}") from error
-    except (TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: its weights do not fit {content['model']}({arguments}); leave out arguments "
-            "that change their shapes, use a checkpoint of this version or train again"
-        ) from error
+    except TypeError as error:
+        raise InputError(f"{path}: as {content['model']}({arguments}): {error}") from error
     return model.to(device).eval()
+
+
+def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
+    """Replace all weights of a model.
+
+    Raises ValueError where names, shapes or kinds of numbers differ, or a number is no weight.
+    """
+    own = model.state_dict()
+    advice = (
+        "leave out arguments that change its shapes, use a checkpoint of this version or train "
+        "again"
+    )
+    if differing := sorted(own.keys() ^ weights.keys()):
+        raise ValueError(f"its weights do not fit, '{differing[0]}' is not in both; {advice}")
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape:
+            shapes = f"{tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+            raise ValueError(f"its weights do not fit, '{name}' is {shapes}; {advice}")
+        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
+            raise ValueError(f"its weights do not fit, '{name}' is of {tensor.dtype}; {advice}")
+        if not (tensor.abs() <= LARGEST_WEIGHT).all():
+            raise ValueError(
+                f"weight '{name}' is not finite or too large; the file is damaged or its training "
+                "diverged: use another one"
+            )
+    model.load_state_dict(weights)
 
 
 def read(path: str | Path) -> dict:
@@ -98,22 +125,32 @@ def read(path: str | Path) -> dict:
     Raises InputError for a file that holds no model known here.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: no such checkpoint; train one with train_video.py")
+    check_file(path)
     try:
         content = _content(path)
-    except (InputError, PermissionError):
+    except InputError:
         raise
     except Exception as error:  # a damaged or hostile file can fail in any way
         raise InputError(
             f"{path}: damaged, or not a checkpoint of this project or of SST-Sal's authors; "
             "copy it again or train one with train_video.py"
         ) from error
-    if not isinstance(content, dict) or content.get("model") not in MODELS:
+    if not isinstance(content, dict) or content.get("model") not in list(MODELS):
         raise InputError(
             f"{path}: not a checkpoint of one of {', '.join(MODELS)}; use one that "
             "train_video.py wrote"
         )
+    kinds = {"arguments": PLAIN, "weights": Tensor, "spec": PLAIN, "run": object}
+    for name, kind in kinds.items():
+        entry = content.get(name) if name in ("arguments", "weights") else content.get(name, {})
+        if not isinstance(entry, dict) or not all(
+            isinstance(key, str) and isinstance(value, kind) for key, value in entry.items()
+        ):
+            raise InputError(f"{path}: its '{name}' are missing or damaged; copy the file again")
+    if any(t.layout != torch.strided or t.is_quantized for t in content["weights"].values()):
+        raise InputError(f"{path}: its 'weights' are not plain numbers; use another checkpoint")
     return content
 
 
@@ -124,7 +161,7 @@ def sha256(path: str | Path) -> str:
 
 def _content(path: Path):
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_torch(path) if zipfile.is_zipfile(path) else _authors_content(path)
     except pickle.UnpicklingError:  # the file holds more than tensors in plain containers
         return _authors_content(path)
 
@@ -174,10 +211,13 @@ def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Ten
     return storage.as_strided(size, stride, offset).clone()  # refuses to leave the storage
 
 
-def _parameters(module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _parameters(root) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the tensor of each parameter in a tree of stand-ins for modules."""
-    for name, tensor in module._parameters.items():
-        if isinstance(tensor, Tensor):
-            yield prefix + name, tensor
-    for name, child in module._modules.items():
-        yield from _parameters(child, f"{prefix}{name}.")
+    modules = [("", root)]
+    for visited, (prefix, module) in enumerate(modules):
+        if visited > MOST_MODULES:  # modules that contain each other make ever more names
+            raise ValueError("more modules than a file of SST-Sal's authors has")
+        for name, tensor in module._parameters.items():
+            if isinstance(tensor, Tensor):
+                yield prefix + name, tensor
+        modules += [(f"{prefix}{name}.", child) for name, child in module._modules.items()]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from models.base import SaliencyModel, Spec
+from models.base import LARGEST, SaliencyModel, Spec, check_number
 from models.efficientnet_lite import EfficientNetReadout
 from models.equator_prior import gaze_density
 from projection import Cube2Equi, CubePadding, Equi2Cube
@@ -110,6 +110,8 @@ class CubeUNet(SaliencyModel):
             raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
+        check_number("base_channels", base_channels, 1, 256)
+        check_number("face_size", face_size or 1, 1, LARGEST)
         super().__init__(
             Spec(height=height, width=width, motion=MOTION_OF[in_channels]),
             in_channels=in_channels,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from models.base import SaliencyModel
+from models.checkpoint import put_weights
 
 
 class WeightAverage:
@@ -37,5 +38,5 @@ class WeightAverage:
         return {"steps": self.steps, "weights": self.model.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.steps = state["steps"]
-        self.model.load_state_dict(state["weights"])
+        self.steps = int(state["steps"])
+        put_weights(self.model, state["weights"])

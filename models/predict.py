@@ -1,6 +1,6 @@
 """A clip model over an endless stream: one map for each frame, in constant memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import torch
@@ -15,7 +15,7 @@ FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 
 @torch.inference_mode()
 def predict(
-    model: SaliencyModel, frames: Iterable, skip: int = 0
+    model: SaliencyModel, frames: Iterable, needed: Callable[[object], bool] = lambda frame: True
 ) -> Iterator[tuple[object, Tensor]]:
     """Yield each frame of a stream with its saliency map, in order.
 
@@ -26,8 +26,8 @@ def predict(
     and the first clip's maps are kept from its first frame on.
 
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame.
-    skip: the number of frames at the start that are not yielded. Clips that hold only such
-        frames are not computed; all other maps are the same as without it.
+    needed: called with a frame; frames at the start for which it is false are not yielded. Clips
+        that hold only such frames are not computed; all other maps are the same as without it.
     Yields: the frame and its map (1, H, W), float32 on the CPU.
 
     >>> from models import EquatorPrior
@@ -38,14 +38,14 @@ def predict(
     """
     spec = model.spec
     device = next(chain(model.parameters(), model.buffers())).device
-    done = 0  # frames whose maps are made or skipped
+    started = False  # whether a needed frame has come
     held: Tensor | None = None  # the last clip's maps of the frames that it shares with the next
     for clips, settled, last in _batches(frames, spec):
         shared = 0 if last else spec.fade
-        own = [frame for clip in clips for frame in clip[settled : len(clip) - shared]]
-        if done + len(own) + shared <= skip:
-            done += len(own)
+        settled_frames = [frame for clip in clips for frame in clip[settled:]]
+        if not started and not any(map(needed, settled_frames)):
             continue
+        own = settled_frames[: len(settled_frames) - shared]
         rgb, motion = (
             torch.stack([torch.stack([getattr(f, name) for f in clip]) for clip in clips])
             for name in ("rgb", "motion")
@@ -55,8 +55,9 @@ def predict(
             share = torch.arange(1, len(held) + 1)[:, None, None, None] / (len(held) + 1)
             maps[: len(held)] = torch.lerp(held, maps[: len(held)], share)
         held = maps[len(own) :] if shared else None
-        yield from zip(own[max(0, skip - done) :], maps[max(0, skip - done) :])
-        done += len(own)
+        for frame, saliency in zip(own, maps):
+            if started := started or needed(frame):
+                yield frame, saliency
 
 
 def _batches(frames: Iterable, spec: Spec) -> Iterator[tuple[list[list], int, bool]]:

@@ -7,7 +7,7 @@ saliency prediction in 360° videos", Computers & Graphics 106, 2022.
 import torch
 from torch import Tensor, nn
 
-from models.base import SaliencyModel, Spec
+from models.base import SaliencyModel, Spec, check_number
 from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d, to_images
 from projection.sphere import Resampling, directions, equirectangular_taps
 
@@ -67,6 +67,7 @@ class SSTSal(SaliencyModel):
     ):
         if in_channels not in (3, 6):
             raise ValueError(f"in_channels is 6 (with flow) or 3 (without), got {in_channels}")
+        check_number("hidden_channels", hidden_channels, 1, 512)
         if height % 2 or width % 4:
             raise ValueError(f"height must be even and width a multiple of 4, got {height}×{width}")
         spec = Spec(

@@ -13,6 +13,8 @@ datasets/gaze_files.py) becomes a clip:
     DATA/splits.json            splits of all complete clips in DATA; kept where it lists them all
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 import hashlib
 import random
@@ -22,10 +24,11 @@ from types import SimpleNamespace
 import numpy as np
 from tqdm import tqdm
 
-from cli import HelpFormatter, InputError, at_least, run_script, write_json
+from cli import Failures, HelpFormatter, InputError, RunError, at_least, run_script, write_json
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.splits import read_splits_file
+from files import lock
 from prepare.records import (
     RECORD,
     begin_clip,
@@ -92,7 +95,8 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
     """Write one clip, unless it is complete and made from the same files with the same options.
 
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
-    Raises InputError for unusable files, and where the folder contains other frames.
+    Raises InputError for unusable files, and where the folder contains other frames, and RunError
+    for a clip that was made of a video with damaged frames.
     """
     facts = {
         "video": {"name": video.name, "bytes": video.stat().st_size},
@@ -103,7 +107,7 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         return
     gaze = read_gaze_csv(table)
     begin_clip(folder, facts)
-    starts, end = write_frames(folder, video, options)
+    starts, end, damage = write_frames(folder, video, options)
     fixations = active_fixations(gaze, starts, end)
     if not len(fixations.frames):
         raise InputError(
@@ -121,17 +125,22 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         "samples": len(gaze.seconds),
     }
     finish_clip(folder, {**facts, **counts})
+    if damage:
+        raise RunError(f"{video}: {damage}")
 
 
-def write_frames(folder: Path, video: Path, options: dict) -> tuple[list[float], float]:
-    """Write the sampled frames. Return when each begins and when the last one ends, in seconds."""
+def write_frames(folder: Path, video: Path, options: dict) -> tuple[list[float], float, str]:
+    """Write the sampled frames.
+
+    Returns when each begins and when the last one ends, in seconds, and the video's damage.
+    """
     reader = read_frames(video, SimpleNamespace(**options, motion="none"))
     starts: list[float] = []
     for frame in reader:
         starts.append(frame.seconds)
         picture = (frame.rgb * 255).round().byte().permute(1, 2, 0).numpy()
         save_picture(folder / f"{len(starts):04d}.jpg", picture, quality=92)
-    return starts, starts[-1] + (reader.decoded - frame.number + 1) / float(reader.info.fps)
+    return starts, reader.end, str(reader.damage)
 
 
 def split(names: list[str], splits: str) -> dict[str, list[str]]:
@@ -172,12 +181,12 @@ def print_summary(root: Path, clips: list[str], splits: dict[str, list[str]]) ->
     """Print what the data set contains, and which gaze samples lie outside their video."""
     records = {clip: read_record(root / clip) for clip in clips}
     frames, fixations = (
-        sum(record[key] for record in records.values()) for key in ("frames", "fixations")
+        sum(record.get(key, 0) for record in records.values()) for key in ("frames", "fixations")
     )
     print(f"{root}: {len(clips)} clips, {frames} frames, {fixations} fixations")
     print("splits: " + ", ".join(f"{name} {len(names)}" for name, names in splits.items()))
     for clip, record in records.items():
-        if outside := record["samples"] - record["fixations"]:
+        if outside := record["samples"] - record.get("fixations", 0):
             samples = f"{outside} of {record['samples']} gaze samples"
             print(f"{clip}: {samples} are before or after the video")
 
@@ -198,9 +207,9 @@ def main() -> None:
     add("--sigma", type=at_least(*SIGMAS), default=3.34,
         help="standard deviation of the Gaussian around a fixation in degrees; "
         "datasets/gaze.py lists the values of published data sets")  # fmt: skip
-    add("--fps", type=at_least(0.01), default=8.0,
+    add("--fps", type=at_least(0.01, 1001), default=8.0,
         help="frames a second to keep: every round(video rate / fps)-th frame")  # fmt: skip
-    whole = at_least(1, kind=int)
+    whole = at_least(1, 16385, int)
     add("--height", type=whole, default=240, help="height of a frame in pixels")
     add("--width", type=whole, default=480, help="width of a frame in pixels")
     add("--gt_height", type=whole, default=128, help="height of a saliency map, half its width")
@@ -214,10 +223,21 @@ def main() -> None:
     if "frames" in pairs:  # a folder of this name marks the other layout of datasets/layouts.py
         raise InputError(f"{pairs['frames'][0]}: a clip can't have this name; rename it")
     split(list(pairs), args.splits)  # finds a mistake in --splits before the work begins
-    for name, files in tqdm(pairs.items(), str(args.output), unit="clip"):
-        write_clip(args.output / name, *files, options)
+    failures = Failures(len(pairs))
+    with lock(args.output):
+        for name, files in tqdm(pairs.items(), str(args.output), unit="clip"):
+            with failures.collected():
+                write_clip(args.output / name, *files, options)
+        finish(args, alone)
+    failures.report()
+
+
+def finish(args: argparse.Namespace, alone: list[str]) -> None:
+    """Write the splits of all complete clips and print what there is."""
     folders = [path.parent for path in sorted(args.output.glob(f"*/{RECORD}"))]
     complete = [folder.name for folder in folders if "samples" in read_record(folder)]
+    if not complete:
+        return
     splits = update_splits(args.output / "splits.json", complete, split(complete, args.splits))
     print_summary(args.output, complete, splits)
     if alone:

@@ -4,7 +4,6 @@ By the record, a command that is run again keeps complete clips, makes interrupt
 with other options again, and never overwrites frames of another origin.
 """
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cli import InputError, atomic, write_json
+from files import read_json, write_array
 
 RECORD = "prepared.json"
 OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
@@ -21,7 +21,8 @@ OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
 def read_record(folder: Path) -> dict:
     """Return the content of a clip's record, empty where there is none."""
     path = folder / RECORD
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kinds = {"frames": int, "fixations": (int, str), "samples": int, "left_out": list}
+    return read_json(path, **kinds) if path.exists() else {}
 
 
 def is_complete(folder: Path, facts: dict) -> bool:
@@ -58,8 +59,7 @@ def save_picture(path: Path, picture: np.ndarray, **options) -> None:
 
 def save_map(path: Path, saliency: np.ndarray) -> None:
     """Write a saliency map as .npy, whole or not at all."""
-    with atomic(path, durable=False) as temporary:
-        np.save(temporary, saliency)
+    write_array(path, saliency)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -15,6 +15,8 @@ Training on SMALL at this size gets the same frames and motion as training on DA
 maps up to rounding to float16.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 import os
 from collections.abc import Callable
@@ -27,7 +29,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cli import HelpFormatter, InputError, at_least, run_script, write_json
+from cli import HelpFormatter, InputError, RunError, at_least, run_script, worker_count, write_json
 from datasets.layouts import (
     HOW_TO_GET_DATA,
     File,
@@ -38,6 +40,7 @@ from datasets.layouts import (
 )
 from datasets.splits import read_splits
 from datasets.video_saliency import motion_estimator, summarise
+from files import lock
 from prepare.records import (
     RECORD,
     begin_clip,
@@ -49,7 +52,7 @@ from prepare.records import (
     save_picture,
 )
 from video.motion import MOTIONS
-from video.reader import read_picture, resize, to_tensor
+from video.pictures import read_picture, resize, to_tensor
 
 FLOWS = [name for name, motion in MOTIONS.items() if motion.channels == 3]
 
@@ -76,7 +79,8 @@ def resize_dataset(
 
     def write(name: str) -> list[tuple[str, str]]:
         write_clip(output / name, clips[name], fixations_csv(root, name), facts)
-        return [(kind, what) for kind, what in read_record(output / name)["left_out"]]
+        left_out = read_record(output / name).get("left_out", [])
+        return [tuple(map(str, entry)) for entry in left_out if isinstance(entry, list)]
 
     output.mkdir(parents=True, exist_ok=True)
     left_out = [("clip missing", name) for name in names if name not in clips]
@@ -147,23 +151,26 @@ def main() -> None:
         "again to continue after an interruption.",
         formatter_class=HelpFormatter,
     )
-    add, whole = parser.add_argument, at_least(1, kind=int)
+    add, whole = parser.add_argument, at_least(1, 16385, int)
     add("--data_root", type=Path, required=True, help="data set")
     add("--output", type=Path, required=True, help="folder of the resized data set")
     add("--height", type=whole, default=240, help="height of a frame in pixels")
     add("--width", type=whole, default=480, help="width of a frame in pixels")
     add("--motion", default="none", choices=["none", *FLOWS],
         help="optical flow to estimate where the data set has no picture of it")  # fmt: skip
-    add("--workers", type=whole, default=os.cpu_count() or 1, help="threads")
+    add("--workers", type=worker_count, default=os.cpu_count() or 1, help="threads")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     size = args.height, args.width
-    left_out = resize_dataset(args.data_root, args.output, *size, args.motion, args.workers)
+    with lock(args.output):
+        left_out = resize_dataset(args.data_root, args.output, *size, args.motion, args.workers)
     frames = sum(1 for _ in args.output.glob("*/*[0-9].png"))
     print(f"{args.output}: {frames} frames at {args.height}×{args.width}")
     if left_out:
         print(f"left out, listed in each clip's {RECORD}: {summarise(left_out)}")
+    if unreadable := [problem for problem in left_out if problem[0].startswith("unreadable")]:
+        raise RunError(f"the others are done: {summarise(unreadable)}; make these files again")
 
 
 if __name__ == "__main__":

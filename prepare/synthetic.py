@@ -8,6 +8,8 @@ it can be seen; one that stands still attracts half as much. Such scenes are for
 demonstrations; they are no benchmark of human attention.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 import math
 import os
@@ -18,7 +20,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cli import HelpFormatter, at_least, run_script, write_json
+from cli import HelpFormatter, InputError, at_least, run_script, worker_count, writable, write_json
+from files import lock
 from prepare.figures import KINDS, UP, random_figure, rotation
 from prepare.rendered import source_hash, split, write_clip, write_clips
 from prepare.worlds import look_up, mix, random_world, smooth
@@ -138,27 +141,30 @@ def main() -> None:
         description="Render a 360° saliency data set of synthetic scenes.",
         formatter_class=HelpFormatter,
     )
-    add, whole = parser.add_argument, at_least(1, kind=int)
+    add, whole = parser.add_argument, at_least(1, 16385, int)
     add("--output", type=Path, default="synthetic_360", help="folder of the data set")
     add("--video", type=Path, help="write one scene as this .mp4 file instead of a data set")
-    add("--clips", type=whole, default=1000, help="number of scenes")
-    add("--frames", type=whole, default=3, help="number of frames in each scene")
-    add("--fps", type=at_least(0.1), default=8.0, help="frames a second")
+    add("--clips", type=at_least(1, 10**6, int), default=1000, help="number of scenes")
+    add("--frames", type=at_least(1, 10**6, int), default=3, help="number of frames in each scene")
+    add("--fps", type=at_least(0.1, 1001), default=8.0, help="frames a second")
     add("--height", type=whole, default=240, help="height of a frame in pixels")
     add("--width", type=whole, default=480, help="width of a frame in pixels")
     add("--attention_height", type=whole, default=128, help="height of a map, half its width")
-    add("--seed", type=int, default=0, help="seed of all scenes")
-    add("--workers", type=whole, default=os.cpu_count() or 1, help="number of processes")
+    add("--seed", type=at_least(0, 2**32, int), default=0, help="seed of all scenes")
+    add("--workers", type=worker_count, default=os.cpu_count() or 1, help="number of processes")
     args = parser.parse_args()
     names = ("frames", "height", "width", "fps", "attention_height")
     options = {name: getattr(args, name) for name in names}
     if args.video:
-        args.video.parent.mkdir(parents=True, exist_ok=True)
+        if args.height % 2 or args.width % 2:
+            raise InputError("--height and --width of a video are even numbers; change them")
+        writable(args.video)
         bar = tqdm(render(args.seed, **options), str(args.video), args.frames, unit="frame")
         pictures = (picture for picture, _ in bar)
         write_pictures(args.video, pictures, args.height, args.width, args.fps)
     else:
-        write_dataset(args.output, args.clips, args.seed, args.workers, **options)
+        with lock(args.output):
+            write_dataset(args.output, args.clips, args.seed, args.workers, **options)
 
 
 if __name__ == "__main__":

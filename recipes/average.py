@@ -7,13 +7,15 @@ mean of networks that were trained apart is of no use (M. Wortsman et al., "Mode
 2022). A checkpoint that is given twice counts twice.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from cli import InputError, run_script
+from cli import InputError, run_script, writable
 from models import SaliencyModel, load, save
 from models.checkpoint import sha256
 
@@ -43,6 +45,7 @@ def main() -> None:
                         help="checkpoints to average; one that is given twice counts "
                         "twice")  # fmt: skip
     args = parser.parse_args()
+    writable(args.output)
     mean = mean_of(args.checkpoints)
     save(args.output, mean, mean_of=[sha256(path) for path in args.checkpoints])
 

@@ -12,6 +12,8 @@ They minimise the density loss over the validation clips of a data set and becom
 weights.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cli import InputError, run_script
+from cli import InputError, run_script, writable
 from datasets import SaliencyVideos
 from losses import DensityLoss
 from models import CubeUNet, load, save
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--data_root", type=Path, required=True,
                         help="data set whose validation split is used")  # fmt: skip
     args = parser.parse_args()
+    writable(args.output)
     model = load(args.checkpoint)
     if not isinstance(model, CubeUNet):
         raise InputError(

@@ -16,7 +16,7 @@ from prepare.figures import UP, rotation
 from projection import directions, solid_angles
 from recipes.gaze_sources import Picture, Sources
 from recipes.patches import Canvas, Outline, Patch, pose
-from video.reader import read_picture
+from video.pictures import read_picture
 
 PLAYING = 1 / 3  # share of the scenes in which one to three clips play
 PLAYED_BELOW = math.radians(40)  # largest latitude of a clip; few people look beyond

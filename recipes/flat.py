@@ -11,7 +11,7 @@ from losses import DensityLoss
 from models import CubeUNet
 from projection import CubePadding
 from recipes.gaze_sources import Picture
-from video.reader import read_picture, to_tensor
+from video.pictures import read_picture, to_tensor
 
 BLUR = 0.03  # standard deviation over the width: 3.34° where a photograph is 111° wide
 MAP_WIDTH = 160  # pixels of a ground-truth map

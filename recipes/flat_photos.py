@@ -6,6 +6,8 @@ Flat photographs are cheaper than panoramas and show more detail. The checkpoint
 the lowest validation loss is kept; it is an ordinary CubeUNet checkpoint.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 import math
 from collections.abc import Iterator, Sequence

@@ -20,6 +20,8 @@ full prior would count latitude twice. With the powers, the mean attention over 
 kind has the prior's standard deviation in latitude.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 import hashlib
 import math
@@ -44,7 +46,7 @@ from projection.sphere import latitudes
 from recipes.collages import LEVEL, LUMA, Album, mosaic, panels, surroundings, windows
 from recipes.gaze_sources import LICENCES, Sources, read_sources
 from recipes.patches import AHEAD, RIGHT, Canvas
-from video.reader import read_picture
+from video.pictures import read_picture
 
 FRAMES, FPS = 2, 8.0  # frames of each scene, a second
 ATTENTION_HEIGHT = 128  # pixels of an attention map; it is twice as wide

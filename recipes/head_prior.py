@@ -17,6 +17,8 @@ direction, on videos that it was not fitted on. Other densities had a smaller ga
 and Gaussian 0.654 instead of 0.766 over y, von Mises 0.154 instead of 0.159 over λ.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 import zipfile
 from collections.abc import Callable
@@ -28,6 +30,7 @@ import torch
 from torch import Tensor
 
 from cli import InputError, run_script
+from files import check_file
 
 RATE = 5  # samples a second
 LEFT_OUT_SECONDS = 10
@@ -79,7 +82,7 @@ def read_directions(path: str | Path) -> dict[str, Tensor]:
     Raises InputError for a file that can't be read or holds anything but unit vectors.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(check_file(path), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name != INTRODUCTION}
     except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(

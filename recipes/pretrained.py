@@ -8,17 +8,20 @@ The package (github.com/ml-illustrated, Apache 2.0) holds TensorFlow's weights i
 All other weights of the network are random.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
-import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cli import InputError, run_script
+from cli import InputError, run_script, writable
+from files import check_file
 from models import CubeUNet, save
 from models.checkpoint import sha256
 from models.efficientnet_lite import STAGES
+from restricted_pickle import read_torch
 
 EPSILON = 1e-3  # of the published batch normalisation
 HEIGHT, WIDTH = 512, 1024  # frames this large show faces and signs, which are small on the sphere
@@ -52,15 +55,18 @@ def main() -> None:
     parser.add_argument("weights", type=Path, help="weights of EfficientNet-Lite0, a .pth file")
     parser.add_argument("output", type=Path, help="checkpoint to write")
     args = parser.parse_args()
+    writable(args.output)
     torch.manual_seed(0)
     model = CubeUNet(backbone="efficientnet_lite0", height=HEIGHT, width=WIDTH)
     try:
-        weights = torch.load(args.weights, map_location="cpu", weights_only=True)
+        weights = read_torch(check_file(args.weights))
         model.backbone.encoder.load_state_dict(from_pretrained(weights))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged or hostile file can fail in any way
         raise InputError(
-            f"{args.weights}: not the weights of EfficientNet-Lite0 ({error}); give the .pth file "
-            "of the package"
+            f"{args.weights}: not the weights of EfficientNet-Lite0; give the .pth file of the "
+            "package"
         ) from error
     save(args.output, model, encoder_weights=args.weights.name, encoder_sha256=sha256(args.weights))
 

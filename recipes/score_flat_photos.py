@@ -12,6 +12,8 @@ The ground truth is all fixations of a photograph, blurred by a Gaussian of 3 % 
 planar and averaged over photographs.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 from pathlib import Path
 
@@ -21,11 +23,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cli import InputError, run_script
+from files import check_file
 from metrics import cc
 from models import CubeUNet, load
 from recipes.flat import FlatUNet, gaze_map, resized
 from recipes.gaze_sources import Picture
-from video.reader import read_picture
+from video.pictures import read_picture
 
 HEIGHT, WIDTH = 120, 160  # pixels of the maps that are compared
 TEST, CHOOSE = 50, 50  # photographs at the end, and those before them
@@ -39,7 +42,7 @@ def read_osie(folder: Path) -> tuple[list[Path], Tensor]:
     Raises InputError where the folder holds no readable fixations.npz.
     """
     try:
-        with np.load(folder / "fixations.npz", allow_pickle=False) as file:
+        with np.load(check_file(folder / "fixations.npz"), allow_pickle=False) as file:
             names, image, x, y = (file[key] for key in ("names", "image", "x", "y"))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(

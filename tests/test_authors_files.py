@@ -114,7 +114,7 @@ def test_a_file_with_their_structure_is_read(authors_file):
 
 
 def test_overrides_that_do_not_fit_are_an_input_error(authors_file):
-    with pytest.raises(InputError, match="authors.pth: its weights do not fit"):
+    with pytest.raises(InputError, match="authors.pth: .*its weights do not fit"):
         load(authors_file[0], hidden_channels=5, height=16, width=32)
     with pytest.raises(InputError, match="colour"):
         load(authors_file[0], colour="red")
@@ -184,7 +184,7 @@ def test_damaged_and_foreign_files_are_input_errors(authors_file, tmp_path):
     whole = path.read_bytes()
     for size in range(0, len(whole), 300):
         path.write_bytes(whole[:size])
-        with pytest.raises(InputError, match="authors.pth: damaged"):
+        with pytest.raises(InputError, match="authors.pth: (damaged|the file is empty)"):
             load(path)
     for place in range(0, len(whole), 97):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])

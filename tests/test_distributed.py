@@ -145,7 +145,7 @@ def test_another_number_of_processes_goes_on_with_a_run(data, alone, tmp_path):
 
 def test_all_processes_stop_at_a_loss_that_is_not_finite(data, tmp_path):
     options = ("--epochs", 2, "--batch_size", 4)
-    message = train(data, tmp_path, *options, processes=2, fault=("lose_the_loss", 5), code=2)
+    message = train(data, tmp_path, *options, processes=2, fault=("lose_the_loss", 5), code=1)
     assert "the loss is nan at frames clip" in message
     state = torch.load(tmp_path / "cube_unet_last.pth", weights_only=True)
     assert [line["epoch"] for line in state["log"]] == [1]

@@ -47,7 +47,7 @@ def evaluate(data, *options, code=0):
             found = end.code
     assert found == code, errors.getvalue()
     if code != 2:
-        return printed.getvalue()
+        return printed.getvalue() + errors.getvalue() * code
     last = errors.getvalue().strip().splitlines()[-1].split("\r")[-1]
     assert last.startswith("evaluate_video.py: ")
     return last
@@ -325,25 +325,26 @@ def test_pictures_of_maps(data, tmp_path):
 @pytest.mark.parametrize(
     ("saliency", "says"),
     [
-        (None, "sal_0002.png: no such map, nor .npy"),
         (np.full(SIZE, -1.0), "clip b, frame 2: map of maps: pred holds negative values"),
         (np.full(SIZE, math.nan), "pred is not finite everywhere"),
         (np.zeros((*SIZE, 3)), "sal_0002.npy: expected a map (H, W), got (24, 48, 3) of float64"),
-        (np.zeros((0, 5)), "sal_0002.npy: expected a map (H, W), got (0, 5)"),
-        (np.array(["text"]), "sal_0002.npy: expected a map (H, W), got (1,) of <U4"),
-        (b"\x93NUMPY", "sal_0002.npy: the map is unreadable"),
+        (np.zeros((0, 5)), "sal_0002.npy: not an array of numbers (float64 of shape (0, 5))"),
+        (np.array(["text"]), "sal_0002.npy: not an array of numbers (<U4 of shape (1,))"),
+        (b"\x93NUMPY", "sal_0002.npy: not an array of numbers"),
     ],
 )
 def test_maps_that_can_not_be_scored(data, tmp_path, saliency, says):
     maps = write_maps(tmp_path / "maps", CLIPS)
     path = maps / "b/sal_0002.npy"
     path.unlink()
+    assert "sal_0002.png: no such map, nor .npy" in evaluate(data, "--pred_dir", maps, code=2)
     if isinstance(saliency, bytes):
         path.write_bytes(saliency)
-    elif saliency is not None:
+    else:
         np.save(path, saliency)
-    assert says in evaluate(data, "--pred_dir", maps, code=2)
-    assert not (tmp_path / "out/metrics.json").exists()
+    assert says in evaluate(data, "--pred_dir", maps, code=1)
+    frames = [content["frames"] for content in results(tmp_path / "out")["clips"].values()]
+    assert sum(frames) == 9
 
 
 def test_a_map_of_nothing_is_a_prediction(data, tmp_path):
@@ -378,12 +379,13 @@ def test_frames_that_can_not_be_scored_are_counted(data, checkpoints):
     np.save(data / "b/0004_gt.npy", np.zeros(SIZE))
     for n in range(1, 5):
         np.save(data / f"c/{n:04d}_gt.npy", np.zeros(SIZE))
-    printed = evaluate(data, "--ckpt_path", checkpoints / "unet.pth", "--report")
+    message = evaluate(data, "--ckpt_path", checkpoints / "unet.pth", "--report", code=1)
+    assert "left out of the scores: 1 × unreadable frame" in message
     content = results(data.parent / "out")
     assert content["frames"] == 3 and list(content["clips"]) == ["b"]
     assert "Clips without usable frames, not scored: c." in content["notes"]
     for what in ("1 × no ground truth", "1 × unreadable frame", "5 × unusable ground truth"):
-        assert what in printed
+        assert what in " ".join(content["notes"])
 
 
 def test_nothing_to_score(data, checkpoints):

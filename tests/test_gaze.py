@@ -241,7 +241,7 @@ def test_bad_rows_of_gaze_are_named(tmp_path, row, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "no column time, longitude, latitude, observer"),
+        ("", "the file is empty"),
         ("time;longitude;latitude;observer\n", "no column time, longitude"),
         ("time,longitude,observer\n0,0,a\n", "no column latitude; expected a header with time,"),
         ("time,longitude,latitude,observer\n", "there is no gaze"),
@@ -359,7 +359,7 @@ def test_another_structure_of_vinfo_is_shown(tmp_path, found, message):
 def test_a_damaged_vinfo_is_named(tmp_path):
     path = pickled(tmp_path / "vinfo.pkl", {"217": {"0001": np.zeros((3, 2))}})
     whole = path.read_bytes()
-    for content in (b"", b"no pickle", whole[:-30], whole.replace(b"K\x03K\x02", b"K\x63K\x02")):
+    for content in (b"no pickle", whole[:-30], whole.replace(b"K\x03K\x02", b"K\x63K\x02")):
         path.write_bytes(content)
         with pytest.raises(InputError, match="vinfo.pkl: not a pickle, or damaged"):
             read_vinfo(path)

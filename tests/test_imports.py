@@ -9,13 +9,13 @@ ROOT = Path(__file__).resolve().parents[1]
 BELOW = {  # packages that each one may import, besides itself
     "projection": set(),
     "losses": {"projection"},
-    "video": {"projection", "cli"},
-    "models": {"projection", "video", "cli", "restricted_pickle"},
+    "video": {"projection", "cli", "files", "restricted_pickle"},
+    "models": {"projection", "video", "cli", "files", "restricted_pickle"},
     "metrics": {"projection", "cli"},
-    "datasets": {"projection", "video", "cli", "restricted_pickle"},
+    "datasets": {"projection", "video", "cli", "files", "restricted_pickle"},
 }
-BELOW["prepare"] = {*BELOW, "cli"}
-BELOW["recipes"] = {*BELOW, "cli"}
+BELOW["prepare"] = {*BELOW, "cli", "files", "startup"}
+BELOW["recipes"] = {*BELOW, "cli", "files", "restricted_pickle", "startup"}
 OURS = {path.stem for path in ROOT.glob("*.py")} | {
     path.parent.name for path in ROOT.glob("*/*.py")
 }

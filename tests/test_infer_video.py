@@ -114,7 +114,7 @@ def test_a_full_disk_is_one_line(clip, checkpoint, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(infer_video, "write_map", full)
-    assert "sal_0001.png: the disk is full" in infer(clip, checkpoint, tmp_path / "out", code=2)
+    assert "sal_0001.png: the disk is full" in infer(clip, checkpoint, tmp_path / "out", code=1)
 
 
 def test_a_map_that_is_not_finite_is_refused(clip, tmp_path):

@@ -91,11 +91,11 @@ def render(video, folder, output, *more):
     return output
 
 
-def refused(capsys, video, folder, output, *more):
+def refused(capsys, video, folder, output, *more, code=2):
     """The one line of standard error."""
     with pytest.raises(SystemExit) as stop:
         render(video, folder, output, *more)
-    assert stop.value.code == 2
+    assert stop.value.code == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("make_video.py: ") and ";" in line
     assert not output.is_file() and not list(output.parent.glob(".*partial*"))
@@ -326,7 +326,7 @@ def test_side_by_side(tmp_path):
         ({"video_bytes": 1}, "another video"),
         ({"width": 640}, "another video"),
         ({"complete": False, "frame_count": None}, "not complete"),
-        ({"frame_count": 9}, "no map for frame 9"),
+        ({"frame_count": 9}, "8 maps for 9 frames"),
         ({"frame_count": 7}, "8 maps for 7 frames"),
     ],
 )
@@ -353,8 +353,6 @@ def test_damaged_maps(tmp_path, capsys):
         (folder / "sal_0005.png").write_bytes(content)
         line = refused(capsys, video, folder, tmp_path / "o.mp4")
         assert "sal_0005.png" in line
-    cv2.imwrite(str(folder / "sal_0005.png"), np.zeros((24, 48), np.uint16))
-    assert "8-bit" in refused(capsys, video, folder, tmp_path / "o.mp4")
     (folder / "saliency.json").write_text("{")
     assert "saliency.json" in refused(capsys, video, folder, tmp_path / "o.mp4")
 
@@ -388,7 +386,7 @@ def test_bad_outputs(tmp_path, capsys, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("make_video.write_video", full)
-    line = refused(capsys, video, folder, tmp_path / "o.mp4")
+    line = refused(capsys, video, folder, tmp_path / "o.mp4", code=1)
     assert "o.mp4: the disk is full" in line and "partial" not in line
 
 
@@ -398,10 +396,10 @@ def test_a_file_that_may_not_grow_is_one_line(tmp_path, capsys):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
     try:
-        line = refused(capsys, video, folder, tmp_path / "o.mp4")
+        line = refused(capsys, video, folder, tmp_path / "o.mp4", code=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "o.mp4: File too large" in line
+    assert "o.mp4: the file may not grow" in line
 
 
 def test_an_older_output_stays_until_the_new_one_is_complete(tmp_path, capsys):

@@ -272,7 +272,7 @@ def test_single_frames_come_in_batches_of_no_more_than_so_many_pixels(height, to
 def test_skipping_gives_the_same_maps(skip):
     for model in (Echo(20, 4), Echo(1, 0), Echo(20, 4, 8)):
         whole = list(predict(model, stream(53, [])))
-        rest = list(predict(model, stream(53, []), skip))
+        rest = list(predict(model, stream(53, []), lambda f: f.number >= skip))
         assert len(rest) == 53 - skip
         for (frame, a), (other, b) in zip(whole[skip:], rest):
             assert frame.number == other.number and torch.equal(a, b)

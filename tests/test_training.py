@@ -167,7 +167,7 @@ def test_a_signal_to_all_processes_saves_and_leaves(data, tmp_path):
 
 def test_a_full_disk_leaves_the_checkpoint_before(data, tmp_path):
     options = ("--epochs", 2, "--batch_size", 4, "--save_minutes", 0)
-    message = train(data, tmp_path, *options, fault=("fill_the_disk", 4), code=2)
+    message = train(data, tmp_path, *options, fault=("fill_the_disk", 4), code=1)
     assert "cube_unet_" in message.splitlines()[-1]
     assert "free some space" in message
     state = last(tmp_path)
@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(data, tmp_path):
 
 def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(data, tmp_path):
     options = ("--epochs", 3, "--batch_size", 4)
-    message = train(data, tmp_path, *options, fault=("lose_the_loss", 5), code=2)
+    message = train(data, tmp_path, *options, fault=("lose_the_loss", 5), code=1)
     assert "the loss is nan at frames clip" in message
     assert "cube_unet_last.pth keeps what was good" in message.replace("\n", " ")
     assert len(last(tmp_path)["log"]) == 1
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(data, tmp_path):
 
 def test_weights_that_are_not_finite_are_not_saved(data, tmp_path):
     options = ("--epochs", 3, "--batch_size", 4, "--save_minutes", 0)
-    train(data, tmp_path, *options, fault=("lose_the_loss", 5), code=2)
+    train(data, tmp_path, *options, fault=("lose_the_loss", 5), code=1)
     assert last(tmp_path)["weights"]["head.bias"].isfinite()
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cli import InputError
+from files import check_file
+from restricted_pickle import read_torch
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 SOURCES = (
@@ -55,7 +57,7 @@ def load_raft(path: Path) -> nn.Module:
     from torchvision.models.optical_flow import raft_large, raft_small  # slow to import
 
     try:
-        weights = torchvision_names(torch.load(path, map_location="cpu", weights_only=True))
+        weights = torchvision_names(read_torch(check_file(path)))
         small = len(weights["feature_encoder.convnormrelu.0.weight"]) == 32
         network = (raft_small if small else raft_large)(weights=None)
         network.load_state_dict(weights)

@@ -1,26 +1,42 @@
-"""Reads video files, folders of frames and single pictures; nothing else opens a picture."""
+"""Reads video files, folders of frames and single pictures as models take them."""
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
+from av.sidedata.sidedata import Type
 from torch import Tensor
 
 from cli import InputError
+from files import check_file
 from video.motion import MOTIONS
+from video.pictures import (
+    list_pictures,
+    open_picture,
+    picture_notes,
+    read_flow,
+    read_picture,
+    resize,
+    to_tensor,
+)
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-FLOW = "_flow.png"  # end of the name of a flow picture, which lies beside its frame
 FOLDER_FPS = Fraction(8)  # pictures carry no rate: assume that they were sampled for the models
+MAX_FPS = 240  # a higher rate in a header is the container's clock
+# FFmpeg also turns texts into pictures, and follows playlists to other files, addresses and pipes.
+FORMATS = (
+    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,vvc,av1,obu,ivf,"
+    "m4v,h263,mjpeg,yuv4mpegpipe,mxf,mxf_opatom,dv,nut,rm,wtv,"
+    "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
+)
+STEREO = {1: "side by side", 2: "top and bottom"}  # AVStereo3DType
+PROJECTIONS = {1: "a cubemap", 3: "half of a panorama", 4: "rectilinear", 5: "a fisheye"}
 
-Image.MAX_IMAGE_PIXELS = 16384 * 32768  # a 32K panorama is no attack
 av.logging.set_level(None)  # any level calls Python from FFmpeg's threads and may hang them
 
 
@@ -31,10 +47,31 @@ class VideoInfo:
     path: Path
     width: int  # pixels
     height: int
-    fps: Fraction
+    fps: Fraction  # an average where the time between frames varies
     frames: int | None  # None where the container does not state it
     seconds: float | None  # from the start of the file to the end of its last frame
     start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
+    notes: tuple[str, ...] = ()  # what makes it doubtful that this is a panorama as it is stored
+
+
+@dataclass
+class Damage:
+    """What is wrong with a source, by the numbers of its frames, from 1."""
+
+    unreadable: dict[int, str] = field(default_factory=dict)  # pictures, with the error
+    corrupt: list[int] = field(default_factory=list)  # frames that the decoder could not restore
+
+    def __str__(self) -> str:
+        parts = []
+        if self.unreadable:
+            first = next(iter(self.unreadable.values()))
+            parts.append(f"{len(self.unreadable)} frames can't be read, the first: {first}")
+        if self.corrupt:
+            parts.append(
+                f"the decoder reports damage in {len(self.corrupt)} frames, the first is "
+                f"{self.corrupt[0]}; it may reach to the next key frame: copy the file again"
+            )
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -45,6 +82,7 @@ class Frame:
     seconds: float  # since the first frame
     rgb: Tensor  # (3, H, W) float32 in [0, 1]
     motion: Tensor  # (M, H, W) float32 in [0, 1]
+    times: tuple[float, ...] = ()  # seconds of this frame and of those before the next sampled one
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -54,73 +92,171 @@ def probe(path: str | Path) -> VideoInfo:
     """
     path = Path(path)
     if pictures := list_pictures(path):
-        height, width = read_picture(pictures[0]).shape[:2]
-        seconds = float(len(pictures) / FOLDER_FPS)
-        return VideoInfo(path, width, height, FOLDER_FPS, len(pictures), seconds)
-    with _open(path) as container:
+        return _probe_pictures(path, pictures)
+    with open_video(path) as container:
         stream = container.streams.video[0]
         start = Fraction(max(0, container.start_time or 0), av.time_base)
-        seconds = None
+        seconds, frames = None, stream.frames or None
         if stream.duration:
             seconds = float(((stream.start_time or 0) + stream.duration) * stream.time_base - start)
         elif container.duration and len(container.streams) == 1:  # Matroska, counted from zero
             seconds = float(Fraction(container.duration, av.time_base) - start)
-        fps = stream.average_rate or stream.guessed_rate or Fraction(30)
-        if fps > 300 and seconds and stream.frames:  # the container's clock instead of a rate
-            fps = Fraction(stream.frames / seconds).limit_denominator(1001)
-        frames = stream.frames or None
-        return VideoInfo(path, stream.width, stream.height, fps, frames, seconds, start)
+        fps = stream.average_rate or stream.guessed_rate
+        if not fps or fps > MAX_FPS:
+            fps, frames = _measured_rate(container, stream), None
+        size = stream.width, stream.height
+    with open_video(path) as container:
+        frame = next(_frames(container, Damage()), None)
+        if frame is None:
+            raise _damaged(path, 0, "no frame could be decoded")
+        notes = tuple(_notes(frame))
+    return VideoInfo(path, *size, fps, frames, seconds, start, notes)
 
 
-def decode(path: str | Path) -> Iterator[av.VideoFrame]:
+def _probe_pictures(path: Path, pictures: list[Path]) -> VideoInfo:
+    for picture in pictures:
+        try:
+            with open_picture(picture) as image:
+                size = image.size
+            notes = (*picture_notes(picture), *_shape_notes(*size))
+            break
+        except InputError:
+            if picture == pictures[-1]:
+                raise
+    seconds = float(len(pictures) / FOLDER_FPS)
+    return VideoInfo(path, *size, FOLDER_FPS, len(pictures), seconds, notes=notes)
+
+
+def _measured_rate(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
+    """Return the rate of the first frames, from the times in the container."""
+    packets = (packet for packet in container.demux(stream) if packet.size)
+    times = [packet.pts for packet in islice(packets, 300) if packet.pts is not None]
+    ticks = max(times, default=0) - min(times, default=0)
+    if not ticks:
+        return Fraction(30)
+    return ((len(times) - 1) / (ticks * stream.time_base)).limit_denominator(1001) or Fraction(1)
+
+
+def _notes(frame: av.VideoFrame) -> Iterator[str]:
+    """Yield what a video's first frame declares that is not a plain panorama."""
+    declared = {data.type: bytes(data)[:4] for data in map(frame.side_data.__getitem__,
+                range(len(frame.side_data))) if len(bytes(data)) >= 4}  # fmt: skip
+    stereo, projection = (
+        struct.unpack("=I", declared.get(kind, bytes(4)))[0]
+        for kind in (Type.STEREO3D, Type.SPHERICAL)
+    )
+    if stereo:
+        kind = STEREO.get(stereo, "another arrangement")
+        yield f"declares stereo ({kind}), which is taken for one panorama; cut one eye out first"
+    if projection in PROJECTIONS:
+        yield f"declares {PROJECTIONS[projection]}, not equirectangular; convert it first"
+    if frame.rotation:
+        yield f"declares a rotation by {frame.rotation}°, which is ignored; turn the pixels first"
+    yield from _shape_notes(frame.width, frame.height)
+
+
+def _shape_notes(width: int, height: int) -> Iterator[str]:
+    if abs(width / height - 2) > 0.1:
+        shape = "portrait" if width < height else "not 2:1"
+        yield (
+            f"{width}×{height} pixels are {shape}; taken as a panorama of 360°×180° that was "
+            "stretched (stereo is often 1:1, a cubemap 3:2 or 4:3)"
+        )
+
+
+def decode(path: str | Path, damage: Damage | None = None) -> Iterator[av.VideoFrame]:
     """Yield all frames at full size, in order of presentation, one at a time.
 
-    Each has a time, which counts from the start of the file. Raises InputError for a file that
-    can't be decoded, and for a damaged or truncated one after the frames before the damage.
+    Each has a time, which counts from the start of the file.
+    damage: what is wrong with frames is added to it, and unreadable pictures are left out.
+    Raises InputError for a file that can't be decoded, for a truncated one after its last frame,
+    and without `damage` for an unreadable picture.
     """
     path = Path(path)
     if pictures := list_pictures(path):
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
-            frame.pts, frame.time_base = number, 1 / FOLDER_FPS
+        for number, picture in enumerate(pictures, 1):
+            try:
+                frame = av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
+            except InputError as error:
+                if damage is None:
+                    raise
+                damage.unreadable[number] = str(error)
+                continue
+            frame.pts, frame.time_base = number - 1, 1 / FOLDER_FPS
             yield frame
         return
     info, count, end = probe(path), 0, 0.0
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+    gap = shown = float(1 / info.fps)
+    with open_video(path) as container:
         try:
-            for frame in container.decode(stream):
+            for frame in _frames(container, damage or Damage()):
                 if frame.pts is None:  # a stream without a container
                     frame.pts, frame.time_base = count, 1 / info.fps
                 else:
                     frame.pts -= round(info.start / frame.time_base)
                 count += 1
-                end = max(end, frame.time)
+                gap = max(gap, frame.time - end)
+                shown, end = frame_seconds(frame) or gap, max(end, frame.time)
                 yield frame
         except av.error.FFmpegError as error:
             raise _damaged(path, count, error.strerror) from error
-    _check_length(info, count, end)
+    _check_length(info, count, end + shown)
 
 
-def _open(path: Path) -> av.container.InputContainer:
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty; copy or download it again")
+def _frames(container: av.container.InputContainer, damage: Damage) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a container's first video stream and note those that are damaged."""
+    stream, count = container.streams.video[0], 0
+    stream.thread_type = "AUTO"
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            damage.corrupt.append(count + 1)
+            continue
+        for frame in frames:
+            count += 1
+            if frame.is_corrupt:
+                damage.corrupt.append(count)
+            yield frame
+
+
+def frame_seconds(frame: av.VideoFrame) -> float:
+    """Return how long a frame is shown, 0 where the file does not state it."""
+    return float((frame.duration or 0) * frame.time_base)
+
+
+def open_video(path: Path) -> av.container.InputContainer:
+    """Open a video file. Raises InputError for anything else, and for one without a decoder."""
+    check_file(path)
     try:
-        container = av.open(str(path))
-    except av.error.FFmpegError as error:
+        container = av.open(
+            f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
+            metadata_errors="replace",
+            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+        )
+    except (av.error.FFmpegError, UnicodeError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, av.error.ArgumentError):  # not among FORMATS
+            cause = "not in a known format of videos"
         raise InputError(
-            f"{path}: no video or picture that can be decoded ({error.strerror}); "
-            "it may be truncated: play it to check, or copy it again"
+            f"{path}: no video or picture that can be decoded ({cause}); play it to check, or copy "
+            "it again"
         ) from error
-    if not container.streams.video or not container.streams.video[0].codec_context.width:
+    wrong = None
+    if not container.streams.video:
+        wrong = "has no video stream; give a 360° video, frames or a picture"
+    elif (context := container.streams.video[0].codec_context) is None:
+        wrong = "there is no decoder here for its video; convert it to H.264 first"
+    elif not context.width:
+        wrong = "its size is not known, it may be truncated; copy it again"
+    if wrong:
         container.close()
-        raise InputError(f"{path}: has no video stream; give a 360° video, frames or a picture")
+        raise InputError(f"{path}: {wrong}")
     return container
 
 
 def _check_length(info: VideoInfo, count: int, end: float) -> None:
-    """Raise InputError where the last of `count` frames, at `end` seconds, comes too early.
+    """Raise InputError where the last of `count` frames ends too early, at `end` seconds.
 
     A file that was cut short often ends without an error of the decoder.
     """
@@ -139,100 +275,73 @@ def _damaged(path: Path, count: int, cause: str) -> InputError:
     )
 
 
-def list_pictures(path: Path) -> list[Path]:
-    """Return the pictures of a folder by the numbers in their names; of a picture, itself.
-
-    Flow pictures, 0001_flow.png, belong to a frame and are left out. The list is empty for any
-    other file. Raises InputError for a missing path and for a folder without pictures.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; check the path")
-    if not path.is_dir():
-        return [path] if path.suffix.lower() in PICTURES else []
-    pictures = [
-        p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.endswith(FLOW)
-    ]
-    if not pictures:
-        known = " ".join(sorted(PICTURES))
-        raise InputError(f"{path}: no pictures in this folder; frames end with one of {known}")
-    return sorted(pictures, key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name))
-
-
-def read_picture(path: Path, mode: str = "RGB") -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB, or (H, W) grey with mode "L".
-
-    Raises InputError for a file that is damaged, no picture, or not of 8 bits per channel.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise InputError(f"{path}: not an 8-bit picture; convert it or make it again")
-            return np.array(image.convert(mode))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        raise InputError(
-            f"{path}: the picture can't be read ({size} bytes); delete it or make it again"
-        ) from error
-
-
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return an equirectangular (H, W) or (H, W, C) image at another size.
-
-    It is averaged over areas where it shrinks; where it grows it is interpolated bilinearly,
-    across ±180°.
-    """
-    old_height, old_width = image.shape[:2]
-    if (old_height, old_width) == (height, width):
-        return image
-    if old_height >= height and old_width >= width:
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    column = (np.arange(width, dtype=np.float32) + 0.5) * old_width / width - 0.5
-    row = (np.arange(height, dtype=np.float32) + 0.5) * old_height / height - 0.5
-    grid = np.meshgrid(column, row.clip(0, old_height - 1))
-    return cv2.remap(image, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-
-
-def to_tensor(rgb: np.ndarray) -> Tensor:
-    """Return an (H, W, 3) uint8 picture as (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
-
-
-def read_flow(picture: Path, spec) -> Tensor | None:
-    """Return the flow picture beside that of a frame, (3, H, W) in [0, 1]; None without one."""
-    path = picture.with_name(picture.stem + FLOW)
-    if path.is_file():
-        return to_tensor(resize(read_picture(path), spec.height, spec.width))
-    return None
-
-
 class FrameReader(Iterator[Frame]):
     """The sampled frames of a source, one at a time; see read_frames.
 
-    info: what is known about the source; step: each step-th frame is sampled; decoded: frames
-    of the source that were read so far, sampled or not, in the end its length.
+    info: what is known about the source. decoded: frames of the source that were read so far,
+    sampled or not, in the end its length. end: seconds at which the last of them ends.
+    damage: what is wrong with them.
     """
 
     def __init__(self, path: str | Path, spec):
-        self.info = probe(path)
-        self.step = max(1, round(self.info.fps / Fraction(spec.fps)))
-        self.decoded = 0
-        self._frames = self._read(path, spec)
+        self.info, self.damage = probe(path), Damage()
+        self.decoded, self.end = 0, 0.0
+        self._frames = self._sample(spec)
 
-    def _read(self, path: str | Path, spec) -> Iterator[Frame]:
-        motion, previous, start = MOTIONS[spec.motion](), None, 0.0
-        pictures = list_pictures(Path(path))
-        for frame in decode(path):
+    def _sample(self, spec) -> Iterator[Frame]:
+        """Yield the first readable frame of each interval, with the times of those that follow."""
+        step = max(1, round(self.info.fps / Fraction(spec.fps)))
+        interval = step / self.info.fps if self.info.fps > spec.fps else 1 / Fraction(spec.fps)
+        early = min(1 / self.info.fps, interval) / 2  # a frame may come before its interval
+        motion, start, last, sampled, times = MOTIONS[spec.motion](), None, -1, None, []
+        try:
+            for seconds, read in self._images(spec):
+                start = seconds if start is None else start
+                times.append(seconds - start)
+                number = int((times[-1] + early) / interval)
+                if number <= last:
+                    continue
+                try:
+                    rgb, moved = read()
+                except InputError as error:
+                    self.damage.unreadable[self.decoded] = str(error)
+                    continue
+                if sampled:
+                    yield replace(sampled, times=tuple(times[:-1]))
+                previous = sampled.rgb if sampled else None
+                moved = motion(previous, rgb) if moved is None else moved
+                last, times = number, times[-1:]
+                sampled = Frame(self.decoded, times[0], rgb, moved)
+        except InputError:
+            if sampled:
+                yield replace(sampled, times=tuple(times))
+            raise
+        if sampled is None:
+            raise InputError(next(iter(self.damage.unreadable.values())))
+        yield replace(sampled, times=tuple(times))
+
+    def _images(self, spec) -> Iterator[tuple[float, Callable[[], tuple[Tensor, Tensor | None]]]]:
+        """Yield the time of each frame, and what reads it and the flow that lies beside it."""
+
+        def tensor(read: Callable[[], np.ndarray], flow: Path | None = None):
+            moved = read_flow(flow, spec) if flow and MOTIONS[spec.motion].channels == 3 else None
+            return to_tensor(resize(read(), spec.height, spec.width)), moved
+
+        for index, picture in enumerate(list_pictures(self.info.path)):
+            self.decoded, self.end = index + 1, float((index + 1) / FOLDER_FPS)
+            yield (
+                float(index / FOLDER_FPS),
+                partial(tensor, partial(read_picture, picture), picture),
+            )
+        if self.decoded:
+            return
+        first = None
+        for frame in decode(self.info.path, self.damage):
             self.decoded += 1
-            if (self.decoded - 1) % self.step:
-                continue
-            start = frame.time if previous is None else start
-            rgb = to_tensor(resize(frame.to_ndarray(format="rgb24"), spec.height, spec.width))
-            moved = None
-            if pictures and motion.channels == 3:
-                moved = read_flow(pictures[self.decoded - 1], spec)
-            moved = motion(previous, rgb) if moved is None else moved
-            yield Frame(self.decoded, frame.time - start, rgb, moved)
-            previous = rgb
+            first = frame.time if first is None else first
+            shown = frame_seconds(frame) or float(1 / self.info.fps)
+            self.end = max(self.end, frame.time - first + shown)
+            yield frame.time, partial(tensor, partial(frame.to_ndarray, format="rgb24"))
 
     def __next__(self) -> Frame:
         return next(self._frames)
@@ -242,9 +351,11 @@ def read_frames(path: str | Path, spec) -> FrameReader:
     """Return an iterator of the frames of a source as a model with this spec takes them.
 
     path: a video file, a folder of pictures or one picture. spec: anything with height, width,
-    fps and motion, such as models.base.Spec. Every round(source rate / spec.fps)-th frame is
-    sampled, as SST-Sal's authors do; of a slower source, every frame. Where a folder holds flow
-    pictures, models that take flow get these. Raises InputError for a source that can't be
+    fps and motion, such as models.base.Spec. Time is divided into intervals of
+    round(source rate / spec.fps) frames, and the first frame of each is sampled: of a steady
+    source every such frame, as SST-Sal's authors do; of a slower source, every frame. Where a
+    folder holds flow pictures, models that take flow get these. A picture that can't be read is
+    left out and noted in the reader's `damage`. Raises InputError for a source that can't be
     read, at once or when the damage is met.
     """
     return FrameReader(path, spec)

@@ -1,5 +1,6 @@
 """Carries the sound of a video over into an MP4 file."""
 
+import ctypes
 import math
 import sys
 from collections.abc import Iterator
@@ -8,10 +9,11 @@ from fractions import Fraction
 import av
 from av.container import OutputContainer
 
-from video.reader import VideoInfo
+from video.reader import VideoInfo, open_video
 
 COPIED = {"aac", "mp2", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # players know these in MP4
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+AAC_RATES = sorted(av.Codec("aac", "w").audio_rates)  # samples per second
 
 
 def sound_packets(source: VideoInfo, output: OutputContainer) -> Iterator[av.Packet]:
@@ -21,19 +23,20 @@ def sound_packets(source: VideoInfo, output: OutputContainer) -> Iterator[av.Pac
     Times count from the start of the file, as those of video.reader.decode do. What cannot be
     carried over is left out with a warning on standard error.
     """
-    with av.open(str(source.path)) as container:
+    with open_video(source.path) as container:
         converters = {}
         for stream in container.streams.audio:
             context = stream.codec_context
-            channels = context.layout.nb_channels
-            if context.rate and context.name.removesuffix("float") in COPIED:
+            if context and context.rate and context.name.removesuffix("float") in COPIED:
                 converters[stream.index] = _copy, output.add_stream_from_template(stream)
-            elif context.rate and channels in AAC_LAYOUTS:
-                target = output.add_stream("aac", context.rate, layout=AAC_LAYOUTS[channels])
+            elif context and context.rate and (channels := _channels(context)) in AAC_LAYOUTS:
+                rate = next((r for r in AAC_RATES if r >= context.rate), AAC_RATES[-1])
+                target = output.add_stream("aac", rate, layout=AAC_LAYOUTS[channels])
                 target.bit_rate = 96_000 * channels
                 converters[stream.index] = _encode, target
             else:
-                what = f"sound {stream.index} ({context.name}) is left out, MP4 can't hold it"
+                name = context.name if context else "of unknown kind"
+                what = f"sound {stream.index} ({name}) is left out, it can't be brought into MP4"
                 print(f"{source.path}: {what}", file=sys.stderr)
         if not converters:
             return
@@ -49,6 +52,17 @@ def sound_packets(source: VideoInfo, output: OutputContainer) -> Iterator[av.Pac
         except av.error.FFmpegError as error:
             what = f"the sound ends early, it is damaged ({error.strerror})"
             print(f"{source.path}: {what}", file=sys.stderr)
+
+
+def _channels(context: av.AudioCodecContext) -> int:
+    """Return the number of channels, 0 where they are in an order of the file's own.
+
+    PyAV 18 frees such an order twice, which ends Python. So the one object that describes it is
+    never freed, and such sound never decoded.
+    """
+    layout = context.layout
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
+    return 0 if "+" in layout.name else layout.nb_channels
 
 
 def _copy(packet: av.Packet, target: av.AudioStream, start: Fraction) -> Iterator[av.Packet]:

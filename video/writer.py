@@ -12,7 +12,8 @@ import av
 import numpy as np
 
 from cli import atomic
-from video.reader import VideoInfo, list_pictures
+from video.pictures import list_pictures
+from video.reader import VideoInfo
 from video.sound import sound_packets
 from video.spherical_metadata import write_spherical
 from video.yuv import Colour
@@ -24,7 +25,7 @@ FINEST_CLOCK = 10**6  # ticks per second
 def _open_mp4(path: str | Path) -> Iterator[av.container.OutputContainer]:
     """Open an MP4 file that starts with its index. Raises OSError where it can't be written."""
     try:
-        with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as output:
+        with av.open(f"file:{path}", "w", "mp4", options={"movflags": "+faststart"}) as output:
             yield output
     except av.error.FFmpegError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -37,9 +38,10 @@ def write_pictures(
 
     Raises OSError where the file can't be written.
     """
+    rate = Fraction(fps).limit_denominator(1001)
     with atomic(path) as temporary:
         with _open_mp4(temporary) as output:
-            stream = output.add_stream("libx264", Fraction(fps), options={"crf": "20"})
+            stream = output.add_stream("libx264", rate, options={"crf": "20"})
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             for picture in pictures:
                 output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

@@ -1,0 +1,135 @@
+"""Pictures: which files are pictures, reading them, and changing their size."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cli import InputError
+from files import check_file
+
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+FLOW = "_flow.png"  # end of the name of a flow picture, which lies beside its frame
+MAX_PIXELS = 16384 * 32768  # of a picture: 1.6 GB of RGB
+FULL = (1, 255, 65535)  # the brightest value of float pictures
+
+Image.MAX_IMAGE_PIXELS = None  # open_picture has a limit of its own
+
+
+def list_pictures(path: Path) -> list[Path]:
+    """Return the pictures of a folder by the numbers in their names; of a picture, itself.
+
+    Flow pictures, 0001_flow.png, belong to a frame and are left out. The list is empty for any
+    other file. Raises InputError for a missing path and for a folder without pictures.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; check the path")
+    if not path.is_dir():
+        return [path] if path.suffix.lower() in PICTURES else []
+    pictures = [
+        p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.endswith(FLOW)
+    ]
+    if not pictures:
+        known = " ".join(sorted(PICTURES))
+        raise InputError(f"{path}: no pictures in this folder; frames end with one of {known}")
+    return sorted(pictures, key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name))
+
+
+@contextmanager
+def open_picture(path: str | Path) -> Iterator[Image.Image]:
+    """Open a picture with PIL, which reads its header. Every error in it is an InputError."""
+    path = check_file(path)
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(
+                    f"{path}: {image.width}×{image.height} pixels are too many; make it smaller"
+                )
+            yield image
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        raise InputError(
+            f"{path}: the picture can't be read ({path.stat().st_size} bytes); delete it or make "
+            "it again"
+        ) from error
+
+
+def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
+    """Return (H, W, 3) uint8 RGB, or (H, W) grey with mode "L".
+
+    Grey pictures of 16 bits or floats are scaled to 8 bits; the full scale of floats is 1, 255 or
+    65535, whichever is the first that no value exceeds.
+    Raises InputError for a file that is damaged, no picture, too large or of other values.
+    """
+    with open_picture(path) as image:
+        if image.mode.startswith(("I", "F")):
+            image = Image.fromarray(_eight_bits(path, image))
+        return np.array(image.convert(mode))
+
+
+def _eight_bits(path: str | Path, image: Image.Image) -> np.ndarray:
+    values = np.asarray(image, np.float32)
+    full = next((f for f in FULL[2 if image.mode[0] == "I" else 0 :] if values.max() <= f), None)
+    if full is None or not values.min() >= 0:
+        raise InputError(
+            f"{path}: its values range from {values.min():g} to {values.max():g}; convert it to 8 "
+            "or 16 bits"
+        )
+    return np.rint(values * (255 / full)).astype(np.uint8)
+
+
+def read_grey(path: str | Path) -> np.ndarray:
+    """Return the first channel of a picture as it is, (H, W) float32. Raises as read_picture."""
+    with open_picture(path) as image:
+        if not image.mode.startswith(("I", "F")):
+            image = image.convert("RGB").getchannel(0)
+        return np.array(image, np.float32)
+
+
+def picture_notes(path: Path) -> list[str]:
+    """Return what a user should know of a picture that is not shown as its pixels are stored."""
+    notes = []
+    with open_picture(path) as image:
+        if (turned := image.getexif().get(0x0112, 1)) != 1:
+            notes.append(f"its EXIF orientation {turned} is ignored; turn the pixels if it matters")
+        if (frames := getattr(image, "n_frames", 1)) > 1:
+            notes.append(f"animated: only the first of its {frames} frames is read; make a video")
+    return notes
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return an equirectangular (H, W) or (H, W, C) image at another size.
+
+    It is averaged over areas where it shrinks; where it grows it is interpolated bilinearly,
+    across ±180°.
+    """
+    smaller = min(image.shape[0], height), min(image.shape[1], width)
+    if image.shape[:2] != smaller:
+        image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
+    old_height, old_width = smaller
+    if smaller == (height, width):
+        return image
+    column = (np.arange(width, dtype=np.float32) + 0.5) * old_width / width - 0.5
+    row = (np.arange(height, dtype=np.float32) + 0.5) * old_height / height - 0.5
+    grid = np.meshgrid(column, row.clip(0, old_height - 1))
+    return cv2.remap(image, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+
+
+def to_tensor(rgb: np.ndarray) -> Tensor:
+    """Return an (H, W, 3) uint8 picture as (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
+
+
+def read_flow(picture: Path, spec) -> Tensor | None:
+    """Return the flow picture beside that of a frame, (3, H, W) in [0, 1]; None without one."""
+    path = picture.with_name(picture.stem + FLOW)
+    if path.is_file():
+        return to_tensor(resize(read_picture(path), spec.height, spec.width))
+    return None
