@@ -136,7 +136,7 @@ def argument(text: str) -> tuple[str, str]:
 
 
 KINDS = {  # of a model's arguments: what converts a text, and what a user should give
-    bool: ({"true": True, "false": False}.__getitem__, "true or false"),
+    bool: (lambda text: {"true": True, "false": False}[text.lower()], "true or false"),
     int: (int, "a whole number"),
     str: (str, "a name"),
 }

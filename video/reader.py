@@ -68,8 +68,8 @@ class Damage:
             parts.append(f"{len(self.unreadable)} frames can't be read, the first: {first}")
         if self.corrupt:
             parts.append(
-                f"the decoder reports damage in {len(self.corrupt)} frames, the first is "
-                f"{self.corrupt[0]}; it may reach to the next key frame: copy the file again"
+                f"the decoder reports {len(self.corrupt)} errors, the first at frame "
+                f"{self.corrupt[0]}; they may reach to the next key frame: copy the file again"
             )
         return "; ".join(parts)
 
