@@ -60,9 +60,10 @@ def run_script(main: Callable[[], None]) -> None:
         if "RANK" not in os.environ:  # torchrun's processes may wait for each other: end at once
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        main()
-        sys.stdout.flush()
-        return
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()
     except InputError as error:
         message, code = str(error), error.exit_code
     except OSError as error:
@@ -129,7 +130,7 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     durable: wait until the file is on the disk; not worth it for one of thousands of maps.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")
     if durable:
         remove_partial_files(path)
     try:
@@ -146,7 +147,7 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
 
 def remove_partial_files(path: Path) -> None:
     """Delete what a process that lives no more left of a file that it was writing."""
-    start, end = f".{path.stem}.", f".partial{path.suffix}"
+    start, end = f".{path.stem[:40]}.", f".partial{path.suffix}"
     for left in path.parent.iterdir() if path.parent.is_dir() else ():
         number = left.name.removeprefix(start).removesuffix(end)
         if left.name == start + number + end and number.isdecimal():
@@ -167,8 +168,11 @@ def writable(path: str | Path) -> Path:
     if path.is_dir():
         raise InputError(f"{path}: this is a folder where a file is needed; give a file's name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent):
-        return path
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: str | Path, content: dict) -> None:

@@ -355,7 +355,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     try:
         model = models.load(start, **arguments) if start else models.MODELS[args.model](**arguments)
     except (TypeError, ValueError) as error:
-        raise InputError(f"--model_args {arguments}: {error}") from error
+        raise InputError(f"--model_args {arguments}: {error}; change it") from error
     if model.name != args.model:
         raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
     with cli.advice(f"--motion {args.motion}"):

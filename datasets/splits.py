@@ -47,8 +47,9 @@ def read_splits_file(path: Path) -> dict[str, list[str]]:
     names = [name for clips in splits.values() if isinstance(clips, list) for name in clips]
     right = all(isinstance(clips, list) for clips in splits.values())
     if not right or not all(isinstance(name, (str, int)) for name in names):
-        raise InputError(f'{path}: expected {{"train": [clip, …], "val": […], "test": […]}}')
-    if outside := [name for name in map(str, names) if name != Path(name).name or name == ".."]:
+        expected = '{"train": [clip, …], "val": […], "test": […]}'
+        raise InputError(f"{path}: expected {expected}; correct or delete it")
+    if outside := [n for n in map(str, names) if n != Path(n).name or n in ("", "..")]:
         raise InputError(f"{path}: '{outside[0]}' is no name of a folder in it; correct it")
     return {split: [str(name) for name in clips] for split, clips in splits.items()}
 

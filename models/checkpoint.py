@@ -85,10 +85,11 @@ def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> S
         put_weights(model, content["weights"])
         if "spec" in content and not overrides:
             model.spec = Spec(**content["spec"])
-    except ValueError as error:
-        raise InputError(f"{path}: as {content['model']}({arguments}): {error}") from error
-    except TypeError as error:
-        raise InputError(f"{path}: as {content['model']}({arguments}): {error}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: as {content['model']}({arguments}): {error}; leave out arguments that change "
+            "it, or use another checkpoint"
+        ) from error
     return model.to(device).eval()
 
 
@@ -97,24 +98,17 @@ def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
 
     Raises ValueError where names, shapes or kinds of numbers differ, or a number is no weight.
     """
-    own = model.state_dict()
-    advice = (
-        "leave out arguments that change its shapes, use a checkpoint of this version or train "
-        "again"
-    )
+    own, misfit = model.state_dict(), "its weights do not fit"
     if differing := sorted(own.keys() ^ weights.keys()):
-        raise ValueError(f"its weights do not fit, '{differing[0]}' is not in both; {advice}")
+        raise ValueError(f"{misfit}, '{differing[0]}' is not in both")
     for name, tensor in weights.items():
         if tensor.shape != own[name].shape:
             shapes = f"{tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
-            raise ValueError(f"its weights do not fit, '{name}' is {shapes}; {advice}")
+            raise ValueError(f"{misfit}, '{name}' is {shapes}")
         if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
-            raise ValueError(f"its weights do not fit, '{name}' is of {tensor.dtype}; {advice}")
+            raise ValueError(f"{misfit}, '{name}' is of {tensor.dtype}")
         if not (tensor.abs() <= LARGEST_WEIGHT).all():
-            raise ValueError(
-                f"weight '{name}' is not finite or too large; the file is damaged or its training "
-                "diverged: use another one"
-            )
+            raise ValueError(f"weight '{name}' is not finite or too large")
     model.load_state_dict(weights)
 
 
