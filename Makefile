@@ -1,12 +1,13 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip in, an overlay video out
 # make test                            the tests
+# make fuzz                           damaged files through every reader, 24 hours of video
 # make setup | lint | bench | clean
 
 PYTHON ?= python3
 VIDEO ?= outputs/demo.mp4
 PY := .venv/bin/python
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test fuzz lint bench clean
 
 setup: .venv/ready
 
@@ -27,6 +28,9 @@ demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 
 test: setup
 	$(PY) -m pytest
+
+fuzz: setup
+	$(PY) -m tests.fuzz
 
 lint: setup
 	$(PY) -m ruff check .
