@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,25 +27,21 @@ class RunError(InputError):
     exit_code = 1
 
 
-GIVEN_WRONG = {
+NEXT_STEP = {
     errno.EROFS: "the file system is read-only; choose another place",
     errno.EACCES: "permission denied; choose another place or change its permissions",
-    errno.EPERM: "this is not permitted here; choose another place or change its permissions",
+    errno.EPERM: "permission denied; choose another place or change its permissions",
     errno.ENOENT: "no such file or folder; check the path",
     errno.EISDIR: "this is a folder where a file is needed; check the path",
     errno.ENOTDIR: "a file stands where a folder is needed; choose another path",
     errno.EEXIST: "a file stands where a folder is needed; choose another path",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.ELOOP: "its links lead in a circle; check the path",
-}
-WENT_WRONG = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EFBIG: "the file may not grow further here; raise the limit (ulimit -f) or choose "
-    "another place",
+    errno.EFBIG: "the file may not grow further; raise the limit or choose another place",
     errno.EPIPE: "nobody reads the output any more; run the same command again",
-    errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
 }
+WENT_WRONG = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # the others were given wrong
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -67,10 +62,9 @@ def run_script(main: Callable[[], None]) -> None:
     except InputError as error:
         message, code = str(error), error.exit_code
     except OSError as error:
-        code = 2 if error.errno in GIVEN_WRONG else 1
-        cause = (GIVEN_WRONG | WENT_WRONG).get(error.errno)
-        cause = cause or f"{error.strerror or error}; is the disk full or gone?"
-        message = f"{error.filename or 'output'}: {cause}"
+        code = 2 if error.errno in NEXT_STEP and error.errno not in WENT_WRONG else 1
+        cause = f"{error.strerror or error}; is the disk full or gone?"
+        message = f"{error.filename or 'output'}: {NEXT_STEP.get(error.errno, cause)}"
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch's words
             raise
@@ -85,33 +79,23 @@ def run_script(main: Callable[[], None]) -> None:
     sys.exit(code)
 
 
-class Failures:
-    """Errors of single files, of which the user hears at once, while the others are worked on.
-
-    total: number of files; the error of a single one is raised as it is.
-    """
-
-    def __init__(self, total: int):
-        self.total, self.errors = total, []
+class Failures(list):
+    """Errors of single files, which are raised when the others are done."""
 
     @contextmanager
     def collected(self) -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            self.errors.append(error)
-            if self.total > 1:
-                print(f"{' '.join(str(error).split())}", file=sys.stderr)
+            self.append(error)
 
-    def report(self) -> None:
-        """Raise an error where there were any."""
-        if self.errors and self.total == 1:
-            raise self.errors[0]
-        if self.errors:
-            count = f"{len(self.errors)} of {self.total}"
-            raise RunError(
-                f"{count} have problems, the others are done; the first: {self.errors[0]}"
-            )
+    def report(self, total: int) -> None:
+        """Raise the error of an only file as it is, and those of some of several in one line."""
+        if self and total == 1:
+            raise self[0]
+        if self:
+            texts = " | ".join(map(str, self))
+            raise RunError(f"{len(self)} of {total} have problems, the others are done: {texts}")
 
 
 @contextmanager
@@ -130,9 +114,14 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     durable: wait until the file is on the disk; not worth it for one of thousands of maps.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")
-    if durable:
-        remove_partial_files(path)
+    start, end = f".{path.stem[:40]}.", f".partial{path.suffix}"
+    temporary = path.with_name(f"{start}{os.getpid()}{end}")
+    if durable and path.parent.is_dir():
+        for left in path.parent.iterdir():  # of a process that was killed while it wrote
+            number = left.name.removeprefix(start).removesuffix(end)
+            whole = left.name == start + number + end and number.isdecimal()
+            if whole and not _lives(int(number)):
+                left.unlink(missing_ok=True)
     try:
         yield temporary
         if durable:
@@ -145,34 +134,25 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_partial_files(path: Path) -> None:
-    """Delete what a process that lives no more left of a file that it was writing."""
-    start, end = f".{path.stem[:40]}.", f".partial{path.suffix}"
-    for left in path.parent.iterdir() if path.parent.is_dir() else ():
-        number = left.name.removeprefix(start).removesuffix(end)
-        if left.name == start + number + end and number.isdecimal():
-            try:
-                os.kill(int(number), 0)
-            except ProcessLookupError:
-                left.unlink(missing_ok=True)
-            except (OSError, OverflowError):  # another user's
-                continue
+def _lives(number: int) -> bool:
+    """Return whether there is a process of this number."""
+    try:
+        os.kill(number, 0)
+    except (OSError, OverflowError) as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 def writable(path: str | Path) -> Path:
     """Return the path of a file that can be written, with its folder made, before the work begins.
 
-    Raises InputError for a folder, and OSError where nothing can be written.
+    Raises InputError where a folder has this name, and OSError where no file can be made.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder where a file is needed; give a file's name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            return path
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: no file can be written there; choose another place")
+    return path
 
 
 def write_json(path: str | Path, content: dict) -> None:
@@ -203,8 +183,7 @@ def at_least(low: float, below: float = math.inf, kind: type = float) -> Callabl
     return number
 
 
-MOST_WORKERS = 1025
-worker_count = at_least(1, MOST_WORKERS, int)
+worker_count = at_least(1, 1025, int)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

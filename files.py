@@ -9,7 +9,6 @@ import io
 import json
 import math
 import os
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,20 +34,15 @@ def check_file(path: str | Path, largest: float = math.inf) -> Path:
     Raises InputError otherwise, and OSError for a path that may not be looked at.
     """
     path = Path(path)
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file or folder; check the path") from None
-    if stat.S_ISDIR(found.st_mode):
-        raise InputError(f"{path}: this is a folder where a file is needed; check the path")
-    if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{path}: a pipe or a device, not a file; copy what it gives into a file")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: permission denied; change its permissions")
-    if not found.st_size:
-        raise InputError(f"{path}: the file is empty; copy or download it again")
-    if found.st_size > largest:
-        raise InputError(f"{path}: {found.st_size} bytes are too many for a file of this kind")
+    for right, wrong in (
+        (path.exists, "no such file or folder; check the path"),
+        (path.is_file, "a folder, a pipe or a device, not a file; check the path"),
+        (lambda: os.access(path, os.R_OK), "permission denied; change its permissions"),
+        (lambda: path.stat().st_size, "the file is empty; copy or download it again"),
+        (lambda: path.stat().st_size <= largest, "too large for its kind; check the path"),
+    ):
+        if not right():
+            raise InputError(f"{path}: {wrong}")
     return path
 
 
@@ -59,21 +53,15 @@ def read_json(path: str | Path, **kinds: type | tuple[type, ...]) -> dict:
     """
     path = check_file(path, JSON_BYTES)
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_no_number)
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); correct or delete it") from error
     if not isinstance(content, dict):
-        kind = type(content).__name__
-        raise InputError(f"{path}: expected {{…}}, found a {kind}; correct or delete it")
-    for name, kind in kinds.items():
-        if name in content and not isinstance(content[name], kind):
-            found = type(content[name]).__name__
-            raise InputError(f"{path}: '{name}' is of type {found}; correct or delete the file")
+        raise InputError(f"{path}: expected {{…}}, not {type(content)}; correct or delete it")
+    for name in kinds.keys() & content.keys():
+        if not isinstance(content[name], kinds[name]):
+            raise InputError(f"{path}: '{name}' is of {type(content[name])}; delete the file")
     return content
-
-
-def _no_number(name: str):
-    raise ValueError(f"{name} is no number")
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -83,26 +71,15 @@ def read_array(path: str | Path) -> np.ndarray:
     """
     path = check_file(path, ARRAY_BYTES)
     try:
-        with open(path, "rb") as file:
-            major, _ = np.lib.format.read_magic(file)
-            read_header = {
-                1: np.lib.format.read_array_header_1_0,
-                2: np.lib.format.read_array_header_2_0,
-            }[major]
-            shape, columns_first, kind = read_header(file)
-            count = math.prod(shape)
-            if kind.kind not in "biuf" or min(shape, default=1) < 1:
-                raise ValueError(f"{kind} of shape {shape}")
-            if count * kind.itemsize != path.stat().st_size - file.tell():
-                raise ValueError(f"not the {count} numbers that it announces")
-            return np.fromfile(file, kind, count).reshape(
-                shape, order="F" if columns_first else "C"
-            )
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype.kind not in "biuf" or not array.size:
+            raise ValueError(f"{array.dtype} of shape {array.shape}")
+        if array.offset + array.nbytes != path.stat().st_size:
+            raise ValueError("not as many numbers as it announces")
+        return np.array(array)
     except Exception as error:  # a damaged or hostile header can fail in any way
-        cause = " ".join(str(error).split())[:100]
-        raise InputError(
-            f"{path}: not an array of numbers ({cause}); delete it or make it again"
-        ) from error
+        cause = f"not an array of numbers ({' '.join(str(error).split())[:100]})"
+        raise InputError(f"{path}: {cause}; delete it or make it again") from error
 
 
 def write_array(path: str | Path, array: np.ndarray) -> None:
@@ -143,17 +120,13 @@ def lock(folder: Path) -> Iterator[None]:
     has it. Without locks (on Windows and on some network drives) there is a note instead.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = None
+    handle = os.open(folder if fcntl else os.devnull, os.O_RDONLY)
+    _held.add(handle)
     try:
-        handle = os.open(folder, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _held.add(handle)
     except BlockingIOError:
-        os.close(handle)
-        raise InputError(
-            f"{folder}: another run writes into this folder; wait until it has ended, or choose "
-            "another folder"
-        ) from None
+        wait = "wait until it has ended, or choose another folder"
+        raise InputError(f"{folder}: another run writes into this folder; {wait}") from None
     except (OSError, AttributeError):
         print(f"note: {folder} can't be locked; let one run at a time use it", file=sys.stderr)
     try:
@@ -161,6 +134,5 @@ def lock(folder: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):  # nothing was written
             folder.rmdir()
-        if handle is not None:
-            _held.discard(handle)
-            os.close(handle)
+        _held.discard(handle)
+        os.close(handle)

@@ -62,13 +62,12 @@ def main() -> None:
     with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     folders = output_folders(args.video_path, args.output_dir)
-    failures = cli.Failures(len(folders))
+    failures = cli.Failures()
     with cli.autocast(device, dtype):
         for folder, path in distributed.shard(folders.items()):
             with failures.collected():
                 infer(model, path, folder, args)
-    failures.errors = sum(distributed.gather(failures.errors), [])
-    failures.report()
+    cli.Failures(sum(distributed.gather(list(failures)), [])).report(len(folders))
 
 
 def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.Namespace) -> None:
@@ -121,7 +120,7 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: bool) -> Non
     end = {"frame_count": count, "unreadable": sorted(reader.damage.unreadable), "complete": True}
     cli.write_json(work / RECORD, facts | end)
     if work != folder:
-        replace_maps(folder, work)
+        replace_maps(folder, work, facts)
     new = count - done
     print(f"{count} maps in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
 
@@ -177,24 +176,22 @@ def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
 
 
 def working_folder(folder: Path, facts: dict, overwrite: bool) -> Path:
-    """Return where to write maps: `folder`, or NEW in it while maps there wait to be replaced.
+    """Return where to write maps: `folder`, or NEW in it until maps there can be replaced.
 
-    A run that is continued may have saved .npy files: facts["npy"] stays set then.
+    facts["npy"] is set where the run that is continued saved .npy files.
     Raises InputError for a folder with maps of another run, unless `overwrite`, and for maps that
     infer_video.py did not write.
     """
     new, record = folder / NEW, read_record(folder)
     ours = our_maps(folder, record)
-    names = [*folder.glob("sal_*.png"), *(folder.glob("sal_*.npy") if facts["npy"] else ())]
-    if strange := sorted({p for p in names if MAP_NAME.fullmatch(p.name)} - set(ours)):
-        raise InputError(
-            f"{strange[0]}: not written by infer_video.py, as far as {RECORD} tells; choose "
-            "another --output_dir"
-        )
-    if same_run(read_record(new), facts) and read_record(new).get("complete"):
-        replace_maps(folder, new)  # the run was killed while it did so
-        record = read_record(folder)
-    elif ours and overwrite:
+    kinds = {".png", ".npy"} if facts["npy"] else {".png"}
+    for path in sorted(folder.glob("sal_*")):
+        if MAP_NAME.fullmatch(path.name) and path.suffix in kinds and path not in ours:
+            raise InputError(
+                f"{path}: not written by infer_video.py, as far as {RECORD} tells; choose another "
+                "--output_dir"
+            )
+    if ours and overwrite:
         if not same_run(read_record(new), facts):
             shutil.rmtree(new, ignore_errors=True)
         new.mkdir(exist_ok=True)
@@ -205,32 +202,29 @@ def working_folder(folder: Path, facts: dict, overwrite: bool) -> Path:
             f"{folder}: holds maps of another run ({key} {record.get(key)} instead of "
             f"{facts[key]}); choose another --output_dir or use --overwrite"
         )
-    if ours and folder != new:
+    elif ours:
         facts["npy"] |= record.get("npy", False)
     for left in folder.glob(".sal_*.partial.*"):  # of a run that was killed
         left.unlink()
     return folder
 
 
-def replace_maps(folder: Path, new: Path) -> None:
-    """Replace the maps in a folder by complete ones in another, so that no mixture is ever taken
-    for complete."""
-    old, record = read_record(folder), read_record(new)
-    if old.get("complete") or not same_run(old, record):
-        for path in our_maps(folder, old):
-            path.unlink()
-        cli.write_json(folder / RECORD, record | {"frame_count": None, "complete": False})
-    for path in our_maps(new, record):
+def replace_maps(folder: Path, new: Path, facts: dict) -> None:
+    """Replace the maps in a folder; one that is killed while it does so leaves no mixture."""
+    for path in our_maps(folder, read_record(folder)):
+        path.unlink()
+    cli.write_json(folder / RECORD, facts | {"frame_count": None, "complete": False})
+    for path in our_maps(new, facts):
         os.replace(path, folder / path.name)
     os.replace(new / RECORD, folder / RECORD)
     shutil.rmtree(new)
 
 
-def our_maps(folder: Path, record: dict) -> list[Path]:
+def our_maps(folder: Path, record: dict) -> set[Path]:
     """Return the maps that the run of a record wrote into a folder."""
-    paths = folder.glob("sal_*.*") if record else ()
     kinds = {".png", ".npy"} if record.get("npy", True) else {".png"}
-    return [p for p in paths if MAP_NAME.fullmatch(p.name) and p.suffix in kinds]
+    paths = folder.glob("sal_*.*") if record else ()
+    return {p for p in paths if MAP_NAME.fullmatch(p.name) and p.suffix in kinds}
 
 
 def read_record(folder: Path) -> dict:
@@ -239,7 +233,7 @@ def read_record(folder: Path) -> dict:
 
 
 def same_run(record: dict, facts: dict) -> bool:
-    return all(record.get(key) == facts.get(key) for key in SAME_RUN)
+    return all(record.get(key) == facts[key] for key in SAME_RUN)
 
 
 def count_maps(folder: Path, suffixes: tuple[str, ...]) -> int:

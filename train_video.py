@@ -120,7 +120,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument_group("machine").add_argument
     cli.add_machine_options(add)
-    add("--workers", type=cli.at_least(0, cli.MOST_WORKERS, int),
+    add("--workers", type=cli.at_least(0, 1025, int),
         help="processes that read data (default: one per core, at most 8)")
     add("--compile", action="store_true", help="compile the network first (torch.compile)")
     add("--accumulate", type=cli.at_least(1, 10**5, int), default=1, metavar="PARTS",

@@ -223,13 +223,13 @@ def main() -> None:
     if "frames" in pairs:  # a folder of this name marks the other layout of datasets/layouts.py
         raise InputError(f"{pairs['frames'][0]}: a clip can't have this name; rename it")
     split(list(pairs), args.splits)  # finds a mistake in --splits before the work begins
-    failures = Failures(len(pairs))
+    failures = Failures()
     with lock(args.output):
         for name, files in tqdm(pairs.items(), str(args.output), unit="clip"):
             with failures.collected():
                 write_clip(args.output / name, *files, options)
         finish(args, alone)
-    failures.report()
+    failures.report(len(pairs))
 
 
 def finish(args: argparse.Namespace, alone: list[str]) -> None:

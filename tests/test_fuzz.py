@@ -1,4 +1,4 @@
-"""A bounded sample of `make fuzz`, in a process that has computed nothing: its children are forks."""
+"""A bounded sample of `make fuzz`, in a process of its own, since it forks."""
 
 import subprocess
 import sys

@@ -181,7 +181,7 @@ def test_two_runs_into_one_folder(clip, checkpoint, tmp_path):
     """They mixed their maps. The lock is released with the process that has it, however it ends."""
     context = multiprocessing.get_context("spawn")
     ready, end, out = context.Event(), context.Event(), tmp_path / "out"
-    other = context.Process(target=_hold, args=(out, ready, end))
+    other = context.Process(target=_hold, args=(out, ready, end), daemon=True)
     other.start()
     assert ready.wait(60)
     data = {"train": ["a"], "val": ["b"]}
@@ -454,7 +454,7 @@ def test_turned_videos_and_pictures_are_told(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (96, 48)).save(tmp_path / "c.jpg", exif=exif)
     assert probe(tmp_path / "c.jpg").notes == (
-        "its EXIF orientation 6 is ignored; turn the pixels if it matters",
+        "its EXIF orientation is ignored; turn the pixels first",
     )
 
 
@@ -485,6 +485,6 @@ def test_damage_inside_a_clip_is_counted_and_named(checkpoint, tmp_path):
     code, printed, line = infer(clip, checkpoint, tmp_path / "out")
     assert code == 1 and f"{left} maps" in printed
     assert f"the decoder reports {len(damage.corrupt)} errors" in line
-    assert f"the first at frame {damage.corrupt[0]};" in line
+    assert f"the first at frame {damage.corrupt[0]}," in line
     code, _, line = paint(clip, tmp_path / "out", tmp_path / "o.mp4")
     assert code == 1 and "the decoder reports" in line and (tmp_path / "o.mp4").exists()

@@ -93,15 +93,19 @@ def read_grey(path: str | Path) -> np.ndarray:
         return np.array(image, np.float32)
 
 
-def picture_notes(path: Path) -> list[str]:
-    """Return what a user should know of a picture that is not shown as its pixels are stored."""
-    notes = []
-    with open_picture(path) as image:
-        if (turned := image.getexif().get(0x0112, 1)) != 1:
-            notes.append(f"its EXIF orientation {turned} is ignored; turn the pixels if it matters")
-        if (frames := getattr(image, "n_frames", 1)) > 1:
-            notes.append(f"animated: only the first of its {frames} frames is read; make a video")
-    return notes
+def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str]]:
+    """Return (width, height) of the first readable picture, and what a user should know of it."""
+    for path in pictures:
+        try:
+            with open_picture(path) as image:
+                turned, frames = image.getexif().get(0x0112, 1), getattr(image, "n_frames", 1)
+                notes = ["its EXIF orientation is ignored; turn the pixels first"] * (turned != 1)
+                if frames > 1:
+                    notes.append(f"animated: only the first of its {frames} frames is read")
+                return image.size, notes
+        except InputError:
+            if path == pictures[-1]:
+                raise
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Reads video files, folders of frames and single pictures as models take them."""
 
-import struct
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -18,8 +18,7 @@ from files import check_file
 from video.motion import MOTIONS
 from video.pictures import (
     list_pictures,
-    open_picture,
-    picture_notes,
+    look_at,
     read_flow,
     read_picture,
     resize,
@@ -56,22 +55,19 @@ class VideoInfo:
 
 @dataclass
 class Damage:
-    """What is wrong with a source, by the numbers of its frames, from 1."""
+    """What is wrong with frames of a source, by their numbers from 1."""
 
     unreadable: dict[int, str] = field(default_factory=dict)  # pictures, with the error
-    corrupt: list[int] = field(default_factory=list)  # frames that the decoder could not restore
+    corrupt: list[int] = field(default_factory=list)  # where the decoder reports an error
 
     def __str__(self) -> str:
-        parts = []
         if self.unreadable:
             first = next(iter(self.unreadable.values()))
-            parts.append(f"{len(self.unreadable)} frames can't be read, the first: {first}")
-        if self.corrupt:
-            parts.append(
-                f"the decoder reports {len(self.corrupt)} errors, the first at frame "
-                f"{self.corrupt[0]}; they may reach to the next key frame: copy the file again"
-            )
-        return "; ".join(parts)
+            return f"{len(self.unreadable)} frames can't be read, the first: {first}"
+        if not self.corrupt:
+            return ""
+        errors = f"{len(self.corrupt)} errors, the first at frame {self.corrupt[0]}"
+        return f"the decoder reports {errors}, up to the next key frame; copy the file again"
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,11 @@ def probe(path: str | Path) -> VideoInfo:
     """
     path = Path(path)
     if pictures := list_pictures(path):
-        return _probe_pictures(path, pictures)
+        size, notes = look_at(pictures)
+        seconds = float(len(pictures) / FOLDER_FPS)
+        return VideoInfo(
+            path, *size, FOLDER_FPS, len(pictures), seconds, notes=_notes(*size, notes)
+        )
     with open_video(path) as container:
         stream = container.streams.video[0]
         start = Fraction(max(0, container.start_time or 0), av.time_base)
@@ -105,26 +105,9 @@ def probe(path: str | Path) -> VideoInfo:
         if not fps or fps > MAX_FPS:
             fps, frames = _measured_rate(container, stream), None
         size = stream.width, stream.height
-    with open_video(path) as container:
-        frame = next(_frames(container, Damage()), None)
-        if frame is None:
-            raise _damaged(path, 0, "no frame could be decoded")
-        notes = tuple(_notes(frame))
+    frame = next(_frames(path, Damage()))
+    notes = _notes(*size, _declared(frame))
     return VideoInfo(path, *size, fps, frames, seconds, start, notes)
-
-
-def _probe_pictures(path: Path, pictures: list[Path]) -> VideoInfo:
-    for picture in pictures:
-        try:
-            with open_picture(picture) as image:
-                size = image.size
-            notes = (*picture_notes(picture), *_shape_notes(*size))
-            break
-        except InputError:
-            if picture == pictures[-1]:
-                raise
-    seconds = float(len(pictures) / FOLDER_FPS)
-    return VideoInfo(path, *size, FOLDER_FPS, len(pictures), seconds, notes=notes)
 
 
 def _measured_rate(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
@@ -132,36 +115,29 @@ def _measured_rate(container: av.container.InputContainer, stream: av.VideoStrea
     packets = (packet for packet in container.demux(stream) if packet.size)
     times = [packet.pts for packet in islice(packets, 300) if packet.pts is not None]
     ticks = max(times, default=0) - min(times, default=0)
-    if not ticks:
-        return Fraction(30)
-    return ((len(times) - 1) / (ticks * stream.time_base)).limit_denominator(1001) or Fraction(1)
+    rate = (len(times) - 1) / (ticks * stream.time_base) if ticks else Fraction(30)
+    return rate.limit_denominator(1001) or Fraction(1)
 
 
-def _notes(frame: av.VideoFrame) -> Iterator[str]:
+def _declared(frame: av.VideoFrame) -> Iterator[str]:
     """Yield what a video's first frame declares that is not a plain panorama."""
-    declared = {data.type: bytes(data)[:4] for data in map(frame.side_data.__getitem__,
-                range(len(frame.side_data))) if len(bytes(data)) >= 4}  # fmt: skip
-    stereo, projection = (
-        struct.unpack("=I", declared.get(kind, bytes(4)))[0]
-        for kind in (Type.STEREO3D, Type.SPHERICAL)
-    )
-    if stereo:
+    entries = (frame.side_data[k] for k in range(len(frame.side_data)))
+    declared = {entry.type: int.from_bytes(bytes(entry)[:4], sys.byteorder) for entry in entries}
+    if stereo := declared.get(Type.STEREO3D):
         kind = STEREO.get(stereo, "another arrangement")
         yield f"declares stereo ({kind}), which is taken for one panorama; cut one eye out first"
-    if projection in PROJECTIONS:
-        yield f"declares {PROJECTIONS[projection]}, not equirectangular; convert it first"
+    if projection := PROJECTIONS.get(declared.get(Type.SPHERICAL)):
+        yield f"declares {projection}, not equirectangular; convert it first"
     if frame.rotation:
         yield f"declares a rotation by {frame.rotation}°, which is ignored; turn the pixels first"
-    yield from _shape_notes(frame.width, frame.height)
 
 
-def _shape_notes(width: int, height: int) -> Iterator[str]:
-    if abs(width / height - 2) > 0.1:
-        shape = "portrait" if width < height else "not 2:1"
-        yield (
-            f"{width}×{height} pixels are {shape}; taken as a panorama of 360°×180° that was "
-            "stretched (stereo is often 1:1, a cubemap 3:2 or 4:3)"
-        )
+def _notes(width: int, height: int, declared: Iterable[str]) -> tuple[str, ...]:
+    if abs(width / height - 2) <= 0.1:
+        return tuple(declared)
+    shape = "portrait" if width < height else "not 2:1"
+    taken = "taken as a stretched panorama (stereo is often 1:1, a cubemap 3:2 or 4:3)"
+    return *declared, f"{width}×{height} pixels are {shape}; {taken}"
 
 
 def decode(path: str | Path, damage: Damage | None = None) -> Iterator[av.VideoFrame]:
@@ -187,37 +163,39 @@ def decode(path: str | Path, damage: Damage | None = None) -> Iterator[av.VideoF
         return
     info, count, end = probe(path), 0, 0.0
     gap = shown = float(1 / info.fps)
-    with open_video(path) as container:
-        try:
-            for frame in _frames(container, damage or Damage()):
-                if frame.pts is None:  # a stream without a container
-                    frame.pts, frame.time_base = count, 1 / info.fps
-                else:
-                    frame.pts -= round(info.start / frame.time_base)
-                count += 1
-                gap = max(gap, frame.time - end)
-                shown, end = frame_seconds(frame) or gap, max(end, frame.time)
-                yield frame
-        except av.error.FFmpegError as error:
-            raise _damaged(path, count, error.strerror) from error
+    for frame in _frames(path, damage or Damage()):
+        if frame.pts is None:  # a stream without a container
+            frame.pts, frame.time_base = count, 1 / info.fps
+        else:
+            frame.pts -= round(info.start / frame.time_base)
+        count += 1
+        gap = max(gap, frame.time - end)
+        shown, end = frame_seconds(frame) or gap, max(end, frame.time)
+        yield frame
     _check_length(info, count, end + shown)
 
 
-def _frames(container: av.container.InputContainer, damage: Damage) -> Iterator[av.VideoFrame]:
-    """Yield the frames of a container's first video stream and note those that are damaged."""
-    stream, count = container.streams.video[0], 0
-    stream.thread_type = "AUTO"
-    for packet in container.demux(stream):
+def _frames(path: Path, damage: Damage) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a video, at least one, and note what the decoder reports."""
+    count = 0
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
         try:
-            frames = packet.decode()
-        except av.error.InvalidDataError:
-            damage.corrupt.append(count + 1)
-            continue
-        for frame in frames:
-            count += 1
-            if frame.is_corrupt:
-                damage.corrupt.append(count)
-            yield frame
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.error.InvalidDataError:
+                    damage.corrupt.append(count + 1)
+                    continue
+                for frame in frames:
+                    count += 1
+                    damage.corrupt += [count] * frame.is_corrupt
+                    yield frame
+        except av.error.FFmpegError as error:
+            raise _damaged(path, count, error.strerror) from error
+    if count == 0:
+        raise _damaged(path, count, "no frame could be decoded")
 
 
 def frame_seconds(frame: av.VideoFrame) -> float:
@@ -235,23 +213,19 @@ def open_video(path: Path) -> av.container.InputContainer:
             container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
         )
     except (av.error.FFmpegError, UnicodeError) as error:
-        cause = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, av.error.ArgumentError):  # not among FORMATS
-            cause = "not in a known format of videos"
+        known = not isinstance(error, av.error.ArgumentError)  # else not among FORMATS
+        cause = getattr(error, "strerror", error) if known else "not in a known format of videos"
         raise InputError(
             f"{path}: no video or picture that can be decoded ({cause}); play it to check, or copy "
             "it again"
         ) from error
-    wrong = None
-    if not container.streams.video:
-        wrong = "has no video stream; give a 360° video, frames or a picture"
-    elif (context := container.streams.video[0].codec_context) is None:
-        wrong = "there is no decoder here for its video; convert it to H.264 first"
-    elif not context.width:
-        wrong = "its size is not known, it may be truncated; copy it again"
-    if wrong:
+    context = container.streams.video[0].codec_context if container.streams.video else None
+    if not context or not context.width:
         container.close()
-        raise InputError(f"{path}: {wrong}")
+        raise InputError(
+            f"{path}: has no video, or one of unknown size or without a decoder here; give a 360° "
+            "video in H.264, frames or a picture"
+        )
     return container
 
 
@@ -260,8 +234,6 @@ def _check_length(info: VideoInfo, count: int, end: float) -> None:
 
     A file that was cut short often ends without an error of the decoder.
     """
-    if count == 0:
-        raise _damaged(info.path, count, "no frame could be decoded")
     if info.frames and count < info.frames - max(2, info.frames // 100):
         raise _damaged(info.path, count, f"its header announces {info.frames}")
     if info.seconds and end < 0.95 * info.seconds - 1:
@@ -293,16 +265,15 @@ class FrameReader(Iterator[Frame]):
         step = max(1, round(self.info.fps / Fraction(spec.fps)))
         interval = step / self.info.fps if self.info.fps > spec.fps else 1 / Fraction(spec.fps)
         early = min(1 / self.info.fps, interval) / 2  # a frame may come before its interval
-        motion, start, last, sampled, times = MOTIONS[spec.motion](), None, -1, None, []
+        motion, last, sampled, times, problem = MOTIONS[spec.motion](), -1, None, [], None
         try:
-            for seconds, read in self._images(spec):
-                start = seconds if start is None else start
-                times.append(seconds - start)
-                number = int((times[-1] + early) / interval)
-                if number <= last:
+            for seconds, read, flow in self._images():
+                times.append(seconds)
+                if (number := int((seconds + early) / interval)) <= last:
                     continue
                 try:
-                    rgb, moved = read()
+                    rgb = to_tensor(resize(read(), spec.height, spec.width))
+                    moved = read_flow(flow, spec) if flow and motion.channels == 3 else None
                 except InputError as error:
                     self.damage.unreadable[self.decoded] = str(error)
                     continue
@@ -311,37 +282,25 @@ class FrameReader(Iterator[Frame]):
                 previous = sampled.rgb if sampled else None
                 moved = motion(previous, rgb) if moved is None else moved
                 last, times = number, times[-1:]
-                sampled = Frame(self.decoded, times[0], rgb, moved)
-        except InputError:
-            if sampled:
-                yield replace(sampled, times=tuple(times))
-            raise
-        if sampled is None:
-            raise InputError(next(iter(self.damage.unreadable.values())))
-        yield replace(sampled, times=tuple(times))
+                sampled = Frame(self.decoded, seconds, rgb, moved)
+        except InputError as error:  # after what was read before the damage
+            problem = error
+        if sampled:
+            yield replace(sampled, times=tuple(times))
+        if problem or not sampled:
+            raise problem or InputError(next(iter(self.damage.unreadable.values())))
 
-    def _images(self, spec) -> Iterator[tuple[float, Callable[[], tuple[Tensor, Tensor | None]]]]:
-        """Yield the time of each frame, and what reads it and the flow that lies beside it."""
-
-        def tensor(read: Callable[[], np.ndarray], flow: Path | None = None):
-            moved = read_flow(flow, spec) if flow and MOTIONS[spec.motion].channels == 3 else None
-            return to_tensor(resize(read(), spec.height, spec.width)), moved
-
-        for index, picture in enumerate(list_pictures(self.info.path)):
+    def _images(self) -> Iterator[tuple[float, Callable[[], np.ndarray], Path | None]]:
+        """Yield the time of each frame, what reads it, and the picture beside which flow may be."""
+        for index, picture in enumerate(pictures := list_pictures(self.info.path)):
             self.decoded, self.end = index + 1, float((index + 1) / FOLDER_FPS)
-            yield (
-                float(index / FOLDER_FPS),
-                partial(tensor, partial(read_picture, picture), picture),
-            )
-        if self.decoded:
-            return
+            yield float(index / FOLDER_FPS), partial(read_picture, picture), picture
         first = None
-        for frame in decode(self.info.path, self.damage):
-            self.decoded += 1
-            first = frame.time if first is None else first
+        for frame in () if pictures else decode(self.info.path, self.damage):
+            first, self.decoded = frame.time if first is None else first, self.decoded + 1
             shown = frame_seconds(frame) or float(1 / self.info.fps)
             self.end = max(self.end, frame.time - first + shown)
-            yield frame.time, partial(tensor, partial(frame.to_ndarray, format="rgb24"))
+            yield frame.time - first, partial(frame.to_ndarray, format="rgb24"), None
 
     def __next__(self) -> Frame:
         return next(self._frames)
