@@ -79,32 +79,29 @@ def main() -> None:
     source = SavedMaps(args) if args.pred_dir else Network(args, device)
     scorer = Scorer(source.data, args.protocol, args.height, args.sigma, args.train_root, device)
     with lock(args.output_dir) if is_main() else nullcontext():
-        evaluate(args, source, scorer)
-
-
-def evaluate(args: argparse.Namespace, source, scorer: Scorer) -> None:
-    """Score all clips and write the results. Raises RunError at the end for unreadable files."""
-    mine = distributed.shard(source.data.clips)
-    clips = {
-        clip: scorer.score(clip, source, args.report)
-        for clip in tqdm(mine, "scoring", unit="clip", disable=not is_main(), dynamic_ncols=True)
-    }
-    clips = distributed.merge(clips, list(source.data.clips))
-    if not is_main():
-        return
-    results = collect(args, source, scorer, clips)
-    notes_text = "\n".join(results["notes"])
-    print(summary.table(results), summary.verdicts(results), notes_text, sep="\n\n")
-    cli.write_json(args.output_dir / "metrics.json", without_nan(results))
-    write_csv(args.output_dir / "metrics.csv", results)
-    if args.report:
-        series = {clip: scores.frames for clip, scores in clips.items() if scores.frames}
-        pictures = best_median_worst(results, clips)
-        write_report(args.output_dir / "report.html", results, series, pictures)
-    print(f"metrics.json, metrics.csv{' and report.html' * args.report} in {args.output_dir}")
-    found = [problem for scores in clips.values() for problem in scores.irregular]
-    if left_out := [problem for problem in found if problem[0] in LEFT_OUT]:
-        raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
+        mine = distributed.shard(source.data.clips)
+        clips = {
+            clip: scorer.score(clip, source, args.report)
+            for clip in tqdm(
+                mine, "scoring", unit="clip", disable=not is_main(), dynamic_ncols=True
+            )
+        }
+        clips = distributed.merge(clips, list(source.data.clips))
+        if not is_main():
+            return
+        results = collect(args, source, scorer, clips)
+        notes_text = "\n".join(results["notes"])
+        print(summary.table(results), summary.verdicts(results), notes_text, sep="\n\n")
+        cli.write_json(args.output_dir / "metrics.json", without_nan(results))
+        write_csv(args.output_dir / "metrics.csv", results)
+        if args.report:
+            series = {clip: scores.frames for clip, scores in clips.items() if scores.frames}
+            pictures = best_median_worst(results, clips)
+            write_report(args.output_dir / "report.html", results, series, pictures)
+        print(f"metrics.json, metrics.csv{' and report.html' * args.report} in {args.output_dir}")
+        found = [problem for scores in clips.values() for problem in scores.irregular]
+        if left_out := [problem for problem in found if problem[0] in LEFT_OUT]:
+            raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
 
 
 class Network:

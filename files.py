@@ -46,22 +46,35 @@ def check_file(path: str | Path, largest: float = math.inf) -> Path:
     return path
 
 
+@contextmanager
+def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iterator[Path]:
+    """Check a file, and turn whatever goes wrong in the block into an InputError about it.
+
+    otherwise: what it says after the path, with {} for the cause.
+    """
+    path = check_file(path, largest)
+    try:
+        yield path
+    except InputError:
+        raise
+    except Exception as error:  # a damaged or hostile file can fail in any way
+        cause = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: {otherwise.replace('{}', cause)}") from error
+
+
 def read_json(path: str | Path, **kinds: type | tuple[type, ...]) -> dict:
     """Return the object in a JSON file. kinds: types of the entries that may be in it.
 
     Raises InputError for any other file, and for an entry of another type.
     """
-    path = check_file(path, JSON_BYTES)
-    try:
+    with reading(path, "not valid JSON ({}); correct or delete it", JSON_BYTES) as path:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); correct or delete it") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected {{…}}, not {type(content)}; correct or delete it")
-    for name in kinds.keys() & content.keys():
-        if not isinstance(content[name], kinds[name]):
-            raise InputError(f"{path}: '{name}' is of {type(content[name])}; delete the file")
-    return content
+        if not isinstance(content, dict):
+            raise TypeError("expected {…}")
+        for name in kinds.keys() & content.keys():
+            if not isinstance(content[name], kinds[name]):
+                raise TypeError(f"'{name}' is of {type(content[name])}")
+        return content
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -69,17 +82,14 @@ def read_array(path: str | Path) -> np.ndarray:
 
     Raises InputError for any other file: an .npz, objects, a header that is not true, no elements.
     """
-    path = check_file(path, ARRAY_BYTES)
-    try:
+    otherwise = "not an array of numbers ({}); delete it or make it again"
+    with reading(path, otherwise, ARRAY_BYTES) as path:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.dtype.kind not in "biuf" or not array.size:
             raise ValueError(f"{array.dtype} of shape {array.shape}")
         if array.offset + array.nbytes != path.stat().st_size:
             raise ValueError("not as many numbers as it announces")
         return np.array(array)
-    except Exception as error:  # a damaged or hostile header can fail in any way
-        cause = f"not an array of numbers ({' '.join(str(error).split())[:100]})"
-        raise InputError(f"{path}: {cause}; delete it or make it again") from error
 
 
 def write_array(path: str | Path, array: np.ndarray) -> None:

@@ -9,6 +9,7 @@ import startup  # noqa: F401  # isort: skip
 import argparse
 import inspect
 import json
+import re
 import shlex
 import sys
 import tempfile
@@ -130,34 +131,22 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 # fmt: on
 
 
-def argument(text: str) -> tuple[str, str]:
+def argument(text: str) -> tuple[str, object]:
     name, _, value = text.partition("=")
-    return name, value
-
-
-KINDS = {  # of a model's arguments: what converts a text, and what a user should give
-    bool: (lambda text: {"true": True, "false": False}[text.lower()], "true or false"),
-    int: (int, "a whole number"),
-    str: (str, "a name"),
-}
+    if re.fullmatch(r"-?\d+", value):
+        return name, int(value)
+    return name, {"true": True, "false": False}.get(value.lower(), value)
 
 
 def model_arguments(args: argparse.Namespace) -> dict:
     """Return what --model_args gives. Raises InputError for what the model does not take."""
-    known = dict(inspect.signature(models.MODELS[args.model].__init__).parameters)
-    known.pop("self")
-    found = {}
-    for name, text in args.model_args:
-        if name not in known:
-            names = ", ".join(known)
-            raise InputError(f"--model_args {name}: no argument of {args.model}; it has {names}")
-        kind = int if known[name].default is None else type(known[name].default)
-        convert, wanted = KINDS[kind]
-        try:
-            found[name] = convert(text)
-        except (KeyError, ValueError):
-            raise InputError(f"--model_args {name}={text}: give {wanted}") from None
-    return found
+    known = inspect.signature(models.MODELS[args.model]).parameters
+    for name, value in args.model_args:
+        kind = type(known[name].default) if name in known else None
+        if not isinstance(value, int if kind is type(None) else kind or ()):
+            takes = " ".join(f"{known_name}={p.default}" for known_name, p in known.items())
+            raise InputError(f"--model_args {name}={value}: {args.model} takes {takes}; change it")
+    return dict(args.model_args)
 
 
 def main() -> None:
@@ -258,7 +247,6 @@ def train(args: argparse.Namespace, folder: Path) -> int:
         }
         training.check_finite(model, path)
         if is_main():
-            training.remove_partial_files(folder, model.name)
             models.save(path, model, **facts, **content)
         distributed.wait_for_all()
 

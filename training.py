@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import distributed
 import models
 from cli import InputError, RunError
 from datasets.video_saliency import SaliencyVideos, collate
+from files import reading
 from models.checkpoint import read
 
 OPTIMIZERS = {
@@ -87,7 +87,7 @@ class Batches:
 
     def check(self, step: int, epochs: int) -> None:
         """Raise ValueError where a run can't have made this step after that many epochs."""
-        if not epochs * self.epoch_steps <= step <= min((epochs + 1) * self.epoch_steps, self.last):
+        if step not in range(epochs * self.epoch_steps, (epochs + 1) * self.epoch_steps + 1):
             raise ValueError(f"step {step} after {epochs} epochs of {self.epoch_steps} steps")
 
     def _order(self, epoch: int) -> list[int]:
@@ -202,13 +202,6 @@ def check_finite(model: nn.Module, path: Path) -> None:
         raise RunError(f"a weight is not finite any more; {kept(path)}; lower --learning_rate")
 
 
-def remove_partial_files(folder: Path, name: str) -> None:
-    """Delete what a run of the model `name` left when it was killed while it saved."""
-    for pattern in (f".{name}_*.partial.pth", ".log.*.partial.jsonl"):
-        for left in folder.glob(pattern):
-            left.unlink()
-
-
 TOO_LITTLE = 0.01  # of the frames with ground truth
 SAMPLE = 64  # maps that are read to find out whether they are usable
 
@@ -259,16 +252,6 @@ def best_constant_loss(data: SaliencyVideos, loss_of: nn.Module, device: torch.d
     return distributed.total(losses).min().item() / count
 
 
-STATE = {  # what a checkpoint holds of a run, and its types
-    "step": int,
-    "log": list,
-    "sums": (list, tuple),
-    "seconds": (int, float),
-    "optimizer": dict,
-    "scaler": dict,
-    "average": (dict, type(None)),
-    "random": list,
-}
 MAY_CHANGE = ("epochs", "precision")  # between a run and its continuation, with a note
 
 
@@ -322,11 +305,9 @@ def stored_state(resume: str, path: Path, run: dict) -> dict | None:
             "to replace what is there"
         )
     with restoring(path):
-        for name, kind in STATE.items():
-            if not isinstance(state[name], kind):
-                raise TypeError(f"'{name}' is of type {type(state[name]).__name__}")
-        numbers = [float(line["val_loss"]) for line in state["log"]] + [*map(float, state["sums"])]
-        if len(state["sums"]) != 2 or not all(map(math.isfinite, [*numbers, state["seconds"]])):
+        losses = [line["val_loss"] for line in state["log"]]
+        total, count = state["sums"]
+        if not all(map(math.isfinite, [*losses, total, count, state["seconds"], state["step"]])):
             raise ValueError("a loss is not finite")
     for text in changed.values():
         distributed.say(f"note: {path} had {text}; the run is not the one that it was")
@@ -336,16 +317,10 @@ def stored_state(resume: str, path: Path, run: dict) -> dict | None:
     return state
 
 
-@contextmanager
-def restoring(path: Path) -> Iterator[None]:
-    """Turn every error about the content of a checkpoint into an InputError about its file."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: the state of its run is damaged ({type(error).__name__}: {error}); give "
-            "another --output_dir, or --resume no to begin again"
-        ) from error
+def restoring(path: Path):
+    """Return a context in which every error is about the run's state in a checkpoint."""
+    again = "give another --output_dir, or --resume no to begin again"
+    return reading(path, f"the state of its run is damaged ({{}}); {again}")
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
@@ -353,10 +328,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     optimizer.load_state_dict(state)
     for parameter, entries in optimizer.state.items():
         for name, value in entries.items():
-            if not isinstance(value, Tensor) or not value.isfinite().all():
-                raise ValueError(f"'{name}' of the optimizer is not finite")
-            if name != "step" and value.shape != parameter.shape:
-                raise ValueError(f"'{name}' of the optimizer is {tuple(value.shape)}")
+            fits = name == "step" or value.shape == parameter.shape
+            if not fits or not value.isfinite().all():
+                raise ValueError(f"'{name}' of the optimizer does not fit or is not finite")
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

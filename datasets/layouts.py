@@ -31,7 +31,7 @@ from torch import Tensor
 from cli import InputError
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
 from files import read_array
-from video.pictures import read_grey, resize
+from video.pictures import read_picture, resize
 
 HOW_TO_GET_DATA = (
     "get 360_Saliency_dataset_2018ECCV from its authors (Zhang et al., ECCV 2018: "
@@ -111,7 +111,7 @@ def read_map(path: Path) -> np.ndarray:
 
     Raises InputError for a file that is unreadable or not a map.
     """
-    saliency = read_array(path) if path.suffix == ".npy" else read_grey(path)
+    saliency = read_array(path) if path.suffix == ".npy" else read_picture(path, "F")
     squeezed = np.squeeze(saliency)
     if squeezed.ndim != 2:
         found = f"{saliency.shape} of {saliency.dtype}"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cli import InputError, RunError, atomic, writable
-from files import check_file
+from files import reading
 from models.base import SaliencyModel, Spec
 from models.cube_unet import CubeUNet
 from models.equator_prior import EquatorPrior
@@ -121,30 +121,22 @@ def read(path: str | Path) -> dict:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint; train one with train_video.py")
-    check_file(path)
-    try:
+    otherwise = "damaged, or not a checkpoint of this project or of SST-Sal's authors"
+    with reading(path, f"{otherwise}; copy it again or train one with train_video.py"):
         content = _content(path)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged or hostile file can fail in any way
-        raise InputError(
-            f"{path}: damaged, or not a checkpoint of this project or of SST-Sal's authors; "
-            "copy it again or train one with train_video.py"
-        ) from error
     if not isinstance(content, dict) or content.get("model") not in list(MODELS):
         raise InputError(
             f"{path}: not a checkpoint of one of {', '.join(MODELS)}; use one that "
             "train_video.py wrote"
         )
-    kinds = {"arguments": PLAIN, "weights": Tensor, "spec": PLAIN, "run": object}
-    for name, kind in kinds.items():
-        entry = content.get(name) if name in ("arguments", "weights") else content.get(name, {})
-        if not isinstance(entry, dict) or not all(
-            isinstance(key, str) and isinstance(value, kind) for key, value in entry.items()
-        ):
-            raise InputError(f"{path}: its '{name}' are missing or damaged; copy the file again")
-    if any(t.layout != torch.strided or t.is_quantized for t in content["weights"].values()):
-        raise InputError(f"{path}: its 'weights' are not plain numbers; use another checkpoint")
+    with reading(path, "an entry is missing or damaged ({}); copy the file again"):
+        for name, kind in (("arguments", PLAIN), ("weights", Tensor), ("spec", PLAIN)):
+            for key, value in content.get(name, {} if name == "spec" else None).items():
+                if not isinstance(key, str) or not isinstance(value, kind):
+                    raise TypeError(f"'{key}' in '{name}'")
+        if any(t.layout != torch.strided or t.is_quantized for t in content["weights"].values()):
+            raise TypeError("its weights are not plain numbers")
+        content["run"] = dict(content.get("run", {}))
     return content
 
 

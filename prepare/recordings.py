@@ -228,20 +228,13 @@ def main() -> None:
         for name, files in tqdm(pairs.items(), str(args.output), unit="clip"):
             with failures.collected():
                 write_clip(args.output / name, *files, options)
-        finish(args, alone)
+        folders = [path.parent for path in sorted(args.output.glob(f"*/{RECORD}"))]
+        complete = [folder.name for folder in folders if "samples" in read_record(folder)]
+        splits = update_splits(args.output / "splits.json", complete, split(complete, args.splits))
+        print_summary(args.output, complete, splits)
+        if alone:
+            print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
     failures.report(len(pairs))
-
-
-def finish(args: argparse.Namespace, alone: list[str]) -> None:
-    """Write the splits of all complete clips and print what there is."""
-    folders = [path.parent for path in sorted(args.output.glob(f"*/{RECORD}"))]
-    complete = [folder.name for folder in folders if "samples" in read_record(folder)]
-    if not complete:
-        return
-    splits = update_splits(args.output / "splits.json", complete, split(complete, args.splits))
-    print_summary(args.output, complete, splits)
-    if alone:
-        print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cli import InputError, run_script, writable
-from files import check_file
+from cli import run_script, writable
+from files import reading
 from models import CubeUNet, save
 from models.checkpoint import sha256
 from models.efficientnet_lite import STAGES
@@ -58,16 +58,11 @@ def main() -> None:
     writable(args.output)
     torch.manual_seed(0)
     model = CubeUNet(backbone="efficientnet_lite0", height=HEIGHT, width=WIDTH)
-    try:
-        weights = read_torch(check_file(args.weights))
+    with reading(
+        args.weights, "not the weights of EfficientNet-Lite0; give the package's .pth file"
+    ):
+        weights = read_torch(args.weights)
         model.backbone.encoder.load_state_dict(from_pretrained(weights))
-    except InputError:
-        raise
-    except Exception as error:  # a damaged or hostile file can fail in any way
-        raise InputError(
-            f"{args.weights}: not the weights of EfficientNet-Lite0; give the .pth file of the "
-            "package"
-        ) from error
     save(args.output, model, encoder_weights=args.weights.name, encoder_sha256=sha256(args.weights))
 
 

@@ -46,9 +46,9 @@ from datasets.splits import read_splits_file
 from models import EquatorPrior, Spec
 from prepare.records import RECORD, read_record
 from tests.clips import moving_disc, write_video
+from tests.spherical import read_spherical
 from video.pictures import read_picture
 from video.reader import Damage, FrameReader, VideoInfo, decode, probe, read_frames
-from video.spherical_metadata import read_spherical
 from video.writer import write_video as write_output
 from video.yuv import Colour, to_yuv420p
 

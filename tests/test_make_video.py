@@ -15,9 +15,9 @@ import pytest
 
 import make_video
 from cli import run_script
+from tests.spherical import read_spherical
 from video.overlay import Overlay, resize_map
 from video.reader import probe
-from video.spherical_metadata import read_spherical
 from video.yuv import Colour, planes
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cli import InputError
-from video.spherical_metadata import read_spherical, write_spherical
+from tests.spherical import read_spherical
+from video.spherical_metadata import write_spherical
 
 CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"sv3d", b"proj"}
 

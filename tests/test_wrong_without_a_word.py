@@ -315,7 +315,7 @@ def test_grey_pictures_of_16_bits_and_floats_are_scaled(tmp_path):
         assert np.allclose(truth, grey / 255, atol=1e-6), name
     for value in (-1.0, 70000.0, float("nan")):
         Image.fromarray(np.full((8, 16), value, np.float32)).save(tmp_path / "bad.tif")
-        with pytest.raises(InputError, match="bad.tif: its values range from"):
+        with pytest.raises(InputError, match="bad.tif: .*its values range from"):
             read_picture(tmp_path / "bad.tif")
 
 
@@ -354,10 +354,10 @@ def test_a_text_is_no_video(checkpoint, tmp_path, name):
     ("given", "says"),
     [
         ("half_pixel=False", None),
-        ("half_pixel=0", "give true or false"),
-        ("height=12.5", "give a whole number"),
-        ("height=", "give a whole number"),
-        ("colour=red", "no argument of sst_sal; it has in_channels"),
+        ("half_pixel=0", "half_pixel=0: sst_sal takes"),
+        ("height=12.5", "height=12.5: sst_sal takes"),
+        ("height=", "height=: sst_sal takes"),
+        ("colour=red", "colour=red: sst_sal takes in_channels=6"),
     ],
 )
 def test_false_in_the_arguments_of_a_model_is_false(given, says):

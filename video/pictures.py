@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cli import InputError
-from files import check_file
+from files import reading
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 FLOW = "_flow.png"  # end of the name of a flow picture, which lies beside its frame
@@ -44,53 +44,34 @@ def list_pictures(path: Path) -> list[Path]:
 @contextmanager
 def open_picture(path: str | Path) -> Iterator[Image.Image]:
     """Open a picture with PIL, which reads its header. Every error in it is an InputError."""
-    path = check_file(path)
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {image.width}×{image.height} pixels are too many; make it smaller"
-                )
-            yield image
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file can fail in any way
-        raise InputError(
-            f"{path}: the picture can't be read ({path.stat().st_size} bytes); delete it or make "
-            "it again"
-        ) from error
+    otherwise = "the picture can't be read ({}); delete it or make it again"
+    with reading(path, otherwise) as path, Image.open(path) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width}×{image.height} pixels are too many")
+        yield image
 
 
 def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB, or (H, W) grey with mode "L".
+    """Return (H, W, 3) uint8 RGB; (H, W) uint8 grey with mode "L"; grey as it is with "F", float32.
 
-    Grey pictures of 16 bits or floats are scaled to 8 bits; the full scale of floats is 1, 255 or
-    65535, whichever is the first that no value exceeds.
+    With the first two, grey of 16 bits or floats is scaled to 8 bits; the full scale of floats is
+    1, 255 or 65535, whichever is the first that no value exceeds.
     Raises InputError for a file that is damaged, no picture, too large or of other values.
     """
     with open_picture(path) as image:
-        if image.mode.startswith(("I", "F")):
-            image = Image.fromarray(_eight_bits(path, image))
+        deep = image.mode.startswith(("I", "F"))
+        if mode == "F":
+            return np.array(image if deep else image.convert("L"), np.float32)
+        if deep:
+            values = np.asarray(image, np.float32)
+            scales = FULL if image.mode == "F" else FULL[2:]
+            full = next(
+                (full for full in scales if 0 <= values.min() <= values.max() <= full), None
+            )
+            if not full:
+                raise ValueError(f"its values range from {values.min():g} to {values.max():g}")
+            image = Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8))
         return np.array(image.convert(mode))
-
-
-def _eight_bits(path: str | Path, image: Image.Image) -> np.ndarray:
-    values = np.asarray(image, np.float32)
-    full = next((f for f in FULL[2 if image.mode[0] == "I" else 0 :] if values.max() <= f), None)
-    if full is None or not values.min() >= 0:
-        raise InputError(
-            f"{path}: its values range from {values.min():g} to {values.max():g}; convert it to 8 "
-            "or 16 bits"
-        )
-    return np.rint(values * (255 / full)).astype(np.uint8)
-
-
-def read_grey(path: str | Path) -> np.ndarray:
-    """Return the first channel of a picture as it is, (H, W) float32. Raises as read_picture."""
-    with open_picture(path) as image:
-        if not image.mode.startswith(("I", "F")):
-            image = image.convert("RGB").getchannel(0)
-        return np.array(image, np.float32)
 
 
 def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str]]:

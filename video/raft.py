@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cli import InputError
-from files import check_file
+from files import reading
 from restricted_pickle import read_torch
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -56,15 +56,11 @@ def load_raft(path: Path) -> nn.Module:
     """
     from torchvision.models.optical_flow import raft_large, raft_small  # slow to import
 
-    try:
-        weights = torchvision_names(read_torch(check_file(path)))
+    with reading(path, f"not the weights of a RAFT network known here; get {SOURCES}"):
+        weights = torchvision_names(read_torch(path))
         small = len(weights["feature_encoder.convnormrelu.0.weight"]) == 32
         network = (raft_small if small else raft_large)(weights=None)
         network.load_state_dict(weights)
-    except Exception as error:
-        raise InputError(
-            f"{path}: not the weights of a RAFT network known here; get {SOURCES}"
-        ) from error
     return network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
