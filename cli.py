@@ -27,21 +27,10 @@ class RunError(InputError):
     exit_code = 1
 
 
-NEXT_STEP = {
-    errno.EROFS: "the file system is read-only; choose another place",
-    errno.EACCES: "permission denied; choose another place or change its permissions",
-    errno.EPERM: "permission denied; choose another place or change its permissions",
-    errno.ENOENT: "no such file or folder; check the path",
-    errno.EISDIR: "this is a folder where a file is needed; check the path",
-    errno.ENOTDIR: "a file stands where a folder is needed; choose another path",
-    errno.EEXIST: "a file stands where a folder is needed; choose another path",
-    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EFBIG: "the file may not grow further; raise the limit or choose another place",
-    errno.EPIPE: "nobody reads the output any more; run the same command again",
+GIVEN_WRONG = {  # errors of the system that a better path or place mends
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR),
+    *(errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 }
-WENT_WRONG = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)  # the others were given wrong
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -62,13 +51,13 @@ def run_script(main: Callable[[], None]) -> None:
     except InputError as error:
         message, code = str(error), error.exit_code
     except OSError as error:
-        code = 2 if error.errno in NEXT_STEP and error.errno not in WENT_WRONG else 1
-        cause = f"{error.strerror or error}; is the disk full or gone?"
-        message = f"{error.filename or 'output'}: {NEXT_STEP.get(error.errno, cause)}"
+        code = 2 if error.errno in GIVEN_WRONG else 1
+        step = "check the path" if code == 2 else "make room there, and run the same command again"
+        message = f"{error.filename or 'output'}: {error.strerror or error}; {step}"
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch's words
             raise
-        message, code = "not enough memory; give smaller sizes, or a smaller batch", 1
+        message, code = "not enough memory; give smaller sizes, or to training --accumulate 2", 1
     except KeyboardInterrupt:
         message, code = "interrupted; what was finished before is kept", 130
     try:
@@ -116,7 +105,8 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     path = Path(path)
     start, end = f".{path.stem[:40]}.", f".partial{path.suffix}"
     temporary = path.with_name(f"{start}{os.getpid()}{end}")
-    if durable and path.parent.is_dir():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if durable:
         for left in path.parent.iterdir():  # of a process that was killed while it wrote
             number = left.name.removeprefix(start).removesuffix(end)
             whole = left.name == start + number + end and number.isdecimal()
@@ -141,18 +131,6 @@ def _lives(number: int) -> bool:
     except (OSError, OverflowError) as error:
         return isinstance(error, PermissionError)
     return True
-
-
-def writable(path: str | Path) -> Path:
-    """Return the path of a file that can be written, with its folder made, before the work begins.
-
-    Raises InputError where a folder has this name, and OSError where no file can be made.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: no file can be written there; choose another place")
-    return path
 
 
 def write_json(path: str | Path, content: dict) -> None:

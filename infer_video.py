@@ -34,7 +34,7 @@ from video.reader import Frame, read_frames
 RECORD = "saliency.json"
 SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "width", "height")
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
-NEW = ".new"  # folder of the maps that replace others when all of them are there
+NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
 
 
 def parse_args() -> argparse.Namespace:
@@ -187,21 +187,18 @@ def working_folder(folder: Path, facts: dict, overwrite: bool) -> Path:
     kinds = {".png", ".npy"} if facts["npy"] else {".png"}
     for path in sorted(folder.glob("sal_*")):
         if MAP_NAME.fullmatch(path.name) and path.suffix in kinds and path not in ours:
-            raise InputError(
-                f"{path}: not written by infer_video.py, as far as {RECORD} tells; choose another "
-                "--output_dir"
-            )
+            raise InputError(f"{path}: not written by infer_video.py; choose another --output_dir")
+    differing = [f"{key} {record.get(key)}" for key in SAME_RUN if record.get(key) != facts[key]]
+    if ours and not overwrite and differing:
+        raise InputError(
+            f"{folder}: holds maps of another run ({differing[0]}); choose another --output_dir or "
+            "use --overwrite"
+        )
+    if not overwrite or any(read_record(new).get(key) != facts[key] for key in SAME_RUN):
+        shutil.rmtree(new, ignore_errors=True)
     if ours and overwrite:
-        if not same_run(read_record(new), facts):
-            shutil.rmtree(new, ignore_errors=True)
         new.mkdir(exist_ok=True)
         folder = new
-    elif ours and not same_run(record, facts):
-        key = next(key for key in SAME_RUN if record.get(key) != facts[key])
-        raise InputError(
-            f"{folder}: holds maps of another run ({key} {record.get(key)} instead of "
-            f"{facts[key]}); choose another --output_dir or use --overwrite"
-        )
     elif ours:
         facts["npy"] |= record.get("npy", False)
     for left in folder.glob(".sal_*.partial.*"):  # of a run that was killed
@@ -230,10 +227,6 @@ def our_maps(folder: Path, record: dict) -> set[Path]:
 def read_record(folder: Path) -> dict:
     """Return what saliency.json says, nothing where there is none."""
     return read_json(folder / RECORD, npy=bool) if (folder / RECORD).exists() else {}
-
-
-def same_run(record: dict, facts: dict) -> bool:
-    return all(record.get(key) == facts[key] for key in SAME_RUN)
 
 
 def count_maps(folder: Path, suffixes: tuple[str, ...]) -> int:

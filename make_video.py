@@ -18,7 +18,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from cli import HelpFormatter, InputError, RunError, atomic, run_script, writable
+from cli import HelpFormatter, InputError, RunError, atomic, run_script
 from files import fingerprint, read_json
 from video.overlay import COLORMAPS, Overlay, beside, resize_map
 from video.pictures import list_pictures, read_picture
@@ -68,7 +68,7 @@ def main() -> None:
         print(f"note: {info.path}: {note}", file=sys.stderr)
     maps, damage = find_maps(args.saliency_dir, info), Damage()
     start = time.perf_counter()
-    with atomic(writable(output)) as temporary:
+    with atomic(output) as temporary:
         pictures = painted_pictures(info, maps, damage, args)
         write_video(temporary, info, pictures, args.crf, args.preset)
         if not args.side_by_side:

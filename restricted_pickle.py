@@ -32,15 +32,9 @@ def read_pickle(
 
     content: the pickle. path: the file that it comes from, for messages.
     read_storage: returns the object of a persistent id, which torch uses for tensors' storages.
-    Raises InputError for a pickle that asks for another name and pickle.UnpicklingError for one
-    that is damaged or for content that is no pickle.
+    Raises InputError for a pickle that asks for another name, and any error for a damaged one.
     """
-    try:
-        return _Unpickler(content, path, constructors, read_storage).load()
-    except InputError:
-        raise
-    except Exception as error:  # a damaged or hostile pickle can fail in any way
-        raise pickle.UnpicklingError(str(error)) from error
+    return _Unpickler(content, path, constructors, read_storage).load()
 
 
 def read_torch(path: str | Path) -> object:

@@ -154,14 +154,8 @@ def main() -> None:
     folder = nullcontext(args.output_dir)
     if args.dry_run:
         args.epochs, args.resume, folder = 1, "no", tempfile.TemporaryDirectory()
-    try:
-        with folder as path, lock(Path(path)) if is_main() else nullcontext():
-            stopped = train(args, Path(path))
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            "the GPU's memory is too small for this batch; give --accumulate 2 or more, "
-            "--precision bf16 or a smaller --batch_size"
-        ) from error
+    with folder as path, lock(Path(path)) if is_main() else nullcontext():
+        stopped = train(args, Path(path))
     if stopped:
         sys.exit(128 + stopped)
 

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
 from cli import InputError
@@ -26,8 +25,7 @@ from datasets.layouts import (
     unbroken_runs,
 )
 from datasets.splits import read_splits
-from files import check_file
-from video.pictures import read_picture
+from video.pictures import open_picture, read_picture
 
 KINDS = {
     "split": "clips in two splits, in none or without frames, or a wrong splits.json; correct it",
@@ -185,10 +183,8 @@ def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, tuple | 
             size, low, high = values.shape, values.min(), values.max()
         else:
             size, low, high = _picture_range(path, kind)
-    except Exception as error:  # a damaged file can fail in any way, which is the finding
-        length = path.stat().st_size if path.exists() else 0
-        cause = " ".join(str(error.__cause__ or error).removeprefix(f"{path}: ").split())
-        return None, ("unreadable", path, f"{length} bytes; {cause}")
+    except InputError as error:
+        return None, ("unreadable", path, str(error).removeprefix(f"{path}: "))
     found = f"its values range from {low:g} to {high:g}"
     if not 0 <= low <= high < math.inf:
         return None, ("unusable map", path, found)
@@ -203,15 +199,15 @@ def _picture_range(path: Path, kind: str) -> tuple[tuple[int, int], int, int]:
     kind: "picture", "truth" or "flow". A picture that may be constant is decoded to find its true
         range; that of a flow picture, and of a file too large for a constant picture, is 0 to
         255. A format without a known end marker and grey of more than 8 bits is decoded always.
-    Raises any error for a damaged file.
+    Raises InputError for a damaged file.
     """
-    with open(check_file(path), "rb") as file, Image.open(file) as image:
+    with open_picture(path) as image:
         size, end = (image.height, image.width), ENDS.get(image.format)
         uncompressed = image.height * image.width * len(image.getbands())
         deep = image.mode.startswith(("I", "F"))
-        content = file.read()  # all but the header, which PIL has read up to the first pixels
-    if end and end not in content:
-        raise ValueError("truncated: its end marker is missing")
+        content = image.fp.read()  # all but the header, which PIL has read up to the first pixels
+        if end and end not in content:
+            raise ValueError("truncated: its end marker is missing")
     varied = SMALL * uncompressed + TABLES < len(content) < uncompressed
     if end and not deep and (varied or kind == "flow"):
         return size, 0, 255

@@ -11,7 +11,6 @@ degrees upwards, within ±90.
 
 import csv
 import math
-import pickle
 import re
 import reprlib
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cli import InputError, atomic
-from files import check_file
+from files import reading
 from restricted_pickle import PickledArray, containers, numpy_arrays, read_pickle
 
 UNKNOWN = -1  # observer where a file has none
@@ -95,28 +94,26 @@ def _read_csv(path: str | Path, first: str) -> tuple[np.ndarray, ...]:
     needed = (first, "longitude", "latitude", "observer")
     expected = f"expected a header with {','.join(needed)}"
     rows, observers = [], []
-    try:
-        with open(check_file(path), encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip().lower() for name in next(reader, [])]
-            if missing := [name for name in needed if name not in header]:
-                raise InputError(f"{path}, line 1: no column {', '.join(missing)}; {expected}")
-            columns = [header.index(name) for name in needed]
-            for row in filter(None, reader):
-                try:
-                    if len(row) != len(header):
-                        raise ValueError(f"{len(row)} columns, but the header has {len(header)}")
-                    *texts, observer = (row[column].strip() for column in columns)
-                    if not observer:
-                        raise ValueError("no observer")
-                    rows.append([_number(name, text) for name, text in zip(needed, texts)])
-                except ValueError as error:
-                    raise InputError(
-                        f"{path}, line {reader.line_num}: {error}; correct or delete this line"
-                    ) from error
-                observers.append(observer)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8 ({error}); {expected}") from error
+    otherwise = f"not a CSV file in UTF-8 ({{}}); {expected}"
+    with reading(path, otherwise), open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header = [name.strip().lower() for name in next(reader, [])]
+        if missing := [name for name in needed if name not in header]:
+            raise InputError(f"{path}, line 1: no column {', '.join(missing)}; {expected}")
+        columns = [header.index(name) for name in needed]
+        for row in filter(None, reader):
+            try:
+                if len(row) != len(header):
+                    raise ValueError(f"{len(row)} columns, but the header has {len(header)}")
+                *texts, observer = (row[column].strip() for column in columns)
+                if not observer:
+                    raise ValueError("no observer")
+                rows.append([_number(name, text) for name, text in zip(needed, texts)])
+            except ValueError as error:
+                raise InputError(
+                    f"{path}, line {reader.line_num}: {error}; correct or delete this line"
+                ) from error
+            observers.append(observer)
     values, longitude, latitude = np.array(rows, np.float64).reshape(-1, 3).T
     longitude = np.where(abs(longitude) > 180, longitude - np.copysign(360, longitude), longitude)
     return values, np.radians(longitude), np.radians(latitude), _observer_numbers(observers)
@@ -157,11 +154,9 @@ def read_vinfo(path: str | Path) -> dict[str, Fixations]:
     Nothing in the file is imported or executed. Raises InputError for a file that would import
     anything, is damaged or has another structure.
     """
-    content = check_file(path, MAX_BYTES).read_bytes()
-    try:
+    with reading(path, "not a pickle, or damaged ({}); get it again", MAX_BYTES) as path:
+        content = path.read_bytes()
         clips = read_pickle(content, path, containers() | numpy_arrays())
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{path}: not a pickle, or damaged ({error}); get it again") from error
     if not isinstance(clips, dict) or not clips:
         raise _other_structure(path, "the file", clips)
     found, count = {}, 0

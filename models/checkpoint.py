@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cli import InputError, RunError, atomic, writable
+from cli import InputError, RunError, atomic
 from files import reading
 from models.base import SaliencyModel, Spec
 from models.cube_unet import CubeUNet
@@ -57,7 +57,7 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
         **facts,
     }
     try:
-        with atomic(writable(path)) as temporary:
+        with atomic(path) as temporary:
             torch.save(content, temporary)
     except RuntimeError as error:  # torch's error for a failed write
         raise RunError(

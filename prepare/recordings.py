@@ -28,14 +28,13 @@ from cli import Failures, HelpFormatter, InputError, RunError, at_least, run_scr
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.splits import read_splits_file
-from files import lock
+from files import lock, write_array
 from prepare.records import (
     RECORD,
     begin_clip,
     finish_clip,
     is_complete,
     read_record,
-    save_map,
     save_picture,
 )
 from video.reader import read_frames
@@ -117,7 +116,7 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
     size = options["gt_height"], 2 * options["gt_height"]
     for frame in np.unique(fixations.frames).tolist():
         truth = gaussian_map(*fixations.at(frame), *size, options["sigma"])
-        save_map(folder / f"{frame:04d}_gt.npy", truth.numpy())
+        write_array(folder / f"{frame:04d}_gt.npy", truth.numpy())
     write_fixations_csv(folder / "fixations.csv", fixations)
     counts = {
         "frames": len(starts),

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cli import InputError, atomic, write_json
-from files import read_json, write_array
+from files import read_json
 
 RECORD = "prepared.json"
 OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
@@ -55,11 +55,6 @@ def save_picture(path: Path, picture: np.ndarray, **options) -> None:
     """Write (H, W, 3) uint8 RGB, whole or not at all. options: those of PIL's encoder."""
     with atomic(path, durable=False) as temporary:
         Image.fromarray(picture).save(temporary, **options)
-
-
-def save_map(path: Path, saliency: np.ndarray) -> None:
-    """Write a saliency map as .npy, whole or not at all."""
-    write_array(path, saliency)
 
 
 def copy(source: Path, target: Path) -> None:

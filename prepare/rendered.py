@@ -14,7 +14,8 @@ import torch
 from tqdm import tqdm
 
 from datasets.gaze_files import UNKNOWN, Fixations, write_fixations_csv
-from prepare.records import begin_clip, finish_clip, is_complete, save_map, save_picture
+from files import write_array
+from prepare.records import begin_clip, finish_clip, is_complete, save_picture
 
 
 def source_hash(*modules: str) -> str:
@@ -46,7 +47,7 @@ def write_clip(
     places = []
     for n, (frame, attention, *place) in enumerate(render(), start=1):
         save_picture(folder / f"{n:04d}.jpg", frame, quality=quality)
-        save_map(folder / f"{n:04d}_gt.npy", attention)
+        write_array(folder / f"{n:04d}_gt.npy", attention)
         places.append(place)
     if fixations:
         longitudes, latitudes = zip(*places, strict=True)

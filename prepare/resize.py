@@ -40,7 +40,7 @@ from datasets.layouts import (
 )
 from datasets.splits import read_splits
 from datasets.video_saliency import motion_estimator, summarise
-from files import lock
+from files import lock, write_array
 from prepare.records import (
     RECORD,
     begin_clip,
@@ -48,7 +48,6 @@ from prepare.records import (
     finish_clip,
     is_complete,
     read_record,
-    save_map,
     save_picture,
 )
 from video.motion import MOTIONS
@@ -127,7 +126,7 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
                 if picture is not None:
                     save_picture(folder / (name + end), picture, compress_level=1)
             if truth is not None:
-                save_map(folder / f"{name}_gt.npy", truth[0].numpy().astype(np.float16))
+                write_array(folder / f"{name}_gt.npy", truth[0].numpy().astype(np.float16))
             previous = frame
     if fixations:
         copy(fixations, folder / "fixations.csv")

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cli import HelpFormatter, InputError, at_least, run_script, worker_count, writable, write_json
+from cli import HelpFormatter, InputError, at_least, run_script, worker_count, write_json
 from files import lock
 from prepare.figures import KINDS, UP, random_figure, rotation
 from prepare.rendered import source_hash, split, write_clip, write_clips
@@ -158,7 +158,6 @@ def main() -> None:
     if args.video:
         if args.height % 2 or args.width % 2:
             raise InputError("--height and --width of a video are even numbers; change them")
-        writable(args.video)
         bar = tqdm(render(args.seed, **options), str(args.video), args.frames, unit="frame")
         pictures = (picture for picture, _ in bar)
         write_pictures(args.video, pictures, args.height, args.width, args.fps)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 
-from cli import InputError, run_script, writable
+from cli import InputError, run_script
 from models import SaliencyModel, load, save
 from models.checkpoint import sha256
+from recipes.output import writable
 
 
 def mean_of(paths: Sequence[Path]) -> SaliencyModel:

@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cli import InputError, run_script, writable
+from cli import InputError, run_script
 from datasets import SaliencyVideos
 from losses import DensityLoss
 from models import CubeUNet, load, save
 from models.checkpoint import read, sha256
+from recipes.output import writable
 
 PIXELS = ..., slice(2, None, 4), slice(2, None, 4)  # every fourth row and column are compared
 ITERATIONS = 20

@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cli import run_script, writable
+from cli import run_script
 from files import reading
 from models import CubeUNet, save
 from models.checkpoint import sha256
 from models.efficientnet_lite import STAGES
+from recipes.output import writable
 from restricted_pickle import read_torch
 
 EPSILON = 1e-3  # of the published batch normalisation

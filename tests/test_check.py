@@ -373,7 +373,7 @@ def test_the_summary_is_short_and_the_json_complete(eccv):
         "test: 1 clips, 10 frames, 0 usable",
     ]
     assert any(line.startswith("10 × unreadable: ") for line in text)
-    assert sum("_gt.npy: 0 bytes" in line for line in text) == SHOWN
+    assert sum("_gt.npy: the file is empty" in line for line in text) == SHOWN
     assert "    … and 5 more" in text and "problems found: 11" in text[-1]
     content = json.loads(json.dumps(report))
     assert content["root"] == str(eccv) and content["clean"] is False

@@ -367,7 +367,7 @@ def test_what_can_not_be_evaluated(data, checkpoints, tmp_path):
     assert "--height: 4:" in evaluate(data, *model, "--height", 4, code=2)
     assert "--sigma: 90:" in evaluate(data, *model, "--sigma", 90, code=2)
     message = evaluate(data, *model, "--output_dir", tmp_path / "file", code=2)
-    assert "a file stands where a folder is needed" in message
+    assert "file: File exists" in message
     (data / "c/fixations.csv").write_text("frame,longitude,latitude,observer\n1,5,95,ann\n")
     assert "fixations.csv, line 2" in evaluate(data, *model, code=2)
 

@@ -106,7 +106,7 @@ def test_a_folder_of_another_run_is_refused(clip, checkpoint, tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_named(clip, checkpoint, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
-    assert "permission" in infer(clip, checkpoint, tmp_path / "locked/out", code=2)
+    assert "Permission" in infer(clip, checkpoint, tmp_path / "locked/out", code=2)
 
 
 def test_a_full_disk_is_one_line(clip, checkpoint, tmp_path, monkeypatch):
@@ -114,7 +114,9 @@ def test_a_full_disk_is_one_line(clip, checkpoint, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(infer_video, "write_map", full)
-    assert "sal_0001.png: the disk is full" in infer(clip, checkpoint, tmp_path / "out", code=1)
+    assert "sal_0001.png: No space left on device" in infer(
+        clip, checkpoint, tmp_path / "out", code=1
+    )
 
 
 def test_a_map_that_is_not_finite_is_refused(clip, tmp_path):

@@ -374,7 +374,7 @@ def test_bad_videos(tmp_path, capsys):
 
 def test_bad_outputs(tmp_path, capsys, monkeypatch):
     video, folder = clip(tmp_path / "clip.mp4"), maps(tmp_path / "maps")
-    assert "folder" in refused(capsys, video, folder, video / "o.mp4")
+    assert "clip.mp4: File exists" in refused(capsys, video, folder, video / "o.mp4")
     assert ".mp4" in refused(capsys, video, folder, tmp_path / "o.avi")
     assert "--alpha" in refused(capsys, video, folder, tmp_path / "o.mp4", "--alpha", 2)
     before = video.read_bytes()
@@ -387,7 +387,7 @@ def test_bad_outputs(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("make_video.write_video", full)
     line = refused(capsys, video, folder, tmp_path / "o.mp4", code=1)
-    assert "o.mp4: the disk is full" in line and "partial" not in line
+    assert "o.mp4: No space left on device" in line and "partial" not in line
 
 
 def test_a_file_that_may_not_grow_is_one_line(tmp_path, capsys):
@@ -399,7 +399,7 @@ def test_a_file_that_may_not_grow_is_one_line(tmp_path, capsys):
         line = refused(capsys, video, folder, tmp_path / "o.mp4", code=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "o.mp4: the file may not grow" in line
+    assert "o.mp4: File too large" in line
 
 
 def test_an_older_output_stays_until_the_new_one_is_complete(tmp_path, capsys):
