@@ -71,7 +71,7 @@ def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
             if not full:
                 raise ValueError(f"its values range from {values.min():g} to {values.max():g}")
             image = Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8))
-        return np.array(image.convert(mode))
+        return np.array(image if image.mode == mode else image.convert(mode))
 
 
 def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str]]:
