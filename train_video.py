@@ -204,7 +204,8 @@ def train(args: argparse.Namespace, folder: Path) -> int:
     if state:
         with training.restoring(path):
             put_weights(model, state["weights"])
-            order.check(step, len(log))
+            if not 0 <= step - len(log) * order.epoch_steps <= order.epoch_steps:
+                raise ValueError(f"step {step} does not fit {len(log)} epochs")
     model.to(device)
     ema = WeightAverage(model, args.ema) if args.ema else None
     result = ema.model if ema else model  # what is validated and kept

@@ -85,11 +85,6 @@ class Batches:
             batch = order_of(epoch + 1)[k * self.batch_size : (k + 1) * self.batch_size]
             yield [(epoch + 1, index) for index in distributed.shard(batch)]
 
-    def check(self, step: int, epochs: int) -> None:
-        """Raise ValueError where a run can't have made this step after that many epochs."""
-        if step not in range(epochs * self.epoch_steps, (epochs + 1) * self.epoch_steps + 1):
-            raise ValueError(f"step {step} after {epochs} epochs of {self.epoch_steps} steps")
-
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         rounds = range(math.ceil(self.epoch_steps * self.batch_size / self.clips))

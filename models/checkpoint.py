@@ -102,12 +102,11 @@ def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
     if differing := sorted(own.keys() ^ weights.keys()):
         raise ValueError(f"{misfit}, '{differing[0]}' is not in both")
     for name, tensor in weights.items():
-        if tensor.shape != own[name].shape:
-            shapes = f"{tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
-            raise ValueError(f"{misfit}, '{name}' is {shapes}")
-        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
-            raise ValueError(f"{misfit}, '{name}' is of {tensor.dtype}")
-        if not (tensor.abs() <= LARGEST_WEIGHT).all():
+        there = own[name]
+        if tensor.shape != there.shape or tensor.is_floating_point() != there.is_floating_point():
+            found = f"{tuple(tensor.shape)} of {tensor.dtype}"
+            raise ValueError(f"{misfit}, '{name}' is {found}, not {tuple(there.shape)}")
+        if not (tensor.double().abs() <= LARGEST_WEIGHT).all():
             raise ValueError(f"weight '{name}' is not finite or too large")
     model.load_state_dict(weights)
 

@@ -29,14 +29,7 @@ from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.splits import read_splits_file
 from files import lock, write_array
-from prepare.records import (
-    RECORD,
-    begin_clip,
-    finish_clip,
-    is_complete,
-    read_record,
-    save_picture,
-)
+from prepare.records import RECORD, begin_clip, finish_clip, is_complete, read_record, save_picture
 from video.reader import read_frames
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}

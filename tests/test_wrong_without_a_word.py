@@ -256,13 +256,24 @@ def changed(checkpoint, path, change):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda w: w.update({"head.bias": torch.zeros(())}), "'head.bias' is () instead of (1,)"),
+        (
+            lambda w: w.update({"head.bias": torch.zeros(())}),
+            "is () of torch.float32",
+        ),
         (lambda w: w["head.weight"].fill_(float("nan")), "not finite"),
         (lambda w: w["head.weight"].fill_(1e30), "not finite or too large"),
         (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.int64)}), "int64"),
-        (lambda w: w.update({"head.bias": torch.zeros(1).expand(1)[:0]}), "(0,) instead of (1,)"),
-        (lambda w: w.update({"latitude_bias": torch.zeros(1, 1, 1)}), "(1, 1, 1) instead"),
+        (
+            lambda w: w.update({"head.bias": torch.zeros(1).expand(1)[:0]}),
+            "is (0,) of",
+        ),
+        (
+            lambda w: w.update({"latitude_bias": torch.zeros(1, 1, 1)}),
+            "is (1, 1, 1) of",
+        ),
         (lambda w: w.pop("head.bias"), "'head.bias' is not in both"),
+        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.bool)}), "torch.bool"),
+        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.complex64)}), "complex64"),
     ],
 )
 def test_weights_that_are_no_weights(checkpoint, tmp_path, change, says):

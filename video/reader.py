@@ -16,14 +16,7 @@ from torch import Tensor
 from cli import InputError
 from files import check_file
 from video.motion import MOTIONS
-from video.pictures import (
-    list_pictures,
-    look_at,
-    read_flow,
-    read_picture,
-    resize,
-    to_tensor,
-)
+from video.pictures import list_pictures, look_at, read_flow, read_picture, resize, to_tensor
 
 FOLDER_FPS = Fraction(8)  # pictures carry no rate: assume that they were sampled for the models
 MAX_FPS = 240  # a higher rate in a header is the container's clock
