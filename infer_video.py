@@ -107,7 +107,9 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: bool) -> Non
     """Write the maps of a source into a folder, of which this process has the lock."""
     work = working_folder(folder, facts, overwrite)
     cli.write_json(work / RECORD, facts | {"frame_count": None, "complete": False})
-    done = count_maps(work, (".png", ".npy") if facts["npy"] else (".png",))
+    kinds, done = (".png", ".npy") if facts["npy"] else (".png",), 0  # frames with all their maps
+    while all((work / f"sal_{done + 1:04d}{kind}").exists() for kind in kinds):
+        done += 1
     start, count = time.perf_counter(), 0
     maps = models.predict(model, reader, lambda frame: frame.number + len(frame.times) > done + 1)
     length = reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None
@@ -227,14 +229,6 @@ def our_maps(folder: Path, record: dict) -> set[Path]:
 def read_record(folder: Path) -> dict:
     """Return what saliency.json says, nothing where there is none."""
     return read_json(folder / RECORD, npy=bool) if (folder / RECORD).exists() else {}
-
-
-def count_maps(folder: Path, suffixes: tuple[str, ...]) -> int:
-    """Return how many frames, counted from the first, have all their files."""
-    done = 0
-    while all((folder / f"sal_{done + 1:04d}{suffix}").exists() for suffix in suffixes):
-        done += 1
-    return done
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Nothing in a file of either kind is imported or executed.
 """
 
 import hashlib
+import io
 import math
 import pickle
 import zipfile
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cli import InputError, RunError, atomic
+from cli import InputError, atomic
 from files import reading
 from models.base import SaliencyModel, Spec
 from models.cube_unet import CubeUNet
@@ -47,7 +48,7 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
     """Write a model's weights, with all that is needed to build it again, atomically.
 
     facts: whatever else is worth knowing (epoch, metrics, data, …), plain Python or tensors.
-    Raises InputError where torch cannot write the file; a previous file of that name stays.
+    Raises OSError where the file can't be written; a previous file of that name stays.
     """
     content = {
         "model": model.name,
@@ -56,14 +57,10 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
         "weights": model.state_dict(),
         **facts,
     }
-    try:
-        with atomic(path) as temporary:
-            torch.save(content, temporary)
-    except RuntimeError as error:  # torch's error for a failed write
-        raise RunError(
-            f"{path}: can't be written, the disk may be full; free some space and run the same "
-            "command again. The previous checkpoint is kept"
-        ) from error
+    file = io.BytesIO()  # torch's own writing to a file hides why it failed
+    torch.save(content, file)
+    with atomic(path) as temporary:
+        temporary.write_bytes(file.getbuffer())
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> SaliencyModel:

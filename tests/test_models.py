@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -188,11 +189,11 @@ def test_a_failed_save_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     models.save(tmp_path / "m.pth", small_unet(), epoch=1)
     before = (tmp_path / "m.pth").read_bytes()
 
-    def full_disk(content, path):
-        path.write_bytes(b"half")
+    def full_disk(path, content):
+        path.write_text("half")
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space"):
         models.save(tmp_path / "m.pth", small_unet(), epoch=2)
     assert (tmp_path / "m.pth").read_bytes() == before

@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(data, tmp_path):
     options = ("--epochs", 2, "--batch_size", 4, "--save_minutes", 0)
     message = train(data, tmp_path, *options, fault=("fill_the_disk", 4), code=1)
     assert "cube_unet_" in message.splitlines()[-1]
-    assert "free some space" in message
+    assert "File too large; make room there" in message
     state = last(tmp_path)
     assert (state["log"], state["step"]) == ([], 2)
     assert not list(tmp_path.glob(".*"))

@@ -1,7 +1,6 @@
 """Writes H.264 in MP4 with the times, the colours and the sound of a source video."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from heapq import merge
 from itertools import chain
@@ -21,14 +20,9 @@ from video.yuv import Colour
 FINEST_CLOCK = 10**6  # ticks per second
 
 
-@contextmanager
-def _open_mp4(path: str | Path) -> Iterator[av.container.OutputContainer]:
-    """Open an MP4 file that starts with its index. Raises OSError where it can't be written."""
-    try:
-        with av.open(f"file:{path}", "w", "mp4", options={"movflags": "+faststart"}) as output:
-            yield output
-    except av.error.FFmpegError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+def _open_mp4(path: str | Path) -> av.container.OutputContainer:
+    """Open an MP4 file that starts with its index."""
+    return av.open(f"file:{path}", "w", "mp4", options={"movflags": "+faststart"})
 
 
 def write_pictures(
