@@ -1,6 +1,7 @@
 """The scripts as users start them, on a tiny clip and a tiny data set."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -188,3 +189,13 @@ def test_help_shows_a_default_of_zero():
     text = " ".join(run("train_video.py", "--help").stdout.split())
     for shown in ("augmentation (default: 0)", "no average (default: 0.0)", "clips (default: 0)"):
         assert shown in text
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_passively_unless_the_user_says_otherwise(given, found):
+    """Active waiting made the network four times slower beside another busy program."""
+    environment = {name: v for name, v in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    command = [sys.executable, "-c", "import startup, os; print(os.environ['OMP_WAIT_POLICY'])"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert result.stdout.strip() == found
