@@ -58,7 +58,7 @@ def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iter
     except InputError:
         raise
     except Exception as error:  # a damaged or hostile file can fail in any way
-        cause = " ".join(str(error).split())[:200]
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: {otherwise.replace('{}', cause)}") from error
 
 
@@ -129,20 +129,23 @@ def lock(folder: Path) -> Iterator[None]:
     The lock is released with the process, however it ends. Raises InputError where another process
     has it. Without locks (on Windows and on some network drives) there is a note instead.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder if fcntl else os.devnull, os.O_RDONLY)
-    _held.add(handle)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(handle)
         wait = "wait until it has ended, or choose another folder"
         raise InputError(f"{folder}: another run writes into this folder; {wait}") from None
     except (OSError, AttributeError):
         print(f"note: {folder} can't be locked; let one run at a time use it", file=sys.stderr)
+    _held.add(handle)
     try:
         yield
     finally:
-        with suppress(OSError):  # nothing was written
-            folder.rmdir()
+        if made:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
         _held.discard(handle)
         os.close(handle)

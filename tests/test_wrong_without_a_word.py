@@ -201,6 +201,14 @@ def test_two_runs_into_one_folder(clip, checkpoint, tmp_path):
     assert infer(clip, checkpoint, out)[0] == 0
 
 
+def test_a_run_that_fails_leaves_the_folders_as_they_were(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new"):
+        with pytest.raises(ValueError), lock(tmp_path / name):
+            raise ValueError
+    assert (tmp_path / "empty").exists() and not (tmp_path / "new").exists()
+
+
 # 4
 
 
