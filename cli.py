@@ -57,7 +57,8 @@ def run_script(main: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch's words
             raise
-        message, code = "not enough memory; give smaller sizes, or to training --accumulate 2", 1
+        less = "smaller sizes; train_video.py also takes --accumulate 2 or --precision bf16"
+        message, code = f"not enough memory; give {less}", 1
     except KeyboardInterrupt:
         message, code = "interrupted; what was finished before is kept", 130
     try:

@@ -107,8 +107,8 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: bool) -> Non
     """Write the maps of a source into a folder, of which this process has the lock."""
     work = working_folder(folder, facts, overwrite)
     cli.write_json(work / RECORD, facts | {"frame_count": None, "complete": False})
-    kinds, done = (".png", ".npy") if facts["npy"] else (".png",), 0  # frames with all their maps
-    while all((work / f"sal_{done + 1:04d}{kind}").exists() for kind in kinds):
+    done = 0  # frames, counted from the first, that have all their maps
+    while all((work / f"sal_{done + 1:04d}{kind}").exists() for kind in map_kinds(facts)):
         done += 1
     start, count = time.perf_counter(), 0
     maps = models.predict(model, reader, lambda frame: frame.number + len(frame.times) > done + 1)
@@ -186,9 +186,9 @@ def working_folder(folder: Path, facts: dict, overwrite: bool) -> Path:
     """
     new, record = folder / NEW, read_record(folder)
     ours = our_maps(folder, record)
-    kinds = {".png", ".npy"} if facts["npy"] else {".png"}
     for path in sorted(folder.glob("sal_*")):
-        if MAP_NAME.fullmatch(path.name) and path.suffix in kinds and path not in ours:
+        is_map = MAP_NAME.fullmatch(path.name) and path.suffix in map_kinds(facts)
+        if is_map and path not in ours:
             raise InputError(f"{path}: not written by infer_video.py; choose another --output_dir")
     differing = [f"{key} {record.get(key)}" for key in SAME_RUN if record.get(key) != facts[key]]
     if ours and not overwrite and differing:
@@ -221,9 +221,13 @@ def replace_maps(folder: Path, new: Path, facts: dict) -> None:
 
 def our_maps(folder: Path, record: dict) -> set[Path]:
     """Return the maps that the run of a record wrote into a folder."""
-    kinds = {".png", ".npy"} if record.get("npy", True) else {".png"}
-    paths = folder.glob("sal_*.*") if record else ()
+    kinds, paths = map_kinds(record), folder.glob("sal_*.*") if record else ()
     return {p for p in paths if MAP_NAME.fullmatch(p.name) and p.suffix in kinds}
+
+
+def map_kinds(record: dict) -> tuple[str, ...]:
+    """Return the endings of the maps of a run; one without "npy" is of a version before."""
+    return (".png", ".npy") if record.get("npy", True) else (".png",)
 
 
 def read_record(folder: Path) -> dict:

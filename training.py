@@ -176,7 +176,7 @@ class RunningLoss:
     def sums(self, path: Path) -> tuple[float, int]:
         """Return loss and number of maps over all processes; called in each of them.
 
-        path: the checkpoint with the last good weights. Raises InputError in every process where
+        path: the checkpoint with the last good weights. Raises RunError in every process where
         a loss in any of them is not finite.
         """
         self._read()
@@ -192,7 +192,7 @@ def kept(path: Path) -> str:
 
 
 def check_finite(model: nn.Module, path: Path) -> None:
-    """Raise InputError where a weight is not finite. path: the checkpoint saved before."""
+    """Raise RunError where a weight is not finite. path: the checkpoint saved before."""
     if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
         raise RunError(f"a weight is not finite any more; {kept(path)}; lower --learning_rate")
 

@@ -613,8 +613,9 @@ def test_pipes(clip, checkpoint, tmp_path, data, pipe):
     assert infer(clip, checkpoint, maps)[0] == 0
     stills = write_eccv_clip(tmp_path / "stills")
     (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{pipe}\n")
-    for path in (maps / "sal_0003.png", stills / "0002.jpg", tmp_path / "a.mp4", tmp_path / "a.npy",
-                 tmp_path / "a.pth", tmp_path / "a.json", data / "b/0002_gt.npy"):  # fmt: skip
+    for path in (maps / "sal_0003.png", stills / "0002.jpg", stills / "0003.jpg",
+                 data / "b/0002_gt.npy", *(tmp_path / f"a.{end}" for end in ("mp4", "npy", "pth",
+                 "json"))):  # fmt: skip
         path.unlink(missing_ok=True)
         os.symlink(pipe, path)
     assert infer(pipe, checkpoint, tmp_path / "o1")[0] == 2
