@@ -11,19 +11,24 @@ demonstrations; they are no benchmark of human attention.
 import startup  # noqa: F401  # isort: skip
 
 import argparse
+import hashlib
 import math
+import multiprocessing
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from cli import HelpFormatter, InputError, at_least, run_script, worker_count, write_json
-from files import lock
+from files import lock, write_array
 from prepare.figures import KINDS, UP, random_figure, rotation
-from prepare.rendered import source_hash, split, write_clip, write_clips
+from prepare.records import begin_clip, finish_clip, is_complete, save_picture
 from prepare.worlds import look_up, mix, random_world, smooth
 from projection import directions, solid_angles
 from video.writer import write_pictures
@@ -115,7 +120,37 @@ def write_scene(folder: Path, seed: int, number: int, options: dict) -> None:
     """Write one clip; options: those of `render` except for the seed."""
     facts = {"seed": [seed, number], **options}
     facts["renderer"] = source_hash("prepare.synthetic", "prepare.figures", "prepare.worlds")
-    write_clip(folder, facts, lambda: render((seed, number), **options))
+    write_clip(folder, facts, render((seed, number), **options))
+
+
+def source_hash(*modules: str) -> str:
+    """Return twelve digits that change with the source of modules, such as "prepare.worlds"."""
+    root = Path(__file__).resolve().parents[1]
+    sources = ((root / f"{name.replace('.', '/')}.py").read_bytes() for name in modules)
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
+
+
+def write_clip(
+    folder: Path,
+    facts: dict,
+    frames: Iterable[tuple[np.ndarray, np.ndarray]],
+    quality: int = 92,
+) -> None:
+    """Write one clip unless it is there already, complete and with the same facts.
+
+    facts: everything that determines the clip; written as its record (prepare/records.py).
+    frames: RGB uint8 (H, W, 3) and attention (A, 2A) of each; iterated only if they are written.
+    quality: quality of the JPEG files, at most 100.
+
+    Raises: InputError if the folder contains frames that were not rendered here.
+    """
+    if is_complete(folder, facts):
+        return
+    begin_clip(folder, facts)
+    for n, (frame, attention) in enumerate(frames, start=1):
+        save_picture(folder / f"{n:04d}.jpg", frame, quality=quality)
+        write_array(folder / f"{n:04d}_gt.npy", attention)
+    finish_clip(folder, facts)
 
 
 def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **options) -> None:
@@ -133,6 +168,45 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
     jobs = [(root / name, seed, number, options) for number, name in enumerate(names, start=1)]
     write_clips(root, write_scene, jobs, workers)
     write_json(root / "splits.json", split(names))
+
+
+def split(names: list[str], share: float = 1 / 8) -> dict[str, list[str]]:
+    """Return names of clips by split: the last ones, two equal shares, for "val" and "test".
+
+    Each has at least one of three or more clips; "train" has the rest.
+    """
+    held = max(1, round(len(names) * share)) if len(names) >= 3 else 0
+    first, second = len(names) - 2 * held, len(names) - held
+    return {"train": names[:first], "val": names[first:second], "test": names[second:]}
+
+
+def start_worker() -> None:
+    """Use one thread in this process, and leave Ctrl-C to the parent, which finishes clips."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) -> None:
+    """Call write(*job) for every job in `workers` processes and show the progress.
+
+    The first error is raised after the running jobs; those that wait are not started.
+    """
+    progress = {"total": len(jobs), "unit": "clip", "desc": str(root)}
+    if workers == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # sums are rounded as in a worker
+        try:
+            for job in tqdm(jobs, **progress):
+                write(*job)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read where a worker starts
+    spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads can hang
+    with ProcessPoolExecutor(workers, spawn, start_worker) as pool:
+        for _ in tqdm(pool.map(write, *zip(*jobs, strict=True)), **progress):
+            pass
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ import argparse
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,9 +37,10 @@ from numpy.random import Generator
 
 from cli import HelpFormatter, InputError, at_least, run_script, write_json
 from datasets.gaze import gaussian_map
+from datasets.gaze_files import UNKNOWN, Fixations, write_fixations_csv
 from models.equator_prior import gaze_density
 from prepare.figures import UP, rotation
-from prepare.rendered import source_hash, split, write_clip, write_clips
+from prepare.synthetic import source_hash, split, write_clip, write_clips
 from prepare.worlds import look_up, random_world, smooth
 from projection import directions, solid_angles
 from projection.sphere import latitudes
@@ -231,10 +232,21 @@ def write_scene(folder: Path, root: Path, part: str, number: int, facts: dict) -
     seed = (facts["seed"], number)
     facts = {**facts, "seed": list(seed), "split": part}
     quality = facts["quality"] = int(np.random.default_rng((*seed, 1)).integers(70, 96))
-    sources = sources_of(root)[part]
-    write_clip(
-        folder, facts, lambda: render(seed, sources, facts["height"]), quality, fixations=True
-    )
+    frames = render(seed, sources_of(root)[part], facts["height"])
+    write_clip(folder, facts, with_fixations(folder, frames), quality)
+
+
+def with_fixations(folder: Path, frames: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the RGB and attention of what `render` yields; after it, write fixations.csv."""
+    places = []
+    for image, attention, *place in frames:
+        places.append(place)
+        yield image, attention
+    longitudes, latitudes = zip(*places, strict=True)
+    numbers = np.repeat(np.arange(1, len(places) + 1), [len(at) for at in longitudes])
+    where = np.concatenate(longitudes), np.concatenate(latitudes)
+    observers = np.full(len(numbers), UNKNOWN)
+    write_fixations_csv(folder / "fixations.csv", Fixations(numbers, *where, observers))
 
 
 def write_dataset(

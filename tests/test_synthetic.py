@@ -12,8 +12,7 @@ import torch
 
 from cli import InputError
 from prepare.figures import KINDS, UP, Figure, rotation
-from prepare.rendered import split
-from prepare.synthetic import Scene, render, write_dataset
+from prepare.synthetic import Scene, render, split, write_dataset
 from prepare.worlds import WORLDS
 from projection import directions, solid_angles
 from projection.sphere import equirectangular_taps
