@@ -12,9 +12,9 @@ and changes motion, ground truth and fixations with the frames. It returns a new
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from projection.sphere import Resampling, directions, equirectangular_taps
@@ -87,7 +87,9 @@ def tilt(item: dict, random: np.random.Generator) -> dict:
     """
     angle, azimuth = random.uniform(0, MAX_TILT), random.uniform(0, 2 * math.pi)
     height, width = item["frames"].shape[-2:]
-    points = directions(height, width, torch.float64).view(-1, 3) @ rotation(angle, azimuth)
+    axis = np.array([math.sin(azimuth), 0, math.cos(azimuth)])
+    rotation = torch.from_numpy(cv2.Rodrigues(angle * axis)[0])
+    points = directions(height, width, torch.float64).view(-1, 3) @ rotation
     turn = Resampling(*equirectangular_taps(points, height, width))
     item = {name: value for name, value in item.items() if name != "fixations"}
     for name in ("frames", "motion", "target"):
@@ -119,16 +121,6 @@ def light(item: dict, random: np.random.Generator) -> dict:
     if motion.shape[-3] == 1:
         motion = (contrast * motion).clamp(max=1)
     return item | {"frames": frames, "motion": motion}
-
-
-def rotation(angle: float, azimuth: float) -> Tensor:
-    """Return the rotation by an angle about the horizontal axis at a longitude: (3, 3) float64.
-
-    angle, azimuth: radians.
-    """
-    x, z = math.sin(azimuth), math.cos(azimuth)
-    cross = torch.tensor([[0, -z, 0], [z, 0, -x], [0, x, 0]], dtype=torch.float64)
-    return torch.linalg.matrix_exp(angle * cross)
 
 
 AUGMENTATIONS = {"yaw": yaw, "mirror": mirror, "tilt": tilt, "light": light}

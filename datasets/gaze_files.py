@@ -74,16 +74,11 @@ def read_fixations_csv(path: str | Path) -> Fixations:
 
 def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
     """Write fixations for `read_fixations_csv`, to the millionth of a degree."""
-    columns = (
-        fixations.frames.tolist(),
-        np.degrees(fixations.longitudes).tolist(),
-        np.degrees(fixations.latitudes).tolist(),
-        fixations.observers.tolist(),
-    )
-    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write("frame,longitude,latitude,observer\n")
-        for frame, longitude, latitude, observer in zip(*columns, strict=True):
-            file.write(f"{frame},{longitude:.6f},{latitude:.6f},{observer}\n")
+    angles = np.degrees([fixations.longitudes, fixations.latitudes])
+    table = np.rec.fromarrays([fixations.frames, *angles, fixations.observers])
+    with atomic(path) as temporary:
+        head = "frame,longitude,latitude,observer"
+        np.savetxt(temporary, table, "%d,%.6f,%.6f,%d", header=head, comments="")
 
 
 def _read_csv(path: str | Path, first: str) -> tuple[np.ndarray, ...]:

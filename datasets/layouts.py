@@ -18,7 +18,6 @@ The layout of SST-Sal (Bernal-Berdun et al. 2022), with the same file names in t
 Both layouts have <root>/splits.json, see datasets/splits.py.
 """
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +30,7 @@ from torch import Tensor
 from cli import InputError
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
 from files import read_array
-from video.pictures import read_picture, resize
+from video.pictures import FLOW, PICTURES, read_picture, resize
 
 HOW_TO_GET_DATA = (
     "get 360_Saliency_dataset_2018ECCV from its authors (Zhang et al., ECCV 2018: "
@@ -39,9 +38,6 @@ HOW_TO_GET_DATA = (
     "<root>/<clip>/0001.jpg with 0001_gt.npy beside it, or render a synthetic data set with "
     "'python -m prepare.synthetic' and give its folder"
 )
-
-
-PICTURE = r"\.(?:jpg|jpeg|png|bmp|webp|tif|tiff)"
 
 
 @dataclass(frozen=True)
@@ -56,42 +52,27 @@ class File:
 
 def list_clips(root: Path, names: list[str]) -> dict[str, list[File]]:
     """Return the frames of those of the named clips that exist, sorted by frame number."""
-
-    def order(file: File) -> tuple[int, str]:
-        return file.number, file.picture.name
-
-    if (root / "frames").is_dir():
-        clips = _list_sst_sal(root, set(names))
-    else:
-        clips = {name: _list_eccv2018(root / name) for name in names if (root / name).is_dir()}
-    return {name: sorted(files, key=order) for name, files in clips.items()}
-
-
-def _list_eccv2018(folder: Path) -> list[File]:
-    names = {path.name for path in folder.iterdir()}
-    files = []
-    for match in map(re.compile(rf"(\d+){PICTURE}", re.IGNORECASE).fullmatch, names):
-        if match:
-            truth, flow = (
-                folder / name if name in names else None
-                for name in (f"{match[1]}_gt.npy", f"{match[1]}_flow.png")
-            )
-            files.append(File(int(match[1]), folder / match[0], truth, flow))
-    return files
-
-
-def _list_sst_sal(root: Path, names: set[str]) -> dict[str, list[File]]:
-    frames, truths, flows = root / "frames", root / "saliency_maps", root / "optical_flow"
-    truth_names, flow_names = ({path.name for path in f.glob("*")} for f in (truths, flows))
-    frame_name = re.compile(rf"(.+)_(\d+){PICTURE}", re.IGNORECASE)
     clips: dict[str, list[File]] = {}
-    for path in frames.iterdir():
-        match = frame_name.fullmatch(path.name)
-        if match and match[1] in names:
-            truth = truths / path.name if path.name in truth_names else None
-            flow = flows / path.name if path.name in flow_names else None
-            clips.setdefault(match[1], []).append(File(int(match[2]), path, truth, flow))
-    return clips
+    if (root / "frames").is_dir():
+        truths, flows = (
+            {path.name: path for path in (root / folder).glob("*")}
+            for folder in ("saliency_maps", "optical_flow")
+        )
+        for path in (root / "frames").iterdir():
+            name, _, number = path.stem.rpartition("_")
+            if name and number.isdecimal() and path.suffix.lower() in PICTURES:
+                others = truths.get(path.name), flows.get(path.name)
+                clips.setdefault(name, []).append(File(int(number), path, *others))
+    else:
+        for name in (name for name in names if (root / name).is_dir()):
+            paths, clips[name] = {path.name: path for path in (root / name).iterdir()}, []
+            for path in paths.values():
+                if path.stem.isdecimal() and path.suffix.lower() in PICTURES:
+                    others = paths.get(f"{path.stem}_gt.npy"), paths.get(path.stem + FLOW)
+                    clips[name].append(File(int(path.stem), path, *others))
+    for files in clips.values():
+        files.sort(key=lambda file: (file.number, file.picture.name))
+    return {name: clips[name] for name in names if name in clips}
 
 
 def unbroken_runs(files: list[File]) -> list[list[File]]:

@@ -243,9 +243,5 @@ def summarise(irregular: list[tuple[str, str]]) -> str:
 
 def collate(items: list[dict]) -> dict:
     """Stack items to a batch; `name` becomes a list, `irregular` one list for the batch."""
-    lists = {key: [item.pop(key) for item in items] for key in ("name", "irregular")}
-    return {
-        **default_collate(items),
-        "name": lists["name"],
-        "irregular": sum(lists["irregular"], []),
-    }
+    irregular = sum((item.pop("irregular") for item in items), [])
+    return {**default_collate(items), "irregular": irregular}

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.random import Generator
 
@@ -90,9 +91,7 @@ KINDS = {
 
 def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
     """Return the rotation by an angle about a unit axis (3,), right-handed: (3, 3) float64."""
-    x, y, z = axis
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+    return cv2.Rodrigues(angle * axis)[0]
 
 
 class Figure(NamedTuple):

@@ -13,7 +13,6 @@ from datasets.augment import (
     light,
     mirror,
     possible,
-    rotation,
     tilt,
     yaw,
 )
@@ -47,6 +46,13 @@ class Clips:
 
 def random(seed=0):
     return np.random.default_rng(seed)
+
+
+def rotation(angle, azimuth):
+    """By an angle about the horizontal axis at a longitude, as a matrix exponential: (3, 3)."""
+    x, z = math.sin(azimuth), math.cos(azimuth)
+    cross = torch.tensor([[0, -z, 0], [z, 0, -x], [0, x, 0]], dtype=torch.float64)
+    return torch.linalg.matrix_exp(angle * cross)
 
 
 def test_yaw_rolls_everything_alike():
