@@ -126,7 +126,7 @@ class Network:
         `irregular`.
         """
         for run in unbroken_runs(self.data.clips[clip]):
-            read, again = tee(self.data.read_run(None, run, irregular))
+            read, again = tee(self.data.read_run(run, irregular))
             maps = models.predict(self.model, (frame for frame, _ in read))
             for (_, saliency), (_, readable), file in zip(maps, again, run):
                 if readable and file.truth:

@@ -64,7 +64,7 @@ def check(root: str | Path) -> dict:
     Raises InputError where there is no data set.
     """
     root = Path(root)
-    clips = {name: files for name, files in list_clips(root, _names(root)).items() if files}
+    clips = {name: files for name, files in list_clips(root).items() if files}
     if not clips:
         raise InputError(f"{root}: there is no data set; {HOW_TO_GET_DATA}")
     problems: list[tuple[str, Path | str, str]] = []
@@ -112,13 +112,6 @@ def summary(report: dict) -> str:
         end = f"problems found: {count}; correct what you can and check again; training skips or "
         end += "resizes the rest and counts it"
     return "\n".join([*lines, "", f"{report['root']}: {end}"])
-
-
-def _names(root: Path) -> list[str]:
-    """Return the names of all clips on disk, whatever their split."""
-    if (root / "frames").is_dir():
-        return sorted({path.stem.rpartition("_")[0] for path in (root / "frames").glob("[!.]*")})
-    return sorted(path.name for path in root.glob("[!.]*") if path.is_dir())
 
 
 def _splits(root: Path, names: list[str], problems: list) -> dict[str, list[str]]:

@@ -50,8 +50,11 @@ class File:
     flow: Path | None  # picture of the optical flow since the frame before
 
 
-def list_clips(root: Path, names: list[str]) -> dict[str, list[File]]:
-    """Return the frames of those of the named clips that exist, sorted by frame number."""
+def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[File]]:
+    """Return the frames of those of the named clips that exist, sorted by frame number.
+
+    names: None for all clips on disk, whatever their split, but for hidden ones.
+    """
     clips: dict[str, list[File]] = {}
     if (root / "frames").is_dir():
         truths, flows = (
@@ -64,14 +67,18 @@ def list_clips(root: Path, names: list[str]) -> dict[str, list[File]]:
                 others = truths.get(path.name), flows.get(path.name)
                 clips.setdefault(name, []).append(File(int(number), path, *others))
     else:
-        for name in (name for name in names if (root / name).is_dir()):
-            paths, clips[name] = {path.name: path for path in (root / name).iterdir()}, []
+        folders = root.glob("[!.]*") if names is None else (root / name for name in names)
+        for folder in filter(Path.is_dir, folders):
+            paths = {path.name: path for path in folder.iterdir()}
+            files = clips[folder.name] = []
             for path in paths.values():
                 if path.stem.isdecimal() and path.suffix.lower() in PICTURES:
                     others = paths.get(f"{path.stem}_gt.npy"), paths.get(path.stem + FLOW)
-                    clips[name].append(File(int(path.stem), path, *others))
+                    files.append(File(int(path.stem), path, *others))
     for files in clips.values():
         files.sort(key=lambda file: (file.number, file.picture.name))
+    if names is None:
+        names = sorted(name for name in clips if not name.startswith("."))
     return {name: clips[name] for name in names if name in clips}
 
 

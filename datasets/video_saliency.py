@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -29,21 +29,12 @@ from video.reader import Frame
 
 
 class Sample(NamedTuple):
-    """Consecutive frames of an unbroken run of a clip."""
+    """Consecutive frames of an unbroken run of a clip, from position `start` in the run."""
 
     clip: str
     run: list[File]
     start: int
-    stop: int
-
-    @property
-    def files(self) -> list[File]:
-        return self.run[self.start : self.stop]
-
-    @property
-    def before(self) -> list[File]:
-        """The frames that precede the sample in its run."""
-        return self.run[: self.start]
+    files: list[File]
 
 
 class SaliencyVideos(Dataset):
@@ -99,30 +90,26 @@ class SaliencyVideos(Dataset):
             )
 
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
-        def note(kind: str, what: str) -> None:
-            self.irregular.append((kind, f"{name}/{what}"))
-
         if not files:
             self.irregular.append(("clip without frames", name))
             return
-        for file in files:
-            if file.truth is None:
-                note("no ground truth", file.picture.name)
+        found = [("no ground truth", file.picture.name) for file in files if file.truth is None]
         runs = unbroken_runs(files)
         for before, after in zip(runs, runs[1:]):
             gap = f"{before[-1].picture.name} to {after[0].picture.name}"
-            note("gap in the numbering", gap)
+            found.append(("gap in the numbering", gap))
         length = self.spec.clip_length
         for run in runs:
             first = min(to_skip, len(run))
             to_skip -= first
             starts = range(first, len(run) - length + 1, length)
             for start in starts:
-                sample = Sample(name, run, start, start + length)
+                sample = Sample(name, run, start, run[start : start + length])
                 if any(file.truth for file in sample.files):
                     self.samples.append(sample)
-            for file in run[first + length * len(starts) :]:
-                note("too few frames for a sample", file.picture.name)
+            left = run[first + length * len(starts) :]
+            found += [("too few frames for a sample", file.picture.name) for file in left]
+        self.irregular += [(kind, f"{name}/{what}") for kind, what in found]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -131,7 +118,7 @@ class SaliencyVideos(Dataset):
         sample = self.samples[index]
         size = self.spec.height, self.spec.width
         irregular: list[tuple[str, str]] = []
-        frames = self.read_run(sample.before, sample.files, irregular)
+        frames = self.read_run(sample.files, irregular, sample.run[: sample.start])
         item = {"frames": [], "motion": [], "target": [], "valid": []}
         for file, (frame, usable) in zip(sample.files, frames, strict=True):
             target = None
@@ -156,15 +143,15 @@ class SaliencyVideos(Dataset):
         }
 
     def read_run(
-        self, before: list[File] | None, files: list[File], irregular: list[tuple[str, str]]
+        self, files: list[File], irregular: list[tuple[str, str]], before: Sequence[File] = ()
     ) -> Iterator[tuple[Frame, bool]]:
         """Yield the frames of an unbroken run as a model takes them, and whether each was readable.
 
-        before: frames that precede `files` in the run, for the motion of the first one.
         irregular: problems found are added to this list.
+        before: frames that precede `files` in the run, for the motion of the first one.
         """
         previous, size = None, None
-        if before and MOTIONS[self.spec.motion].channels:
+        if MOTIONS[self.spec.motion].channels:
             previous, size = self._last_readable(before)
         for index, file in enumerate(files):
             try:
@@ -185,9 +172,9 @@ class SaliencyVideos(Dataset):
             if readable:
                 previous, size = rgb, new_size
 
-    def _last_readable(self, files: list[File] | None) -> tuple[Tensor | None, tuple | None]:
+    def _last_readable(self, files: Sequence[File]) -> tuple[Tensor | None, tuple | None]:
         """Return the last readable frame with its size on disk, or None twice."""
-        for file in reversed(files or []):
+        for file in reversed(files):
             with suppress(InputError):  # noted where the frame is part of a sample
                 return self._read_picture(file.picture)
         return None, None

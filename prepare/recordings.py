@@ -99,40 +99,26 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         return
     gaze = read_gaze_csv(table)
     begin_clip(folder, facts)
-    starts, end, damage = write_frames(folder, video, options)
-    fixations = active_fixations(gaze, starts, end)
+    reader, starts = read_frames(video, SimpleNamespace(**options, motion="none")), []
+    for frame in reader:
+        starts.append(frame.seconds)
+        picture = (frame.rgb * 255).round().byte().permute(1, 2, 0).numpy()
+        save_picture(folder / f"{len(starts):04d}.jpg", picture, quality=92)
+    fixations = active_fixations(gaze, starts, reader.end)
     if not len(fixations.frames):
         raise InputError(
-            f"{table}: no sample falls on the {end:.1f} s of {video.name}; time must be in seconds "
-            "since its first frame"
+            f"{table}: no sample falls on the {reader.end:.1f} s of {video.name}; time must be in "
+            "seconds since its first frame"
         )
     size = options["gt_height"], 2 * options["gt_height"]
     for frame in np.unique(fixations.frames).tolist():
         truth = gaussian_map(*fixations.at(frame), *size, options["sigma"])
         write_array(folder / f"{frame:04d}_gt.npy", truth.numpy())
     write_fixations_csv(folder / "fixations.csv", fixations)
-    counts = {
-        "frames": len(starts),
-        "fixations": len(fixations.frames),
-        "samples": len(gaze.seconds),
-    }
-    finish_clip(folder, {**facts, **counts})
-    if damage:
+    counts = {"frames": len(starts), "fixations": len(fixations.frames)}
+    finish_clip(folder, {**facts, **counts, "samples": len(gaze.seconds)})
+    if damage := str(reader.damage):
         raise RunError(f"{video}: {damage}")
-
-
-def write_frames(folder: Path, video: Path, options: dict) -> tuple[list[float], float, str]:
-    """Write the sampled frames.
-
-    Returns when each begins and when the last one ends, in seconds, and the video's damage.
-    """
-    reader = read_frames(video, SimpleNamespace(**options, motion="none"))
-    starts: list[float] = []
-    for frame in reader:
-        starts.append(frame.seconds)
-        picture = (frame.rgb * 255).round().byte().permute(1, 2, 0).numpy()
-        save_picture(folder / f"{len(starts):04d}.jpg", picture, quality=92)
-    return starts, reader.end, str(reader.damage)
 
 
 def split(names: list[str], splits: str) -> dict[str, list[str]]:

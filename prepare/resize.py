@@ -51,7 +51,7 @@ from prepare.records import (
     save_picture,
 )
 from video.motion import MOTIONS
-from video.pictures import read_picture, resize, to_tensor
+from video.pictures import FLOW, read_picture, resize, to_tensor
 
 FLOWS = [name for name, motion in MOTIONS.items() if motion.channels == 3]
 
@@ -119,15 +119,17 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
                 continue
             truth = read(read_truth, file.truth, "unusable ground truth")
             flow = read(read_resized, file.flow, "unreadable flow")
-            if flow is None and facts["motion"] in FLOWS:
-                flow = estimate_flow(facts["motion"], previous, frame)
+            rgb = to_tensor(frame)
+            if flow is None:
+                motion = motion_estimator(facts["motion"])(previous, rgb)
+                flow = (motion * 255).round().byte().permute(1, 2, 0).numpy()
             name = f"{file.number:04d}"
-            for picture, end in ((frame, ".png"), (flow, "_flow.png")):
-                if picture is not None:
+            for picture, end in ((frame, ".png"), (flow, FLOW)):
+                if picture.size:  # else there is no motion
                     save_picture(folder / (name + end), picture, compress_level=1)
             if truth is not None:
                 write_array(folder / f"{name}_gt.npy", truth[0].numpy().astype(np.float16))
-            previous = frame
+            previous = rgb
     if fixations:
         copy(fixations, folder / "fixations.csv")
     finish_clip(folder, {**facts, "left_out": left_out})
@@ -135,12 +137,6 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
 
 def read_resized(path: Path, height: int, width: int) -> np.ndarray:
     return resize(read_picture(path), height, width)
-
-
-def estimate_flow(motion: str, previous: np.ndarray | None, frame: np.ndarray) -> np.ndarray:
-    """Return the flow picture between frames (H, W, 3) uint8, without motion if there is one."""
-    frames = (None if picture is None else to_tensor(picture) for picture in (previous, frame))
-    return (motion_estimator(motion)(*frames) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def main() -> None:
