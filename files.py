@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -98,6 +99,12 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
     np.save(content, array)
     with atomic(path, durable=False) as temporary:
         temporary.write_bytes(content.getbuffer())
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
+    with atomic(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def fingerprint(files: Sequence[Path]) -> str:

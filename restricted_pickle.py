@@ -11,7 +11,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -110,9 +110,15 @@ def numpy_arrays() -> Constructors:
 
 
 class PickledArray:
-    """Takes the place of numpy.ndarray in a pickle; `values` is the array that it describes."""
+    """Takes the place of numpy.ndarray in a pickle; a sequence of the values of that array."""
 
     values: np.ndarray | None = None
+
+    def __iter__(self) -> Iterator:
+        return iter(self.values)
+
+    def __repr__(self) -> str:
+        return repr(self.values)
 
     def __setstate__(self, state: tuple):
         _, shape, dtype, columns_first, raw = state

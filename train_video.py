@@ -31,7 +31,7 @@ import models
 import training
 from cli import InputError
 from datasets.augment import AUGMENTATIONS, Augmented, possible
-from datasets.splits import read_split
+from datasets.splits import read_splits
 from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main, say
 from files import lock
@@ -421,7 +421,7 @@ def summary(args: argparse.Namespace, best_path: Path, log: list[dict], baseline
     if args.dry_run:
         return "dry run: a batch of everything went through; nothing was kept"
     try:
-        name = "test" if read_split(args.data_root, "test") else "val"
+        name = "test" if read_splits(args.data_root).get("test") else "val"
     except InputError:
         name = "val"
     best = min(line["val_loss"] for line in log)

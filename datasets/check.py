@@ -16,15 +16,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cli import InputError
-from datasets.layouts import (
-    HOW_TO_GET_DATA,
-    ClipFixations,
-    File,
-    list_clips,
-    read_map,
-    unbroken_runs,
-)
-from datasets.splits import read_splits
+from datasets.layouts import ClipFixations, File, list_clips, read_map, unbroken_runs
+from datasets.splits import HOW_TO_GET_DATA, read_splits
 from video.pictures import open_picture, read_picture
 
 KINDS = {
@@ -171,11 +164,7 @@ def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, tuple | 
     A constant picture is usable, as in training; a constant truth is not.
     """
     try:
-        if path.suffix == ".npy":
-            values = read_map(path)
-            size, low, high = values.shape, values.min(), values.max()
-        else:
-            size, low, high = _picture_range(path, kind)
+        size, low, high = _range(path, kind)
     except InputError as error:
         return None, ("unreadable", path, str(error).removeprefix(f"{path}: "))
     found = f"its values range from {low:g} to {high:g}"
@@ -186,28 +175,28 @@ def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, tuple | 
     return size, None
 
 
-def _picture_range(path: Path, kind: str) -> tuple[tuple[int, int], int, int]:
-    """Return height and width of a picture, and the range of the channel with most contrast.
+def _range(path: Path, kind: str) -> tuple[tuple[int, int], float, float]:
+    """Return height and width of a file, and the range of the channel with most contrast.
 
     kind: "picture", "truth" or "flow". A picture that may be constant is decoded to find its true
         range; that of a flow picture, and of a file too large for a constant picture, is 0 to
         255. A format without a known end marker and grey of more than 8 bits is decoded always.
     Raises InputError for a damaged file.
     """
-    with open_picture(path) as image:
-        size, end = (image.height, image.width), ENDS.get(image.format)
-        uncompressed = image.height * image.width * len(image.getbands())
-        deep = image.mode.startswith(("I", "F"))
-        content = image.fp.read()  # all but the header, which PIL has read up to the first pixels
-        if end and end not in content:
-            raise ValueError("truncated: its end marker is missing")
-    varied = SMALL * uncompressed + TABLES < len(content) < uncompressed
-    if end and not deep and (varied or kind == "flow"):
-        return size, 0, 255
+    if path.suffix != ".npy":
+        with open_picture(path) as image:
+            size, end = (image.height, image.width), ENDS.get(image.format)
+            uncompressed = image.height * image.width * len(image.getbands())
+            deep = image.mode.startswith(("I", "F"))
+            content = image.fp.read()  # all but the header, which PIL has read up to the pixels
+            if end and end not in content:
+                raise ValueError("truncated: its end marker is missing")
+        varied = SMALL * uncompressed + TABLES < len(content) < uncompressed
+        if end and not deep and (varied or kind == "flow"):
+            return size, 0, 255
     values = read_map(path)[..., None] if kind == "truth" else read_picture(path)
-    low, high = values.min((0, 1)), values.max((0, 1))
-    widest = (high.astype(float) - low).argmax()
-    return size, low[widest], high[widest]
+    ranges = zip(values.min((0, 1)).tolist(), values.max((0, 1)).tolist())
+    return values.shape[:2], *max(ranges, key=lambda limits: limits[1] - limits[0])
 
 
 def _fixation_problems(clip: str, files: list[File], fixations: ClipFixations) -> Iterator[tuple]:

@@ -13,22 +13,21 @@ import csv
 import math
 import re
 import reprlib
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from cli import InputError, atomic
 from files import reading
-from restricted_pickle import PickledArray, containers, numpy_arrays, read_pickle
+from restricted_pickle import containers, numpy_arrays, read_pickle
 
 UNKNOWN = -1  # observer where a file has none
 MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
 LIMITS = {"longitude": 360, "latitude": 90}  # degrees in a CSV file
 
 
-@dataclass(frozen=True)
-class Gaze:
+class Gaze(NamedTuple):
     """Where observers looked, sample by sample."""
 
     seconds: np.ndarray  # (N,) float64, since the first frame
@@ -37,8 +36,7 @@ class Gaze:
     observers: np.ndarray  # (N,) int64
 
 
-@dataclass(frozen=True)
-class Fixations:
+class Fixations(NamedTuple):
     """Where observers looked, frame by frame."""
 
     frames: np.ndarray  # (N,) int64, from 1
@@ -74,8 +72,8 @@ def read_fixations_csv(path: str | Path) -> Fixations:
 
 def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
     """Write fixations for `read_fixations_csv`, to the millionth of a degree."""
-    angles = np.degrees([fixations.longitudes, fixations.latitudes])
-    table = np.rec.fromarrays([fixations.frames, *angles, fixations.observers])
+    frames, *angles, observers = fixations
+    table = np.rec.fromarrays([frames, *np.degrees(angles), observers])
     with atomic(path) as temporary:
         head = "frame,longitude,latitude,observer"
         np.savetxt(temporary, table, "%d,%.6f,%.6f,%d", header=head, comments="")
@@ -168,15 +166,15 @@ def _clip_fixations(path, clip, frames) -> Fixations:
         raise _other_structure(path, f"clip {clip!r}", frames)
     numbers, positions = [], []
     for frame, points in frames.items():
-        points, where = _plain(points), f"frame {frame!r} of clip {clip!r}"
         if not re.fullmatch(r"0*[1-9]\d{0,8}", str(frame)):
             raise _other_structure(path, f"clip {clip!r}", frames)
         try:
             points = [(float(x), float(y)) for x, y in points]
+            valid = all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points)
         except (TypeError, ValueError):
-            raise _other_structure(path, where, points) from None
-        if not all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points):
-            raise _other_structure(path, where, points)
+            valid = False
+        if not valid:
+            raise _other_structure(path, f"frame {frame!r} of clip {clip!r}", points)
         numbers += [int(frame)] * len(points)
         positions += points
     x, y = np.array(positions, np.float64).reshape(-1, 2).T
@@ -194,12 +192,3 @@ def _other_structure(path, where: str, found) -> InputError:
         "expected {clip: {'0001': [(x, y), …]}} with x and y in [0, 1]; "
         "use the vinfo.pkl of 360_Saliency_dataset_2018ECCV"
     )
-
-
-def _plain(points):
-    """Return the array, or list of arrays, that objects from a pickle describe."""
-    if isinstance(points, PickledArray):
-        return points.values
-    if isinstance(points, (list, tuple)):
-        return [point.values if isinstance(point, PickledArray) else point for point in points]
-    return points

@@ -32,13 +32,6 @@ from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
 from files import read_array
 from video.pictures import FLOW, PICTURES, read_picture, resize
 
-HOW_TO_GET_DATA = (
-    "get 360_Saliency_dataset_2018ECCV from its authors (Zhang et al., ECCV 2018: "
-    "github.com/xuyanyu-shh/Saliency-detection-in-360-video) and put it there as "
-    "<root>/<clip>/0001.jpg with 0001_gt.npy beside it, or render a synthetic data set with "
-    "'python -m prepare.synthetic' and give its folder"
-)
-
 
 @dataclass(frozen=True)
 class File:

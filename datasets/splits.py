@@ -10,6 +10,13 @@ from pathlib import Path
 from cli import InputError
 from files import read_json
 
+HOW_TO_GET_DATA = (
+    "get 360_Saliency_dataset_2018ECCV from its authors (Zhang et al., ECCV 2018: "
+    "github.com/xuyanyu-shh/Saliency-detection-in-360-video) and put it there as "
+    "<root>/<clip>/0001.jpg with 0001_gt.npy beside it, or render a synthetic data set with "
+    "'python -m prepare.synthetic' and give its folder"
+)
+
 
 def eccv2018_split() -> dict[str, list[str]]:
     """Return the split of ECCV 2018 by which published re-implementations train on 80 clips.
@@ -27,22 +34,20 @@ def eccv2018_split() -> dict[str, list[str]]:
 def read_splits(root: Path) -> dict[str, list[str]]:
     """Return the names of a data set's clips by split.
 
-    Raises InputError for an invalid splits.json, or none where no clip is of ECCV 2018.
+    Raises InputError where there is no data set, for an invalid splits.json, and for none where no
+    clip is of ECCV 2018.
     """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such data set; {HOW_TO_GET_DATA}")
     path = root / "splits.json"
-    if path.exists():
-        return read_splits_file(path)
-    splits = eccv2018_split()
-    if not any((root / name).is_dir() for names in splits.values() for name in names):
+    if not path.exists():
+        splits = eccv2018_split()
+        if any((root / name).is_dir() for names in splits.values() for name in names):
+            return splits
         raise InputError(
             f"{root}: there is no splits.json and no clip of ECCV 2018 (217 … 320); write "
             'splits.json as {"train": [clip folders], "val": [...], "test": [...]}'
         )
-    return splits
-
-
-def read_splits_file(path: Path) -> dict[str, list[str]]:
-    """Return the names of clips by split from a JSON file. Raises InputError if invalid."""
     splits = read_json(path)
     names = [name for clips in splits.values() if isinstance(clips, list) for name in clips]
     right = all(isinstance(clips, list) for clips in splits.values())
@@ -52,15 +57,3 @@ def read_splits_file(path: Path) -> dict[str, list[str]]:
     if outside := [n for n in map(str, names) if n != Path(n).name or n in ("", "..")]:
         raise InputError(f"{path}: '{outside[0]}' is no name of a folder in it; correct it")
     return {split: [str(name) for name in clips] for split, clips in splits.items()}
-
-
-def read_split(root: Path, split: str) -> list[str]:
-    """Return the names of the clips of one split.
-
-    Raises InputError as `read_splits` does, and for a split without clips.
-    """
-    splits = read_splits(root)
-    if not splits.get(split):
-        path = root / "splits.json"
-        raise InputError(f"{path}: has no clips for split '{split}', only for {list(splits)}")
-    return splits[split]

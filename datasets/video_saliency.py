@@ -14,15 +14,8 @@ from torch.utils.data import Dataset, default_collate
 
 from cli import InputError
 from datasets.gaze import fixation_map
-from datasets.layouts import (
-    HOW_TO_GET_DATA,
-    ClipFixations,
-    File,
-    list_clips,
-    read_truth,
-    unbroken_runs,
-)
-from datasets.splits import read_split, read_splits
+from datasets.layouts import ClipFixations, File, list_clips, read_truth, unbroken_runs
+from datasets.splits import read_splits
 from video.motion import MOTIONS
 from video.pictures import read_picture, resize, to_tensor
 from video.reader import Frame
@@ -68,13 +61,15 @@ class SaliencyVideos(Dataset):
         self.root, self.split, self.spec = Path(root), split, spec
         self.irregular: list[tuple[str, str]] = []
         self.samples: list[Sample] = []
-        if not self.root.is_dir():
-            raise InputError(f"{self.root}: no such data set; {HOW_TO_GET_DATA}")
+        splits = read_splits(self.root)
+        if not splits.get(split):
+            path = self.root / "splits.json"
+            raise InputError(f"{path}: has no clips for split '{split}', only for {list(splits)}")
         self.fixations = ClipFixations(self.root)
-        listed = read_split(self.root, split)
+        listed = splits[split]
         names = list(dict.fromkeys(listed))
         self.irregular += [("clip listed twice", c) for c, n in Counter(listed).items() if n > 1]
-        for other, clips in read_splits(self.root).items():
+        for other, clips in splits.items():
             shared = sorted({*names} & {*clips}) if other != split else ()
             self.irregular += [(f"clip of '{split}' that is in '{other}' too", c) for c in shared]
         self.clips = list_clips(self.root, names)

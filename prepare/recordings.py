@@ -27,7 +27,7 @@ from tqdm import tqdm
 from cli import Failures, HelpFormatter, InputError, RunError, at_least, run_script, write_json
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
-from datasets.splits import read_splits_file
+from datasets.splits import read_splits
 from files import lock, write_array
 from prepare.records import RECORD, begin_clip, finish_clip, is_complete, read_record, save_picture
 from video.reader import read_frames
@@ -78,9 +78,7 @@ def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
     frames = np.searchsorted(starts, times, side="right")  # 0 before the first frame
     order = np.argsort(frames, kind="stable")
     shown = order[(frames[order] > 0) & (times[order] < end)]
-    return Fixations(
-        frames[shown], gaze.longitudes[shown], gaze.latitudes[shown], gaze.observers[shown]
-    )
+    return Fixations(frames[shown], *(column[shown] for column in gaze[1:]))
 
 
 def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
@@ -148,7 +146,7 @@ def split(names: list[str], splits: str) -> dict[str, list[str]]:
 def update_splits(path: Path, clips: list[str], drawn: dict[str, list[str]]) -> dict:
     """Return the splits in a JSON file that lists exactly these clips, else write those drawn."""
     if path.exists():
-        known = read_splits_file(path)
+        known = read_splits(path.parent)
         if sorted(name for names in known.values() for name in names) == sorted(clips):
             return known
     write_json(path, drawn)

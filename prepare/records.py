@@ -5,7 +5,6 @@ with other options again, and never overwrites frames of another origin.
 """
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +54,3 @@ def save_picture(path: Path, picture: np.ndarray, **options) -> None:
     """Write (H, W, 3) uint8 RGB, whole or not at all. options: those of PIL's encoder."""
     with atomic(path, durable=False) as temporary:
         Image.fromarray(picture).save(temporary, **options)
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy a file, whole or not at all."""
-    with atomic(target) as temporary:
-        shutil.copyfile(source, temporary)

@@ -21,7 +21,6 @@ import argparse
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -30,26 +29,11 @@ import torch
 from tqdm import tqdm
 
 from cli import HelpFormatter, InputError, RunError, at_least, run_script, worker_count, write_json
-from datasets.layouts import (
-    HOW_TO_GET_DATA,
-    File,
-    fixations_csv,
-    list_clips,
-    read_truth,
-    unbroken_runs,
-)
+from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
 from datasets.splits import read_splits
 from datasets.video_saliency import motion_estimator, summarise
-from files import lock, write_array
-from prepare.records import (
-    RECORD,
-    begin_clip,
-    copy,
-    finish_clip,
-    is_complete,
-    read_record,
-    save_picture,
-)
+from files import copy, lock, write_array
+from prepare.records import RECORD, begin_clip, finish_clip, is_complete, read_record, save_picture
 from video.motion import MOTIONS
 from video.pictures import FLOW, read_picture, resize, to_tensor
 
@@ -66,12 +50,10 @@ def resize_dataset(
     Complete clips that were made from `root` with the same options are kept.
     Raises InputError where `root` is no data set, or a clip's folder contains other frames.
     """
-    if not root.is_dir():
-        raise InputError(f"{root}: no such data set; {HOW_TO_GET_DATA}")
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: is the data set itself; choose another output folder")
     splits = read_splits(root)
-    names = list(dict.fromkeys(chain.from_iterable(splits.values())))
+    names = list(dict.fromkeys(sum(splits.values(), [])))
     clips = list_clips(root, names)
     motion_estimator(motion)  # raises InputError now where RAFT has no weights
     facts = {"source": str(root.resolve()), "height": height, "width": width, "motion": motion}

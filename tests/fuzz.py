@@ -42,7 +42,7 @@ from cli import InputError
 from datasets import check
 from datasets.gaze_files import read_fixations_csv, read_gaze_csv, read_vinfo
 from datasets.layouts import read_map
-from datasets.splits import read_splits_file
+from datasets.splits import read_splits
 from models import EquatorPrior, Spec
 from prepare.records import RECORD, read_record
 from tests.clips import moving_disc, write_video
@@ -125,7 +125,7 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     fixations = {"217": {"0001": [(0.5, 0.25)], "0002": np.full((2, 2), 0.5)}}
     (folder / "vinfo.pkl").write_bytes(pickle.dumps(fixations, 2))
     load = models.load
-    readers = {"saliency.json": read_facts, "splits.json": read_splits_file,
+    readers = {"saliency.json": read_facts, "splits.json": lambda path: read_splits(path.parent),
                RECORD: lambda path: read_record(path.parent), "p.csv": read_gaze_csv,
                "q.csv": read_fixations_csv, "vinfo.pkl": read_vinfo, "m.npy": read_map,
                "n.pth": load, "o.pth": load, spherical.name: read_spherical}  # fmt: skip
