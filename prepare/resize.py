@@ -50,9 +50,9 @@ def resize_dataset(
     Complete clips that were made from `root` with the same options are kept.
     Raises InputError where `root` is no data set, or a clip's folder contains other frames.
     """
+    splits = read_splits(root)
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: is the data set itself; choose another output folder")
-    splits = read_splits(root)
     names = list(dict.fromkeys(sum(splits.values(), [])))
     clips = list_clips(root, names)
     motion_estimator(motion)  # raises InputError now where RAFT has no weights
