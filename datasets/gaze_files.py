@@ -73,10 +73,10 @@ def read_fixations_csv(path: str | Path) -> Fixations:
 def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
     """Write fixations for `read_fixations_csv`, to the millionth of a degree."""
     frames, *angles, observers = fixations
-    table = np.rec.fromarrays([frames, *np.degrees(angles), observers])
-    with atomic(path) as temporary:
-        head = "frame,longitude,latitude,observer"
-        np.savetxt(temporary, table, "%d,%.6f,%.6f,%d", header=head, comments="")
+    columns = (column.tolist() for column in (frames, *np.degrees(angles), observers))
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write("frame,longitude,latitude,observer\n")
+        file.writelines(map("{},{:.6f},{:.6f},{}\n".format, *columns))
 
 
 def _read_csv(path: str | Path, first: str) -> tuple[np.ndarray, ...]:
