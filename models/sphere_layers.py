@@ -1,4 +1,4 @@
-"""Spherical convolution, spherical max pooling and the ConvLSTM cell of SST-Sal.
+"""Spherical max pooling and the ConvLSTM cell of SST-Sal, which convolves on the sphere.
 
 Bernal-Berdun et al., "SST-Sal: A spherical spatio-temporal approach for saliency prediction
 in 360° videos", Computers & Graphics 2022. models/sphere_taps.py defines the nine taps of a
@@ -8,7 +8,6 @@ kernel and how they are sampled. Inside the model an image is a list of pixels, 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
@@ -33,50 +32,20 @@ class _Samples(Function):
         return torch.stack([ctx.taps.adjoint(g) for g in grad]), None
 
 
-class SphereConv2d(nn.Module):
-    """3×3 convolution on the sphere: (B, C, H, W) → (B, out_channels, H/stride, W/stride).
+class SphereMaxPool2d(nn.Module):
+    """Maximum of the nine taps of each pixel: (B, H·W, C) → (B, H·W/stride², C)."""
 
-    weight: (out_channels, C, 3, 3), kernel rows from north to south, columns from west to east.
-    geometry: height, width, stride, sampling and half_pixel of SphereTaps.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, **geometry):
+    def __init__(self, taps: SphereTaps):
         super().__init__()
-        self.taps = SphereTaps(**geometry)
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-
-    def matrix(self, channels: int) -> Tensor:
-        """Return the weights of the first C channels as a matrix, (out_channels, 9·C).
-
-        Its columns are in the order of a pixel's samples: tap by tap, then channel by channel.
-        """
-        return self.weight[:, :channels].permute(0, 2, 3, 1).flatten(1)
+        self.taps = taps
 
     def forward(self, x: Tensor) -> Tensor:
-        samples = _Samples.apply(to_pixels(x), self.taps).flatten(2)
-        return to_images(F.linear(samples, self.matrix(x.shape[1]), self.bias), self.taps.out_size)
-
-
-class SphereMaxPool2d(nn.Module):
-    """Maximum of the nine taps: (B, C, H, W) → (B, C, H/stride, W/stride)."""
-
-    def __init__(self, **geometry):
-        super().__init__()
-        self.taps = SphereTaps(**geometry)
-
-    def pixels(self, x: Tensor) -> Tensor:
-        """Pool a list of pixels: (B, H·W, C) → (B, H·W/stride², C)."""
         if torch.is_grad_enabled() and x.requires_grad:
             return _Samples.apply(x, self.taps).max(dim=2).values
         out = x.new_empty(x.shape[0], self.taps.out_size[0] * self.taps.out_size[1], x.shape[2])
         for b, block in self.taps.blocks(x):
             out[b, block] = self.taps.read(x[b], block).amax(dim=1)
         return out
-
-    def forward(self, x: Tensor) -> Tensor:
-        return to_images(self.pixels(to_pixels(x)), self.taps.out_size)
 
 
 def lstm_step(z, c, matrix, bias, taps, h_next, c_next, gates=None) -> None:
@@ -140,12 +109,19 @@ class _LSTMStep(Function):
 
 
 class ConvLSTMCell(nn.Module):
-    """LSTM whose state is an image on the sphere; gates in the order i, f, o, g, no peepholes."""
+    """LSTM whose state is an image on the sphere; gates in the order i, f, o, g, no peepholes.
 
-    def __init__(self, in_channels: int, hidden_channels: int, **geometry):
+    conv.weight: (4·hidden, in_channels + hidden, 3, 3), kernel rows from north to south, columns
+        from west to east.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, taps: SphereTaps):
         super().__init__()
-        self.conv = SphereConv2d(in_channels + hidden_channels, 4 * hidden_channels, **geometry)
-        self.hidden_channels = hidden_channels
+        self.hidden_channels, self.taps = hidden_channels, taps
+        weight = torch.empty(4 * hidden_channels, in_channels + hidden_channels, 3, 3)
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        kernel = ("weight", weight), ("bias", torch.zeros(len(weight)))
+        self.conv = nn.ParameterDict(kernel)  # which would sort the keys of a dictionary
 
     def forward(self, x: Tensor, state: tuple | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Advance the cell by one frame.
@@ -161,18 +137,10 @@ class ConvLSTMCell(nn.Module):
         else:
             h, c, buffer = state
             z = buffer = torch.cat([x, h], dim=-1, out=buffer)
-        matrix, bias = self.conv.matrix(z.shape[-1]), self.conv.bias
+        # Columns in the order of a pixel's samples: tap by tap, then channel by channel.
+        matrix = self.conv.weight[:, : z.shape[-1]].permute(0, 2, 3, 1).flatten(1)
+        bias = self.conv.bias
         if torch.is_grad_enabled() and (matrix.requires_grad or z.requires_grad):
-            return *_LSTMStep.apply(z, c, matrix, bias, self.conv.taps), None
-        lstm_step(z, c, matrix, bias, self.conv.taps, h, c)
+            return *_LSTMStep.apply(z, c, matrix, bias, self.taps), None
+        lstm_step(z, c, matrix, bias, self.taps, h, c)
         return h, c, buffer
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, H·W, C)."""
-    return images.flatten(2).transpose(1, 2).contiguous()
-
-
-def to_images(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, H·W, C) → (B, C, H, W)."""
-    return pixels.transpose(1, 2).unflatten(2, size)

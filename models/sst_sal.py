@@ -8,29 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from models.base import SaliencyModel, Spec, check_number
-from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d, to_images
+from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d
+from models.sphere_taps import SphereTaps
 from projection.sphere import Resampling, directions, equirectangular_taps
-
-
-class Encoder(nn.Module):
-    """ConvLSTM at full resolution, followed by spherical pooling to half of it."""
-
-    def __init__(self, in_channels: int, hidden_channels: int, **geometry):
-        super().__init__()
-        self.lstm = ConvLSTMCell(in_channels, hidden_channels, **geometry)
-        self.pool = SphereMaxPool2d(stride=2, **geometry)
-
-
-class Decoder(nn.Module):
-    """ConvLSTM at half resolution with one hidden channel, which is the saliency."""
-
-    def __init__(self, in_channels: int, **geometry):
-        super().__init__()
-        self.lstm = ConvLSTMCell(in_channels, 1, **geometry)
 
 
 class SSTSal(SaliencyModel):
     """Recurrent network from clips to saliency maps; each clip starts from a state of zeros.
+
+    The encoder is a ConvLSTM at full resolution and spherical pooling to half of it; the decoder
+    is a ConvLSTM at half resolution with one hidden channel, which is the saliency.
 
     in_channels: 6 (frames and colour-wheel images of optical flow) or 3 (frames alone; the
         authors' variant has 9 hidden channels).
@@ -79,21 +66,14 @@ class SSTSal(SaliencyModel):
             fade=4 if sampling == "seamless" else 0,  # 0 gives the authors' windows
             motion="dis" if in_channels == 6 else "none",
         )
-        super().__init__(
-            spec,
-            in_channels=in_channels,
-            hidden_channels=hidden_channels,
-            sampling=sampling,
-            half_pixel=half_pixel,
-            height=height,
-            width=width,
-        )
-        taps = {"sampling": sampling, "half_pixel": half_pixel}
-        full = {"height": height, "width": width, **taps}
-        half = {"height": height // 2, "width": width // 2, **taps}
-        self.encoder = Encoder(in_channels, hidden_channels, **full)
-        self.decoder = Decoder(hidden_channels, **half)
+        super().__init__(spec, locals())
         self.half_size = (height // 2, width // 2)
+        full = SphereTaps(height, width, 1, sampling, half_pixel)
+        pooling = SphereTaps(height, width, 2, sampling, half_pixel)
+        half = SphereTaps(*self.half_size, 1, sampling, half_pixel)
+        encoder = ConvLSTMCell(in_channels, hidden_channels, full)
+        self.encoder = nn.ModuleDict({"lstm": encoder, "pool": SphereMaxPool2d(pooling)})
+        self.decoder = nn.ModuleDict({"lstm": ConvLSTMCell(hidden_channels, 1, half)})
         if sampling == "seamless":
             points = directions(height, width, torch.float64).view(-1, 3)
             self.enlarge = Resampling(*equirectangular_taps(points, *self.half_size))
@@ -110,17 +90,17 @@ class SSTSal(SaliencyModel):
             for rgb, flow in zip(frames.unbind(1), motion.unbind(1), strict=True):
                 bgr = torch.cat([rgb.flip(1), flow.flip(1)], dim=1)  # the weights' channel order
                 encoder = self.encoder.lstm(bgr.flatten(2).transpose(1, 2), encoder)
-                decoder = self.decoder.lstm(self.encoder.pool.pixels(encoder[0]), decoder)
+                decoder = self.decoder.lstm(self.encoder.pool(encoder[0]), decoder)
                 maps.append(self.to_map(decoder[0]))
         return torch.stack(maps, dim=1)
 
     def to_map(self, state: Tensor) -> Tensor:
         """Turn the decoder's hidden state, (B, H/2·W/2, 1), into maps, (B, 1, H, W)."""
+        image = state.transpose(1, 2)
         if self.arguments["sampling"] == "reference":
-            image = to_images(state, self.half_size)
+            image = image.unflatten(2, self.half_size)
             return image.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
-        image = self.enlarge(state.transpose(1, 2))
-        image = image.unflatten(2, (self.spec.height, self.spec.width))
+        image = self.enlarge(image).unflatten(2, (self.spec.height, self.spec.width))
         return image - image.amin(dim=(-2, -1), keepdim=True)
 
     def _check(self, frames: Tensor, motion: Tensor) -> None:

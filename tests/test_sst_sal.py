@@ -10,17 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from benchmarks.plain_sst_sal import PlainSSTSal
 from losses.spherical_kl import spherical_kl
 from models import load, predict
-from models.sphere_layers import (
-    ConvLSTMCell,
-    SphereConv2d,
-    SphereMaxPool2d,
-    to_images,
-    to_pixels,
-)
+from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d, _Samples
 from models.sphere_taps import SphereTaps, reference_grid, tap_angles
 from models.sst_sal import SSTSal
 from tests.seeded_sst_sal import SEEDED, recipe, seeded_weights
@@ -74,6 +69,33 @@ def reference_model(variant: str, height: int, width: int) -> SSTSal:
     return model.eval()
 
 
+def to_pixels(images: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) → (B, H·W, C)."""
+    return images.flatten(2).transpose(1, 2).contiguous()
+
+
+def to_images(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(B, H·W, C) → (B, C, H, W)."""
+    return pixels.transpose(1, 2).unflatten(2, size)
+
+
+def convolve(image, weight, bias, taps: SphereTaps) -> torch.Tensor:
+    """Convolution on the sphere: (B, C, H, W) → (B, out, H/stride, W/stride)."""
+    samples = _Samples.apply(to_pixels(image), taps).flatten(2)
+    matrix = weight.permute(0, 2, 3, 1).flatten(1)
+    return to_images(F.linear(samples, matrix, bias), taps.out_size)
+
+
+def gates(cell: ConvLSTMCell, image: torch.Tensor) -> torch.Tensor:
+    """The cell's gates before activation, from its input and hidden state."""
+    return convolve(image, cell.conv.weight, cell.conv.bias, cell.taps)
+
+
+def pool_image(image: torch.Tensor, pool: SphereMaxPool2d) -> torch.Tensor:
+    """(B, C, H, W) → (B, C, H/2, W/2)."""
+    return to_images(pool(to_pixels(image)), pool.taps.out_size)
+
+
 def run(model: SSTSal, clip: torch.Tensor) -> torch.Tensor:
     """clip: channels in the order that the weights expect, B, G, R of frames, then of flow."""
     return model(clip[:, :, :3].flip(2), clip[:, :, 3:].flip(2))
@@ -115,14 +137,14 @@ def test_layers_equal_the_original(variant, name):
     x = recipe(kind, 1, VARIANTS[variant][0], height, width)[:, 0]
     with torch.no_grad():
         zeros = x.new_zeros(1, model.encoder.lstm.hidden_channels, height, width)
-        conv = model.encoder.lstm.conv(torch.cat([x, zeros], dim=1))
+        conv = gates(model.encoder.lstm, torch.cat([x, zeros], dim=1))
         h, c, _ = model.encoder.lstm(to_pixels(x), None)
         h, c = to_images(h, (height, width)), c.unflatten(2, (height, width))
-        pool = model.encoder.pool(h)
-        dec_conv = model.decoder.lstm.conv(torch.cat([pool, pool[:, :1] * 0], dim=1))
+        pool = pool_image(h, model.encoder.pool)
+        dec_conv = gates(model.decoder.lstm, torch.cat([pool, pool[:, :1] * 0], dim=1))
         dec_h = to_images(model.decoder.lstm(to_pixels(pool), None)[0], model.half_size)
         got = {"conv": conv, "h": h, "c": c, "pool": pool, "dec_conv": dec_conv, "dec_h": dec_h}
-        got["pool_of_input"] = model.encoder.pool(x)
+        got["pool_of_input"] = pool_image(x, model.encoder.pool)
     h_channels = expected.get("h_channels")
     kept = {"conv": expected.get("conv_channels"), "h": h_channels, "c": h_channels}
     for layer in got.keys() & expected.keys():
@@ -164,7 +186,7 @@ def test_last_step_from_the_originals_state(variant, size):
 
     with torch.no_grad():
         h, c, _ = model.encoder.lstm(to_pixels(known["x_last"]), state("enc"))
-        pooled = model.encoder.pool.pixels(h)
+        pooled = model.encoder.pool(h)
         dec_h, dec_c, _ = model.decoder.lstm(pooled, state("dec"))
         output = model.to_map(dec_h)
     for name, ours in {
@@ -226,10 +248,9 @@ def test_equals_the_plain_formulation_and_its_gradient():
 @pytest.mark.parametrize("sampling", ["reference", "seamless"])
 def test_gradients_by_differences(sampling):
     torch.manual_seed(0)
-    geometry = {"height": 4, "width": 8, "sampling": sampling}
-    cell = ConvLSTMCell(1, 2, **geometry).double()
-    conv, pool = SphereConv2d(2, 3, **geometry).double(), SphereMaxPool2d(stride=2, **geometry)
-    pool = pool.double()
+    taps = SphereTaps(4, 8, sampling=sampling).double()
+    cell = ConvLSTMCell(1, 2, taps).double()
+    pool = SphereMaxPool2d(SphereTaps(4, 8, stride=2, sampling=sampling)).double()
     h, c = torch.rand(2, 32, 2).double(), torch.rand(2, 2, 32).double()
     x = torch.rand(2, 32, 1).double()
     for leaf in (h, c, x):
@@ -240,8 +261,10 @@ def test_gradients_by_differences(sampling):
 
     assert torch.autograd.gradcheck(step, (x, h, c, *cell.parameters()))
     image = torch.rand(2, 2, 4, 8).double().requires_grad_()
-    assert torch.autograd.gradcheck(conv, image)
-    assert torch.autograd.gradcheck(pool, image)
+    weight, bias = torch.rand(3, 2, 3, 3).double(), torch.rand(3).double()
+    kernel = weight.requires_grad_(), bias.requires_grad_()
+    assert torch.autograd.gradcheck(lambda *given: convolve(*given, taps), (image, *kernel))
+    assert torch.autograd.gradcheck(lambda image: pool_image(image, pool), image)
 
 
 def test_blocks_change_nothing(monkeypatch):
@@ -256,26 +279,22 @@ def test_blocks_change_nothing(monkeypatch):
 
 def test_convolution_without_shift_finds_the_middle():
     """A symmetric kernel on a picture symmetric about a meridian and the equator keeps it so."""
-    conv = SphereConv2d(1, 1, height=16, width=32)
-    with torch.no_grad():
-        conv.weight[:] = torch.tensor([[1.0, 2, 1], [3, 5, 3], [1, 2, 1]])
-        image = torch.rand(1, 1, 16, 32)
-        image = image + image.flip(-1)
-        image = image + image.flip(-2)
-        for layer in (conv, SphereMaxPool2d(height=16, width=32, stride=2)):
-            out = layer(image)
-            torch.testing.assert_close(out, out.flip(-1))
-            torch.testing.assert_close(out, out.flip(-2))
+    kernel = torch.tensor([[[[1.0, 2, 1], [3, 5, 3], [1, 2, 1]]]])
+    image = torch.rand(1, 1, 16, 32)
+    image = image + image.flip(-1)
+    image = image + image.flip(-2)
+    pool = SphereMaxPool2d(SphereTaps(16, 32, stride=2))
+    for out in (convolve(image, kernel, None, SphereTaps(16, 32)), pool_image(image, pool)):
+        torch.testing.assert_close(out, out.flip(-1))
+        torch.testing.assert_close(out, out.flip(-2))
 
 
 def test_convolution_crosses_the_pole():
     """North of the first row is the same row, half a turn away."""
-    conv = SphereConv2d(1, 1, height=16, width=32)
-    with torch.no_grad():
-        conv.weight[:] = 0
-        conv.weight[0, 0, 0, 1] = 1  # the northern neighbour
-        image = torch.rand(1, 1, 16, 32)
-        north = conv(image)
+    kernel = torch.zeros(1, 1, 3, 3)
+    kernel[0, 0, 0, 1] = 1  # the northern neighbour
+    image = torch.rand(1, 1, 16, 32)
+    north = convolve(image, kernel, None, SphereTaps(16, 32))
     torch.testing.assert_close(north[..., 0, :], image[..., 0, :].roll(16, -1))
     torch.testing.assert_close(north[..., 1:, :], image[..., :-1, :])
 
