@@ -161,19 +161,16 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         with torch.autocast(x.device.type, enabled=False):
             pixels = x if x.dtype.itemsize > 4 else x.float()
             count = world() * x.numel() // x.shape[1]
-            mean = all_reduce(pixels.sum((0, 2, 3), dtype=torch.float64)) / count
-            centred = pixels - self._image(mean, pixels)
-            variance = all_reduce(centred.square().sum((0, 2, 3), dtype=torch.float64)) / count
-            scale = (variance + self.eps).rsqrt() * self.weight
-            y = centred * self._image(scale, pixels) + self._image(self.bias, pixels)
+            over = {"dim": (0, 2, 3), "keepdim": True, "dtype": torch.float64}
+            mean = all_reduce(pixels.sum(**over)) / count
+            centred = pixels - mean.to(pixels.dtype)
+            variance = all_reduce(centred.square().sum(**over)) / count
+            weight, bias = (channels[:, None, None] for channels in (self.weight, self.bias))
+            scale = (variance + self.eps).rsqrt() * weight
+            y = centred * scale.to(pixels.dtype) + bias.to(pixels.dtype)
         with torch.no_grad():
             unbiased = variance * (count / (count - 1))
             for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
-                running.lerp_(new.to(running.dtype), self.momentum)
+                running.lerp_(new.flatten().to(running.dtype), self.momentum)
             self.num_batches_tracked += 1
         return y.to(x.dtype)
-
-    @staticmethod
-    def _image(channels: Tensor, like: Tensor) -> Tensor:
-        """(C,) → (C, 1, 1) with the type of another tensor."""
-        return channels.to(like.dtype)[:, None, None]

@@ -31,17 +31,12 @@ class MapLoss(nn.Module):
         return solid_angles(height, width, torch.float64)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        pred, target = comparable(pred, target)
+        if pred.shape != target.shape:
+            raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
+        pred, target = (t if t.dtype.itemsize > 4 else t.float() for t in (pred, target))
         size = tuple(pred.shape[-2:])
         areas = self.areas if size == self.size else self.areas_of(*size)
         return self.loss(pred, target, areas.to(pred))
 
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
         raise NotImplementedError
-
-
-def comparable(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both in at least float32. Raises ValueError where their shapes differ."""
-    if pred.shape != target.shape:
-        raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
-    return tuple(t if t.dtype.itemsize > 4 else t.float() for t in (pred, target))

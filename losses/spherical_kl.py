@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from losses.base import MapLoss, comparable
+from losses.base import MapLoss
 from projection import solid_angles
 
 EPSILON = 1e-8
@@ -35,14 +35,10 @@ class SphericalKLDivergence(MapLoss):
         half_row = math.pi / (2 * height)
         return solid_angles(height, width, torch.float64) * half_row / math.tan(half_row)
 
-    @staticmethod
-    def divergences(pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
-        """Return the divergence of each map: (..., H, W) → (...)."""
-        p, q = distribution(pred), distribution(target)
-        return (areas * q * (q / (p + EPSILON) + EPSILON).log()).sum(dim=(-2, -1))
-
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
-        return self.divergences(pred, target, areas).sum()
+        p, q = distribution(pred), distribution(target)
+        divergences = (areas * q * (q / (p + EPSILON) + EPSILON).log()).sum(dim=(-2, -1))
+        return divergences.sum()
 
 
 class ScaledSphericalKLDivergence(SphericalKLDivergence):
@@ -54,13 +50,6 @@ class ScaledSphericalKLDivergence(SphericalKLDivergence):
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
         pixels = pred.shape[-2] * pred.shape[-1]
         return super().loss(pred, target, areas) * (pixels / PUBLISHED_PIXELS)
-
-
-def spherical_kl(pred: Tensor, target: Tensor) -> Tensor:
-    """Return the divergence of each map, see SphericalKLDivergence: (..., H, W) → (...)."""
-    pred, target = comparable(pred, target)
-    areas = SphericalKLDivergence.areas_of(*pred.shape[-2:]).to(pred)
-    return SphericalKLDivergence.divergences(pred, target, areas)
 
 
 def distribution(maps: Tensor) -> Tensor:

@@ -33,11 +33,19 @@ FACE_AXES = torch.tensor(
 )
 
 
-def face_directions(face_size: int) -> Tensor:
-    """Return the points of the cube [−1, 1]³ at all pixel centres: (6, S, S, 3) float64."""
-    centres = (torch.arange(face_size, dtype=torch.float64) + 0.5) * 2 / face_size - 1
+def face_directions(face_size: int, pad: int = 0) -> Tensor:
+    """Return the points of the cube [−1, 1]³ at all pixel centres: (6, S+2p, S+2p, 3) float64.
+
+    Padded faces fold over the cube's edges: a point of the face's plane beyond its edge, at
+    u = ±(1 + d), folds onto the cube at u = ±1 and d below the face: the same place along the
+    edge, at the same depth.
+    """
+    centres = torch.arange(-pad, face_size + pad, dtype=torch.float64)
+    centres = (centres + 0.5) * 2 / face_size - 1
     v, u = torch.meshgrid(centres, centres, indexing="ij")
-    return torch.stack([u, v, torch.ones_like(u)], dim=-1) @ FACE_AXES[:, None]
+    inside_u, inside_v = u.clamp(-1, 1), v.clamp(-1, 1)
+    depth = 1 - (u - inside_u).abs() - (v - inside_v).abs()
+    return torch.stack([inside_u, inside_v, depth], dim=-1) @ FACE_AXES[:, None]
 
 
 def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,19 +166,11 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
 
 
 def padded_pixels(face_size: int, pad: int = 1) -> Tensor:
-    """Return the pixel at each place of the padded faces, which fold over the cube's edges.
-
-    A point of the face's plane beyond its edge, at u = ±(1 + d), folds onto the cube at
-    u = ±1 and d below the face: the same place along the edge, at the same depth.
+    """Return the pixel at each place of the padded faces, see face_directions.
 
     Returns: index into six flattened faces, (6, S+2p, S+2p) int64; the corners, where no
     pixel lies, hold any valid index.
     """
-    centres = torch.arange(-pad, face_size + pad, dtype=torch.float64)
-    centres = (centres + 0.5) * 2 / face_size - 1
-    v, u = torch.meshgrid(centres, centres, indexing="ij")
-    inside_u, inside_v = u.clamp(-1, 1), v.clamp(-1, 1)
-    depth = 1 - (u - inside_u).abs() - (v - inside_v).abs()
-    face, u, v = locate(torch.stack([inside_u, inside_v, depth], dim=-1) @ FACE_AXES[:, None])
+    face, u, v = locate(face_directions(face_size, pad))
     column, row = (((a + 1) * face_size / 2).long().clamp(0, face_size - 1) for a in (u, v))
     return (face * face_size + row) * face_size + column

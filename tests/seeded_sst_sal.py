@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.plain_sst_sal import PlainSSTSal, sample
-from losses.spherical_kl import spherical_kl
+from losses import SphericalKLDivergence
 
 SEEDED = {"seeded": (6, 16), "seeded_wo_OF": (3, 9)}  # input and hidden channels
 FILE = Path(__file__).parent / "reference" / "sst_sal.npz"
@@ -107,13 +107,13 @@ def gradients(variant: str) -> dict[str, Tensor]:
     clip = recipe("rand0", 3, SEEDED[variant][0], 24, 32).double()
     truth = recipe("rand1000", 3, 1, 24, 32).double()
     with torch.enable_grad():
-        loss = spherical_kl(plain(clip), truth).sum()
+        loss = SphericalKLDivergence()(plain(clip), truth)
         loss.backward()
     found = {"loss": loss.detach()}
     for name, weight in weights.items():
         found[f"grad.{name}"] = weight.grad.flatten()[:: 8 if weight.numel() > 10_000 else 1]
         weight.detach().sub_(0.8 * weight.grad)
-    found["loss_after_one_sgd_step_lr0.8"] = spherical_kl(plain(clip), truth).sum()
+    found["loss_after_one_sgd_step_lr0.8"] = SphericalKLDivergence()(plain(clip), truth)
     return {name: value.float() for name, value in found.items()}
 
 

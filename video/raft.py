@@ -1,6 +1,5 @@
 """RAFT (Teed and Deng, ECCV 2020) as in torchvision, and the files of its weights."""
 
-import math
 import re
 from collections.abc import Callable
 from functools import cache
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from cli import InputError
 from files import reading
@@ -72,9 +72,8 @@ def estimate_flow(network: nn.Module, first: Tensor, second: Tensor) -> Tensor:
     repeated up to the next one.
     """
     height, width = first.shape[-2:]
-    rows = torch.arange(math.ceil(height / 8) * 8).clamp(max=height - 1)
-    columns = torch.arange(math.ceil(width / 8) * 8).clamp(max=width - 1)
-    pair = torch.stack([first, second])[:, :, rows][..., columns] * 2 - 1
+    pair = torch.stack([first, second]) * 2 - 1
+    pair = pad(pair, (0, -width % 8, 0, -height % 8), mode="replicate")
     pair = pair.to(next(network.parameters()).device)
     return network(pair[:1], pair[1:])[-1][0, :, :height, :width].cpu()
 
