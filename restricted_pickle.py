@@ -2,8 +2,8 @@
 
 A pickle is a program: the ordinary reader calls whatever function it names. This one knows only
 the names on a list that its caller passes in, each with a harmless constructor in its place, and
-refuses every other name. A constructor is made anew for each file, so that a pickle which sets
-attributes on it changes nothing for the next file.
+refuses every other name. A constructor is a type that takes no attributes, or made anew for each
+file, so that a pickle which sets attributes on it changes nothing for the next file.
 """
 
 import io
@@ -34,7 +34,23 @@ def read_pickle(
     read_storage: returns the object of a persistent id, which torch uses for tensors' storages.
     Raises InputError for a pickle that asks for another name, and any error for a damaged one.
     """
-    return _Unpickler(content, path, constructors, read_storage).load()
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Callable:
+            if f"{module}.{name}" not in constructors:
+                raise InputError(
+                    f"{path}: asks for {module}.{name}, which no file that can be read here does; "
+                    "nothing in it was executed. Use a file of this project, or one that the "
+                    "authors of the data set or of SST-Sal released"
+                )
+            return constructors[f"{module}.{name}"]
+
+        def persistent_load(self, key: tuple) -> object:
+            if read_storage is None:
+                raise pickle.UnpicklingError("it refers to data outside the pickle")
+            return read_storage(key)
+
+    return Unpickler(io.BytesIO(content), encoding="latin1").load()  # keeps Python 2's bytes
 
 
 def read_torch(path: str | Path) -> object:
@@ -55,42 +71,14 @@ def read_torch(path: str | Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, content: bytes, path, constructors: Constructors, read_storage):
-        super().__init__(io.BytesIO(content), encoding="latin1")  # keeps Python 2's bytes
-        self.path, self.constructors, self.read_storage = path, constructors, read_storage
-
-    def find_class(self, module: str, name: str) -> Callable:
-        if f"{module}.{name}" not in self.constructors:
-            raise InputError(
-                f"{self.path}: asks for {module}.{name}, which no file that can be read here does; "
-                "nothing in it was executed. Use a file of this project, or one that the authors "
-                "of the data set or of SST-Sal released"
-            )
-        return self.constructors[f"{module}.{name}"]
-
-    def persistent_load(self, key: tuple) -> object:
-        if self.read_storage is None:
-            raise pickle.UnpicklingError("it refers to data outside the pickle")
-        return self.read_storage(key)
-
-
-def stand_ins(*names: str) -> Constructors:
-    """Return an empty class for each "module.name"; its objects only keep their attributes."""
-    return {name: type(name.rpartition(".")[2], (), {}) for name in names}
-
-
 def containers() -> Constructors:
     """Return constructors of Python's containers, as written by Python 2 and 3."""
-    found: Constructors = {
-        "collections.OrderedDict": lambda *items: dict(*items),
+    return {
+        "collections.OrderedDict": dict,
         "collections.defaultdict": lambda factory=None, *items: dict(*items),
+        **{f"builtins.{kind.__name__}": kind for kind in (list, dict, set)},
+        **{f"__builtin__.{kind.__name__}": kind for kind in (list, dict, set)},
     }
-    for builtins in ("builtins", "__builtin__"):
-        found |= {f"{builtins}.list": lambda *items: list(*items)}
-        found |= {f"{builtins}.dict": lambda *items: dict(*items)}
-        found |= {f"{builtins}.set": lambda *items: set(*items)}
-    return found
 
 
 def numpy_arrays() -> Constructors:

@@ -10,12 +10,11 @@ import io
 import math
 import pickle
 import zipfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cli import InputError, atomic
 from files import reading
@@ -23,7 +22,7 @@ from models.base import SaliencyModel, Spec
 from models.cube_unet import CubeUNet
 from models.equator_prior import EquatorPrior
 from models.sst_sal import SSTSal
-from restricted_pickle import containers, read_pickle, read_torch, stand_ins
+from restricted_pickle import containers, read_pickle, read_torch
 
 MODELS: dict[str, type[SaliencyModel]] = {m.name: m for m in (CubeUNet, SSTSal, EquatorPrior)}
 
@@ -38,8 +37,7 @@ AUTHORS_CLASSES = (
     "torch.nn.modules.upsampling.Upsample",
     "torch.FloatStorage",
 )
-LARGEST = 64 << 20  # bytes of an authors' file, unpacked; theirs have 0.2 MiB
-MOST_MODULES = 1000  # in an authors' file; theirs have 14
+LARGEST = 64 << 20  # bytes of an authors' file; theirs have 0.2 MiB
 PLAIN = (bool, int, float, str, type(None))  # types of a model's arguments
 LARGEST_WEIGHT = 1e10  # no training leads to such a number, and half of float32's range is left
 
@@ -163,11 +161,18 @@ def _authors_content(path: Path) -> dict:
             raise ValueError(f"storage {name} has {len(content)} bytes for {size} numbers")
         return torch.frombuffer(content, dtype=torch.float32)
 
-    constructors = containers() | stand_ins(*AUTHORS_CLASSES)
-    constructors["torch._utils._rebuild_tensor_v2"] = lambda *described: _tensor(*described)
-    constructors["torch._utils._rebuild_parameter"] = lambda tensor, *_: tensor
+    def rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
+        if math.prod(size) > storage.numel():
+            raise ValueError(f"a tensor of {size} in a storage of {storage.numel()} numbers")
+        return storage.as_strided(size, stride, offset).clone()  # refuses to leave the storage
+
+    constructors = containers() | {
+        "torch._utils._rebuild_tensor_v2": rebuild_tensor,
+        "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+        **{name: type(name, (nn.Module,), {}) for name in AUTHORS_CLASSES},  # no code of theirs
+    }
     root = read_pickle(entries["data.pkl"], path, constructors, read_storage)
-    weights = dict(_parameters(root))
+    weights = dict(nn.Module.named_parameters(root))
     gates, channels = weights["encoder.lstm.conv.weight"].shape[:2]
     hidden = gates // 4
     arguments = {"in_channels": channels - hidden, "hidden_channels": hidden, "half_pixel": True}
@@ -180,26 +185,5 @@ def _archive(path: Path) -> dict[str, bytes]:
         raise ValueError("larger than a file of SST-Sal's authors")
     if not zipfile.is_zipfile(path):
         return {"data.pkl": path.read_bytes()}
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if sum(entry.file_size for entry in entries) > LARGEST:
-            raise ValueError("larger than a file of SST-Sal's authors when unpacked")
-        return {entry.filename.partition("/")[2]: archive.read(entry) for entry in entries}
-
-
-def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
-    if math.prod(size) > storage.numel():
-        raise ValueError(f"a tensor of {size} in a storage of {storage.numel()} numbers")
-    return storage.as_strided(size, stride, offset).clone()  # refuses to leave the storage
-
-
-def _parameters(root) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and the tensor of each parameter in a tree of stand-ins for modules."""
-    modules = [("", root)]
-    for visited, (prefix, module) in enumerate(modules):
-        if visited > MOST_MODULES:  # modules that contain each other make ever more names
-            raise ValueError("more modules than a file of SST-Sal's authors has")
-        for name, tensor in module._parameters.items():
-            if isinstance(tensor, Tensor):
-                yield prefix + name, tensor
-        modules += [(f"{prefix}{name}.", child) for name, child in module._modules.items()]
+    with zipfile.ZipFile(path) as archive:  # not compressed, as read_torch has seen
+        return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}

@@ -16,7 +16,7 @@ from torch import nn
 from cli import InputError
 from models import load
 from models.checkpoint import read
-from restricted_pickle import read_pickle, stand_ins
+from restricted_pickle import containers, read_pickle
 from tests.shared import shared
 
 VARIANTS = {"SST_Sal": (6, 36, "dis"), "SST_Sal_wo_OF": (3, 9, "none")}
@@ -194,10 +194,42 @@ def test_damaged_and_foreign_files_are_input_errors(authors_file, tmp_path):
             assert "authors.pth" in str(error)
 
 
-def test_what_a_pickle_does_to_a_constructor_does_not_last():
-    """The first pickle sets an attribute of a class itself, not of an object."""
-    content = b"\x80\x02chome\nKind\nN}X\x05\x00\x00\x00colorX\x03\x00\x00\x00reds\x86b."
-    changed = read_pickle(content, "a.pkl", stand_ins("home.Kind"))
+def test_what_a_pickle_does_to_a_constructor_does_not_last(tmp_path):
+    """The first pickle sets an attribute of a constructor itself, not of an object."""
+
+    def taking(name: str, change: bytes = b"") -> bytes:
+        return b"\x80\x02c" + name.replace(".", "\n").encode() + b"\n" + change + b"."
+
+    paint = b"N}X\x05\x00\x00\x00colorX\x03\x00\x00\x00reds\x86b"
+    changed = read_pickle(taking("collections.defaultdict", paint), "a.pkl", containers())
     assert changed.color == "red"
-    again = read_pickle(b"\x80\x02chome\nKind\n.", "b.pkl", stand_ins("home.Kind"))
+    again = read_pickle(taking("collections.defaultdict"), "b.pkl", containers())
     assert again is not changed and not hasattr(again, "color")
+    for kind in ("list", "dict", "set"):  # these are Python's own, which take no attributes
+        with pytest.raises(TypeError, match="immutable"):
+            read_pickle(taking(f"builtins.{kind}", paint), "c.pkl", containers())
+    path = tmp_path / "class.pth"
+    path.write_bytes(taking("models.SST_Sal", paint))
+    with pytest.raises(InputError, match="class.pth: damaged"):
+        load(path)
+
+
+def test_modules_that_contain_each_other_are_read_once(authors_file, tmp_path):
+    """Each of 60 modules holds the next one twice: 2⁶⁰ paths, the last one leads back."""
+
+    def nest(name, content):  # a stand-in for each, whose state is {"_modules": {a: next, b: next}}
+        if name != "data.pkl":
+            return content
+        new = b"cmodels\nSST_Sal\n)\x81"
+        modules = b"".join(new + b"q" + bytes([k]) + b"0" for k in range(61))
+        for k in range(61):
+            child = b"h" + bytes([(k + 1) % 61])
+            pair = b"X\x01\x00\x00\x00a" + child + b"X\x01\x00\x00\x00b" + child
+            state = b"}(X\x08\x00\x00\x00_modules}(" + pair + b"uX\x0b\x00\x00\x00_parameters}u"
+            modules += b"h" + bytes([k]) + state + b"b0"
+        return b"\x80\x02" + modules + b"h\x00."
+
+    path = rewritten(authors_file[0], tmp_path / "nested.pth", nest)
+    with pytest.raises(InputError, match="nested.pth: damaged") as caught:
+        load(path)
+    assert "encoder.lstm.conv.weight" in str(caught.value.__cause__)
