@@ -140,12 +140,10 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = GlobalBatchNorm2d  # the same state, another forward
     wrap = nn.parallel.DistributedDataParallel
-    options: dict = {"gradient_as_bucket_view": True}
-    if device.type == "cuda":
-        options["device_ids"] = [device]
     names = ("forward_sync_buffers", "broadcast_buffers")  # in newer and older versions of torch
-    options[next(name for name in names if name in signature(wrap).parameters)] = False
-    return wrap(network, **options)
+    no_copies = {next(name for name in names if name in signature(wrap).parameters): False}
+    device_ids = [device] if device.type == "cuda" else None
+    return wrap(network, device_ids, gradient_as_bucket_view=True, **no_copies)
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):

@@ -21,9 +21,9 @@ class PlainSSTSal:
 
     def __init__(self, weights: dict[str, Tensor], height: int, width: int):
         self.weights = weights
-        self.full = reference_grid(height, width)
-        self.pooling = reference_grid(height, width, stride=2)
-        self.half = reference_grid(height // 2, width // 2)
+        self.full = tile_grid(height, width)
+        self.pooling = tile_grid(height, width, stride=2)
+        self.half = tile_grid(height // 2, width // 2)
 
     def conv(self, part: str, x: Tensor) -> Tensor:
         """Return the gates of the encoder or decoder before activation, (B, 4·hidden, H, W)."""
@@ -53,6 +53,11 @@ class PlainSSTSal:
             decoder = self.cell("decoder", self.pool(encoder[0]), decoder)
             maps.append(F.interpolate(decoder[0], scale_factor=2, mode="nearest"))
         return torch.stack(maps, dim=1)
+
+
+def tile_grid(height: int, width: int, stride: int = 1) -> Tensor:
+    """Return the authors' grid for F.grid_sample: (1, 3·H/stride, 3·W/stride, 2) float32."""
+    return reference_grid(height, width, stride).transpose(1, 2).flatten(2, 3).flatten(0, 1)[None]
 
 
 def sample(x: Tensor, grid: Tensor) -> Tensor:

@@ -151,7 +151,13 @@ def _authors_content(path: Path) -> dict:
 
     The model keeps the half-pixel shift that the weights are trained for; see models/sst_sal.py.
     """
-    entries = _archive(path)
+    if path.stat().st_size > LARGEST:
+        raise ValueError("larger than a file of SST-Sal's authors")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:  # not compressed, as read_torch has seen
+            entries = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    else:
+        entries = {"data.pkl": path.read_bytes()}
 
     def read_storage(key: tuple) -> Tensor:
         """Return the numbers of ("storage", type, name, device, size) as a flat tensor."""
@@ -177,13 +183,3 @@ def _authors_content(path: Path) -> dict:
     hidden = gates // 4
     arguments = {"in_channels": channels - hidden, "hidden_channels": hidden, "half_pixel": True}
     return {"model": SSTSal.name, "arguments": arguments, "weights": weights}
-
-
-def _archive(path: Path) -> dict[str, bytes]:
-    """Return the entries of a file written by torch.save; a bare pickle is its "data.pkl"."""
-    if path.stat().st_size > LARGEST:
-        raise ValueError("larger than a file of SST-Sal's authors")
-    if not zipfile.is_zipfile(path):
-        return {"data.pkl": path.read_bytes()}
-    with zipfile.ZipFile(path) as archive:  # not compressed, as read_torch has seen
-        return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}

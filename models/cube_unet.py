@@ -7,24 +7,17 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from models.base import LARGEST, SaliencyModel, Spec, check_number
-from models.efficientnet_lite import EfficientNetReadout
+from models.efficientnet_lite import EfficientNetReadout, padded_conv
 from models.equator_prior import gaze_density
-from projection import Cube2Equi, CubePadding, Equi2Cube
+from projection import Cube2Equi, Equi2Cube
 
 
 class DoubleConv(nn.Sequential):
     """Cube padding, 3×3 convolution, BatchNorm and ReLU, twice."""
 
     def __init__(self, in_channels: int, out_channels: int):
-        layers = []
-        for channels in (in_channels, out_channels):
-            layers += [
-                CubePadding(1),
-                nn.Conv2d(channels, out_channels, 3, bias=False),
-                nn.BatchNorm2d(out_channels),
-                nn.ReLU(inplace=True),
-            ]
-        super().__init__(*layers)
+        first = padded_conv(in_channels, out_channels)
+        super().__init__(*first, *padded_conv(out_channels, out_channels))
 
 
 class UNet(nn.Module):

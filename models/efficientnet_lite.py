@@ -27,6 +27,12 @@ WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 24, 40, 112, 192, 320 channels
 MOTION_LEVELS = (2, 0)  # levels at whose resolution motion is read too, the coarser one first
 
 
+def padded_conv(c_in: int, c_out: int, dilation: int = 1) -> list[nn.Module]:
+    """Return the layers of a cube-padded 3×3 convolution with BatchNorm and ReLU."""
+    conv = nn.Conv2d(c_in, c_out, 3, dilation=dilation, bias=False)
+    return [CubePadding(dilation), conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+
+
 class Conv(nn.Module):
     """A convolution with a bias and, where `activate`, ReLU6. Faces are padded before it.
 
@@ -131,15 +137,8 @@ class EfficientNetReadout(nn.Module):
             nn.Sequential(nn.BatchNorm2d(c), nn.Conv2d(c, out, 1), nn.Dropout2d(0.5))
             for c in widths
         )
-        mix = [nn.BatchNorm2d(out), nn.ReLU()]
-        for dilation in (1, 2):
-            mix += [
-                CubePadding(dilation),
-                nn.Conv2d(out, out, 3, dilation=dilation, bias=False),
-                nn.BatchNorm2d(out),
-                nn.ReLU(),
-            ]
-        self.mix = nn.Sequential(*mix)
+        mix = *padded_conv(out, out), *padded_conv(out, out, dilation=2)
+        self.mix = nn.Sequential(nn.BatchNorm2d(out), nn.ReLU(), *mix)
         self.pad = CubePadding(1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -55,19 +55,19 @@ def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[
 
 
 def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
-    """Return the authors' grid for F.grid_sample: (1, 3·H/stride, 3·W/stride, 2) float32.
+    """Return the nine taps of each output pixel in the coordinates of F.grid_sample.
 
-    It scales pixel numbers by the size alone, while align_corners=False expects pixel centres;
-    this is where the shift by half a pixel comes from.
+    The authors' grid scales pixel numbers by the size alone, while align_corners=False expects
+    pixel centres; this is where the shift by half a pixel comes from.
+    Returns: (H/stride, W/stride, 3, 3, 2) float32.
     """
     rows = torch.arange(0, height, stride, dtype=torch.float64)
     latitude, east = tap_angles(rows, height, width, over_pole=False)
-    around = longitudes(width)[::stride, None] + east[:, :, None, :] + math.pi
+    around = longitudes(width)[::stride, None, None] + east[:, None] + math.pi
     # Adding the width first makes a tap on the first column's centre 0, not the width less ε.
     tap_column = (around * width / (2 * math.pi) - 0.5 + width) % width
-    tap_row = ((math.pi / 2 - latitude) * height / math.pi - 0.5)[:, :, None, :]
-    grid = torch.stack([2 * tap_column / width - 1, 2 * tap_row.expand_as(around) / height - 1], -1)
-    return grid.flatten(2, 3).flatten(0, 1)[None].float()
+    tap_row = ((math.pi / 2 - latitude) * height / math.pi - 0.5)[:, None].expand_as(around)
+    return torch.stack([2 * tap_column / width - 1, 2 * tap_row / height - 1], -1).float()
 
 
 def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor]:
@@ -76,8 +76,7 @@ def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor
     Both are (N, 4), where N is nine times the number of output pixels. Sums of pixels with these
     weights equal F.grid_sample; a pixel outside the image has weight 0.
     """
-    grid = reference_grid(height, width, stride).view(height // stride, 3, width // stride, 3, 2)
-    x, y = grid.transpose(1, 2).reshape(-1, 2).unbind(-1)
+    x, y = reference_grid(height, width, stride).view(-1, 2).unbind(-1)
     # grid_sample rounds once here, in a fused multiply-add, which float64 reproduces.
     column = ((x + 1).double() * (width / 2) - 0.5).float()
     row = ((y + 1).double() * (height / 2) - 0.5).float()
