@@ -143,7 +143,7 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     names = ("forward_sync_buffers", "broadcast_buffers")  # in newer and older versions of torch
     no_copies = {next(name for name in names if name in signature(wrap).parameters): False}
     device_ids = [device] if device.type == "cuda" else None
-    return wrap(network, device_ids, gradient_as_bucket_view=True, **no_copies)
+    return wrap(network, device_ids=device_ids, gradient_as_bucket_view=True, **no_copies)
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
