@@ -1,7 +1,6 @@
 """The interface of every saliency model, and what the scripts must know to feed one."""
 
 from dataclasses import dataclass, replace
-from inspect import signature
 
 from torch import Tensor, nn
 
@@ -49,7 +48,7 @@ class SaliencyModel(nn.Module):
     """Predicts saliency maps of clips.
 
     A subclass sets `name` (its key in models.MODELS), calls this constructor with its Spec and
-    locals(), of which the arguments that build it again are kept, and defines
+    the keyword arguments that build it again, and defines
 
         forward(frames, motion) -> maps
             frames: (B, T, 3, H, W), RGB in [0, 1]
@@ -61,10 +60,10 @@ class SaliencyModel(nn.Module):
     # Parts that learn more slowly: factor of the learning rate by prefix of the parameter's name.
     learning_rate_scales: dict[str, float] = {}
 
-    def __init__(self, spec: Spec, given: dict):
+    def __init__(self, spec: Spec, **arguments):
         super().__init__()
         self.spec = spec
-        self.arguments = {name: given[name] for name in signature(type(self)).parameters}
+        self.arguments = arguments
 
     @classmethod
     def arguments_for(cls, motion_channels: int) -> dict:

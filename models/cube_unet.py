@@ -106,7 +106,15 @@ class CubeUNet(SaliencyModel):
         check_number("base_channels", base_channels, 1, 256)
         check_number("face_size", face_size or 1, 1, LARGEST)
         spec = Spec(height=height, width=width, motion=MOTION_OF[in_channels])
-        super().__init__(spec, locals())
+        super().__init__(
+            spec,
+            in_channels=in_channels,
+            base_channels=base_channels,
+            height=height,
+            width=width,
+            face_size=face_size,
+            backbone=backbone,
+        )
         kind, size = BACKBONES[backbone], face_size or width // 4
         if size < kind.smallest_face or size % kind.face_step:
             sizes = ", ".join(str(kind.smallest_face + k * kind.face_step) for k in range(3))

@@ -72,7 +72,7 @@ class EquatorPrior(SaliencyModel):
     name = "equator"
 
     def __init__(self, height: int = 240, width: int = 480):
-        super().__init__(Spec(height=height, width=width), locals())
+        super().__init__(Spec(height=height, width=width), height=height, width=width)
         self.register_buffer("prior", equator_prior(height, width), persistent=False)
 
     @classmethod

@@ -66,7 +66,15 @@ class SSTSal(SaliencyModel):
             fade=4 if sampling == "seamless" else 0,  # 0 gives the authors' windows
             motion="dis" if in_channels == 6 else "none",
         )
-        super().__init__(spec, locals())
+        super().__init__(
+            spec,
+            in_channels=in_channels,
+            hidden_channels=hidden_channels,
+            sampling=sampling,
+            half_pixel=half_pixel,
+            height=height,
+            width=width,
+        )
         self.half_size = (height // 2, width // 2)
         full = SphereTaps(height, width, 1, sampling, half_pixel)
         pooling = SphereTaps(height, width, 2, sampling, half_pixel)

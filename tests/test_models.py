@@ -206,7 +206,7 @@ class Echo(SaliencyModel):
     name = "echo"
 
     def __init__(self, clip_length, warm_up, fade=0):
-        super().__init__(Spec(clip_length=clip_length, warm_up=warm_up, fade=fade), locals())
+        super().__init__(Spec(clip_length=clip_length, warm_up=warm_up, fade=fade))
         self.device_of = nn.Parameter(torch.zeros(()))
 
     def forward(self, frames, motion):
