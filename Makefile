@@ -1,7 +1,8 @@
-# make demo [VIDEO=path/to/clip.mp4]   a 360° clip in, an overlay video out
+# make demo [VIDEO=path/to/clip.mp4]   a 360° clip, folder of frames or picture in, an overlay out
 # make test                            the tests
 # make fuzz                           damaged files through every reader, 24 hours of video
-# make setup | lint | bench | clean
+# make setup | lint | bench
+# make clean                           removes what make made, but no results of yours
 
 PYTHON ?= python3
 VIDEO ?= outputs/demo.mp4
@@ -22,9 +23,9 @@ outputs/demo.mp4: .venv/ready
 
 demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 	@name=$$(basename "$(VIDEO)"); name=outputs/$${name%.*}; \
-	$(PY) infer_video.py --video_path "$(VIDEO)" --output_dir "$${name}_saliency" && \
-	$(PY) make_video.py --original_video "$(VIDEO)" --saliency_dir "$${name}_saliency" \
-		--output_path "$${name}_overlay.mp4"
+	$(PY) infer_video.py --video_path "$(VIDEO)" --output_dir "$${name}_saliency" \
+		--overwrite other && \
+	$(PY) make_video.py --original_video "$(VIDEO)" --saliency_dir "$${name}_saliency"
 
 test: setup
 	$(PY) -m pytest
@@ -45,4 +46,6 @@ bench: setup
 	$(PY) -m benchmarks.metrics
 
 clean:
-	rm -rf .venv outputs
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf outputs/demo.mp4 outputs/demo_saliency outputs/demo_overlay.mp4
+	find . -name __pycache__ -prune -exec rm -rf {} +

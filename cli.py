@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -162,7 +163,16 @@ def at_least(low: float, below: float = math.inf, kind: type = float) -> Callabl
     return number
 
 
+def _fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text).limit_denominator(1001)
+    except ZeroDivisionError as error:
+        raise ValueError from error
+
+
 worker_count = at_least(1, 1025, int)
+frame_rate = at_least(Fraction(1, 1000), 1001, _fraction)  # 25, 29.97 or 30000/1001
+frame_rate.__name__ = "rate"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

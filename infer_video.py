@@ -7,11 +7,15 @@ GPUs: torchrun --nproc_per_node 4 infer_video.py --video_path *.mp4 …
 import startup  # noqa: F401  # isort: skip
 
 import argparse
+import math
 import os
 import re
 import shutil
+import struct
 import sys
 import time
+import zlib
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,12 +32,13 @@ from cli import InputError, RunError
 from files import fingerprint, lock, read_json, write_array
 from models.checkpoint import sha256
 from video.motion import MOTIONS
-from video.pictures import list_pictures
+from video.pictures import list_pictures, open_picture
 from video.reader import Frame, read_frames
 
 RECORD = "saliency.json"
-SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "width", "height")
+SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "width", "height", "fps")
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
+PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
 NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
 
 
@@ -49,8 +54,11 @@ def parse_args() -> argparse.Namespace:
     add("--motion", choices=list(MOTIONS), help="how motion between frames is estimated "
         "(default: as the model was trained)")  # fmt: skip
     cli.add_machine_options(add)
-    add("--overwrite", action="store_true", help="replace maps that are already there, once "
-        "all new ones are made")  # fmt: skip
+    add("--fps", type=cli.frame_rate, help="pictures a second of a folder of frames (default: 8, "
+        "with a note); a video has its own rate")  # fmt: skip
+    add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
+        "are already there, once all new ones are made; other: only those of another source or "
+        "checkpoint, and keep or complete those of the same")  # fmt: skip
     return parser.parse_args()
 
 
@@ -76,7 +84,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
     Raises InputError for a source that can't be read or a folder with other maps, and RunError at
     the end where some frames of the source are damaged.
     """
-    reader = read_frames(path, model.spec)
+    reader = read_frames(path, model.spec, args.fps)
     for note in reader.info.notes:
         print(f"note: {path}: {note}", file=sys.stderr)
     facts = {
@@ -103,13 +111,15 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         raise RunError(f"{path}: {reader.damage}")
 
 
-def write_maps(model, reader, folder: Path, facts: dict, overwrite: bool) -> None:
+def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) -> None:
     """Write the maps of a source into a folder, of which this process has the lock."""
     work = working_folder(folder, facts, overwrite)
     cli.write_json(work / RECORD, facts | {"frame_count": None, "complete": False})
     done = 0  # frames, counted from the first, that have all their maps
+    peaks = array("d")  # maxima of the maps, by frame
     while all((work / f"sal_{done + 1:04d}{kind}").exists() for kind in map_kinds(facts)):
         done += 1
+        peaks.append(read_peak(work / f"sal_{done:04d}.png"))
     start, count = time.perf_counter(), 0
     maps = models.predict(model, reader, lambda frame: frame.number + len(frame.times) > done + 1)
     length = reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None
@@ -117,14 +127,22 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: bool) -> Non
     for count, saliency in tqdm(interpolate(maps), total=length, initial=done, **bar):
         if count > done and count not in reader.damage.unreadable:
             write_map(work / f"sal_{count:04d}.png", saliency, facts["npy"])
+            peaks.extend([math.nan] * (count - 1 - len(peaks)))  # of unreadable frames
+            peaks.append(saliency.max())
 
     count, seconds = reader.decoded, time.perf_counter() - start
-    end = {"frame_count": count, "unreadable": sorted(reader.damage.unreadable), "complete": True}
+    end = {
+        "frame_count": count,
+        "unreadable": sorted(reader.damage.unreadable),
+        "complete": True,
+        "peaks": [float(f"{peak:.5g}") if peak == peak else None for peak in peaks],
+    }
     cli.write_json(work / RECORD, facts | end)
     if work != folder:
         replace_maps(folder, work, facts)
     new = count - done
-    print(f"{count} maps in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
+    made = "1 map" if count == 1 else f"{count} maps"
+    print(f"{made} in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
 
 
 def interpolate(maps: Iterable[tuple[Frame, Tensor]]) -> Iterator[tuple[int, np.ndarray]]:
@@ -149,8 +167,9 @@ def interpolate(maps: Iterable[tuple[Frame, Tensor]]) -> Iterator[tuple[int, np.
 
 
 def write_map(path: Path, saliency: np.ndarray, save_npy: bool) -> None:
-    """Write a map, (H, W), as an 8-bit picture and, if wanted, the map itself as float32.
+    """Write a map, (H, W), as an 8-bit PNG and, if wanted, the map itself as float32.
 
+    The PNG is the map divided by its maximum, which is kept in a text chunk called "peak".
     Raises RunError for a map that is not finite.
     """
     peak = saliency.max()
@@ -162,7 +181,16 @@ def write_map(path: Path, saliency: np.ndarray, save_npy: bool) -> None:
         write_array(path.with_suffix(".npy"), saliency)
     with cli.atomic(path, durable=False) as temporary:
         picture = np.rint(saliency * (255 / peak if peak > 0 else 0)).astype(np.uint8)
-        temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        png = cv2.imencode(".png", picture)[1].tobytes()
+        text = b"tEXtpeak\0" + f"{peak:.9g}".encode()
+        chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+        temporary.write_bytes(png[:PNG_HEADER] + chunk + png[PNG_HEADER:])
+
+
+def read_peak(path: Path) -> float:
+    """Return the maximum that a map had before it became a PNG, NaN where it is not known."""
+    with open_picture(path) as image:
+        return float(image.info.get("peak", "nan"))
 
 
 def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
@@ -177,7 +205,7 @@ def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
     return folders
 
 
-def working_folder(folder: Path, facts: dict, overwrite: bool) -> Path:
+def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
     """Return where to write maps: `folder`, or NEW in it until maps there can be replaced.
 
     facts["npy"] is set where the run that is continued saved .npy files.
@@ -191,6 +219,8 @@ def working_folder(folder: Path, facts: dict, overwrite: bool) -> Path:
         if is_map and path not in ours:
             raise InputError(f"{path}: not written by infer_video.py; choose another --output_dir")
     differing = [f"{key} {record.get(key)}" for key in SAME_RUN if record.get(key) != facts[key]]
+    if overwrite == "other" and not differing:
+        overwrite = None
     if ours and not overwrite and differing:
         raise InputError(
             f"{folder}: holds maps of another run ({differing[0]}); choose another --output_dir or "

@@ -1,9 +1,10 @@
-"""Paint saliency maps over their 360° video: H.264 in MP4, with sound and 360° metadata.
+"""Paint saliency maps over their 360° video or picture, with 360° metadata.
 
-The result has the size of the video (an odd last column or row is cut off), its timing, its
-colours and its sound. The stronger the saliency, the more opaque its colour; where there is none,
-the picture is unchanged. With --side_by_side the picture is on the left and its heat map on the
-right, twice as wide in all: that is no panorama any more, so it is not marked as 360°.
+A video becomes H.264 in MP4 of its size (an odd last column or row is cut off), its timing, its
+colours and its sound; a still picture becomes a PNG or JPEG. The stronger the saliency, the more
+opaque its colour; where there is none, the picture is unchanged. With --side_by_side the picture is
+on the left and its heat map on the right, twice as wide in all: that is no panorama any more, so it
+is not marked as 360°.
 """
 
 import startup  # noqa: F401  # isort: skip
@@ -12,22 +13,24 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from tqdm import tqdm
 
-from cli import HelpFormatter, InputError, RunError, atomic, run_script
+from cli import HelpFormatter, InputError, RunError, atomic, frame_rate, run_script
 from files import fingerprint, read_json
-from video.overlay import COLORMAPS, Overlay, beside, resize_map
-from video.pictures import list_pictures, read_picture
+from video.overlay import COLORMAPS, Overlay, beside, common_scale, resize_map
+from video.pictures import list_pictures, read_picture, save_picture
 from video.reader import Damage, VideoInfo, decode, probe
 from video.spherical_metadata import write_spherical
 from video.writer import write_video
 from video.yuv import Colour, to_yuv420p
 
-LARGEST = 16384  # pixels along a side of a video in H.264
+LARGEST = {".mp4": 16384, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}  # pixels along a side
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
 
 
@@ -37,8 +40,16 @@ def parse_args() -> argparse.Namespace:
     needed = {"type": Path, "required": True, "metavar": "PATH"}
     add("--original_video", **needed, help="video, folder of frames, or picture")
     add("--saliency_dir", **needed, help="folder of maps that infer_video.py wrote")
-    add("--output_path", **needed, help="MP4 file to write; replaced when it is complete")
-    add("--alpha", type=float, default=0.7, help="opacity of the strongest saliency, 0 to 1")
+    add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4 or, of a picture, "
+        ".png or .jpg; replaced when it is complete (default: outputs/<name>_overlay.mp4, "
+        "of a picture .png)")  # fmt: skip
+    add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: that "
+        "which infer_video.py was given)")  # fmt: skip
+    add("--scale", choices=["clip", "frame"], default="clip", help="what is shown as the strongest "
+        "saliency; clip: one value for all maps, the 95th percentile of their maxima; frame: the "
+        "maximum of each map")  # fmt: skip
+    add("--alpha", type=float, default=0.7, help="opacity of the strongest saliency, 0 to 1; half "
+        "the saliency has three quarters of it")  # fmt: skip
     add("--colormap", choices=COLORMAPS, default="turbo", metavar="NAME", help="OpenCV's name")
     add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay")
     add("--crf", type=float, default=20, help="H.264 quality, 0 (lossless) to 51 (worst)")
@@ -52,42 +63,70 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    output = args.output_path
-    if output.suffix.lower() != ".mp4" or output.is_dir():
-        raise InputError(f"{output}: the output is an MP4 file; give a name that ends with .mp4")
-    info = probe(args.original_video)
-    if output.exists() and output.samefile(info.path):
-        raise InputError(f"{output}: would replace the original; choose another --output_path")
-    width = info.width * (1 + args.side_by_side)
-    if max(width, info.height) > LARGEST:
+    source, record = args.original_video, read_record(args.saliency_dir)
+    pictures = list_pictures(source)
+    if pictures and args.fps is None and "fps" in record:
+        args.fps = Fraction(record["fps"]).limit_denominator(1001)
+    info = probe(source, args.fps)
+    still = pictures == [source]
+    name = source.stem if source.is_file() else source.resolve().name
+    output = args.output_path or Path("outputs") / f"{name}_overlay{'.png' if still else '.mp4'}"
+    ending, width = output.suffix.lower(), info.width * (1 + args.side_by_side)
+    if ending not in LARGEST or output.is_dir():
         raise InputError(
-            f"{info.path}: {width}×{info.height} pixels, H.264 holds {LARGEST}×{LARGEST}; make it "
-            "smaller"
+            f"{output}: give a name that ends with .mp4 or, of a picture, .png or .jpg"
         )
+    if ending != ".mp4" and not still:
+        raise InputError(f"{output}: {source} is no still picture; give a name that ends with .mp4")
+    if output.exists() and output.samefile(source):
+        raise InputError(f"{output}: would replace the original; choose another --output_path")
+    if max(width, info.height) > LARGEST[ending]:
+        smaller = "make it smaller" + " or write a .png" * still
+        largest = f"{ending} holds {LARGEST[ending]}×{LARGEST[ending]}"
+        raise InputError(f"{source}: {width}×{info.height} pixels, {largest}; {smaller}")
     for note in info.notes:
-        print(f"note: {info.path}: {note}", file=sys.stderr)
-    maps, damage = find_maps(args.saliency_dir, info), Damage()
+        print(f"note: {source}: {note}", file=sys.stderr)
+    maps, damage = find_maps(args.saliency_dir, info, record, args.scale), Damage()
     start = time.perf_counter()
     with atomic(output) as temporary:
-        pictures = painted_pictures(info, maps, damage, args)
-        write_video(temporary, info, pictures, args.crf, args.preset)
-        if not args.side_by_side:
-            write_spherical(temporary)
+        if ending == ".mp4":
+            painted = painted_pictures(info, maps, damage, args)
+            write_video(temporary, info, painted, args.crf, args.preset)
+            if not args.side_by_side:
+                write_spherical(temporary)
+        else:
+            painted = paint(source, *maps[1], args)
+            save_picture(temporary, painted, source, spherical=not args.side_by_side)
     seconds = time.perf_counter() - start
     print(f"{output}: {len(maps)} frames in {seconds:.1f} s, {len(maps) / seconds:.1f} frames/s")
     if str(damage):
-        raise RunError(f"{info.path}: {damage}")
+        raise RunError(f"{source}: {damage}")
+
+
+def paint(picture: Path, saliency: Path, factor: float, args: argparse.Namespace) -> np.ndarray:
+    """Return a still picture with its map over it, or beside it: (H, W, 3) or (H, 2·W, 3) RGB."""
+    rgb = read_picture(picture)
+    overlay = Overlay(args.colormap, args.alpha, None, len(rgb), args.side_by_side)
+    painted = overlay(rgb, read_map(saliency, factor, *rgb.shape[:2]))
+    return np.concatenate([rgb, painted], axis=1) if args.side_by_side else painted
+
+
+def read_map(path: Path, factor: float, height: int, width: int) -> np.ndarray:
+    """Return a map, (H, W) uint8, whose values are multiplied by a factor."""
+    scaled = np.clip(np.rint(np.arange(256) * factor), 0, 255).astype(np.uint8)
+    return resize_map(cv2.LUT(read_picture(path, "L"), scaled), height, width)
 
 
 def painted_pictures(
-    info: VideoInfo, maps: dict[int, Path], damage: Damage, args: argparse.Namespace
+    info: VideoInfo, maps: dict, damage: Damage, args: argparse.Namespace
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
     """Yield (picture, frame): (3·H/2, W) uint8 yuv420p and the video's frame that it shows.
 
-    Pictures that can't be read are left out, so that the one before is shown for longer.
+    maps: the map of each frame and the factor for its values, by number. Pictures that can't be
+    read are left out, so that the one before is shown for longer.
     """
     number, size, again = 0, None, "run infer_video.py on this video again"
-    frames = decode(info.path, damage)
+    frames = decode(info, damage)
     for frame in tqdm(frames, "rendering", len(maps), unit="frame", disable=None):
         number += 1
         while number in damage.unreadable:
@@ -103,7 +142,7 @@ def painted_pictures(
                 f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
             )
         picture = to_yuv420p(frame, colour)
-        saliency = resize_map(read_picture(maps[number], "L"), frame.height, frame.width)
+        saliency = read_map(*maps[number], frame.height, frame.width)
         painted = overlay(picture, saliency)
         yield beside(picture, painted) if args.side_by_side else painted, frame
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
@@ -112,9 +151,12 @@ def painted_pictures(
         )
 
 
-def find_maps(folder: Path, info: VideoInfo) -> dict[int, Path]:
-    """Return the map of each frame of the video by its number.
+def find_maps(
+    folder: Path, info: VideoInfo, record: dict, scale: str
+) -> dict[int, tuple[Path, float]]:
+    """Return the map of each frame of the video by its number, and the factor for its values.
 
+    record: what saliency.json says. scale: "clip" or "frame", see --scale.
     Raises InputError for maps that are incomplete or of another video.
     """
     again = "run infer_video.py on this video again"
@@ -122,34 +164,47 @@ def find_maps(folder: Path, info: VideoInfo) -> dict[int, Path]:
     if not found:
         raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {again}")
     count, unreadable = found, []
-    if (facts_path := folder / "saliency.json").exists():
-        facts = read_json(facts_path, frame_count=(int, type(None)), unreadable=list)
-        if not facts.get("complete"):
+    if record:
+        if not record.get("complete"):
             raise InputError(f"{folder}: not complete yet; {again} to finish")
         here = {"width": info.width, "height": info.height}
-        if "fingerprint" in facts:  # there since maps of equal size were once mixed up
+        if "fingerprint" in record:  # there since maps of equal size were once mixed up
             here["fingerprint"] = fingerprint(list_pictures(info.path) or [info.path])
         else:
             here["video_bytes"] = None if info.path.is_dir() else info.path.stat().st_size
         for name, value in here.items():
-            if facts.get(name) != value:
+            if record.get(name) != value:
                 raise InputError(
-                    f"{folder}: these maps are of another video, {facts.get('video')} ({name} "
-                    f"{facts.get(name)}, for {info.path} {value}); {again} or choose its folder"
+                    f"{folder}: these maps are of another video, {record.get('video')} ({name} "
+                    f"{record.get(name)}, for {info.path} {value}); {again} or choose its folder"
                 )
-        count, unreadable = facts.get("frame_count") or found, facts.get("unreadable", [])
+        count, unreadable = record.get("frame_count") or found, record.get("unreadable", [])
         if count - found > len(unreadable):
             raise InputError(f"{folder}: {found} maps for {count} frames; {again} to finish")
     elif info.frames and abs(info.frames - found) > max(2, info.frames // 100):  # headers err
         raise InputError(f"{folder}: {found} maps, {info.path} has {info.frames} frames; {again}")
-    numbers = (n for n in range(1, count + 1) if n not in unreadable)
-    maps = {number: folder / f"sal_{number:04d}.png" for number in numbers}
-    for number, path in maps.items():
+    numbers = [n for n in range(1, count + 1) if n not in unreadable]
+    paths = [folder / f"sal_{number:04d}.png" for number in numbers]
+    for number, path in zip(numbers, paths):
         if not path.exists():
             raise InputError(f"{folder}: no map for frame {number} of {count}; {again} to finish")
     if found > count:
         raise InputError(f"{folder}: {found} maps for {count} frames; {again}")
-    return maps
+    factors, peaks = [1.0] * len(numbers), record.get("peaks", [])
+    if scale == "clip" and record:
+        if len(peaks) == count and all(isinstance(peaks[n - 1], (int, float)) for n in numbers):
+            factors = common_scale([peaks[n - 1] for n in numbers])
+        else:  # of an older version
+            lost = f"saliency.json has no maxima; each map is shown on its own scale; {again}"
+            print(f"note: {folder}: {lost}", file=sys.stderr)
+    return dict(zip(numbers, zip(paths, factors)))
+
+
+def read_record(folder: Path) -> dict:
+    """Return what saliency.json says about the maps in a folder, nothing where there is none."""
+    kinds = {"frame_count": (int, type(None)), "unreadable": list, "peaks": list, "fps": float}
+    path = folder / "saliency.json"
+    return read_json(path, **kinds) if path.exists() else {}
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """A clip model over an endless stream: one map for each frame, in constant memory."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
 
 from models.base import SaliencyModel, Spec
+from video.reader import frames_of
 
 # Models that look at single frames take several at once: enough to keep a GPU busy, and no more
 # pixels than a CPU works on without fetching fresh memory for every layer.
@@ -15,7 +16,10 @@ FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 
 @torch.inference_mode()
 def predict(
-    model: SaliencyModel, frames: Iterable, needed: Callable[[object], bool] = lambda frame: True
+    model: SaliencyModel,
+    frames: Iterable,
+    needed: Callable[[object], bool] = lambda frame: True,
+    fps: float | None = None,
 ) -> Iterator[tuple[object, Tensor]]:
     """Yield each frame of a stream with its saliency map, in order.
 
@@ -25,10 +29,15 @@ def predict(
     frame is repeated for a warm-up. With fade = 0, clips are cut as SST-Sal's authors cut them,
     and the first clip's maps are kept from its first frame on.
 
-    frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame.
+    frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
+        any size, (H, W, 3) uint8 RGB arrays or tensors, from a camera for example, of which
+        video.Frames are made.
     needed: called with a frame; frames at the start for which it is false are not yielded. Clips
         that hold only such frames are not computed; all other maps are the same as without it.
-    Yields: the frame and its map (1, H, W), float32 on the CPU.
+    fps: pictures a second; they are sampled at the rate of `model.spec`. None: all are.
+    Yields: the frame and its map (1, H, W), float32 on the CPU. Frames are looked at some at once,
+        so that a frame's map comes when the next one is there, or up to 7 later for small frames.
+    Raises ValueError for pictures of another shape or type.
 
     >>> from models import EquatorPrior
     >>> from video import Frame
@@ -40,6 +49,11 @@ def predict(
     device = next(chain(model.parameters(), model.buffers())).device
     started = False  # whether a needed frame has come
     held: Tensor | None = None  # the last clip's maps of the frames that it shares with the next
+    frames = iter(frames)
+    first = list(islice(frames, 1))
+    frames = chain(first, frames)
+    if first and not hasattr(first[0], "rgb"):
+        frames = frames_of(frames, spec, fps)
     for clips, settled, last in _batches(frames, spec):
         shared = 0 if last else spec.fade
         settled_frames = [frame for clip in clips for frame in clip[settled:]]

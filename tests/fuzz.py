@@ -69,7 +69,7 @@ def read_clip(path: Path) -> None:
 
     def pictures():
         size = None
-        for frame in decode(path, damage):
+        for frame in decode(info, damage):
             size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size or min(size) < 2:
                 raise InputError("another size")

@@ -19,7 +19,7 @@ from models import Spec
 from prepare.recordings import active_fixations, main, pair, split, update_splits
 from tests.clips import moving_disc, write_video
 from video.pictures import read_picture
-from video.reader import decode
+from video.reader import decode, probe
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--height=24", "--width=48", "--gt_height=16"]
@@ -76,7 +76,7 @@ def test_frames_are_sampled_and_numbered_from_one(made):
     assert sorted(path.name for path in folder.glob("*.jpg")) == [
         f"{n:04d}.jpg" for n in range(1, 9)
     ]
-    video = list(decode(made[0] / "videos/one.mp4"))
+    video = list(decode(probe(made[0] / "videos/one.mp4")))
     for n in range(1, 9):
         picture = read_picture(folder / f"{n:04d}.jpg").astype(float)
         assert picture.shape == (24, 48, 3)

@@ -16,7 +16,7 @@ from PIL import Image
 from prepare.synthetic import write_dataset
 from tests.clips import write_video
 from tests.spherical import read_spherical
-from video.reader import decode
+from video.reader import decode, probe
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"height": 40, "width": 80, "base_channels": 4}
@@ -103,7 +103,7 @@ def test_a_scene_as_a_video(checkpoint, tmp_path):
         "make_video.py", "--original_video", clip, "--saliency_dir", tmp_path / "maps",
         "--output_path", out,
     )  # fmt: skip
-    assert len(list(decode(out))) == 9
+    assert len(list(decode(probe(out)))) == 9
     assert read_spherical(out) == read_spherical(clip)
 
 

@@ -123,7 +123,7 @@ def test_a_truncated_video_yields_what_it_has(tmp_path):
     (tmp_path / "cut.mkv").write_bytes(content[: len(content) * 2 // 3])
     read = []
     with pytest.raises(InputError, match="truncated or damaged after"):
-        read.extend(decode(tmp_path / "cut.mkv"))  # extend keeps what came before the error
+        read.extend(decode(probe(tmp_path / "cut.mkv")))  # extend keeps what came before the error
     assert 0 < len(read) < 90
 
 
@@ -145,13 +145,13 @@ def test_a_clip_that_starts_late_is_not_truncated(tmp_path, suffix):
 
 
 def test_frames_without_times_follow_the_rate(tmp_path):
-    frames = list(decode(write_video(tmp_path / "raw.h264", frames=5, fps=25)))
+    frames = list(decode(probe(write_video(tmp_path / "raw.h264", frames=5, fps=25))))
     assert [frame.pts * frame.time_base for frame in frames] == [Fraction(n, 25) for n in range(5)]
 
 
 def test_times_count_from_the_start_of_the_file(tmp_path):
     """A transport stream starts at 1.4 s or later."""
-    [first, *_, last] = decode(write_video(tmp_path / "a.ts", frames=10, fps=10))
+    [first, *_, last] = decode(probe(write_video(tmp_path / "a.ts", frames=10, fps=10)))
     assert (first.time, last.time) == pytest.approx((0, 0.9))
 
 

@@ -1,4 +1,8 @@
-"""Paints saliency maps over pictures in their own YUV, without a conversion to RGB and back."""
+"""Paints saliency maps over pictures, those of videos in their own YUV, without a way through RGB.
+
+Opacity rises with saliency s, from 0 to 1, as s·(2 − s): from nothing to the full opacity, of which
+three quarters are reached at half the saliency, so that places of second rank stay visible.
+"""
 
 from math import gcd
 
@@ -15,37 +19,49 @@ COLORMAPS = {
 
 
 class Overlay:
-    """Paints maps over pictures in yuv420p.
+    """Paints maps over pictures.
 
-    colormap: a key of COLORMAPS. alpha: opacity where the map is 255; it falls linearly to 0 where
-    the map is 0. colour, height: those of the video. opaque: paint the colours of the map alone.
+    colormap: a key of COLORMAPS. alpha: opacity where the map is 255. colour, height: those of a
+    video, whose pictures are yuv420p; None for RGB pictures. opaque: paint the map's colours alone.
 
     Colour and opacity depend on the map's value only, so they are looked up in tables; each plane
     then takes one 8-bit multiplication and addition.
     """
 
-    def __init__(self, colormap: str, alpha: float, colour: Colour, height: int, opaque=False):
-        values = np.arange(256, dtype=np.uint8)[:, None]
-        bgr = cv2.applyColorMap(values, COLORMAPS[colormap])[:, 0]
-        yuv = colour.from_rgb(bgr[:, ::-1] / 255, height)
-        opacity = np.round(np.linspace(0, 255 * alpha, 256)) if not opaque else np.full(256, 255)
+    def __init__(
+        self, colormap: str, alpha: float, colour: Colour | None, height: int, opaque=False
+    ):
+        values = np.arange(256)
+        bgr = cv2.applyColorMap(values.astype(np.uint8)[:, None], COLORMAPS[colormap])[:, 0]
+        rgb = bgr[:, ::-1] / 255
+        saliency = values / 255
+        opacity = np.round(255 * alpha * saliency * (2 - saliency))
+        if opaque:
+            opacity = np.full(256, 255)
+        channels = colour.from_rgb(rgb, height) if colour else 255 * rgb
         self.rest = (255 - opacity).astype(np.uint8)
-        self.paint = [np.round(c * opacity / 255).astype(np.uint8) for c in yuv.T]
+        self.paint = [np.round(c * opacity / 255).astype(np.uint8) for c in channels.T]
 
     def __call__(self, picture: np.ndarray, saliency: np.ndarray) -> np.ndarray:
         """Return the painted picture.
 
-        picture: (3·H/2, W) uint8 yuv420p. saliency: (H, W) uint8; an odd last row or column,
-        which yuv420p does not have, is ignored.
+        picture: (3·H/2, W) uint8 yuv420p, or (H, W, 3) RGB. saliency: (H, W) uint8; an odd last row
+        or column, which yuv420p does not have, is ignored.
         """
+        if picture.ndim == 3:
+            layers = zip(cv2.split(picture), self.paint)
+            return cv2.merge([self._blend(below, saliency, paint) for below, paint in layers])
         saliency = saliency[: len(picture) * 2 // 3, : picture.shape[1]]
         half = cv2.resize(saliency, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         out = np.empty_like(picture)
         layers = zip(planes(picture), planes(out), self.paint, (saliency, half, half), strict=True)
         for below, target, paint, value in layers:
-            cv2.multiply(below, cv2.LUT(value, self.rest), dst=target, scale=1 / 255)
-            cv2.add(target, cv2.LUT(value, paint), dst=target)
+            self._blend(below, value, paint, target)
         return out
+
+    def _blend(self, below, value, paint, target=None) -> np.ndarray:
+        target = cv2.multiply(below, cv2.LUT(value, self.rest), dst=target, scale=1 / 255)
+        return cv2.add(target, cv2.LUT(value, paint), dst=target)
 
 
 def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -54,6 +70,15 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     for target, *pair in zip(planes(out), planes(left), planes(right), strict=True):
         np.concatenate(pair, axis=1, out=target)
     return out
+
+
+def common_scale(peaks: list[float]) -> list[float]:
+    """Return the factor for each map of a clip that brings all of them to one scale.
+
+    peaks: the maxima by which the maps were divided. The scale ends at their 95th percentile, so
+    that a few hot moments do not fade all others; beyond it, maps are cut off.
+    """
+    return (np.array(peaks) / (np.percentile(peaks, 95) or 1.0)).tolist()
 
 
 def resize_map(saliency: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from cli import InputError
 from files import reading
+from video.spherical_metadata import panorama_xmp
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 FLOW = "_flow.png"  # end of the name of a flow picture, which lies beside its frame
@@ -72,6 +74,21 @@ def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
                 raise ValueError(f"its values range from {values.min():g} to {values.max():g}")
             image = Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8))
         return np.array(image if image.mode == mode else image.convert(mode))
+
+
+def save_picture(path: Path, rgb: np.ndarray, original: Path, spherical: bool) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG or JPEG of best quality, with the original's colour profile.
+
+    spherical: mark it as a full panorama. Raises OSError where it can't be written.
+    """
+    with open_picture(original) as image:
+        profile = image.info.get("icc_profile") if image.mode == "RGB" else None
+    xmp = panorama_xmp(*rgb.shape[:2]) if spherical else ""
+    text = PngInfo()
+    if xmp:
+        text.add_itxt("XML:com.adobe.xmp", xmp)
+    options = {"quality": 95, "subsampling": 0, "xmp": xmp.encode() or None, "pnginfo": text}
+    Image.fromarray(rgb).save(path, icc_profile=profile, **options)  # each format takes its own
 
 
 def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str]]:

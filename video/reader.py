@@ -18,7 +18,7 @@ from files import check_file
 from video.motion import MOTIONS
 from video.pictures import list_pictures, look_at, read_flow, read_picture, resize, to_tensor
 
-FOLDER_FPS = Fraction(8)  # pictures carry no rate: assume that they were sampled for the models
+FOLDER_FPS = Fraction(8)  # assumed for pictures, which carry no rate
 MAX_FPS = 240  # a higher rate in a header is the container's clock
 # FFmpeg also turns texts into pictures, and follows playlists to other files, addresses and pipes.
 FORMATS = (
@@ -63,6 +63,10 @@ class Damage:
         return f"the decoder reports {errors}, up to the next key frame; copy the file again"
 
 
+# Seconds since the first image, what reads it, and the picture file beside which flow may be.
+Image = tuple[float, Callable[[], np.ndarray], Path | None]
+
+
 @dataclass(frozen=True)
 class Frame:
     """One sampled frame, as models take it."""
@@ -74,18 +78,22 @@ class Frame:
     times: tuple[float, ...] = ()  # seconds of this frame and of those before the next sampled one
 
 
-def probe(path: str | Path) -> VideoInfo:
+def probe(path: str | Path, fps: Fraction | None = None) -> VideoInfo:
     """Return size, rate and length of a video file, a folder of pictures or one picture.
 
-    Raises InputError for anything else.
+    fps: pictures a second of a folder, FOLDER_FPS with a note if None.
+    Raises InputError for anything else, and for a video with an fps other than its own.
     """
     path = Path(path)
     if pictures := list_pictures(path):
         size, notes = look_at(pictures)
-        seconds = float(len(pictures) / FOLDER_FPS)
-        return VideoInfo(
-            path, *size, FOLDER_FPS, len(pictures), seconds, notes=_notes(*size, notes)
-        )
+        if fps is None and len(pictures) > 1:
+            notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give theirs")
+        fps = Fraction(fps or FOLDER_FPS)
+        seconds = float(len(pictures) / fps)
+        return VideoInfo(path, *size, fps, len(pictures), seconds, notes=_notes(*size, notes))
+    if fps is not None:
+        raise InputError(f"{path}: a video has a frame rate of its own; give none for it")
     with open_video(path) as container:
         stream = container.streams.video[0]
         start = Fraction(max(0, container.start_time or 0), av.time_base)
@@ -133,16 +141,16 @@ def _notes(width: int, height: int, declared: Iterable[str]) -> tuple[str, ...]:
     return *declared, f"{width}×{height} pixels are {shape}; {taken}"
 
 
-def decode(path: str | Path, damage: Damage | None = None) -> Iterator[av.VideoFrame]:
-    """Yield all frames at full size, in order of presentation, one at a time.
+def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[av.VideoFrame]:
+    """Yield all frames of a source at full size, in order of presentation, one at a time.
 
     Each has a time, which counts from the start of the file.
-    damage: what is wrong with frames is added to it, and unreadable pictures are left out.
+    info: what `probe` returned. damage: what is wrong with frames is added to it, and unreadable
+    pictures are left out.
     Raises InputError for a file that can't be decoded, for a truncated one after its last frame,
     and without `damage` for an unreadable picture.
     """
-    path = Path(path)
-    if pictures := list_pictures(path):
+    if pictures := list_pictures(info.path):
         for number, picture in enumerate(pictures, 1):
             try:
                 frame = av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
@@ -151,12 +159,12 @@ def decode(path: str | Path, damage: Damage | None = None) -> Iterator[av.VideoF
                     raise
                 damage.unreadable[number] = str(error)
                 continue
-            frame.pts, frame.time_base = number - 1, 1 / FOLDER_FPS
+            frame.pts, frame.time_base = number - 1, 1 / info.fps
             yield frame
         return
-    info, count, end = probe(path), 0, 0.0
+    count, end = 0, 0.0
     gap = shown = float(1 / info.fps)
-    for frame in _frames(path, damage or Damage()):
+    for frame in _frames(info.path, damage or Damage()):
         if frame.pts is None:  # a stream without a container
             frame.pts, frame.time_base = count, 1 / info.fps
         else:
@@ -248,48 +256,17 @@ class FrameReader(Iterator[Frame]):
     damage: what is wrong with them.
     """
 
-    def __init__(self, path: str | Path, spec):
-        self.info, self.damage = probe(path), Damage()
+    def __init__(self, path: str | Path, spec, fps: Fraction | None = None):
+        self.info, self.damage = probe(path, fps), Damage()
         self.decoded, self.end = 0, 0.0
-        self._frames = self._sample(spec)
+        self._frames = sample(self._images(), spec, self.info.fps, self.damage)
 
-    def _sample(self, spec) -> Iterator[Frame]:
-        """Yield the first readable frame of each interval, with the times of those that follow."""
-        step = max(1, round(self.info.fps / Fraction(spec.fps)))
-        interval = step / self.info.fps if self.info.fps > spec.fps else 1 / Fraction(spec.fps)
-        early = min(1 / self.info.fps, interval) / 2  # a frame may come before its interval
-        motion, last, sampled, times, problem = MOTIONS[spec.motion](), -1, None, [], None
-        try:
-            for seconds, read, flow in self._images():
-                times.append(seconds)
-                if (number := int((seconds + early) / interval)) <= last:
-                    continue
-                try:
-                    rgb = to_tensor(resize(read(), spec.height, spec.width))
-                    moved = read_flow(flow, spec) if flow and motion.channels == 3 else None
-                except InputError as error:
-                    self.damage.unreadable[self.decoded] = str(error)
-                    continue
-                if sampled:
-                    yield replace(sampled, times=tuple(times[:-1]))
-                previous = sampled.rgb if sampled else None
-                moved = motion(previous, rgb) if moved is None else moved
-                last, times = number, times[-1:]
-                sampled = Frame(self.decoded, seconds, rgb, moved)
-        except InputError as error:  # after what was read before the damage
-            problem = error
-        if sampled:
-            yield replace(sampled, times=tuple(times))
-        if problem or not sampled:
-            raise problem or InputError(next(iter(self.damage.unreadable.values())))
-
-    def _images(self) -> Iterator[tuple[float, Callable[[], np.ndarray], Path | None]]:
-        """Yield the time of each frame, what reads it, and the picture beside which flow may be."""
+    def _images(self) -> Iterator[Image]:
         for index, picture in enumerate(pictures := list_pictures(self.info.path)):
-            self.decoded, self.end = index + 1, float((index + 1) / FOLDER_FPS)
-            yield float(index / FOLDER_FPS), partial(read_picture, picture), picture
+            self.decoded, self.end = index + 1, float((index + 1) / self.info.fps)
+            yield float(index / self.info.fps), partial(read_picture, picture), picture
         first = None
-        for frame in () if pictures else decode(self.info.path, self.damage):
+        for frame in () if pictures else decode(self.info, self.damage):
             first, self.decoded = frame.time if first is None else first, self.decoded + 1
             shown = frame_seconds(frame) or float(1 / self.info.fps)
             self.end = max(self.end, frame.time - first + shown)
@@ -299,15 +276,68 @@ class FrameReader(Iterator[Frame]):
         return next(self._frames)
 
 
-def read_frames(path: str | Path, spec) -> FrameReader:
+def sample(images: Iterable[Image], spec, rate: Fraction, damage: Damage) -> Iterator[Frame]:
+    """Yield the first readable image of each interval, with the times of those that follow.
+
+    rate: images a second of the source. damage: gets the numbers of those that can't be read.
+    """
+    step = max(1, round(rate / Fraction(spec.fps)))
+    interval = step / rate if rate > spec.fps else 1 / Fraction(spec.fps)
+    early = min(1 / rate, interval) / 2  # an image may come before its interval
+    motion, last, sampled, times, problem = MOTIONS[spec.motion](), -1, None, [], None
+    try:
+        for number, (seconds, read, picture) in enumerate(images, 1):
+            times.append(seconds)
+            if (place := int((seconds + early) / interval)) <= last:
+                continue
+            try:
+                rgb = to_tensor(resize(read(), spec.height, spec.width))
+                moved = read_flow(picture, spec) if picture and motion.channels == 3 else None
+            except InputError as error:
+                damage.unreadable[number] = str(error)
+                continue
+            if sampled:
+                yield replace(sampled, times=tuple(times[:-1]))
+            previous = sampled.rgb if sampled else None
+            moved = motion(previous, rgb) if moved is None else moved
+            last, times = place, times[-1:]
+            sampled = Frame(number, seconds, rgb, moved)
+    except InputError as error:  # after what was read before the damage
+        problem = error
+    if sampled:
+        yield replace(sampled, times=tuple(times))
+    if problem or (damage.unreadable and not sampled):
+        raise problem or InputError(next(iter(damage.unreadable.values())))
+
+
+def read_frames(path: str | Path, spec, fps: Fraction | None = None) -> FrameReader:
     """Return an iterator of the frames of a source as a model with this spec takes them.
 
     path: a video file, a folder of pictures or one picture. spec: anything with height, width,
-    fps and motion, such as models.base.Spec. Time is divided into intervals of
-    round(source rate / spec.fps) frames, and the first frame of each is sampled: of a steady
-    source every such frame, as SST-Sal's authors do; of a slower source, every frame. Where a
-    folder holds flow pictures, models that take flow get these. A picture that can't be read is
-    left out and noted in the reader's `damage`. Raises InputError for a source that can't be
-    read, at once or when the damage is met.
+    fps and motion, such as models.base.Spec. fps: pictures a second of a folder, 8 if None.
+
+    Time is divided into intervals of round(source rate / spec.fps) frames, and the first frame of
+    each is sampled: of a steady source every such frame, as SST-Sal's authors do; of a slower
+    source, every frame. Where a folder holds flow pictures, models that take flow get these. A
+    picture that can't be read is left out and noted in the reader's `damage`. Raises InputError
+    for a source that can't be read, at once or when the damage is met.
     """
-    return FrameReader(path, spec)
+    return FrameReader(path, spec, fps)
+
+
+def frames_of(pictures: Iterable[np.ndarray | Tensor], spec, fps: float | None) -> Iterator[Frame]:
+    """Yield the frames of pictures in memory, (H, W, 3) uint8 RGB, as read_frames does of a file.
+
+    fps: pictures a second; None for pictures that are all to be sampled.
+    Raises ValueError for an array of another shape or type.
+    """
+    rate = Fraction(fps or spec.fps)
+
+    def checked(picture: np.ndarray | Tensor) -> np.ndarray:
+        array = np.asarray(picture)
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            raise ValueError(f"expected (H, W, 3) uint8, got {array.shape} of {array.dtype}")
+        return array
+
+    images = ((float(k / rate), partial(checked, p), None) for k, p in enumerate(pictures))
+    return sample(images, spec, rate, Damage())

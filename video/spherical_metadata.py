@@ -1,5 +1,7 @@
-"""Marks MP4 files as 360° panoramas: Spherical Video V1 and V2, mono and equirectangular.
+"""Marks MP4 files and pictures as 360° panoramas, mono and equirectangular.
 
+Pictures have XMP in Google's GPano schema,
+https://developers.google.com/streetview/spherical-metadata. Videos have Spherical Video V1 and V2:
 V1 is a `uuid` box with XML at the end of the video track; V2 are the boxes `st3d` and `sv3d` in
 the visual sample entry. Both state the same, but some players read only one of them.
 https://github.com/google/spatial-media/tree/master/docs
@@ -27,6 +29,16 @@ V1_XML = f"""<?xml version="1.0"?>
 <GSpherical:ProjectionType>equirectangular</GSpherical:ProjectionType>
 </rdf:SphericalVideo>
 """
+GPANO = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:GPano="http://ns.google.com/photos/1.0/panorama/"
+ GPano:ProjectionType="equirectangular" GPano:UsePanoramaViewer="True"
+ GPano:StitchingSoftware="{software}"
+ GPano:FullPanoWidthPixels="{width}" GPano:FullPanoHeightPixels="{height}"
+ GPano:CroppedAreaImageWidthPixels="{width}" GPano:CroppedAreaImageHeightPixels="{height}"
+ GPano:CroppedAreaLeftPixels="0" GPano:CroppedAreaTopPixels="0"/>
+</rdf:RDF>
+</x:xmpmeta>"""
 # Boxes that hold other boxes, with the size of their own fields before these.
 CONTAINERS = dict.fromkeys((b"moov", b"trak", b"mdia", b"minf", b"stbl", b"sv3d", b"proj"), 0)
 CONTAINERS[b"stsd"] = 8
@@ -92,6 +104,11 @@ def places(file: BinaryIO) -> Iterator[Place]:
             kind, content, end = b"", start, length
         yield Place(kind, start, content, end)
         start = end
+
+
+def panorama_xmp(height: int, width: int) -> str:
+    """Return the XMP of a picture of this size that shows the whole sphere."""
+    return GPANO.format(software=SOFTWARE, width=width, height=height)
 
 
 def write_spherical(path: str | Path) -> None:
