@@ -10,6 +10,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from unittest import mock
 
 import av
 import cv2
@@ -283,6 +284,21 @@ def test_pictures_in_memory_are_predicted_as_those_in_files(frames, checkpoint):
             assert torch.equal(saliency, truth)
     assert len(list(models.predict(model, pictures))) == 12  # no rate: all of them
     assert list(models.predict(model, [])) == []
+
+
+def test_the_webcam_of_the_page_works(monkeypatch):
+    """Six lines in docs/python.md: a camera that is unplugged after five pictures."""
+    page = (ROOT / "docs/python.md").read_text()
+    code = next(c for c in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "camera" in c)
+    assert len(code.split("camera = ")[1].strip().splitlines()) == 6
+    pictures, drawn = [(True, moving_disc(n, 48, 96)) for n in range(5)] + [(False, None)], []
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: mock.Mock(read=lambda: pictures.pop(0)))
+    monkeypatch.setattr(models, "load", lambda path: models.EquatorPrior(512, 1024))
+    monkeypatch.setattr("matplotlib.pyplot.imshow", lambda image: drawn.append(image.shape))
+    monkeypatch.setattr("matplotlib.pyplot.pause", lambda seconds: None)
+    with pytest.raises(TypeError, match="subscriptable"):  # the camera is gone
+        exec(code.replace("fps=30", "fps=8"), {})
+    assert len(drawn) >= 3 and set(drawn) == {(512, 1024)}
 
 
 @pytest.mark.parametrize(
