@@ -184,6 +184,12 @@ def add_machine_options(add: Callable) -> None:
         "computes in it, else fp32")  # fmt: skip
 
 
+def add_sampling_option(add: Callable) -> None:
+    """Add --sampling. add: the add_argument of a parser."""
+    add("--sampling", choices=["seamless", "reference"], help="how SST-Sal reads the sphere; "
+        "reference: exactly as its authors do (default: the checkpoint's)")  # fmt: skip
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device that --device names. Raises InputError where it is not there."""
     if name == "auto":

@@ -1,5 +1,6 @@
-"""Score a model, or saved maps, against ground truth, beside baselines and human observers.
+"""Score models and saved maps against ground truth, beside baselines and human observers.
 
+Several models are scored on the frames for which all of them have a map, and compared in pairs.
 Several GPUs share the clips: torchrun --nproc_per_node 4 evaluate_video.py …
 """
 
@@ -9,11 +10,14 @@ import argparse
 import csv
 import json
 import math
+import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import signature
 from itertools import tee
 from pathlib import Path
 
@@ -33,10 +37,12 @@ from files import lock
 from metrics import METRICS, Protocol, summary
 from metrics.plots import Picture
 from metrics.report import write_report
-from models.checkpoint import sha256
+from models.checkpoint import read, sha256
+from models.predict import not_negative
 from scoring import OBSERVERS_EVERY, ClipScores, Scorer
 from video.motion import MOTIONS
 
+CHECKPOINT = Path("checkpoints/cube_unet_best.pth")
 LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
 MISSING = {  # by the last truth that a metric needs, where no frame has a score
     "target": "ground truth that is not constant",
@@ -52,9 +58,11 @@ def parse_args() -> argparse.Namespace:
     add("--split", default="test", help="split whose clips are scored: test, val or train")
     add("--train_root", type=Path, help="data set whose training maps make the mean map "
         "among the baselines (default: data_root)")  # fmt: skip
-    add("--ckpt_path", type=Path, default="checkpoints/cube_unet_best.pth", help="checkpoint")
-    add("--pred_dir", type=Path, help="score the maps PRED_DIR/<clip>/sal_0001.npy or "
-        ".png, as infer_video.py writes them, instead of a checkpoint")  # fmt: skip
+    add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
+        f"(default: {CHECKPOINT}, without --pred_dir)")  # fmt: skip
+    add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps, "
+        "FOLDER/<clip>/sal_0001.npy as infer_video.py writes them, or under any name that ends "
+        "with the frame's number; .npy, .exr or .png")  # fmt: skip
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
     add("--report", action="store_true", help="also write report.html with plots and pictures")
     add("--protocol", default="sphere", choices=Protocol.NAMES, help="sphere: pixels are weighted "
@@ -67,6 +75,7 @@ def parse_args() -> argparse.Namespace:
         "only")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
     add("--motion", choices=list(MOTIONS), help="motion estimator (default: the model's)")
+    cli.add_sampling_option(add)
     cli.add_machine_options(add)
     return parser.parse_args()
 
@@ -76,20 +85,21 @@ def main() -> None:
     if args.check:
         return check_data(args)
     device = cli.choose_device(args.device)
-    source = SavedMaps(args) if args.pred_dir else Network(args, device)
-    scorer = Scorer(source.data, args.protocol, args.height, args.sigma, args.train_root, device)
+    sources = make_sources(args, device)
+    data = sources[0].data
+    scorer = Scorer(data, args.protocol, args.height, args.sigma, args.train_root, device)
     with lock(args.output_dir) if is_main() else nullcontext():
-        mine = distributed.shard(source.data.clips)
+        mine = distributed.shard(data.clips)
         clips = {
-            clip: scorer.score(clip, source, args.report)
+            clip: scorer.score(clip, sources, args.report)
             for clip in tqdm(
                 mine, "scoring", unit="clip", disable=not is_main(), dynamic_ncols=True
             )
         }
-        clips = distributed.merge(clips, list(source.data.clips))
+        clips = distributed.merge(clips, list(data.clips))
         if not is_main():
             return
-        results = collect(args, source, scorer, clips)
+        results = collect(args, sources, scorer, clips)
         notes_text = "\n".join(results["notes"])
         print(summary.table(results), summary.verdicts(results), notes_text, sep="\n\n")
         cli.write_json(args.output_dir / "metrics.json", without_nan(results))
@@ -104,11 +114,33 @@ def main() -> None:
             raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
 
 
+def make_sources(args: argparse.Namespace, device: torch.device) -> list:
+    """Return what is scored, under different names."""
+    if not args.ckpt_path and not args.pred_dir:
+        args.ckpt_path = [CHECKPOINT]
+    networks = [Network(args, path, device) for path in args.ckpt_path]
+    if args.sampling and not any("sampling" in network.model.arguments for network in networks):
+        raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")
+    sources = [*networks, *(SavedMaps(args, path) for path in args.pred_dir)]
+    if len(sources) > 1:
+        paths = [*args.ckpt_path, *args.pred_dir]
+        names = Counter(path.resolve().stem for path in paths)
+        for source, path in zip(sources, paths):
+            name = path.resolve().stem
+            source.name = name if names[name] == 1 else str(path)
+    for source in sources:
+        if source.name in (*summary.BASELINES, summary.HUMAN):
+            source.name += " (maps)"
+    return sources
+
+
 class Network:
     """The maps that a checkpoint's model predicts for a data set's clips."""
 
-    def __init__(self, args: argparse.Namespace, device: torch.device):
-        self.model = models.load(args.ckpt_path, device)
+    def __init__(self, args: argparse.Namespace, path: Path, device: torch.device):
+        kind = models.MODELS[read(path)["model"]]
+        takes = args.sampling and "sampling" in signature(kind).parameters
+        self.model = models.load(path, device, **{"sampling": args.sampling} if takes else {})
         with cli.advice(f"--motion {args.motion}"):
             self.model.use_motion(args.motion)
         # Only the network runs in mixed precision, not the metrics between two of its maps.
@@ -117,7 +149,7 @@ class Network:
         spec = replace(self.model.spec, clip_length=1, warm_up=0, fade=0)
         self.data = SaliencyVideos(args.data_root, args.split, spec)
         self.name = self.model.name
-        self.facts = {"checkpoint": args.ckpt_path.name, "sha256": sha256(args.ckpt_path)}
+        self.facts = {"checkpoint": path.name, "sha256": sha256(path)}
 
     def maps(self, clip: str, irregular: list) -> Iterator[tuple[File, Tensor]]:
         """Yield the readable frames with ground truth and their maps, (h, w), in order.
@@ -130,53 +162,74 @@ class Network:
             maps = models.predict(self.model, (frame for frame, _ in read))
             for (_, saliency), (_, readable), file in zip(maps, again, run):
                 if readable and file.truth:
-                    yield file, saliency[0]
+                    yield file, not_negative(saliency[0])
 
 
 class SavedMaps:
-    """The maps in <folder>/<clip>: a float .npy file where there is one, else an 8-bit picture."""
+    """The maps in <folder>/<clip>, one for each frame: .npy, else .exr, else a picture of 8 bits.
 
-    def __init__(self, args: argparse.Namespace):
-        self.folder = args.pred_dir
+    The last number in a file's name is that of its frame; after "sal_", as infer_video.py writes
+    it, it counts the frames from 1.
+    """
+
+    def __init__(self, args: argparse.Namespace, folder: Path):
+        self.folder = folder
         if not self.folder.is_dir():
             raise InputError(f"--pred_dir {self.folder}: no such folder; check the path")
         self.data = SaliencyVideos(args.data_root, args.split, models.Spec())
         self.name = self.folder.resolve().name
-        if self.name in (*summary.BASELINES, summary.HUMAN):
-            self.name += " (maps)"
         self.facts = {"maps": self.folder.name}
 
     def maps(self, clip: str, irregular: list) -> Iterator[tuple[File, Tensor]]:
-        """Yield the frames with ground truth and their maps, (h, w), in order.
+        """Yield the frames with ground truth and a map, (h, w), in order.
 
-        Maps of 8 bits or of a single value and unreadable ones, which are left out, are added to
-        `irregular`. Raises InputError for a missing map.
+        Added to `irregular`: maps that are missing, belong to no frame, have 8 bits or a single
+        value, and unreadable ones, which are left out.
         """
+        paths = self._numbered(clip)
+        counted = any(path.name.startswith("sal_") for path in paths.values())
         for position, file in enumerate(self.data.clips[clip], 1):
-            if file.truth:
-                path = self.folder / clip / f"sal_{position:04d}.npy"
-                if not path.exists():
-                    path = path.with_suffix(".png")
-                    kind = "map of 8 bits, which may change scores by ties and zeros"
-                    irregular.append((kind, str(path)))
-                if not path.exists():
-                    raise InputError(f"{path}: no such map, nor .npy; run infer_video.py")
-                try:
-                    saliency = read_map(path)
-                except InputError as error:
-                    irregular.append(("unusable map", str(error)))
-                    continue
-                if saliency.min() == saliency.max():
-                    irregular.append(("map of a single value, scored as uniform", str(path)))
-                yield file, torch.from_numpy(saliency)
+            number = position if counted else file.number
+            path = paths.pop(number, None)
+            if not file.truth:
+                continue
+            if path is None:
+                irregular.append(("missing map", f"{self.folder / clip}: {number}"))
+                continue
+            if path.suffix == ".png":
+                kind = "map of 8 bits, which may change scores by ties and zeros"
+                irregular.append((kind, str(path)))
+            try:
+                saliency = read_map(path)
+            except InputError as error:
+                irregular.append(("unusable map", str(error)))
+                continue
+            if saliency.min() == saliency.max():
+                irregular.append(("map of a single value, scored as uniform", str(path)))
+            yield file, torch.from_numpy(saliency)
+        irregular += [("map of no frame", str(path)) for path in paths.values()]
+
+    def _numbered(self, clip: str) -> dict[int, Path]:
+        """Return the maps of a clip by the last number in their names."""
+        found: dict[int, Path] = {}
+        for kind in (".npy", ".exr", ".png"):
+            for path in sorted((self.folder / clip).glob(f"[!.]*{kind}")):
+                if digits := re.findall(r"\d+", path.stem):
+                    other = found.setdefault(int(digits[-1]), path)
+                    if other is not path and other.suffix == kind:
+                        raise InputError(f"{path}: has the number of {other.name}; rename one")
+        return found
 
 
-def collect(args: argparse.Namespace, source, scorer: Scorer, clips: dict[str, ClipScores]) -> dict:
+def collect(
+    args: argparse.Namespace, sources: list, scorer: Scorer, clips: dict[str, ClipScores]
+) -> dict:
     """Return the content of metrics.json, with NaN where there is no score."""
     means = {clip: scores.means() for clip, scores in clips.items() if scores.frames}
     if not means:
+        found = summarise([problem for scores in clips.values() for problem in scores.irregular])
         raise InputError(
-            f"{args.data_root}: no frame of split '{args.split}' could be scored; "
+            f"{args.data_root}: no frame of split '{args.split}' could be scored ({found}); "
             "--check lists what is wrong with the data set"
         )
     predictors = {}
@@ -189,11 +242,12 @@ def collect(args: argparse.Namespace, source, scorer: Scorer, clips: dict[str, C
         "split": args.split,
         "protocol": args.protocol,
         "grid": list(scorer.size),
-        "model": source.name,
-        **source.facts,
+        "model": sources[0].name,
+        **sources[0].facts,
+        "models": {source.name: source.facts for source in sources},
         "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "frames": sum(len(scores.frames) for scores in clips.values()),
-        "notes": notes(source, scorer, clips, known),
+        "notes": notes(scorer, clips, known),
         "metrics": {
             m: {"title": METRICS[m].title, "higher_is_better": METRICS[m].higher_is_better}
             for m in known
@@ -204,13 +258,13 @@ def collect(args: argparse.Namespace, source, scorer: Scorer, clips: dict[str, C
             for clip, scores in means.items()
         },
     }
-    return results | {"against_floor": summary.against_baseline(results)}
+    return results | {"differences": summary.differences(results)}
 
 
-def notes(source, scorer: Scorer, clips: dict[str, ClipScores], metrics: list[str]) -> list[str]:
+def notes(scorer: Scorer, clips: dict[str, ClipScores], metrics: list[str]) -> list[str]:
     """Return the sentences that a reader of the scores must know."""
     lines = [*scorer.notes]
-    if found := sum((scores.irregular for scores in clips.values()), source.data.irregular):
+    if found := sum((scores.irregular for scores in clips.values()), scorer.data.irregular):
         lines.append(f"Problems in the data: {summarise(found)}.")
     if unscored := [clip for clip, scores in clips.items() if not scores.frames]:
         lines.append(f"Clips without usable frames, not scored: {', '.join(unscored)}.")

@@ -31,6 +31,7 @@ import models
 from cli import InputError, RunError
 from files import fingerprint, lock, read_json, write_array
 from models.checkpoint import sha256
+from models.predict import not_negative
 from video.motion import MOTIONS
 from video.pictures import list_pictures, open_picture
 from video.reader import Frame, read_frames
@@ -53,6 +54,7 @@ def parse_args() -> argparse.Namespace:
     add("--save_npy", action="store_true", help="also write float32 maps, not normalised")
     add("--motion", choices=list(MOTIONS), help="how motion between frames is estimated "
         "(default: as the model was trained)")  # fmt: skip
+    cli.add_sampling_option(add)
     cli.add_machine_options(add)
     add("--fps", type=cli.frame_rate, help="pictures a second of a folder of frames (default: 8, "
         "with a note); a video has its own rate")  # fmt: skip
@@ -66,7 +68,9 @@ def main() -> None:
     args = parse_args()
     device = cli.choose_device(args.device)
     dtype = cli.choose_precision(args.precision, device)
-    model = models.load(args.ckpt_path, device)
+    model = models.load(
+        args.ckpt_path, device, **{"sampling": args.sampling} if args.sampling else {}
+    )
     with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     folders = output_folders(args.video_path, args.output_dir)
@@ -153,7 +157,7 @@ def interpolate(maps: Iterable[tuple[Frame, Tensor]]) -> Iterator[tuple[int, np.
     """
     sampled, before = None, None
     for frame, saliency in maps:
-        after = saliency[0].numpy()
+        after = not_negative(saliency[0]).numpy()
         if sampled:
             start, steps = sampled.seconds, len(sampled.times)
             for k, seconds in enumerate(sampled.times):

@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from datasets.video_saliency import SaliencyVideos
 from metrics import Protocol
 from metrics.inter_observer import inter_observer
 from metrics.plots import Picture
+from metrics.saliency import check_maps
 from metrics.summary import BASELINES, HUMAN, mean_of_finite
 from models.equator_prior import equator_prior
 from projection import solid_angles
@@ -54,6 +56,22 @@ class ClipScores:
         }
 
 
+def common(streams: Iterable[Iterator]) -> Iterator[tuple[File, list[Tensor]]]:
+    """Yield the frames that are in all streams of (frame, map), which are in order, with the maps.
+
+    Each frame of a clip is known by its picture.
+    """
+    streams = list(streams)
+    heads = [next(stream, None) for stream in streams]
+    while None not in heads:
+        last = max((file.number, file.picture) for file, _ in heads)
+        behind = [(file.number, file.picture) < last for file, _ in heads]
+        if not any(behind):
+            yield heads[0][0], [saliency for _, saliency in heads]
+            behind = [True] * len(heads)
+        heads = [next(s, None) if b else h for s, b, h in zip(streams, behind, heads)]
+
+
 class Scorer:
     """Scores clips of a data set under one protocol, on a grid of `height` × 2 `height` pixels.
 
@@ -88,38 +106,41 @@ class Scorer:
             name: self._count(f.longitudes, f.latitudes) for name, f in known if f
         }
 
-    def score(self, clip: str, source, picture: bool = False) -> ClipScores:
-        """Score what a source predicts for a clip, the baselines, and observers in some frames.
+    def score(self, clip: str, sources: list, picture: bool = False) -> ClipScores:
+        """Score what sources predict for a clip, the baselines, and observers in some frames.
 
-        source: its maps(clip, irregular) yields frames with ground truth, in order, each with a
-            map (h, w) of any size, and adds problems to the list `irregular`; it has a name.
-        picture: whether to keep the middle frame of the clip, to be shown.
+        sources: their maps(clip, irregular) yield frames with ground truth, in order, each with a
+            map (h, w) of any size, and add problems to the list `irregular`; they have names.
+            Frames are scored that all sources have.
+        picture: whether to keep the middle frame of the clip with the first source's map.
         Maps that no metric can score are added to `irregular`.
         """
         scores, fixations = ClipScores(), self.data.fixations.of(clip)
         unknown = torch.zeros(self.size, device=self.device)
         others = sum(self.fixated.values(), unknown) - self.fixated.get(clip, unknown)
-        predictors = source.name, *self.baselines
-        stack = torch.stack([unknown, *self.baselines.values()])
+        predictors = *(source.name for source in sources), *self.baselines
+        stack = torch.stack([*[unknown] * len(sources), *self.baselines.values()])
         random = np.random.default_rng(zlib.crc32(clip.encode()))
-        for file, saliency in source.maps(clip, scores.irregular):
+        for file, maps in common(source.maps(clip, scores.irregular) for source in sources):
             try:
                 truth = read_truth(file.truth, *self.size)[0].to(self.device)
             except InputError as error:
                 scores.irregular.append(("unusable ground truth", str(error)))
                 continue
-            saliency = torch.from_numpy(resize(saliency.numpy(), *self.size))
-            stack[0] = saliency
+            maps = [torch.from_numpy(resize(saliency.numpy(), *self.size)) for saliency in maps]
+            stack[: len(maps)] = torch.stack(maps)
             truths = {"target": truth.expand_as(stack)}
             if fixations:
                 counts = self._count(*fixations.at(file.number))
                 truths |= {"fixations": counts.expand_as(stack), "others": others}
             try:
-                values = self.protocol(stack, **truths)
+                for name, saliency in zip(predictors, maps):
+                    check_maps(**{f"map of {name}": saliency})
             except ValueError as error:
-                place = f"clip {clip}, frame {file.number}: map of {source.name}"
+                place = f"clip {clip}, frame {file.number}"
                 scores.irregular.append(("unusable map", f"{place}: {error}; make it again"))
                 continue
+            values = self.protocol(stack, **truths)
             frame = {
                 predictor: {metric: value[index] for metric, value in values.items()}
                 for index, predictor in enumerate(predictors)
@@ -131,7 +152,7 @@ class Scorer:
                 frame[HUMAN] = inter_observer(*gaze, others, self.protocol, *draw, random)
             scores.frames[file.number] = {name: found for name, found in frame.items() if found}
             if picture and len(scores.frames) <= max(1, len(self.data.clips[clip]) // 2):
-                shown = file, saliency, truth
+                shown = file, maps[0], truth
         if picture and scores.frames:
             scores.picture = self._picture(clip, *shown)
         return scores

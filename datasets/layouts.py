@@ -20,7 +20,7 @@ Both layouts have <root>/splits.json, see datasets/splits.py.
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from torch import Tensor
 from cli import InputError
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
 from files import read_array
-from video.pictures import FLOW, PICTURES, read_picture, resize
+from video.pictures import FLOW, PICTURES, read_exr, read_picture, resize
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,12 @@ def unbroken_runs(files: list[File]) -> list[list[File]]:
 
 
 def read_map(path: Path) -> np.ndarray:
-    """Return the saliency map in an array (.npy) or a grey picture: (H, W) float32, as it is.
+    """Return the saliency map in a .npy array, an OpenEXR file or a grey picture: (H, W) float32.
 
     Raises InputError for a file that is unreadable or not a map.
     """
-    saliency = read_array(path) if path.suffix == ".npy" else read_picture(path, "F")
+    read = {".npy": read_array, ".exr": read_exr}.get(path.suffix, partial(read_picture, mode="F"))
+    saliency = read(path)
     squeezed = np.squeeze(saliency)
     if squeezed.ndim != 2:
         found = f"{saliency.shape} of {saliency.dtype}"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from cli import atomic
 from metrics.plots import BINS, ROWS, Picture, clip_plot, picture_plot, time_plot
-from metrics.summary import BASELINES, HUMAN, Comparison, interval, number
+from metrics.summary import BASELINES, HUMAN, Comparison, comparisons, interval, number
 
 SIGNS = {"beats": "✓", "ahead": "≈", "behind": "✗", "unscored": "–"}
 STYLE = """body{max-width:72rem;margin:2rem auto;padding:0 1rem;font:16px/1.45 sans-serif}
@@ -21,11 +21,11 @@ th,td{padding:.4rem .8rem;text-align:right;border-bottom:1px solid #ccc;white-sp
 def write_report(path: str | Path, results: dict, series: dict, pictures: list[Picture]) -> None:
     """Write the page: verdicts, scores, plots over time and by clip, pictures and provenance.
 
-    results: content of metrics.json, NaN for absent scores; its first predictor is the model.
+    results: content of metrics.json, NaN for absent scores. Plots show its first model.
     series: clip → frame number → predictor → metric → value.
     """
     metrics = [Comparison(key, results) for key in results["metrics"]]
-    verdicts = [(metric.title, *metric.verdict()) for metric in metrics]
+    verdicts = [(metric.title, *metric.verdict()) for metric in comparisons(results)]
     kinds = [kind for _, kind, _ in verdicts]
     lines = [f"{SIGNS[kind]} <b>{name}</b>: {escape(text)}" for name, kind, text in verdicts]
     facts = [(fact, escape(text)) for fact, text in results.items() if isinstance(text, str)]
@@ -38,17 +38,17 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
 <p>Clips: {len(results["clips"])}. Scored frames: {results["frames"]:,}.</p>
-<p>Better than the best baseline beyond chance on {kinds.count("beats")} of
-{len(kinds) - kinds.count("unscored")} metrics. In brackets: 95 % interval of the mean difference
-over clips.</p>
+<p>Beyond chance in {kinds.count("beats")} of {len(kinds) - kinds.count("unscored")} comparisons.
+In brackets: 95 % interval of the mean difference over clips.</p>
 <ul>{"".join(f"<li>{line}</li>" for line in lines)}</ul>
 <h2>Scores</h2>
 <p>Mean over clips, 95 % interval below. Baselines do not depend on the video; human is
 the inter-observer score. Bold: the best that is not human. ↑ higher, ↓ lower is better.</p>
-{score_table(metrics)}
+{score_table(metrics, results["models"])}
 <ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
 <h2>Over time</h2>
-<p>Means over at most {BINS} stretches of frames. Thin lines: the model on each clip.
+<p>Plots and pictures show {escape(results["model"])}.
+Means over at most {BINS} stretches of frames. Thin lines: the model on each clip.
 Thick lines: medians over clips, drawn where at least half of the clips have a score.</p>
 {"".join(times)}
 <h2>By clip</h2>
@@ -66,13 +66,13 @@ can't be compared between maps. White dots: fixations.</p>
         temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
-def score_table(metrics: list[Comparison]) -> str:
+def score_table(metrics: list[Comparison], models: list[str]) -> str:
     """Return predictors × metrics as HTML: mean, interval, and clips where some have no score."""
     rows = f"<tr><th>predictor</th>{''.join(f'<th>{m.heading}</th>' for m in metrics)}</tr>"
     most = max((score["clips"] for m in metrics for score in m.scores.values()), default=0)
     for name in metrics[0].scores:
         role = "baseline" if name in BASELINES else "inter-observer" if name == HUMAN else ""
-        role = "model" if name == metrics[0].model else role
+        role = "model" if name in models else role
         rows += f'<tr class="{role}"><th>{escape(name)}<small>{role}</small></th>'
         for metric in metrics:
             score = metric.scores[name]

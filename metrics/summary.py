@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from itertools import combinations
 
 import numpy as np
 
@@ -34,23 +35,24 @@ def over_clips(values: Iterable[float], seed: int = 0) -> dict[str, float | int]
 
 
 class Comparison:
-    """The scores of one metric: the model, which is the first predictor, against the baselines.
+    """The scores of one metric: a model against the best baseline or another model.
 
     key: name of the metric. results: content of metrics.json, with NaN for absent scores.
+    model: the first predictor if None. other: another model; the best baseline if None.
 
     sign: 1 where higher is better, −1 where lower is.
-    baseline: the best of the baselines on this metric, None where none has a score.
+    baseline: what the model is compared with, None where no baseline has a score.
     clips: (name, score of the model, score of the baseline or NaN), worst first.
     difference: mean, interval and number of clips of the model's score less the baseline's.
     """
 
-    def __init__(self, key: str, results: dict):
+    def __init__(self, key: str, results: dict, model: str | None = None, other: str | None = None):
         self.key, self.title = key, results["metrics"][key]["title"]
         self.sign = 1 if results["metrics"][key]["higher_is_better"] else -1
         self.heading = f"{self.title} {'↑' if self.sign > 0 else '↓'}"
         self.scores = {name: scores[key] for name, scores in results["predictors"].items()}
-        self.model = next(iter(self.scores))
-        self.baseline = self.best(name for name in BASELINES if name != self.model)
+        self.model, self.other = model or next(iter(self.scores)), other
+        self.baseline = other or self.best(name for name in BASELINES if name != self.model)
         both = self.model, self.baseline
         rows = (
             (clip, *(content["scores"].get(name, {}).get(key, math.nan) for name in both))
@@ -70,8 +72,8 @@ class Comparison:
     def verdict(self) -> tuple[str, str]:
         """Return "beats", "ahead", "behind" or "unscored", and a sentence that states it.
 
-        The model beats the best baseline if it is better on average over more than FEW_CLIPS
-        clips, and the interval of the paired difference excludes zero.
+        The model beats the other, or the best baseline, if it is better on average over more than
+        FEW_CLIPS clips, and the interval of the paired difference excludes zero.
         """
         clips, mean = self.difference["clips"], self.difference["mean"]
         if not clips:
@@ -82,22 +84,33 @@ class Comparison:
         if kind == "ahead" and clips > FEW_CLIPS and round(low, 3) > 0:
             kind = "beats"
         by = number(abs(mean)) + (f" ({number(low)} to {number(high)})" if clips > 1 else "")
-        baseline = f"the best baseline {self.baseline}"
+        baseline = self.other or f"the best baseline {self.baseline}"
         better = f"better on {self.wins} of {clips} clips"
         return kind, f"{self.model} {CLAIMS[kind]} {baseline} by {by}, {better}."
 
 
-def against_baseline(results: dict) -> dict[str, dict]:
-    """Return, by metric, the model's score less that of the best baseline in the same clips.
+def comparisons(results: dict) -> list[Comparison]:
+    """Return, metric by metric, every model against the best baseline, then every pair of models.
 
-    Returns: floor, the name of the baseline; difference, the mean over clips; low and high, its
-    95 % interval by a paired bootstrap; clips. Metrics without a baseline are left out.
+    results["models"] names the models.
     """
-    found = {}
-    for metric in (Comparison(key, results) for key in results["metrics"]):
+    models = results["models"]
+    pairs = [*((model, None) for model in models), *combinations(models, 2)]
+    return [Comparison(key, results, *pair) for key in results["metrics"] for pair in pairs]
+
+
+def differences(results: dict) -> list[dict]:
+    """Return the comparisons for metrics.json, those without a score left out.
+
+    Each has metric; model; other, a baseline or model; difference, the mean over clips of the
+    model's score less the other's; low and high, its 95 % interval by a paired bootstrap; clips.
+    """
+    found = []
+    for metric in comparisons(results):
         if metric.difference["clips"]:
             score = dict(metric.difference)
-            found[metric.key] = {"floor": metric.baseline, "difference": score.pop("mean"), **score}
+            names = {"metric": metric.key, "model": metric.model, "other": metric.baseline}
+            found.append({**names, "difference": score.pop("mean"), **score})
     return found
 
 
@@ -118,9 +131,8 @@ def table(results: dict) -> str:
 
 
 def verdicts(results: dict) -> str:
-    """Return one line for each metric: how the model compares with the best baseline."""
-    metrics = (Comparison(key, results) for key in results["metrics"])
-    lines = [f"{metric.title}: {metric.verdict()[1]}" for metric in metrics]
+    """Return a line for each comparison: how models compare with baselines and each other."""
+    lines = [f"{metric.title}: {metric.verdict()[1]}" for metric in comparisons(results)]
     if len(results["clips"]) > 1:
         lines.append("In brackets: 95\u00a0% interval of the mean difference over clips.")
     return "\n".join(lines)

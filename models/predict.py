@@ -74,6 +74,11 @@ def predict(
                 yield frame, saliency
 
 
+def not_negative(maps: Tensor) -> Tensor:
+    """Shift maps (..., H, W) with negative values, of SST-Sal's reference sampling, up to 0."""
+    return maps - maps.amin((-2, -1), keepdim=True).clamp(max=0)
+
+
 def _batches(frames: Iterable, spec: Spec) -> Iterator[tuple[list[list], int, bool]]:
     """Yield batches of clips of equal length, as (clips, settled, last).
 

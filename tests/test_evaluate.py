@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -162,7 +164,7 @@ def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
     assert content["checkpoint"] == "unet.pth" and len(content["sha256"]) == 64
     assert content["command"].startswith("python evaluate_video.py --data_root")
     assert content["grid"] == [24, 48] and content["frames"] == 10
-    assert list(content["metrics"]) == list(content["against_floor"]) == ALL
+    assert list(content["metrics"]) == [d["metric"] for d in content["differences"]] == ALL
     assert list(content["predictors"]) == ["cube_unet", *BASELINES, "human"]
     for clip, frames in (("b", 6), ("c", 4)):
         assert content["clips"][clip]["frames"] == frames
@@ -207,7 +209,7 @@ def test_one_clip(tmp_path):
     assert list(content["metrics"]) == ALL[:5]
     assert content["notes"][0] == "sAUC needs fixations of other clips."
     assert content["predictors"]["maps"]["cc"]["low"] is None
-    assert content["against_floor"]["cc"]["low"] is None
+    assert content["differences"][0]["low"] is None
     assert "better on 1 of 1 clips." in printed and "In brackets" not in printed
     assert "Best clip: CC" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
@@ -325,8 +327,8 @@ def test_pictures_of_maps(data, tmp_path):
 @pytest.mark.parametrize(
     ("saliency", "says"),
     [
-        (np.full(SIZE, -1.0), "clip b, frame 2: map of maps: pred holds negative values"),
-        (np.full(SIZE, math.nan), "pred is not finite everywhere"),
+        (np.full(SIZE, -1.0), "clip b, frame 2: map of maps holds negative values"),
+        (np.full(SIZE, math.nan), "map of maps is not finite everywhere"),
         (np.zeros((*SIZE, 3)), "sal_0002.npy: expected a map (H, W), got (24, 48, 3) of float64"),
         (np.zeros((0, 5)), "sal_0002.npy: not an array of numbers (float64 of shape (0, 5))"),
         (np.array(["text"]), "sal_0002.npy: not an array of numbers (<U4 of shape (1,))"),
@@ -337,7 +339,7 @@ def test_maps_that_can_not_be_scored(data, tmp_path, saliency, says):
     maps = write_maps(tmp_path / "maps", CLIPS)
     path = maps / "b/sal_0002.npy"
     path.unlink()
-    assert "sal_0002.png: no such map, nor .npy" in evaluate(data, "--pred_dir", maps, code=2)
+    assert "1 × missing map (first: " in evaluate(data, "--pred_dir", maps)
     if isinstance(saliency, bytes):
         path.write_bytes(saliency)
     else:
@@ -345,6 +347,101 @@ def test_maps_that_can_not_be_scored(data, tmp_path, saliency, says):
     assert says in evaluate(data, "--pred_dir", maps, code=1)
     frames = [content["frames"] for content in results(tmp_path / "out")["clips"].values()]
     assert sum(frames) == 9
+
+
+@pytest.mark.parametrize("name", ["{:04d}.npy", "{}.npy", "frame-{:06d}.npy", "b_2_{:03d}.npy"])
+def test_maps_are_known_by_the_number_in_their_name(data, tmp_path, name):
+    wanted = scores(data, "--pred_dir", write_maps(tmp_path / "maps", CLIPS, blurry))["maps"]
+    for path in (tmp_path / "maps").rglob("*.npy"):
+        path.rename(path.with_name(name.format(int(path.stem[4:]))))
+    assert scores(data, "--pred_dir", tmp_path / "maps")["maps"] == wanted
+
+
+def test_numbers_are_those_of_frames_but_of_infer_video_count_them(tmp_path):
+    clips = {"train": {"a": [1]}, "test": {"b": (3, 4, 7, 8), "c": (1, 2)}}
+    data = write_data(tmp_path / "data", clips)
+    counted = write_maps(tmp_path / "maps", clips)
+    assert scores(data, "--pred_dir", counted)["maps"]["cc"] == pytest.approx(1)
+    for clip, numbers in clips["test"].items():
+        for number, path in zip(numbers, sorted((counted / clip).iterdir()), strict=True):
+            path.rename(path.with_name(f"{number}.npy"))
+    assert scores(data, "--pred_dir", counted)["maps"]["cc"] == pytest.approx(1)
+    np.save(counted / "b/0.npy", np.ones(SIZE))  # counted from 0, or of no frame
+    assert "1 × map of no frame (first: " in evaluate(data, "--pred_dir", counted)
+    np.save(counted / "b/map_03.npy", np.ones(SIZE))
+    assert "has the number of 3.npy" in evaluate(data, "--pred_dir", counted, code=2)
+
+
+def write_exr(path, values):
+    """values: (H, W) or (H, W, 3) float32."""
+    form = "grayf32le" if values.ndim == 2 else "gbrpf32le"
+    with av.open(str(path), "w", format="image2", options={"update": "1"}) as output:
+        stream = output.add_stream("exr", rate=1)
+        stream.height, stream.width, stream.pix_fmt = *values.shape[:2], form
+        frame = av.VideoFrame.from_ndarray(values, format=form)
+        output.mux([*stream.encode(frame), *stream.encode(None)])
+
+
+def test_maps_in_openexr(data, tmp_path):
+    maps = write_maps(tmp_path / "maps", CLIPS, blurry)
+    wanted = scores(data, "--pred_dir", maps)["maps"]
+    for k, path in enumerate(sorted(maps.rglob("*.npy"))):
+        saliency = np.load(path)
+        write_exr(path.with_suffix(".exr"), saliency if k % 2 else np.stack([saliency] * 3, -1))
+        path.unlink()
+    assert scores(data, "--pred_dir", maps)["maps"] == wanted
+    (maps / "b/sal_0002.exr").write_bytes(b"v/1\x01no more")
+    assert "sal_0002.exr: not an OpenEXR file" in evaluate(data, "--pred_dir", maps, code=1)
+
+
+def test_missing_maps_are_counted_and_all_models_scored_on_the_same_frames(
+    data, checkpoints, tmp_path
+):
+    """The first missing map ended it, and one run scored one model."""
+    first, second = (write_maps(tmp_path / name, CLIPS) for name in ("first", "second"))
+    (first / "b/sal_0002.npy").unlink()
+    (second / "b/sal_0005.npy").unlink()
+    (second / "c/sal_0001.npy").unlink()
+    words = "--pred_dir", first, second, "--ckpt_path", checkpoints / "unet.pth"
+    printed = evaluate(data, *words, "--report")
+    assert "3 × missing map (first: " in printed and "b: 2" in printed
+    content = results(tmp_path / "out")
+    assert list(content["predictors"])[:4] == ["unet", "first", "second", "uniform"]
+    assert {name: c["frames"] for name, c in content["clips"].items()} == {"b": 4, "c": 3}
+    assert content["models"]["first"] == {"maps": "first"}
+    assert content["predictors"]["first"] == content["predictors"]["second"]
+    pairs = {(d["model"], d["other"]) for d in content["differences"] if d["metric"] == "cc"}
+    others = [("unet", "first"), ("unet", "second"), ("first", "second")]
+    assert pairs >= set(others) and len(pairs) == 6
+    assert "CC: unet is behind first by " in printed
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert page.count('class="model"') == 3 and "show unet." in page
+    alone = scores(data, "--pred_dir", first)["first"]["cc"]
+    assert alone == pytest.approx(1)
+
+
+def test_no_map_at_all(data, tmp_path):
+    (tmp_path / "maps").mkdir()
+    message = evaluate(data, "--pred_dir", tmp_path / "maps", code=2)
+    assert "could be scored (10 × missing map" in message
+
+
+def test_models_of_one_name_are_told_apart(data, checkpoints, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(checkpoints / "unet.pth", tmp_path / "other/unet.pth")
+    evaluate(data, "--ckpt_path", checkpoints / "unet.pth", other, checkpoints / "equator.pth")
+    names = list(results(tmp_path / "out")["predictors"])
+    assert names[:3] == [str(checkpoints / "unet.pth"), str(other), "equator"]
+
+
+def test_sampling_is_chosen_on_the_command_line(data, checkpoints, tmp_path):
+    both = "--ckpt_path", checkpoints / "sst.pth", checkpoints / "unet.pth"
+    seamless = scores(data, *both)
+    reference = scores(data, *both, "--sampling", "reference")
+    assert reference["unet"] == seamless["unet"]
+    assert abs(reference["sst"]["cc"] - seamless["sst"]["cc"]) > 0
+    message = evaluate(data, *both[::2], "--sampling", "reference", code=2)
+    assert "none of the models is SST-Sal" in message
 
 
 def test_a_map_of_nothing_is_a_prediction(data, tmp_path):

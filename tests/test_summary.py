@@ -10,7 +10,7 @@ from metrics import METRICS, Protocol
 from metrics.summary import (
     BASELINES,
     Comparison,
-    against_baseline,
+    differences,
     mean_of_finite,
     number,
     over_clips,
@@ -64,8 +64,7 @@ def results(model: dict, baselines: dict[str, dict]) -> dict:
         for k in range(count)
     }
     facts = {m: {"title": m.upper(), "higher_is_better": m != "kld"} for m in model}
-    content = {"metrics": facts, "predictors": means, "clips": clips}
-    return content | {"against_floor": against_baseline(content)}
+    return {"models": ["ours"], "metrics": facts, "predictors": means, "clips": clips}
 
 
 def test_difference_is_paired():
@@ -75,8 +74,11 @@ def test_difference_is_paired():
     content = results({"cc": model, "kld": model}, {EQUATOR: {"cc": baseline, "kld": baseline}})
     intervals = [content["predictors"][p]["cc"] for p in ("ours", EQUATOR)]
     assert intervals[0]["low"] < intervals[1]["high"]
-    expected = {"floor": EQUATOR, "difference": 0.05, "low": 0.05, "high": 0.05, "clips": 7}
-    assert content["against_floor"] == {m: pytest.approx(expected) for m in ("cc", "kld")}
+    for metric, found in zip(("cc", "kld"), differences(content), strict=True):
+        names = [found.pop(key) for key in ("metric", "model", "other")]
+        assert names == [metric, "ours", EQUATOR]
+        by = pytest.approx(0.05)
+        assert found == {"difference": by, "low": by, "high": by, "clips": 7}
     kinds = [Comparison(m, content).verdict()[0] for m in ("cc", "kld")]
     assert kinds == ["beats", "behind"]
     assert verdicts(content).splitlines() == [
@@ -92,11 +94,25 @@ def test_the_best_baseline_is_that_of_the_metric():
     model = {"cc": [0.5, 0.5], "kld": [1.0, 1.0]}
     baselines = {UNIFORM: {"cc": [0.0, 0.0], "kld": [1.5, 1.5]},
               EQUATOR: {"cc": [0.2, NAN], "kld": [2.0, 2.0]}}  # fmt: skip
-    against = results(model, baselines)["against_floor"]
-    assert against["cc"]["floor"] == EQUATOR and against["kld"]["floor"] == UNIFORM
-    assert against["cc"]["difference"] == pytest.approx(0.3)
-    assert against["cc"]["clips"] == 1 and math.isnan(against["cc"]["low"])
-    assert against["kld"]["difference"] == pytest.approx(-0.5)
+    cc, kld = differences(results(model, baselines))
+    assert cc["other"] == EQUATOR and kld["other"] == UNIFORM
+    assert cc["difference"] == pytest.approx(0.3)
+    assert cc["clips"] == 1 and math.isnan(cc["low"])
+    assert kld["difference"] == pytest.approx(-0.5)
+
+
+def test_models_are_compared_in_pairs():
+    """Two models differ by far less than clips do, yet by the same in each clip."""
+    scores = [0.1, 0.3, 0.5, 0.7, 0.9, 0.2, 0.8]
+    better = {"cc": [score + 0.02 for score in scores]}
+    content = results({"cc": scores}, {UNIFORM: {"cc": [0.0] * 7}, "theirs": better})
+    content["models"] = ["ours", "theirs"]
+    found = [(d["model"], d["other"], round(d["difference"], 3)) for d in differences(content)]
+    assert found == [("ours", UNIFORM, 0.5), ("theirs", UNIFORM, 0.52), ("ours", "theirs", -0.02)]
+    assert differences(content)[-1]["high"] == pytest.approx(-0.02)
+    assert verdicts(content).splitlines()[2] == (
+        "CC: ours is behind theirs by 0.020 (0.020 to 0.020), better on 0 of 7 clips."
+    )
 
 
 @pytest.mark.parametrize(

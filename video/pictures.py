@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import torch
@@ -74,6 +75,19 @@ def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
                 raise ValueError(f"its values range from {values.min():g} to {values.max():g}")
             image = Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8))
         return np.array(image if image.mode == mode else image.convert(mode))
+
+
+def read_exr(path: str | Path) -> np.ndarray:
+    """Return the values of an OpenEXR file as (H, W) float32; the green ones where it has colours.
+
+    Raises InputError for any other file.
+    """
+    with (
+        reading(path, "not an OpenEXR file that can be read ({}); make it again") as path,
+        av.open(f"file:{path}", format="exr_pipe") as container,
+    ):
+        values = next(container.decode(video=0)).to_ndarray()
+        return values if values.ndim == 2 else values[..., 1]
 
 
 def save_picture(path: Path, rgb: np.ndarray, original: Path, spherical: bool) -> None:
