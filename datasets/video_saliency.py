@@ -79,9 +79,17 @@ class SaliencyVideos(Dataset):
             else:
                 self.irregular.append(("clip missing", name))
         if not self.samples:
+            runs = [run for files in self.clips.values() for run in unbroken_runs(files)]
+            longest = max((len(run) for run in runs if any(file.truth for file in run)), default=0)
+            cause = f"({self.summary()}); expected <clip>/0001.jpg and 0001_gt.npy"
+            if skip_frames and longest >= spec.clip_length:
+                cause = (
+                    f"once the first {skip_frames} frames of each clip are skipped (skip_frames "
+                    f"{skip_frames}), the longest run has {longest}; give a smaller skip_frames"
+                )
             raise InputError(
                 f"{self.root}: split '{split}' has no {spec.clip_length} frames in a row with "
-                f"ground truth ({self.summary()}); expected <clip>/0001.jpg and 0001_gt.npy"
+                f"ground truth {cause}"
             )
 
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
