@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from signal import SIGTERM, Signals
 
@@ -73,7 +74,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     chosen = first.parse_known_args(arguments)[0]
     column = COLUMNS[chosen.model, chosen.recipe]
     defaults = {name: values[column] for name, values in DEFAULTS.items()}
-    default_augment = defaults.pop("augment")
+    default_loss, default_augment = defaults.pop("loss"), defaults.pop("augment")
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=cli.HelpFormatter, parents=[first]
@@ -102,7 +103,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--batch_size", type=cli.at_least(1, 10**5, int), help="clips per step, over all processes")
     add("--skip_frames", type=cli.at_least(0, kind=int),
         help="frames at the start of each clip that are not trained on")
-    add("--loss", choices=list(LOSSES), help="loss")
+    add("--loss", choices=list(LOSSES), help="loss (default: that of the checkpoint given with "
+        f"--init, else {default_loss})")
     add("--optimizer", choices=list(training.OPTIMIZERS), help="optimizer")
     add("--learning_rate", "--lr", type=cli.at_least(0), help="peak learning rate")
     add("--schedule", choices=list(training.SCHEDULES), help="schedule of the learning rate")
@@ -126,7 +128,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--compile", action="store_true", help="compile the network first (torch.compile)")
     add("--accumulate", type=cli.at_least(1, 10**5, int), default=1, metavar="PARTS",
         help="parts of a batch that are computed one after the other, to save memory")
-    parser.set_defaults(**defaults, default_augment=default_augment)
+    parser.set_defaults(**defaults, default_loss=default_loss, default_augment=default_augment)
     return parser.parse_args(arguments)
 # fmt: on
 
@@ -343,9 +345,27 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
         raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
     with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
-    if start and (loss := read(start).get("run", {}).get("loss", args.loss)) != args.loss:
-        say(f"note: {start} was trained with --loss {loss}, this run uses {args.loss}")
+    if start:
+        compare_with_init(args, model)
+    args.loss = args.loss or args.default_loss
     return model.train()
+
+
+def compare_with_init(args: argparse.Namespace, model: models.SaliencyModel) -> None:
+    """Take the loss of the checkpoint given with --init if none is given, and say what differs."""
+    content = read(args.init)
+    loss = content["run"].get("loss")
+    if args.loss is None and loss in list(LOSSES):
+        args.loss = loss
+        say(f"--loss {loss}, with which {args.init} was trained")
+    now = args.loss or args.default_loss
+    if loss not in (None, now):
+        say(f"note: {args.init} was trained with --loss {loss}, this run uses {now}")
+    stored = content["arguments"] | content.get("spec", {})
+    own = model.arguments | asdict(model.spec)
+    if changed := [name for name in stored if stored[name] != own.get(name)]:
+        before, now = (", ".join(f"{n} {of.get(n)}" for n in changed) for of in (stored, own))
+        say(f"note: {args.init} was made with {before}; this run uses {now}")
 
 
 def learning_rate(args: argparse.Namespace, step: int, steps: int) -> float:

@@ -10,7 +10,7 @@ import io
 import math
 import pickle
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cli import InputError, atomic
 from files import reading
-from models.base import SaliencyModel, Spec
+from models.base import SaliencyModel
 from models.cube_unet import CubeUNet
 from models.equator_prior import EquatorPrior
 from models.sst_sal import SSTSal
@@ -64,22 +64,26 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
 def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> SaliencyModel:
     """Return the model in a checkpoint or in a file of SST-Sal's authors, in eval mode.
 
-    overrides: arguments of the model that replace the stored ones. Without any, the model also
-        gets the stored Spec.
-    Raises InputError for a file that holds no model known here, or other weights than the
-    arguments ask for.
+    overrides: arguments of the model that replace the stored ones. The stored Spec is kept in all
+        that they do not determine.
+    Raises InputError for a file that holds no model known here, or other weights or another Spec
+    than the arguments ask for.
 
     >>> model = load("checkpoints/cube_unet_best.pth")
     >>> model.name, model.spec.motion, model.training
     ('cube_unet', 'difference', False)
     """
     content = read(path)
-    arguments = content["arguments"] | overrides
+    kind, arguments = MODELS[content["model"]], content["arguments"] | overrides
     try:
-        model = MODELS[content["model"]](**arguments)
+        model = kind(**arguments)
         put_weights(model, content["weights"])
-        if "spec" in content and not overrides:
-            model.spec = Spec(**content["spec"])
+        if "spec" in content:
+            plain = asdict((kind(**content["arguments"]) if overrides else model).spec)
+            follows = {n for n, value in asdict(model.spec).items() if value != plain[n]}
+            kept = {n: v for n, v in content["spec"].items() if v != plain.get(n, ...)}
+            kept = {n: v for n, v in kept.items() if n not in follows | overrides.keys()}
+            model.spec = replace(model.spec, **kept)
     except (ValueError, TypeError) as error:
         raise InputError(
             f"{path}: as {content['model']}({arguments}): {error}; leave out arguments that change "

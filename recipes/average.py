@@ -17,7 +17,7 @@ import torch
 
 from cli import InputError, run_script
 from models import SaliencyModel, load, save
-from models.checkpoint import sha256
+from models.checkpoint import read, sha256
 from recipes.output import writable
 
 
@@ -39,6 +39,13 @@ def mean_of(paths: Sequence[Path]) -> SaliencyModel:
     return mean
 
 
+def common_run(paths: Sequence[Path]) -> dict:
+    """Return what the runs of the checkpoints have in common, of those that state their run."""
+    runs = [run for run in (read(path)["run"] for path in paths) if run]
+    first = runs[0] if runs else {}
+    return {key: first[key] for key in first if all(run.get(key) == first[key] for run in runs)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path, help="checkpoint to write")
@@ -48,7 +55,8 @@ def main() -> None:
     args = parser.parse_args()
     writable(args.output)
     mean = mean_of(args.checkpoints)
-    save(args.output, mean, mean_of=[sha256(path) for path in args.checkpoints])
+    mean_of_files = [sha256(path) for path in args.checkpoints]
+    save(args.output, mean, mean_of=mean_of_files, run=common_run(args.checkpoints))
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ def main() -> None:
     except ValueError as error:
         raise InputError(f"{args.data_root}: {error}; give another data set") from error
     facts = {"calibrated": fitted._asdict() | {"sha256": sha256(args.checkpoint)}}
-    if mean_of := read(args.checkpoint).get("mean_of"):
-        facts["mean_of"] = mean_of
+    content = read(args.checkpoint)
+    facts |= {name: content[name] for name in ("mean_of", "run") if content.get(name)}
     save(args.output, model, **facts)
     print(
         f"image factor {fitted.image:.3f}, latitude factor {fitted.latitude:.3f}, "

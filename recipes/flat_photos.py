@@ -150,7 +150,7 @@ def main() -> None:
     if not isinstance(cube, CubeUNet):
         raise InputError(f"{args.init}: holds the model '{cube.name}'; give one of a CubeUNet")
     best = math.inf
-    facts = {"init_sha256": sha256(args.init), "seed": args.seed}
+    facts = {"init_sha256": sha256(args.init), "seed": args.seed, "run": {"loss": "density"}}
     runs = train(cube, pictures, validation, args.epochs, args.batch_size, args.seed)
     for epoch, (model, train_loss, val_loss) in enumerate(runs, start=1):
         print(f"epoch {epoch}: training loss {train_loss:.4f}, validation loss {val_loss:.4f}")

@@ -70,7 +70,7 @@ def test_command_lowers_the_loss_and_refuses_other_models(tmp_path, capsys):
     write_eccv_clip(tmp_path / "data" / "clip", range(1, 5), 20, 40)
     (tmp_path / "data" / "splits.json").write_text(json.dumps({"train": [], "val": ["clip"]}))
     model = network()
-    models.save(tmp_path / "in.pth", model, mean_of=["a", "b"])
+    models.save(tmp_path / "in.pth", model, mean_of=["a", "b"], run={"loss": "density"})
     models.save(tmp_path / "equator.pth", EquatorPrior())
 
     rest = tmp_path / "out.pth", "--data_root", tmp_path / "data"
@@ -82,7 +82,7 @@ def test_command_lowers_the_loss_and_refuses_other_models(tmp_path, capsys):
     facts = models.checkpoint.read(tmp_path / "out.pth")
     fitted = facts["calibrated"]
     assert fitted["after"] < fitted["before"] and len(fitted["sha256"]) == 64
-    assert facts["mean_of"] == ["a", "b"]
+    assert facts["mean_of"] == ["a", "b"] and facts["run"] == {"loss": "density"}
     after = models.load(tmp_path / "out.pth")
     assert after.spec == model.spec
     torch.testing.assert_close(after.head.weight, model.head.weight * fitted["image"])

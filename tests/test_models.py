@@ -156,6 +156,32 @@ def test_checkpoint_builds_its_model_again(tmp_path):
     assert larger.to_cube.height == larger.spec.height == 80
 
 
+def test_another_size_does_not_drop_the_rest_of_the_stored_spec(tmp_path):
+    """With any override, the rate and the motion of the checkpoint became the defaults."""
+    model = small_unet(in_channels=6)
+    model.spec = Spec(height=40, width=80, fps=5.0, motion="raft")
+    models.save(tmp_path / "m.pth", model)
+    again = models.load(tmp_path / "m.pth", height=80, width=160)
+    assert again.spec == replace(model.spec, height=80, width=160)
+    model.spec = replace(model.spec, height=60)  # frames of another size than it was built for
+    models.save(tmp_path / "m.pth", model)
+    assert models.load(tmp_path / "m.pth", face_size=24).spec == model.spec
+    assert models.load(tmp_path / "m.pth", height=40).spec == replace(model.spec, height=40)
+
+
+def test_a_stored_spec_that_an_override_makes_impossible_is_refused(tmp_path):
+    model = models.SSTSal(3, 2, height=8, width=16)
+    model.spec = replace(model.spec, warm_up=17, fade=2)
+    models.save(tmp_path / "m.pth", model)
+    reference = models.load(tmp_path / "m.pth", sampling="reference")
+    assert (reference.spec.warm_up, reference.spec.fade) == (17, 0)  # as this sampling has it
+    model = models.SSTSal(3, 2, "reference", height=8, width=16)
+    model.spec = replace(model.spec, warm_up=19)
+    models.save(tmp_path / "m.pth", model)
+    with pytest.raises(InputError, match="warm_up and fade"):
+        models.load(tmp_path / "m.pth", sampling="seamless")
+
+
 class Attack:
     def __reduce__(self):
         return eval, ("print('executed')",)

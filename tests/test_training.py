@@ -1,11 +1,14 @@
 """What train_video.py promises: exact resume, no half files, no nonsense."""
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import models
+import train_video
 from models.ema import WeightAverage
 from tests.trainings import ROOT, TINY, train, write_data, write_long_clips
 from training import SCHEDULES, Batches, RunningLoss
@@ -270,6 +274,35 @@ def test_the_published_recipe(tmp_path, model, published):
     train(tmp_path / "long", tmp_path / "run", *options)
     run = last(tmp_path / "run", f"{model}_best.pth")["run"]
     assert {name: run[name] for name in published} == published
+
+
+def test_init_keeps_the_loss_and_the_spec_of_its_checkpoint(data, tmp_path):
+    """With --init, the loss changed from density to smse without a word, and the rate to 8."""
+    model = models.CubeUNet(base_channels=4, height=48, width=96)
+    model.spec = replace(model.spec, fps=5.0)
+    models.save(tmp_path / "start.pth", model, run={"loss": "density"})
+    options = ("--init", tmp_path / "start.pth", "--epochs", 1, "--samples", 4)
+    printed = train(data, tmp_path / "run", *options)
+    assert f"--loss density, with which {tmp_path}/start.pth was trained" in printed
+    made = "start.pth was made with height 48, width 96; this run uses height 40, width 80"
+    assert made in printed and "was trained with --loss" not in printed
+    best = last(tmp_path / "run", "cube_unet_best.pth")
+    assert (best["run"]["loss"], best["spec"]["fps"], best["spec"]["height"]) == ("density", 5, 40)
+
+    printed = train(data, tmp_path / "other", *options, "--loss", "smse")
+    assert "was trained with --loss density, this run uses smse" in printed
+    assert last(tmp_path / "other", "cube_unet_best.pth")["run"]["loss"] == "smse"
+    models.save(tmp_path / "start.pth", model)  # by an older version, which did not note the loss
+    assert "with --loss" not in train(data, tmp_path / "unknown", *options)
+
+
+def test_init_with_another_motion_is_told(data, tmp_path):
+    models.save(tmp_path / "start.pth", models.CubeUNet(6, base_channels=4, height=40, width=80))
+    options = ("--init", tmp_path / "start.pth", "--motion", "raft", "--dry_run")
+    args = train_video.parse_args([*map(str, options)])
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert train_video.make_model(args).spec.motion == "raft"
+    assert "was made with motion dis; this run uses motion raft" in printed.getvalue()
 
 
 def test_too_little_truth_is_told_before_the_first_epoch(tmp_path):
