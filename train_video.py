@@ -92,7 +92,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
         help="whether to continue the run in --output_dir; auto: if there is one")
     add("--save_minutes", type=cli.at_least(0), default=10.0,
-        help="minutes between saves in an epoch")
+        help="minutes between saves in an epoch, at which TensorBoard gets loss and pictures")
     add("--dry_run", action="store_true", help="run one batch of everything and keep nothing")
 
     add = parser.add_argument_group("training", "The defaults shown are those of --model "
@@ -225,9 +225,13 @@ def train(args: argparse.Namespace, folder: Path) -> int:
                 ema.load_state_dict(state["average"])
             training.set_random_state(state["random"], device)
 
-    baseline = training.best_constant_loss(data["val"], loss_of, device)
-    say(f"{args.loss} of the best constant map on val: {baseline:.4g}")
-    board = SummaryWriter(folder / "tensorboard", purge_step=len(log) + 1) if is_main() else None
+    baseline, scores = training.best_constant(data["val"], loss_of, device)
+    told = "".join(f", {name.upper()} {score:.3f}" for name, score in scores.items())
+    say(f"{args.loss} of the best constant map on val: {baseline:.4g}{told}")
+    best_constant = {"best_constant": baseline} | {f"best_constant_{n}": scores[n] for n in scores}
+    written = step < (len(log) + 1) * order.epoch_steps  # else this epoch is yet to be validated
+    purge = {"purge_step": step + written}  # events of later steps, by a run that was killed
+    board = SummaryWriter(folder / "tensorboard", **purge) if is_main() else None
     facts = {"data": args.data_root.resolve().name, "revision": training.git_revision(), "run": run}
 
     def save() -> None:
@@ -247,7 +251,15 @@ def train(args: argparse.Namespace, folder: Path) -> int:
             models.save(path, model, **facts, **content)
         distributed.wait_for_all()
 
-    saved = time.monotonic()
+    def show(scalars: dict[str, float]) -> None:
+        """Write scalars and the pictures of four clips to TensorBoard, in the main process."""
+        for name, value in scalars.items():
+            board.add_scalar(name, value, step)
+        for name, picture in training.pictures(result, data["val"], device, dtype):
+            board.add_image(f"frame, truth, prediction/{name}", picture, step)
+        board.flush()
+
+    saved, shown = time.monotonic(), step
     irregular: list[tuple[str, str]] = []
     bar = tqdm(total=order.last, initial=step, unit="step", dynamic_ncols=True,
         disable=not is_main())  # fmt: skip
@@ -261,6 +273,12 @@ def train(args: argparse.Namespace, folder: Path) -> int:
             due = not end_of_epoch and time.monotonic() - saved >= 60 * args.save_minutes
             now = [valid, stop.number > 0, due, losses.bad != ""]
             count, stopped, due, bad = distributed.total(now).tolist()
+            if due and not bad and step > shown:
+                sums, maps = losses.sums(path)
+                if is_main() and maps:
+                    rate = learning_rate(args, step, order.last)
+                    show({"train_loss": sums / maps, "learning_rate": rate})
+                shown = step
             if stopped or due or bad:
                 save()  # raises InputError where a loss was not finite
                 saved = time.monotonic()
@@ -294,7 +312,9 @@ def train(args: argparse.Namespace, folder: Path) -> int:
                 step += 1
                 irregular += batch["irregular"]
                 bar.set_description(f"epoch {len(log) + 1}/{args.epochs}", refresh=False)
-                bar.set_postfix(loss=f"{losses.recent:.4g}", refresh=False)
+                bar.set_postfix_str(
+                    f"loss {losses.recent:.4g}, best constant {baseline:.4g}", refresh=False
+                )
                 bar.update()
                 continue
 
@@ -305,13 +325,13 @@ def train(args: argparse.Namespace, folder: Path) -> int:
             network.train()
             if found is None:
                 continue  # stopped
-            val_loss, picture = found
             best = min((line["val_loss"] for line in log), default=float("inf"))
             line = {
                 "epoch": len(log) + 1,
+                "step": step,
                 "train_loss": loss_sum / map_count,
-                "val_loss": val_loss,
-                "best_constant": baseline,
+                **found,
+                **best_constant,
                 "learning_rate": learning_rate(args, step, order.last),
                 "seconds": round(time.monotonic() - started, 1),
             }
@@ -320,10 +340,11 @@ def train(args: argparse.Namespace, folder: Path) -> int:
             if gathered := sum(distributed.gather(irregular), []):
                 say(f"in this epoch's clips: {summarise(gathered)}")
             if is_main():
-                if val_loss < best:
+                if line["val_loss"] < best:
                     best_path = folder / f"{model.name}_best.pth"
                     models.save(best_path, result, **facts, **line)
-                write_log(folder, log, board, picture)
+                show({n: line[n] for n in line if n not in ("epoch", "step", "seconds")})
+                write_log(folder, log)
             losses, irregular, started = training.RunningLoss(), [], time.monotonic()
             save()
             saved = time.monotonic()
@@ -393,19 +414,22 @@ def batch_loss(
 
 @torch.inference_mode()
 def validate(
-    model: nn.Module,
+    model: models.SaliencyModel,
     loader: DataLoader,
     loss_of: nn.Module,
     device: torch.device,
     dtype: torch.dtype,
     stop: training.StopSignals,
     path: Path,
-) -> tuple[float, Tensor | None] | None:
-    """Return the mean loss over the valid maps, and a picture: frame, truth and prediction.
+) -> dict[str, float] | None:
+    """Return the mean loss over the valid maps, and their CC and NSS as far as there are truths.
 
     None where a signal came. path: the checkpoint that keeps the run.
     """
-    losses, picture = training.RunningLoss(), None
+    losses, scores = (
+        training.RunningLoss(),
+        training.MeanScores(model.spec.height, model.spec.width, device),
+    )
     batches = iter(tqdm(loader, "validation", leave=False, unit="step", dynamic_ncols=True,
         disable=not is_main()))  # fmt: skip
     for _ in range(max(distributed.gather(len(loader)))):
@@ -416,23 +440,18 @@ def validate(
             continue
         loss, maps = batch_loss(model, batch, loss_of, device, dtype)
         losses.add(loss, int(batch["valid"].sum()), batch)
-        if picture is None:
-            maps = [m[0, -1].float().cpu().expand(3, -1, -1) for m in (batch["target"], maps)]
-            picture = torch.cat([batch["frames"][0, -1], *maps], dim=-1).clamp(0, 1)
+        if loss.isfinite():  # else the end of this function says where it is not
+            kinds = batch.keys() & {"target", "fixations"}
+            truths = {kind: batch[kind][batch["valid"]][:, 0].to(device) for kind in kinds}
+            scores.add(maps[batch["valid"].to(device)][:, 0].float(), **truths)
     total, count = losses.sums(path)
     if not count:
         raise InputError("no valid ground truth in the validation clips; check the data set")
-    return total / count, picture
+    means = scores.means()
+    return {"val_loss": total / count} | {f"val_{name}": means[name] for name in means}
 
 
-def write_log(folder: Path, log: list[dict], board: SummaryWriter, picture: Tensor | None) -> None:
-    """Write log.jsonl and the last epoch's TensorBoard events."""
-    line = log[-1]
-    for name in ("train_loss", "val_loss", "learning_rate"):
-        board.add_scalar(name, line[name], line["epoch"])
-    if picture is not None:
-        board.add_image("frame, truth, prediction", picture, line["epoch"])
-    board.flush()
+def write_log(folder: Path, log: list[dict]) -> None:
     with cli.atomic(folder / "log.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
 

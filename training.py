@@ -8,20 +8,26 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import distributed
 import models
-from cli import InputError, RunError
+from cli import InputError, RunError, autocast
+from datasets.gaze import fixation_map
+from datasets.layouts import read_truth
 from datasets.video_saliency import SaliencyVideos, collate
 from files import reading
+from metrics import METRICS
 from models.checkpoint import read
+from projection import solid_angles
 
 OPTIMIZERS = {
     "sgd": lambda groups, args: torch.optim.SGD(
@@ -218,33 +224,105 @@ def check_truth(data: SaliencyVideos) -> None:
         raise InputError(f"{where}: of {there} maps that were tried {usable} are usable; {see}")
 
 
-def best_constant_loss(data: SaliencyVideos, loss_of: nn.Module, device: torch.device) -> float:
-    """Return the loss of the one map that fits a split best, which every model must beat.
+class MeanScores:
+    """Means of CC and NSS over frames, weighted with exact solid angles, over all processes.
 
-    That is the mean of the maps for a squared error, and of the maps scaled to sum 1 for a
-    divergence.
+    Only sums and counts are kept. A frame whose truth can't be scored is left out of the mean.
     """
 
-    def targets() -> Iterator[Tensor]:
-        mine = distributed.shard(range(len(data)))
-        for index in tqdm(mine, "best constant map", leave=False, disable=None):
-            yield from (target.to(device) for target in data.targets(index))
+    NAMES = ("cc", "nss")
 
+    def __init__(self, height: int, width: int, device: torch.device):
+        self.areas = solid_angles(height, width, torch.float64).to(device)
+        self.sums = torch.zeros(len(self.NAMES), 2, dtype=torch.float64)  # of scores, of frames
+
+    def add(self, pred: Tensor, **truths: Tensor) -> None:
+        """pred and truths, target and perhaps fixations: (N, H, W)."""
+        for name, sums in zip(self.NAMES, self.sums):
+            metric = METRICS[name]
+            if truths.keys() >= set(metric.needs):
+                needed = (truths[need] for need in metric.needs)
+                scores = metric.function(pred, *needed, weights=self.areas).cpu()
+                scores = scores[~scores.isnan()]
+                sums += torch.tensor([scores.sum().item(), len(scores)], dtype=torch.float64)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each metric that a frame has; called in each process."""
+        sums = distributed.total(self.sums).tolist()
+        return {name: s / count for name, (s, count) in zip(self.NAMES, sums) if count}
+
+
+def best_constant(
+    data: SaliencyVideos, loss_of: nn.Module, device: torch.device
+) -> tuple[float, dict[str, float]]:
+    """Return loss and scores of the one map that fits a split best, which a model must beat.
+
+    That is the mean of the maps for a squared error, and of the maps scaled to sum 1 for a
+    divergence. Each score is the better one of these two.
+    """
     size = data.spec.height, data.spec.width
+
+    def truths() -> Iterator[dict[str, Tensor]]:
+        """Yield this process' usable targets, and fixations where there are any: (1, H, W)."""
+        for sample in tqdm(
+            distributed.shard(data.samples), "best constant map", leave=False, disable=None
+        ):
+            gaze = data.fixations.of(sample.clip)
+            for file in filter(lambda file: file.truth, sample.files):
+                with suppress(InputError):
+                    truth = {"target": read_truth(file.truth, *size).to(device)}
+                    if gaze:
+                        counts = fixation_map(*gaze.at(file.number), *size)
+                        truth["fixations"] = counts[None].to(device)
+                    yield truth
+
     sums, count = torch.zeros(2, 1, *size, device=device), 0
-    for target in targets():
-        count += 1
+    for truth in truths():
+        target, count = truth["target"], count + 1
         for k, scaled in enumerate((target, target / target.sum())):
             sums[k] += scaled
     count = int(distributed.total(count))
     if not count:
         raise InputError(f"{data.root}: no usable ground truth in split '{data.split}'")
     means = (distributed.total(sums.cpu()) / count).float().to(device)
-    losses = [0.0, 0.0]
-    for target in targets():
+    losses, scores = [0.0, 0.0], [MeanScores(*size, device) for _ in means]
+    for truth in truths():
         for k, mean in enumerate(means):
-            losses[k] += loss_of(mean, target).item()
-    return distributed.total(losses).min().item() / count
+            losses[k] += loss_of(mean, truth["target"]).item()
+            scores[k].add(mean, **truth)
+    one, other = (both.means() for both in scores)
+    best = {name: max(one[name], other[name]) for name in one}
+    return distributed.total(losses).min().item() / count, best
+
+
+def clips_to_show(data: SaliencyVideos, count: int = 4) -> list[int]:
+    """Return the indices of clips that are spread evenly over a data set, all where it has less."""
+    return sorted({(2 * k + 1) * len(data) // (2 * count) for k in range(count)})
+
+
+LARGEST_PICTURE = 256  # rows
+
+
+def pictures(
+    model: models.SaliencyModel, data: SaliencyVideos, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and picture of four clips' last frames: frame, truth and prediction side by side.
+
+    Prediction and truth are divided by their maxima: (3, h, 3 w) in [0, 1]. Leaves no trace in
+    the random numbers and in the state of the model, so it can be called at any time.
+    """
+    was_training, gpus = model.training, [device] if device.type == "cuda" else []
+    for index in clips_to_show(data):
+        clip = data[index]
+        batch = (clip[name][None].to(device) for name in ("frames", "motion"))
+        with torch.inference_mode(), torch.random.fork_rng(gpus), autocast(device, dtype):
+            maps = model.eval()(*batch)
+        model.train(was_training)
+        prediction, truth = maps[0, -1].float().cpu(), clip["target"][-1]
+        shown = [m.clamp(min=0) / m.max().clamp(min=1e-12) for m in (truth, prediction)]
+        row = torch.cat([clip["frames"][-1], *(m.expand(3, -1, -1) for m in shown)], dim=-1)
+        smaller = avg_pool2d(row, -(-row.shape[-2] // LARGEST_PICTURE))
+        yield f"{clip['name']} {clip['numbers'][-1]}", smaller.clamp(0, 1)
 
 
 MAY_CHANGE = ("epochs", "precision")  # between a run and its continuation, with a note

@@ -36,7 +36,8 @@ def log(folder):
 
 def assert_same_losses(one, other):
     assert [line["epoch"] for line in log(one)] == [line["epoch"] for line in log(other)]
-    for name in ("train_loss", "val_loss", "best_constant", "learning_rate"):
+    for name in ("train_loss", "val_loss", "val_cc", "best_constant", "best_constant_cc",
+                 "learning_rate", "step"):  # fmt: skip
         values = [[line[name] for line in log(folder)] for folder in (one, other)]
         np.testing.assert_allclose(*values, rtol=1e-4, err_msg=name)
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +12,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import models
 import train_video
+import training
+from datasets import SaliencyVideos
+from metrics import cc, nss
 from models.ema import WeightAverage
+from projection import solid_angles
 from tests.trainings import ROOT, TINY, train, write_data, write_long_clips
 from training import SCHEDULES, Batches, RunningLoss
 
@@ -43,12 +50,25 @@ def log(folder):
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
-def scalars(folder):
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
+def events(folder, ends_only=False):
+    """Scalars and pictures in TensorBoard: {tag: [(step, value or PNG), …]}.
+
+    ends_only: only those at the ends of epochs.
+    """
+    found = EventAccumulator(str(folder / "tensorboard"), {"scalars": 0, "images": 0})
+    found.Reload()
+    tags, ends = found.Tags(), [line["step"] for line in log(folder)]
     return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
+        tag: [
+            (event.step, getattr(event, value))
+            for event in read(tag)
+            if not ends_only or event.step in ends
+        ]
+        for kind, read, value in (
+            ("scalars", found.Scalars, "value"),
+            ("images", found.Images, "encoded_image_string"),
+        )
+        for tag in tags[kind]
     }
 
 
@@ -61,8 +81,11 @@ def same(one, other) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-def assert_same_run(one, other):
-    """Weights, averages and optimizer to the bit, and nothing lost or doubled in the logs."""
+def assert_same_run(one, other, ends_only=False):
+    """Weights, averages and optimizer to the bit, and nothing lost or doubled in the logs.
+
+    ends_only: of TensorBoard, as the runs did not save at the same steps within an epoch.
+    """
     for name in ("cube_unet_last.pth", "cube_unet_best.pth"):
         states = last(one, name), last(other, name)
         for state in states:
@@ -71,7 +94,7 @@ def assert_same_run(one, other):
         for key in ("weights", "average", "optimizer", "step", "log", "run"):
             assert same(*(state.get(key) for state in states)), f"{name}: {key}"
     assert log(one) == log(other)
-    assert scalars(one) == scalars(other)
+    assert events(one, ends_only) == events(other, ends_only)
     assert not list(other.glob(".*"))
 
 
@@ -141,7 +164,7 @@ def test_an_interrupted_run_saves_at_once(data, whole, tmp_path, fault):
     steps = 4 if fault[0] == "interrupt_a_step" else 6
     assert f"SIGINT: stopped after step {steps} of 9" in printed
     train(data, tmp_path, *options)
-    assert_same_run(whole, tmp_path)
+    assert_same_run(whole, tmp_path, ends_only=True)
 
 
 def test_a_signal_to_all_processes_saves_and_leaves(data, tmp_path):
@@ -166,7 +189,7 @@ def test_a_signal_to_all_processes_saves_and_leaves(data, tmp_path):
     assert 0 < state["step"] < 24
     train(data, tmp_path / "parts", *options)
     train(data, tmp_path / "whole", *options)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", ends_only=True)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(data, tmp_path):
@@ -215,7 +238,7 @@ def test_another_run_is_not_gone_on_with(data, tmp_path):
     assert (tmp_path / "cube_unet_last.pth").read_bytes() == before
     assert "resumed" not in train(data, tmp_path, *options, "--lr", 0.1, "--resume", "no")
     assert len(log(tmp_path)) == 1
-    assert len(scalars(tmp_path)["val_loss"]) == 1
+    assert len(events(tmp_path)["val_loss"]) == 1
 
 
 def test_a_checkpoint_without_a_run_is_not_gone_on_with(data, tmp_path):
@@ -242,6 +265,97 @@ def test_a_dry_run_keeps_nothing(data, tmp_path):
     assert "dry run" in printed
     assert json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_long_epoch_is_seen_before_it_ends(data, whole):
+    """TensorBoard had nothing before the first epoch ended, and counted in epochs."""
+    found, lines = events(whole), log(whole)
+    assert [line["step"] for line in lines] == [3, 6, 9]
+    for name in ("train_loss", "learning_rate"):
+        assert [step for step, _ in found[name]] == list(range(1, 10))
+    for name in ("val_loss", "val_cc", "best_constant", "best_constant_cc", "train_loss"):
+        ends = [value for step, value in found[name] if step in (3, 6, 9)]
+        assert ends == pytest.approx([line[name] for line in lines])
+    pictures = {tag: shown for tag, shown in found.items() if "prediction" in tag}
+    names = [f"frame, truth, prediction/clip3 {number}" for number in (4, 5, 6, 7)]
+    assert sorted(pictures) == names
+    for shown in pictures.values():
+        assert [step for step, _ in shown] == list(range(1, 10))
+        image = np.asarray(Image.open(io.BytesIO(shown[-1][1])))
+        assert image.shape == (40, 240, 3) and image[:, 160:].max() == 255
+
+
+def test_looking_does_not_change_the_run(data, whole, tmp_path):
+    """With no save in an epoch, nothing is shown in it, and the weights are the same."""
+    train(data, tmp_path, *OPTIONS, "--save_minutes", 10)
+    assert [step for step, _ in events(tmp_path)["train_loss"]] == [3, 6, 9]
+    assert_same_run(whole, tmp_path, ends_only=True)
+    assert same(*(last(folder)["random"] for folder in (whole, tmp_path)))
+
+
+class Noisy(models.CubeUNet):
+    """Draws random numbers even in eval mode."""
+
+    def forward(self, frames, motion):
+        return super().forward(frames + torch.rand_like(frames), motion)
+
+
+def test_pictures_leave_no_trace_in_a_model(data):
+    model = Noisy(base_channels=4, height=40, width=80).train()
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    clips, state = SaliencyVideos(data, "val", model.spec), torch.get_rng_state()
+    shown = list(training.pictures(model, clips, torch.device("cpu"), torch.float32))
+    assert [name for name, _ in shown] == ["clip3 4", "clip3 5", "clip3 6", "clip3 7"]
+    assert all(picture.shape == (3, 40, 240) for _, picture in shown)
+    assert model.training and same(weights, model.state_dict())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_same_few_clips_are_shown():
+    for length, indices in ((1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (4, [0, 1, 2, 3]),
+                            (80, [10, 30, 50, 70])):  # fmt: skip
+        assert training.clips_to_show(range(length)) == indices
+
+
+@pytest.fixture
+def watched(data, tmp_path):
+    """The same data with fixations, and a validation frame that has none."""
+    root = tmp_path / "watched"
+    shutil.copytree(data, root)
+    rows = (f"{n},{10 * n},{5 * o},{o}" for n in (4, 5, 6) for o in range(3))
+    table = "\n".join(("frame,longitude,latitude,observer", *rows))
+    (root / "clip3/fixations.csv").write_text(table)
+    return root
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_scores_are_the_means_of_all_frames(watched, tmp_path, processes):
+    """CC and NSS of model and best constant map, however many processes share the frames."""
+    printed = train(watched, tmp_path, "--epochs", 1, "--batch_size", 2, processes=processes)
+    [line] = log(tmp_path)
+    model = models.load(tmp_path / "cube_unet_best.pth")
+    items = list(SaliencyVideos(watched, "val", model.spec))
+    areas = solid_angles(40, 80, torch.float64)
+    truths = torch.cat([item["target"] for item in items])[:, 0]
+    fixations = torch.cat([item["fixations"] for item in items])[:, 0]
+    with torch.inference_mode():
+        maps = torch.cat([model(item["frames"][None], item["motion"][None]) for item in items])
+    constants = truths.mean(0), (truths / truths.sum((-2, -1), keepdim=True)).mean(0)
+    expected = {}
+    for name, metric, truth in (("cc", cc, truths), ("nss", nss, fixations)):
+        expected[f"val_{name}"] = metric(maps[:, 0, 0], truth, areas).nanmean().item()
+        scores = (metric(c.expand_as(truth), truth, areas).nanmean() for c in constants)
+        expected[f"best_constant_{name}"] = max(scores).item()
+    assert nss(maps[:, 0, 0], fixations, areas).isnan().tolist() == [False] * 3 + [True]
+    assert {name: line[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    told = f", CC {line['best_constant_cc']:.3f}, NSS {line['best_constant_nss']:.3f}"
+    assert told in printed
+
+
+def test_the_bar_shows_what_the_loss_is_to_beat(data, tmp_path):
+    printed = train(data, tmp_path, "--epochs", 1)
+    assert f", best constant {log(tmp_path)[0]['best_constant']:.4g}" in printed
+    assert "val_cc" in log(tmp_path)[0] and "val_nss" not in log(tmp_path)[0]
 
 
 def test_a_compiled_network_learns_the_same(data, tmp_path):
