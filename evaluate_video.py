@@ -37,7 +37,7 @@ from files import lock
 from metrics import METRICS, Protocol, summary
 from metrics.plots import Picture
 from metrics.report import write_report
-from models.checkpoint import read, sha256
+from models.checkpoint import find_model, read, sha256
 from models.predict import not_negative
 from scoring import OBSERVERS_EVERY, ClipScores, Scorer
 from video.motion import MOTIONS
@@ -60,6 +60,8 @@ def parse_args() -> argparse.Namespace:
         "among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
         f"(default: {CHECKPOINT}, without --pred_dir)")  # fmt: skip
+    add("--model", nargs="+", metavar="package.module:Class", default=[], help="models of "
+        "checkpoints that are your own, whose code is then run")  # fmt: skip
     add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps, "
         "FOLDER/<clip>/sal_0001.npy as infer_video.py writes them, or under any name that ends "
         "with the frame's number; .npy, .exr or .png")  # fmt: skip
@@ -118,6 +120,8 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> list:
     """Return what is scored, under different names."""
     if not args.ckpt_path and not args.pred_dir:
         args.ckpt_path = [CHECKPOINT]
+    for name in args.model:
+        find_model(name)
     networks = [Network(args, path, device) for path in args.ckpt_path]
     if args.sampling and not any("sampling" in network.model.arguments for network in networks):
         raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")

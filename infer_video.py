@@ -30,7 +30,7 @@ import distributed
 import models
 from cli import InputError, RunError
 from files import fingerprint, lock, read_json, write_array
-from models.checkpoint import sha256
+from models.checkpoint import find_model, sha256
 from models.predict import not_negative
 from video.motion import MOTIONS
 from video.pictures import list_pictures, open_picture
@@ -49,6 +49,8 @@ def parse_args() -> argparse.Namespace:
     add("--video_path", type=Path, nargs="+", required=True, metavar="PATH",
         help="video, folder of frames, or picture; several are allowed")  # fmt: skip
     add("--ckpt_path", type=Path, default="checkpoints/cube_unet_best.pth", help="checkpoint")
+    add("--model", metavar="package.module:Class", help="model of the checkpoint "
+        "where it is one of your own, whose code is then run")  # fmt: skip
     add("--output_dir", type=Path, default="outputs/infer", help="folder for the maps; of "
         "several clips, each gets a folder of its name in it")  # fmt: skip
     add("--save_npy", action="store_true", help="also write float32 maps, not normalised")
@@ -68,9 +70,10 @@ def main() -> None:
     args = parse_args()
     device = cli.choose_device(args.device)
     dtype = cli.choose_precision(args.precision, device)
-    model = models.load(
-        args.ckpt_path, device, **{"sampling": args.sampling} if args.sampling else {}
-    )
+    if args.model:
+        find_model(args.model)
+    sampling = {"sampling": args.sampling} if args.sampling else {}
+    model = models.load(args.ckpt_path, device, **sampling)
     with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     folders = output_folders(args.video_path, args.output_dir)

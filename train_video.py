@@ -9,11 +9,11 @@ import startup  # noqa: F401  # isort: skip
 import argparse
 import inspect
 import json
-import re
 import shlex
 import sys
 import tempfile
 import time
+import traceback
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -37,11 +37,12 @@ from datasets.video_saliency import SaliencyVideos, summarise
 from distributed import is_main, say
 from files import lock
 from losses import LOSSES
-from models.checkpoint import put_weights, read
+from models.checkpoint import find_model, put_weights, read
 from models.ema import WeightAverage
 from video.motion import MOTIONS
 
-# A training option that is not given has the value of its column here.
+# A training option that is not given has the value of its column here; other models have the
+# columns of cube_unet.
 # fmt: off
 COLUMNS = {
     ("cube_unet", "default"): 0, ("cube_unet", "paper"): 1,
@@ -67,12 +68,14 @@ DEFAULTS = {
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--model", default="cube_unet", choices=["cube_unet", "sst_sal"],
-        help="model to train")
+    first.add_argument("--model", default="cube_unet", metavar="NAME",
+        help="model to train: cube_unet, sst_sal, or package.module:Class for one of your own, "
+        "see docs/own_model.md")
     first.add_argument("--recipe", default="default", choices=["default", "paper"],
         help="defaults of the training options; paper: as published")
     chosen = first.parse_known_args(arguments)[0]
-    column = COLUMNS[chosen.model, chosen.recipe]
+    name = find_model(chosen.model).name
+    column = COLUMNS.get((name, chosen.recipe), COLUMNS["cube_unet", chosen.recipe])
     defaults = {name: values[column] for name, values in DEFAULTS.items()}
     default_loss, default_augment = defaults.pop("loss"), defaults.pop("augment")
 
@@ -82,8 +85,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
     add("--motion", choices=list(MOTIONS),
-        help="motion channels (default: those of the checkpoint given with --init, else "
-        "difference for cube_unet and dis for sst_sal)")
+        help="motion channels (default: those of the checkpoint given with --init, else the "
+        "model's own: difference for cube_unet and dis for sst_sal)")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[], type=argument,
         help="arguments of the model, such as height=120 width=240 base_channels=16")
     add("--init", type=Path, metavar="CHECKPOINT",
@@ -133,22 +136,34 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 # fmt: on
 
 
-def argument(text: str) -> tuple[str, object]:
+def argument(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
-    if re.fullmatch(r"-?\d+", value):
-        return name, int(value)
-    return name, {"true": True, "false": False}.get(value.lower(), value)
+    return name, value
+
+
+# What --model_args gives, by the type of the argument's default.
+PARSERS = {
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    int: int,
+    float: float,
+    str: str,
+    type(None): int,
+}
 
 
 def model_arguments(args: argparse.Namespace) -> dict:
     """Return what --model_args gives. Raises InputError for what the model does not take."""
-    known = inspect.signature(models.MODELS[args.model]).parameters
-    for name, value in args.model_args:
-        kind = type(known[name].default) if name in known else None
-        if not isinstance(value, int if kind is type(None) else kind or ()):
-            takes = " ".join(f"{known_name}={p.default}" for known_name, p in known.items())
-            raise InputError(f"--model_args {name}={value}: {args.model} takes {takes}; change it")
-    return dict(args.model_args)
+    taken = inspect.signature(find_model(args.model)).parameters
+    known = {name: parameter.default for name, parameter in taken.items()}
+    arguments = {}
+    for name, text in args.model_args:
+        try:
+            arguments[name] = PARSERS[type(known[name])](text)
+        except (KeyError, ValueError) as error:
+            takes = " ".join(f"{other}={default}" for other, default in known.items())
+            wrong = f"--model_args {name}={text}: {args.model} takes {takes}; change it"
+            raise InputError(wrong) from error
+    return arguments
 
 
 def main() -> None:
@@ -183,7 +198,8 @@ def train(args: argparse.Namespace, folder: Path) -> int:
 
     # Progress: from the beginning, or as an interrupted run left it.
     run = training.describe_run(args, tuple(DEFAULTS), model, data, dtype)
-    path = folder / f"{model.name}_last.pth"
+    stem = model.name.rpartition(":")[2]
+    path, best_path = (folder / f"{stem}_{kind}.pth" for kind in ("last", "best"))
     state = training.stored_state(args.resume, path, run) or {}
     step: int = state.get("step", 0)  # finished steps of the whole run
     log: list[dict] = state.get("log", [])  # a line for each finished epoch
@@ -341,29 +357,40 @@ def train(args: argparse.Namespace, folder: Path) -> int:
                 say(f"in this epoch's clips: {summarise(gathered)}")
             if is_main():
                 if line["val_loss"] < best:
-                    best_path = folder / f"{model.name}_best.pth"
                     models.save(best_path, result, **facts, **line)
                 show({n: line[n] for n in line if n not in ("epoch", "step", "seconds")})
                 write_log(folder, log)
             losses, irregular, started = training.RunningLoss(), [], time.monotonic()
             save()
             saved = time.monotonic()
-    say(summary(args, folder / f"{model.name}_best.pth", log, baseline))
+    say(summary(args, best_path, log, baseline))
     return 0
 
 
 def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     """Build the model as the options describe it, with random weights or those of --init."""
-    arguments, start = model_arguments(args), args.init
+    kind, arguments, start = find_model(args.model), model_arguments(args), args.init
+    taken = inspect.signature(kind).parameters
     if args.motion and not start:
-        channels = MOTIONS[args.motion].channels
-        arguments = models.MODELS[args.model].arguments_for(channels) | arguments
+        variant = kind.arguments_for(MOTIONS[args.motion].channels)
+        arguments = {name: variant[name] for name in variant if name in taken} | arguments
     try:
-        model = models.load(start, **arguments) if start else models.MODELS[args.model](**arguments)
+        model = models.load(start, **arguments) if start else kind(**arguments)
     except (TypeError, ValueError) as error:
-        raise InputError(f"--model_args {arguments}: {error}; change it") from error
-    if model.name != args.model:
-        raise InputError(f"{start}: a {model.name}, not a {args.model}; give --model {model.name}")
+        file, line, *_ = traceback.extract_tb(error.__traceback__)[-1]
+        where = f" ({file}, line {line})" if isinstance(error, TypeError) else ""
+        given = f"--model {args.model} --model_args {arguments}"
+        raise InputError(f"{given}: {error}{where}; change it") from error
+    if model.name != kind.name:
+        raise InputError(f"{start}: a {model.name}, not a {kind.name}; give --model {model.name}")
+    if differing := taken.keys() ^ model.arguments.keys():
+        raise InputError(
+            f"--model {args.model}: '{min(differing)}' is not among the arguments of both its "
+            "constructor and super().__init__(spec, …); give it to both, so that a checkpoint can "
+            "build the model again"
+        )
+    if not any(weights.requires_grad for weights in model.parameters()):
+        raise InputError(f"--model {args.model}: has no weights to train; choose another")
     with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     if start:
@@ -464,12 +491,13 @@ def summary(args: argparse.Namespace, best_path: Path, log: list[dict], baseline
     except InputError:
         name = "val"
     best = min(line["val_loss"] for line in log)
+    own = f" --model {args.model}" if ":" in args.model else ""
     return (
         f"best validation loss {best:.4g}, {best / baseline:.2f} of the best constant map's; "
         "next:\n"
-        f"  python evaluate_video.py --ckpt_path {best_path} "
+        f"  python evaluate_video.py --ckpt_path {best_path}{own} "
         f"--data_root {shlex.quote(str(args.data_root))} --split {name}\n"
-        f"  python infer_video.py --ckpt_path {best_path} --video_path YOUR_CLIP"
+        f"  python infer_video.py --ckpt_path {best_path}{own} --video_path YOUR_CLIP"
     )
 
 

@@ -48,7 +48,7 @@ class SaliencyModel(nn.Module):
     """Predicts saliency maps of clips.
 
     A subclass sets `name` (its key in models.MODELS), calls this constructor with its Spec and
-    the keyword arguments that build it again, and defines
+    the keyword arguments that build it again, and defines (see docs/own_model.md)
 
         forward(frames, motion) -> maps
             frames: (B, T, 3, H, W), RGB in [0, 1]

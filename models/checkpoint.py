@@ -2,13 +2,19 @@
 
 A checkpoint names its model and holds the arguments that build it again, so that loading needs no
 option. The authors' files are pickles of their whole module; `restricted_pickle` reads them.
-Nothing in a file of either kind is imported or executed.
+Nothing in a file of either kind is imported or executed: a model of one's own is imported where its
+name is given to `find_model`, never where a checkpoint names it.
 """
 
 import hashlib
+import importlib
+import inspect
 import io
 import math
+import os
 import pickle
+import re
+import sys
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -61,6 +67,44 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
         temporary.write_bytes(file.getbuffer())
 
 
+def find_model(name: str) -> type[SaliencyModel]:
+    """Return the model in MODELS of a name, or import "package.module:Class" and add it there.
+
+    The current folder is searched last. A class without a name of its own is called after its
+    module. Errors of the module's own code are not caught.
+    Raises InputError for what is no model, or one that a checkpoint can't build again.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        known = ", ".join(MODELS)
+        raise InputError(f"no model '{name}'; give {known} or your own as package.module:Class")
+    home, _, class_name = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        kind = getattr(importlib.import_module(home), class_name, None)
+    except ModuleNotFoundError as error:
+        if not f"{home}.".startswith(f"{error.name}."):
+            raise  # the module is there, but not one that it imports
+        raise InputError(f"{name}: there is no module '{error.name}'; check the name") from error
+    if not isinstance(kind, type) or not issubclass(kind, SaliencyModel):
+        raise InputError(f"{name}: not a subclass of models.SaliencyModel; check the name")
+    for argument in inspect.signature(kind).parameters.values():
+        if not isinstance(argument.default, PLAIN):
+            kinds = "a number, a text, True, False or None"
+            raise InputError(
+                f"{name}: its constructor takes '{argument}'; give that a default, {kinds}"
+            )
+    if "name" not in vars(kind):
+        kind.name = f"{kind.__module__}:{kind.__qualname__}"
+    if not re.fullmatch(r"[\w.:-]+", str(kind.name)):
+        raise InputError(f"{name}: its name is {kind.name!r}; give it one of letters and digits")
+    if MODELS.setdefault(kind.name, kind) is not kind:
+        raise InputError(f"{name}: another model has the name '{kind.name}'; give it another one")
+    return kind
+
+
 def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> SaliencyModel:
     """Return the model in a checkpoint or in a file of SST-Sal's authors, in eval mode.
 
@@ -79,10 +123,10 @@ def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> S
         model = kind(**arguments)
         put_weights(model, content["weights"])
         if "spec" in content:
-            plain = asdict((kind(**content["arguments"]) if overrides else model).spec)
-            follows = {n for n, value in asdict(model.spec).items() if value != plain[n]}
-            kept = {n: v for n, v in content["spec"].items() if v != plain.get(n, ...)}
-            kept = {n: v for n, v in kept.items() if n not in follows | overrides.keys()}
+            before = kind(**content["arguments"]).spec if overrides else model.spec
+            determined = {n for n in asdict(before) if getattr(before, n) != getattr(model.spec, n)}
+            determined |= overrides.keys()
+            kept = {n: value for n, value in content["spec"].items() if n not in determined}
             model.spec = replace(model.spec, **kept)
     except (ValueError, TypeError) as error:
         raise InputError(
@@ -122,7 +166,13 @@ def read(path: str | Path) -> dict:
     otherwise = "damaged, or not a checkpoint of this project or of SST-Sal's authors"
     with reading(path, f"{otherwise}; copy it again or train one with train_video.py"):
         content = _content(path)
-    if not isinstance(content, dict) or content.get("model") not in list(MODELS):
+    name = content.get("model") if isinstance(content, dict) else None
+    if isinstance(name, str) and name not in MODELS:
+        raise InputError(
+            f"{path}: its model is {name[:100]!r}, not one of {', '.join(MODELS)}; if you trust "
+            "the code of that model, say where it is with the option '--model package.module:Class'"
+        )
+    if not isinstance(name, str):
         raise InputError(
             f"{path}: not a checkpoint of one of {', '.join(MODELS)}; use one that "
             "train_video.py wrote"
