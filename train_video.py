@@ -453,10 +453,8 @@ def validate(
 
     None where a signal came. path: the checkpoint that keeps the run.
     """
-    losses, scores = (
-        training.RunningLoss(),
-        training.MeanScores(model.spec.height, model.spec.width, device),
-    )
+    losses = training.RunningLoss()
+    scores = training.MeanScores(model.spec.height, model.spec.width, device)
     batches = iter(tqdm(loader, "validation", leave=False, unit="step", dynamic_ncols=True,
         disable=not is_main()))  # fmt: skip
     for _ in range(max(distributed.gather(len(loader)))):

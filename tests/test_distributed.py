@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 import distributed
@@ -32,6 +33,12 @@ SST_SAL = ("--model", "sst_sal", "--motion", "none", "--epochs", 2, "--skip_fram
 
 def log(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def pictures(folder):
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return {tag: [image.step for image in events.Images(tag)] for tag in events.Tags()["images"]}
 
 
 def assert_same_losses(one, other):
@@ -114,6 +121,7 @@ def test_torchrun_follows_the_losses_of_one_process(data, alone, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("of the best constant map on val") == 1  # one process prints
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    assert pictures(tmp_path) == pictures(alone)  # of the same four clips
     assert_same_losses(alone, tmp_path)
 
 

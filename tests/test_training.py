@@ -167,6 +167,14 @@ def test_an_interrupted_run_saves_at_once(data, whole, tmp_path, fault):
     assert_same_run(whole, tmp_path, ends_only=True)
 
 
+def test_an_interrupted_validation_that_is_killed_later_is_not_logged_twice(data, whole, tmp_path):
+    options = (*OPTIONS, "--save_minutes", 10)
+    train(data, tmp_path, *options, fault=("interrupt_validation", 2), code=130)
+    train(data, tmp_path, *options, fault=("die_after_logging", 1), code=-signal.SIGKILL)
+    train(data, tmp_path, *options)
+    assert_same_run(whole, tmp_path, ends_only=True)
+
+
 def test_a_signal_to_all_processes_saves_and_leaves(data, tmp_path):
     """As a batch system sends it: to the data workers, too."""
     options = ("--epochs", 2, "--samples", 24, "--batch_size", 2)
