@@ -135,6 +135,11 @@ def _lives(number: int) -> bool:
     return True
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 map", "2 maps", "1,000 maps"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def write_json(path: str | Path, content: dict) -> None:
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -148,7 +148,7 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
     if work != folder:
         replace_maps(folder, work, facts)
     new = count - done
-    made = "1 map" if count == 1 else f"{count} maps"
+    made = cli.counted(count, "map")
     print(f"{made} in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
 
 

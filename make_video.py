@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from cli import HelpFormatter, InputError, RunError, atomic, frame_rate, run_script
+from cli import HelpFormatter, InputError, RunError, atomic, counted, frame_rate, run_script
 from files import fingerprint, read_json
 from video.overlay import COLORMAPS, Overlay, beside, common_scale, resize_map
 from video.pictures import list_pictures, read_picture, save_picture
@@ -98,7 +98,8 @@ def main() -> None:
             painted = paint(source, *maps[1], args)
             save_picture(temporary, painted, source, spherical=not args.side_by_side)
     seconds = time.perf_counter() - start
-    print(f"{output}: {len(maps)} frames in {seconds:.1f} s, {len(maps) / seconds:.1f} frames/s")
+    done, rate = counted(len(maps), "frame"), len(maps) / seconds
+    print(f"{output}: {done} in {seconds:.1f} s, {rate:.1f} frames/s")
     if str(damage):
         raise RunError(f"{source}: {damage}")
 
@@ -147,7 +148,8 @@ def painted_pictures(
         yield beside(picture, painted) if args.side_by_side else painted, frame
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
         raise InputError(
-            f"{args.saliency_dir}: maps of {len(missing)} more frames than {info.path} has; {again}"
+            f"{args.saliency_dir}: {counted(len(missing), 'map')} more than frames in {info.path}; "
+            f"{again}"
         )
 
 
@@ -163,7 +165,7 @@ def find_maps(
     found = len(list(folder.glob("sal_*.png")))
     if not found:
         raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {again}")
-    count, unreadable = found, []
+    count, unreadable, maps = found, [], counted(found, "map")
     if record:
         if not record.get("complete"):
             raise InputError(f"{folder}: not complete yet; {again} to finish")
@@ -179,17 +181,19 @@ def find_maps(
                     f"{record.get(name)}, for {info.path} {value}); {again} or choose its folder"
                 )
         count, unreadable = record.get("frame_count") or found, record.get("unreadable", [])
+        frames = counted(count, "frame")
         if count - found > len(unreadable):
-            raise InputError(f"{folder}: {found} maps for {count} frames; {again} to finish")
+            raise InputError(f"{folder}: {maps} for {frames}; {again} to finish")
     elif info.frames and abs(info.frames - found) > max(2, info.frames // 100):  # headers err
-        raise InputError(f"{folder}: {found} maps, {info.path} has {info.frames} frames; {again}")
+        frames = counted(info.frames, "frame")
+        raise InputError(f"{folder}: {maps}, {info.path} has {frames}; {again}")
     numbers = [n for n in range(1, count + 1) if n not in unreadable]
     paths = [folder / f"sal_{number:04d}.png" for number in numbers]
     for number, path in zip(numbers, paths):
         if not path.exists():
             raise InputError(f"{folder}: no map for frame {number} of {count}; {again} to finish")
     if found > count:
-        raise InputError(f"{folder}: {found} maps for {count} frames; {again}")
+        raise InputError(f"{folder}: {maps} for {frames}; {again}")
     factors, peaks = [1.0] * len(numbers), record.get("peaks", [])
     if scale == "clip" and record:
         if len(peaks) == count and all(isinstance(peaks[n - 1], (int, float)) for n in numbers):

@@ -189,7 +189,8 @@ def train(args: argparse.Namespace, folder: Path) -> int:
     for name, clips in data.items():
         training.check_truth(clips)
         found = clips.summary() or "all in order"
-        say(f"{name}: {len(clips)} clips of {spec.clip_length}; {found}")
+        length = cli.counted(spec.clip_length, "frame")
+        say(f"{name}: {cli.counted(len(clips), 'clip')} of {length}; {found}")
     if args.augment is None:
         args.augment = possible(args.default_augment, spec.motion)
     if args.dry_run:

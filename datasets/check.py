@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cli import InputError
+from cli import InputError, counted
 from datasets.layouts import ClipFixations, File, list_clips, read_map, unbroken_runs
 from datasets.splits import HOW_TO_GET_DATA, read_splits
 from video.pictures import open_picture, read_picture
@@ -90,7 +90,8 @@ def check(root: str | Path) -> dict:
 def summary(report: dict) -> str:
     """Return the result of `check` as text: splits, the first problems of each kind, advice."""
     lines = [
-        f"{split}: {total['clips']} clips, {total['frames']} frames, {total['usable']} usable"
+        f"{split}: {counted(total['clips'], 'clip')}, {counted(total['frames'], 'frame')}, "
+        f"{total['usable']} usable"
         for split, total in report["splits"].items()
     ]
     for kind, meaning in KINDS.items():

@@ -64,7 +64,8 @@ class SaliencyVideos(Dataset):
         splits = read_splits(self.root)
         if not splits.get(split):
             path = self.root / "splits.json"
-            raise InputError(f"{path}: has no clips for split '{split}', only for {list(splits)}")
+            filled = ", ".join(name for name, clips in splits.items() if clips) or "none"
+            raise InputError(f"{path}: split '{split}' has no clips; choose one that has: {filled}")
         self.fixations = ClipFixations(self.root)
         listed = splits[split]
         names = list(dict.fromkeys(listed))

@@ -24,12 +24,29 @@ from types import SimpleNamespace
 import numpy as np
 from tqdm import tqdm
 
-from cli import Failures, HelpFormatter, InputError, RunError, at_least, run_script, write_json
+from cli import (
+    Failures,
+    HelpFormatter,
+    InputError,
+    RunError,
+    at_least,
+    counted,
+    run_script,
+    write_json,
+)
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.splits import read_splits
 from files import lock, write_array
-from prepare.records import RECORD, begin_clip, finish_clip, is_complete, read_record, save_picture
+from prepare.records import (
+    RECORD,
+    begin_clip,
+    finish_clip,
+    is_complete,
+    read_record,
+    save_picture,
+    tell_empty,
+)
 from video.reader import read_frames
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
@@ -159,8 +176,10 @@ def print_summary(root: Path, clips: list[str], splits: dict[str, list[str]]) ->
     frames, fixations = (
         sum(record.get(key, 0) for record in records.values()) for key in ("frames", "fixations")
     )
-    print(f"{root}: {len(clips)} clips, {frames} frames, {fixations} fixations")
+    counts = {"clip": len(clips), "frame": frames, "fixation": fixations}
+    print(f"{root}: {', '.join(counted(n, noun) for noun, n in counts.items())}")
     print("splits: " + ", ".join(f"{name} {len(names)}" for name, names in splits.items()))
+    tell_empty(splits)
     for clip, record in records.items():
         if outside := record["samples"] - record.get("fixations", 0):
             samples = f"{outside} of {record['samples']} gaze samples"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cli import InputError, atomic, write_json
+from cli import InputError, atomic, counted, write_json
 from files import read_json
 
 RECORD = "prepared.json"
@@ -54,3 +54,10 @@ def save_picture(path: Path, picture: np.ndarray, **options) -> None:
     """Write (H, W, 3) uint8 RGB, whole or not at all. options: those of PIL's encoder."""
     with atomic(path, durable=False) as temporary:
         Image.fromarray(picture).save(temporary, **options)
+
+
+def tell_empty(splits: dict[str, list[str]]) -> None:
+    """Print which splits of a data set have no clips, because there are too few."""
+    if empty := [name for name, clips in splits.items() if not clips]:
+        few = f"{counted(sum(map(len, splits.values())), 'clip')} for {len(splits)} splits"
+        print(f"note: {few}, so that {' and '.join(empty)} can't be used; make more clips")

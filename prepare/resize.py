@@ -28,7 +28,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cli import HelpFormatter, InputError, RunError, at_least, run_script, worker_count, write_json
+from cli import (
+    HelpFormatter,
+    InputError,
+    RunError,
+    at_least,
+    counted,
+    run_script,
+    worker_count,
+    write_json,
+)
 from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
 from datasets.splits import read_splits
 from datasets.video_saliency import motion_estimator, summarise
@@ -143,7 +152,7 @@ def main() -> None:
     with lock(args.output):
         left_out = resize_dataset(args.data_root, args.output, *size, args.motion, args.workers)
     frames = sum(1 for _ in args.output.glob("*/*[0-9].png"))
-    print(f"{args.output}: {frames} frames at {args.height}×{args.width}")
+    print(f"{args.output}: {counted(frames, 'frame')} at {args.height}×{args.width}")
     if left_out:
         print(f"left out, listed in each clip's {RECORD}: {summarise(left_out)}")
     if unreadable := [problem for problem in left_out if problem[0].startswith("unreadable")]:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from cli import HelpFormatter, InputError, at_least, run_script, worker_count, write_json
 from files import lock, write_array
 from prepare.figures import KINDS, UP, random_figure, rotation
-from prepare.records import begin_clip, finish_clip, is_complete, save_picture
+from prepare.records import begin_clip, finish_clip, is_complete, save_picture, tell_empty
 from prepare.worlds import look_up, mix, random_world, smooth
 from projection import directions, solid_angles
 from video.writer import write_pictures
@@ -167,7 +167,9 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
     names = [f"scene_{number:04d}" for number in range(1, clips + 1)]
     jobs = [(root / name, seed, number, options) for number, name in enumerate(names, start=1)]
     write_clips(root, write_scene, jobs, workers)
-    write_json(root / "splits.json", split(names))
+    splits = split(names)
+    write_json(root / "splits.json", splits)
+    tell_empty(splits)
 
 
 def split(names: list[str], share: float = 1 / 8) -> dict[str, list[str]]:

@@ -369,8 +369,8 @@ def test_the_summary_is_short_and_the_json_complete(eccv):
     report = check(eccv)
     text = summary(report).splitlines()
     assert text[:2] == [
-        "train: 1 clips, 6 frames, 6 usable",
-        "test: 1 clips, 10 frames, 0 usable",
+        "train: 1 clip, 6 frames, 6 usable",
+        "test: 1 clip, 10 frames, 0 usable",
     ]
     assert any(line.startswith("10 × unreadable: ") for line in text)
     assert sum("_gt.npy: the file is empty" in line for line in text) == SHOWN

@@ -19,10 +19,13 @@ import pytest
 import torch
 from PIL import Image
 
+import evaluate_video
 import infer_video
 import make_video
 import models
 from models import Spec
+from prepare import synthetic
+from prepare.records import tell_empty
 from tests.clips import moving_disc, write_video
 from tests.commands import ended
 from video import read_frames
@@ -324,3 +327,13 @@ def test_one_map_is_not_1_maps(still, checkpoint, tmp_path):
 
 def test_a_single_picture_needs_no_rate(still):
     assert not any("a second" in note for note in probe(still).notes)
+
+
+def test_few_clips_leave_splits_empty_and_it_is_said(tmp_path):
+    """evaluate then said "no clips for split 'test', only for ['train', 'val', 'test']"."""
+    words = ("--clips", 2, "--frames", 1, "--height", 16, "--width", 32, "--workers", 1)
+    code, text, _ = ended(synthetic.main, "--output", tmp_path / "data", *words)
+    assert code == 0 and "note: 2 clips for 3 splits, so that val and test can't be used" in text
+    tell_empty({"train": ["a"], "val": ["b"], "test": []})
+    code, _, text = ended(evaluate_video.main, "--data_root", tmp_path / "data")
+    assert code == 2 and "split 'test' has no clips; choose one that has: train" in text

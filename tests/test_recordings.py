@@ -111,7 +111,7 @@ def test_maps_are_those_of_the_fixations(made):
 
 def test_the_summary_counts_and_names_what_was_not_used(made):
     first, *others = made[1].splitlines()
-    assert first.endswith("data: 1 clips, 8 frames, 4 fixations")
+    assert first.endswith("data: 1 clip, 8 frames, 4 fixations")
     assert others == [
         "splits: train 1, val 0, test 0",
         "one: 2 of 6 gaze samples are before or after the video",

@@ -13,7 +13,7 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from torch import Tensor
 
-from cli import InputError
+from cli import InputError, counted
 from files import check_file
 from video.motion import MOTIONS
 from video.pictures import list_pictures, look_at, read_flow, read_picture, resize, to_tensor
@@ -56,11 +56,12 @@ class Damage:
     def __str__(self) -> str:
         if self.unreadable:
             first = next(iter(self.unreadable.values()))
-            return f"{len(self.unreadable)} frames can't be read, the first: {first}"
+            return f"{counted(len(self.unreadable), 'frame')} can't be read, the first: {first}"
         if not self.corrupt:
             return ""
-        errors = f"{len(self.corrupt)} errors, the first at frame {self.corrupt[0]}"
-        return f"the decoder reports {errors}, up to the next key frame; copy the file again"
+        errors = counted(len(self.corrupt), "error")
+        where = f"{errors}, the first at frame {self.corrupt[0]}"
+        return f"the decoder reports {where}, up to the next key frame; copy the file again"
 
 
 # Seconds since the first image, what reads it, and the picture file beside which flow may be.
@@ -243,7 +244,7 @@ def _check_length(info: VideoInfo, count: int, end: float) -> None:
 
 def _damaged(path: Path, count: int, cause: str) -> InputError:
     return InputError(
-        f"{path}: truncated or damaged after {count} frames ({cause}); "
+        f"{path}: truncated or damaged after {counted(count, 'frame')} ({cause}); "
         "copy or download it again, or re-encode it to use what is there"
     )
 
