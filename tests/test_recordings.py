@@ -114,6 +114,7 @@ def test_the_summary_counts_and_names_what_was_not_used(made):
     assert first.endswith("data: 1 clip, 8 frames, 4 fixations")
     assert others == [
         "splits: train 1, val 0, test 0",
+        "note: 1 clip for 3 splits, so that val and test can't be used; make more clips",
         "one: 2 of 6 gaze samples are before or after the video",
         "2 videos or gaze files without the other: alone.mp4, nothing.csv",
     ]
