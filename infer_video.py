@@ -37,7 +37,7 @@ from video.pictures import list_pictures, open_picture
 from video.reader import Frame, read_frames
 
 RECORD = "saliency.json"
-SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "width", "height", "fps")
+SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "width", "height", "fps")
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
 PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
 NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
@@ -105,6 +105,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         "map_height": model.spec.height,
         "model": model.name,
         "motion": model.spec.motion,
+        "sampling": model.arguments.get("sampling"),
         "checkpoint": str(args.ckpt_path),
         "checkpoint_sha256": sha256(args.ckpt_path),
         "normalisation": "each map divided by its maximum",

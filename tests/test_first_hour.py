@@ -337,3 +337,15 @@ def test_few_clips_leave_splits_empty_and_it_is_said(tmp_path):
     tell_empty({"train": ["a"], "val": ["b"], "test": []})
     code, _, text = ended(evaluate_video.main, "--data_root", tmp_path / "data")
     assert code == 2 and "split 'test' has no clips; choose one that has: train" in text
+
+
+def test_maps_of_another_sampling_are_maps_of_another_run(clip, tmp_path):
+    model = models.SSTSal(in_channels=3, hidden_channels=2, height=24, width=32)
+    torch.nn.init.constant_(model.decoder["lstm"].conv["bias"], -1)  # the state is negative
+    models.save(tmp_path / "sst.pth", model)
+    reference = "--sampling", "reference"
+    assert infer(clip, tmp_path / "sst.pth", tmp_path / "maps", *reference)[0] == 0
+    code, _, text = infer(clip, tmp_path / "sst.pth", tmp_path / "maps")
+    assert code == 2 and "sampling reference" in text
+    for path in (tmp_path / "maps").glob("*.png"):  # what was negative wrapped around to white
+        assert shown(path).min() == 0 and shown(path).max() == 255

@@ -89,7 +89,7 @@ def probe(path: str | Path, fps: Fraction | None = None) -> VideoInfo:
     if pictures := list_pictures(path):
         size, notes = look_at(pictures)
         if fps is None and len(pictures) > 1:
-            notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give theirs")
+            notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
         fps = Fraction(fps or FOLDER_FPS)
         seconds = float(len(pictures) / fps)
         return VideoInfo(path, *size, fps, len(pictures), seconds, notes=_notes(*size, notes))
