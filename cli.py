@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+CHECKPOINT = Path(__file__).resolve().parent / "checkpoints/cube_unet_best.pth"  # the shipped one
+
 
 class InputError(Exception):
     """An error that the user can mend: one line with the file, what is wrong and what to do."""

@@ -42,7 +42,6 @@ from models.predict import not_negative
 from scoring import OBSERVERS_EVERY, ClipScores, Scorer
 from video.motion import MOTIONS
 
-CHECKPOINT = Path("checkpoints/cube_unet_best.pth")
 LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
 MISSING = {  # by the last truth that a metric needs, where no frame has a score
     "target": "ground truth that is not constant",
@@ -59,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     add("--train_root", type=Path, help="data set whose training maps make the mean map "
         "among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
-        f"(default: {CHECKPOINT}, without --pred_dir)")  # fmt: skip
+        f"(default: {cli.CHECKPOINT}, without --pred_dir)")  # fmt: skip
     add("--model", nargs="+", metavar="package.module:Class", default=[], help="models of "
         "checkpoints that are your own, whose code is then run")  # fmt: skip
     add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps, "
@@ -119,7 +118,7 @@ def main() -> None:
 def make_sources(args: argparse.Namespace, device: torch.device) -> list:
     """Return what is scored, under different names."""
     if not args.ckpt_path and not args.pred_dir:
-        args.ckpt_path = [CHECKPOINT]
+        args.ckpt_path = [cli.CHECKPOINT]
     for name in args.model:
         find_model(name)
     networks = [Network(args, path, device) for path in args.ckpt_path]

@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--video_path", type=Path, nargs="+", required=True, metavar="PATH",
         help="video, folder of frames, or picture; several are allowed")  # fmt: skip
-    add("--ckpt_path", type=Path, default="checkpoints/cube_unet_best.pth", help="checkpoint")
+    add("--ckpt_path", type=Path, default=cli.CHECKPOINT, help="checkpoint")
     add("--model", metavar="package.module:Class", help="model of the checkpoint "
         "where it is one of your own, whose code is then run")  # fmt: skip
     add("--output_dir", type=Path, default="outputs/infer", help="folder for the maps; of "

@@ -352,3 +352,9 @@ def test_maps_of_another_sampling_are_maps_of_another_run(clip, tmp_path):
         read_frames(clip, model.spec)))[1][0].numpy()  # fmt: skip
     assert raw.max() < 0
     assert np.abs(first / 255.0 - (raw - raw.min()) / (raw.max() - raw.min())).max() < 0.003
+
+
+def test_the_shipped_checkpoint_is_found_from_any_folder(still, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("--video_path", still, "--output_dir", tmp_path / "maps")
+    assert ended(infer_video.main, *words)[0] == 0
