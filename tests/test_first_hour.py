@@ -31,6 +31,7 @@ from tests.commands import ended
 from video import read_frames
 from video.overlay import Overlay, common_scale
 from video.reader import probe
+from video.writer import write_pictures
 
 ROOT = Path(__file__).parents[1]
 FAULTS = """
@@ -358,3 +359,12 @@ def test_the_shipped_checkpoint_is_found_from_any_folder(still, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     words = ("--video_path", still, "--output_dir", tmp_path / "maps")
     assert ended(infer_video.main, *words)[0] == 0
+
+
+def test_a_library_that_wants_logs_does_not_hang_the_decoder(clip, tmp_path):
+    """Older versions of torchvision, imported for RAFT, made FFmpeg's threads wait for Python."""
+    picture = moving_disc(0, 48, 96)
+    for use in (probe, lambda _: write_pictures(tmp_path / "a.mp4", [picture], 48, 96, 8)):
+        av.logging.set_level(av.logging.ERROR)
+        use(clip)
+        assert av.logging.get_level() is None

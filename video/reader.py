@@ -29,8 +29,6 @@ FORMATS = (
 STEREO = {1: "side by side", 2: "top and bottom"}  # AVStereo3DType
 PROJECTIONS = {1: "a cubemap", 3: "half of a panorama", 4: "rectilinear", 5: "a fisheye"}
 
-av.logging.set_level(None)  # any level calls Python from FFmpeg's threads and may hang them
-
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -208,6 +206,9 @@ def frame_seconds(frame: av.VideoFrame) -> float:
 def open_video(path: Path) -> av.container.InputContainer:
     """Open a video file. Raises InputError for anything else, and for one without a decoder."""
     check_file(path)
+    # With a level, as older versions of torchvision set one, FFmpeg's threads call Python to log:
+    # while Python waits for them to end, both wait for ever.
+    av.logging.set_level(None)
     try:
         container = av.open(
             f"file:{path}",  # else the name 12:30.mp4 stands for a protocol

@@ -22,6 +22,7 @@ FINEST_CLOCK = 10**6  # ticks per second
 
 def _open_mp4(path: str | Path) -> av.container.OutputContainer:
     """Open an MP4 file that starts with its index."""
+    av.logging.set_level(None)  # see video.reader.open_video
     return av.open(f"file:{path}", "w", "mp4", options={"movflags": "+faststart"})
 
 
