@@ -442,7 +442,8 @@ class StopSignals:
 
 def git_revision() -> str:
     """Return the revision of this code, for the checkpoint."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    folder = str(Path(__file__).parent)
+    command = ["git", "-C", folder, "--git-dir", ".git", "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
