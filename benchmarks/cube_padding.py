@@ -2,8 +2,8 @@
 
     python -m benchmarks.cube_padding
 
-Float32, channels_last, batch of one frame (six faces of 120×120); forward alone and forward
-with backward, the two networks in turn in one process, median of the repeats.
+Float32, channels_last, batch of one frame (six faces of 120×120 by default); forward alone and
+forward with backward, the two networks in turn in one process, median of the repeats.
 """
 
 import argparse
@@ -42,6 +42,7 @@ def main() -> None:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=15, help="runs of each measurement")
+    parser.add_argument("--face_size", type=int, default=120, help="pixels of a face's side")
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch"
     )
@@ -51,7 +52,7 @@ def main() -> None:
         "cube": UNet(4, 32).to(memory_format=torch.channels_last),
         "zero": with_zero_padding(UNet(4, 32)).to(memory_format=torch.channels_last),
     }
-    faces = torch.rand(6, 4, 120, 120).to(memory_format=torch.channels_last)
+    faces = torch.rand(6, 4, args.face_size, args.face_size).to(memory_format=torch.channels_last)
     for backward in (False, True):
         times = {name: [] for name in networks}
         for repeat in range(args.repeats + 1):

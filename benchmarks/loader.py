@@ -31,6 +31,7 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--data_root", type=Path, help="data set; made up if not given")
+    add("--clips", type=int, default=4, help="clips of 50 frames that are made up")
     add("--split", default="train", help="split to read")
     add("--height", type=int, default=240, help="height of the model's frames; half their width")
     add("--motion", default="difference", choices=list(MOTIONS), help="motion channels")
@@ -42,7 +43,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     spec = Spec(height=args.height, width=2 * args.height, motion=args.motion)
     with tempfile.TemporaryDirectory() as folder:
-        root = args.data_root or made_up(Path(folder) / "data")
+        root = args.data_root or made_up(Path(folder) / "data", args.clips)
         small, start = Path(folder) / "small", time.perf_counter()
         flow = args.motion if MOTIONS[args.motion].channels == 3 else "none"
         resize_dataset(root, small, spec.height, spec.width, flow, args.workers)
@@ -75,7 +76,7 @@ def main() -> None:
             print(f"{name}, {where}: {statistics.median(values):.0f} frames/s")
 
 
-def made_up(root: Path, clips: int = 4, frames: int = 50) -> Path:
+def made_up(root: Path, clips: int, frames: int = 50) -> Path:
     """Write clips of rotating panoramas with about as much detail as photographs."""
     random = np.random.default_rng(0)
     for clip in range(clips):

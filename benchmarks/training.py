@@ -2,10 +2,10 @@
 
     python -m benchmarks.training [--batch_sizes 2 8 32] [--steps 20] [--repeats 3]
 
-The loop is that of train_video.py, with CubeUNet at 240×480 on synthetic scenes that are rendered
-for it at that size. "in memory" repeats one batch; "from disk" reads and shuffles as a training
-run does. The two take turns; the table has medians over the repeats, without the first steps of
-each. On a GPU it also covers the compiled network and the peak memory of torch's tensors.
+The loop is that of train_video.py, with CubeUNet at 240×480 by default on synthetic scenes that
+are rendered for it at that size. "in memory" repeats one batch; "from disk" reads and shuffles as a
+training run does. The two take turns; the table has medians over the repeats, without the first
+steps of each. On a GPU it also covers the compiled network and the peak memory of torch's tensors.
 """
 
 import argparse
@@ -76,6 +76,7 @@ def main() -> None:
     add("--steps", type=int, help="steps of a run (default: 20 on a CPU, 100 on a GPU)")
     add("--repeats", type=int, default=3, help="runs of each measurement")
     add("--scenes", type=int, default=40, help="synthetic scenes of three frames")
+    add("--height", type=int, default=240, help="height of the frames; half their width")
     add("--device", default="auto", help="auto, cpu, cuda, …")
     args = parser.parse_args()
     device = choose_device(args.device)
@@ -90,11 +91,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "scenes"
-        write_dataset(root, clips=args.scenes, frames=3)
+        write_dataset(root, clips=args.scenes, frames=3, height=args.height, width=2 * args.height)
         kinds = [[], ["--compile"]] if gpu else [[]]
         for compiled, precision, size in itertools.product(kinds, precisions, sizes):
             options = ["--precision", precision, "--batch_size", str(size), "--device", str(device),
-                "--samples", str(steps * size), *compiled]  # fmt: skip
+                "--samples", str(steps * size), *compiled, "--model_args",
+                f"height={args.height}", f"width={2 * args.height}"]  # fmt: skip
             print(measure(root, options, args.repeats, gpu), flush=True)
 
 
