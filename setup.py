@@ -71,6 +71,11 @@ class Build(build_py):
         super().run()
         target.joinpath("__init__.py").write_text(INIT, encoding="utf-8")
 
+    def find_package_modules(self, package: str, folder: str) -> list[tuple[str, str, str]]:
+        return [
+            found for found in super().find_package_modules(package, folder) if found[1] != "setup"
+        ]
+
     def build_module(self, module: str, module_file: str, package: str) -> tuple[str, bool]:
         written, copied = super().build_module(module, module_file, package)
         path = Path(written)

@@ -38,7 +38,8 @@ def installed(tmp_path_factory):
         subprocess.run(["git", *words], cwd=project, check=True)
     folder = project / "site"
     steps = ["build_py", "--build-lib", str(folder), "egg_info", "--egg-base", str(facts)]
-    command = [sys.executable, "setup.py", "-q", *steps]
+    start = "exec(open('setup.py').read(), {'__file__': 'setup.py', '__name__': '__main__'})"
+    command = [sys.executable, "-X", "utf8", "-c", start, "-q", *steps]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return folder, facts / "saliency360.egg-info"
@@ -66,6 +67,10 @@ def test_packages_collided_with_datasets_of_others(installed):
     folder, facts = installed
     assert [path.name for path in folder.iterdir()] == ["saliency360"]
     assert (facts / "top_level.txt").read_text().split() == ["saliency360"]
+
+
+def test_setup_py_was_in_the_package(installed):
+    assert not (installed[0] / "saliency360/setup.py").exists()
 
 
 def test_the_package_needs_what_scripts_need_and_not_what_tests_need(installed):
