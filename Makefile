@@ -1,6 +1,7 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip, folder of frames or picture in, an overlay out
 # make test                            the tests
 # make fuzz                           damaged files through every reader, 24 hours of video
+# make lowest                         the tests with the lowest versions in requirements.txt
 # make setup | lint | bench
 # make clean                           removes what make made, but no results of yours
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VIDEO ?= outputs/demo.mp4
 PY := .venv/bin/python
 
-.PHONY: setup demo test fuzz lint bench clean
+.PHONY: setup demo test lowest fuzz lint bench clean
 
 setup: .venv/ready
 
@@ -30,6 +31,17 @@ demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 test: setup
 	$(PY) -m pytest
 
+# In an environment of its own. The wheels of these versions are for Python 3.10 to 3.12.
+.venv-lowest/ready: requirements.txt
+	$(PYTHON) -m venv --clear .venv-lowest
+	sed 's/>=/==/' requirements.txt > .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r .venv-lowest/requirements.txt
+	@touch $@
+
+lowest: .venv-lowest/ready
+	.venv-lowest/bin/python -m pytest
+
 fuzz: setup
 	$(PY) -m tests.fuzz
 
@@ -46,6 +58,6 @@ bench: setup
 	$(PY) -m benchmarks.metrics
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .pytest_cache .ruff_cache .hypothesis
 	rm -rf outputs/demo.mp4 outputs/demo_saliency outputs/demo_overlay.mp4
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -70,10 +70,11 @@ def main() -> None:
     args = parse_args()
     device = cli.choose_device(args.device)
     dtype = cli.choose_precision(args.precision, device)
-    if args.model:
-        find_model(args.model)
+    kind = find_model(args.model) if args.model else models.SaliencyModel
     sampling = {"sampling": args.sampling} if args.sampling else {}
     model = models.load(args.ckpt_path, device, **sampling)
+    if not isinstance(model, kind):
+        raise InputError(f"{args.ckpt_path}: holds a {model.name}; leave out --model")
     with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     folders = output_folders(args.video_path, args.output_dir)

@@ -29,7 +29,7 @@ CHECKPOINT = Path(__file__).parent / "{CHECKPOINT}"
 
 
 def within_package(source: str) -> str:
-    """Return a module's source as a part of saliency360: imports, commands, shipped checkpoint.
+    """Return a module's source as a part of saliency360: its imports, and commands in messages.
 
     Raises ValueError for an import that can't be rewritten in place, such as `import models.base`.
     """
@@ -51,10 +51,7 @@ def within_package(source: str) -> str:
         lines[node.lineno - 1] = line[:start] + new + line[start + len(old) :]
     source = b"".join(lines).decode()
     source = re.sub(r"python -m (?=prepare\.)", f"python -m {NAME}.", source)
-    source = re.sub(r"python (\w+_video)\.py", rf"python -m {NAME}.\1", source)
-    return source.replace(
-        f'default="{CHECKPOINT}"', f'default=Path(__file__).parent / "{CHECKPOINT}"'
-    )
+    return re.sub(r"python (\w+_video)\.py", rf"python -m {NAME}.\1", source)
 
 
 class Build(build_py):

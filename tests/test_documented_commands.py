@@ -19,6 +19,8 @@ from unittest import mock
 
 import pytest
 
+import models
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
     "README.md",
@@ -82,8 +84,13 @@ class Parsed(BaseException):
 
 
 @pytest.fixture
-def begin(monkeypatch):
-    """Return what runs a command up to its work."""
+def begin(monkeypatch, tmp_path):
+    """Return what runs a command up to its work, beside the file that docs/own_model.md shows."""
+    page = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
+    shown = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "tiny.py").write_text(shown, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(models.checkpoint, "MODELS", dict(models.MODELS))
     parse = argparse.ArgumentParser.parse_args
 
     def parse_only(*arguments):
@@ -103,6 +110,7 @@ def begin(monkeypatch):
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    sys.modules.pop("tiny", None)
 
 
 def test_the_collection_sees_the_commands():

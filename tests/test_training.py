@@ -435,7 +435,7 @@ def test_too_little_truth_is_told_before_the_first_epoch(tmp_path):
     assert "split 'val': of 4 maps that were tried 1 are usable" in message
     assert not (tmp_path / "run").exists()
     (data / "splits.json").write_text(json.dumps({"train": ["clip0"], "val": []}))
-    assert "no clips for split 'val'" in train(data, tmp_path / "run", code=2)
+    assert "split 'val' has no clips" in train(data, tmp_path / "run", code=2)
 
 
 def test_a_batch_that_can_not_be_divided(data, tmp_path):
