@@ -1,4 +1,5 @@
-# make demo [VIDEO=path/to/clip.mp4]   a 360° clip, folder of frames or picture in, an overlay out
+# make demo [VIDEO=path/to/clip.mp4]   a 360° clip or picture in, an overlay out
+# make demo VIDEO=frames/ FPS=30       the same for a folder of frames, 30 of them a second
 # make test                            the tests
 # make fuzz                           damaged files through every reader, 24 hours of video
 # make lowest                         the tests with the lowest versions in requirements.txt
@@ -25,7 +26,7 @@ outputs/demo.mp4: .venv/ready
 demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 	@name=$$(basename "$(VIDEO)"); name=outputs/$${name%.*}; \
 	$(PY) infer_video.py --video_path "$(VIDEO)" --output_dir "$${name}_saliency" \
-		--overwrite other && \
+		--overwrite other $(if $(FPS),--fps $(FPS)) && \
 	$(PY) make_video.py --original_video "$(VIDEO)" --saliency_dir "$${name}_saliency"
 
 test: setup
