@@ -125,7 +125,7 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
     work = working_folder(folder, facts, overwrite)
     cli.write_json(work / RECORD, facts | {"frame_count": None, "complete": False})
     done = 0  # frames, counted from the first, that have all their maps
-    peaks = array("d")  # maxima of the maps, by frame
+    peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
     while all((work / f"sal_{done + 1:04d}{kind}").exists() for kind in map_kinds(facts)):
         done += 1
         peaks.append(read_peak(work / f"sal_{done:04d}.png"))

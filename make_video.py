@@ -196,7 +196,7 @@ def find_maps(
         raise InputError(f"{folder}: {maps} for {frames}; {again}")
     factors, peaks = [1.0] * len(numbers), record.get("peaks", [])
     if scale == "clip" and record:
-        if len(peaks) == count and all(isinstance(peaks[n - 1], (int, float)) for n in numbers):
+        if len(peaks) == count and all(peaks[n - 1] is not None for n in numbers):
             factors = common_scale([peaks[n - 1] for n in numbers])
         else:  # of an older version
             lost = f"saliency.json has no maxima; each map is shown on its own scale; {again}"
@@ -206,9 +206,17 @@ def find_maps(
 
 def read_record(folder: Path) -> dict:
     """Return what saliency.json says about the maps in a folder, nothing where there is none."""
-    kinds = {"frame_count": (int, type(None)), "unreadable": list, "peaks": list, "fps": float}
-    path = folder / "saliency.json"
-    return read_json(path, **kinds) if path.exists() else {}
+    path, number = folder / "saliency.json", (int, float)
+    if not path.exists():
+        return {}
+    kinds = {"frame_count": (int, type(None)), "unreadable": list, "peaks": list, "fps": number}
+    record = read_json(path, **kinds)
+    peaks = (peak for peak in record.get("peaks", []) if peak is not None)
+    if not 0.001 <= record.get("fps", 1) <= 1000 or not all(
+        isinstance(peak, number) and 0 <= peak < 1e30 for peak in peaks
+    ):
+        raise InputError(f"{path}: fps or peaks are no such numbers; run infer_video.py again")
+    return record
 
 
 if __name__ == "__main__":

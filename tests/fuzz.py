@@ -94,8 +94,9 @@ def read_facts(path: Path) -> None:
     info = VideoInfo(Path(__file__), 96, 48, Fraction(8), 2, 0.25)
     known = {"width": 96, "height": 48, "motion": "none"}
     known |= {"npy": False, "checkpoint_sha256": "a", "fingerprint": "b"}
-    infer_video.working_folder(folder, known, overwrite=True)
-    make_video.find_maps(folder, info)
+    known |= {"fps": 8.0, "sampling": None}
+    infer_video.working_folder(folder, known, overwrite="all")
+    make_video.find_maps(folder, info, make_video.read_record(folder), "clip")
 
 
 def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
@@ -116,7 +117,7 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     torch.save(torch.nn.MaxPool2d(2), folder / "o.pth")
     facts = {"video": "a.mp4", "frame_count": 2, "width": 96, "height": 48, "complete": True,
              "video_bytes": Path(__file__).stat().st_size, "unreadable": [], "npy": False,
-             "motion": "none"}  # fmt: skip
+             "motion": "none", "fps": 8.0, "peaks": [0.5, 0.25]}  # fmt: skip
     (folder / "saliency.json").write_text(json.dumps(facts))
     (folder / "splits.json").write_text('{"train": ["a", "b"], "val": ["c"], "test": [217]}')
     (folder / RECORD).write_text('{"frames": 3, "samples": 4, "left_out": [["a", "b"]]}')
@@ -275,7 +276,7 @@ def simulate(hours: float, fps: int = 30) -> list[tuple[int, int]]:
     total = round(hours * 3600 * fps)
     picture = av.VideoFrame.from_ndarray(moving_disc(0, 16, 32), format="rgb24")
 
-    def endless(path, damage=None):
+    def endless(info, damage=None):
         for n in range(total):
             picture.pts, picture.time_base = n, Fraction(1, fps)
             yield picture
@@ -285,7 +286,7 @@ def simulate(hours: float, fps: int = 30) -> list[tuple[int, int]]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(video.reader, "decode", endless),
-        mock.patch.object(video.reader, "probe", lambda path: info),
+        mock.patch.object(video.reader, "probe", lambda path, fps: info),
         mock.patch.object(video.reader, "list_pictures", lambda path: []),
     ):
         maps = models.predict(model, FrameReader("endless.mp4", model.spec))

@@ -368,3 +368,15 @@ def test_a_library_that_wants_logs_does_not_hang_the_decoder(clip, tmp_path):
         av.logging.set_level(av.logging.ERROR)
         use(clip)
         assert av.logging.get_level() is None
+
+
+@pytest.mark.parametrize("wrong", ['"fps": NaN', '"fps": 0', '"peaks": [1, "2"]', '"peaks": [-1]'])
+def test_a_record_with_nonsense_is_refused(still, checkpoint, tmp_path, wrong):
+    maps = tmp_path / "maps"
+    assert infer(still, checkpoint, maps)[0] == 0
+    text = (maps / "saliency.json").read_text()
+    name = wrong.split(":")[0]
+    text = re.sub(rf"{name}: ([\d.]+|\[.*?\])", wrong, text, flags=re.DOTALL)
+    (maps / "saliency.json").write_text(text)
+    code, _, line = paint(still, maps, tmp_path / "o.png")
+    assert code == 2 and "fps or peaks are no such numbers" in line

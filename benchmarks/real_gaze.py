@@ -1,0 +1,156 @@
+"""Score models on panoramas with people's gaze: all metrics, baselines and observers, one table.
+
+    python -m benchmarks.real_gaze FOLDER --ckpt_path a.pth b.pth --pred_dir maps
+
+FOLDER has .npz files, each a set of its own. A panorama called NAME in one of them is made of
+
+    NAME_rgb     (H, W, 3) uint8
+    NAME_fix     (N, 2) degrees: longitude to the right, latitude upwards
+    NAME_gt      (h, w) density per direction on any scale
+    NAME_user    (N,) numbers of the observers, optional: with them there are inter-observer scores
+
+A folder of saved maps has NAME.npy, .exr or .png. Pixels are weighted with their solid angles, and
+metrics and intervals are those of evaluate_video.py; shuffled AUC takes the fixations of the other
+panoramas of the set. A model with a memory sees the panorama as often as it sees frames in a clip.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import models
+from cli import CHECKPOINT, HelpFormatter, InputError, at_least, counted, run_script
+from datasets.gaze import fixation_map, gaussian_map
+from datasets.layouts import read_map
+from files import reading
+from metrics import METRICS, Protocol, summary
+from metrics.inter_observer import inter_observer
+from models.equator_prior import equator_prior
+from models.predict import not_negative
+from projection.sphere import latitudes
+from video.pictures import resize
+
+
+class GazeSet:
+    """The panoramas of a file and how maps of them are scored.
+
+    latitude: degrees beyond which pixels and fixations are left out.
+    """
+
+    def __init__(self, path: Path, height: int, latitude: float, sigma: float):
+        self.size, self.sigma = (height, 2 * height), sigma
+        with (
+            reading(path, "not a set of panoramas with gaze ({}); see --help") as path,
+            np.load(path, allow_pickle=False) as file,
+        ):
+            self.names = [key.removesuffix("_rgb") for key in file.files if key.endswith("_rgb")]
+            self.content = {key: file[key] for key in file.files}
+            if not self.names:
+                raise ValueError("no NAME_rgb in it")
+            for name in self.names:
+                shapes = [self.content[f"{name}_{kind}"].shape for kind in ("rgb", "fix", "gt")]
+                if [len(shape) for shape in shapes] != [3, 2, 2]:
+                    raise ValueError(f"{name}: arrays of {shapes}")
+        self.inside = (latitudes(height).abs() <= np.radians(latitude)).double()[:, None]
+        self.protocol = Protocol("sphere", *self.size)
+        self.protocol.weights *= self.inside
+        self.counts = {name: self.count(*self.places(name).T) for name in self.names}
+
+    def places(self, name: str) -> np.ndarray:
+        """Return the fixations, (N, 2) longitude and latitude in radians."""
+        return np.radians(self.content[f"{name}_fix"].astype(np.float64))
+
+    def count(self, longitudes: np.ndarray, latitudes: np.ndarray) -> Tensor:
+        return fixation_map(longitudes, latitudes, *self.size) * self.inside
+
+    def blur(self, longitudes: np.ndarray, latitudes: np.ndarray) -> Tensor:
+        return gaussian_map(longitudes, latitudes, *self.size, self.sigma)
+
+    def score(self, name: str, maps: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+        """Return predictor → metric → value for maps, (h, w) each, and for the observers."""
+        stack = torch.stack([torch.from_numpy(resize(m, *self.size)) for m in maps.values()])
+        truth = resize(self.content[f"{name}_gt"].astype(np.float32), *self.size)
+        others = sum(count for other, count in self.counts.items() if other != name)
+        truths = {"target": torch.from_numpy(truth), "fixations": self.counts[name]}
+        truths |= {"others": others} if len(self.names) > 1 else {}
+        truths = {kind: truth.expand_as(stack) for kind, truth in truths.items()}
+        values = self.protocol(stack, **truths)
+        scores = {p: {m: v[k] for m, v in values.items()} for k, p in enumerate(maps)}
+        if (users := self.content.get(f"{name}_user")) is not None:
+            drawn, random = (self.count, self.blur), np.random.default_rng(0)
+            gaze = *self.places(name).T, users.astype(np.int64)
+            scores[summary.HUMAN] = inter_observer(*gaze, others, self.protocol, *drawn, random)
+        return scores
+
+
+def saved_map(folder: Path, name: str) -> np.ndarray:
+    """Return a saved map. Raises InputError where there is none."""
+    for kind in (".npy", ".exr", ".png"):
+        if (path := folder / f"{name}{kind}").exists():
+            return read_map(path)
+    raise InputError(f"{folder}: no {name}.npy, .exr or .png in it; make a map of each panorama")
+
+
+def predicted(model: models.SaliencyModel, rgb: np.ndarray) -> np.ndarray:
+    """Return the last map of a still, repeated as often as the model sees frames together."""
+    *_, (_, saliency) = models.predict(model, [rgb] * model.spec.clip_length)
+    return not_negative(saliency)[0].numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.real_gaze",
+        description=__doc__.splitlines()[0],
+        formatter_class=HelpFormatter,
+    )
+    add = parser.add_argument
+    add("folder", type=Path, help="folder of .npz files")
+    add("--ckpt_path", type=Path, nargs="*", default=[CHECKPOINT], help="checkpoints")
+    add("--pred_dir", type=Path, nargs="*", default=[], help="folders of saved maps")
+    add("--height", type=at_least(8, 2049, int), default=256, help="rows of the grid of scores")
+    add("--latitude", type=at_least(1, 90.1), default=90.0, help="degrees from the equator beyond "
+        "which nothing is scored")  # fmt: skip
+    add("--sigma", type=at_least(0.5, 30), default=5.0, help="width in degrees of the Gaussian "
+        "that blurs fixations for the inter-observer scores")  # fmt: skip
+    args = parser.parse_args()
+    networks = {path: models.load(path) for path in args.ckpt_path}
+    for path in sorted(args.folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            if not any(key.endswith("_rgb") for key in file.files):
+                print(f"{path.name}: gaze without panoramas, not scored\n")
+                continue
+        gaze = GazeSet(path, args.height, args.latitude, args.sigma)
+        clips = {}
+        for name in tqdm(gaze.names, path.stem, unit="panorama", leave=False, disable=None):
+            rgb = gaze.content[f"{name}_rgb"]
+            maps = {p.stem: predicted(model, rgb) for p, model in networks.items()}
+            maps |= {folder.name: saved_map(folder, name) for folder in args.pred_dir}
+            maps["uniform"] = np.ones(gaze.size, np.float32)
+            maps["equator prior"] = equator_prior(*gaze.size).numpy()
+            clips[name] = {"frames": 1, "scores": gaze.score(name, maps)}
+        print(f"{path.name}: {counted(len(clips), 'panorama')}, |latitude| ≤ {args.latitude:g}°\n")
+        print(summary.table(tabulated(clips)), end="\n\n")
+
+
+def tabulated(clips: dict) -> dict:
+    """Return the scores of panoramas in the form of metrics.json, as metrics.summary takes them."""
+    scores = [content["scores"] for content in clips.values()]
+    predictors = dict.fromkeys(p for of in scores for p in of)
+    known = [m for m in METRICS if any(m in of[p] for of in scores for p in of)]
+    means = {
+        p: {m: summary.over_clips([of.get(p, {}).get(m, np.nan) for of in scores]) for m in known}
+        for p in predictors
+    }
+    facts = {
+        m: {"title": METRICS[m].title, "higher_is_better": METRICS[m].higher_is_better}
+        for m in known
+    }
+    return {"metrics": facts, "predictors": means, "clips": clips}
+
+
+if __name__ == "__main__":
+    run_script(main)
