@@ -35,26 +35,34 @@ from projection.sphere import latitudes
 from video.pictures import resize
 
 
+def read_set(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays in a file. Raises InputError for panoramas without gaze."""
+    with (
+        reading(path, "not a set of panoramas with gaze ({}); see --help") as path,
+        np.load(path, allow_pickle=False) as file,
+    ):
+        content = {key: file[key] for key in file.files}
+        for name in names_of(content):
+            shapes = [content[f"{name}_{kind}"].shape for kind in ("rgb", "fix", "gt")]
+            if [len(shape) for shape in shapes] != [3, 2, 2]:
+                raise ValueError(f"{name}: arrays of {shapes}")
+        return content
+
+
+def names_of(content: dict[str, np.ndarray]) -> list[str]:
+    return [key.removesuffix("_rgb") for key in content if key.endswith("_rgb")]
+
+
 class GazeSet:
     """The panoramas of a file and how maps of them are scored.
 
-    latitude: degrees beyond which pixels and fixations are left out.
+    content: what read_set returns. latitude: degrees beyond which pixels and fixations are left
+    out.
     """
 
-    def __init__(self, path: Path, height: int, latitude: float, sigma: float):
+    def __init__(self, content: dict, height: int, latitude: float, sigma: float):
+        self.content, self.names = content, names_of(content)
         self.size, self.sigma = (height, 2 * height), sigma
-        with (
-            reading(path, "not a set of panoramas with gaze ({}); see --help") as path,
-            np.load(path, allow_pickle=False) as file,
-        ):
-            self.names = [key.removesuffix("_rgb") for key in file.files if key.endswith("_rgb")]
-            self.content = {key: file[key] for key in file.files}
-            if not self.names:
-                raise ValueError("no NAME_rgb in it")
-            for name in self.names:
-                shapes = [self.content[f"{name}_{kind}"].shape for kind in ("rgb", "fix", "gt")]
-                if [len(shape) for shape in shapes] != [3, 2, 2]:
-                    raise ValueError(f"{name}: arrays of {shapes}")
         self.inside = (latitudes(height).abs() <= np.radians(latitude)).double()[:, None]
         self.protocol = Protocol("sphere", *self.size)
         self.protocol.weights *= self.inside
@@ -119,11 +127,11 @@ def main() -> None:
     args = parser.parse_args()
     networks = {path: models.load(path) for path in args.ckpt_path}
     for path in sorted(args.folder.glob("*.npz")):
-        with np.load(path, allow_pickle=False) as file:
-            if not any(key.endswith("_rgb") for key in file.files):
-                print(f"{path.name}: gaze without panoramas, not scored\n")
-                continue
-        gaze = GazeSet(path, args.height, args.latitude, args.sigma)
+        content = read_set(path)
+        if not names_of(content):
+            print(f"{path.name}: gaze without panoramas, not scored\n")
+            continue
+        gaze = GazeSet(content, args.height, args.latitude, args.sigma)
         clips = {}
         for name in tqdm(gaze.names, path.stem, unit="panorama", leave=False, disable=None):
             rgb = gaze.content[f"{name}_rgb"]

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from models.base import LARGEST, SaliencyModel, Spec, check_number
 from models.efficientnet_lite import EfficientNetReadout, padded_conv
-from models.equator_prior import gaze_density
+from models.equator_prior import gaze_density, longitude_density
 from projection import Cube2Equi, Equi2Cube
 
 
@@ -71,7 +71,9 @@ class CubeUNet(SaliencyModel):
 
     A cube face does not know where on the sphere it is, and people look at the horizon first. So
     the map is sigmoid(image logits + latitude bias). The bias begins as the logarithm of the
-    equator prior and is learned with the network, which can outvote it above and below.
+    equator prior and is learned with the network, which can outvote it above and below. People
+    also look straight ahead more than behind them; that bias is not learned and not there during
+    training, in which clips are turned to any side.
 
     in_channels: 3 (RGB), 4 (and the grey difference) or 6 (and the colours of optical flow).
     base_channels: width of the plain backbone.
@@ -79,6 +81,8 @@ class CubeUNet(SaliencyModel):
         another size work too, on faces of width // 4, with projections built at each call.
     face_size: pixels along the edge of a face, width // 4 if None.
     backbone: a name in BACKBONES; "plain" is the published network.
+    front: power of the equator prior's density over longitude by which maps favour straight
+        ahead, from 0 (not at all) to 1.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels don't match.
@@ -98,11 +102,14 @@ class CubeUNet(SaliencyModel):
         width: int = 480,
         face_size: int | None = None,
         backbone: str = "plain",
+        front: float = 0.0,
     ):
         if in_channels not in MOTION_OF:
             raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
+        if not 0 <= front <= 1:
+            raise ValueError(f"front is from 0 to 1: {front}")
         check_number("base_channels", base_channels, 1, 256)
         check_number("face_size", face_size or 1, 1, LARGEST)
         spec = Spec(height=height, width=width, motion=MOTION_OF[in_channels])
@@ -114,6 +121,7 @@ class CubeUNet(SaliencyModel):
             width=width,
             face_size=face_size,
             backbone=backbone,
+            front=front,
         )
         kind, size = BACKBONES[backbone], face_size or width // 4
         if size < kind.smallest_face or size % kind.face_step:
@@ -128,10 +136,15 @@ class CubeUNet(SaliencyModel):
         prior = gaze_density(LATITUDES, 1)
         prior = (prior / prior.max()).log().float().view(1, 1, LATITUDES)
         self.latitude_bias = nn.Parameter(prior)
+        self.register_buffer("front_bias", self._front_bias(width), persistent=False)
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         image_logits, latitude_bias = self.logits(frames, motion)
-        return (image_logits + latitude_bias).sigmoid().unflatten(0, frames.shape[:2])
+        logits, width = image_logits + latitude_bias, frames.shape[-1]
+        if not self.training:
+            same = width == len(self.front_bias)
+            logits = logits + (self.front_bias if same else self._front_bias(width).to(logits))
+        return logits.sigmoid().unflatten(0, frames.shape[:2])
 
     def logits(self, frames: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Return image logits (B·T, 1, H, W) and latitude bias (1, 1, H, 1)."""
@@ -150,6 +163,10 @@ class CubeUNet(SaliencyModel):
         image_logits = to_equi(self.head(self.backbone(faces)).float())
         latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
         return image_logits, latitude_bias
+
+    def _front_bias(self, width: int) -> Tensor:
+        """Return the bias of each column, (W,) float32."""
+        return (self.arguments["front"] * longitude_density(width).log()).float()
 
     def _projections(self, height: int, width: int, size: int) -> tuple[Equi2Cube, Cube2Equi]:
         out = size // self.backbone.output_stride

@@ -49,12 +49,16 @@ def gaze_density(height: int, width: int) -> Tensor:
     straight_ahead = torch.zeros((), dtype=torch.float64)
     around_latitude = latitudes(height)[:, None] + EYE_SPREAD * steps
     across = head_density(around_latitude, straight_ahead) @ weights
+    density = across[:, None] * longitude_density(width)
+    return density / (areas * density).sum()
+
+
+def longitude_density(width: int) -> Tensor:
+    """Return the density of gaze over longitude, in units of its mean: (W,) float64."""
     # The wrapped Cauchy is 1 + 2 Σ ρⁿ cos nλ; a Gaussian blur scales cos nλ by exp(−n²σ²/2).
     n = torch.arange(1, 25, dtype=torch.float64)[:, None]
     scale = CONCENTRATION**n * (-(n * EYE_SPREAD).square() / 2).exp()
-    around = 1 + 2 * FRONT_SHARE * (scale * (n * longitudes(width)).cos()).sum(0)
-    density = across[:, None] * around
-    return density / (areas * density).sum()
+    return 1 + 2 * FRONT_SHARE * (scale * (n * longitudes(width)).cos()).sum(0)
 
 
 def equator_prior(height: int, width: int) -> Tensor:

@@ -14,6 +14,7 @@ from cli import InputError
 from losses import SMSE
 from models import CubeUNet, SaliencyModel, Spec, predict
 from models.checkpoint import MODELS
+from models.equator_prior import gaze_density
 
 
 def small_unet(**arguments):
@@ -307,3 +308,28 @@ def test_skipping_gives_the_same_maps(skip):
 
 def test_every_model_has_its_own_name():
     assert all(model.name == name for name, model in MODELS.items())
+
+
+def test_the_front_is_favoured_by_the_density_over_longitude():
+    """With power f, log odds gain f times the logarithm of the prior's density over longitude."""
+    torch.manual_seed(0)
+    model = models.CubeUNet(height=40, width=80, base_channels=2, front=0.5).eval()
+    frames, motion = torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 1, 40, 80)
+    plain = models.CubeUNet(height=40, width=80, base_channels=2).eval()
+    plain.load_state_dict(model.state_dict())
+    gained = (model(frames, motion).logit() - plain(frames, motion).logit())[0, 0, 0]
+    density = gaze_density(40, 80)[20]
+    expected = 0.5 * (density / density.mean()).log().float()
+    torch.testing.assert_close(gained, expected.expand(40, 80), atol=1e-4, rtol=0)
+    assert expected[39] == expected.max() and torch.allclose(expected, expected.flip(0))
+    # Clips are turned to any side in training, where there is no front.
+    assert torch.equal(model.train()(frames, motion), plain.train()(frames, motion))
+    # Frames of another width have their own columns.
+    wide = torch.rand(1, 1, 3, 60, 120), torch.rand(1, 1, 1, 60, 120)
+    gained = (model.eval()(*wide).logit() - plain.eval()(*wide).logit())[0, 0, 0]
+    density = gaze_density(60, 120)[30]
+    expected = 0.5 * (density / density.mean()).log().float()
+    torch.testing.assert_close(gained, expected.expand(60, 120), atol=1e-4, rtol=0)
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="front is from 0 to 1"):
+            models.CubeUNet(height=40, width=80, base_channels=2, front=wrong)
