@@ -329,9 +329,7 @@ def train(args: argparse.Namespace, folder: Path) -> int:
                 step += 1
                 irregular += batch["irregular"]
                 bar.set_description(f"epoch {len(log) + 1}/{args.epochs}", refresh=False)
-                bar.set_postfix_str(
-                    f"loss {losses.recent:.4g}, best constant {baseline:.4g}", refresh=False
-                )
+                bar.set_postfix_str(standing(losses.recent, log, best_constant), refresh=False)
                 bar.update()
                 continue
 
@@ -415,6 +413,18 @@ def compare_with_init(args: argparse.Namespace, model: models.SaliencyModel) -> 
     if changed := [name for name in stored if stored[name] != own.get(name)]:
         before, now = (", ".join(f"{n} {of.get(n)}" for n in changed) for of in (stored, own))
         say(f"note: {args.init} was made with {before}; this run uses {now}")
+
+
+def standing(loss: float, log: list[dict], best_constant: dict[str, float]) -> str:
+    """Return the bar's text: loss and last validation, each (best constant map's) in brackets."""
+    last = log[-1] if log else {}
+    texts = [f"loss {loss:.4g} (constant {best_constant['best_constant']:.4g})"]
+    for name in training.MeanScores.NAMES:
+        if (constant := best_constant.get(f"best_constant_{name}")) is not None:
+            found = last.get(f"val_{name}")
+            text = "–" if found is None else f"{found:.3f}"
+            texts.append(f"val {name.upper()} {text} ({constant:.3f})")
+    return ", ".join(texts)
 
 
 def learning_rate(args: argparse.Namespace, step: int, steps: int) -> float:

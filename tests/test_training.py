@@ -361,8 +361,11 @@ def test_scores_are_the_means_of_all_frames(watched, tmp_path, processes):
 
 
 def test_the_bar_shows_what_the_loss_is_to_beat(data, tmp_path):
-    printed = train(data, tmp_path, "--epochs", 1)
-    assert f", best constant {log(tmp_path)[0]['best_constant']:.4g}" in printed
+    printed = train(data, tmp_path, "--epochs", 2)
+    line = log(tmp_path)[0]
+    scores = f"{line['val_cc']:.3f} ({line['best_constant_cc']:.3f})"
+    assert f"(constant {line['best_constant']:.4g}), val CC – (" in printed
+    assert f"(constant {line['best_constant']:.4g}), val CC {scores}" in printed
     assert "val_cc" in log(tmp_path)[0] and "val_nss" not in log(tmp_path)[0]
 
 
