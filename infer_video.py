@@ -199,7 +199,8 @@ def write_map(path: Path, saliency: np.ndarray, save_npy: bool) -> None:
 def read_peak(path: Path) -> float:
     """Return the maximum that a map had before it became a PNG, NaN where it is not known."""
     with open_picture(path) as image:
-        return float(image.info.get("peak", "nan"))
+        peak = float(image.info.get("peak", "nan"))
+        return peak if 0 <= peak < 1e30 else math.nan
 
 
 def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:

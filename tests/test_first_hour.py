@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import evaluate_video
 import infer_video
@@ -380,3 +381,11 @@ def test_a_record_with_nonsense_is_refused(still, checkpoint, tmp_path, wrong):
     (maps / "saliency.json").write_text(text)
     code, _, line = paint(still, maps, tmp_path / "o.png")
     assert code == 2 and "fps or peaks are no such numbers" in line
+
+
+@pytest.mark.parametrize("text", ["1e300", "-1", "inf", "nan"])
+def test_a_maximum_that_is_none_is_not_kept(tmp_path, text):
+    kept = PngInfo()
+    kept.add_text("peak", text)
+    Image.new("L", (4, 2)).save(tmp_path / "sal_0001.png", pnginfo=kept)
+    assert np.isnan(infer_video.read_peak(tmp_path / "sal_0001.png"))
