@@ -11,7 +11,7 @@ from cli import atomic
 from metrics.plots import BINS, ROWS, Picture, clip_plot, picture_plot, time_plot
 from metrics.summary import BASELINES, HUMAN, Comparison, comparisons, interval, number
 
-SIGNS = {"beats": "✓", "ahead": "≈", "behind": "✗", "unscored": "–"}
+SIGNS = {"beats": "✓", "ahead": "≈", "behind": "✗", "beaten": "✗", "unscored": "–"}
 STYLE = """body{max-width:72rem;margin:2rem auto;padding:0 1rem;font:16px/1.45 sans-serif}
 h1,li,dd{overflow-wrap:anywhere}img{max-width:100%}.plot{width:35rem}small{display:block;color:#555}
 table{border-collapse:collapse;display:block;overflow-x:auto}.model{background:#eef3f8}

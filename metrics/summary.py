@@ -10,7 +10,7 @@ BASELINES, HUMAN = ("uniform", "equator prior", "training mean"), "human"
 RESAMPLES = 10_000
 # All of n clips agree by chance in 2 of 2ⁿ cases: for five clips in more than 5 % of them.
 FEW_CLIPS = 5
-CLAIMS = {"beats": "beats", "ahead": "is ahead of", "behind": "is behind"}
+CLAIMS = {"beats": "beats", "ahead": "is ahead of", "behind": "is behind", "beaten": "is beaten by"}
 
 
 def mean_of_finite(values: Iterable[float]) -> float:
@@ -70,10 +70,11 @@ class Comparison:
         return max(scored, key=lambda name: self.sign * self.scores[name]["mean"], default=None)
 
     def verdict(self) -> tuple[str, str]:
-        """Return "beats", "ahead", "behind" or "unscored", and a sentence that states it.
+        """Return a key of CLAIMS or "unscored", and a sentence that states it.
 
         The model beats the other, or the best baseline, if it is better on average over more than
-        FEW_CLIPS clips, and the interval of the paired difference excludes zero.
+        FEW_CLIPS clips, and the interval of the paired difference excludes zero. Likewise another
+        model beats it.
         """
         clips, mean = self.difference["clips"], self.difference["mean"]
         if not clips:
@@ -81,8 +82,8 @@ class Comparison:
         direction = -1 if mean < 0 else 1  # the sentence states the size of the difference
         low, high = sorted(direction * self.difference[end] for end in ("low", "high"))
         kind = "ahead" if self.sign * mean > 0 else "behind"
-        if kind == "ahead" and clips > FEW_CLIPS and round(low, 3) > 0:
-            kind = "beats"
+        if clips > FEW_CLIPS and round(low, 3) > 0 and (kind == "ahead" or self.other):
+            kind = {"ahead": "beats", "behind": "beaten"}[kind]
         by = number(abs(mean)) + (f" ({number(low)} to {number(high)})" if clips > 1 else "")
         baseline = self.other or f"the best baseline {self.baseline}"
         better = f"better on {self.wins} of {clips} clips"

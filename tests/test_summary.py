@@ -111,7 +111,7 @@ def test_models_are_compared_in_pairs():
     assert found == [("ours", UNIFORM, 0.5), ("theirs", UNIFORM, 0.52), ("ours", "theirs", -0.02)]
     assert differences(content)[-1]["high"] == pytest.approx(-0.02)
     assert verdicts(content).splitlines()[2] == (
-        "CC: ours is behind theirs by 0.020 (0.020 to 0.020), better on 0 of 7 clips."
+        "CC: ours is beaten by theirs by 0.020 (0.020 to 0.020), better on 0 of 7 clips."
     )
 
 
