@@ -274,7 +274,9 @@ def write_dataset(
     root.mkdir(parents=True, exist_ok=True)
     (root / "splits.json").unlink(missing_ok=True)
     sets = [name for name in LICENCES if (sources / name).is_dir()]
-    fixations = b"".join((sources / name / "fixations.npz").read_bytes() for name in sets)
+    kinds = "fixations.npz", "*maps/*.png"
+    files = [path for name in sets for kind in kinds for path in (sources / name).glob(kind)]
+    fixations = b"".join(path.read_bytes() for path in sorted(files))
     facts = {
         "seed": seed,
         "height": height,

@@ -5,13 +5,16 @@ A folder of sources holds any of
     osie/           650 photographs, 15 people       Xu et al., Journal of Vision 2014
     eyecrowd/       500 photographs, 16 people       Jiang et al., ECCV 2014
     scene500/       500 photographs, 12 people       Yanakz/Scene on GitHub
+    emod/           190 photographs, 8 people        DilaraAlbayrak/Task-based-eye-fixation-dataset
     hevc33_video/   33 clips, 32 people              Xu et al. 2017, remega/video_database
 
 A set of photographs is images/ and fixations.npz with the `names` of the pictures and one row for
 each fixation: `image` (index into names), `order` (0 for the first fixation of a person), `x` and
-`y` (fractions of width and height). The clips are frames/ and fixations.npz with their `names`;
-for each fixation `video` (index into names), `time_ms`, `duration_ms`, `x` and `y`; and for each
-frame `frame_file`, `frame_video` and `frame_time_ms`.
+`y` (fractions of width and height). emod/ has blurred maps instead: maps/ of its own photographs
+and, of eight more people, eyecrowd_extra_maps/. Each cell of a map counts as a fixation, whose mass
+is the cell's share of the map. The clips are frames/ and fixations.npz with their `names`; for each
+fixation `video` (index into names), `time_ms`, `duration_ms`, `x` and `y`; and for each frame
+`frame_file`, `frame_video` and `frame_time_ms`.
 
 Left out are the first fixation of each person, because people are made to start at the centre; the
 first half second of each clip for the same reason; screen recordings; and RaceHorsesD, which is a
@@ -36,14 +39,16 @@ import cv2
 import numpy as np
 
 from cli import InputError
+from video.pictures import read_picture
 
 LICENCES = {
     "osie": "OSIE, Xu et al., Journal of Vision 2014; MIT",
     "eyecrowd": "Eye fixations in crowd, Jiang et al., ECCV 2014; MIT",
     "scene500": "Yanakz/Scene; MIT",
+    "emod": "DilaraAlbayrak/Task-based-eye-fixation-dataset; MIT",
     "hevc33_video": "remega/video_database, Xu et al. 2017; free to use, to be cited",
 }
-CLIPS = "hevc33_video"
+CLIPS, MAPS = "hevc33_video", "emod"
 # Indices into names, first and last + 1; negative ones count from the end. Others are for training.
 HELD_OUT = {
     "osie": {"val": (550, 600), "test": (600, None)},
@@ -58,6 +63,8 @@ CLIP_SPLIT = {
 RECORDED_WIDTH, ORIGINAL_WIDTHS = 512, (1920, 1280, 1024, 832)  # pixels
 ONSET = 500  # milliseconds
 AROUND = 250  # milliseconds around a frame's time in which fixations count for it
+MAP_CELLS = 24, 32  # rows and columns to which a map is reduced
+MAP_MASS = 120.0  # fixations that a map stands for: eight people's, as many each as in eyecrowd
 CELLS = 8  # rows and columns in which the preference for the centre is counted
 PLACES = 64  # rows and columns to which it is interpolated
 # Columns of fixations.npz beside the names; those of one tuple have the same number of rows.
@@ -107,24 +114,47 @@ def read_sources(root: str | Path) -> dict[str, Sources]:
 
 def _photographs(folder: Path):
     """Yield the split and the Picture of each photograph of a set."""
-    columns = _read(folder / "fixations.npz", FIXATIONS)
+    columns, maps = _fixations(folder), folder / "maps"
+    if folder.name != MAPS:
+        maps = folder.parent / MAPS / f"{folder.name}_extra_maps"
     names, image, x, y = (columns[key] for key in ("names", "image", "x", "y"))
+    mass = np.ones(len(image))
     split = np.full(len(names), "train", "U5")
-    for held, (first, last) in HELD_OUT[folder.name].items():
+    for held, (first, last) in HELD_OUT.get(folder.name, {}).items():
         split[first:last] = held
-    _check_index(folder, image, len(names), "image")
     _check_files(folder / "images", names)
-    later = columns["order"] > 0
-    weights = _weights(x, y, later & (split[image] == "train"))
     for index, name in enumerate(names):
-        rows = np.flatnonzero(later & (image == index))
+        if (path := maps / f"{Path(name).stem}.png").is_file():
+            *places, share = _read_map(path)
+            added = np.full(len(share), index), *places, MAP_MASS * share
+            image, x, y, mass = map(np.append, (image, x, y, mass), added)
+    weights = mass * _weights(x, y, mass * (split[image] == "train"))
+    for index, name in enumerate(names):
+        rows = np.flatnonzero(image == index)
         if not len(rows):
-            raise InputError(
-                f"{folder / 'fixations.npz'}: no fixation on {name} except first ones; "
-                "remove it from names"
-            )
+            held = maps if folder.name == MAPS else folder / "fixations.npz"
+            raise InputError(f"{held}: no fixation on {name} except first ones; remove it")
         picture = Picture(folder / "images" / name, x[rows], y[rows], weights[rows])
         yield str(split[index]), picture
+
+
+def _fixations(folder: Path) -> dict[str, np.ndarray]:
+    """Return names, image, x and y of a set of photographs, without the first fixations."""
+    if folder.name == MAPS:
+        names = np.array(sorted(path.name for path in (folder / "images").glob("*.jpg")), str)
+        return {"names": names, "image": np.empty(0, int), "x": np.empty(0), "y": np.empty(0)}
+    columns = _read(folder / "fixations.npz", FIXATIONS)
+    _check_index(folder, columns["image"], len(columns["names"]), "image")
+    later = columns.pop("order") > 0
+    return {key: column if key == "names" else column[later] for key, column in columns.items()}
+
+
+def _read_map(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y and share (N,) of the cells of a map that people looked at; shares sum to 1."""
+    cells = cv2.resize(read_picture(path, "L"), MAP_CELLS[::-1], interpolation=cv2.INTER_AREA)
+    row, column = np.nonzero(cells)
+    x, y = (column + 0.5) / MAP_CELLS[1], (row + 0.5) / MAP_CELLS[0]
+    return x, y, cells[row, column] / cells.sum(dtype=float)
 
 
 def _clips(folder: Path):
@@ -138,7 +168,7 @@ def _clips(folder: Path):
     _check_files(folder / "frames", files)
     x, y = _corrected(x, y, video)
     begin, end = columns["time_ms"], columns["time_ms"] + columns["duration_ms"]
-    weights = _weights(x, y, np.array([part == "train" for part in split])[video])
+    weights = _weights(x, y, np.array([part == "train" for part in split], float)[video])
     for index in (index for index, part in enumerate(split) if part):
         frames = np.flatnonzero((of_video == index) & (times >= ONSET))
         clip = []
@@ -170,9 +200,9 @@ def _corrected(x: np.ndarray, y: np.ndarray, video: np.ndarray):
 def _weights(x: np.ndarray, y: np.ndarray, counted: np.ndarray) -> np.ndarray:
     """Return the weights (N,) of fixations: (frequency of their place / mean)^−½, at most 2.
 
-    counted: (N,) bool, the fixations from which frequencies are estimated.
+    counted: (N,) what each fixation counts in the frequencies.
     """
-    cells = np.histogram2d(y[counted], x[counted], bins=CELLS, range=((0, 1), (0, 1)))[0]
+    cells = np.histogram2d(y, x, bins=CELLS, range=((0, 1), (0, 1)), weights=counted)[0]
     frequent = (cells + 1) / (cells + 1).mean()
     fine = cv2.resize(frequent, (PLACES, PLACES), interpolation=cv2.INTER_LINEAR)
     row, column = ((a * PLACES).astype(int).clip(max=PLACES - 1) for a in (y, x))

@@ -411,7 +411,7 @@ def test_splits_of_the_real_sources():
         names = file["names"]
     assert [p.path.name for p in splits["test"].photographs] == names[600:].tolist()
     counts = {name: (len(part.photographs), len(part.clips)) for name, part in splits.items()}
-    assert counts == {"train": (550 + 460 + 460, 22), "val": (50 + 40 + 40, 2), "test": (50, 5)}
+    assert counts == {"train": (1660, 22), "val": (130, 2), "test": (50, 5)}
     clips = {clip[0].path.name.split("_")[0] for clip in splits["test"].clips}
     assert clips == {"Kimono", "RaceHorsesC", "FourPeople", "BQMall", "PeopleOnStreet"}
     assert not any("RaceHorsesD" in str(path) for path in paths["train"] | paths["val"])
@@ -460,13 +460,13 @@ def test_weights_halve_the_preference_for_places():
     even_x, even_y = (a.ravel() for a in np.meshgrid(grid, grid))
     many = np.full(4096, 9 / 16)  # the middle of a cell
     x, y = np.concatenate([even_x, many]), np.concatenate([even_y, many])
-    everyone = np.ones(len(x), bool)
-    weights = gaze_sources._weights(even_x, even_y, np.ones(4096, bool))
+    everyone = np.ones(len(x))
+    weights = gaze_sources._weights(even_x, even_y, np.ones(4096))
     assert weights == pytest.approx(np.ones(4096))
     assert gaze_sources._weights(x, y, everyone)[-1] == pytest.approx(
         ((8192 + 64) / 64 / (64 + 4096 + 1)) ** 0.5, rel=0.1
     )
-    assert gaze_sources._weights(x, y, np.arange(len(x)) >= 4096).max() == 2
+    assert gaze_sources._weights(x, y, 1.0 * (np.arange(len(x)) >= 4096)).max() == 2
 
 
 def test_first_fixations_and_the_onset_of_clips_are_left_out(root):
@@ -503,6 +503,44 @@ def test_bad_photographs_are_refused(message, tmp_path):
     with pytest.raises(InputError, match=message) as error:
         read_sources(tmp_path)
     assert "osie" in str(error.value)
+
+
+def write_map(path: Path, rows: slice, columns: slice):
+    """A map of 192×256 that is white in these rows and columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.zeros((192, 256), np.uint8)
+    picture[rows, columns] = 255
+    Image.fromarray(picture).save(path)
+
+
+def test_maps_count_as_the_fixations_of_eight_people(tmp_path):
+    """Of their own photographs, and added to the fixations of others. A cell is 8×8 pixels."""
+    write_photographs(tmp_path / "eyecrowd", 50)
+    picture = tmp_path / "emod" / "images" / "a.jpg"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (256, 192), "grey").save(picture)
+    write_map(tmp_path / "emod" / "maps" / "a.png", slice(0, 8), slice(240, 256))
+    write_map(tmp_path / "emod" / "eyecrowd_extra_maps" / "003.png", slice(96, 104), slice(8, 16))
+    photographs = read_sources(tmp_path)["train"].photographs
+    own = next(photograph for photograph in photographs if photograph.path == picture)
+    assert own.x == pytest.approx([30.5 / 32, 31.5 / 32])
+    assert own.y == pytest.approx([0.5 / 24] * 2)
+    assert own.weights[0] == own.weights[1]
+    third = next(photograph for photograph in photographs if photograph.path.name == "003.jpg")
+    assert len(third.x) == 18 + 1  # two people, without their first fixations
+    assert (third.x[-1], third.y[-1]) == pytest.approx((1.5 / 32, 12.5 / 24))
+    assert third.weights[-1] > 10 * third.weights[:-1].max()  # 120 fixations in a frequent place
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_a_map_that_is_missing_or_damaged_is_named(spoil, tmp_path):
+    picture = tmp_path / "emod" / "images" / "a.jpg"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (256, 192)).save(picture)
+    write_map(tmp_path / "emod" / "maps" / "a.png", slice(0, 8), slice(8))
+    spoil(tmp_path / "emod" / "maps" / "a.png")
+    with pytest.raises(InputError, match="maps.*(a.jpg|a.png)"):
+        read_sources(tmp_path)
 
 
 def test_bad_clips_are_refused(tmp_path):
