@@ -94,7 +94,7 @@ def read_facts(path: Path) -> None:
     info = VideoInfo(Path(__file__), 96, 48, Fraction(8), 2, 0.25)
     known = {"width": 96, "height": 48, "motion": "none"}
     known |= {"npy": False, "checkpoint_sha256": "a", "fingerprint": "b"}
-    known |= {"fps": 8.0, "sampling": None}
+    known |= {"fps": 8.0, "sampling": None, "stereo": None, "coverage": None}
     infer_video.working_folder(folder, known, overwrite="all")
     make_video.find_maps(folder, info, make_video.read_record(folder), "clip")
 

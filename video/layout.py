@@ -2,10 +2,9 @@
 
 A picture holds one panorama, or one for each eye in two halves of equal size, of which the first
 (the upper or the left one) is the left eye's. Each is equirectangular and covers longitudes from
-LON_MIN to LON_MAX and latitudes from LAT_MIN to LAT_MAX: the centre of pixel (i, j) of its h×w
-pixels is at latitude LAT_MAX − (i + ½)·(LAT_MAX − LAT_MIN)/h and longitude
-LON_MIN + (j + ½)·(LON_MAX − LON_MIN)/w, which is the convention of projection/__init__.py where
-that is the whole sphere.
+WEST to EAST and latitudes from SOUTH to NORTH, in degrees: the centre of pixel (i, j) of its h×w
+pixels is at latitude NORTH − (i + ½)·(NORTH − SOUTH)/h and longitude
+WEST + (j + ½)·(EAST − WEST)/w; for the whole sphere, the convention of projection/__init__.py.
 """
 
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ Coverage = tuple[float, float, float, float]
 class Layout:
     """How pictures lie on the sphere. Raises ValueError for what is no such layout.
 
-    stereo: one of STEREO. coverage: of each eye, (LON_MIN, LON_MAX, LAT_MIN, LAT_MAX) in degrees;
+    stereo: one of STEREO. coverage: of each eye, (WEST, EAST, SOUTH, NORTH) in degrees;
     a panorama that continues beyond ±180° is turned first. pose: yaw, pitch and roll in degrees
     that the source declares for players, which is handed on and does not move anything here.
     """
@@ -33,12 +32,13 @@ class Layout:
     pose: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self):
+        object.__setattr__(self, "coverage", tuple(map(float, self.coverage)))
         if self.stereo not in STEREO:
             raise ValueError(f"stereo is one of {', '.join(STEREO)}, got {self.stereo!r}")
-        lon_min, lon_max, lat_min, lat_max = self.coverage
-        if not (-180 <= lon_min < lon_max <= 180 and -90 <= lat_min < lat_max <= 90):
+        west, east, south, north = self.coverage
+        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
             raise ValueError(
-                "the coverage is LON_MIN, LON_MAX, LAT_MIN, LAT_MAX in degrees, within -180, 180, "
+                "the coverage is WEST, EAST, SOUTH, NORTH in degrees, within -180, 180, "
                 f"-90, 90, got {', '.join(f'{angle:g}' for angle in self.coverage)}"
             )
 
@@ -73,8 +73,8 @@ class Layout:
         picture = picture[self.eyes(*picture.shape[:2])[0]]
         if self.whole:
             return picture
-        lon_min, lon_max, lat_min, lat_max = self.coverage
-        share = (lat_max - lat_min) / 180, (lon_max - lon_min) / 360
+        west, east, south, north = self.coverage
+        share = (north - south) / 180, (east - west) / 360
         rows, columns = picture.shape[:2]
         height, width = height or round(rows / share[0]), width or round(columns / share[1])
         least = max(1, round(height * share[0])), max(1, round(width * share[1]))
@@ -89,11 +89,11 @@ class Layout:
 
         A pixel does where its centre does.
         """
-        lon_min, lon_max, lat_min, lat_max = self.coverage
+        west, east, south, north = self.coverage
         latitude = 90 - (np.arange(height) + 0.5) * 180 / height
         longitude = (np.arange(width) + 0.5) * 360 / width - 180
-        inside = (lat_min <= latitude) & (latitude <= lat_max)
-        return inside[:, None] & (lon_min <= longitude) & (longitude <= lon_max)
+        inside = (south <= latitude) & (latitude <= north)
+        return inside[:, None] & (west <= longitude) & (longitude <= east)
 
     def part(self, panorama: np.ndarray, height: int, width: int) -> np.ndarray:
         """Return what an eye of height×width pixels covers of a panorama of the whole sphere.
@@ -101,8 +101,8 @@ class Layout:
         panorama: (h, w) uint8, a map for example; it is averaged where it shrinks and interpolated
         where it grows.
         """
-        lon_min, lon_max, lat_min, lat_max = self.coverage
-        full = round(height * 180 / (lat_max - lat_min)), round(width * 360 / (lon_max - lon_min))
+        west, east, south, north = self.coverage
+        full = round(height * 180 / (north - south)), round(width * 360 / (east - west))
         smaller = min(panorama.shape[0], full[0]), min(panorama.shape[1], full[1])
         if smaller != panorama.shape:
             panorama = cv2.resize(panorama, smaller[::-1], interpolation=cv2.INTER_AREA)
@@ -110,6 +110,9 @@ class Layout:
         padded = cv2.copyMakeBorder(padded, 0, 0, 2, 2, cv2.BORDER_WRAP)  # a cubic kernel's reach
         columns, rows = _grid(SPHERE, smaller, self.coverage, (height, width))
         return cv2.remap(padded, columns + 2, rows + 2, cv2.INTER_CUBIC)
+
+
+MONO = Layout()  # a whole sphere, as it is stored
 
 
 @lru_cache(4)
