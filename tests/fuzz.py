@@ -47,8 +47,10 @@ from models import EquatorPrior, Spec
 from prepare.records import RECORD, read_record
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
+from video.layout import Layout
 from video.pictures import read_picture
 from video.reader import Damage, FrameReader, VideoInfo, decode, probe, read_frames
+from video.spherical_metadata import panorama_xmp, write_spherical
 from video.writer import write_video as write_output
 from video.yuv import Colour, to_yuv420p
 
@@ -105,6 +107,10 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
                         ("d.ts", "libx264"), ("e.mkv", "libx264"), ("f.gif", "gif")):  # fmt: skip
         _write_clip(folder / name, codec, sound=name in ("a.mp4", "e.mkv"))
     spherical = write_video(folder / "g.mp4", 3)
+    layout = Layout("left-right", (-90, 90, -90, 90))
+    write_spherical(write_video(folder / "r.mp4", 3), layout)
+    xmp = panorama_xmp(24, 48, Layout("none", (-90, 90, -45, 45))).encode()
+    Image.fromarray(moving_disc(1, 24, 48)).save(folder / "s.jpg", xmp=xmp)
     grey = np.arange(0, 256, dtype=np.uint8).reshape(8, 32)
     Image.fromarray(moving_disc(1, 24, 48)).save(folder / "h.jpg")
     Image.fromarray(moving_disc(1, 24, 48)).save(folder / "i.png")

@@ -24,8 +24,11 @@ PROJECTIONS = {  # AVSphericalProjection, and FFmpeg's filter that makes it equi
     4: "an ordinary flat video (no filter knows what lies beyond it)",
     5: "a fisheye (ffmpeg -i IN -vf v360=fisheye:e:ih_fov=180:iv_fov=180 OUT)",
 }
-MESH = "a mesh, as VR180 cameras do (of a fisheye: ffmpeg -i IN -vf v360=fisheye:hequirect:"
-MESH += "in_stereo=sbs:out_stereo=sbs:ih_fov=180:iv_fov=180 OUT)"
+MESH = (
+    "a mesh, as VR180 cameras do (of a fisheye: ffmpeg -i IN -vf v360=fisheye:hequirect:"
+    "in_stereo=sbs:out_stereo=sbs:ih_fov=180:iv_fov=180 OUT, whose stereo is left-right and "
+    "coverage -90 90 -90 90)"
+)
 FIELD = re.compile(r"(?<!/)(?:GPano|GSpherical):(\w+)\s*(?:=\s*[\"']|>)\s*([^\"'<]*)")
 SIDES = "CroppedAreaLeft", "CroppedAreaTop", "CroppedAreaImageWidth", "CroppedAreaImageHeight"
 SHAPE = 0.05  # relative difference of two shapes that are taken for the same

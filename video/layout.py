@@ -36,10 +36,11 @@ class Layout:
         if self.stereo not in STEREO:
             raise ValueError(f"stereo is one of {', '.join(STEREO)}, got {self.stereo!r}")
         west, east, south, north = self.coverage
-        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        if not (-180 <= west <= east - 1 <= 179 and -90 <= south <= north - 1 <= 89):
+            limits = "at least 1 apart and within -180, 180, -90, 90"
+            given = ", ".join(f"{angle:g}" for angle in self.coverage)
             raise ValueError(
-                "the coverage is WEST, EAST, SOUTH, NORTH in degrees, within -180, 180, "
-                f"-90, 90, got {', '.join(f'{angle:g}' for angle in self.coverage)}"
+                f"give the coverage as WEST, EAST, SOUTH, NORTH in degrees, {limits}; got {given}"
             )
 
     @property
@@ -106,10 +107,11 @@ class Layout:
         smaller = min(panorama.shape[0], full[0]), min(panorama.shape[1], full[1])
         if smaller != panorama.shape:
             panorama = cv2.resize(panorama, smaller[::-1], interpolation=cv2.INTER_AREA)
-        padded = cv2.copyMakeBorder(panorama, 2, 2, 0, 0, cv2.BORDER_REPLICATE)
-        padded = cv2.copyMakeBorder(padded, 0, 0, 2, 2, cv2.BORDER_WRAP)  # a cubic kernel's reach
-        columns, rows = _grid(SPHERE, smaller, self.coverage, (height, width))
-        return cv2.remap(padded, columns + 2, rows + 2, cv2.INTER_CUBIC)
+        beyond = np.roll(panorama, smaller[1] // 2, axis=1)  # a pole, half a turn away
+        padded = np.concatenate([beyond[1::-1], panorama, beyond[:-3:-1]])  # a cubic kernel's reach
+        padded = cv2.copyMakeBorder(padded, 0, 0, 2, 2, cv2.BORDER_WRAP)
+        grid = _grid(SPHERE, smaller, self.coverage, (height, width), margin=2)
+        return cv2.remap(padded, *grid, cv2.INTER_CUBIC)
 
 
 MONO = Layout()  # a whole sphere, as it is stored
@@ -117,12 +119,13 @@ MONO = Layout()  # a whole sphere, as it is stored
 
 @lru_cache(4)
 def _grid(
-    source: Coverage, size: tuple[int, int], target: Coverage, new: tuple[int, int]
+    source: Coverage, size: tuple[int, int], target: Coverage, new: tuple[int, int], margin=0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where each pixel centre of one picture is in another: columns and rows, both (H, W).
 
-    source, target: what they cover; size, new: their rows and columns. A place outside of the
-    source becomes the nearest one on its edge, except across ±180°, where it continues.
+    source, target: what they cover; size, new: their rows and columns. A place outside of a source
+    becomes the nearest one on its edge, except across ±180° and a pole, where a sphere continues.
+    margin: rows and columns before the first ones of the source.
     """
     west, east, south, north = target
     longitude = west + (np.arange(new[1]) + 0.5) * (east - west) / new[1]
@@ -130,9 +133,10 @@ def _grid(
     west, east, south, north = source
     column = (longitude - west) * size[1] / (east - west) - 0.5
     row = (north - latitude) * size[0] / (north - south) - 0.5
+    if source != SPHERE:
+        row = row.clip(0, size[0] - 1)
     if east - west < 360:
         middle = (west + east) / 2
         around = (longitude - middle + 180) % 360 - 180 + middle  # the nearer edge, round the back
         column = ((around - west) * size[1] / (east - west) - 0.5).clip(0, size[1] - 1)
-    grid = np.meshgrid(column.astype(np.float32), row.clip(0, size[0] - 1).astype(np.float32))
-    return grid[0], grid[1]
+    return tuple(np.meshgrid(*((place + margin).astype(np.float32) for place in (column, row))))
