@@ -292,7 +292,7 @@ def simulate(hours: float, fps: int = 30) -> list[tuple[int, int]]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(video.reader, "decode", endless),
-        mock.patch.object(video.reader, "probe", lambda path, fps: info),
+        mock.patch.object(video.reader, "probe", lambda path, *_: info),
         mock.patch.object(video.reader, "list_pictures", lambda path: []),
     ):
         maps = models.predict(model, FrameReader("endless.mp4", model.spec))
