@@ -18,8 +18,9 @@ from tests.spherical import read_spherical
 from video import read_frames
 from video.layout import MONO, SPHERE, Layout
 from video.pictures import read_picture
-from video.reader import TURNS, decode, probe
+from video.reader import decode, probe
 from video.spherical_metadata import V1_UUID, panorama_xmp, write_spherical
+from video.turn import TURNS
 
 VR180 = (-90, 90, -90, 90)
 PART = (-180, 180, -60, 45)

@@ -6,6 +6,7 @@ passes over. Pictures: XMP in the GPano schema. Sources: see spherical_metadata.
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +45,16 @@ class Declared:
     pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # yaw, pitch, roll in degrees
 
     def layout(
-        self, path: Path, stereo: str | None, coverage: Coverage | None
+        self,
+        path: Path,
+        size: tuple[int, int],
+        stereo: str | None = None,
+        coverage: Coverage | None = None,
     ) -> tuple[Layout, list[str]]:
         """Return the layout and what a user should know of it.
 
-        stereo, coverage: what is known better than the file knows it; None: as it declares.
+        size: width and height of a picture. stereo, coverage: what is known better than the file
+        knows it; None: as it declares.
         Raises InputError where it declares what is not read, and ValueError as Layout does.
         """
         if stereo is None and self.stereo not in STEREO:
@@ -70,7 +76,8 @@ class Declared:
         if max(abs(pose[1]), abs(pose[2])) >= 1:
             tilt = f"pitch {pose[1]:.3g}°, roll {pose[2]:.3g}°"
             notes.append(f"declares a tilt that players undo ({tilt}); it is seen as it is stored")
-        return Layout(stereo or self.stereo, coverage or self.coverage, pose), notes
+        layout = Layout(stereo or self.stereo, coverage or self.coverage, pose)
+        return layout, [*notes, *_shape_notes(*size, layout, stereo)]
 
 
 def video_declares(path: Path, kind: str, frame: av.VideoFrame) -> Declared:
@@ -153,3 +160,19 @@ def _coverage(west: float, north: float, east: float, south: float) -> Coverage 
     angles = 360 * west - 180, 360 * east - 180, 90 - 180 * south, 90 - 180 * north
     limits = zip(angles, (180, 180, 90, 90))
     return tuple(float(min(limit, max(-limit, round(angle, 5)))) for angle, limit in limits)
+
+
+def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) -> Iterator[str]:
+    """Yield what is doubtful about the shape of mono pictures. stereo: what was given as such."""
+    west, east, south, north = layout.coverage
+    wanted = (east - west) / (north - south)
+    often = {1: "top-bottom", 4: "left-right"}.get(round(2 * width / height / wanted, 1))
+    if layout.stereo != "none" or abs(width / height / wanted - 1) <= SHAPE or (often and stereo):
+        return
+    shape = "portrait" if width < height else f"not {wanted:.3g}:1"
+    taken = "taken as a stretched panorama"
+    if often:
+        taken += f", but may be {often} stereo, or a part of the sphere: give stereo or coverage"
+    else:
+        taken += " (stereo is often 1:1, a cubemap 3:2 or 4:3)"
+    yield f"{width}×{height} pixels are {shape}; {taken}"

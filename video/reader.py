@@ -1,6 +1,5 @@
 """Reads video files, folders of frames and single pictures as models take them."""
 
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -14,10 +13,11 @@ from torch import Tensor
 
 from cli import InputError, counted
 from files import check_file
-from video.declared import SHAPE, video_declares
+from video.declared import video_declares
 from video.layout import MONO, Coverage, Layout
 from video.motion import MOTIONS
 from video.pictures import list_pictures, look_at, read_flow, read_picture, resize, to_tensor
+from video.turn import Turn, find_turn, turned
 
 FOLDER_FPS = Fraction(8)  # assumed for pictures, which carry no rate
 MAX_FPS = 240  # a higher rate in a header is the container's clock
@@ -27,18 +27,6 @@ FORMATS = (
     "m4v,h263,mjpeg,yuv4mpegpipe,mxf,mxf_opatom,dv,nut,rm,wtv,"
     "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
 )
-# FFmpeg's filters that turn pictures as they are to be shown, by the signs of a, b, c and d of the
-# display matrix: pixel (x, y) is shown at (a·x + c·y, b·x + d·y), y downwards.
-TURNS = {
-    (1, 0, 0, 1): (),
-    (-1, 0, 0, 1): (("hflip", ""),),
-    (1, 0, 0, -1): (("vflip", ""),),
-    (-1, 0, 0, -1): (("hflip", ""), ("vflip", "")),
-    (0, 1, -1, 0): (("transpose", "clock"),),
-    (0, -1, 1, 0): (("transpose", "cclock"),),
-    (0, 1, 1, 0): (("transpose", "cclock_flip"),),
-    (0, -1, -1, 0): (("transpose", "clock_flip"),),
-}
 
 
 @dataclass(frozen=True)
@@ -54,7 +42,7 @@ class VideoInfo:
     start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
     notes: tuple[str, ...] = ()  # what a user should know of how it is read
     layout: Layout = MONO  # where on the sphere its pictures lie
-    turn: tuple[tuple[str, str], ...] = ()  # of TURNS; width and height are those of turned frames
+    turn: Turn = ()  # what is done to its frames; width and height are those of turned ones
 
 
 @dataclass
@@ -106,12 +94,12 @@ def probe(
     path = Path(path)
     if pictures := list_pictures(path):
         size, notes, declared = look_at(pictures)
-        layout, said = declared.layout(path, stereo, coverage)
+        layout, said = declared.layout(path, size, stereo, coverage)
         if fps is None and len(pictures) > 1:
             notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
         fps = Fraction(fps or FOLDER_FPS)
         seconds = float(len(pictures) / fps)
-        notes = (*notes, *said, *_shape_notes(*size, layout, stereo))
+        notes = (*said, *notes)
         return VideoInfo(path, *size, fps, len(pictures), seconds, notes=notes, layout=layout)
     if fps is not None:
         raise InputError(f"{path}: a video has a frame rate of its own; give none for it")
@@ -128,11 +116,10 @@ def probe(
             fps, frames = _measured_rate(container, stream), None
         size, kind = (stream.width, stream.height), container.format.name
     frame = next(_frames(path, Damage()))
-    declared, turn = video_declares(path, kind, frame), _turn(path, frame)
+    declared, turn = video_declares(path, kind, frame), find_turn(path, frame)
     size = size[::-1] if turn and turn[0][0] == "transpose" else size
-    layout, notes = declared.layout(path, stereo, coverage)
-    notes = (*notes, *_shape_notes(*size, layout, stereo))
-    return VideoInfo(path, *size, fps, frames, seconds, start, notes, layout, turn)
+    layout, notes = declared.layout(path, size, stereo, coverage)
+    return VideoInfo(path, *size, fps, frames, seconds, start, tuple(notes), layout, turn)
 
 
 def _measured_rate(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
@@ -142,42 +129,6 @@ def _measured_rate(container: av.container.InputContainer, stream: av.VideoStrea
     ticks = max(times, default=0) - min(times, default=0)
     rate = (len(times) - 1) / (ticks * stream.time_base) if ticks else Fraction(30)
     return rate.limit_denominator(1001) or Fraction(1)
-
-
-def _turn(path: Path, frame: av.VideoFrame) -> tuple[tuple[str, str], ...]:
-    """Return the filters of TURNS that show a video as it declares.
-
-    Raises InputError for any other angle, and where they would stand a panorama on its end.
-    """
-    entry = frame.side_data.get("DISPLAYMATRIX")
-    if entry is None:
-        return ()
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))
-    size = max(map(abs, (a, b, c, d))) or 1
-    turn = TURNS.get(tuple(round(n / size) for n in (a, b, c, d)))
-    straight = all(abs(n) in (0, size) for n in (a, b, c, d))
-    upended = turn and turn[0][0] == "transpose" and frame.width > frame.height
-    if turn is None or not straight or upended:
-        what = "which stands it on its end" if upended else "by no multiple of 90°"
-        copy = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
-        raise InputError(f"{path}: declares a turn, {what}; if it is upright as stored: {copy}")
-    return turn
-
-
-def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) -> Iterator[str]:
-    """Yield what is doubtful about the shape of mono pictures. stereo: what was given as such."""
-    west, east, south, north = layout.coverage
-    wanted = (east - west) / (north - south)
-    often = {1: "top-bottom", 4: "left-right"}.get(round(2 * width / height / wanted, 1))
-    if layout.stereo != "none" or abs(width / height / wanted - 1) <= SHAPE or (often and stereo):
-        return
-    shape = "portrait" if width < height else f"not {wanted:.3g}:1"
-    taken = "taken as a stretched panorama"
-    if often:
-        taken += f", but may be {often} stereo, or a part of the sphere: give stereo or coverage"
-    else:
-        taken += " (stereo is often 1:1, a cubemap 3:2 or 4:3)"
-    yield f"{width}×{height} pixels are {shape}; {taken}"
 
 
 def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[av.VideoFrame]:
@@ -204,7 +155,7 @@ def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[av.VideoFr
     count, end = 0, 0.0
     gap = shown = float(1 / info.fps)
     for frame in _frames(info.path, damage or Damage()):
-        frame = _turned(frame, info.turn) if info.turn else frame
+        frame = turned(frame, info.turn) if info.turn else frame
         if frame.pts is None:  # a stream without a container
             frame.pts, frame.time_base = count, 1 / info.fps
         else:
@@ -214,18 +165,6 @@ def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[av.VideoFr
         shown, end = frame_seconds(frame) or gap, max(end, frame.time)
         yield frame
     _check_length(info, count, end + shown)
-
-
-def _turned(frame: av.VideoFrame, turn: tuple[tuple[str, str], ...]) -> av.VideoFrame:
-    """Return a frame turned by filters of TURNS."""
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-    )
-    filters = [graph.add(name, option) for name, option in turn]
-    graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
-    graph.push(frame)
-    return graph.pull()
 
 
 def _frames(path: Path, damage: Damage) -> Iterator[av.VideoFrame]:
