@@ -266,7 +266,7 @@ def test_other_turns_are_refused_with_a_command(tmp_path):
     path = video(tmp_path / "a.mp4", discs(2), matrix=(0, 1, -1, 0))
     with pytest.raises(InputError, match="on its end; .* ffmpeg -display_rotation 0 -i a.mp4"):
         probe(path)
-    path = video(tmp_path / "b.mp4", discs(2), matrix=(0.8, 0.6, -0.6, 0.8))
+    path = video(tmp_path / "b.mp4", discs(2), matrix=(8, 6, -6, 8))
     with pytest.raises(InputError, match="no multiple of 90°"):
         probe(path)
 
