@@ -197,6 +197,15 @@ def add_sampling_option(add: Callable) -> None:
         "reference: exactly as its authors do (default: the checkpoint's)")  # fmt: skip
 
 
+def add_layout_options(add: Callable, known: str = "as the file declares") -> None:
+    """Add --stereo and --coverage. add: the add_argument of a parser; known: their default."""
+    add("--stereo", choices=["none", "top-bottom", "left-right"], help="where the pictures of the "
+        f"left and the right eye are in a frame (default: {known})")  # fmt: skip
+    add("--coverage", type=float, nargs=4, metavar=("WEST", "EAST", "SOUTH", "NORTH"),
+        help="part of the sphere that each eye covers, in degrees of longitude and latitude; of "
+        f"VR180 -90 90 -90 90 (default: {known}, else -180 180 -90 90)")  # fmt: skip
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device that --device names. Raises InputError where it is not there."""
     if name == "auto":

@@ -38,6 +38,7 @@ from video.reader import Frame, read_frames
 
 RECORD = "saliency.json"
 SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "width", "height", "fps")
+SAME_RUN += ("stereo", "coverage")
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
 PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
 NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
@@ -60,6 +61,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_machine_options(add)
     add("--fps", type=cli.frame_rate, help="pictures a second of a folder of frames (default: 8, "
         "with a note); a video has its own rate")  # fmt: skip
+    cli.add_layout_options(add)
     add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
         "are already there, once all new ones are made; other: only those of another source or "
         "checkpoint, and keep or complete those of the same")  # fmt: skip
@@ -92,7 +94,9 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
     Raises InputError for a source that can't be read or a folder with other maps, and RunError at
     the end where some frames of the source are damaged.
     """
-    reader = read_frames(path, model.spec, args.fps)
+    with cli.advice("--coverage"):
+        reader = read_frames(path, model.spec, args.fps, args.stereo, args.coverage)
+    layout = reader.info.layout
     for note in reader.info.notes:
         print(f"note: {path}: {note}", file=sys.stderr)
     facts = {
@@ -102,6 +106,8 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         "fps": float(reader.info.fps),
         "width": reader.info.width,
         "height": reader.info.height,
+        "stereo": layout.stereo if layout.stereo != "none" else None,
+        "coverage": None if layout.whole else list(layout.coverage),
         "map_width": model.spec.width,
         "map_height": model.spec.height,
         "model": model.name,
@@ -132,8 +138,10 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
     start, count = time.perf_counter(), 0
     maps = models.predict(model, reader, lambda frame: frame.number + len(frame.times) > done + 1)
     length = reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None
+    size, layout = (facts["map_height"], facts["map_width"]), reader.info.layout
+    covered = None if layout.whole else layout.covered(*size)
     bar = {"desc": facts["video"], "unit": "frame", "disable": not distributed.is_main()}
-    for count, saliency in tqdm(interpolate(maps), total=length, initial=done, **bar):
+    for count, saliency in tqdm(interpolate(maps, covered), total=length, initial=done, **bar):
         if count > done and count not in reader.damage.unreadable:
             write_map(work / f"sal_{count:04d}.png", saliency, facts["npy"])
             peaks.extend([math.nan] * (count - 1 - len(peaks)))  # of unreadable frames
@@ -154,15 +162,19 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
     print(f"{made} in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
 
 
-def interpolate(maps: Iterable[tuple[Frame, Tensor]]) -> Iterator[tuple[int, np.ndarray]]:
+def interpolate(
+    maps: Iterable[tuple[Frame, Tensor]], covered: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (number, map) of all frames from the first sampled one on; maps: (H, W) float32.
 
-    maps: sampled frames with theirs, (1, H, W). Between two of them, maps are interpolated
+    maps: sampled frames with theirs, (1, H, W). covered: where the source shows something, (H, W)
+    bool; elsewhere maps become zero. Between two of them, maps are interpolated
     linearly in time; after the last one, its map is repeated.
     """
     sampled, before = None, None
     for frame, saliency in maps:
         after = not_negative(saliency[0]).numpy()
+        after = after if covered is None else after * covered
         if sampled:
             start, steps = sampled.seconds, len(sampled.times)
             for k, seconds in enumerate(sampled.times):

@@ -4,7 +4,7 @@ A video becomes H.264 in MP4 of its size (an odd last column or row is cut off),
 colours and its sound; a still picture becomes a PNG or JPEG. The stronger the saliency, the more
 opaque its colour; where there is none, the picture is unchanged. With --side_by_side the picture is
 on the left and its heat map on the right, twice as wide in all: that is no panorama any more, so it
-is not marked as 360°.
+is not marked as 360°. Stereo keeps its two eyes, with the same map over both.
 """
 
 import startup  # noqa: F401  # isort: skip
@@ -21,9 +21,20 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from cli import HelpFormatter, InputError, RunError, atomic, counted, frame_rate, run_script
+from cli import (
+    HelpFormatter,
+    InputError,
+    RunError,
+    add_layout_options,
+    advice,
+    atomic,
+    counted,
+    frame_rate,
+    run_script,
+)
 from files import fingerprint, read_json
-from video.overlay import COLORMAPS, Overlay, beside, common_scale, resize_map
+from video.layout import SPHERE, Layout
+from video.overlay import COLORMAPS, Overlay, beside, common_scale, lay_map
 from video.pictures import list_pictures, read_picture, save_picture
 from video.reader import Damage, VideoInfo, decode, probe
 from video.spherical_metadata import write_spherical
@@ -45,6 +56,7 @@ def parse_args() -> argparse.Namespace:
         "of a picture .png)")  # fmt: skip
     add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: that "
         "which infer_video.py was given)")  # fmt: skip
+    add_layout_options(add, "as infer_video.py took it, else as the file declares")
     add("--scale", choices=["clip", "frame"], default="clip", help="what is shown as the strongest "
         "saliency; clip: one value for all maps, the 95th percentile of their maxima; frame: the "
         "maximum of each map")  # fmt: skip
@@ -67,7 +79,11 @@ def main() -> None:
     pictures = list_pictures(source)
     if pictures and args.fps is None and "fps" in record:
         args.fps = Fraction(record["fps"]).limit_denominator(1001)
-    info = probe(source, args.fps)
+    if record:  # as the maps were made
+        args.stereo = args.stereo or record.get("stereo") or "none"
+        args.coverage = args.coverage or record.get("coverage") or SPHERE
+    with advice("--coverage"):
+        info = probe(source, args.fps, args.stereo, args.coverage)
     still = pictures == [source]
     name = source.stem if source.is_file() else source.resolve().name
     output = args.output_path or Path("outputs") / f"{name}_overlay{'.png' if still else '.mp4'}"
@@ -93,10 +109,14 @@ def main() -> None:
             painted = painted_pictures(info, maps, damage, args)
             write_video(temporary, info, painted, args.crf, args.preset)
             if not args.side_by_side:
-                write_spherical(temporary)
+                write_spherical(temporary, info.layout)
         else:
-            painted = paint(source, *maps[1], args)
-            save_picture(temporary, painted, source, spherical=not args.side_by_side)
+            painted = paint(info, *maps[1], args)
+            panorama = info.layout if info.layout.stereo == "none" else None
+            if not panorama:
+                unmarked = "no metadata say of a picture that it is stereo; not marked as 360°"
+                print(f"note: {output}: {unmarked}", file=sys.stderr)
+            save_picture(temporary, painted, source, None if args.side_by_side else panorama)
     seconds = time.perf_counter() - start
     done, rate = counted(len(maps), "frame"), len(maps) / seconds
     print(f"{output}: {done} in {seconds:.1f} s, {rate:.1f} frames/s")
@@ -104,18 +124,18 @@ def main() -> None:
         raise RunError(f"{source}: {damage}")
 
 
-def paint(picture: Path, saliency: Path, factor: float, args: argparse.Namespace) -> np.ndarray:
+def paint(info: VideoInfo, saliency: Path, factor: float, args: argparse.Namespace) -> np.ndarray:
     """Return a still picture with its map over it, or beside it: (H, W, 3) or (H, 2·W, 3) RGB."""
-    rgb = read_picture(picture)
+    rgb = read_picture(info.path)
     overlay = Overlay(args.colormap, args.alpha, None, len(rgb), args.side_by_side)
-    painted = overlay(rgb, read_map(saliency, factor, *rgb.shape[:2]))
+    painted = overlay(rgb, read_map(saliency, factor, *rgb.shape[:2], info.layout))
     return np.concatenate([rgb, painted], axis=1) if args.side_by_side else painted
 
 
-def read_map(path: Path, factor: float, height: int, width: int) -> np.ndarray:
-    """Return a map, (H, W) uint8, whose values are multiplied by a factor."""
+def read_map(path: Path, factor: float, height: int, width: int, layout: Layout) -> np.ndarray:
+    """Return a map for pictures of a size and layout, (H, W) uint8, multiplied by a factor."""
     scaled = np.clip(np.rint(np.arange(256) * factor), 0, 255).astype(np.uint8)
-    return resize_map(cv2.LUT(read_picture(path, "L"), scaled), height, width)
+    return lay_map(cv2.LUT(read_picture(path, "L"), scaled), height, width, layout)
 
 
 def painted_pictures(
@@ -143,7 +163,7 @@ def painted_pictures(
                 f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
             )
         picture = to_yuv420p(frame, colour)
-        saliency = read_map(*maps[number], frame.height, frame.width)
+        saliency = read_map(*maps[number], frame.height, frame.width, info.layout)
         painted = overlay(picture, saliency)
         yield beside(picture, painted) if args.side_by_side else painted, frame
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
@@ -210,12 +230,17 @@ def read_record(folder: Path) -> dict:
     if not path.exists():
         return {}
     kinds = {"frame_count": (int, type(None)), "unreadable": list, "peaks": list, "fps": number}
+    kinds |= {"stereo": (str, type(None)), "coverage": (list, type(None))}
     record = read_json(path, **kinds)
     peaks = (peak for peak in record.get("peaks", []) if peak is not None)
     if not 0.001 <= record.get("fps", 1) <= 1000 or not all(
         isinstance(peak, number) and 0 <= peak < 1e30 for peak in peaks
     ):
         raise InputError(f"{path}: fps or peaks are no such numbers; run infer_video.py again")
+    try:
+        Layout(record.get("stereo") or "none", record.get("coverage") or SPHERE)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: {error}; run infer_video.py again") from error
     return record
 
 

@@ -18,6 +18,7 @@ import startup  # noqa: F401  # isort: skip
 import argparse
 import hashlib
 import random
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,6 +116,8 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
     gaze = read_gaze_csv(table)
     begin_clip(folder, facts)
     reader, starts = read_frames(video, SimpleNamespace(**options, motion="none")), []
+    for note in reader.info.notes:
+        print(f"note: {video}: {note}", file=sys.stderr)
     for frame in reader:
         starts.append(frame.seconds)
         picture = (frame.rgb * 255).round().byte().permute(1, 2, 0).numpy()

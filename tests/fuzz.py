@@ -47,8 +47,10 @@ from models import EquatorPrior, Spec
 from prepare.records import RECORD, read_record
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
+from video.layout import Layout
 from video.pictures import read_picture
 from video.reader import Damage, FrameReader, VideoInfo, decode, probe, read_frames
+from video.spherical_metadata import panorama_xmp, write_spherical
 from video.writer import write_video as write_output
 from video.yuv import Colour, to_yuv420p
 
@@ -94,7 +96,7 @@ def read_facts(path: Path) -> None:
     info = VideoInfo(Path(__file__), 96, 48, Fraction(8), 2, 0.25)
     known = {"width": 96, "height": 48, "motion": "none"}
     known |= {"npy": False, "checkpoint_sha256": "a", "fingerprint": "b"}
-    known |= {"fps": 8.0, "sampling": None}
+    known |= {"fps": 8.0, "sampling": None, "stereo": None, "coverage": None}
     infer_video.working_folder(folder, known, overwrite="all")
     make_video.find_maps(folder, info, make_video.read_record(folder), "clip")
 
@@ -105,6 +107,10 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
                         ("d.ts", "libx264"), ("e.mkv", "libx264"), ("f.gif", "gif")):  # fmt: skip
         _write_clip(folder / name, codec, sound=name in ("a.mp4", "e.mkv"))
     spherical = write_video(folder / "g.mp4", 3)
+    layout = Layout("left-right", (-90, 90, -90, 90))
+    write_spherical(write_video(folder / "r.mp4", 3), layout)
+    xmp = panorama_xmp(24, 48, Layout("none", (-90, 90, -45, 45))).encode()
+    Image.fromarray(moving_disc(1, 24, 48)).save(folder / "s.jpg", xmp=xmp)
     grey = np.arange(0, 256, dtype=np.uint8).reshape(8, 32)
     Image.fromarray(moving_disc(1, 24, 48)).save(folder / "h.jpg")
     Image.fromarray(moving_disc(1, 24, 48)).save(folder / "i.png")
@@ -286,7 +292,7 @@ def simulate(hours: float, fps: int = 30) -> list[tuple[int, int]]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(video.reader, "decode", endless),
-        mock.patch.object(video.reader, "probe", lambda path, fps: info),
+        mock.patch.object(video.reader, "probe", lambda path, *_: info),
         mock.patch.object(video.reader, "list_pictures", lambda path: []),
     ):
         maps = models.predict(model, FrameReader("endless.mp4", model.spec))

@@ -9,6 +9,7 @@ from math import gcd
 import cv2
 import numpy as np
 
+from video.layout import Layout
 from video.yuv import Colour, planes
 
 COLORMAPS = {
@@ -92,3 +93,19 @@ def resize_map(saliency: np.ndarray, height: int, width: int) -> np.ndarray:
     padded = cv2.copyMakeBorder(saliency, 0, 0, pad, pad, cv2.BORDER_WRAP)
     large = cv2.resize(padded, (width + 2 * extra, height), interpolation=cv2.INTER_CUBIC)
     return large[:, extra : extra + width]
+
+
+def lay_map(saliency: np.ndarray, height: int, width: int, layout: Layout) -> np.ndarray:
+    """Return a map of the sphere, (h, w) uint8, as it lies on pictures of a layout: (H, W).
+
+    It lies on each eye, and only what of the sphere an eye covers.
+    """
+    eyes = layout.eyes(height, width)
+    size = eyes[0][0].stop, eyes[0][1].stop
+    part = resize_map(saliency, *size) if layout.whole else layout.part(saliency, *size)
+    if len(eyes) == 1:
+        return part
+    laid = np.zeros((height, width), np.uint8)
+    for eye in eyes:
+        laid[eye] = part
+    return laid

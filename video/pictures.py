@@ -9,12 +9,14 @@ import av
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from cli import InputError
 from files import reading
+from video.declared import Declared, picture_declares
+from video.layout import MONO, Layout
 from video.spherical_metadata import panorama_xmp
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -57,11 +59,13 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
 def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
     """Return (H, W, 3) uint8 RGB; (H, W) uint8 grey with mode "L"; grey as it is with "F", float32.
 
-    With the first two, grey of 16 bits or floats is scaled to 8 bits; the full scale of floats is
-    1, 255 or 65535, whichever is the first that no value exceeds.
+    It is turned as its EXIF orientation says. With the first two modes, grey of 16 bits or floats
+    is scaled to 8 bits; the full scale of floats is 1, 255 or 65535, whichever is the first that no
+    value exceeds.
     Raises InputError for a file that is damaged, no picture, too large or of other values.
     """
     with open_picture(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
         deep = image.mode.startswith(("I", "F"))
         if mode == "F":
             return np.array(image if deep else image.convert("L"), np.float32)
@@ -90,14 +94,15 @@ def read_exr(path: str | Path) -> np.ndarray:
         return values if values.ndim == 2 else values[..., 1]
 
 
-def save_picture(path: Path, rgb: np.ndarray, original: Path, spherical: bool) -> None:
+def save_picture(path: Path, rgb: np.ndarray, original: Path, layout: Layout | None) -> None:
     """Write (H, W, 3) uint8 RGB as PNG or JPEG of best quality, with the original's colour profile.
 
-    spherical: mark it as a full panorama. Raises OSError where it can't be written.
+    layout: that of the panorama as which it is marked; None: not at all. Raises OSError where it
+    can't be written.
     """
     with open_picture(original) as image:
         profile = image.info.get("icc_profile") if image.mode == "RGB" else None
-    xmp = panorama_xmp(*rgb.shape[:2]) if spherical else ""
+    xmp = panorama_xmp(*rgb.shape[:2], layout) if layout else ""
     text = PngInfo()
     if xmp:
         text.add_itxt("XML:com.adobe.xmp", xmp)
@@ -105,16 +110,19 @@ def save_picture(path: Path, rgb: np.ndarray, original: Path, spherical: bool) -
     Image.fromarray(rgb).save(path, icc_profile=profile, **options)  # each format takes its own
 
 
-def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str]]:
-    """Return (width, height) of the first readable picture, and what a user should know of it."""
+def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str], Declared]:
+    """Return (width, height) of the first readable picture, notes on it, and what it declares."""
     for path in pictures:
         try:
             with open_picture(path) as image:
                 turned, frames = image.getexif().get(0x0112, 1), getattr(image, "n_frames", 1)
-                notes = ["its EXIF orientation is ignored; turn the pixels first"] * (turned != 1)
+                size = image.size[::-1] if turned in (5, 6, 7, 8) else image.size
+                notes = []
                 if frames > 1:
                     notes.append(f"animated: only the first of its {frames} frames is read")
-                return image.size, notes
+                xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", "")
+                xmp = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
+                return size, notes, picture_declares(xmp, *size)
         except InputError:
             if path == pictures[-1]:
                 raise
@@ -143,9 +151,10 @@ def to_tensor(rgb: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
 
 
-def read_flow(picture: Path, spec) -> Tensor | None:
+def read_flow(picture: Path, spec, layout: Layout = MONO) -> Tensor | None:
     """Return the flow picture beside that of a frame, (3, H, W) in [0, 1]; None without one."""
     path = picture.with_name(picture.stem + FLOW)
     if path.is_file():
-        return to_tensor(resize(read_picture(path), spec.height, spec.width))
+        flow = layout.panorama(read_picture(path), spec.height, spec.width)
+        return to_tensor(resize(flow, spec.height, spec.width))
     return None

@@ -1,6 +1,5 @@
 """Reads video files, folders of frames and single pictures as models take them."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -10,13 +9,15 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
 from torch import Tensor
 
 from cli import InputError, counted
 from files import check_file
+from video.declared import video_declares
+from video.layout import MONO, Coverage, Layout
 from video.motion import MOTIONS
 from video.pictures import list_pictures, look_at, read_flow, read_picture, resize, to_tensor
+from video.turn import Turn, find_turn, turned
 
 FOLDER_FPS = Fraction(8)  # assumed for pictures, which carry no rate
 MAX_FPS = 240  # a higher rate in a header is the container's clock
@@ -26,8 +27,6 @@ FORMATS = (
     "m4v,h263,mjpeg,yuv4mpegpipe,mxf,mxf_opatom,dv,nut,rm,wtv,"
     "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
 )
-STEREO = {1: "side by side", 2: "top and bottom"}  # AVStereo3DType
-PROJECTIONS = {1: "a cubemap", 3: "half of a panorama", 4: "rectilinear", 5: "a fisheye"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,9 @@ class VideoInfo:
     frames: int | None  # None where the container does not state it
     seconds: float | None  # from the start of the file to the end of its last frame
     start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
-    notes: tuple[str, ...] = ()  # what makes it doubtful that this is a panorama as it is stored
+    notes: tuple[str, ...] = ()  # what a user should know of how it is read
+    layout: Layout = MONO  # where on the sphere its pictures lie
+    turn: Turn = ()  # what is done to its frames; width and height are those of turned ones
 
 
 @dataclass
@@ -77,20 +78,29 @@ class Frame:
     times: tuple[float, ...] = ()  # seconds of this frame and of those before the next sampled one
 
 
-def probe(path: str | Path, fps: Fraction | None = None) -> VideoInfo:
-    """Return size, rate and length of a video file, a folder of pictures or one picture.
+def probe(
+    path: str | Path,
+    fps: Fraction | None = None,
+    stereo: str | None = None,
+    coverage: Coverage | None = None,
+) -> VideoInfo:
+    """Return size, rate, length and layout of a video file, a folder of pictures or one picture.
 
-    fps: pictures a second of a folder, FOLDER_FPS with a note if None.
-    Raises InputError for anything else, and for a video with an fps other than its own.
+    fps: pictures a second of a folder, FOLDER_FPS with a note if None. stereo, coverage: as
+    video.layout.Layout takes them, in place of what the file declares.
+    Raises InputError for anything else, for a video with an fps other than its own and for one
+    that declares a projection, stereo or a turn that is not read; ValueError as Layout does.
     """
     path = Path(path)
     if pictures := list_pictures(path):
-        size, notes = look_at(pictures)
+        size, notes, declared = look_at(pictures)
+        layout, said = declared.layout(path, size, stereo, coverage)
         if fps is None and len(pictures) > 1:
             notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
         fps = Fraction(fps or FOLDER_FPS)
         seconds = float(len(pictures) / fps)
-        return VideoInfo(path, *size, fps, len(pictures), seconds, notes=_notes(*size, notes))
+        notes = (*said, *notes)
+        return VideoInfo(path, *size, fps, len(pictures), seconds, notes=notes, layout=layout)
     if fps is not None:
         raise InputError(f"{path}: a video has a frame rate of its own; give none for it")
     with open_video(path) as container:
@@ -104,10 +114,12 @@ def probe(path: str | Path, fps: Fraction | None = None) -> VideoInfo:
         fps = stream.average_rate or stream.guessed_rate
         if not fps or fps > MAX_FPS:
             fps, frames = _measured_rate(container, stream), None
-        size = stream.width, stream.height
+        size, kind = (stream.width, stream.height), container.format.name
     frame = next(_frames(path, Damage()))
-    notes = _notes(*size, _declared(frame))
-    return VideoInfo(path, *size, fps, frames, seconds, start, notes)
+    declared, turn = video_declares(path, kind, frame), find_turn(path, frame)
+    size = size[::-1] if turn and turn[0][0] == "transpose" else size
+    layout, notes = declared.layout(path, size, stereo, coverage)
+    return VideoInfo(path, *size, fps, frames, seconds, start, tuple(notes), layout, turn)
 
 
 def _measured_rate(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
@@ -117,27 +129,6 @@ def _measured_rate(container: av.container.InputContainer, stream: av.VideoStrea
     ticks = max(times, default=0) - min(times, default=0)
     rate = (len(times) - 1) / (ticks * stream.time_base) if ticks else Fraction(30)
     return rate.limit_denominator(1001) or Fraction(1)
-
-
-def _declared(frame: av.VideoFrame) -> Iterator[str]:
-    """Yield what a video's first frame declares that is not a plain panorama."""
-    entries = (frame.side_data[k] for k in range(len(frame.side_data)))
-    declared = {entry.type: int.from_bytes(bytes(entry)[:4], sys.byteorder) for entry in entries}
-    if stereo := declared.get(Type.STEREO3D):
-        kind = STEREO.get(stereo, "another arrangement")
-        yield f"declares stereo ({kind}), which is taken for one panorama; cut one eye out first"
-    if projection := PROJECTIONS.get(declared.get(Type.SPHERICAL)):
-        yield f"declares {projection}, not equirectangular; convert it first"
-    if frame.rotation:
-        yield f"declares a rotation by {frame.rotation}°, which is ignored; turn the pixels first"
-
-
-def _notes(width: int, height: int, declared: Iterable[str]) -> tuple[str, ...]:
-    if abs(width / height - 2) <= 0.1:
-        return tuple(declared)
-    shape = "portrait" if width < height else "not 2:1"
-    taken = "taken as a stretched panorama (stereo is often 1:1, a cubemap 3:2 or 4:3)"
-    return *declared, f"{width}×{height} pixels are {shape}; {taken}"
 
 
 def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[av.VideoFrame]:
@@ -164,6 +155,7 @@ def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[av.VideoFr
     count, end = 0, 0.0
     gap = shown = float(1 / info.fps)
     for frame in _frames(info.path, damage or Damage()):
+        frame = turned(frame, info.turn) if info.turn else frame
         if frame.pts is None:  # a stream without a container
             frame.pts, frame.time_base = count, 1 / info.fps
         else:
@@ -258,10 +250,10 @@ class FrameReader(Iterator[Frame]):
     damage: what is wrong with them.
     """
 
-    def __init__(self, path: str | Path, spec, fps: Fraction | None = None):
-        self.info, self.damage = probe(path, fps), Damage()
+    def __init__(self, path: str | Path, spec, fps=None, stereo=None, coverage=None):
+        self.info, self.damage = probe(path, fps, stereo, coverage), Damage()
         self.decoded, self.end = 0, 0.0
-        self._frames = sample(self._images(), spec, self.info.fps, self.damage)
+        self._frames = sample(self._images(), spec, self.info.fps, self.damage, self.info.layout)
 
     def _images(self) -> Iterator[Image]:
         for index, picture in enumerate(pictures := list_pictures(self.info.path)):
@@ -278,10 +270,13 @@ class FrameReader(Iterator[Frame]):
         return next(self._frames)
 
 
-def sample(images: Iterable[Image], spec, rate: Fraction, damage: Damage) -> Iterator[Frame]:
+def sample(
+    images: Iterable[Image], spec, rate: Fraction, damage: Damage, layout: Layout = MONO
+) -> Iterator[Frame]:
     """Yield the first readable image of each interval, with the times of those that follow.
 
     rate: images a second of the source. damage: gets the numbers of those that can't be read.
+    layout: of the images; frames are panoramas of the whole sphere, of the left eye.
     """
     step = max(1, round(rate / Fraction(spec.fps)))
     interval = step / rate if rate > spec.fps else 1 / Fraction(spec.fps)
@@ -293,8 +288,10 @@ def sample(images: Iterable[Image], spec, rate: Fraction, damage: Damage) -> Ite
             if (place := int((seconds + early) / interval)) <= last:
                 continue
             try:
-                rgb = to_tensor(resize(read(), spec.height, spec.width))
-                moved = read_flow(picture, spec) if picture and motion.channels == 3 else None
+                image = layout.panorama(read(), spec.height, spec.width)
+                rgb, moved = to_tensor(resize(image, spec.height, spec.width)), None
+                if picture and motion.channels == 3:
+                    moved = read_flow(picture, spec, layout)
             except InputError as error:
                 damage.unreadable[number] = str(error)
                 continue
@@ -312,19 +309,29 @@ def sample(images: Iterable[Image], spec, rate: Fraction, damage: Damage) -> Ite
         raise problem or InputError(next(iter(damage.unreadable.values())))
 
 
-def read_frames(path: str | Path, spec, fps: Fraction | None = None) -> FrameReader:
+def read_frames(
+    path: str | Path,
+    spec,
+    fps: Fraction | None = None,
+    stereo: str | None = None,
+    coverage: Coverage | None = None,
+) -> FrameReader:
     """Return an iterator of the frames of a source as a model with this spec takes them.
 
     path: a video file, a folder of pictures or one picture. spec: anything with height, width,
     fps and motion, such as models.base.Spec. fps: pictures a second of a folder, 8 if None.
+    stereo: "none", "top-bottom" or "left-right"; coverage: (west, east, south, north) of
+    each eye in degrees; both as the file declares if None, see video.layout. Frames show the whole
+    sphere, as the left eye sees it; `info.layout.covered` says what of it was in the source.
 
     Time is divided into intervals of round(source rate / spec.fps) frames, and the first frame of
     each is sampled: of a steady source every such frame, as SST-Sal's authors do; of a slower
     source, every frame. Where a folder holds flow pictures, models that take flow get these. A
     picture that can't be read is left out and noted in the reader's `damage`. Raises InputError
-    for a source that can't be read, at once or when the damage is met.
+    for a source that can't be read, at once or when the damage is met, and ValueError for a stereo
+    or coverage that is none.
     """
-    return FrameReader(path, spec, fps)
+    return FrameReader(path, spec, fps, stereo, coverage)
 
 
 def frames_of(pictures: Iterable[np.ndarray | Tensor], spec, fps: float | None) -> Iterator[Frame]:

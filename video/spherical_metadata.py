@@ -1,9 +1,10 @@
-"""Marks MP4 files and pictures as 360° panoramas, mono and equirectangular.
+"""Marks MP4 files and pictures as equirectangular panoramas, and writes their layout.
 
 Pictures have XMP in Google's GPano schema,
 https://developers.google.com/streetview/spherical-metadata. Videos have Spherical Video V1 and V2:
 V1 is a `uuid` box with XML at the end of the video track; V2 are the boxes `st3d` and `sv3d` in
-the visual sample entry. Both state the same, but some players read only one of them.
+the visual sample entry. Both state the same, but some players read only one of them. What V1 means
+by a cropped panorama is not clear from its specification, so that V2 alone states one.
 https://github.com/google/spatial-media/tree/master/docs
 """
 
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from cli import InputError, atomic
+from files import reading
+from video.layout import MONO, STEREO, Layout
 
 SOFTWARE = "360-video-saliency"
 V1_UUID = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
@@ -27,16 +30,17 @@ V1_XML = f"""<?xml version="1.0"?>
 <GSpherical:Stitched>true</GSpherical:Stitched>
 <GSpherical:StitchingSoftware>{SOFTWARE}</GSpherical:StitchingSoftware>
 <GSpherical:ProjectionType>equirectangular</GSpherical:ProjectionType>
-</rdf:SphericalVideo>
+{{stereo}}</rdf:SphericalVideo>
 """
+V1_STEREO = "<GSpherical:StereoMode>{}</GSpherical:StereoMode>\n"
 GPANO = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:GPano="http://ns.google.com/photos/1.0/panorama/"
  GPano:ProjectionType="equirectangular" GPano:UsePanoramaViewer="True"
  GPano:StitchingSoftware="{software}"
- GPano:FullPanoWidthPixels="{width}" GPano:FullPanoHeightPixels="{height}"
+ GPano:FullPanoWidthPixels="{full_width}" GPano:FullPanoHeightPixels="{full_height}"
  GPano:CroppedAreaImageWidthPixels="{width}" GPano:CroppedAreaImageHeightPixels="{height}"
- GPano:CroppedAreaLeftPixels="0" GPano:CroppedAreaTopPixels="0"/>
+ GPano:CroppedAreaLeftPixels="{left}" GPano:CroppedAreaTopPixels="{top}"{pose}/>
 </rdf:RDF>
 </x:xmpmeta>"""
 # Boxes that hold other boxes, with the size of their own fields before these.
@@ -50,6 +54,8 @@ PROJECTION = (b"sv3d", b"proj")  # path from a sample entry
 OFFSETS = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
 OPTIONAL = {b"clap", b"pasp", b"colr", b"btrt", b"fiel", b"gama"}  # must follow st3d and sv3d
 COPY = 1 << 20  # bytes of pictures and sound held in memory
+INDEX = "its index can't be read ({}); copy or download it again"
+LARGEST_INDEX = 1 << 28  # bytes: that of weeks of video
 
 
 @dataclass
@@ -106,12 +112,27 @@ def places(file: BinaryIO) -> Iterator[Place]:
         start = end
 
 
-def panorama_xmp(height: int, width: int) -> str:
-    """Return the XMP of a picture of this size that shows the whole sphere."""
-    return GPANO.format(software=SOFTWARE, width=width, height=height)
+def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
+    """Return the XMP of a picture of this size. It has no word for stereo."""
+    west, east, south, north = layout.coverage
+    full = round(width * 360 / (east - west)), round(height * 180 / (north - south))
+    return GPANO.format(
+        software=SOFTWARE,
+        width=width,
+        height=height,
+        full_width=full[0],
+        full_height=full[1],
+        left=min(round((west + 180) * width / (east - west)), full[0] - width),
+        top=min(round((90 - north) * height / (north - south)), full[1] - height),
+        pose="".join(
+            f' GPano:Pose{axis}Degrees="{angle:g}"'
+            for axis, angle in zip(("Heading", "Pitch", "Roll"), layout.pose)
+            if angle
+        ),
+    )
 
 
-def write_spherical(path: str | Path) -> None:
+def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
     """Add metadata of both kinds to the video tracks of an MP4 file, in place of what it had.
 
     Pictures and sound are copied as they are, in constant memory, and the file is replaced
@@ -124,7 +145,7 @@ def write_spherical(path: str | Path) -> None:
         if not tracks:
             raise InputError(f"{path}: has no video track to mark as 360°; give a video")
         for track in tracks:
-            _mark(track)
+            _mark(track, layout)
         _move_chunks(movie, place)
         _copy(source, target, 0, place.start)
         target.write(bytes(movie))
@@ -132,7 +153,7 @@ def write_spherical(path: str | Path) -> None:
 
 
 def _read_movie(file: BinaryIO, path: Path) -> tuple[Place, Box]:
-    """Return the place and the content of the `moov` box, which describes pictures and sound."""
+    """Return the place and the content of the `moov` box, the index of pictures and sound."""
     found = {place.kind: place for place in places(file)}
     if b"" in found:
         start = found[b""].start
@@ -142,26 +163,53 @@ def _read_movie(file: BinaryIO, path: Path) -> tuple[Place, Box]:
     if b"moov" not in found:
         raise InputError(f"{path}: no complete MP4 file; write it again")
     place = found[b"moov"]
+    return place, _parse_movie(file, place)
+
+
+def _parse_movie(file: BinaryIO, place: Place) -> Box:
     file.seek(place.content)
     movie = Box.parse(b"moov", file.read(place.end - place.content))
     for track in filter(_is_video, movie.find(b"trak")):
         for entry in track.find(*SAMPLE_ENTRIES):
             entry.boxes = Box.parse(entry.kind, entry.fields, VISUAL_ENTRY).boxes
             entry.fields = entry.fields[:VISUAL_ENTRY]
-    return place, movie
+    return movie
+
+
+def read_spherical(path: str | Path) -> tuple[int, bytes, str]:
+    """Return (stereo mode, kind of projection, XML) of the first video track of an MP4 file.
+
+    The first two are of V2: 0 and nothing where it has none; the last is of V1.
+    Raises InputError for an index that can't be read.
+    """
+    with reading(path, INDEX) as path, open(path, "rb") as file:
+        place = next((place for place in places(file) if place.kind == b"moov"), None)
+        if place is None or place.end - place.content > LARGEST_INDEX:
+            return 0, b"", ""
+        track = next(filter(_is_video, _parse_movie(file, place).find(b"trak")), Box(b"trak"))
+        modes = [box.fields[4:5] for box in track.find(*SAMPLE_ENTRIES, b"st3d")]
+        kinds = [box.kind for box in track.find(*SAMPLE_ENTRIES, *PROJECTION, ANY)]
+        texts = [box.fields for box in track.find(b"uuid") if box.fields.startswith(V1_UUID)]
+        return (
+            int.from_bytes(b"".join(modes[:1])),
+            next((kind for kind in kinds if kind != b"prhd"), b""),
+            b"".join(texts[:1])[len(V1_UUID) :].decode("utf-8", "replace"),
+        )
 
 
 def _is_video(track: Box) -> bool:
     return any(handler.fields[8:12] == b"vide" for handler in track.find(b"mdia", b"hdlr"))
 
 
-def _mark(track: Box) -> None:
+def _mark(track: Box, layout: Layout) -> None:
     """Put both kinds of metadata into a video track."""
     version = bytes(4)
-    stereo = Box(b"st3d", version + b"\0")  # 0: mono
+    west, east, south, north = layout.coverage
+    cropped = (90 - north) / 180, (south + 90) / 180, (west + 180) / 360, (180 - east) / 360
+    stereo = Box(b"st3d", version + bytes([STEREO.index(layout.stereo)]))
     header = Box(b"svhd", version + SOFTWARE.encode() + b"\0")
-    pose = Box(b"prhd", version + bytes(3 * 4))  # yaw, pitch, roll
-    bounds = Box(b"equi", version + bytes(4 * 4))  # nothing is cropped
+    pose = Box(b"prhd", version + struct.pack(">3i", *(round(a * 2**16) for a in layout.pose)))
+    bounds = Box(b"equi", version + struct.pack(">4I", *(round(c * 2**32) for c in cropped)))
     spherical = Box(b"sv3d", b"", [header, Box(b"proj", b"", [pose, bounds])])
     for entry in track.find(*SAMPLE_ENTRIES):
         boxes = [box for box in entry.boxes if box.kind not in (b"st3d", b"sv3d")]
@@ -169,7 +217,8 @@ def _mark(track: Box) -> None:
         place = last[0] if last else len(boxes)
         entry.boxes = [*boxes[:place], stereo, spherical, *boxes[place:]]
     others = [box for box in track.boxes if not box.fields.startswith(V1_UUID)]
-    track.boxes = [*others, Box(b"uuid", V1_UUID + V1_XML.encode())]
+    xml = V1_XML.format(stereo=V1_STEREO.format(layout.stereo) if layout.stereo != "none" else "")
+    track.boxes = [*others, Box(b"uuid", V1_UUID + xml.encode())] if layout.whole else others
 
 
 def _move_chunks(movie: Box, place: Place) -> None:

@@ -1,0 +1,402 @@
+"""Stereo, parts of the sphere and turned frames: from what files declare to the overlay."""
+
+import json
+import struct
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+import infer_video
+import make_video
+from cli import InputError
+from tests.clips import moving_disc
+from tests.commands import ended
+from tests.shared import shared
+from tests.spherical import read_spherical
+from video import read_frames
+from video.layout import MONO, SPHERE, Layout
+from video.pictures import read_picture
+from video.reader import decode, probe
+from video.spherical_metadata import V1_UUID, panorama_xmp, write_spherical
+from video.turn import TURNS
+
+VR180 = (-90, 90, -90, 90)
+PART = (-180, 180, -60, 45)
+GPANO = (
+    '<x xmlns:GPano="http://ns.google.com/photos/1.0/panorama/"><GPano:ProjectionType>{}'
+    "</GPano:ProjectionType>\n<GPano:CroppedAreaImageWidthPixels>{}"
+    "</GPano:CroppedAreaImageWidthPixels>\n <GPano:CroppedAreaImageHeightPixels>{}"
+    "</GPano:CroppedAreaImageHeightPixels><GPano:FullPanoWidthPixels>{}</GPano:FullPanoWidthPixels>"
+    "<GPano:FullPanoHeightPixels>{}</GPano:FullPanoHeightPixels><GPano:CroppedAreaLeftPixels>{}"
+    "</GPano:CroppedAreaLeftPixels><GPano:CroppedAreaTopPixels>{}</GPano:CroppedAreaTopPixels></x>"
+)
+
+
+def video(path, pictures, layout=None, codec="libx264", matrix=None):
+    """Write pictures without loss."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=8, options={"qp": "0"} if codec != "ffv1" else {})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        if matrix:
+            a, b, c, d = matrix
+            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1])
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    if layout:
+        write_spherical(path, layout)
+    return path
+
+
+def discs(count=3, height=48, width=96):
+    return [moving_disc(n, height, width) for n in range(count)]
+
+
+def stereo_discs(axis, count=3):
+    return [np.concatenate([p, np.roll(p, 2, 1)], axis) for p in discs(count)]
+
+
+def infer(clip, checkpoint, output, *more):
+    words = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output]
+    return ended(infer_video.main, *words, *more)
+
+
+def paint(clip, maps, output, *more):
+    words = ["--original_video", clip, "--saliency_dir", maps, "--output_path", output]
+    return ended(make_video.main, *words, "--crf", 0, *more)
+
+
+def maps(folder):
+    return [read_picture(path, "L") for path in sorted(folder.glob("sal_*.png"))]
+
+
+# What files declare.
+
+
+@pytest.mark.parametrize("stereo", ["none", "top-bottom", "left-right"])
+@pytest.mark.parametrize("coverage", [SPHERE, VR180, PART, (10, 100, -5, 90)])
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_what_is_written_is_read(tmp_path, stereo, coverage, ending):
+    layout = Layout(stereo, coverage, (0, -12.5, 0.25))
+    path = video(tmp_path / "a.mp4", discs(2), layout)
+    if ending == "mkv":
+        with av.open(str(path)) as old, av.open(str(tmp_path / "a.mkv"), "w") as new:
+            stream = new.add_stream_from_template(old.streams.video[0])
+            for packet in old.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    new.mux(packet)
+    info = probe(tmp_path / f"a.{ending}")
+    assert info.layout.stereo == stereo and info.layout.pose == (0, -12.5, 0.25)
+    assert np.allclose(info.layout.coverage, coverage, atol=1e-5)
+    assert any("declares a tilt that players undo (pitch -12.5°" in note for note in info.notes)
+    given = probe(tmp_path / f"a.{ending}", stereo="none", coverage=SPHERE)
+    assert given.layout.stereo == "none" and given.layout.whole
+    assert (read_spherical(path)["v1"] is None) == (coverage != SPHERE)
+
+
+@pytest.mark.parametrize(
+    ("box", "byte", "says"),
+    [(b"st3d", 4, "the right eye first"), (b"st3d", 3, "another arrangement"),
+     (b"equi", b"cbmp", "v360=c3x2:e"), (b"equi", b"mshp", "a mesh, as VR180")],
+)  # fmt: skip
+def test_what_is_not_read_is_refused_by_name(checkpoint, tmp_path, box, byte, says):
+    """FFmpeg knows neither right-left stereo nor meshes, which made a mono sphere of them."""
+    clip = video(tmp_path / "clip.mp4", discs(), Layout("left-right"))
+    content = bytearray(clip.read_bytes())
+    place = content.find(box)
+    if isinstance(byte, int):
+        content[place + 8] = byte
+    else:
+        content[place : place + 4] = byte
+    clip.write_bytes(content)
+    code, _, line = infer(clip, checkpoint, tmp_path / "out")
+    assert code == 2 and "clip.mp4: declares " in line and says in line and "give the " in line
+    known = {"stereo": "top-bottom"} if box == b"st3d" else {"coverage": VR180}
+    assert probe(clip, **known).layout.stereo == known.get("stereo", "left-right")
+
+
+def with_v1(path, xml):
+    """Replace the XML of V1, and take the boxes of V2 away."""
+    content = path.read_bytes().replace(b"st3d", b"free").replace(b"sv3d", b"free")
+    start = content.find(V1_UUID) + 16
+    end = content.find(b"</rdf:SphericalVideo>\n") + 22
+    assert len(xml) <= end - start
+    path.write_bytes(content[:start] + xml.encode().ljust(end - start) + content[end:])
+
+
+def v1(**fields):
+    fields = {"Spherical": "true", "Stitched": "true", "StitchingSoftware": "a",
+              "ProjectionType": "equirectangular", **fields}  # fmt: skip
+    return "".join(f"<GSpherical:{k}>{v}</GSpherical:{k}>" for k, v in fields.items())
+
+
+def test_version_1_alone(tmp_path):
+    path = video(tmp_path / "a.mp4", discs(2, 64, 96), Layout("left-right"))
+    whole = path.read_bytes()
+    for xml, wanted in (
+        (v1(StereoMode="top-bottom"), Layout("top-bottom")),
+        (v1(StereoMode="mono"), MONO),
+        (v1(), MONO),
+    ):
+        path.write_bytes(whole)
+        with_v1(path, xml)
+        assert probe(path).layout == wanted
+    path.write_bytes(whole)
+    with_v1(path, v1(StereoMode="diagonal"))
+    with pytest.raises(InputError, match="of the kind diagonal"):
+        probe(path)
+    for left, wanted in ((0, (-180, 0, -90, 90)), (48, (-90, 90, -90, 90)), (150, None)):
+        path.write_bytes(whole)
+        crop = {"CroppedAreaImageWidthPixels": 96, "CroppedAreaImageHeightPixels": 64}
+        full = {"FullPanoWidthPixels": 192, "FullPanoHeightPixels": 64}
+        xml = v1(**crop, **full, CroppedAreaLeftPixels=left)
+        more = xml.encode().ljust(2000)  # more than fits: a box of its own
+        content = path.read_bytes().replace(b"st3d", b"free").replace(b"sv3d", b"free")
+        path.write_bytes(enlarged(content, V1_UUID + more))
+        if wanted:
+            assert probe(path).layout.coverage == wanted
+        else:
+            with pytest.raises(InputError, match="can't be; give the coverage"):
+                probe(path)
+
+
+def enlarged(content, fields):
+    """Replace the `uuid` box at the end of the only track, and of the file."""
+    start = content.rfind(V1_UUID) - 8
+    size = struct.unpack_from(">I", content, start)[0]
+    new = struct.pack(">I4s", len(fields) + 8, b"uuid") + fields
+    content = bytearray(content[:start] + new + content[start + size :])
+    for kind in (b"moov", b"trak"):
+        place = content.find(kind) - 4
+        old = struct.unpack_from(">I", content, place)[0]
+        struct.pack_into(">I", content, place, old + len(new) - size)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("fields", "coverage"),
+    [
+        (("equirectangular", 96, 48, 96, 48, 0, 0), SPHERE),
+        (("equirectangular", 960, 480, 1920, 960, 480, 240), (-90, 90, -45, 45)),
+        (("equirectangular", 96, 48, 96, 96, 0, 0), (-180, 180, 0, 90)),
+        (("equirectangular", 96, 48, 96, 48, 10, 0), None),  # over the edge
+        (("equirectangular", 96, 96, 192, 96, 0, 0), None),  # not the shape of its pixels
+        (("equirectangular", 96, 48, 0, 0, 0, 0), None),
+        (("equirectangular", "many", 48, 96, 48, 0, 0), None),
+        (("cylindrical", 96, 48, 96, 48, 0, 0), None),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_what_pictures_declare(tmp_path, fields, coverage, ending):
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(discs(1)[0]).save(path, xmp=GPANO.format(*fields).encode())
+    if coverage:
+        assert probe(path).layout.coverage == coverage
+    else:
+        with pytest.raises(InputError, match=r"a\.\w+: declares to be .*; .*give the coverage"):
+            probe(path)
+        assert probe(path, coverage=SPHERE).layout == MONO
+
+
+@pytest.mark.parametrize(
+    "layout", [MONO, Layout("none", PART, (285, 2, -3)), Layout("none", VR180)]
+)
+def test_what_is_written_into_pictures_is_read(tmp_path, layout):
+    west, east, south, north = layout.coverage
+    size = 720, round(360 * (north - south) / (east - west) * 2)
+    xmp = panorama_xmp(*size[::-1], layout).encode()
+    Image.new("RGB", size).save(tmp_path / "a.jpg", xmp=xmp)
+    assert probe(tmp_path / "a.jpg").layout == layout
+
+
+def test_a_real_photo_sphere():
+    """A phone's: the camera did not see the sky and the ground."""
+    info = probe(shared("media/stills/psv_snow.jpg"))
+    rows = 1545 * 180 / 2271  # degrees that it covers
+    north = 90 - 347 * 180 / 2271
+    assert np.allclose(info.layout.coverage, (-180, 180, north - rows, north), atol=1e-4)
+    for name in ("monet_bg12", "monet_bg4", "vrview_petra"):
+        info = probe(shared(f"media/stills/{name}.jpg"))
+        assert info.layout.whole and info.layout.stereo == "none" and not info.notes
+
+
+@pytest.mark.parametrize(
+    ("size", "stereo"), [((64, 64), "top-bottom"), ((192, 48), "left-right"), ((96, 48), None)]
+)
+def test_shapes_that_stereo_often_has_are_told(checkpoint, tmp_path, size, stereo):
+    clip = video(tmp_path / "a.mp4", discs(2, *size[::-1]))
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    for path in (clip, tmp_path / "a.png"):
+        notes = probe(path).notes
+        assert not stereo or (f"may be {stereo} stereo" in notes[0] and "give stereo" in notes[0])
+        assert bool(notes) == bool(stereo)
+        assert not probe(path, stereo=stereo or "none").notes
+
+
+# Turned frames.
+
+
+@pytest.mark.parametrize("matrix", list(TURNS))
+def test_videos_are_turned_as_players_turn_them(tmp_path, matrix):
+    """By the definition of the matrix: pixel (x, y) is shown at (a·x + c·y, b·x + d·y)."""
+    upended = matrix[0] == 0
+    stored = discs(2, 96, 48) if upended else discs(2)
+    path = video(tmp_path / "a.mp4", stored, matrix=matrix)
+    info = probe(path)
+    assert (info.width, info.height) == (96, 48)
+    plain = probe(video(tmp_path / "b.mp4", stored))
+    a, b, c, d = matrix
+    for frame, old in zip(decode(info), decode(plain), strict=True):
+        assert (frame.width, frame.height) == (96, 48) and frame.time == old.time
+        seen, was = (f.to_ndarray(format="yuv420p") for f in (frame, old))
+        was = was[: old.height]
+        y, x = np.mgrid[: old.height, : old.width]
+        new_x, new_y = a * x + c * y, b * x + d * y
+        wanted = np.zeros((48, 96), np.uint8)
+        wanted[new_y - new_y.min(), new_x - new_x.min()] = was
+        assert np.array_equal(seen[:48], wanted)
+
+
+def test_other_turns_are_refused_with_a_command(tmp_path):
+    path = video(tmp_path / "a.mp4", discs(2), matrix=(0, 1, -1, 0))
+    with pytest.raises(InputError, match="on its end; .* ffmpeg -display_rotation 0 -i a.mp4"):
+        probe(path)
+    path = video(tmp_path / "b.mp4", discs(2), matrix=(8, 6, -6, 8))
+    with pytest.raises(InputError, match="no multiple of 90°"):
+        probe(path)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_pictures_are_turned_by_their_orientation(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = discs(1, 96, 48)[0] if orientation in (5, 6, 7, 8) else discs(1)[0]
+    path = tmp_path / "a.png"
+    Image.fromarray(stored).save(path, exif=exif)
+    info = probe(path)
+    assert (info.width, info.height) == (96, 48) and not info.notes
+    with Image.open(path) as image:
+        assert np.array_equal(read_picture(path), np.asarray(ImageOps.exif_transpose(image)))
+    if orientation == 6:  # the first row is shown on the right
+        assert np.array_equal(read_picture(path), np.rot90(stored, -1))
+
+
+# From the file to the overlay.
+
+
+@pytest.mark.parametrize(("stereo", "axis"), [("top-bottom", 0), ("left-right", 1)])
+def test_stereo_has_the_left_eyes_maps_over_both(checkpoint, tmp_path, stereo, axis):
+    mono = video(tmp_path / "mono.mkv", discs(), codec="ffv1")
+    infer(mono, checkpoint, tmp_path / "mono")
+    paint(mono, tmp_path / "mono", tmp_path / "mono.mp4")
+    plain = video(tmp_path / "plain.mkv", stereo_discs(axis), codec="ffv1")
+    declared = video(tmp_path / "declared.mp4", stereo_discs(axis), Layout(stereo))
+    for clip, more in ((plain, ["--stereo", stereo]), (declared, [])):
+        folder = tmp_path / clip.stem
+        code, _, text = infer(clip, checkpoint, folder, *more)
+        assert code == 0 and ("left eye" in text) == (not more)
+        if more:  # the same pixels: the same maps
+            assert np.array_equal(maps(folder), maps(tmp_path / "mono"))
+        record = json.loads((folder / "saliency.json").read_text())
+        assert record["stereo"] == stereo and record["coverage"] is None
+        output = tmp_path / f"{clip.stem}_overlay.mp4"
+        assert paint(clip, folder, output)[0] == 0
+        said = read_spherical(output)
+        assert said["v1"]["StereoMode"] == stereo
+        assert said["v2"]["stereo_mode"] == 1 + axis and probe(output).layout == Layout(stereo)
+        wanted = next(decode(probe(tmp_path / "mono.mp4"))).to_ndarray(format="rgb24")
+        shown = next(decode(probe(output))).to_ndarray(format="rgb24")
+        left, right = np.split(shown, 2, axis)
+        assert np.abs(left.astype(int) - wanted).mean() < 3
+        stored = np.split(stereo_discs(axis)[0], 2, axis)
+        painted = [np.abs(e.astype(int) - s).sum(-1) > 60 for e, s in zip((left, right), stored)]
+        assert painted[0].any() and (painted[0] == painted[1]).mean() > 0.9
+    code, _, line = infer(plain, checkpoint, tmp_path / "plain")
+    assert code == 2 and "maps of another run (stereo" in line
+
+
+def test_a_part_has_maps_of_the_sphere_that_end_with_it(checkpoint, tmp_path):
+    west, east, south, north = PART
+    pictures = discs(3, 96, 192)
+    rows = slice(round((90 - north) / 180 * 96), round((90 - south) / 180 * 96))
+    clip = video(tmp_path / "a.mp4", [picture[rows] for picture in pictures])
+    assert infer(clip, checkpoint, tmp_path / "out", "--coverage", *PART)[0] == 0
+    record = json.loads((tmp_path / "out/saliency.json").read_text())
+    assert record["coverage"] == list(PART) and record["stereo"] is None
+    covered = Layout("none", PART).covered(40, 80)
+    for saliency in maps(tmp_path / "out"):
+        assert saliency.shape == (40, 80) and not saliency[~covered].any()
+        assert saliency[covered].max() == 255
+    assert paint(clip, tmp_path / "out", tmp_path / "o.mp4", "--scale", "frame")[0] == 0
+    info = probe(tmp_path / "o.mp4")
+    assert np.allclose(info.layout.coverage, PART, atol=1e-4) and read_spherical(info.path)["v2"]
+    shown = next(decode(info)).to_ndarray(format="rgb24").astype(int)
+    source = next(decode(probe(clip))).to_ndarray(format="rgb24")
+    where = np.abs(shown - source).sum(-1)
+    peak = np.unravel_index(maps(tmp_path / "out")[0].argmax(), (40, 80))
+    latitude = 90 - (peak[0] + 0.5) * 180 / 40
+    row, column = int((north - latitude) / (north - south) * 56), int((peak[1] + 0.5) * 192 / 80)
+    assert where[row, column] > 0.7 * where.max()
+
+
+def test_a_picture_that_covers_a_part(checkpoint, tmp_path):
+    path = tmp_path / "a.jpg"
+    xmp = GPANO.format("equirectangular", 96, 48, 96, 96, 0, 24).encode()
+    Image.fromarray(discs(1)[0]).save(path, xmp=xmp)
+    code, _, text = infer(path, checkpoint, tmp_path / "out")
+    assert code == 0 and "-45° to 45° of latitude" in text
+    assert paint(path, tmp_path / "out", tmp_path / "o.jpg")[0] == 0
+    assert probe(tmp_path / "o.jpg").layout == probe(path).layout
+    with Image.open(tmp_path / "o.jpg") as image:
+        assert image.size == (96, 48)
+
+
+def test_a_stereo_picture_is_not_marked_as_a_mono_sphere(checkpoint, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(stereo_discs(0)[0]).save(path)
+    infer(path, checkpoint, tmp_path / "out", "--stereo", "top-bottom")
+    code, _, text = paint(path, tmp_path / "out", tmp_path / "o.png")
+    assert code == 0 and "no metadata say of a picture that it is stereo" in text
+    with Image.open(tmp_path / "o.png") as image:
+        assert "GPano" not in str(image.info) and image.size == (96, 96)
+
+
+def test_options_of_a_layout_change_nothing_of_a_mono_sphere(checkpoint, tmp_path):
+    clip = video(tmp_path / "a.mp4", discs())
+    infer(clip, checkpoint, tmp_path / "plain")
+    known = ["--stereo", "none", "--coverage", -180, 180, -90, 90]
+    infer(clip, checkpoint, tmp_path / "known", *known)
+    for name in ("plain", "known"):
+        paint(clip, tmp_path / name, tmp_path / f"{name}.mp4", *(known if name == "known" else []))
+    first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
+                     for name in ("plain", "known"))  # fmt: skip
+    assert first == second
+    assert (tmp_path / "plain.mp4").read_bytes() == (tmp_path / "known.mp4").read_bytes()
+
+
+def test_bad_layouts_are_one_line(checkpoint, tmp_path):
+    clip = video(tmp_path / "a.mp4", discs())
+    code, _, line = infer(clip, checkpoint, tmp_path / "out", "--coverage", 90, -90, 0, 10)
+    assert code == 2 and "--coverage: give the coverage as WEST" in line
+    infer(clip, checkpoint, tmp_path / "out")
+    record = json.loads((tmp_path / "out/saliency.json").read_text())
+    for wrong in ({"stereo": "both"}, {"coverage": [1, 2]}, {"coverage": ["a"] * 4}):
+        (tmp_path / "out/saliency.json").write_text(json.dumps(record | wrong))
+        code, _, line = paint(clip, tmp_path / "out", tmp_path / "o.mp4")
+        assert code == 2 and "saliency.json" in line and "run infer_video.py again" in line
+
+
+def test_frames_for_models_are_of_the_left_eye(tmp_path):
+    spec = type("Spec", (), {"height": 48, "width": 96, "fps": 8, "motion": "difference"})
+    mono = read_frames(video(tmp_path / "a.mkv", discs(), codec="ffv1"), spec)
+    clip = video(tmp_path / "b.mkv", stereo_discs(1), codec="ffv1")
+    both = read_frames(clip, spec, stereo="left-right")
+    for one, left in zip(mono, both, strict=True):
+        assert one.rgb.equal(left.rgb) and one.motion.equal(left.motion)
+    with pytest.raises(ValueError, match="stereo is one of"):
+        read_frames(clip, spec, stereo="both")

@@ -1,0 +1,58 @@
+"""Turns the frames of a video as its display matrix says, as every player does.
+
+Phones store frames as the sensor reads them, and beside them how they are to be shown.
+"""
+
+import struct
+from pathlib import Path
+
+import av
+
+from cli import InputError
+
+# FFmpeg's filters that turn pictures as they are to be shown, by the signs of a, b, c and d of the
+# display matrix: pixel (x, y) is shown at (a·x + c·y, b·x + d·y), y downwards.
+TURNS = {
+    (1, 0, 0, 1): (),
+    (-1, 0, 0, 1): (("hflip", ""),),
+    (1, 0, 0, -1): (("vflip", ""),),
+    (-1, 0, 0, -1): (("hflip", ""), ("vflip", "")),
+    (0, 1, -1, 0): (("transpose", "clock"),),
+    (0, -1, 1, 0): (("transpose", "cclock"),),
+    (0, 1, 1, 0): (("transpose", "cclock_flip"),),
+    (0, -1, -1, 0): (("transpose", "clock_flip"),),
+}
+Turn = tuple[tuple[str, str], ...]  # filters, each with its option
+
+
+def find_turn(path: Path, frame: av.VideoFrame) -> Turn:
+    """Return the filters of TURNS that show a video as it declares.
+
+    Raises InputError for any other angle, and where they would stand a panorama on its end.
+    """
+    entry = frame.side_data.get("DISPLAYMATRIX")
+    if entry is None:
+        return ()
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))
+    if not (size := max(map(abs, (a, b, c, d)))):
+        return ()
+    signs = (((n > 0) - (n < 0)) * (abs(n) > size / 100) for n in (a, b, c, d))
+    turn = TURNS.get(tuple(signs))
+    upended = turn and turn[0][0] == "transpose" and frame.width > frame.height
+    if turn is None or upended:
+        what = "which stands it on its end" if upended else "by no multiple of 90°"
+        copy = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
+        raise InputError(f"{path}: declares a turn, {what}; if it is upright as stored: {copy}")
+    return turn
+
+
+def turned(frame: av.VideoFrame, turn: Turn) -> av.VideoFrame:
+    """Return a frame turned by filters of TURNS."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    filters = [graph.add(name, option) for name, option in turn]
+    graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
+    graph.push(frame)
+    return graph.pull()
