@@ -6,8 +6,11 @@ docs/onnx.md has the inputs and outputs, and an example with onnxruntime.
 """
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import json
+import logging
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -107,20 +110,21 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
     inputs = {"frames": (3, *size), "motion": (channels, *size), **network.state}
     inputs = {name: shape for name, shape in inputs.items() if shape[0]}
     outputs = ["saliency", *(f"next_{name}" for name in network.state)]
-    examples = tuple(torch.rand(2, *shape) for shape in inputs.values())  # 1 would stay constant
+    examples = tuple(torch.zeros(2, *shape) for shape in inputs.values())  # 1 would stay constant
     batch = torch.export.Dim("batch")
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network.eval()(*examples)  # what is computed once is computed here, outside the export
+        shapes = {"inputs": tuple({0: batch} for _ in inputs)}
         try:
+            graph = torch.export.export(network, examples, dynamic_shapes=shapes, strict=False)
             program = torch.onnx.export(
-                network, examples, input_names=list(inputs), output_names=outputs, dynamo=True,
-                dynamic_shapes={"inputs": tuple({0: batch} for _ in inputs)}, opset_version=OPSET,
-                verbose=False,
+                graph, input_names=list(inputs), output_names=outputs, opset_version=OPSET,
+                dynamo=True, verbose=False,
             )  # fmt: skip
-        except torch.onnx.OnnxExporterError as error:
-            cause = str(error.__cause__ or error).strip().splitlines()[0]
-            raise ValueError(f"{model.name} has what ONNX can't say ({cause})") from error
+        except Exception as error:  # whatever a model of one's own does
+            cause = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise ValueError(f"{model.name} can't be written as ONNX ({cause})") from error
     facts = {"model": model.name, "arguments": model.arguments, "spec": asdict(model.spec)}
     program.model.metadata_props.update({name: json.dumps(fact) for name, fact in facts.items()})
     with cli.atomic(path) as temporary:
@@ -144,8 +148,10 @@ def main() -> None:
     if args.model:
         find_model(args.model)
     model = load(args.ckpt_path, **({"sampling": args.sampling} if args.sampling else {}))
+    logging.disable()  # PyTorch logs pages about a model that it can't follow, and prints others
     try:
-        inputs = write_onnx(args.output_path, model)
+        with contextlib.redirect_stdout(io.StringIO()) as pages, contextlib.redirect_stderr(pages):
+            inputs = write_onnx(args.output_path, model)
     except ValueError as error:
         raise cli.InputError(f"{args.ckpt_path}: {error}; export another model") from error
     print(f"{args.output_path}: {model.name}, inputs {', '.join(inputs)}")

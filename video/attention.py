@@ -74,12 +74,10 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
     values = np.asarray(saliency, np.float32)
     height, width = values.shape
     latitude, longitude = latitudes(height).numpy(), longitudes(width).numpy()
-    # A peak is the highest in the rectangle inside its cap, too, which is quick to find out.
-    sides = (
-        2 * int(RADIUS / math.sqrt(2) * n / math.pi / turn) + 1
-        for n, turn in zip(values.shape, (1, 2))
-    )
-    highest = cv2.dilate(values, np.ones(tuple(sides), np.uint8))
+    # A peak is also the highest in a rectangle inside its cap, which is quick to find out.
+    side = 2 * int(RADIUS / math.sqrt(2) / math.pi * height) + 1
+    across = 2 * int(RADIUS / math.sqrt(2) / math.pi * width / 2) + 1
+    highest = cv2.dilate(values, np.ones((side, across), np.uint8))
     left = np.flatnonzero((values == highest) & (values > values.min()))
     left = left[np.argsort(-values.flat[left], kind="stable")]
     found: list[tuple[float, float]] = []
