@@ -96,7 +96,7 @@ def main() -> None:
         model.use_motion(args.motion)
     folders = output_folders(args.video_path, args.output_dir)
     if len(folders) > 1 and (named := [path for path in args.export if path.is_absolute()]):
-        raise InputError(f"{named[0]}: an absolute path is for one clip; give a name in the folder of each")
+        raise InputError(f"{named[0]}: each of several clips has a file in its folder; give a name")
     failures = cli.Failures()
     with cli.autocast(device, dtype):
         for folder, path in distributed.shard(folders.items()):
