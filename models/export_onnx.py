@@ -120,7 +120,7 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
             graph = torch.export.export(network, examples, dynamic_shapes=shapes, strict=False)
             program = torch.onnx.export(
                 graph, input_names=list(inputs), output_names=outputs, opset_version=OPSET,
-                dynamo=True, verbose=False,
+                dynamic_shapes=shapes, dynamo=True, verbose=False,
             )  # fmt: skip
         except Exception as error:  # whatever a model of one's own does
             cause = str(error.__cause__ or error).strip().partition("\n")[0]
