@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from tests.test_wrong_without_a_word import varying
 from video.attention import RADIUS, density, peaks, share, tiles
 from video.exports import write_maps, write_peaks, write_salient360, write_tiles
 
+ROOT = Path(__file__).resolve().parents[1]
 H, W = 120, 240
 PLACES = [  # (longitude, latitude) in degrees, none on a pixel's centre
     *[(12.34, 5.67), (-100.1, -47.3), (179.93, 10.2), (-179.98, -30.1), (180.0, 0.0)],
@@ -250,6 +253,22 @@ def test_known_maps_that_are_already_there(clip, checkpoint, tmp_path, monkeypat
     steps = maps.max((1, 2)) / 255
     again = np.load(tmp_path / "m.npy")
     assert (np.abs(again[[0, 3, 9]] - maps[[0, 3, 9]]).max((1, 2)) < 0.51 * steps[[0, 3, 9]]).all()
+
+
+def test_the_examples_of_the_page(clip, checkpoint, tmp_path, monkeypatch):
+    page = (ROOT / "docs/exports.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    command = re.search(r"```sh\npython infer_video.py (.*?)```", page, re.DOTALL)[1]
+    words = command.replace("\\\n", " ").replace("clip.mp4", str(clip)).split()
+    assert ended(infer_video.main, *words, "--ckpt_path", checkpoint)[0] == 0
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert len(names["first"]) == len(names["steady"]) == 23
+    shares = names["tiles"][0]
+    assert shares[names["best"]].sum() >= 0.9 > shares[names["best"][:-1]].sum()
+    assert names["brightest"] == names["maps"][0].max() > 0
+    assert np.array_equal(names["second"], names["maps"][1])
 
 
 def test_a_new_and_an_interrupted_run_export_the_same(clip, checkpoint, tmp_path):
