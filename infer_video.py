@@ -277,9 +277,10 @@ def complete_record(folder: Path, facts: dict) -> dict | None:
     same = all(record.get(key) == facts[key] for key in (*SAME_RUN, "map_width", "map_height"))
     if not (same and record.get("complete") and peaks and record.get("npy", False) >= facts["npy"]):
         return None
-    if not len(peaks) == len(times or peaks) == count:
+    lost = record.get("unreadable")
+    if lost is None or not len(peaks) == len(times or peaks) == count:
         return None
-    readable = [n for n in range(1, count + 1) if n not in record.get("unreadable", [0])]
+    readable = [n for n in range(1, count + 1) if n not in lost]
     numbers = [peaks[n - 1] for n in readable] + [times[n - 1] for n in readable if times]
     known = all(isinstance(number, (int, float)) and abs(number) < 1e30 for number in numbers)
     kinds = map_kinds(record)
