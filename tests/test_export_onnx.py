@@ -107,7 +107,7 @@ class Own(SaliencyModel):
     def forward(self, frames, motion):
         if self.arguments["branch"] and frames.mean() > 0.5:
             return frames.mean(2, keepdim=True)
-        return frames.amax(2, keepdim=True).roll(3, -1)
+        return frames.amax(2, keepdim=True).flip(-1)
 """
 
 
