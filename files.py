@@ -24,7 +24,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None
 
-JSON_BYTES = 64 << 20
+JSON_BYTES = 128 << 20
 ARRAY_BYTES = 4 << 30
 BLOCK = 1 << 20  # bytes of each part of a file that a fingerprint reads
 

@@ -32,13 +32,19 @@ from cli import InputError, RunError
 from files import fingerprint, lock, read_json, write_array
 from models.checkpoint import find_model, sha256
 from models.predict import not_negative
+from video import exports
+from video.attention import density
 from video.motion import MOTIONS
 from video.pictures import list_pictures, open_picture
 from video.reader import Frame, read_frames
 
 RECORD = "saliency.json"
-SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "width", "height", "fps")
-SAME_RUN += ("stereo", "coverage")
+SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "width", "height", "fps",
+            "stereo", "coverage", "normalisation")  # fmt: skip
+NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by its maximum
+    "max": "each map divided by its maximum",
+    "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
+}
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
 PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
 NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
@@ -54,7 +60,17 @@ def parse_args() -> argparse.Namespace:
         "where it is one of your own, whose code is then run")  # fmt: skip
     add("--output_dir", type=Path, default="outputs/infer", help="folder for the maps; of "
         "several clips, each gets a folder of its name in it")  # fmt: skip
-    add("--save_npy", action="store_true", help="also write float32 maps, not normalised")
+    add("--save_npy", action="store_true", help="also write float32 maps; see --normalise")
+    add("--normalise", choices=list(NORMALISATIONS), default="max", help="what float maps hold; "
+        "max: the network's output as it is; density: attention per steradian, whose integral "
+        "over the sphere is 1. A PNG is divided by its maximum, which is kept")  # fmt: skip
+    add("--export", type=export_path, action="append", default=[], metavar="FILE", help="also "
+        "write all maps as one file; .csv: the highest peaks of each; .npz: attention in tiles; "
+        ".npy: one array (…float16.npy: in 16 bits); .bin: Salient360's. Of several clips, each "
+        "gets one in its folder. Where all maps are there, nothing else is done. "
+        "May be given several times")  # fmt: skip
+    add("--peaks", type=cli.at_least(1, 1001, int), default=5, help="directions in a .csv, at most")
+    add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
     add("--motion", choices=list(MOTIONS), help="how motion between frames is estimated "
         "(default: as the model was trained)")  # fmt: skip
     cli.add_sampling_option(add)
@@ -80,6 +96,8 @@ def main() -> None:
     with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     folders = output_folders(args.video_path, args.output_dir)
+    if len(folders) > 1 and (named := [path for path in args.export if path.is_absolute()]):
+        raise InputError(f"{named[0]}: each of several clips has a file in its folder; give a name")
     failures = cli.Failures()
     with cli.autocast(device, dtype):
         for folder, path in distributed.shard(folders.items()):
@@ -115,19 +133,26 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         "sampling": model.arguments.get("sampling"),
         "checkpoint": str(args.ckpt_path),
         "checkpoint_sha256": sha256(args.ckpt_path),
-        "normalisation": "each map divided by its maximum",
+        "normalisation": NORMALISATIONS[args.normalise],
         "npy": args.save_npy,
     }
     if folder.resolve() in (path.resolve(), *path.resolve().parents):
         raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
     with lock(folder):
-        write_maps(model, reader, folder, facts, args.overwrite)
+        record = complete_record(folder, facts) if args.export and args.overwrite != "all" else None
+        record = record or write_maps(model, reader, folder, facts, args.overwrite)
+        for name in args.export:
+            target = name if len(args.video_path) == 1 else folder / name
+            export(target, folder, record, args.peaks, args.tiles)
     if str(reader.damage):
         raise RunError(f"{path}: {reader.damage}")
 
 
-def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) -> None:
-    """Write the maps of a source into a folder, of which this process has the lock."""
+def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) -> dict:
+    """Write the maps of a source into a folder, of which this process has the lock.
+
+    Returns what saliency.json says about them.
+    """
     work = working_folder(folder, facts, overwrite)
     cli.write_json(work / RECORD, facts | {"frame_count": None, "complete": False})
     done = 0  # frames, counted from the first, that have all their maps
@@ -135,17 +160,21 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
     while all((work / f"sal_{done + 1:04d}{kind}").exists() for kind in map_kinds(facts)):
         done += 1
         peaks.append(read_peak(work / f"sal_{done:04d}.png"))
-    start, count = time.perf_counter(), 0
-    maps = models.predict(model, reader, lambda frame: frame.number + len(frame.times) > done + 1)
+    start, count, times = time.perf_counter(), 0, array("d")
+    maps = models.predict(
+        model, timed(reader, times), lambda frame: frame.number + len(frame.times) > done + 1
+    )
     length = reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None
     size, layout = (facts["map_height"], facts["map_width"]), reader.info.layout
     covered = None if layout.whole else layout.covered(*size)
+    as_density = facts["normalisation"] == NORMALISATIONS["density"]
     bar = {"desc": facts["video"], "unit": "frame", "disable": not distributed.is_main()}
     for count, saliency in tqdm(interpolate(maps, covered), total=length, initial=done, **bar):
         if count > done and count not in reader.damage.unreadable:
-            write_map(work / f"sal_{count:04d}.png", saliency, facts["npy"])
+            path = work / f"sal_{count:04d}.png"
+            peak = write_map(path, saliency, facts["npy"], as_density)
             peaks.extend([math.nan] * (count - 1 - len(peaks)))  # of unreadable frames
-            peaks.append(saliency.max())
+            peaks.append(peak)
 
     count, seconds = reader.decoded, time.perf_counter() - start
     end = {
@@ -153,6 +182,7 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
         "unreadable": sorted(reader.damage.unreadable),
         "complete": True,
         "peaks": [float(f"{peak:.5g}") if peak == peak else None for peak in peaks],
+        "times": None if steady(times, facts["fps"]) else [round(t, 4) for t in times],
     }
     cli.write_json(work / RECORD, facts | end)
     if work != folder:
@@ -160,6 +190,20 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
     new = count - done
     made = cli.counted(count, "map")
     print(f"{made} in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
+    return facts | end
+
+
+def timed(frames: Iterable[Frame], times: array) -> Iterator[Frame]:
+    """Yield frames, and put the seconds of those of the source at their numbers in `times`."""
+    for frame in frames:
+        times.extend([math.nan] * (frame.number - 1 - len(times)))  # unreadable ones at the start
+        times.extend(frame.times)
+        yield frame
+
+
+def steady(times: array, fps: float) -> bool:
+    """Return whether frames are shown at multiples of 1/fps, as closely as files state it."""
+    return all(abs(t - n / fps) < 0.002 or t != t for n, t in enumerate(times))
 
 
 def interpolate(
@@ -187,17 +231,19 @@ def interpolate(
             yield sampled.number + k, before
 
 
-def write_map(path: Path, saliency: np.ndarray, save_npy: bool) -> None:
+def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool = False) -> float:
     """Write a map, (H, W), as an 8-bit PNG and, if wanted, the map itself as float32.
 
-    The PNG is the map divided by its maximum, which is kept in a text chunk called "peak".
-    Raises RunError for a map that is not finite.
+    as_density: make it a density first. The PNG is the map divided by its maximum, which is kept
+    in a text chunk called "peak" and returned. Raises RunError for a map that is not finite.
     """
-    peak = saliency.max()
-    if not np.isfinite(peak):
+    if not np.isfinite(saliency).all():
         mixed = torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")
         cure = "use --precision fp32" if mixed else "use another checkpoint"
         raise RunError(f"{path}: the model's map is not finite; {cure}")
+    if as_density:
+        saliency = density(saliency)
+    peak = saliency.max()
     if save_npy:
         write_array(path.with_suffix(".npy"), saliency)
     with cli.atomic(path, durable=False) as temporary:
@@ -206,6 +252,7 @@ def write_map(path: Path, saliency: np.ndarray, save_npy: bool) -> None:
         text = b"tEXtpeak\0" + f"{peak:.9g}".encode()
         chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
         temporary.write_bytes(png[:PNG_HEADER] + chunk + png[PNG_HEADER:])
+    return float(peak)
 
 
 def read_peak(path: Path) -> float:
@@ -213,6 +260,60 @@ def read_peak(path: Path) -> float:
     with open_picture(path) as image:
         peak = float(image.info.get("peak", "nan"))
         return peak if 0 <= peak < 1e30 else math.nan
+
+
+def export(target: Path, folder: Path, record: dict, peaks: int, tiles: tuple[int, int]) -> None:
+    """Write the maps in a folder as one file, of the kind that its name ends with.
+
+    record: what saliency.json says, of a run that is complete.
+    """
+    if lost := record["unreadable"]:
+        numbers = f"{', '.join(map(str, lost[:5]))}{', …' * (len(lost) > 5)}"
+        frames = cli.counted(len(lost), "unreadable frame")
+        print(f"note: {target}: no map of {frames} ({numbers})", file=sys.stderr)
+    shape = record["frame_count"], record["map_height"], record["map_width"]
+    bar = {"unit": "frame", "total": shape[0], "disable": not distributed.is_main()}
+    maps = tqdm(exports.saved_maps(folder, record), target.name, **bar)
+    try:
+        target = exports.KINDS[target.suffix.lower()](target, maps, shape, peaks, tiles)
+    except ValueError as error:
+        raise RunError(f"{target}: {error}; choose another kind of file") from error
+    print(f"{target}: {cli.counted(shape[0], 'frame')}")
+
+
+def complete_record(folder: Path, facts: dict) -> dict | None:
+    """Return what saliency.json says where all maps of this run are there, else nothing."""
+    record = read_record(folder)
+    count, peaks, times = (record.get(name) for name in ("frame_count", "peaks", "times"))
+    same = all(record.get(key) == facts[key] for key in (*SAME_RUN, "map_width", "map_height"))
+    if not (same and record.get("complete") and peaks and record.get("npy", False) >= facts["npy"]):
+        return None
+    lost = record.get("unreadable")
+    if lost is None or not len(peaks) == len(times or peaks) == count:
+        return None
+    readable = [n for n in range(1, count + 1) if n not in lost]
+    numbers = [peaks[n - 1] for n in readable] + [times[n - 1] for n in readable if times]
+    known = all(isinstance(number, (int, float)) and abs(number) < 1e30 for number in numbers)
+    kinds = map_kinds(record)
+    there = all((folder / f"sal_{n:04d}{kind}").exists() for n in readable for kind in kinds)
+    return record if known and there else None
+
+
+def export_path(text: str) -> Path:
+    """Return the path of a file to export to, an argparse type."""
+    path = Path(text)
+    if path.suffix.lower() not in exports.KINDS or path.is_dir() or MAP_NAME.fullmatch(path.name):
+        *kinds, last = exports.KINDS
+        wanted = f"{', '.join(kinds)} or {last}, not that of a map"
+        raise argparse.ArgumentTypeError(f"{text}: give a name that ends with {wanted}")
+    return path
+
+
+def grid(text: str) -> tuple[int, int]:
+    """Return (rows, columns) of a grid such as 6x12, an argparse type."""
+    if not (match := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text)):
+        raise argparse.ArgumentTypeError(f"{text}: give rows x columns, such as 6x12")
+    return int(match[1]), int(match[2])
 
 
 def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
@@ -284,7 +385,8 @@ def map_kinds(record: dict) -> tuple[str, ...]:
 
 def read_record(folder: Path) -> dict:
     """Return what saliency.json says, nothing where there is none."""
-    return read_json(folder / RECORD, npy=bool) if (folder / RECORD).exists() else {}
+    kinds = {"npy": bool, "unreadable": list, "peaks": list, "times": (list, type(None))}
+    return read_json(folder / RECORD, **kinds) if (folder / RECORD).exists() else {}
 
 
 if __name__ == "__main__":

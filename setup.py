@@ -50,7 +50,7 @@ def within_package(source: str) -> str:
         new = (after + names[0]).encode()
         lines[node.lineno - 1] = line[:start] + new + line[start + len(old) :]
     source = b"".join(lines).decode()
-    source = re.sub(r"python -m (?=prepare\.)", f"python -m {NAME}.", source)
+    source = re.sub(r"python -m (?=(prepare|models)\.)", f"python -m {NAME}.", source)
     return re.sub(r"python (\w+_video)\.py", rf"python -m {NAME}.\1", source)
 
 

@@ -20,6 +20,7 @@ def predict(
     frames: Iterable,
     needed: Callable[[object], bool] = lambda frame: True,
     fps: float | None = None,
+    live: bool = False,
 ) -> Iterator[tuple[object, Tensor]]:
     """Yield each frame of a stream with its saliency map, in order.
 
@@ -35,8 +36,12 @@ def predict(
     needed: called with a frame; frames at the start for which it is false are not yielded. Clips
         that hold only such frames are not computed; all other maps are the same as without it.
     fps: pictures a second; they are sampled at the rate of `model.spec`. None: all are.
-    Yields: the frame and its map (1, H, W), float32 on the CPU. Frames are looked at some at once,
-        so that a frame's map comes when the next one is there, or up to 7 later for small frames.
+    live: whether to look at each frame as soon as it is there; else a model of single frames looks
+        at up to 8 small ones at once, which is faster.
+    Yields: the frame and its map (1, H, W), float32 on the CPU. Live, the map of a video.Frame
+        comes before the next one is taken, and that of a picture when the next picture that is
+        sampled has come. A model with a memory gives the maps of a clip when the clip is full and
+        the next frame has come, whether live or not.
     Raises ValueError for pictures of another shape or type.
 
     >>> from models import EquatorPrior
@@ -54,7 +59,7 @@ def predict(
     frames = chain(first, frames)
     if first and not hasattr(first[0], "rgb"):
         frames = frames_of(frames, spec, fps)
-    for clips, settled, last in _batches(frames, spec):
+    for clips, settled, last in _batches(frames, spec, 1 if live else FRAMES_AT_ONCE):
         shared = 0 if last else spec.fade
         settled_frames = [frame for clip in clips for frame in clip[settled:]]
         if not started and not any(map(needed, settled_frames)):
@@ -79,30 +84,33 @@ def not_negative(maps: Tensor) -> Tensor:
     return maps - maps.amin((-2, -1), keepdim=True).clamp(max=0)
 
 
-def _batches(frames: Iterable, spec: Spec) -> Iterator[tuple[list[list], int, bool]]:
-    """Yield batches of clips of equal length, as (clips, settled, last).
+def _batches(frames: Iterable, spec: Spec, most: int) -> Iterator[tuple[list[list], int, bool]]:
+    """Yield batches of clips of equal length, as (clips, settled, last), as soon as they are full.
 
+    most: clips in a batch. Clips that share frames come alone, and not before the next frame.
     settled: the number of frames at the start of each clip whose maps are not used.
     last: whether the stream ends with this batch.
-    Only single frames come in batches of more than one clip.
     """
     length, warm_up, fade = spec.clip_length, spec.warm_up, spec.fade
     overlap = warm_up + fade
-    fitting = min(FRAMES_AT_ONCE, PIXELS_AT_ONCE // (spec.height * spec.width))
+    fitting = min(most, PIXELS_AT_ONCE // (spec.height * spec.width))
     together = max(1, fitting) if length == 1 else 1
     clips: list[list] = []
     clip: list = []
     settled = 0
     for frame in frames:
-        if not clip and not clips and fade:
+        if not clip and fade:
             clip, settled = [frame] * warm_up, warm_up
-        if len(clip) == length:
-            clips, clip = [*clips, clip], clip[length - overlap :] if overlap else []
-        if len(clips) == together:
-            yield clips, settled, False
-            clips, settled = [], warm_up
+        if overlap and len(clip) == length:
+            yield [clip], settled, False
+            clip, settled = clip[length - overlap :], warm_up
         clip.append(frame)
+        if not overlap and len(clip) == length:
+            clips, clip = [*clips, clip], []
+        if len(clips) == together:
+            yield clips, 0, False
+            clips = []
     if clips:
-        yield clips, settled, False
+        yield clips, 0, False
     if clip:
-        yield [clip], warm_up if clips else settled, True
+        yield [clip], settled, True

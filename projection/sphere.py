@@ -82,7 +82,8 @@ class Resampling(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: (..., P), any floating type → (..., N), summed in float32 at the least."""
         images = pixels.shape[:-1]
-        if images.numel() == 1 or (pixels.requires_grad and torch.is_grad_enabled()):
+        exporting = torch.compiler.is_exporting()  # ONNX has no bags, and any number of images
+        if exporting or images.numel() == 1 or (pixels.requires_grad and torch.is_grad_enabled()):
             taps = (pixels.index_select(-1, i) * w for i, w in zip(self.index, self.weight))
             return sum(taps).to(pixels.dtype)
         # Many times faster on a CPU, but not for one image, nor backwards.

@@ -47,6 +47,7 @@ from models import EquatorPrior, Spec
 from prepare.records import RECORD, read_record
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
+from video.exports import saved_maps
 from video.layout import Layout
 from video.pictures import read_picture
 from video.reader import Damage, FrameReader, VideoInfo, decode, probe, read_frames
@@ -95,8 +96,11 @@ def read_facts(path: Path) -> None:
         Image.new("L", (4, 2)).save(folder / f"sal_{n:04d}.png")
     info = VideoInfo(Path(__file__), 96, 48, Fraction(8), 2, 0.25)
     known = {"width": 96, "height": 48, "motion": "none"}
-    known |= {"npy": False, "checkpoint_sha256": "a", "fingerprint": "b"}
-    known |= {"fps": 8.0, "sampling": None, "stereo": None, "coverage": None}
+    known |= {"npy": False, "checkpoint_sha256": "a", "fingerprint": None}
+    known |= {"fps": 8.0, "sampling": None, "normalisation": "a", "map_width": 4, "map_height": 2}
+    known |= {"stereo": None, "coverage": None}
+    if record := infer_video.complete_record(folder, known):
+        list(saved_maps(folder, record))
     infer_video.working_folder(folder, known, overwrite="all")
     make_video.find_maps(folder, info, make_video.read_record(folder), "clip")
 
@@ -123,7 +127,9 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     torch.save(torch.nn.MaxPool2d(2), folder / "o.pth")
     facts = {"video": "a.mp4", "frame_count": 2, "width": 96, "height": 48, "complete": True,
              "video_bytes": Path(__file__).stat().st_size, "unreadable": [], "npy": False,
-             "motion": "none", "fps": 8.0, "peaks": [0.5, 0.25]}  # fmt: skip
+             "motion": "none", "fps": 8.0, "peaks": [0.5, 0.25], "times": [0.0, 0.13],
+             "checkpoint_sha256": "a", "sampling": None,
+             "normalisation": "a", "map_width": 4, "map_height": 2}  # fmt: skip
     (folder / "saliency.json").write_text(json.dumps(facts))
     (folder / "splits.json").write_text('{"train": ["a", "b"], "val": ["c"], "test": [217]}')
     (folder / RECORD).write_text('{"frames": 3, "samples": 4, "left_out": [["a", "b"]]}')

@@ -1,0 +1,164 @@
+"""Write a model as ONNX, with its geometry inside, for programs without PyTorch.
+
+    python -m models.export_onnx checkpoints/cube_unet_best.pth model.onnx
+
+docs/onnx.md has the inputs and outputs, and an example with onnxruntime.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import cli
+from models.base import SaliencyModel
+from models.checkpoint import find_model, load
+from models.sphere_layers import ConvLSTMCell
+from models.sphere_taps import SphereTaps
+from models.sst_sal import SSTSal
+from video.motion import MOTIONS
+
+OPSET = 18  # the lowest that PyTorch's exporter writes
+STATE = ("encoder_hidden", "encoder_cell", "decoder_hidden", "decoder_cell")
+
+
+class FrameModel(nn.Module):
+    """A model that sees single frames: (B, 3, H, W) and motion (B, M, H, W) → (B, 1, H, W)."""
+
+    def __init__(self, model: SaliencyModel):
+        super().__init__()
+        self.model, self.state = model, {}
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor]:
+        frames, motion = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0][:, :0]
+        return (self.model(frames[:, None], motion[:, None])[:, 0],)
+
+
+class RecurrentStep(nn.Module):
+    """One frame of SST-Sal, with its state before the frame as input and after it as output.
+
+    The same as SSTSal.forward in plain operations: gathers instead of embedding bags, nothing in
+    place, any number of images together.
+
+    state: the shape, less the batch, of each tensor of the state, by name.
+    """
+
+    def __init__(self, model: SSTSal):
+        super().__init__()
+        self.model = model
+        hidden, size = model.arguments["hidden_channels"], (model.spec.height, model.spec.width)
+        shapes = (hidden, *size), (hidden, *size), (1, *model.half_size), (1, *model.half_size)
+        self.state = dict(zip(STATE, shapes))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        images, states = inputs[: -len(STATE)], inputs[-len(STATE) :]
+        bgr = _pixels(torch.cat([image.flip(1) for image in images], dim=1))
+        before = [_pixels(state) for state in states]
+        encoder, decoder = self.model.encoder, self.model.decoder
+        h, c = _lstm(encoder.lstm, bgr, *before[:2])
+        pooled = _samples(encoder.pool.taps, h).amax(dim=2)
+        after = h, c, *_lstm(decoder.lstm, pooled, *before[2:])
+        shapes = (state.shape for state in states)
+        return self.model.to_map(after[2]), *(a.mT.reshape(s) for a, s in zip(after, shapes))
+
+
+def _pixels(image: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, H·W, C)."""
+    return image.flatten(2).mT
+
+
+def _samples(taps: SphereTaps, pixels: Tensor) -> Tensor:
+    """Sample all taps of images: (B, H·W, C) → (B, N, 9, C)."""
+    index, weight = taps.index.view(-1, 4).unbind(1), taps.weight.view(-1, 4, 1).unbind(1)
+    samples = sum(pixels.index_select(1, i) * w for i, w in zip(index, weight))
+    return samples.unflatten(1, (-1, 9))
+
+
+def _lstm(cell: ConvLSTMCell, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the hidden and the cell state after a step; all (B, P, channels)."""
+    samples = _samples(cell.taps, torch.cat([x, h], dim=-1)).flatten(2)
+    matrix = cell.conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    i, f, o, g = (samples @ matrix + cell.conv.bias).chunk(4, dim=-1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
+    """Write a model, on the CPU and in eval mode, and return the names of its inputs.
+
+    Raises ValueError for a model that this can't be done with, ImportError without the package
+    onnxscript, and OSError where the file can't be written.
+    """
+    if isinstance(model, SSTSal):
+        network = RecurrentStep(model)
+    elif model.spec.clip_length == 1:
+        network = FrameModel(model)
+    else:
+        raise ValueError(
+            f"{model.name} sees {model.spec.clip_length} frames together, and its state is not "
+            "known here"
+        )
+    size, channels = (model.spec.height, model.spec.width), MOTIONS[model.spec.motion].channels
+    inputs = {"frames": (3, *size), "motion": (channels, *size), **network.state}
+    inputs = {name: shape for name, shape in inputs.items() if shape[0]}
+    outputs = ["saliency", *(f"next_{name}" for name in network.state)]
+    examples = tuple(torch.zeros(2, *shape) for shape in inputs.values())  # 1 would stay constant
+    batch = torch.export.Dim("batch")
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network.eval()(*examples)  # what is computed once is computed here, outside the export
+        shapes = {"inputs": tuple({0: batch} for _ in inputs)}
+        try:
+            graph = torch.export.export(network, examples, dynamic_shapes=shapes, strict=False)
+            program = torch.onnx.export(
+                graph, input_names=list(inputs), output_names=outputs, opset_version=OPSET,
+                dynamic_shapes=shapes, dynamo=True, verbose=False,
+            )  # fmt: skip
+        except Exception as error:  # whatever a model of one's own does
+            first = error
+            while first.__cause__:
+                first = first.__cause__
+            cause = str(first).strip().partition("\n")[0]
+            raise ValueError(f"{model.name} can't be written as ONNX ({cause})") from error
+    facts = {"model": model.name, "arguments": model.arguments, "spec": asdict(model.spec)}
+    program.model.metadata_props.update({name: json.dumps(fact) for name, fact in facts.items()})
+    with cli.atomic(path) as temporary:
+        program.save(temporary, external_data=False)
+    return list(inputs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    add = parser.add_argument
+    add("ckpt_path", type=Path, metavar="CKPT", help="checkpoint")
+    add("output_path", type=Path, metavar="FILE", help="file to write, .onnx")
+    add("--model", metavar="package.module:Class", help="model of the checkpoint "
+        "where it is one of your own, whose code is then run")  # fmt: skip
+    cli.add_sampling_option(add)
+    args = parser.parse_args()
+    if args.output_path.suffix.lower() != ".onnx" or args.output_path.is_dir():
+        raise cli.InputError(f"{args.output_path}: give a name that ends with .onnx")
+    if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
+        raise cli.InputError("ONNX needs two more packages; run: pip install onnx onnxscript")
+    if args.model:
+        find_model(args.model)
+    model = load(args.ckpt_path, **({"sampling": args.sampling} if args.sampling else {}))
+    logging.disable()  # PyTorch logs pages about a model that it can't follow, and prints others
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as pages, contextlib.redirect_stderr(pages):
+            inputs = write_onnx(args.output_path, model)
+    except ValueError as error:
+        raise cli.InputError(f"{args.ckpt_path}: {error}; export another model") from error
+    print(f"{args.output_path}: {model.name}, inputs {', '.join(inputs)}")
+
+
+if __name__ == "__main__":
+    cli.run_script(main)

@@ -1,0 +1,155 @@
+"""Models as ONNX: onnxruntime gives the maps of PyTorch."""
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+import models
+from cli import CHECKPOINT
+from models import export_onnx
+from tests.clips import moving_disc
+from tests.commands import ended
+from tests.seeded_sst_sal import seeded_weights
+from tests.shared import shared
+from video import read_frames
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs/onnx.md").read_text(encoding="utf-8")
+EXAMPLE, RECURRENT = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def written(model_path, path, *more):
+    """Export a checkpoint by the command and open the file, whose opset must be the stated one."""
+    with warnings.catch_warnings():
+        code, printed, line = ended(export_onnx.main, model_path, path, *more)
+    assert code == 0 and str(path) in printed, line
+    opsets = {entry.domain: entry.version for entry in onnx.load(path).opset_import}
+    assert opsets.pop("", None) == export_onnx.OPSET and not opsets
+    assert [p.name for p in path.parent.glob(f"*{path.suffix}*")] == [path.name]  # all in one file
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def clips(model, frames, batch):
+    """Smooth random frames and motion images, (B, T, C, H, W)."""
+    spec, channels = model.spec, export_onnx.MOTIONS[model.spec.motion].channels
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.rand(batch * frames, 3 + channels, 6, 12, generator=random)
+    clip = torch.nn.functional.interpolate(coarse, (spec.height, spec.width), mode="bilinear")
+    return clip.unflatten(0, (batch, frames)).split((3, channels), dim=2)
+
+
+def largest_error(model, session, frames=1, batch=1):
+    """The largest difference of the maps of clips; the network's own maps span more than 0.01."""
+    rgb, motion = clips(model, frames, batch)
+    with torch.inference_mode():
+        wanted = model(rgb, motion).numpy()
+    assert np.ptp(wanted) > 0.01
+    inputs, worst = [i.name for i in session.get_inputs()], 0.0
+    shapes = {i.name: i.shape[1:] for i in session.get_inputs() if i.name in export_onnx.STATE}
+    state = {name: np.zeros((batch, *shape), np.float32) for name, shape in shapes.items()}
+    for t in range(frames):
+        given = {"frames": rgb[:, t].numpy(), "motion": motion[:, t].numpy(), **state}
+        found, *after = session.run(None, {name: given[name] for name in inputs})
+        state = dict(zip(state, after))
+        worst = max(worst, np.abs(found - wanted[:, t]).max())
+    return worst
+
+
+def test_the_u_net_and_the_example_of_the_page(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    session, model = written(checkpoint, tmp_path / "model.onnx"), models.load(checkpoint)
+    assert [i.shape for i in session.get_inputs()] == [["batch", 3, 40, 80], ["batch", 1, 40, 80]]
+    for batch in (1, 3):
+        assert largest_error(model, session, batch=batch) < 1e-4
+    (tmp_path / "frames").mkdir()
+    for n in range(1, 4):
+        Image.fromarray(moving_disc(n, 80, 160)).save(tmp_path / f"frames/{n}.png")
+    exec(EXAMPLE, {})
+    for frame, saliency in models.predict(model, read_frames(tmp_path / "frames", model.spec)):
+        found = np.load(tmp_path / f"frames/{frame.number}.npy")
+        np.testing.assert_allclose(found, saliency[0], atol=1e-5)
+
+
+def test_sst_sal_with_its_state_and_the_example_of_the_page(tmp_path, monkeypatch):
+    model = models.SSTSal(6, 16, height=24, width=32).eval()
+    model.load_state_dict(seeded_weights("seeded"))
+    models.save(tmp_path / "sst.pth", model)
+    session = written(tmp_path / "sst.pth", tmp_path / "sst_sal.onnx")
+    assert largest_error(model, session, frames=20, batch=2) < 1e-4
+    monkeypatch.chdir(tmp_path)
+    frames, motion = clips(model, 5, 1)
+    np.save("frames.npy", frames[0].numpy())
+    np.save("flow.npy", motion[0].numpy())
+    exec(RECURRENT, names := {})
+    with torch.inference_mode():
+        np.testing.assert_allclose(names["maps"], model(frames, motion)[0, :, 0], atol=1e-5)
+
+
+def test_the_equator_prior(tmp_path):
+    models.save(tmp_path / "e.pth", model := models.EquatorPrior(10, 20))
+    assert largest_error(model, written(tmp_path / "e.pth", tmp_path / "e.onnx"), batch=3) < 1e-6
+
+
+OWN = """
+import torch
+from models import SaliencyModel, Spec
+
+class Own(SaliencyModel):
+    def __init__(self, length: int = 1, branch: bool = False):
+        super().__init__(Spec(height=8, width=16, clip_length=length), length=length, branch=branch)
+    def forward(self, frames, motion):
+        if self.arguments["branch"] and frames.mean() > 0.5:
+            return frames.mean(2, keepdim=True)
+        return frames.amax(2, keepdim=True).flip(-1)
+"""
+
+
+def test_a_model_of_ones_own_is_exported_or_refused_by_name(tmp_path, monkeypatch):
+    (tmp_path / "own_onnx.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(models.checkpoint, "MODELS", dict(models.MODELS))
+    kind, out = models.checkpoint.find_model("own_onnx:Own"), tmp_path / "own.onnx"
+    for name, arguments in (("own", {}), ("clip", {"length": 5}), ("branch", {"branch": True})):
+        models.save(tmp_path / f"{name}.pth", kind(**arguments))
+    more = "--model", "own_onnx:Own"
+    for name, reason in (
+        ("clip", "sees 5 frames together"),
+        ("branch", "can't be written as ONNX"),
+    ):
+        code, _, line = ended(export_onnx.main, tmp_path / f"{name}.pth", out, *more)
+        assert code == 2 and f"own_onnx:Own {reason}" in line and not out.exists()
+    assert largest_error(kind(), written(tmp_path / "own.pth", out, *more), batch=2) < 1e-6
+
+
+def test_refusals(checkpoint, tmp_path, monkeypatch):
+    for words, text in (
+        ((checkpoint, tmp_path / "m.pt"), ".onnx"),
+        ((tmp_path / "none.pth", tmp_path / "m.onnx"), "no such checkpoint"),
+        ((checkpoint, tmp_path / "m.onnx", "--sampling", "reference"), "leave out arguments"),
+    ):
+        code, _, line = ended(export_onnx.main, *words)
+        assert code == 2 and text in line
+    monkeypatch.setattr(export_onnx.importlib.util, "find_spec", lambda name: None)
+    code, _, line = ended(export_onnx.main, checkpoint, tmp_path / "m.onnx")
+    assert code == 2 and "pip install onnx onnxscript" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_shipped_network(tmp_path):
+    session = written(CHECKPOINT, tmp_path / "model.onnx")
+    assert largest_error(models.load(CHECKPOINT), session) < 1e-4
+
+
+@pytest.mark.parametrize("sampling", ["seamless", "reference"])
+@pytest.mark.parametrize("name", ["SST_Sal.pth", "SST_Sal_wo_OF.pth"])
+def test_the_authors_weights(name, sampling, tmp_path):
+    path = shared(f"official/{name}")
+    session = written(path, tmp_path / "sst.onnx", "--sampling", sampling)
+    assert largest_error(models.load(path, sampling=sampling), session, frames=8) < 1e-4

@@ -1,0 +1,375 @@
+"""Numbers for other programs, on maps whose answer is known, from maps that are already there."""
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import infer_video
+import make_video
+import models
+from tests.clips import moving_disc, write_video
+from tests.commands import ended
+from tests.test_wrong_without_a_word import varying
+from video.attention import RADIUS, density, peaks, share, tiles
+from video.exports import write_maps, write_peaks, write_salient360, write_tiles
+
+ROOT = Path(__file__).resolve().parents[1]
+H, W = 120, 240
+PLACES = [  # (longitude, latitude) in degrees, none on a pixel's centre
+    *[(12.34, 5.67), (-100.1, -47.3), (179.93, 10.2), (-179.98, -30.1), (180.0, 0.0)],
+    *[(33.3, 89.7), (-120.0, 88.1), (7.0, -89.95), (0.0, 90.0), (150.0, -88.6)],
+]
+
+
+def directions_of(height, width):
+    """Written once more here: x, y, z of all pixel centres, (3, H, W)."""
+    latitude = np.radians(90 - (np.arange(height)[:, None] + 0.5) * 180 / height)
+    longitude = np.radians((np.arange(width) + 0.5) * 360 / width - 180)
+    return np.stack([np.cos(latitude) * np.sin(longitude), np.sin(latitude) + 0 * longitude,
+                     np.cos(latitude) * np.cos(longitude)])  # fmt: skip
+
+
+def unit(longitude, latitude):
+    a, b = math.radians(longitude), math.radians(latitude)
+    return np.array([math.cos(b) * math.sin(a), math.sin(b), math.cos(b) * math.cos(a)])
+
+
+def gaussian(longitude, latitude, degrees=6.0, height=H, width=W):
+    """A Gaussian of the great-circle distance, maximum 1."""
+    cosine = np.tensordot(unit(longitude, latitude), directions_of(height, width), 1)
+    return np.exp(-0.5 * (np.degrees(np.arccos(cosine.clip(-1, 1))) / degrees) ** 2).astype("f4")
+
+
+def degrees_between(a, b):
+    return math.degrees(math.acos(min(1.0, float(unit(*a) @ unit(*b)))))
+
+
+def bands(height, width, rows):
+    """The solid angle of rows of pixels, from the difference of sines: (rows,)."""
+    edges = np.sin(np.radians(90 - np.arange(height + 1) * 180 / height))
+    return ((edges[:-1] - edges[1:]) * 2 * np.pi)[rows] / width
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_peak_is_found_within_its_pixel_over_the_seam_and_at_the_poles(place):
+    ((longitude, latitude),) = peaks(gaussian(*place), 3)
+    assert degrees_between(np.degrees([longitude, latitude]), place) < 0.01  # a pixel has 1.5
+    assert -math.pi <= longitude <= math.pi
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_peak_in_8_bits_is_found_within_its_pixel(place):
+    ((longitude, latitude),) = peaks(np.rint(255 * gaussian(*place, 10)), 3)
+    assert degrees_between(np.degrees([longitude, latitude]), place) < 0.1
+
+
+@pytest.mark.parametrize("place", PLACES[2:9:3])
+def test_peaks_are_ranked_and_distinct(place):
+    longitude, latitude = place
+    others = (longitude - 90, -latitude / 2), (longitude + 90, latitude / 2)
+    saliency = gaussian(*place) + 0.5 * gaussian(*others[0]) + 0.25 * gaussian(*others[1])
+    near = (longitude, latitude - math.copysign(7, latitude))  # within 10°, on the slope
+    found = peaks(saliency + 0.2 * gaussian(*near, 1.5), 10)
+    wanted = place, *others
+    assert len(found) == 3
+    for one, other in zip(found, wanted):
+        assert degrees_between(np.degrees(one), other) < 0.1
+
+
+def test_noise_on_a_slope_makes_no_peak_beside_a_higher_place():
+    noise = np.random.default_rng(0).random((H, W)).astype("f4")
+    found = peaks(gaussian(180, 40, 30) + 0.05 * noise, 50)
+    for n, one in enumerate(found):
+        nearest = [degrees_between(np.degrees(one), np.degrees(other)) for other in found[:n]]
+        assert min(nearest, default=90) > 10 - 2 * 180 / H  # fits move within their cap
+
+
+def test_a_map_that_is_the_same_everywhere_has_no_peak():
+    assert peaks(np.zeros((H, W), "f4"), 5) == peaks(np.full((H, W), 0.3, "f4"), 5) == []
+
+
+@pytest.mark.parametrize("place", PLACES[1:8:2])
+def test_attention_within_ten_degrees_of_a_von_mises_fisher_distribution(place):
+    kappa = 40.0
+    cosine = np.tensordot(unit(*place), directions_of(240, 480), 1)
+    saliency = 7 * np.exp(kappa * (cosine - 1))
+    within = (1 - math.exp(-kappa * (1 - math.cos(RADIUS)))) / (1 - math.exp(-2 * kappa))
+    assert share(saliency, *np.radians(place)) == pytest.approx(within, abs=5e-4)
+    uniform = share(np.zeros((240, 480)), *np.radians(place))
+    assert uniform == pytest.approx((1 - math.cos(RADIUS)) / 2, abs=5e-5)
+
+
+@pytest.mark.parametrize("grid", [(6, 12), (7, 5), (1, 1), (50, 33)])
+def test_tiles_are_exact_for_any_grid(grid):
+    """sin φ + 1 integrates to (sin²/2 + sin) Δλ; a uniform map to areas."""
+    rows, columns = grid
+    edges = np.sin(np.radians(np.linspace(90, -90, rows + 1)))
+    areas = (edges[:-1] - edges[1:])[:, None] / 2 / columns
+    np.testing.assert_allclose(tiles(np.ones((20, 40)), *grid), areas * np.ones(columns), atol=1e-7)
+    wanted = np.diff(-(edges**2 / 2 + edges))[:, None] / 2 / columns
+    height = np.broadcast_to(directions_of(400, 8)[1], (400, 8))
+    found = tiles(1 + height, *grid)
+    np.testing.assert_allclose(found, wanted * np.ones(columns), atol=2e-5)
+    assert found.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_one_pixel_lies_in_its_tile_and_is_shared_by_two():
+    saliency = np.zeros((12, 24))
+    saliency[5, 0] = 3  # the equator's northern row, from −180° to −165°
+    assert tiles(saliency, 6, 12)[2, 0] == 1
+    np.testing.assert_allclose(tiles(saliency, 1, 36)[0, :3], [2 / 3, 1 / 3, 0], atol=1e-7)
+
+
+def test_a_density_integrates_to_one_and_keeps_its_shape():
+    maps = torch.from_numpy(np.stack([gaussian(*PLACES[k]) * 10.0**k for k in (0, 5)]))[:, None]
+    found = density(maps)
+    assert found.shape == (2, 1, H, W) and found.dtype == np.float32
+    weights = bands(H, W, slice(None))[:, None]
+    np.testing.assert_allclose((found * weights).sum((-2, -1)), 1, atol=1e-6)
+    np.testing.assert_allclose(found[0, 0] / found.max((-2, -1))[0], maps[0, 0] / maps[0].max(),
+                               atol=1e-6)  # fmt: skip
+
+
+def test_a_map_of_zeros_is_uniform_as_a_density_and_none_else_is_taken():
+    np.testing.assert_allclose(density(np.zeros((4, 8))), 1 / (4 * np.pi), rtol=1e-6)
+    tiny = np.zeros((4, 8), "f4")
+    tiny[1, 2] = 1e-44
+    assert density(tiny)[1, 2] * bands(4, 8, 1) == pytest.approx(1)
+    for wrong in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="not negative"):
+            density(np.full((4, 8), wrong))
+
+
+# Files.
+
+
+def clip_of(maps):
+    return [(n, (n - 1) / 8, saliency) for n, saliency in enumerate(maps, 1)]
+
+
+def test_files_of_maps_of_which_one_is_missing(tmp_path):
+    maps = [gaussian(0, 30), None, gaussian(90, -80)]
+    write_peaks(tmp_path / "p.csv", clip_of(maps), 2)
+    rows = table(tmp_path / "p.csv")
+    assert [(r["time"], r["frame"], r["rank"]) for r in rows] == [("0.0000", "1", "1"),
+                                                                 ("0.2500", "3", "1")]  # fmt: skip
+    assert [float(rows[1][name]) for name in ("longitude", "latitude")] == pytest.approx(
+        [90, -80], abs=0.05
+    )
+    write_tiles(tmp_path / "t.npz", clip_of(maps), 3, 6, 12)
+    with np.load(tmp_path / "t.npz") as found:
+        assert found["tiles"].shape == (3, 6, 12) and found["tiles"].dtype == np.float32
+        np.testing.assert_allclose(found["tiles"].sum((1, 2)), [1, np.nan, 1], atol=1e-6)
+        assert found["time"].tolist() == [0, 0.125, 0.25]
+        row, column = np.unravel_index(found["tiles"][2].argmax(), (6, 12))
+        assert found["latitude"][row] > -80 > found["latitude"][row + 1]
+        assert found["longitude"][column] <= 90 <= found["longitude"][column + 1]
+    for name, kind in (("m.npy", "f4"), ("m_float16.npy", "f2")):
+        write_maps(tmp_path / name, clip_of(maps), 3, H, W)
+        found = np.load(tmp_path / name, mmap_mode="r")
+        assert isinstance(found, np.memmap) and found.shape == (3, H, W) and found.dtype == kind
+        np.testing.assert_allclose(found[2], maps[2], atol=5e-4 if kind == "f2" else 0)
+        assert np.isnan(found[1]).all()
+    path = write_salient360(tmp_path / "s.bin", clip_of(maps), 3, H, W)
+    assert path.name == f"s_{W}x{H}x3_32b.bin" and path.stat().st_size == 3 * H * W * 4
+    third = np.fromfile(path, "<f4", H * W, offset=2 * H * W * 4).reshape(H, W)
+    assert np.array_equal(third, maps[2])
+    assert write_salient360(path, clip_of(maps), 3, H, W) == path
+    still = write_salient360(tmp_path / "s.bin", clip_of(maps[:1]), 1, H, W)
+    assert still.name == f"s_{W}x{H}_32b.bin"
+    with pytest.raises(ValueError, match="float16"):
+        write_maps(tmp_path / "n_float16.npy", clip_of([maps[0] * 1e6]), 1, H, W)
+    assert not (tmp_path / "n_float16.npy").exists() and not list(tmp_path.glob(".*"))
+
+
+# The script.
+
+
+ALL = ["p.csv", "t.npz", "m.npy", "m_float16.npy", "s.bin"]
+
+
+def infer(clip, checkpoint, output, *more):
+    clips = clip if isinstance(clip, list) else [clip]
+    words = ("--video_path", *clips, "--ckpt_path", checkpoint, "--output_dir", output, *more)
+    return ended(infer_video.main, *words)
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def exports(folder, names=ALL):
+    return [word for name in names for word in ("--export", folder / name)]
+
+
+def content(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+
+
+def no_network(monkeypatch):
+    def forward(*_):
+        raise AssertionError("the network runs")
+
+    monkeypatch.setattr(models.CubeUNet, "forward", forward)
+    monkeypatch.setattr(infer_video, "write_maps", forward)
+
+
+def test_known_maps_that_are_already_there(clip, checkpoint, tmp_path, monkeypatch):
+    out, n = tmp_path / "out", 4
+    assert infer(clip, checkpoint, out, "--save_npy")[0] == 0
+    place, record = (-179.6, 61.7), json.loads((out / "saliency.json").read_text())
+    saliency = 0.02 * gaussian(*place, 12, 40, 80)
+    infer_video.write_map(out / f"sal_{n:04d}.png", saliency, save_npy=True)
+    no_network(monkeypatch)
+    before = content(out)
+    assert infer(clip, checkpoint, out, *exports(tmp_path), "--peaks", 1, "--tiles", "9x18")[0] == 0
+    assert content(out) == before
+    rows = table(tmp_path / "p.csv")
+    assert len(rows) == 23 and [int(r["frame"]) for r in rows] == [*range(1, 24)]
+    row = rows[n - 1]
+    found = float(row["longitude"]), float(row["latitude"])
+    assert degrees_between(found, place) < 0.1 and float(row["time"]) == pytest.approx(
+        3 / 30, abs=1e-4
+    )
+    assert float(row["share"]) == pytest.approx(1 - math.exp(-0.5 * (10 / 12) ** 2), abs=0.01)
+    maps = np.load(tmp_path / "m.npy", mmap_mode="r")
+    assert maps.shape == (23, 40, 80) and np.array_equal(maps[n - 1], saliency)
+    assert np.array_equal(np.load(out / "sal_0009.npy"), maps[8])
+    assert np.load(tmp_path / "t.npz")["tiles"].shape == (23, 9, 18)
+    read = np.fromfile(tmp_path / "s_80x40x23_32b.bin", "<f4")
+    assert np.array_equal(read.reshape(maps.shape), maps)
+    for path in out.glob("*.npy"):
+        path.unlink()
+    record["peaks"][n - 1] = float(saliency.max())
+    (out / "saliency.json").write_text(json.dumps(record | {"npy": False}))
+    assert infer(clip, checkpoint, out, *exports(tmp_path))[0] == 0  # from the PNGs
+    steps = maps.max((1, 2)) / 255
+    again = np.load(tmp_path / "m.npy")
+    assert (np.abs(again[[0, 3, 9]] - maps[[0, 3, 9]]).max((1, 2)) < 0.51 * steps[[0, 3, 9]]).all()
+
+
+def test_the_examples_of_the_page(clip, checkpoint, tmp_path, monkeypatch):
+    page = (ROOT / "docs/exports.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    command = re.search(r"```sh\npython infer_video.py (.*?)```", page, re.DOTALL)[1]
+    words = command.replace("\\\n", " ").replace("clip.mp4", str(clip)).split()
+    assert ended(infer_video.main, *words, "--ckpt_path", checkpoint)[0] == 0
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert len(names["first"]) == len(names["steady"]) == 23
+    shares = names["tiles"][0]
+    assert shares[names["best"]].sum() >= 0.9 > shares[names["best"][:-1]].sum()
+    assert names["brightest"] == names["maps"][0].max() > 0
+    assert np.array_equal(names["second"], names["maps"][1])
+
+
+def test_a_new_and_an_interrupted_run_export_the_same(clip, checkpoint, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert infer(clip, checkpoint, one, *exports(one))[0] == 0
+    assert infer(clip, checkpoint, two)[0] == 0
+    for number in (7, 20, 21, 22, 23):
+        (two / f"sal_{number:04d}.png").unlink()
+    (two / "saliency.json").write_text(
+        json.dumps(json.loads((two / "saliency.json").read_text()) | {"complete": False})
+    )
+    assert infer(clip, checkpoint, two, *exports(two))[0] == 0
+    assert content(one) == content(two) and len(content(one)) == 23 + 1 + len(ALL)
+
+
+def test_several_clips_have_their_own(clip, checkpoint, tmp_path):
+    other = write_video(tmp_path / "other.mp4", frames=3)
+    code, _, line = infer([clip, other], checkpoint, tmp_path / "out", *exports(tmp_path))
+    assert code == 2 and "in its folder" in line and not (tmp_path / "out").exists()
+    assert infer([clip, other], checkpoint, tmp_path / "out", "--export", "p.csv")[0] == 0
+    for name, count in (("clip", 23), ("other", 3)):
+        rows = table(tmp_path / "out" / name / "p.csv")
+        assert {int(r["frame"]) for r in rows} == {*range(1, count + 1)}
+
+
+def test_maps_of_another_run_are_not_exported(clip, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    assert infer(clip, checkpoint, out)[0] == 0
+    other = write_video(tmp_path / "other.mp4", frames=3)
+    for more in ([other], [clip, "--normalise", "density"]):
+        code, _, line = infer(more[0], checkpoint, out, *more[1:], *exports(tmp_path))
+        assert code == 2 and "another run" in line and "--overwrite" in line
+    assert not any((tmp_path / name).exists() for name in ALL)
+    code, _, line = infer(clip, checkpoint, out, *exports(tmp_path), "--overwrite", "--normalise",
+                          "density")  # fmt: skip
+    assert code == 0 and np.load(tmp_path / "m.npy").shape == (23, 40, 80)
+
+
+def test_names_that_are_no_exports(clip, checkpoint, tmp_path):
+    for name in ("p.txt", "p", "sal_0001.npy"):
+        code, _, line = infer(clip, checkpoint, tmp_path / "out", *exports(tmp_path, [name]))
+        assert code == 2 and ".csv, .npz, .npy or .bin" in line
+    for grid in ("6", "0x3", "6x", "axb"):
+        code, _, line = infer(clip, checkpoint, tmp_path / "out", "--tiles", grid)
+        assert code == 2 and "6x12" in line
+    code, _, line = infer(clip, checkpoint, tmp_path / "out", "--export", "/proc/none/p.csv")
+    assert code in (1, 2) and "/proc/none" in line
+
+
+def test_a_picture_that_cannot_be_read_has_no_rows(checkpoint, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for n in range(1, 6):
+        Image.fromarray(moving_disc(n, 32, 64)).save(folder / f"{n:04d}.jpg")
+    (folder / "0003.jpg").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time from the maps that are there
+        code, printed, line = infer(folder, checkpoint, out, "--fps", 8, *exports(tmp_path))
+        rows = table(tmp_path / "p.csv")
+        assert {int(r["frame"]) for r in rows} == {1, 2, 4, 5}
+        assert {r["time"] for r in rows} == {"0.0000", "0.1250", "0.3750", "0.5000"}
+        maps = np.load(tmp_path / "m.npy")
+        assert np.isnan(maps[2]).all() and np.isfinite(maps[[0, 1, 3, 4]]).all()
+    assert code == 0 and "no map of 1 unreadable frame (3)" in line
+
+
+def test_times_of_a_variable_frame_rate(checkpoint, tmp_path):
+    times = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.2, 30)).round(3)
+    clip, out = varying(tmp_path / "a.mkv", times - times[0]), tmp_path / "out"
+    for _ in range(2):
+        assert infer(clip, checkpoint, out, *exports(tmp_path, ["t.npz"]))[0] == 0
+        np.testing.assert_allclose(np.load(tmp_path / "t.npz")["time"], times - times[0], atol=2e-3)
+
+
+def test_density_is_stated_and_what_png_and_peak_hold(clip, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    words = "--normalise", "density", "--save_npy"
+    assert infer(clip, checkpoint, out, *words, *exports(out))[0] == 0
+    record = json.loads((out / "saliency.json").read_text())
+    assert "steradian" in record["normalisation"]
+    maps, weights = np.load(out / "m.npy"), bands(40, 80, slice(None))[:, None]
+    np.testing.assert_allclose((maps * weights).sum((1, 2)), 1, atol=1e-5)
+    np.testing.assert_allclose(record["peaks"], maps.max((1, 2)), rtol=1e-4)
+    for n in (1, 9):
+        with Image.open(out / f"sal_{n:04d}.png") as image:
+            assert float(image.info["peak"]) == pytest.approx(record["peaks"][n - 1], rel=1e-4)
+            found = np.asarray(image) / 255 * float(image.info["peak"])
+        assert np.array_equal(np.load(out / f"sal_{n:04d}.npy"), maps[n - 1])
+        assert np.abs(found - maps[n - 1]).max() < 0.51 * maps[n - 1].max() / 255
+    words = "--original_video", clip, "--saliency_dir", out, "--preset", "ultrafast"
+    assert ended(make_video.main, *words, "--output_path", tmp_path / "o.mp4")[0] == 0
+
+
+def test_maps_of_zeros_are_uniform_densities(clip, tmp_path):
+    """SST-Sal subtracts each map's minimum: a constant map becomes zeros."""
+    model = models.CubeUNet(height=40, width=80, base_channels=4)
+    model.head.weight.data.zero_()
+    model.head.bias.data.fill_(-200.0)
+    models.save(tmp_path / "zero.pth", model)
+    out = tmp_path / "out"
+    words = "--normalise", "density", *exports(tmp_path)
+    assert infer(clip, tmp_path / "zero.pth", out, *words)[0] == 0
+    np.testing.assert_allclose(np.load(tmp_path / "m.npy"), 1 / (4 * np.pi), rtol=1e-5)
+    assert table(tmp_path / "p.csv") == []

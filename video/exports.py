@@ -1,0 +1,134 @@
+"""The maps of a clip as files for other programs: peaks, tiles, arrays.
+
+Each is written map by map, in constant memory, whole or not at all. Maps come in order, one for
+each frame of the clip, as (number from 1, seconds, map); the map is None for a frame that can't be
+read: a table has no rows for it, arrays hold NaN, so that frame n stays at index n − 1.
+"""
+
+import csv
+import math
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from cli import atomic
+from files import read_array
+from video.attention import peaks, share, tiles
+from video.pictures import read_picture
+
+Maps = Iterable[tuple[int, float, np.ndarray | None]]
+HALF = "float16.npy"  # end of the name of an array of 16 bits
+
+
+def saved_maps(folder: Path, record: dict) -> Iterator[tuple[int, float, np.ndarray | None]]:
+    """Yield the maps that infer_video.py wrote into a folder: the float ones where they are there,
+    else the PNG times the maximum of the map, which has 255 steps.
+
+    record: what saliency.json says. Raises InputError for a map that can't be read.
+    """
+    for number, peak in enumerate(record["peaks"], 1):
+        times, path = record.get("times"), folder / f"sal_{number:04d}.png"
+        seconds = times[number - 1] if times else (number - 1) / record["fps"]
+        if number in record["unreadable"]:
+            yield number, seconds, None
+        elif record["npy"]:
+            yield number, seconds, read_array(path.with_suffix(".npy")).astype(np.float32)
+        else:
+            yield number, seconds, read_picture(path, "L") * np.float32(peak / 255)
+
+
+def write_peaks(path: Path, maps: Maps, count: int) -> Path:
+    """Write the highest peaks of each map as a table, `count` of them at the most.
+
+    Its columns are time in seconds, frame, rank from 1, longitude and latitude in degrees, and the
+    share of attention within 10°.
+    """
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("time", "frame", "rank", "longitude", "latitude", "share"))
+        for number, seconds, saliency in maps:
+            for rank, place in enumerate(peaks(saliency, count) if saliency is not None else (), 1):
+                degrees = (f"{math.degrees(angle):.4f}" for angle in place)
+                row = number, rank, *degrees, f"{share(saliency, *place):.5f}"
+                table.writerow((f"{seconds:.4f}", *row))
+    return path
+
+
+def write_tiles(path: Path, maps: Maps, frames: int, rows: int, columns: int) -> Path:
+    """Write the share of attention in each tile as an .npz file.
+
+    Its arrays are tiles (frames, rows, columns) float32, time (frames,) in seconds, and the edges
+    of the tiles in degrees, latitude (rows + 1,) and longitude (columns + 1,).
+    """
+    times = []
+    edges = {"latitude": np.linspace(90, -90, rows + 1)}
+    edges["longitude"] = np.linspace(-180, 180, columns + 1)
+
+    def shares() -> Iterable[np.ndarray | None]:
+        for _, seconds, saliency in maps:
+            times.append(seconds)
+            yield saliency if saliency is None else tiles(saliency, rows, columns)
+
+    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with archive.open("tiles.npy", "w", force_zip64=True) as file:
+            _write_rows(file, shares(), (frames, rows, columns), np.dtype("<f4"))
+        for name, array in {"time": np.array(times), **edges}.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, array)
+    return path
+
+
+def write_maps(path: Path, maps: Maps, frames: int, height: int, width: int) -> Path:
+    """Write maps as one .npy file, (frames, H, W): float32, or float16 where its name says so.
+
+    Raises ValueError for a map that float16 can't hold.
+    """
+    kind = np.dtype("<f2" if path.name.endswith(HALF) else "<f4")
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        _write_rows(file, (m for _, _, m in maps), (frames, height, width), kind)
+    return path
+
+
+def write_salient360(path: Path, maps: Maps, frames: int, height: int, width: int) -> Path:
+    """Write maps as the tools of Salient360! read them, and return the path.
+
+    The file is the maps one after the other, row by row from the north, float32, little-endian;
+    nothing else. Its size stands in its name, NAME_{width}x{height}x{frames}_32b.bin, and without
+    the frames for a still picture (E. David et al., "A dataset of head and eye movements for 360°
+    videos", MMSys 2018, and the Salient360! toolbox, utils/readOutFile.py).
+    """
+    size = f"_{width}x{height}" + f"x{frames}" * (frames > 1) + "_32b"
+    path = path.with_name(path.stem.removesuffix(size) + size + path.suffix)
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        _write_rows(file, (m for _, _, m in maps), (frames, height, width), np.dtype("<f4"), False)
+    return path
+
+
+def _write_rows(
+    file: BinaryIO, arrays: Iterable[np.ndarray | None], shape: tuple, kind: np.dtype, header=True
+) -> None:
+    """Write arrays as one of a shape (count, ...), with or without the header of an .npy file."""
+    if header:
+        facts = {"descr": kind.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, facts)
+    for array in arrays:
+        if array is None:
+            array = np.full(shape[1:], np.nan, kind)
+        elif array.shape != shape[1:]:
+            raise ValueError(f"a map of {array.shape} among those of {shape[1:]}")
+        elif kind.itemsize == 2 and array.max() > np.finfo(kind).max:
+            raise ValueError(f"a map's maximum, {array.max():g}, is too large for float16")
+        file.write(array.astype(kind).tobytes())
+
+
+# By the end of a file's name: called with its path, maps, their shape (frames, H, W), the number
+# of peaks, and (rows, columns) of tiles.
+KINDS = {
+    ".csv": lambda path, maps, shape, peaks, tiles: write_peaks(path, maps, peaks),
+    ".npz": lambda path, maps, shape, peaks, tiles: write_tiles(path, maps, shape[0], *tiles),
+    ".npy": lambda path, maps, shape, peaks, tiles: write_maps(path, maps, *shape),
+    ".bin": lambda path, maps, shape, peaks, tiles: write_salient360(path, maps, *shape),
+}
