@@ -23,6 +23,8 @@ class Spec:
     the motion image called `motion`. Frames are put in clips of `clip_length`. A model with a
     memory needs the first `warm_up` frames of a clip to settle; successive clips overlap by that
     many frames and by `fade` more, over which the maps of one clip turn into those of the next.
+    The maps of a model of single frames can be made steadier: the map of a frame is then the mean
+    over the frames at most `smoothing` seconds before and after it, see models.predict.
     """
 
     height: int = 240
@@ -32,6 +34,7 @@ class Spec:
     warm_up: int = 0  # frames at the start of a clip whose maps are not used
     fade: int = 0  # frames after the warm-up over which two clips' maps are cross-faded
     motion: str = "none"  # a name in video.motion.MOTIONS
+    smoothing: float = 0.0  # seconds before and after a frame
 
     def __post_init__(self):
         for name in ("height", "width", "clip_length", "warm_up", "fade"):
@@ -40,6 +43,10 @@ class Spec:
             raise ValueError(f"fps is more than 0 and at most 1000, got {self.fps!r}")
         if self.warm_up + self.fade >= self.clip_length:
             raise ValueError("warm_up and fade together are less than clip_length")
+        if not isinstance(self.smoothing, (int, float)) or not 0 <= self.smoothing <= 10:
+            raise ValueError(f"smoothing is from 0 to 10 seconds, got {self.smoothing!r}")
+        if self.smoothing and self.clip_length > 1:
+            raise ValueError("smoothing is for models of single frames: clip_length 1")
         if not isinstance(self.motion, str) or self.motion not in MOTIONS:
             raise ValueError(f"motion is one of {', '.join(MOTIONS)}, got {self.motion!r}")
 

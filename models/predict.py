@@ -1,5 +1,7 @@
 """A clip model over an endless stream: one map for each frame, in constant memory."""
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
@@ -12,6 +14,7 @@ from video.reader import frames_of
 # Models that look at single frames take several at once: enough to keep a GPU busy, and no more
 # pixels than a CPU works on without fetching fresh memory for every layer.
 FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
+EPSILON = 1e-6  # least distance of a map from 0 and 1 in its logits
 
 
 @torch.inference_mode()
@@ -30,6 +33,10 @@ def predict(
     frame is repeated for a warm-up. With fade = 0, clips are cut as SST-Sal's authors cut them,
     and the first clip's maps are kept from its first frame on.
 
+    People look for a moment at what was there a moment ago. So where the spec has a `smoothing`
+    of s seconds, a frame's map is the sigmoid of the mean of the maps' logits over the frames at
+    most s seconds before and after it, with weights exp(−|Δt| / s).
+
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
         any size, (H, W, 3) uint8 RGB arrays or tensors, from a camera for example, of which
         video.Frames are made.
@@ -40,7 +47,7 @@ def predict(
         at up to 8 small ones at once, which is faster.
     Yields: the frame and its map (1, H, W), float32 on the CPU. Live, the map of a video.Frame
         comes before the next one is taken, and that of a picture when the next picture that is
-        sampled has come. A model with a memory gives the maps of a clip when the clip is full and
+        sampled has come; it is smoothed over the frames before alone. A model with a memory gives the maps of a clip when the clip is full and
         the next frame has come, whether live or not.
     Raises ValueError for pictures of another shape or type.
 
@@ -51,14 +58,68 @@ def predict(
     [(1, torch.Size([1, 4, 8]))]
     """
     spec = model.spec
-    device = next(chain(model.parameters(), model.buffers())).device
-    started = False  # whether a needed frame has come
-    held: Tensor | None = None  # the last clip's maps of the frames that it shares with the next
     frames = iter(frames)
     first = list(islice(frames, 1))
     frames = chain(first, frames)
     if first and not hasattr(first[0], "rgb"):
         frames = frames_of(frames, spec, fps)
+    if not spec.smoothing:
+        yield from _maps(model, frames, needed, live)
+        return
+    started = False
+    maps = _maps(model, _from_before(frames, needed, spec.smoothing), lambda frame: True, live)
+    for frame, saliency in _smoothed(maps, spec.smoothing, live):
+        if started := started or needed(frame):
+            yield frame, saliency
+
+
+def _from_before(frames: Iterable, needed: Callable, seconds: float) -> Iterator:
+    """Yield frames from at least some seconds before the first one that is needed.
+
+    Frames are left out in whole batches, so that the others are computed as if these were there.
+    """
+    before: deque = deque()
+    for frame in frames:
+        before.append(frame)
+        if needed(frame):
+            break
+        while frame.seconds - before[min(FRAMES_AT_ONCE, len(before) - 1)].seconds > seconds:
+            for _ in range(FRAMES_AT_ONCE):
+                before.popleft()
+    yield from chain(before, frames)
+
+
+def _smoothed(maps: Iterable, seconds: float, live: bool) -> Iterator[tuple[object, Tensor]]:
+    """Yield each frame with the mean of the maps around it, as `predict` says.
+
+    maps: frames, with their `seconds`, and maps. live: whether to look at earlier frames alone.
+    """
+    near: list[tuple[object, Tensor]] = []  # frames and logits that are still needed
+    at = 0  # the next frame to be yielded, as its index in `near`
+    for frame, saliency in chain(maps, [(None, None)]):
+        if frame:
+            near.append((frame, saliency.logit(eps=EPSILON)))
+        while at < len(near):
+            now = near[at][0]
+            apart = [abs(other.seconds - now.seconds) for other, _ in near]
+            if frame and not live and apart[-1] <= seconds:
+                break  # the next frame may be near, too
+            weights = [math.exp(-a / seconds) if a <= seconds else 0.0 for a in apart]
+            mean = sum(w * z for w, (_, z) in zip(weights, near) if w) / sum(weights)
+            yield now, mean.sigmoid()
+            at += 1
+            while at > 1 and abs(near[0][0].seconds - now.seconds) > seconds:
+                near, at = near[1:], at - 1
+
+
+def _maps(
+    model: SaliencyModel, frames: Iterable, needed: Callable[[object], bool], live: bool
+) -> Iterator[tuple[object, Tensor]]:
+    """Yield each frame of a stream with the model's map, as `predict` does without smoothing."""
+    spec = model.spec
+    device = next(chain(model.parameters(), model.buffers())).device
+    started = False  # whether a needed frame has come
+    held: Tensor | None = None  # the last clip's maps of the frames that it shares with the next
     for clips, settled, last in _batches(frames, spec, 1 if live else FRAMES_AT_ONCE):
         shared = 0 if last else spec.fade
         settled_frames = [frame for clip in clips for frame in clip[settled:]]
