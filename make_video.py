@@ -4,7 +4,8 @@ A video becomes H.264 in MP4 of its size (an odd last column or row is cut off),
 colours and its sound; a still picture becomes a PNG or JPEG. The stronger the saliency, the more
 opaque its colour; where there is none, the picture is unchanged. With --side_by_side the picture is
 on the left and its heat map on the right, twice as wide in all: that is no panorama any more, so it
-is not marked as 360°.
+is not marked as 360°. With --viewer, everything is in one HTML page, in which one looks around in the
+clip and chooses how its maps are shown; docs/viewer.md tells more.
 """
 
 import startup  # noqa: F401  # isort: skip
@@ -17,20 +18,29 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from cli import HelpFormatter, InputError, RunError, atomic, counted, frame_rate, run_script
+from cli import (
+    HelpFormatter,
+    InputError,
+    RunError,
+    at_least,
+    atomic,
+    counted,
+    frame_rate,
+    run_script,
+)
 from files import fingerprint, read_json
-from video.overlay import COLORMAPS, Overlay, beside, common_scale, resize_map
+from video.overlay import COLORMAPS, Overlay, beside, common_scale, resize_map, scaled
 from video.pictures import list_pictures, read_picture, save_picture
 from video.reader import Damage, VideoInfo, decode, probe
 from video.spherical_metadata import write_spherical
+from video.viewer import write_viewer
 from video.writer import write_video
 from video.yuv import Colour, to_yuv420p
 
-LARGEST = {".mp4": 16384, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}  # pixels along a side
+LARGEST = {".mp4": 16384, ".html": 10**6, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}  # pixels along a side
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
 
 
@@ -40,9 +50,9 @@ def parse_args() -> argparse.Namespace:
     needed = {"type": Path, "required": True, "metavar": "PATH"}
     add("--original_video", **needed, help="video, folder of frames, or picture")
     add("--saliency_dir", **needed, help="folder of maps that infer_video.py wrote")
-    add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4 or, of a picture, "
-        ".png or .jpg; replaced when it is complete (default: outputs/<name>_overlay.mp4, "
-        "of a picture .png)")  # fmt: skip
+    add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4, .html or, of a "
+        "picture, .png or .jpg; replaced when it is complete (default: outputs/<name>_overlay.mp4, "
+        "of a picture .png, with --viewer outputs/<name>_viewer.html)")  # fmt: skip
     add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: that "
         "which infer_video.py was given)")  # fmt: skip
     add("--scale", choices=["clip", "frame"], default="clip", help="what is shown as the strongest "
@@ -52,6 +62,10 @@ def parse_args() -> argparse.Namespace:
         "the saliency has three quarters of it")  # fmt: skip
     add("--colormap", choices=COLORMAPS, default="turbo", metavar="NAME", help="OpenCV's name")
     add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay")
+    add("--viewer", action="store_true", help="write a page to look around in, as every --output_path "
+        "that ends with .html does; --alpha and --colormap are what it begins with")  # fmt: skip
+    add("--viewer_width", type=at_least(64, 8193, int), default=1920, help="columns of the clip in "
+        "the page, which is reduced to them")  # fmt: skip
     add("--crf", type=float, default=20, help="H.264 quality, 0 (lossless) to 51 (worst)")
     slower = "speed of the encoder; a slower one makes smaller files"
     add("--preset", choices=PRESETS, default="fast", help=slower)
@@ -70,13 +84,18 @@ def main() -> None:
     info = probe(source, args.fps)
     still = pictures == [source]
     name = source.stem if source.is_file() else source.resolve().name
-    output = args.output_path or Path("outputs") / f"{name}_overlay{'.png' if still else '.mp4'}"
+    default = "_viewer.html" if args.viewer else "_overlay.png" if still else "_overlay.mp4"
+    output = args.output_path or Path("outputs") / f"{name}{default}"
     ending, width = output.suffix.lower(), info.width * (1 + args.side_by_side)
     if ending not in LARGEST or output.is_dir():
         raise InputError(
-            f"{output}: give a name that ends with .mp4 or, of a picture, .png or .jpg"
+            f"{output}: give a name that ends with .mp4, .html or, of a picture, .png or .jpg"
         )
-    if ending != ".mp4" and not still:
+    if args.viewer and ending != ".html":
+        raise InputError(f"{output}: a viewer is a page; give a name that ends with .html")
+    if ending == ".html" and args.side_by_side:
+        raise InputError("--side_by_side: the viewer has that view; leave the option out")
+    if ending not in (".mp4", ".html") and not still:
         raise InputError(f"{output}: {source} is no still picture; give a name that ends with .mp4")
     if output.exists() and output.samefile(source):
         raise InputError(f"{output}: would replace the original; choose another --output_path")
@@ -94,6 +113,11 @@ def main() -> None:
             write_video(temporary, info, painted, args.crf, args.preset)
             if not args.side_by_side:
                 write_spherical(temporary)
+        elif ending == ".html":
+            frames = frames_with_maps(info, maps, damage, args.saliency_dir)
+            shown = ((frame, read_picture(path, "L"), factor) for frame, path, factor in frames)
+            write_viewer(temporary, info, shown, source.name, args.viewer_width, args.colormap,
+                args.alpha, args.crf, args.preset)  # fmt: skip
         else:
             painted = paint(source, *maps[1], args)
             save_picture(temporary, painted, source, spherical=not args.side_by_side)
@@ -114,17 +138,30 @@ def paint(picture: Path, saliency: Path, factor: float, args: argparse.Namespace
 
 def read_map(path: Path, factor: float, height: int, width: int) -> np.ndarray:
     """Return a map, (H, W) uint8, whose values are multiplied by a factor."""
-    scaled = np.clip(np.rint(np.arange(256) * factor), 0, 255).astype(np.uint8)
-    return resize_map(cv2.LUT(read_picture(path, "L"), scaled), height, width)
+    return resize_map(scaled(read_picture(path, "L"), factor), height, width)
 
 
 def painted_pictures(
     info: VideoInfo, maps: dict, damage: Damage, args: argparse.Namespace
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield (picture, frame): (3·H/2, W) uint8 yuv420p and the video's frame that it shows.
+    """Yield (picture, frame): (3·H/2, W) uint8 yuv420p and the video's frame that it shows."""
+    overlay = None
+    for frame, saliency, factor in frames_with_maps(info, maps, damage, args.saliency_dir):
+        if overlay is None:
+            colour = Colour.of(frame)
+            overlay = Overlay(args.colormap, args.alpha, colour, frame.height, args.side_by_side)
+        picture = to_yuv420p(frame, colour)
+        painted = overlay(picture, read_map(saliency, factor, frame.height, frame.width))
+        yield beside(picture, painted) if args.side_by_side else painted, frame
 
-    maps: the map of each frame and the factor for its values, by number. Pictures that can't be
-    read are left out, so that the one before is shown for longer.
+
+def frames_with_maps(
+    info: VideoInfo, maps: dict, damage: Damage, folder: Path
+) -> Iterator[tuple[av.VideoFrame, Path, float]]:
+    """Yield each frame with the file of its map and the factor for the map's values.
+
+    maps: these two of each frame, by number. Pictures that can't be read are left out, so that the
+    one before is shown for longer.
     """
     number, size, again = 0, None, "run infer_video.py on this video again"
     frames = decode(info, damage)
@@ -133,23 +170,17 @@ def painted_pictures(
         while number in damage.unreadable:
             number += 1
         if number not in maps:
-            raise InputError(f"{args.saliency_dir}: no map for frame {number}; {again}")
-        if size is None:
-            size, colour = (frame.width, frame.height), Colour.of(frame)
-            overlay = Overlay(args.colormap, args.alpha, colour, frame.height, args.side_by_side)
+            raise InputError(f"{folder}: no map for frame {number}; {again}")
+        size = size or (frame.width, frame.height)
         if (frame.width, frame.height) != size or min(size) < 2:
             raise InputError(
                 f"{info.path}: frame {number} has {frame.width}×{frame.height} pixels, the first "
                 f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
             )
-        picture = to_yuv420p(frame, colour)
-        saliency = read_map(*maps[number], frame.height, frame.width)
-        painted = overlay(picture, saliency)
-        yield beside(picture, painted) if args.side_by_side else painted, frame
+        yield frame, *maps[number]
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
         raise InputError(
-            f"{args.saliency_dir}: {counted(len(missing), 'map')} more than frames in {info.path}; "
-            f"{again}"
+            f"{folder}: {counted(len(missing), 'map')} more than frames in {info.path}; {again}"
         )
 
 

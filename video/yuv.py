@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-BT709, UNKNOWN, BT2020 = 1, 2, (9, 10)  # H.264's numbers for matrices
+BT709, UNKNOWN, BT601, BT2020 = 1, 2, 6, (9, 10)  # H.264's numbers for matrices
 LIMITED, FULL = 1, 2  # ranges of brightness: 16…235, 0…255
 
 
@@ -26,6 +26,11 @@ class Colour:
         tags = (int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
         kept = frame.format.name == "yuv420p"  # anything else, yuvj420p too, is converted
         return cls(*tags, int(frame.color_range) if kept else LIMITED)
+
+    def in_browsers(self, height: int) -> "Colour":
+        """Return the same with all tags set, since browsers guess unknown ones differently."""
+        matrix = (BT709 if height >= 720 else BT601) if self.matrix == UNKNOWN else self.matrix
+        return Colour(matrix, BT709, BT709, self.range or LIMITED)
 
     def from_rgb(self, rgb: np.ndarray, height: int) -> np.ndarray:
         """Return YUV in [0, 255] for RGB in [0, 1], both (..., 3).
