@@ -37,7 +37,7 @@ class Browser:
         reads, self.to = os.pipe()
         self.back, writes = os.pipe()
         # The browser reads descriptor 3 and writes 4.
-        start = ["sh", "-c", f'exec "$@" 3<&{reads} 4>&{writes}', "sh", path, *OPTIONS]
+        start = ["bash", "-c", f'exec "$@" 3<&{reads} 4>&{writes}', "bash", path, *OPTIONS]
         libraries = Path(path).parent / "lib"  # of the npm package, for systems without them
         environment = {"LD_LIBRARY_PATH": str(libraries)} if libraries.exists() else {}
         self.process = subprocess.Popen(

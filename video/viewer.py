@@ -27,7 +27,7 @@ from video.yuv import FULL, Colour, planes, to_yuv420p
 PAGE = Path(__file__).with_name("viewer.html")
 MAP_ROWS = 240  # a multiple of 16, so that no block of H.264 holds parts of both
 OFFERED = ("turbo", "inferno", "viridis", "cividis", "hot", "bone")  # colour maps
-BIT_RATE = 3_000_000  # at most, a second: with sound and as base64, a minute is less than 40 MB
+BIT_RATE = 3_200_000  # at most, a second: with sound and as base64, a minute is less than 40 MB
 PART = 3 << 20  # bytes of the clip that are put into the page at a time
 SMALL = 64, 128  # rows and columns of the maps that are measured and followed
 TOP = 0.05  # part of the sphere in which attention is counted
@@ -73,7 +73,7 @@ def write_viewer(
         else:
             limits = {"maxrate": str(BIT_RATE), "bufsize": str(2 * BIT_RATE)}
             keyframes = str(max(1, round(source.fps)))  # one a second: jumps are quick
-            write_video(clip, source, packed(), crf, preset, browser=True, g=keyframes, **limits)
+            write_video(clip, source, packed(), max(1, crf), preset, browser=True, g=keyframes, **limits)
             with av.open(clip) as written:
                 facts["sound"] = bool(written.streams.audio)
         small = np.memmap(maps, np.uint8, "r").reshape(-1, *SMALL)
