@@ -188,7 +188,8 @@ def rotate(image: Tensor, yaw=0.0, pitch=0.0, roll=0.0, inverse: bool = False) -
     """
     height, width = _size(image)
     camera = orientation(*map(math.radians, (yaw, pitch, roll)))
-    rays = directions(height, width, torch.float64).flatten(0, 1) @ (camera if inverse else camera.T)
+    turn = camera if inverse else camera.T
+    rays = directions(height, width, torch.float64).flatten(0, 1) @ turn
     return _sample(image.flatten(2), rays, height, width).unflatten(-1, (height, width))
 
 
