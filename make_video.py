@@ -4,8 +4,8 @@ A video becomes H.264 in MP4 of its size (an odd last column or row is cut off),
 colours and its sound; a still picture becomes a PNG or JPEG. The stronger the saliency, the more
 opaque its colour; where there is none, the picture is unchanged. With --side_by_side the picture is
 on the left and its heat map on the right, twice as wide in all: that is no panorama any more, so it
-is not marked as 360°. With --viewer, everything is in one HTML page, in which one looks around in the
-clip and chooses how its maps are shown; docs/viewer.md tells more.
+is not marked as 360°. With --viewer, everything is in one HTML page, in which one looks around in
+the clip and chooses how its maps are shown.
 """
 
 import startup  # noqa: F401  # isort: skip
@@ -40,7 +40,8 @@ from video.viewer import write_viewer
 from video.writer import write_video
 from video.yuv import Colour, to_yuv420p
 
-LARGEST = {".mp4": 16384, ".html": 10**6, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}  # pixels along a side
+# Pixels along a side.
+LARGEST = {".mp4": 16384, ".html": 10**6, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
 
 
@@ -62,8 +63,9 @@ def parse_args() -> argparse.Namespace:
         "the saliency has three quarters of it")  # fmt: skip
     add("--colormap", choices=COLORMAPS, default="turbo", metavar="NAME", help="OpenCV's name")
     add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay")
-    add("--viewer", action="store_true", help="write a page to look around in, as every --output_path "
-        "that ends with .html does; --alpha and --colormap are what it begins with")  # fmt: skip
+    add("--viewer", action="store_true", help="write a page to look around in, as every "
+        "--output_path that ends with .html does; --alpha and --colormap are what it begins "
+        "with")  # fmt: skip
     add("--viewer_width", type=at_least(64, 8193, int), default=1920, help="columns of the clip in "
         "the page, which is reduced to them")  # fmt: skip
     add("--crf", type=float, default=20, help="H.264 quality, 0 (lossless) to 51 (worst)")

@@ -1,15 +1,21 @@
 """A headless Chromium for tests: pages, input and screenshots by its DevTools protocol.
 
+    python -m tests.browser page.html#lon=30 picture.jpg
+
+takes a screenshot of a page that make_video.py wrote.
+
 The protocol runs over two pipes, so that nothing else is needed: each message is JSON and a zero
 byte (https://chromedevtools.github.io/devtools-protocol). `make browser` installs a Chromium.
 """
 
+import argparse
 import base64
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -160,3 +166,29 @@ class Browser:
             for kind in ("keyDown" if text else "rawKeyDown", "keyUp"):
                 self.send("Input.dispatchKeyEvent", type=kind, key=key, **code,
                           **(text if kind == "keyDown" else {}))  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Takes a screenshot of a page of make_video.py.")
+    parser.add_argument("page", help="file, with #t=…&lon=…&lat=… of a link where wished")
+    parser.add_argument("picture", type=Path, help="PNG or JPEG to write")
+    parser.add_argument("--size", default="1280x800", help="of the window (default: 1280x800)")
+    parser.add_argument("--scheme", choices=["dark", "light"], default="dark", help="of colours")
+    parser.add_argument("--run", default="0", metavar="CODE", help="JavaScript that is run before")
+    args = parser.parse_args()
+    if not (path := find_browser()):
+        sys.exit("no Chromium or Chrome here; `make browser` installs one")
+    file, _, fragment = args.page.partition("#")
+    with Browser(path) as browser:
+        browser.resize(*map(int, args.size.split("x")))
+        browser.prefer(prefers_color_scheme=args.scheme)
+        browser.open(f"{Path(file).resolve().as_uri()}#{fragment}")
+        browser.wait("facts.still ? source.naturalWidth : source.readyState > 2 && !source.seeking")
+        browser.run(args.run)
+        browser.wait("!source.seeking && drawing === 0")
+        picture = browser.screenshot("png" if args.picture.suffix == ".png" else "jpeg")
+    args.picture.write_bytes(picture)
+
+
+if __name__ == "__main__":
+    main()

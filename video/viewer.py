@@ -73,7 +73,8 @@ def write_viewer(
         else:
             limits = {"maxrate": str(BIT_RATE), "bufsize": str(2 * BIT_RATE)}
             keyframes = str(max(1, round(source.fps)))  # one a second: jumps are quick
-            write_video(clip, source, packed(), max(1, crf), preset, browser=True, g=keyframes, **limits)
+            crf = max(1, crf)  # browsers do not play lossless H.264
+            write_video(clip, source, packed(), crf, preset, browser=True, g=keyframes, **limits)
             with av.open(clip) as written:
                 facts["sound"] = bool(written.streams.audio)
         small = np.memmap(maps, np.uint8, "r").reshape(-1, *SMALL)
@@ -130,8 +131,8 @@ def concentration(saliency: np.ndarray) -> float:
 
 def lookup_tables(first: str) -> dict[str, str]:
     """Return the colours of OpenCV's colour maps by name: base64 of 256 times RGB."""
-    values = np.arange(256, dtype=np.uint8)[:, None]
-    return {
-        name: base64.b64encode(cv2.applyColorMap(values, COLORMAPS[name])[:, 0, ::-1].tobytes()).decode()
-        for name in dict.fromkeys([first, *OFFERED])
-    }
+    values, tables = np.arange(256, dtype=np.uint8)[:, None], {}
+    for name in dict.fromkeys([first, *OFFERED]):
+        bgr = cv2.applyColorMap(values, COLORMAPS[name])[:, 0]
+        tables[name] = base64.b64encode(bgr[:, ::-1].tobytes()).decode()
+    return tables
