@@ -84,7 +84,7 @@ def write_viewer(
 
 def _write_page(path: Path, title: str, facts: dict, clip: Path) -> None:
     """Write viewer.html with its title, its facts and, a part at a time, its clip."""
-    before, _, after = PAGE.read_text(encoding="utf-8").partition("<!-- clip -->\n")
+    before, _, after = PAGE.read_text(encoding="utf-8").partition("{{clip}}\n")
     before = before.replace("{{title}}", html.escape(title))
     with open(path, "w", encoding="utf-8") as page, open(clip, "rb") as content:
         page.write(before.replace("{{facts}}", json.dumps(facts).replace("<", "\\u003c")))
