@@ -43,7 +43,7 @@ def follow_path(
     cuts: bool = False,
     *,
     max_speed: float = 30.0,
-    max_acceleration: float = 40.0,
+    max_acceleration: float = 30.0,
     max_latitude: float = 60.0,
 ) -> np.ndarray:
     """Plan where a camera looks that follows attention over a whole clip.
@@ -132,7 +132,7 @@ def _scores(
         times.append(time)
     if not times:
         raise ValueError("there is no map to follow")
-    last = times[-1] - times[-2] if len(times) > 1 else 1.0
+    last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
     scores[-1] += shares * np.float32(last)
     if len(starts) > 1 and times[-1] + last - starts[-1] < duration:
         scores[-2] += scores.pop()
