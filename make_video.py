@@ -4,8 +4,11 @@ A video becomes H.264 in MP4 of its size (an odd last column or row is cut off),
 colours and its sound; a still picture becomes a PNG or JPEG. The stronger the saliency, the more
 opaque its colour; where there is none, the picture is unchanged. With --side_by_side the picture is
 on the left and its heat map on the right, twice as wide in all: that is no panorama any more, so it
-is not marked as 360°. With --viewer, everything is in one HTML page, in which one looks around in
-the clip and chooses how its maps are shown.
+is not marked as 360°.
+
+With --follow the video becomes an ordinary one instead, without a heat map, whose virtual camera
+turns to where people would look. With --viewer, everything is in one HTML page, in which one looks
+around in the clip and chooses how its maps are shown.
 """
 
 import startup  # noqa: F401  # isort: skip
@@ -32,6 +35,7 @@ from cli import (
     run_script,
 )
 from files import fingerprint, read_json
+from video.camera import Camera, follow_path
 from video.overlay import COLORMAPS, Overlay, beside, common_scale, resize_map, scaled
 from video.pictures import list_pictures, read_picture, save_picture
 from video.reader import Damage, VideoInfo, decode, probe
@@ -53,7 +57,8 @@ def parse_args() -> argparse.Namespace:
     add("--saliency_dir", **needed, help="folder of maps that infer_video.py wrote")
     add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4, .html or, of a "
         "picture, .png or .jpg; replaced when it is complete (default: outputs/<name>_overlay.mp4, "
-        "of a picture .png, with --viewer outputs/<name>_viewer.html)")  # fmt: skip
+        "of a picture .png; with --follow outputs/<name>_follow.mp4, with --viewer "
+        "outputs/<name>_viewer.html)")  # fmt: skip
     add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: that "
         "which infer_video.py was given)")  # fmt: skip
     add("--scale", choices=["clip", "frame"], default="clip", help="what is shown as the strongest "
@@ -71,10 +76,29 @@ def parse_args() -> argparse.Namespace:
     add("--crf", type=float, default=20, help="H.264 quality, 0 (lossless) to 51 (worst)")
     slower = "speed of the encoder; a slower one makes smaller files"
     add("--preset", choices=PRESETS, default="fast", help=slower)
+    add = parser.add_argument_group("an ordinary video that follows attention").add_argument
+    add("--follow", action="store_true", help="render what a camera sees that turns to where "
+        "people would look, up to 30 degrees a second, with a level horizon")  # fmt: skip
+    add("--fov", type=at_least(10, 160), default=90, metavar="DEGREES", help="its horizontal field "
+        "of view; 90 degrees are 58.7 vertically at 16:9")  # fmt: skip
+    add("--size", type=view_size, default="1280x720", metavar="WIDTHxHEIGHT", help="its pixels")
+    add("--cuts", action="store_true", help="the camera may also jump")
     args = parser.parse_args()
+    if args.follow and args.side_by_side:
+        raise InputError("--follow shows no heat map; leave out --side_by_side")
     if not 0 <= args.alpha <= 1 or not 0 <= args.crf <= 51:
         raise InputError("--alpha is from 0 to 1 and --crf from 0 to 51; change them")
     return args
+
+
+def view_size(text: str) -> tuple[int, int]:
+    """Return (height, width) of a text such as 1280x720. The argparse type of --size."""
+    numbers = text.lower().split("x")
+    if len(numbers) == 2 and all(n.isdecimal() and len(n) < 5 for n in numbers):
+        width, height = map(int, numbers)
+        if min(width, height) >= 16 and max(width, height) <= 8192 and not (width | height) & 1:
+            return height, width
+    raise argparse.ArgumentTypeError(f"{text}: give two even numbers, 16 to 8192, like 1280x720")
 
 
 def main() -> None:
@@ -86,8 +110,11 @@ def main() -> None:
     info = probe(source, args.fps)
     still = pictures == [source]
     name = source.stem if source.is_file() else source.resolve().name
-    default = "_viewer.html" if args.viewer else "_overlay.png" if still else "_overlay.mp4"
-    output = args.output_path or Path("outputs") / f"{name}{default}"
+    kind = "_viewer" if args.viewer else "_follow" if args.follow else "_overlay"
+    default = ".html" if args.viewer else ".png" if still else ".mp4"
+    output = args.output_path or Path("outputs") / f"{name}{kind}{default}"
+    if args.follow and still:
+        raise InputError(f"{source}: a still picture, --follow renders videos; leave out --follow")
     ending, width = output.suffix.lower(), info.width * (1 + args.side_by_side)
     if ending not in LARGEST or output.is_dir():
         raise InputError(
@@ -95,8 +122,9 @@ def main() -> None:
         )
     if args.viewer and ending != ".html":
         raise InputError(f"{output}: a viewer is a page; give a name that ends with .html")
-    if ending == ".html" and args.side_by_side:
-        raise InputError("--side_by_side: the viewer has that view; leave the option out")
+    for option in ("side_by_side", "follow"):
+        if ending == ".html" and getattr(args, option):
+            raise InputError(f"--{option}: the viewer has that, too; leave the option out")
     if ending not in (".mp4", ".html") and not still:
         raise InputError(f"{output}: {source} is no still picture; give a name that ends with .mp4")
     if output.exists() and output.samefile(source):
@@ -111,13 +139,15 @@ def main() -> None:
     start = time.perf_counter()
     with atomic(output) as temporary:
         if ending == ".mp4":
-            painted = painted_pictures(info, maps, damage, args)
-            write_video(temporary, info, painted, args.crf, args.preset)
-            if not args.side_by_side:
+            pictures = (followed_views if args.follow else painted_pictures)(
+                info, maps, damage, args
+            )
+            write_video(temporary, info, pictures, args.crf, args.preset)
+            if not args.side_by_side and not args.follow:
                 write_spherical(temporary)
         elif ending == ".html":
-            frames = frames_with_maps(info, maps, damage, args.saliency_dir)
-            shown = ((frame, read_picture(path, "L"), factor) for frame, path, factor in frames)
+            frames = numbered_frames(info, maps, damage, args.saliency_dir, "rendering")
+            shown = ((frame, read_picture(maps[n][0], "L"), maps[n][1]) for n, frame in frames)
             write_viewer(temporary, info, shown, source.name, args.viewer_width, args.colormap,
                 args.alpha, args.crf, args.preset)  # fmt: skip
         else:
@@ -146,28 +176,52 @@ def read_map(path: Path, factor: float, height: int, width: int) -> np.ndarray:
 def painted_pictures(
     info: VideoInfo, maps: dict, damage: Damage, args: argparse.Namespace
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield (picture, frame): (3·H/2, W) uint8 yuv420p and the video's frame that it shows."""
+    """Yield (picture, frame): (3·H/2, W) uint8 yuv420p and the video's frame that it shows.
+
+    maps: the map of each frame and the factor for its values, by number. Pictures that can't be
+    read are left out, so that the one before is shown for longer.
+    """
     overlay = None
-    for frame, saliency, factor in frames_with_maps(info, maps, damage, args.saliency_dir):
+    for number, frame in numbered_frames(info, maps, damage, args.saliency_dir, "rendering"):
         if overlay is None:
             colour = Colour.of(frame)
             overlay = Overlay(args.colormap, args.alpha, colour, frame.height, args.side_by_side)
         picture = to_yuv420p(frame, colour)
-        painted = overlay(picture, read_map(saliency, factor, frame.height, frame.width))
+        saliency = read_map(*maps[number], frame.height, frame.width)
+        painted = overlay(picture, saliency)
         yield beside(picture, painted) if args.side_by_side else painted, frame
 
 
-def frames_with_maps(
-    info: VideoInfo, maps: dict, damage: Damage, folder: Path
-) -> Iterator[tuple[av.VideoFrame, Path, float]]:
-    """Yield each frame with the file of its map and the factor for the map's values.
+def followed_views(
+    info: VideoInfo, maps: dict, damage: Damage, args: argparse.Namespace
+) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
+    """Yield (view, frame) like painted_pictures, of a camera that follows attention.
 
-    maps: these two of each frame, by number. Pictures that can't be read are left out, so that the
-    one before is shown for longer.
+    The video is decoded once for the times of its frames and once for the frames.
+    """
+    folder, camera = args.saliency_dir, None
+    timed = numbered_frames(info, maps, Damage(), folder, "reading times")
+    times = {number: frame.time for number, frame in timed}
+    saliency = (read_picture(maps[number][0], "L") for number in times)
+    saliency = tqdm(saliency, "planning", len(times), unit="map", disable=None)
+    path = follow_path(saliency, times.values(), args.fov, args.size, args.cuts)
+    frames = numbered_frames(info, maps, damage, folder, "rendering")
+    for direction, (_, frame) in zip(path, frames, strict=True):
+        if camera is None:
+            colour = Colour.of(frame)
+            camera = Camera(args.fov, args.size, frame.height // 2 * 2, frame.width // 2 * 2)
+        yield camera(to_yuv420p(frame, colour), *direction), frame
+
+
+def numbered_frames(
+    info: VideoInfo, maps: dict, damage: Damage, folder: Path, task: str
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield (number, frame) of all frames that can be read, all of one size, with a progress bar.
+
+    Raises InputError for frames without a map and maps without a frame. folder: where maps are.
     """
     number, size, again = 0, None, "run infer_video.py on this video again"
-    frames = decode(info, damage)
-    for frame in tqdm(frames, "rendering", len(maps), unit="frame", disable=None):
+    for frame in tqdm(decode(info, damage), task, len(maps), unit="frame", disable=None):
         number += 1
         while number in damage.unreadable:
             number += 1
@@ -179,7 +233,7 @@ def frames_with_maps(
                 f"{info.path}: frame {number} has {frame.width}×{frame.height} pixels, the first "
                 f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
             )
-        yield frame, *maps[number]
+        yield number, frame
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
         raise InputError(
             f"{folder}: {counted(len(missing), 'map')} more than frames in {info.path}; {again}"

@@ -29,7 +29,7 @@ from video.yuv import planes
 SPACING = math.radians(7)  # of the directions that are compared
 STEP = 3.1 * SPACING  # the longest way from one direction to the next
 CELLS = 45, 90  # rows and columns to which maps are reduced
-MOVE = 0.15  # price of moving by a radian: share of the attention times seconds
+MOVE = 0.05  # price of moving by a radian: share of the attention times seconds
 CUT = 1.0  # price of a cut, likewise
 HOME = 0.005  # share of the attention that a radian away from straight ahead must add
 HASTE = 0.85  # share of the largest speed that is planned with, as smoothing bends the path
@@ -43,7 +43,7 @@ def follow_path(
     cuts: bool = False,
     *,
     max_speed: float = 30.0,
-    max_acceleration: float = 40.0,
+    max_acceleration: float = 30.0,
     max_latitude: float = 60.0,
 ) -> np.ndarray:
     """Plan where a camera looks that follows attention over a whole clip.
@@ -132,7 +132,7 @@ def _scores(
         times.append(time)
     if not times:
         raise ValueError("there is no map to follow")
-    last = times[-1] - times[-2] if len(times) > 1 else 1.0
+    last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
     scores[-1] += shares * np.float32(last)
     if len(starts) > 1 and times[-1] + last - starts[-1] < duration:
         scores[-2] += scores.pop()
@@ -219,25 +219,33 @@ class Camera:
         self.size = size
         self.samples = n = samples_across(extent_of(fov, *size), size[1], height, width)
         h, w = size[0] * n, size[1] * n
-        luma, chroma = (Equi2Perspective(fov, s).rays().float() for s in ((h, w), (h // 2, w // 2)))
-        self.rays = [luma, chroma]
+        parts = ((h, w), (height, width)), ((h // 2, w // 2), (height // 2, width // 2))
+        self.parts = [(Equi2Perspective(fov, view).rays().float(), of) for view, of in parts]
+        self.latitude, self.places = None, []  # where the views of luma and chroma were last read
 
     def __call__(self, picture: np.ndarray, longitude: float, latitude: float) -> np.ndarray:
         """Return the view of a (3·H/2, W) uint8 yuv420p panorama: (3·h/2, w) yuv420p.
 
         longitude, latitude: degrees of its middle; the horizon is level.
         """
-        turn = orientation(math.radians(longitude), math.radians(latitude)).float().T
+        if latitude != self.latitude:  # else the places move along the rows
+            self.latitude, turn = latitude, orientation(0, math.radians(latitude)).float().T
+            self.places = [_places(rays @ turn, *size) for rays, size in self.parts]
         out = np.empty((self.size[0] * 3 // 2, self.size[1]), np.uint8)
         y, *colours = zip(planes(picture), planes(out))
-        for rays, group in zip(self.rays, ([y], colours)):
-            height, width = group[0][0].shape
-            longitudes, latitudes = angles_of(rays @ turn)
-            column = column_of(longitudes, width).numpy()
-            row = row_of(latitudes, height).clamp(0, height - 1).numpy()
+        for (row, column), group in zip(self.places, ([y], colours)):
+            shift = ((longitude + 180) % 360 - 180) / 360 * group[0][0].shape[1]
+            column = column + np.float32(shift)
             for plane, target in group:
                 seen = cv2.remap(plane, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
                 if self.samples > 1:
                     seen = cv2.resize(seen, target.shape[::-1], interpolation=cv2.INTER_AREA)
                 target[:] = seen
         return out
+
+
+def _places(rays: Tensor, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row and column (h, w) float32 of an H×W panorama along rays (h, w, 3)."""
+    longitude, latitude = angles_of(rays)
+    row = row_of(latitude, height).clamp(0, height - 1)
+    return row.numpy(), column_of(longitude, width).numpy()

@@ -1,6 +1,6 @@
 """Pictures as H.264 stores them: yuv420p, brightness at full and colour at half resolution."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -27,20 +27,25 @@ class Colour:
         kept = frame.format.name == "yuv420p"  # anything else, yuvj420p too, is converted
         return cls(*tags, int(frame.color_range) if kept else LIMITED)
 
+    def assumed(self, height: int) -> "Colour":
+        """Return the tags with the matrix that players assume where a video has none.
+
+        A video of 720 rows (`height`) or more is taken as BT.709, else as BT.601.
+        """
+        guess = BT709 if height >= 720 else BT601
+        return replace(self, matrix=guess) if self.matrix == UNKNOWN else self
+
     def in_browsers(self, height: int) -> "Colour":
         """Return the same with all tags set, since browsers guess unknown ones differently."""
-        matrix = (BT709 if height >= 720 else BT601) if self.matrix == UNKNOWN else self.matrix
-        return Colour(matrix, BT709, BT709, self.range or LIMITED)
+        return Colour(self.assumed(height).matrix, BT709, BT709, self.range or LIMITED)
 
     def from_rgb(self, rgb: np.ndarray, height: int) -> np.ndarray:
-        """Return YUV in [0, 255] for RGB in [0, 1], both (..., 3).
-
-        Without a tag, a video of 720 rows (`height`) or more is taken as BT.709, else as BT.601.
-        """
-        if self.matrix == BT709 or (self.matrix == UNKNOWN and height >= 720):
+        """Return YUV in [0, 255] for RGB in [0, 1], both (..., 3), of a video of `height` rows."""
+        matrix = self.assumed(height).matrix
+        if matrix == BT709:
             red, blue = 0.2126, 0.0722
         else:
-            red, blue = (0.2627, 0.0593) if self.matrix in BT2020 else (0.299, 0.114)
+            red, blue = (0.2627, 0.0593) if matrix in BT2020 else (0.299, 0.114)
         luma = rgb @ np.array([red, 1 - red - blue, blue])
         cb = (rgb[..., 2] - luma) / (2 - 2 * blue)
         cr = (rgb[..., 0] - luma) / (2 - 2 * red)
