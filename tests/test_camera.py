@@ -5,6 +5,7 @@ import sys
 import tracemalloc
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -233,7 +234,7 @@ def test_the_script_shows_what_is_attended_to(tmp_path, ticks):
     video = clip(tmp_path / "clip.mkv", ticks=ticks, codec="ffv1")
     folder = maps(tmp_path / "maps", value=0)
     for path in folder.iterdir():
-        make_video.cv2.imwrite(str(path), (255 * spot(90, 0) / 2).astype(np.uint8))
+        cv2.imwrite(str(path), (255 * spot(90, 0) / 2).astype(np.uint8))
     output = render(video, folder, tmp_path / "o.mp4", "--follow", "--size", "64x36", "--crf", 1)
     assert np.allclose(np.array(times(output), float), np.array(times(video), float), atol=0.0011)
     old, new = (
@@ -257,7 +258,7 @@ def test_what_can_not_be_followed(tmp_path, capsys):
     output = tmp_path / "o.mp4"
     assert "--side_by_side" in refused(capsys, video, folder, output, "--follow", "--side_by_side")
     still = tmp_path / "still.png"
-    make_video.cv2.imwrite(str(still), np.zeros((H := 24, 2 * H, 3), np.uint8))
+    cv2.imwrite(str(still), np.zeros((H := 24, 2 * H, 3), np.uint8))
     assert "still picture" in refused(capsys, still, maps(tmp_path / "one", 1), output, "--follow")
     folder = maps(tmp_path / "more", 30)
     assert "30 maps" in refused(capsys, video, folder, output, "--follow")
