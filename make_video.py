@@ -5,6 +5,10 @@ colours and its sound; a still picture becomes a PNG or JPEG. The stronger the s
 opaque its colour; where there is none, the picture is unchanged. With --side_by_side the picture is
 on the left and its heat map on the right, twice as wide in all: that is no panorama any more, so it
 is not marked as 360°. Stereo keeps its two eyes, with the same map over both.
+
+With --follow the video becomes an ordinary one instead, without a heat map, whose virtual camera
+turns to where people would look. With --viewer, everything is in one HTML page, in which one looks
+around in the clip and chooses how its maps are shown. Both show the left eye of stereo.
 """
 
 import startup  # noqa: F401  # isort: skip
@@ -17,7 +21,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -27,21 +30,25 @@ from cli import (
     RunError,
     add_layout_options,
     advice,
+    at_least,
     atomic,
     counted,
     frame_rate,
     run_script,
 )
 from files import fingerprint, read_json
+from video.camera import Camera, follow_path
 from video.layout import SPHERE, Layout
-from video.overlay import COLORMAPS, Overlay, beside, common_scale, lay_map
+from video.overlay import COLORMAPS, Overlay, beside, common_scale, lay_map, scaled
 from video.pictures import list_pictures, read_picture, save_picture
 from video.reader import Damage, VideoInfo, decode, probe
 from video.spherical_metadata import write_spherical
+from video.viewer import write_viewer
 from video.writer import write_video
-from video.yuv import Colour, to_yuv420p
+from video.yuv import Colour, mono, to_yuv420p
 
-LARGEST = {".mp4": 16384, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}  # pixels along a side
+# Pixels along a side.
+LARGEST = {".mp4": 16384, ".html": 10**6, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
 
 
@@ -51,9 +58,10 @@ def parse_args() -> argparse.Namespace:
     needed = {"type": Path, "required": True, "metavar": "PATH"}
     add("--original_video", **needed, help="video, folder of frames, or picture")
     add("--saliency_dir", **needed, help="folder of maps that infer_video.py wrote")
-    add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4 or, of a picture, "
-        ".png or .jpg; replaced when it is complete (default: outputs/<name>_overlay.mp4, "
-        "of a picture .png)")  # fmt: skip
+    add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4, .html or, of a "
+        "picture, .png or .jpg; replaced when it is complete (default: outputs/<name>_overlay.mp4, "
+        "of a picture .png; with --follow outputs/<name>_follow.mp4, with --viewer "
+        "outputs/<name>_viewer.html)")  # fmt: skip
     add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: that "
         "which infer_video.py was given)")  # fmt: skip
     add_layout_options(add, "as infer_video.py took it, else as the file declares")
@@ -64,13 +72,37 @@ def parse_args() -> argparse.Namespace:
         "the saliency has three quarters of it")  # fmt: skip
     add("--colormap", choices=COLORMAPS, default="turbo", metavar="NAME", help="OpenCV's name")
     add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay")
+    add("--viewer", action="store_true", help="write a page to look around in, as every "
+        "--output_path that ends with .html does; --alpha and --colormap are what it begins "
+        "with")  # fmt: skip
+    add("--viewer_width", type=at_least(64, 8193, int), default=1920, help="columns of the clip in "
+        "the page, which is reduced to them")  # fmt: skip
     add("--crf", type=float, default=20, help="H.264 quality, 0 (lossless) to 51 (worst)")
     slower = "speed of the encoder; a slower one makes smaller files"
     add("--preset", choices=PRESETS, default="fast", help=slower)
+    add = parser.add_argument_group("an ordinary video that follows attention").add_argument
+    add("--follow", action="store_true", help="render what a camera sees that turns to where "
+        "people would look, up to 30 degrees a second, with a level horizon")  # fmt: skip
+    add("--fov", type=at_least(10, 160), default=90, metavar="DEGREES", help="its horizontal field "
+        "of view; 90 degrees are 58.7 vertically at 16:9")  # fmt: skip
+    add("--size", type=view_size, default="1280x720", metavar="WIDTHxHEIGHT", help="its pixels")
+    add("--cuts", action="store_true", help="the camera may also jump")
     args = parser.parse_args()
+    if args.follow and args.side_by_side:
+        raise InputError("--follow shows no heat map; leave out --side_by_side")
     if not 0 <= args.alpha <= 1 or not 0 <= args.crf <= 51:
         raise InputError("--alpha is from 0 to 1 and --crf from 0 to 51; change them")
     return args
+
+
+def view_size(text: str) -> tuple[int, int]:
+    """Return (height, width) of a text such as 1280x720. The argparse type of --size."""
+    numbers = text.lower().split("x")
+    if len(numbers) == 2 and all(n.isdecimal() and len(n) < 5 for n in numbers):
+        width, height = map(int, numbers)
+        if min(width, height) >= 16 and max(width, height) <= 8192 and not (width | height) & 1:
+            return height, width
+    raise argparse.ArgumentTypeError(f"{text}: give two even numbers, 16 to 8192, like 1280x720")
 
 
 def main() -> None:
@@ -86,13 +118,22 @@ def main() -> None:
         info = probe(source, args.fps, args.stereo, args.coverage)
     still = pictures == [source]
     name = source.stem if source.is_file() else source.resolve().name
-    output = args.output_path or Path("outputs") / f"{name}_overlay{'.png' if still else '.mp4'}"
+    kind = "_viewer" if args.viewer else "_follow" if args.follow else "_overlay"
+    default = ".html" if args.viewer else ".png" if still else ".mp4"
+    output = args.output_path or Path("outputs") / f"{name}{kind}{default}"
+    if args.follow and still:
+        raise InputError(f"{source}: a still picture, --follow renders videos; leave out --follow")
     ending, width = output.suffix.lower(), info.width * (1 + args.side_by_side)
     if ending not in LARGEST or output.is_dir():
         raise InputError(
-            f"{output}: give a name that ends with .mp4 or, of a picture, .png or .jpg"
+            f"{output}: give a name that ends with .mp4, .html or, of a picture, .png or .jpg"
         )
-    if ending != ".mp4" and not still:
+    if args.viewer and ending != ".html":
+        raise InputError(f"{output}: a viewer is a page; give a name that ends with .html")
+    for option in ("side_by_side", "follow"):
+        if ending == ".html" and getattr(args, option):
+            raise InputError(f"--{option}: the viewer has that, too; leave the option out")
+    if ending not in (".mp4", ".html") and not still:
         raise InputError(f"{output}: {source} is no still picture; give a name that ends with .mp4")
     if output.exists() and output.samefile(source):
         raise InputError(f"{output}: would replace the original; choose another --output_path")
@@ -106,10 +147,17 @@ def main() -> None:
     start = time.perf_counter()
     with atomic(output) as temporary:
         if ending == ".mp4":
-            painted = painted_pictures(info, maps, damage, args)
-            write_video(temporary, info, painted, args.crf, args.preset)
-            if not args.side_by_side:
+            pictures = (followed_views if args.follow else painted_pictures)(
+                info, maps, damage, args
+            )
+            write_video(temporary, info, pictures, args.crf, args.preset)
+            if not args.side_by_side and not args.follow:
                 write_spherical(temporary, info.layout)
+        elif ending == ".html":
+            frames = numbered_frames(info, maps, damage, args.saliency_dir, "rendering")
+            shown = ((frame, read_picture(maps[n][0], "L"), maps[n][1]) for n, frame in frames)
+            write_viewer(temporary, info, shown, source.name, args.viewer_width, args.colormap,
+                args.alpha, args.crf, args.preset)  # fmt: skip
         else:
             painted = paint(info, *maps[1], args)
             panorama = info.layout if info.layout.stereo == "none" else None
@@ -134,8 +182,7 @@ def paint(info: VideoInfo, saliency: Path, factor: float, args: argparse.Namespa
 
 def read_map(path: Path, factor: float, height: int, width: int, layout: Layout) -> np.ndarray:
     """Return a map for pictures of a size and layout, (H, W) uint8, multiplied by a factor."""
-    scaled = np.clip(np.rint(np.arange(256) * factor), 0, 255).astype(np.uint8)
-    return lay_map(cv2.LUT(read_picture(path, "L"), scaled), height, width, layout)
+    return lay_map(scaled(read_picture(path, "L"), factor), height, width, layout)
 
 
 def painted_pictures(
@@ -146,30 +193,63 @@ def painted_pictures(
     maps: the map of each frame and the factor for its values, by number. Pictures that can't be
     read are left out, so that the one before is shown for longer.
     """
+    overlay = None
+    for number, frame in numbered_frames(info, maps, damage, args.saliency_dir, "rendering"):
+        if overlay is None:
+            colour = Colour.of(frame)
+            overlay = Overlay(args.colormap, args.alpha, colour, frame.height, args.side_by_side)
+        picture = to_yuv420p(frame, colour)
+        saliency = read_map(*maps[number], frame.height, frame.width, info.layout)
+        painted = overlay(picture, saliency)
+        yield beside(picture, painted) if args.side_by_side else painted, frame
+
+
+def followed_views(
+    info: VideoInfo, maps: dict, damage: Damage, args: argparse.Namespace
+) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
+    """Yield (view, frame) like painted_pictures, of a camera that follows attention.
+
+    The video is decoded once for the times of its frames and once for the frames.
+    """
+    folder, camera, colour = args.saliency_dir, None, None
+    timed = numbered_frames(info, maps, Damage(), folder, "reading times")
+    times = {number: frame.time for number, frame in timed}
+    saliency = (read_picture(maps[number][0], "L") for number in times)
+    saliency = tqdm(saliency, "planning", len(times), unit="map", disable=None)
+    path = follow_path(saliency, times.values(), args.fov, args.size, args.cuts)
+    frames = numbered_frames(info, maps, damage, folder, "rendering")
+    for direction, (_, frame) in zip(path, frames, strict=True):
+        colour = colour or Colour.of(frame)
+        panorama = mono(to_yuv420p(frame, colour), info.layout)
+        rows, columns = panorama.shape
+        camera = camera or Camera(args.fov, args.size, rows * 2 // 3, columns)
+        yield camera(panorama, *direction), frame
+
+
+def numbered_frames(
+    info: VideoInfo, maps: dict, damage: Damage, folder: Path, task: str
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield (number, frame) of all frames that can be read, all of one size, with a progress bar.
+
+    Raises InputError for frames without a map and maps without a frame. folder: where maps are.
+    """
     number, size, again = 0, None, "run infer_video.py on this video again"
-    frames = decode(info, damage)
-    for frame in tqdm(frames, "rendering", len(maps), unit="frame", disable=None):
+    for frame in tqdm(decode(info, damage), task, len(maps), unit="frame", disable=None):
         number += 1
         while number in damage.unreadable:
             number += 1
         if number not in maps:
-            raise InputError(f"{args.saliency_dir}: no map for frame {number}; {again}")
-        if size is None:
-            size, colour = (frame.width, frame.height), Colour.of(frame)
-            overlay = Overlay(args.colormap, args.alpha, colour, frame.height, args.side_by_side)
+            raise InputError(f"{folder}: no map for frame {number}; {again}")
+        size = size or (frame.width, frame.height)
         if (frame.width, frame.height) != size or min(size) < 2:
             raise InputError(
                 f"{info.path}: frame {number} has {frame.width}×{frame.height} pixels, the first "
                 f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
             )
-        picture = to_yuv420p(frame, colour)
-        saliency = read_map(*maps[number], frame.height, frame.width, info.layout)
-        painted = overlay(picture, saliency)
-        yield beside(picture, painted) if args.side_by_side else painted, frame
+        yield number, frame
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
         raise InputError(
-            f"{args.saliency_dir}: {counted(len(missing), 'map')} more than frames in {info.path}; "
-            f"{again}"
+            f"{folder}: {counted(len(missing), 'map')} more than frames in {info.path}; {again}"
         )
 
 

@@ -96,6 +96,6 @@ setup(
     install_requires=requirements(),
     packages=[NAME, *(f"{NAME}.{name}" for name in PACKAGES)],
     package_dir={NAME: "."},
-    package_data={NAME: [CHECKPOINT, "checkpoints/README.md"]},
+    package_data={NAME: [CHECKPOINT, "checkpoints/README.md", "video/viewer.html"]},
     cmdclass={"build_py": Build},
 )

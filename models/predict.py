@@ -47,8 +47,8 @@ def predict(
         at up to 8 small ones at once, which is faster.
     Yields: the frame and its map (1, H, W), float32 on the CPU. Live, the map of a video.Frame
         comes before the next one is taken, and that of a picture when the next picture that is
-        sampled has come; it is smoothed over the frames before alone. A model with a memory gives the maps of a clip when the clip is full and
-        the next frame has come, whether live or not.
+        sampled has come; it is smoothed over the frames before alone. A model with a memory gives
+        the maps of a clip when the clip is full and the next frame has come, live or not.
     Raises ValueError for pictures of another shape or type.
 
     >>> from models import EquatorPrior

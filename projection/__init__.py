@@ -27,10 +27,30 @@ Cube faces of S×S pixels
 
     A batch of faces is (B·6, C, S, S), the six faces of one image together, so that plain
     2D layers apply to it.
+
+Views of h×w pixels
+    What an ideal camera in the middle of the sphere sees that is turned to the right by its yaw,
+    then up by its pitch, then clockwise by its roll, all in degrees: its middle looks at longitude
+    yaw and latitude pitch, and its upper edge leans to its right. With u to the right and v
+    downwards in [−1, 1] and pixel centres as in cube faces, its directions before it is turned are
+    (u·tan(fov/2), −v·tan(fov/2)·h/w, 1), where fov is the horizontal field of view.
 """
 
 from projection.cube_pad import CubePadding
 from projection.cubemap import Cube2Equi, Equi2Cube, Face
-from projection.sphere import directions, solid_angles
+from projection.perspective import Equi2Perspective, Perspective2Equi, rotate
+from projection.sphere import angles_of, direction_of, directions, solid_angles
 
-__all__ = ["Cube2Equi", "CubePadding", "Equi2Cube", "Face", "directions", "solid_angles"]
+__all__ = [
+    "Cube2Equi",
+    "CubePadding",
+    "Equi2Cube",
+    "Equi2Perspective",
+    "Face",
+    "Perspective2Equi",
+    "angles_of",
+    "direction_of",
+    "directions",
+    "rotate",
+    "solid_angles",
+]

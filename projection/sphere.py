@@ -1,4 +1,7 @@
-"""The equirectangular grid on the sphere: directions, areas, bilinear sampling."""
+"""The equirectangular grid on the sphere: pixels, angles, directions, areas, bilinear sampling.
+
+Angles are in radians. The first four functions take numbers, arrays and tensors alike.
+"""
 
 import math
 
@@ -7,14 +10,61 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 
+def latitude_of(row, height: int):
+    """Return the latitude at rows of an image, which may lie between pixel centres."""
+    return math.pi / 2 - (row + 0.5) * math.pi / height
+
+
+def longitude_of(column, width: int):
+    """Return the longitude at columns of an image, in (−π, π) inside it."""
+    return (column + 0.5) * 2 * math.pi / width - math.pi
+
+
+def row_of(latitude, height: int):
+    """Return the row at latitudes, with its fraction: −0.5 is the north pole."""
+    return (math.pi / 2 - latitude) * height / math.pi - 0.5
+
+
+def column_of(longitude, width: int):
+    """Return the column at longitudes, with its fraction: −0.5 is −π."""
+    return (longitude + math.pi) * width / (2 * math.pi) - 0.5
+
+
+def direction_of(longitude: Tensor, latitude: Tensor) -> Tensor:
+    """Return unit vectors (..., 3) towards longitudes and latitudes, which are broadcast."""
+    longitude, latitude = torch.broadcast_tensors(longitude, latitude)
+    across = latitude.cos()
+    return torch.stack([across * longitude.sin(), latitude.sin(), across * longitude.cos()], -1)
+
+
+def angles_of(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return longitudes in [−π, π] and latitudes (...) of directions (..., 3) of any length."""
+    x, y, z = points.unbind(-1)
+    return torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
+
+
+def orientation(yaw: float, pitch: float, roll: float = 0.0) -> Tensor:
+    """Return the axes of a camera: (3, 3) float64, columns right, up and ahead.
+
+    It rotates directions from the camera's axes to the world's. The camera is turned to the right
+    by `yaw`, then up by `pitch`, so that it looks at this longitude and latitude, and then
+    clockwise about the line of sight by `roll`, so that its upper edge leans to its right.
+    """
+    (sy, sp, sr), (cy, cp, cr) = ([f(a) for a in (yaw, pitch, roll)] for f in (math.sin, math.cos))
+    turn = torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]], dtype=torch.float64)
+    lift = torch.tensor([[1, 0, 0], [0, cp, sp], [0, -sp, cp]], dtype=torch.float64)
+    lean = torch.tensor([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]], dtype=torch.float64)
+    return turn @ lift @ lean
+
+
 def latitudes(height: int) -> Tensor:
     """Return the latitude of each row's centre in radians, north first: (H,) float64."""
-    return math.pi / 2 - (torch.arange(height, dtype=torch.float64) + 0.5) * math.pi / height
+    return latitude_of(torch.arange(height, dtype=torch.float64), height)
 
 
 def longitudes(width: int) -> Tensor:
     """Return the longitude of each column's centre in radians, in (−π, π): (W,) float64."""
-    return (torch.arange(width, dtype=torch.float64) + 0.5) * 2 * math.pi / width - math.pi
+    return longitude_of(torch.arange(width, dtype=torch.float64), width)
 
 
 def directions(height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -23,11 +73,8 @@ def directions(height: int, width: int, dtype: torch.dtype | None = None) -> Ten
     Returns: (H, W, 3), computed in float64, returned in `dtype` (torch's default if None).
     """
     check_size(height, width)
-    latitude, longitude = latitudes(height)[:, None], longitudes(width)[None, :]
-    x = latitude.cos() * longitude.sin()
-    y = latitude.sin().expand(height, width)
-    z = latitude.cos() * longitude.cos()
-    return torch.stack([x, y, z], dim=-1).to(dtype or torch.get_default_dtype())
+    points = direction_of(longitudes(width), latitudes(height)[:, None])
+    return points.to(dtype or torch.get_default_dtype())
 
 
 def solid_angles(height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -52,9 +99,8 @@ def equirectangular_taps(points: Tensor, height: int, width: int) -> tuple[Tenso
     points: (..., 3) float64 directions of any length.
     Returns: index into the flattened image, (4, ...) int64, and weight, (4, ...) float64.
     """
-    x, y, z = points.unbind(-1)
-    row = (math.pi / 2 - torch.atan2(y, torch.hypot(x, z))) * height / math.pi - 0.5
-    column = (torch.atan2(x, z) + math.pi) * width / (2 * math.pi) - 0.5
+    longitude, latitude = angles_of(points)
+    row, column = row_of(latitude, height), column_of(longitude, width)
     index, weight = [], []
     north = row.floor()
     for tap_row, row_weight in ((north, north + 1 - row), (north + 1, row - north)):
@@ -81,17 +127,22 @@ class Resampling(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: (..., P), any floating type → (..., N), summed in float32 at the least."""
-        images = pixels.shape[:-1]
-        exporting = torch.compiler.is_exporting()  # ONNX has no bags, and any number of images
-        if exporting or images.numel() == 1 or (pixels.requires_grad and torch.is_grad_enabled()):
-            taps = (pixels.index_select(-1, i) * w for i, w in zip(self.index, self.weight))
-            return sum(taps).to(pixels.dtype)
-        # Many times faster on a CPU, but not for one image, nor backwards.
-        table = pixels.reshape(-1, pixels.shape[-1]).T
-        table = table.to(torch.promote_types(table.dtype, self.weight.dtype)).contiguous()
-        index, weight = (taps.T.contiguous() for taps in (self.index, self.weight.to(table.dtype)))
-        sums = embedding_bag(index, table, per_sample_weights=weight, mode="sum")
-        return sums.T.reshape(*images, len(sums)).to(pixels.dtype)
+        return resample(pixels, self.index, self.weight)
+
+
+def resample(pixels: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Return weighted sums of pixels, see Resampling: (..., P) → (..., N)."""
+    images = pixels.shape[:-1]
+    exporting = torch.compiler.is_exporting()  # ONNX has no bags, and any number of images
+    if exporting or images.numel() == 1 or (pixels.requires_grad and torch.is_grad_enabled()):
+        taps = (pixels.index_select(-1, i) * w for i, w in zip(index, weight))
+        return sum(taps).to(pixels.dtype)
+    # Many times faster on a CPU, but not for one image, nor backwards.
+    table = pixels.reshape(-1, pixels.shape[-1]).T
+    table = table.to(torch.promote_types(table.dtype, weight.dtype)).contiguous()
+    index, weight = (taps.T.contiguous() for taps in (index, weight.to(table.dtype)))
+    sums = embedding_bag(index, table, per_sample_weights=weight, mode="sum")
+    return sums.T.reshape(*images, len(sums)).to(pixels.dtype)
 
 
 def check_size(height: int, width: int) -> None:

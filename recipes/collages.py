@@ -15,7 +15,7 @@ from numpy.random import Generator
 from prepare.figures import UP, rotation
 from projection import directions, solid_angles
 from recipes.gaze_sources import Picture, Sources
-from recipes.patches import Canvas, Outline, Patch, pose
+from recipes.patches import Canvas, Outline, Patch, angles, pose
 from video.pictures import read_picture
 
 PLAYING = 1 / 3  # share of the scenes in which one to three clips play
@@ -97,7 +97,7 @@ class Album:
         field: field of view of its longer side. edge: a random outline if not given.
         """
         rng = self.rng
-        latitude, longitude = math.asin(centre[1].clip(-1, 1)), math.atan2(centre[0], centre[2])
+        longitude, latitude = map(float, angles(centre))
         pictures = self.deal(latitude)
         images = [read_picture(picture.path) for picture in pictures]
         size = np.array(images[0].shape[1::-1])  # width and height

@@ -39,14 +39,14 @@ from cli import HelpFormatter, InputError, at_least, run_script, write_json
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import UNKNOWN, Fixations, write_fixations_csv
 from models.equator_prior import gaze_density
-from prepare.figures import UP, rotation
+from prepare.figures import rotation
 from prepare.synthetic import source_hash, split, write_clip, write_clips
 from prepare.worlds import look_up, random_world, smooth
 from projection import directions, solid_angles
-from projection.sphere import latitudes
+from projection.sphere import latitude_of, latitudes, longitude_of
 from recipes.collages import LEVEL, LUMA, Album, mosaic, panels, surroundings, windows
 from recipes.gaze_sources import LICENCES, Sources, read_sources
-from recipes.patches import AHEAD, RIGHT, Canvas
+from recipes.patches import Canvas, angles, pose
 from video.pictures import read_picture
 
 FRAMES, FPS = 2, 8.0  # frames of each scene, a second
@@ -99,8 +99,7 @@ class Scene:
     def camera(self, seconds: float) -> np.ndarray:
         """Return the rotation (3, 3) from the camera's axes to the world's."""
         yaw, pitch, roll = self.shaking * np.sin(2 * math.pi * self.rates * seconds)
-        turn = rotation(UP, self.yaw + self.turning * seconds + yaw)
-        return turn @ rotation(RIGHT, pitch) @ rotation(AHEAD, roll)
+        return pose(self.yaw + self.turning * seconds + yaw, -pitch, -roll)
 
     def background(self, camera: np.ndarray) -> np.ndarray:
         """Return the background's colours (H, W, 3).
@@ -193,14 +192,9 @@ class Attention:
         pixel = rng.choice(rest.size, count, p=(rest / rest.sum()).ravel())
         row, column = np.divmod(pixel, self.size[1]) + rng.random((2, count))
         return (
-            np.concatenate([longitude, (column / self.size[1] - 0.5) * 2 * math.pi]),
-            np.concatenate([latitude, (0.5 - row / self.size[0]) * math.pi]),
+            np.concatenate([longitude, longitude_of(column - 0.5, self.size[1])]),
+            np.concatenate([latitude, latitude_of(row - 0.5, self.size[0])]),
         )
-
-
-def angles(rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return longitudes and latitudes (N,) of directions (N, 3), in radians."""
-    return np.arctan2(rays[:, 0], rays[:, 2]), np.arcsin(rays[:, 1].clip(-1, 1))
 
 
 def render(

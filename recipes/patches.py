@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
-from prepare.figures import UP, rotation
+from projection.perspective import from_plane, to_plane
+from projection.sphere import angles_of, column_of, orientation, row_of
 
-RIGHT, AHEAD = np.array([1.0, 0, 0]), np.array([0, 0, 1.0])
 FAR = 3.0  # a coordinate outside every photograph
 
 
@@ -22,7 +23,12 @@ def pose(longitude: float, latitude: float, roll: float = 0.0) -> np.ndarray:
 
     roll: clockwise rotation of the upright photograph as seen from inside the sphere.
     """
-    return rotation(UP, longitude) @ rotation(RIGHT, -latitude) @ rotation(AHEAD, -roll)
+    return orientation(longitude, latitude, roll).numpy()
+
+
+def angles(rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return longitudes and latitudes (…) of directions (…, 3)."""
+    return tuple(angle.numpy() for angle in angles_of(torch.from_numpy(rays)))
 
 
 class Outline(NamedTuple):
@@ -77,16 +83,13 @@ class Patch(NamedTuple):
 
     def project(self, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return u and v (…) of rays (…, 3); FAR for rays that do not meet the plane."""
-        right, up, depth = np.moveaxis(rays @ self.pose.astype(rays.dtype), -1, 0)
-        behind = depth < 1e-3
-        depth = np.where(behind, 1, depth)
-        plane = right / (depth * self.extent[0]), -up / (depth * self.extent[1])
-        return tuple(np.where(behind, FAR, coordinate) for coordinate in plane)
+        local = torch.from_numpy(rays @ self.pose.astype(rays.dtype)).double()
+        return tuple(a.clamp(-FAR, FAR).numpy() for a in to_plane(local, self.extent))
 
     def directions(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Return unit vectors (N, 3) towards points (N,) of the photograph."""
-        across, upwards = u * self.extent[0], -v * self.extent[1]
-        rays = np.stack([across, upwards, np.ones_like(across)], axis=-1) @ self.pose.T
+        plane = (torch.from_numpy(a).double() for a in (u, v))
+        rays = from_plane(*plane, self.extent).numpy() @ self.pose.T
         return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
 
     def opacity(self, rays: np.ndarray) -> np.ndarray:
@@ -121,23 +124,23 @@ class Canvas:
     def visible(self, patch: Patch, rays: np.ndarray) -> np.ndarray:
         """Return the visible share (N,) of a photograph along rays (N, 3) if it were put now."""
         height, width = self.left.shape
-        row = np.arccos(rays[:, 1].clip(-1, 1)) * height / math.pi
-        column = (np.arctan2(rays[:, 0], rays[:, 2]) + math.pi) * width / (2 * math.pi)
+        longitude, latitude = angles(rays)
+        row, column = row_of(latitude, height) + 0.5, column_of(longitude, width) + 0.5
         left = self.left[row.astype(int).clip(max=height - 1), column.astype(int) % width]
         return left * patch.opacity(rays)
 
 
 def _box(centre: np.ndarray, radius: float, height: int, width: int) -> tuple:
     """Return an index of the rows and columns of an H×W image that hold a spherical cap."""
-    latitude, longitude = math.asin(centre[1].clip(-1, 1)), math.atan2(centre[0], centre[2])
-    first = math.floor((math.pi / 2 - latitude - radius) * height / math.pi)
-    last = math.ceil((math.pi / 2 - latitude + radius) * height / math.pi)
+    longitude, latitude = map(float, angles(centre))
+    first = math.floor(row_of(latitude + radius, height) + 0.5)
+    last = math.ceil(row_of(latitude - radius, height) + 0.5)
     rows = slice(max(first, 0), min(last, height))
     if abs(latitude) + radius >= math.pi / 2:  # a pole is inside
         return rows, slice(None)
     half = math.asin(math.sin(radius) / math.cos(latitude))
-    west = math.floor((longitude - half + math.pi) * width / (2 * math.pi))
-    east = math.ceil((longitude + half + math.pi) * width / (2 * math.pi))
+    west = math.floor(column_of(longitude - half, width) + 0.5)
+    east = math.ceil(column_of(longitude + half, width) + 0.5)
     if east - west >= width:
         return rows, slice(None)
     if west >= 0 and east <= width:

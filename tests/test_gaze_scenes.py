@@ -35,13 +35,12 @@ from recipes.gaze_scenes import (
     POWERS,
     Attention,
     Scene,
-    angles,
     main,
     render,
     write_dataset,
 )
 from recipes.gaze_sources import Picture, read_sources
-from recipes.patches import Canvas, Outline, Patch, pose
+from recipes.patches import Canvas, Outline, Patch, angles, pose
 from tests.shared import shared
 
 HARD = Outline(16, 1e-3, 0.0, np.zeros(3))  # opaque nearly to the edges

@@ -73,6 +73,11 @@ def test_setup_py_was_in_the_package(installed):
     assert not (installed[0] / "saliency360/setup.py").exists()
 
 
+def test_the_page_of_the_viewer_is_in_the_package(installed):
+    page = "video/viewer.html"
+    assert (installed[0] / "saliency360" / page).read_bytes() == (ROOT / page).read_bytes()
+
+
 def test_the_package_needs_what_scripts_need_and_not_what_tests_need(installed):
     needed = (installed[1] / "requires.txt").read_text().split()
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()

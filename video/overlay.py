@@ -82,6 +82,12 @@ def common_scale(peaks: list[float]) -> list[float]:
     return (np.array(peaks) / (np.percentile(peaks, 95) or 1.0)).tolist()
 
 
+def scaled(saliency: np.ndarray, factor: float) -> np.ndarray:
+    """Return a uint8 map whose values are multiplied by a factor, cut off at 255."""
+    table = np.clip(np.rint(np.arange(256) * factor), 0, 255).astype(np.uint8)
+    return cv2.LUT(saliency, table)
+
+
 def resize_map(saliency: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return an equirectangular (h, w) uint8 map at another size, without a seam at ±180°."""
     columns = saliency.shape[1]

@@ -16,23 +16,30 @@ AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 AAC_RATES = sorted(av.Codec("aac", "w").audio_rates)  # samples per second
 
 
-def sound_packets(source: VideoInfo, output: OutputContainer) -> Iterator[av.Packet]:
+BROWSER_LAYOUTS = dict.fromkeys(AAC_LAYOUTS, "stereo") | {1: "mono", 4: "stereo"}
+
+
+def sound_packets(
+    source: VideoInfo, output: OutputContainer, browser: bool = False
+) -> Iterator[av.Packet]:
     """Yield the sound of a video file as packets for `output`, which gets streams for them.
 
     A codec that players know in MP4 is copied as it is, any other is encoded again as AAC.
+    browser: only the first stream, as AAC, which all browsers play.
     Times count from the start of the file, as those of video.reader.decode do. What cannot be
     carried over is left out with a warning on standard error.
     """
     with open_video(source.path) as container:
         converters = {}
-        for stream in container.streams.audio:
+        copied, layouts = ({"aac"}, BROWSER_LAYOUTS) if browser else (COPIED, AAC_LAYOUTS)
+        for stream in container.streams.audio[: 1 if browser else None]:
             context = stream.codec_context
-            if context and context.rate and context.name.removesuffix("float") in COPIED:
+            if context and context.rate and context.name.removesuffix("float") in copied:
                 converters[stream.index] = _copy, output.add_stream_from_template(stream)
-            elif context and context.rate and (channels := _channels(context)) in AAC_LAYOUTS:
+            elif context and context.rate and (channels := _channels(context)) in layouts:
                 rate = next((r for r in AAC_RATES if r >= context.rate), AAC_RATES[-1])
-                target = output.add_stream("aac", rate, layout=AAC_LAYOUTS[channels])
-                target.bit_rate = 96_000 * channels
+                target = output.add_stream("aac", rate, layout=layouts[channels])
+                target.bit_rate = 96_000 * target.codec_context.layout.nb_channels
                 converters[stream.index] = _encode, target
             else:
                 name = context.name if context else "of unknown kind"

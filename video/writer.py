@@ -50,27 +50,33 @@ def write_video(
     pictures: Iterable[tuple[np.ndarray, av.VideoFrame]],
     crf: float = 20,
     preset: str = "fast",
+    browser: bool = False,
+    **options: str,
 ) -> None:
     """Write pictures as they come, in constant memory.
 
     pictures: (3·H/2, W) uint8 yuv420p, all of one size, each with the frame of `source` at whose
-    time it is shown. Colours are tagged as those of the first frame; sound is carried over.
-    crf: quality from 0 (lossless) to 51; preset: x264's name. Raises OSError where the file can't
-    be written.
+    time it is shown. Colours are tagged as those of the first frame, and where pictures have
+    another height, as what players take these for; sound is carried over.
+    crf: quality from 0 (lossless) to 51; preset: x264's name; browser: only what all browsers play
+    and take alike; options: more of x264's. Raises OSError where the file can't be written.
     """
     pictures = iter(pictures)
     picture, first = next(pictures)
     clock, colour = Clock(first, source.fps), Colour.of(first)
+    colour = colour.in_browsers(first.height) if browser else colour
     with _open_mp4(path) as output:
-        options = {"crf": str(crf), "preset": preset}
+        options = {"crf": str(crf), "preset": preset, **options}
         stream = output.add_stream("libx264", rate=source.fps, options=options)
         context = stream.codec_context
         context.height, context.width = picture.shape[0] * 2 // 3, picture.shape[1]
+        if context.height != first.height:  # a player may assume other colours of this height
+            colour = colour.assumed(first.height)
         context.pix_fmt, context.thread_type = "yuv420p", "AUTO"
         context.time_base = stream.time_base = Fraction(1, clock.rate)
         context.colorspace, context.color_range = colour.matrix, colour.range
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
-        sound = () if list_pictures(source.path) else sound_packets(source, output)
+        sound = () if list_pictures(source.path) else sound_packets(source, output, browser)
         video = _encode(chain([(picture, first)], pictures), stream, clock)
         # Takes the first packet of each before it yields one: all streams exist by then.
         for packet in merge(sound, video, key=lambda packet: packet.dts * packet.time_base):

@@ -1,12 +1,15 @@
 """Pictures as H.264 stores them: yuv420p, brightness at full and colour at half resolution."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
 
-BT709, UNKNOWN, BT2020 = 1, 2, (9, 10)  # H.264's numbers for matrices
+from video.layout import MONO, Layout
+
+BT709, UNKNOWN, BT601, BT2020 = 1, 2, 6, (9, 10)  # H.264's numbers for matrices
 LIMITED, FULL = 1, 2  # ranges of brightness: 16…235, 0…255
+LARGEST_SPHERE = 2048  # rows
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,25 @@ class Colour:
         kept = frame.format.name == "yuv420p"  # anything else, yuvj420p too, is converted
         return cls(*tags, int(frame.color_range) if kept else LIMITED)
 
-    def from_rgb(self, rgb: np.ndarray, height: int) -> np.ndarray:
-        """Return YUV in [0, 255] for RGB in [0, 1], both (..., 3).
+    def assumed(self, height: int) -> "Colour":
+        """Return the tags with the matrix that players assume where a video has none.
 
-        Without a tag, a video of 720 rows (`height`) or more is taken as BT.709, else as BT.601.
+        A video of 720 rows (`height`) or more is taken as BT.709, else as BT.601.
         """
-        if self.matrix == BT709 or (self.matrix == UNKNOWN and height >= 720):
+        guess = BT709 if height >= 720 else BT601
+        return replace(self, matrix=guess) if self.matrix == UNKNOWN else self
+
+    def in_browsers(self, height: int) -> "Colour":
+        """Return the same with all tags set, since browsers guess unknown ones differently."""
+        return Colour(self.assumed(height).matrix, BT709, BT709, self.range or LIMITED)
+
+    def from_rgb(self, rgb: np.ndarray, height: int) -> np.ndarray:
+        """Return YUV in [0, 255] for RGB in [0, 1], both (..., 3), of a video of `height` rows."""
+        matrix = self.assumed(height).matrix
+        if matrix == BT709:
             red, blue = 0.2126, 0.0722
         else:
-            red, blue = (0.2627, 0.0593) if self.matrix in BT2020 else (0.299, 0.114)
+            red, blue = (0.2627, 0.0593) if matrix in BT2020 else (0.299, 0.114)
         luma = rgb @ np.array([red, 1 - red - blue, blue])
         cb = (rgb[..., 2] - luma) / (2 - 2 * blue)
         cr = (rgb[..., 0] - luma) / (2 - 2 * red)
@@ -48,6 +61,28 @@ def planes(picture: np.ndarray) -> list[np.ndarray]:
     height, width = picture.shape[0] * 2 // 3, picture.shape[1]
     chroma = picture[height:].reshape(2, height // 2, width // 2)
     return [picture[:height], chroma[0], chroma[1]]
+
+
+def mono(picture: np.ndarray, layout: Layout) -> np.ndarray:
+    """Return the left eye's whole sphere of a (3·H/2, W) yuv420p picture, as yuv420p.
+
+    What the layout does not cover is black. A panorama has at most LARGEST_SPHERE rows.
+    """
+    if layout == MONO:
+        return picture
+    y, *chroma = planes(picture)
+    rows, columns = layout.eyes(*chroma[0].shape)[0]
+    luma = y[: 2 * rows.stop, : 2 * columns.stop]
+    eye, part = [luma, *(plane[rows, columns] for plane in chroma)], replace(layout, stereo="none")
+    if not part.whole:
+        height = min(part.panorama(eye[1]).shape[0], LARGEST_SPHERE // 2)
+        sizes = (2 * height, 4 * height), (height, 2 * height), (height, 2 * height)
+        eye = [
+            np.where(part.covered(*size), part.panorama(plane, *size), black)
+            for plane, size, black in zip(eye, sizes, (16, 128, 128))
+        ]
+    width = eye[0].shape[1]
+    return np.concatenate([eye[0], *(plane.reshape(-1, width) for plane in eye[1:])])
 
 
 def to_yuv420p(frame: av.VideoFrame, colour: Colour) -> np.ndarray:

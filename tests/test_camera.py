@@ -1,0 +1,278 @@
+"""A camera that follows attention: targets, limits in every frame, what it sees, the script."""
+
+import math
+import sys
+import tracemalloc
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import make_video
+from prepare.synthetic import Scene
+from projection import Equi2Perspective, directions
+from tests.spherical import read_spherical
+from tests.test_make_video import clip, facts, frames, maps, refused, render, sounds, times
+from video.camera import Camera, follow_path
+from video.yuv import planes
+
+RAYS = directions(48, 96, torch.float64).numpy()
+STEADY = np.arange(300) / 15
+
+
+def toward(longitude, latitude):
+    longitude, latitude = np.radians(longitude), np.radians(latitude)
+    x, z = np.cos(latitude) * np.sin(longitude), np.cos(latitude) * np.cos(longitude)
+    return np.stack([x, np.sin(latitude), z], axis=-1)
+
+
+def spot(longitude, latitude, spread=10.0):
+    """A Gaussian on the sphere over a little attention everywhere: (48, 96)."""
+    return 0.02 + np.exp((RAYS @ toward(longitude, latitude) - 1) / math.radians(spread) ** 2)
+
+
+def share_inside(path, targets, fov=90, aspect=9 / 16):
+    """Of unit vectors (N, 3) in the views; the axes of an upright camera are written out."""
+    longitude, latitude = path.T
+    ahead, up = toward(longitude, latitude), toward(longitude, latitude + 90)
+    right = toward(longitude + 90, 0 * latitude)
+    x, y, z = ((targets * axis).sum(1) for axis in (right, up, ahead))
+    across = math.tan(math.radians(fov / 2))
+    return ((z > 0) & (abs(x) <= across * z) & (abs(y) <= across * aspect * z)).mean()
+
+
+def motion(path, seconds):
+    """Speed and change of the angular velocity vector from frame to frame, in degrees."""
+    rays, seconds = toward(*path.T), np.asarray(seconds)
+    axes = np.cross(rays[:-1], rays[1:])
+    sines = np.linalg.norm(axes, axis=1)
+    angle = np.degrees(np.arctan2(sines, (rays[:-1] * rays[1:]).sum(1)))
+    velocity = axes / np.maximum(sines, 1e-300)[:, None] * (angle / np.diff(seconds))[:, None]
+    between = (seconds[2:] - seconds[:-2]) / 2
+    return angle / np.diff(seconds), np.linalg.norm(np.diff(velocity, axis=0), axis=1) / between
+
+
+def check_limits(path, seconds, speed=30, acceleration=30, latitude=60):
+    speeds, changes = motion(path, seconds)
+    assert speeds.max(initial=0) <= speed * (1 + 1e-9)
+    assert changes.max(initial=0) <= acceleration * (1 + 1e-6)
+    assert abs(path[:, 1]).max() <= latitude + 1e-9
+
+
+TARGETS = {
+    "still": lambda t: (0 * t + 40, 0 * t + 10),
+    "behind": lambda t: (0 * t + 180, 0 * t),
+    "across the seam": lambda t: (150 + 12 * t, 5 * np.sin(t)),
+    "and to the left": lambda t: (-100 - 20 * t, 0 * t - 20),
+    "there and back": lambda t: (170 + 50 * np.sin(0.4 * t), 30 * np.sin(0.3 * t)),
+    "near a pole": lambda t: (15 * t, 0 * t + 80),
+    "over a pole": lambda t: (np.where(t < 10, 20, -160), 90 - abs(10 * t - 100)),
+    "below": lambda t: (-60 - 8 * t, -40 - 10 * np.cos(0.5 * t)),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_stays_in_view(target):
+    where = np.stack(TARGETS[target](STEADY), axis=-1)
+    path = follow_path((spot(*place) for place in where), STEADY)
+    assert path.shape == (300, 2)
+    assert share_inside(path, toward(*where.T)) >= 0.95
+    check_limits(path, STEADY)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 5])
+def test_a_figure_of_a_synthetic_scene_stays_in_view(seed):
+    """The only figure of a rendered scene moves, and so may the camera that films it."""
+    scene = Scene(seed, 24, 48)
+    scene.figures = [max(scene.figures, key=lambda f: (f.speed != 0) * f.kind.appeal)]
+    seconds = np.arange(120) / 8
+    cameras = [scene.camera(t) for t in seconds]
+    found = [
+        scene.attention(t, camera, np.array([0.1]), RAYS.astype(np.float32))
+        for t, camera in zip(seconds, cameras)
+    ]
+    targets = np.stack([c.T @ scene.figures[0].at(t)[:, 2] for t, c in zip(seconds, cameras)])
+    path = follow_path(found, seconds)
+    assert scene.figures[0].speed and share_inside(path, targets) >= 0.95
+    check_limits(path, seconds)
+
+
+@pytest.mark.parametrize("limits", [(30, 30, 60), (10, 5, 40), (60, 200, 75)])
+@pytest.mark.parametrize("seed", range(4))
+def test_limits_hold_whatever_the_maps_and_the_times(seed, limits):
+    rng = np.random.default_rng(seed)
+    seconds = np.cumsum(rng.choice([0.001, 0.01, 0.04, 0.3, 2.0], 200))
+    if seed % 2:
+        found = [rng.random((10, 20)) ** 8 for _ in seconds]
+    else:
+        found = [spot(rng.uniform(-180, 180), rng.uniform(-90, 90)) for _ in seconds]
+    names = ("max_speed", "max_acceleration", "max_latitude")
+    path = follow_path(found, seconds, **dict(zip(names, limits)))
+    check_limits(path, seconds, *limits)
+    assert np.ptp(path, axis=0).max() > 10
+
+
+def test_the_short_way_across_the_seam():
+    found = [spot(170 if t < 10 else -160, 0) for t in STEADY]
+    path = follow_path(found, STEADY)
+    assert abs(path[0, 0] - 170) < 5 and abs(path[-1, 0] - 200) < 5
+    assert np.ptp(path[:, 0]) < 40 and (np.diff(path[:, 0]) > -1e-9).all()
+
+
+def test_a_camera_rests_while_little_is_to_be_seen():
+    """A faint spot that comes and goes doesn't make it turn; a strong one that stays does."""
+    where = np.where(STEADY % 4 < 3, 0, 120)
+    path = follow_path([spot(x, 0) for x in where], STEADY)
+    assert abs(path).max() < 5
+    path = follow_path([spot(0 if t < 8 else 120, 0) for t in STEADY], STEADY)
+    assert abs(path[0, 0]) < 5 and abs(path[-1, 0] - 120) < 5
+
+
+def test_cuts():
+    """Only where they are allowed; between them the limits hold, and the time is right."""
+    found = [spot(0 if t < 10 else 150, 0) for t in STEADY]
+    check_limits(follow_path(found, STEADY), STEADY)
+    path = follow_path(found, STEADY, cuts=True)
+    jumps = np.flatnonzero(motion(path, STEADY)[0] > 30)
+    (jump,) = jumps
+    assert abs(STEADY[jump] - 10) < 1
+    for part in (slice(None, jump + 1), slice(jump + 1, None)):
+        check_limits(path[part], STEADY[part])
+    assert abs(path[-1] - (150, 0)).max() < 5
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e20])
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_nothing_to_follow_is_straight_ahead(value, count):
+    path = follow_path([np.full((9, 16), value)] * count, STEADY[:count])
+    assert path.shape == (count, 2) and abs(path).max() < 1e-9
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_frames_look_at_the_target(count):
+    path = follow_path([spot(-170, 20)] * count, STEADY[:count])
+    assert abs(path - (-170, 20)).max() < 5
+
+
+@pytest.mark.parametrize(
+    "seconds", [[0, 0, 0, 0], [0, 1, 0.5, 2], [5, 4, 3, 2], [0, 1e6, 2e6, 3e6]]
+)
+def test_clocks_that_stand_or_jump(seconds):
+    path = follow_path([spot(60, 0)] * 4, seconds)
+    assert abs(path - (60, 0)).max() < 5
+
+
+def test_bytes_and_pixels_beyond_the_grid():
+    """Maps of 8 bits and of any size are one to it, as area counts and not pixels."""
+    small = spot(100, -30)
+    large = np.kron(255 * small / small.max(), np.ones((4, 4))).astype(np.uint8)
+    paths = [follow_path([m] * 3, [0, 1, 2]) for m in (small, large, 7 * small)]
+    assert abs(paths[0] - paths).max() < 1e-9
+
+
+def test_maps_are_read_as_a_stream():
+    big = np.kron(spot(0, 0), np.ones((8, 8))).astype(np.float32)
+    follow_path([big], [0])  # what is made once
+    tracemalloc.start()
+    follow_path((big + 0 for _ in STEADY), STEADY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60 * big.nbytes  # of 300 maps
+
+
+def test_wrong_maps_are_refused():
+    flat = np.ones((8, 16))
+    for found, seconds, words in (
+        ([], [], "no map"), ([flat, -flat], [0, 1], "map 2"), ([flat * np.nan], [0], "map 1"),
+        ([flat[0]], [0], "map 1"), ([flat] * 2, [0], "shorter"), ([flat], [0, 1], "longer"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            follow_path(found, seconds)
+    with pytest.raises(ValueError, match="max_latitude"):
+        follow_path([flat], [0], max_latitude=90)
+
+
+# What it sees
+
+
+@pytest.mark.parametrize("pose", [(0, 0), (200, 30), (-95, -60)])
+@pytest.mark.parametrize(("height", "width"), [(160, 320), (480, 960), (802, 1600)])
+def test_views_are_those_of_the_projection(pose, height, width):
+    """In Y, U and V; those of smaller views are averaged, so that noise fades as there."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(60, 190, (height * 3 // 2, width), np.uint8)
+    camera = Camera(90, (72, 128), height, width)
+    assert camera.samples == max(1, math.ceil(width / 128 / math.pi))
+    seen = camera(picture, *pose)
+    assert seen.shape == (108, 128)
+    for plane, out in zip(planes(picture), planes(seen)):
+        exact = Equi2Perspective(90, out.shape)(torch.tensor(plane)[None, None].double(), *pose)
+        difference = abs(out - exact[0, 0].numpy())
+        assert np.median(difference) < 1 and np.quantile(difference, 0.9) < 4
+
+
+# The script
+
+
+def test_the_script_follows(tmp_path, capsys):
+    """An ordinary video of the same times and sound, without 360° metadata."""
+    video = clip(tmp_path / "clip.mp4", 30, fps=Fraction(10), audio="aac")
+    folder = facts(maps(tmp_path / "maps", 30, value=0), video, frame_count=30, peaks=[0.5] * 30)
+    output = render(video, folder, tmp_path / "o.mp4", "--follow", "--size", "320x180")
+    assert capsys.readouterr().out.startswith(f"{output}: 30 frames in ")
+    shown = frames(output)
+    assert (shown[0].width, shown[0].height, len(shown)) == (320, 180, 30)
+    assert times(output) == times(video) and sounds(output) == sounds(video)
+    assert read_spherical(output) == {"v1": None, "v2": None}
+
+
+@pytest.mark.parametrize("ticks", [None, [0, 40, 55, 130, 131, 300, 650, 700]])
+def test_the_script_shows_what_is_attended_to(tmp_path, ticks):
+    """A clip whose colour tells the longitude, with attention at 90°, and odd times."""
+    video = clip(tmp_path / "clip.mkv", ticks=ticks, codec="ffv1")
+    folder = maps(tmp_path / "maps", value=0)
+    for path in folder.iterdir():
+        cv2.imwrite(str(path), (255 * spot(90, 0) / 2).astype(np.uint8))
+    output = render(video, folder, tmp_path / "o.mp4", "--follow", "--size", "64x36", "--crf", 1)
+    assert np.allclose(np.array(times(output), float), np.array(times(video), float), atol=0.0011)
+    old, new = (
+        f[5].to_ndarray(format="gray").astype(float) for f in (frames(video), frames(output))
+    )
+    assert abs(new[18, 32] - old[24, 72]) < 12 and abs(new[18, 32] - old[24, 48]) > 20
+
+
+def test_colours_of_a_small_clip_stay_in_a_large_view(tmp_path):
+    """Players take an untagged video as BT.601 below 720 rows and as BT.709 above."""
+    video = clip(tmp_path / "clip.mp4", 2, colour=(200, 60, 30))
+    output = render(video, maps(tmp_path / "maps", 2), tmp_path / "o.mp4", "--follow")
+    old, new = frames(video)[0], frames(output)[0]
+    assert (int(old.colorspace), int(new.colorspace), new.height) == (2, 6, 720)
+    same = [f.to_ndarray(format="rgb24")[20, 20].astype(int) for f in (old, new)]
+    assert abs(same[0] - same[1]).max() <= 4
+
+
+def test_what_can_not_be_followed(tmp_path, capsys):
+    video, folder = clip(tmp_path / "clip.mp4"), maps(tmp_path / "maps")
+    output = tmp_path / "o.mp4"
+    assert "--side_by_side" in refused(capsys, video, folder, output, "--follow", "--side_by_side")
+    still = tmp_path / "still.png"
+    cv2.imwrite(str(still), np.zeros((H := 24, 2 * H, 3), np.uint8))
+    assert "still picture" in refused(capsys, still, maps(tmp_path / "one", 1), output, "--follow")
+    folder = maps(tmp_path / "more", 30)
+    assert "30 maps" in refused(capsys, video, folder, output, "--follow")
+
+
+@pytest.mark.parametrize(
+    "words", ["--fov 0", "--fov 180", "--fov nan", "--size 1281x720", "--size 720", "--size 8x8",
+              "--size 0x0", "--size 99999x2", "--size axb"],
+)  # fmt: skip
+def test_fields_and_sizes_are_checked(tmp_path, capsys, monkeypatch, words):
+    arguments = ["--original_video", "a", "--saliency_dir", "b", "--follow", *words.split()]
+    monkeypatch.setattr(sys, "argv", ["make_video.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        make_video.main()
+    assert stop.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {words.split()[0]}" in said and "give " in said

@@ -1,0 +1,251 @@
+"""A virtual camera in a 360° video: a path that follows attention, and what is seen on it.
+
+The path is planned as in Pano2Vid (Su, Jayaraman, Grauman, ACCV 2016): directions are scored by
+what a view towards them shows, and a dynamic programme finds the best sequence of them that the
+camera is fast enough for, which is then smoothed. Here the score is the share of the attention
+that falls into the view, and moving has a price, so that the camera rests where that costs little.
+"""
+
+import math
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from projection.perspective import Equi2Perspective, extent_of, samples_across, to_plane
+from projection.sphere import (
+    angles_of,
+    column_of,
+    direction_of,
+    directions,
+    orientation,
+    row_of,
+    solid_angles,
+)
+from video.yuv import planes
+
+SPACING = math.radians(7)  # of the directions that are compared
+STEP = 3.1 * SPACING  # the longest way from one direction to the next
+CELLS = 45, 90  # rows and columns to which maps are reduced
+MOVE = 0.05  # price of moving by a radian: share of the attention times seconds
+CUT = 1.0  # price of a cut, likewise
+HOME = 0.005  # share of the attention that a radian away from straight ahead must add
+HASTE = 0.85  # share of the largest speed that is planned with, as smoothing bends the path
+
+
+def follow_path(
+    maps: Iterable[np.ndarray],
+    seconds: Iterable[float],
+    fov: float = 90.0,
+    size: tuple[int, int] = (720, 1280),
+    cuts: bool = False,
+    *,
+    max_speed: float = 30.0,
+    max_acceleration: float = 30.0,
+    max_latitude: float = 60.0,
+) -> np.ndarray:
+    """Plan where a camera looks that follows attention over a whole clip.
+
+    maps: (H, W) non-negative saliency of each frame, of one size and any scale, read as a stream.
+    Some hundred numbers are kept for every half second. seconds: when each frame is shown.
+    fov, size: horizontal field of view in degrees, and (h, w) of the view, of which the ratio
+    counts. cuts: whether the camera may jump; the limits then hold between jumps.
+    max_speed: degrees a second along the sphere. max_acceleration: change of the angular velocity
+    in degrees a second each second. max_latitude: in degrees, at most 75.
+
+    Returns: longitude and latitude of each frame in degrees, (N, 2) float64. The longitude is
+    unwrapped: it begins within ±180° and goes on beyond, so that it can be interpolated.
+    Raises ValueError for maps that are negative, not finite or not as many as times, and for none.
+    """
+    if not 0 <= max_latitude <= 75 or not max_speed > 0 or not max_acceleration > 0:
+        raise ValueError("max_latitude is from 0 to 75, max_speed and max_acceleration above 0")
+    speed, acceleration = math.radians(max_speed), math.radians(max_acceleration)
+    places = _candidates(math.radians(max_latitude))
+    windows = _windows(places, extent_of(fov, *size))
+    times, starts, scores = _scores(maps, seconds, windows, STEP / (HASTE * speed))
+    durations = np.diff(starts)  # of the stretches of time in which the camera takes one step
+    starts = starts[:-1]
+    rays = direction_of(*places.T).numpy()
+    angle = np.arccos((rays @ rays.T).clip(-1, 1)).astype(np.float32)
+    home = HOME * np.arccos(rays[:, 2].clip(-1, 1))
+    rewards = scores - durations[:, None] * home
+    chosen = _best_sequence(rewards, np.where(angle <= STEP, MOVE * angle, CUT if cuts else np.inf))
+    jumps = angle[chosen[:-1], chosen[1:]] > STEP
+    bounds = np.flatnonzero(np.concatenate([[True], jumps, [True]]))  # of the shots between cuts
+    middles = starts + durations / 2
+    path = []
+    for first, last in zip(bounds[:-1], bounds[1:]):
+        end = starts[last] if last < len(starts) else math.inf
+        frames = times[(times >= starts[first]) & (times < end)]
+        knots = np.unwrap(places[chosen[first:last]].numpy(), axis=0)
+        path.append(_smooth(middles[first:last], knots, frames, speed, acceleration))
+    return np.degrees(np.concatenate(path))
+
+
+def _candidates(max_latitude: float) -> Tensor:
+    """Return directions about SPACING apart: (D, 2) float64, longitude and latitude."""
+    rings = math.ceil(max_latitude / SPACING)
+    places = []
+    for latitude in torch.linspace(-max_latitude, max_latitude, 2 * rings + 1, dtype=torch.float64):
+        count = math.ceil(2 * math.pi * math.cos(latitude) / SPACING)
+        longitude = torch.arange(count, dtype=torch.float64) * 2 * math.pi / count
+        longitude = torch.where(longitude < math.pi, longitude, longitude - 2 * math.pi)
+        places.append(torch.stack([longitude, latitude.expand(count)], dim=-1))
+    return torch.cat(places)
+
+
+def _windows(places: Tensor, extent: tuple[float, float]) -> np.ndarray:
+    """Return how much each of the CELLS counts in a view towards each direction: (D, cells).
+
+    That is (1 − u²)(1 − v²) in the view, so that what attracts comes to its middle, and 0 outside.
+    """
+    cameras = torch.stack([orientation(*place) for place in places.tolist()])
+    rays = directions(*CELLS, torch.float64).flatten(0, 1)
+    u, v = to_plane(torch.einsum("nk,dkc->dnc", rays, cameras), extent)
+    return ((1 - u**2).clamp(min=0) * (1 - v**2).clamp(min=0)).float().numpy()
+
+
+def _scores(
+    maps: Iterable[np.ndarray], seconds: Iterable[float], windows: np.ndarray, duration: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the attention in each window, summed over stretches of time.
+
+    Returns: times of the frames (N,), never decreasing; K + 1 borders of the stretches, which take
+    at least `duration` seconds and begin with a frame; shares times seconds (K, D) float32.
+    """
+    times, starts, scores, shares = [], [], [], None
+    for number, (saliency, time) in enumerate(zip(maps, seconds, strict=True), 1):
+        saliency = np.asarray(saliency, np.float32)
+        if saliency.ndim != 2 or not saliency.min() >= 0 or not saliency.max() < 1e30:
+            raise ValueError(f"map {number} is not (H, W), or negative or not finite somewhere")
+        area = solid_angles(*saliency.shape, torch.float32).numpy()
+        cells = cv2.resize(saliency * area, CELLS[::-1], interpolation=cv2.INTER_AREA).ravel()
+        if times:
+            time = max(time, times[-1])
+            scores[-1] += shares * np.float32(time - times[-1])
+        if not times or time - starts[-1] >= duration:
+            starts.append(time)
+            scores.append(np.zeros(len(windows), np.float32))
+        shares = windows @ (cells / (cells.sum() or 1))
+        times.append(time)
+    if not times:
+        raise ValueError("there is no map to follow")
+    last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
+    scores[-1] += shares * np.float32(last)
+    if len(starts) > 1 and times[-1] + last - starts[-1] < duration:
+        scores[-2] += scores.pop()
+        starts.pop()
+    return np.array(times), np.array([*starts, times[-1] + last]), np.array(scores)
+
+
+def _best_sequence(rewards: np.ndarray, prices: np.ndarray) -> np.ndarray:
+    """Return the directions, (K,) indices, whose rewards (K, D) less prices (D, D) sum highest."""
+    total, before = rewards[0], []
+    for reward in rewards[1:]:
+        values = total[:, None] - prices
+        before.append(values.argmax(0).astype(np.int16))
+        total = values.max(0) + reward
+    chosen = [int(total.argmax())]
+    for previous in reversed(before):
+        chosen.append(int(previous[chosen[-1]]))
+    return np.array(chosen[::-1])
+
+
+def _smooth(
+    times: np.ndarray, knots: np.ndarray, at: np.ndarray, speed: float, acceleration: float
+) -> np.ndarray:
+    """Return a path along knots (K, 2) at times (K,), smoothed until limits hold: (N, 2).
+
+    It is the mean of the polyline over a window of time, whose velocity changes in a window by no
+    more than twice the largest speed. The window grows where the sphere's curvature adds to that.
+
+    at: (N,) times of the path. speed, acceleration: limits in radians a second.
+    """
+    width = 2 * speed / acceleration
+    while True:
+        path = _integral(times, knots, at + width / 2) - _integral(times, knots, at - width / 2)
+        path /= width
+        fastest, strongest = _motion(path, at)
+        if fastest <= speed and strongest <= acceleration:
+            return path
+        width *= 1.1
+
+
+def _integral(times: np.ndarray, knots: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return the integral over time, from the first knot on, of the polyline through knots.
+
+    times: (K,), increasing. knots: (K, 2). Before the first and after the last, the line is level.
+    Returns: (N, 2) for N times.
+    """
+    steps = np.diff(times)[:, None]
+    slopes = np.concatenate([np.diff(knots, axis=0) / steps, np.zeros((1, 2))])
+    areas = np.cumsum((knots[:-1] + knots[1:]) / 2 * steps, axis=0)
+    areas = np.concatenate([np.zeros((1, 2)), areas])
+    k = (np.searchsorted(times, at, "right") - 1).clip(0)
+    since = (at - times[k])[:, None]
+    return areas[k] + knots[k] * since + slopes[k] * since * since.clip(0) / 2
+
+
+def _motion(path: np.ndarray, times: np.ndarray) -> tuple[float, float]:
+    """Return the largest speed and acceleration of a path (N, 2) at times (N,), in radians.
+
+    The angular velocity between frames is along the great circle; that of frames at one time is
+    left out.
+    """
+    times, first = np.unique(times, return_index=True)
+    rays = direction_of(*torch.from_numpy(path[first]).T).numpy()
+    steps = np.diff(times)[:, None]
+    turns = np.cross(rays[:-1], rays[1:])
+    sines = np.linalg.norm(turns, axis=1, keepdims=True)
+    angles = np.arctan2(sines, (rays[:-1] * rays[1:]).sum(1, keepdims=True))
+    velocity = turns * (angles / np.maximum(sines, 1e-300)) / steps
+    change = np.diff(velocity, axis=0) / ((steps[:-1] + steps[1:]) / 2)
+    return (np.linalg.norm(a, axis=1).max(initial=0) for a in (velocity, change))
+
+
+class Camera:
+    """Takes the picture of a view out of the panoramas of a video.
+
+    fov: horizontal field of view in degrees. size: (h, w) of the view, both even.
+    height, width: of the panoramas, both even.
+
+    Where a pixel of the view spans several of the panorama, it is the mean of as many samples, as
+    in Equi2Perspective, but with OpenCV's interpolation in steps of 1/32 pixel, which is faster.
+    """
+
+    def __init__(self, fov: float, size: tuple[int, int], height: int, width: int):
+        self.size = size
+        self.samples = n = samples_across(extent_of(fov, *size), size[1], height, width)
+        h, w = size[0] * n, size[1] * n
+        parts = ((h, w), (height, width)), ((h // 2, w // 2), (height // 2, width // 2))
+        self.parts = [(Equi2Perspective(fov, view).rays().float(), of) for view, of in parts]
+        self.latitude, self.places = None, []  # where the views of luma and chroma were last read
+
+    def __call__(self, picture: np.ndarray, longitude: float, latitude: float) -> np.ndarray:
+        """Return the view of a (3·H/2, W) uint8 yuv420p panorama: (3·h/2, w) yuv420p.
+
+        longitude, latitude: degrees of its middle; the horizon is level.
+        """
+        if latitude != self.latitude:  # else the places move along the rows
+            self.latitude, turn = latitude, orientation(0, math.radians(latitude)).float().T
+            self.places = [_places(rays @ turn, *size) for rays, size in self.parts]
+        out = np.empty((self.size[0] * 3 // 2, self.size[1]), np.uint8)
+        y, *colours = zip(planes(picture), planes(out))
+        for (row, column), group in zip(self.places, ([y], colours)):
+            shift = ((longitude + 180) % 360 - 180) / 360 * group[0][0].shape[1]
+            column = column + np.float32(shift)
+            for plane, target in group:
+                seen = cv2.remap(plane, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+                if self.samples > 1:
+                    seen = cv2.resize(seen, target.shape[::-1], interpolation=cv2.INTER_AREA)
+                target[:] = seen
+        return out
+
+
+def _places(rays: Tensor, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row and column (h, w) float32 of an H×W panorama along rays (h, w, 3)."""
+    longitude, latitude = angles_of(rays)
+    row = row_of(latitude, height).clamp(0, height - 1)
+    return row.numpy(), column_of(longitude, width).numpy()

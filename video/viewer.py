@@ -1,0 +1,142 @@
+"""Writes a page in which one looks around in a 360° video or picture and its maps: one HTML file.
+
+Picture and map are packed into one video: the map, in grey and MAP_ROWS high, above the picture. So
+both come from the same decoded frame and can't get out of step, and the page blends them as its
+user likes. viewer.html is the page; what it shows is put into it as JSON and base64.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import av
+import cv2
+import numpy as np
+
+from projection import solid_angles
+from video.camera import follow_path
+from video.layout import MONO, Layout
+from video.overlay import COLORMAPS, resize_map, scaled
+from video.pictures import list_pictures
+from video.reader import VideoInfo
+from video.writer import write_video
+from video.yuv import FULL, Colour, mono, planes, to_yuv420p
+
+PAGE = Path(__file__).with_name("viewer.html")
+MAP_ROWS = 240  # a multiple of 16, so that no block of H.264 holds parts of both
+OFFERED = ("turbo", "inferno", "viridis", "cividis", "hot", "bone")  # colour maps
+BIT_RATE = 3_200_000  # at most, a second: with sound and as base64, a minute is less than 40 MB
+PART = 3 << 20  # bytes of the clip that are put into the page at a time
+SMALL = 64, 128  # rows and columns of the maps that are measured and followed
+TOP = 0.05  # part of the sphere in which attention is counted
+
+
+def write_viewer(
+    path: Path,
+    source: VideoInfo,
+    frames: Iterable[tuple[av.VideoFrame, np.ndarray, float]],
+    title: str,
+    width: int = 1920,
+    colormap: str = "turbo",
+    alpha: float = 0.7,
+    crf: float = 20,
+    preset: str = "fast",
+) -> None:
+    """Write the page of a video or picture, in constant memory but for a few bytes a frame.
+
+    frames: each frame of `source` with its (H, W) uint8 map and the factor for the map's values.
+    title: name of the clip. width: columns to which the clip is reduced. colormap: a key of
+    COLORMAPS and alpha: opacity where a map is 255, both changed in the page. crf, preset: see
+    write_video. Raises OSError where the file can't be written.
+    """
+    facts = {"mapRows": MAP_ROWS, "seconds": [], "shares": []}
+    facts |= {"colormap": colormap, "alpha": alpha, "colormaps": lookup_tables(colormap)}
+    facts["still"] = list_pictures(source.path) == [source.path]
+    with TemporaryDirectory(dir=path.parent, prefix=".viewer.") as folder:
+        clip, maps = Path(folder, "clip"), Path(folder, "maps")
+
+        def packed() -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
+            with open(maps, "wb") as small_maps:
+                for frame, saliency, factor in frames:
+                    small = cv2.resize(saliency, SMALL[::-1], interpolation=cv2.INTER_AREA)
+                    small_maps.write(small)
+                    facts["seconds"].append(round(frame.time, 4))
+                    facts["shares"].append(round(concentration(small), 4))
+                    yield pack(frame, scaled(saliency, factor), width, source.layout), frame
+
+        if facts["still"]:
+            ((picture, _),) = packed()
+            image = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            image.to_image(src_colorspace="ITU709").save(clip, "JPEG", quality=92)
+        else:
+            limits = {"maxrate": str(BIT_RATE), "bufsize": str(2 * BIT_RATE)}
+            keyframes = str(max(1, round(source.fps)))  # one a second: jumps are quick
+            crf = max(1, crf)  # browsers do not play lossless H.264
+            write_video(clip, source, packed(), crf, preset, browser=True, g=keyframes, **limits)
+            with av.open(clip) as written:
+                facts["sound"] = bool(written.streams.audio)
+        small = np.memmap(maps, np.uint8, "r").reshape(-1, *SMALL)
+        facts["path"] = np.round(follow_path(small, facts["seconds"]), 2).tolist()
+        _write_page(path, title, facts, clip)
+
+
+def _write_page(path: Path, title: str, facts: dict, clip: Path) -> None:
+    """Write viewer.html with its title, its facts and, a part at a time, its clip."""
+    before, _, after = PAGE.read_text(encoding="utf-8").partition("{{clip}}\n")
+    before = before.replace("{{title}}", html.escape(title))
+    with open(path, "w", encoding="utf-8") as page, open(clip, "rb") as content:
+        page.write(before.replace("{{facts}}", json.dumps(facts).replace("<", "\\u003c")))
+        while part := content.read(PART):
+            text = base64.b64encode(part).decode()
+            page.write(f'<script type="text/plain" class="clip">{text}</script>\n')
+        page.write(after)
+
+
+def pack(
+    frame: av.VideoFrame, saliency: np.ndarray, width: int, layout: Layout = MONO
+) -> np.ndarray:
+    """Return the map above the picture: (3·(MAP_ROWS + H)/2, W) uint8 yuv420p.
+
+    saliency: (h, w) uint8. width: the largest W, in pixels; H keeps the shape of the panorama,
+    which is the left eye's whole sphere where the frame has another layout. A map of 0 is black
+    and 255 is white in the range of brightness that the frame has.
+    """
+    colour = Colour.of(frame)
+    picture = mono(to_yuv420p(frame, colour), layout)
+    rows, columns = len(picture) * 2 // 3, picture.shape[1]
+    width = min(width, columns) // 2 * 2
+    height = max(2, 2 * round(rows * width / columns / 2))
+    packed = np.full((3 * (MAP_ROWS + height) // 2, width), 128, np.uint8)
+    for source, target in zip(planes(picture), planes(packed), strict=True):
+        below = target[MAP_ROWS * len(target) // (MAP_ROWS + height) :]
+        below[:] = cv2.resize(source, below.shape[::-1], interpolation=cv2.INTER_AREA)
+    grey = resize_map(saliency, MAP_ROWS, width)
+    limited = np.rint(16 + np.arange(256) * (219 / 255)).astype(np.uint8)
+    packed[:MAP_ROWS] = grey if colour.range == FULL else limited[grey]
+    return packed
+
+
+def concentration(saliency: np.ndarray) -> float:
+    """Return the share of attention in the most salient 5 % of the sphere, by solid angle.
+
+    saliency: (H, W), any scale. 0.05 for a uniform map, 1 where nothing else is salient, 0 for a
+    map without any.
+    """
+    values = saliency.astype(np.float64).ravel()
+    area = solid_angles(*saliency.shape).numpy().repeat(saliency.shape[1])
+    order = np.argsort(-values)
+    attention, covered = np.cumsum(values[order] * area[order]), np.cumsum(area[order])
+    top = np.interp(TOP * 4 * np.pi, [0, *covered], [0, *attention])
+    return float(top / attention[-1]) if attention[-1] else 0.0
+
+
+def lookup_tables(first: str) -> dict[str, str]:
+    """Return the colours of OpenCV's colour maps by name: base64 of 256 times RGB."""
+    values, tables = np.arange(256, dtype=np.uint8)[:, None], {}
+    for name in dict.fromkeys([first, *OFFERED]):
+        bgr = cv2.applyColorMap(values, COLORMAPS[name])[:, 0]
+        tables[name] = base64.b64encode(bgr[:, ::-1].tobytes()).decode()
+    return tables
