@@ -155,8 +155,16 @@ def test_few_frames_look_at_the_target(count):
     assert abs(path - (-170, 20)).max() < 5
 
 
+def test_limits_hold_by_the_clock_of_the_epoch():
+    seconds = 1.7e9 + np.cumsum(np.random.default_rng(0).choice([1e-9, 0.001, 0.04], 200))
+    found = [spot(x, 0) for x in np.linspace(0, 300, 200)]
+    path = follow_path(found, seconds)
+    assert np.isfinite(path).all() and np.abs(np.diff(path[:, 0])).max() < 3
+
+
 @pytest.mark.parametrize(
-    "seconds", [[0, 0, 0, 0], [0, 1, 0.5, 2], [5, 4, 3, 2], [0, 1e6, 2e6, 3e6]]
+    "seconds",
+    [[0, 0, 0, 0], [0, 1, 0.5, 2], [5, 4, 3, 2], [0, 1e6, 2e6, 3e6], [0, 1e-12, 1, 1 + 1e-9]],
 )
 def test_clocks_that_stand_or_jump(seconds):
     path = follow_path([spot(60, 0)] * 4, seconds)
@@ -189,6 +197,8 @@ def test_wrong_maps_are_refused():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             follow_path(found, seconds)
+    with pytest.raises(ValueError, match="time of map 2"):
+        follow_path([flat] * 2, [0, math.nan])
     with pytest.raises(ValueError, match="max_latitude"):
         follow_path([flat], [0], max_latitude=90)
 
