@@ -14,7 +14,7 @@ from prepare.synthetic import Scene
 from projection import Equi2Perspective, directions
 from tests.spherical import read_spherical
 from tests.test_make_video import clip, facts, frames, maps, refused, render, sounds, times
-from video.camera import Camera, follow_path
+from video.camera import CELLS, Camera, _scores, follow_path
 from video.yuv import planes
 
 RAYS = directions(48, 96, torch.float64).numpy()
@@ -127,6 +127,16 @@ def test_a_camera_rests_while_little_is_to_be_seen():
     assert abs(path).max() < 5
     path = follow_path([spot(0 if t < 8 else 120, 0) for t in STEADY], STEADY)
     assert abs(path[0, 0]) < 5 and abs(path[-1, 0] - 120) < 5
+
+
+def test_attention_of_a_short_end_counts_to_the_stretch_before_it():
+    """Regression: it was added to the stretch before that one, which then took its place."""
+    seconds = np.arange(28) / 10
+    windows = np.eye(3, CELLS[0] * CELLS[1], dtype=np.float32)
+    flat = np.full(CELLS, 1.0)
+    _, borders, scores = _scores([flat] * 28, seconds, windows, 1.0)
+    assert borders.tolist() == pytest.approx([0, 1, 2.8])
+    assert scores[1] == pytest.approx(scores[0] * 1.8, rel=1e-4) and len(scores) == 2
 
 
 def test_cuts():

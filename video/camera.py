@@ -137,7 +137,8 @@ def _scores(
     last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
     scores[-1] += shares * np.float32(last)
     if len(starts) > 1 and times[-1] + last - starts[-1] < duration:
-        scores[-2] += scores.pop()
+        rest = scores.pop()
+        scores[-1] += rest
         starts.pop()
     return np.array(times), np.array([*starts, times[-1] + last]), np.array(scores)
 
