@@ -15,7 +15,7 @@ from prepare.synthetic import Scene
 from projection import Equi2Perspective, directions
 from tests.spherical import read_spherical
 from tests.test_make_video import clip, facts, frames, maps, refused, render, sounds, times
-from video.camera import Camera, follow_path
+from video.camera import CELLS, Camera, _scores, follow_path
 from video.yuv import planes
 
 RAYS = directions(48, 96, torch.float64).numpy()
@@ -130,6 +130,16 @@ def test_a_camera_rests_while_little_is_to_be_seen():
     assert abs(path[0, 0]) < 5 and abs(path[-1, 0] - 120) < 5
 
 
+def test_attention_of_a_short_end_counts_to_the_stretch_before_it():
+    """Regression: it was added to the stretch before that one, which then took its place."""
+    seconds = np.arange(28) / 10
+    windows = np.eye(3, CELLS[0] * CELLS[1], dtype=np.float32)
+    flat = np.full(CELLS, 1.0)
+    _, borders, scores = _scores([flat] * 28, seconds, windows, 1.0)
+    assert borders.tolist() == pytest.approx([0, 1, 2.8])
+    assert scores[1] == pytest.approx(scores[0] * 1.8, rel=1e-4) and len(scores) == 2
+
+
 def test_cuts():
     """Only where they are allowed; between them the limits hold, and the time is right."""
     found = [spot(0 if t < 10 else 150, 0) for t in STEADY]
@@ -156,8 +166,16 @@ def test_few_frames_look_at_the_target(count):
     assert abs(path - (-170, 20)).max() < 5
 
 
+def test_limits_hold_by_the_clock_of_the_epoch():
+    seconds = 1.7e9 + np.cumsum(np.random.default_rng(0).choice([1e-9, 0.001, 0.04], 200))
+    found = [spot(x, 0) for x in np.linspace(0, 300, 200)]
+    path = follow_path(found, seconds)
+    assert np.isfinite(path).all() and np.abs(np.diff(path[:, 0])).max() < 3
+
+
 @pytest.mark.parametrize(
-    "seconds", [[0, 0, 0, 0], [0, 1, 0.5, 2], [5, 4, 3, 2], [0, 1e6, 2e6, 3e6]]
+    "seconds",
+    [[0, 0, 0, 0], [0, 1, 0.5, 2], [5, 4, 3, 2], [0, 1e6, 2e6, 3e6], [0, 1e-12, 1, 1 + 1e-9]],
 )
 def test_clocks_that_stand_or_jump(seconds):
     path = follow_path([spot(60, 0)] * 4, seconds)
@@ -190,6 +208,8 @@ def test_wrong_maps_are_refused():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             follow_path(found, seconds)
+    with pytest.raises(ValueError, match="time of map 2"):
+        follow_path([flat] * 2, [0, math.nan])
     with pytest.raises(ValueError, match="max_latitude"):
         follow_path([flat], [0], max_latitude=90)
 

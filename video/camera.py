@@ -48,8 +48,8 @@ def follow_path(
 ) -> np.ndarray:
     """Plan where a camera looks that follows attention over a whole clip.
 
-    maps: (H, W) non-negative saliency of each frame, of one size and any scale, read as a stream.
-    Some hundred numbers are kept for every half second. seconds: when each frame is shown.
+    maps: (H, W) non-negative saliency of each frame, of any size and scale, read as a stream.
+    About a thousand numbers are kept for every second. seconds: when each frame is shown.
     fov, size: horizontal field of view in degrees, and (h, w) of the view, of which the ratio
     counts. cuts: whether the camera may jump; the limits then hold between jumps.
     max_speed: degrees a second along the sphere. max_acceleration: change of the angular velocity
@@ -120,6 +120,8 @@ def _scores(
         saliency = np.asarray(saliency, np.float32)
         if saliency.ndim != 2 or not saliency.min() >= 0 or not saliency.max() < 1e30:
             raise ValueError(f"map {number} is not (H, W), or negative or not finite somewhere")
+        if not math.isfinite(time):
+            raise ValueError(f"the time of map {number} is {time}")
         area = solid_angles(*saliency.shape, torch.float32).numpy()
         cells = cv2.resize(saliency * area, CELLS[::-1], interpolation=cv2.INTER_AREA).ravel()
         if times:
@@ -135,7 +137,8 @@ def _scores(
     last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
     scores[-1] += shares * np.float32(last)
     if len(starts) > 1 and times[-1] + last - starts[-1] < duration:
-        scores[-2] += scores.pop()
+        rest = scores.pop()
+        scores[-1] += rest
         starts.pop()
     return np.array(times), np.array([*starts, times[-1] + last]), np.array(scores)
 
@@ -168,7 +171,7 @@ def _smooth(
         path = _integral(times, knots, at + width / 2) - _integral(times, knots, at - width / 2)
         path /= width
         fastest, strongest = _motion(path, at)
-        if fastest <= speed and strongest <= acceleration:
+        if (fastest <= speed and strongest <= acceleration) or width > 1e9:  # then it stands
             return path
         width *= 1.1
 
@@ -191,10 +194,11 @@ def _integral(times: np.ndarray, knots: np.ndarray, at: np.ndarray) -> np.ndarra
 def _motion(path: np.ndarray, times: np.ndarray) -> tuple[float, float]:
     """Return the largest speed and acceleration of a path (N, 2) at times (N,), in radians.
 
-    The angular velocity between frames is along the great circle; that of frames at one time is
-    left out.
+    The angular velocity between frames is along the great circle. Of frames within a tenth of a
+    millisecond, only the first counts.
     """
-    times, first = np.unique(times, return_index=True)
+    first = np.unique(np.round(times, 4), return_index=True)[1]
+    times = times[first]
     rays = direction_of(*torch.from_numpy(path[first]).T).numpy()
     steps = np.diff(times)[:, None]
     turns = np.cross(rays[:-1], rays[1:])
