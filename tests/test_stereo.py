@@ -12,7 +12,7 @@ import infer_video
 import make_video
 from cli import InputError
 from tests.clips import moving_disc
-from tests.commands import ended
+from tests.commands import ended, run
 from tests.shared import shared
 from tests.spherical import read_spherical
 from video import read_frames
@@ -21,6 +21,7 @@ from video.pictures import read_picture
 from video.reader import decode, probe
 from video.spherical_metadata import V1_UUID, panorama_xmp, write_spherical
 from video.turn import TURNS
+from video.yuv import mono, planes
 
 VR180 = (-90, 90, -90, 90)
 PART = (-180, 180, -60, 45)
@@ -400,3 +401,47 @@ def test_frames_for_models_are_of_the_left_eye(tmp_path):
         assert one.rgb.equal(left.rgb) and one.motion.equal(left.motion)
     with pytest.raises(ValueError, match="stereo is one of"):
         read_frames(clip, spec, stereo="both")
+
+
+# The left eye alone, for pages and follow videos
+
+
+@pytest.mark.parametrize(
+    ("layout", "height", "width"),
+    [
+        (Layout("top-bottom"), 96, 96),
+        (Layout("left-right"), 48, 192),
+        (Layout(coverage=VR180), 48, 48),
+        (Layout("left-right", VR180), 48, 96),
+    ],
+)
+def test_planes_of_the_left_eye_are_the_whole_sphere(layout, height, width):
+    """Luma is its column's longitude over the sphere, chroma half of it; black is not covered."""
+    eye = layout.eyes(height, width)[0]
+    rows, columns = (part.stop - (part.start or 0) for part in eye)
+    west, east, *_ = layout.coverage
+    longitude = west + (np.arange(columns) + 0.5) * (east - west) / columns
+    values = np.full((height, width), 250.0)  # the right eye
+    values[eye] = (longitude + 180) / 2 + 20
+    chroma = values.reshape(height // 2, 2, width // 2, 2).mean((1, 3)) / 2
+    picture = np.concatenate([values, *[chroma.reshape(-1, width)] * 2]).round().astype(np.uint8)
+    panorama = mono(picture, layout)
+    luma, first, second = planes(panorama)
+    assert luma.shape[1] == 2 * luma.shape[0]
+    longitude = (np.arange(luma.shape[1]) + 0.5) * 360 / luma.shape[1] - 180
+    inside = (west < longitude) & (longitude < east)
+    assert np.abs(luma[:, inside] - ((longitude + 180) / 2 + 20)[inside]).max() <= 3
+    assert (luma[:, ~inside] == 16).all()
+    assert (first == second).all()
+    assert np.abs(first[:, inside[::2]] - luma[::2, ::2][:, inside[::2]] / 2).max() <= 3
+    assert (first[:, ~inside[::2]] == 128).all()
+
+
+@pytest.mark.parametrize("option", ["--viewer", "--follow"])
+def test_pages_and_follow_videos_of_stereo(option, tmp_path, checkpoint):
+    path = video(tmp_path / "clip.mp4", stereo_discs(0), Layout("top-bottom"))
+    infer(path, checkpoint, tmp_path / "maps")
+    output = tmp_path / ("page.html" if option == "--viewer" else "view.mp4")
+    words = ["--original_video", path, "--saliency_dir", tmp_path / "maps", option]
+    run(make_video.main, *words, "--output_path", output, *["--size", "64x32"] * (option[2] == "f"))
+    assert output.stat().st_size > 1000
