@@ -1,16 +1,16 @@
-"""Write scenes from which a CubeUNet learns what it says itself at several sizes.
+"""Let a CubeUNet learn what it says itself at several sizes of a frame.
 
-    python -m recipes.distill CHECKPOINT --data_root gaze_360 --output distilled_360
+    python -m recipes.distill CHECKPOINT OUTPUT --data_root gaze_360
 
 The mean of a network's logits over frames of several sizes is better than those of one size, and
 costs as many passes. A network can learn to give this mean in one pass (G. Hinton, O. Vinyals and
-J. Dean, "Distilling the Knowledge in a Neural Network", 2015). OUTPUT has the training clips of a
-data set; the last frame of each has as its map
+J. Dean, "Distilling the Knowledge in a Neural Network", 2015). The target of each step is
 
-    TEACHER · density of the mean's map + (1 − TEACHER) · density of the data set's map
+    TEACHER · sigmoid(mean of the logits) + (1 − TEACHER) · map of the data set
 
-where a density has integral 1 over the sphere. Clips of the other splits are as they were, so that
-they still tell how good a network is at what people looked at. Train on OUTPUT with train_video.py.
+for the last frame of a training clip, turned by any angle and mirrored or not; the data set's map
+is scaled to the mean of the other one. No gaze on panoramas is needed. Batch statistics stay as
+they are and nothing is dropped out, because the network is only corrected a little.
 """
 
 import startup  # noqa: F401  # isort: skip
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
@@ -31,70 +32,83 @@ from cli import (
     choose_device,
     choose_precision,
     run_script,
-    write_json,
 )
-from datasets.layouts import list_clips, read_map
+from datasets.augment import AUGMENTATIONS
+from datasets.layouts import File, list_clips, read_truth
 from datasets.splits import read_splits
-from files import copy, lock, write_array
-from models import CubeUNet, load
-from models.checkpoint import sha256
-from prepare.records import begin_clip, finish_clip, is_complete
+from losses import DensityLoss
+from models import CubeUNet, load, save
+from models.checkpoint import read, sha256
 from projection import solid_angles
+from recipes.flat_photos import cosine
+from recipes.output import writable
 from video.pictures import read_picture, resize, to_tensor
 
 HEIGHTS = 384, 512, 640  # of the frames whose logits are averaged
-TEACHER = 0.5  # share of the mean's map
+TEACHER = 0.7  # share of the mean in the target
+STEPS, LEARNING_RATE = 900, 1e-4
 
 
-class Teacher:
-    """The mean of a CubeUNet's logits over several sizes of a frame, without its front."""
+def teacher_map(teachers: list[CubeUNet], frames: Tensor) -> Tensor:
+    """Return the sigmoid of the networks' mean logits: (1, 1, 3, H, W) → (1, 1, 1, H, W).
 
-    def __init__(self, path: Path):
-        self.device = choose_device("auto")
-        self.dtype = choose_precision("auto", self.device)
-        self.models = [
-            load(path, self.device, height=height, width=2 * height, front=0.0)
-            for height in HEIGHTS
-        ]
-        if not isinstance(self.models[0], CubeUNet):
-            raise InputError(f"{path}: holds no CubeUNet; give a checkpoint of one")
-
-    @torch.inference_mode()
-    def __call__(self, picture: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Return the map of a picture (H, W, 3) at a size, in [0, 1]: (height, width) float32."""
-        total = 0
-        for model in self.models:
-            size = model.spec.height, model.spec.width
-            frames = to_tensor(resize(picture, *size)).to(self.device)[None, None]
-            channels = model.arguments["in_channels"] - 3
-            with autocast(self.device, self.dtype):
-                logits = sum(model.logits(frames, frames.new_zeros(1, 1, channels, *size)))
-            total = total + interpolate(logits.float(), (height, width), mode="area")
-        return (total / len(self.models)).sigmoid()[0, 0].cpu().numpy()
+    Each network sees the frame at its own size. There is no front in it.
+    """
+    total, size = 0, frames.shape[-2:]
+    for model in teachers:
+        own = model.spec.height, model.spec.width
+        small = interpolate(frames[0], own, mode="area" if own[0] <= size[0] else "bilinear")
+        logits = sum(model.logits(small[None], no_motion(model, small[None])))
+        total = total + interpolate(logits.float(), size, mode="bilinear")
+    return (total / len(teachers)).sigmoid()[None]
 
 
-def density(saliency: np.ndarray) -> np.ndarray:
-    """Return a map (H, W) whose integral over the sphere is 1."""
-    return saliency / (saliency * solid_angles(*saliency.shape).numpy()).sum()
+def no_motion(model: CubeUNet, frames: Tensor) -> Tensor:
+    channels = model.arguments["in_channels"] - 3
+    return frames.new_zeros(1, 1, channels, *frames.shape[-2:])
 
 
-def write_clip(
-    folder: Path, files: list, facts: dict, teacher: Teacher | None, share: float
-) -> None:
-    """Write a clip, unless it is complete. Without a teacher its maps are those of the data set."""
-    if is_complete(folder, facts):
-        return
-    begin_clip(folder, facts)
-    for file in files:
-        copy(file.picture, folder / file.picture.name)
-        if file.truth and not teacher:
-            copy(file.truth, folder / file.truth.name)
-    if teacher:
-        truth = density(read_map(files[-1].truth))
-        mixed = (1 - share) * truth
-        mixed += share * density(teacher(read_picture(files[-1].picture), *truth.shape))
-        write_array(folder / files[-1].truth.name, (mixed / mixed.max()).astype(np.float16))
-    finish_clip(folder, facts)
+def item_of(file: File, height: int, width: int, random: np.random.Generator) -> dict:
+    """Return a frame (1, 3, H, W) and its map (1, 1, H, W), turned and perhaps mirrored."""
+    frame = to_tensor(resize(read_picture(file.picture), height, width))
+    item = {"frames": frame[None], "target": read_truth(file.truth, height, width)[None]}
+    for name in ("yaw", "mirror"):
+        item = AUGMENTATIONS[name](item, random)
+    return item
+
+
+def distill(path: Path, files: list[File], steps: int, share: float, seed: int) -> CubeUNet:
+    """Return the network in a checkpoint after some steps on frames with their maps.
+
+    share: of the mean of the logits in the target. seed: of the order of frames and their changes.
+    """
+    device, random = choose_device("auto"), np.random.default_rng(seed)
+    precision = choose_precision("auto", device)
+    teachers = [load(path, device, height=height, width=2 * height) for height in HEIGHTS]
+    model = load(path, device).train()
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.Dropout2d)):
+            module.eval()
+    size = model.spec.height, model.spec.width
+    loss_of, areas = DensityLoss(*size).to(device), solid_angles(*size).to(device)
+    learned = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(learned, weight_decay=0)
+    order = np.concatenate([random.permutation(len(files)) for _ in range(-(-steps // len(files)))])
+    for step, index in enumerate(tqdm(order[:steps], unit="step")):
+        item = item_of(files[index], *size, random)
+        frames, truth = (item[name].to(device)[None] for name in ("frames", "target"))
+        with torch.no_grad(), autocast(device, precision):
+            mean = teacher_map(teachers, frames)
+        truth = truth * ((mean * areas).sum() / (truth * areas).sum())
+        with autocast(device, precision):
+            maps = model(frames, no_motion(model, frames))
+        loss = loss_of(maps.float(), share * mean + (1 - share) * truth)
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * cosine(step, steps)
+        optimizer.step()
+    return model.eval()
 
 
 def main() -> None:
@@ -103,22 +117,26 @@ def main() -> None:
     )
     add = parser.add_argument
     add("checkpoint", type=Path, help="checkpoint of a CubeUNet")
-    add("--data_root", type=Path, required=True, help="data set of recipes.gaze_scenes")
-    add("--output", type=Path, default="distilled_360", help="folder of the data set to write")
+    add("output", type=Path, help="checkpoint to write")
+    add("--data_root", type=Path, required=True, help="data set whose training frames are used")
     add("--teacher", type=at_least(0, 1.001), default=TEACHER, help="share of the mean's map")
+    add("--steps", type=at_least(1, kind=int), default=STEPS, help="frames to learn from")
+    add("--seed", type=int, default=0, help="seed of the order of frames and their changes")
     args = parser.parse_args()
-    teacher, splits = Teacher(args.checkpoint), read_splits(args.data_root)
-    facts = {"source": args.data_root.resolve().name, "checkpoint": sha256(args.checkpoint)}
-    facts |= {"heights": list(HEIGHTS), "teacher": args.teacher}
-    with lock(args.output):
-        for split, names in splits.items():
-            clips = list_clips(args.data_root, names)
-            for name, files in tqdm(clips.items(), f"{args.output} {split}", unit="clip"):
-                if not files or not files[-1].truth:
-                    raise InputError(f"{args.data_root / name}: no frame with a map at its end")
-                learns = teacher if split == "train" else None
-                write_clip(args.output / name, files, facts, learns, args.teacher)
-        write_json(args.output / "splits.json", splits)
+    writable(args.output)
+    if not isinstance(found := load(args.checkpoint), CubeUNet):
+        raise InputError(f"{args.checkpoint}: holds '{found.name}'; give one of a CubeUNet")
+    clips = list_clips(args.data_root, read_splits(args.data_root).get("train", []))
+    files = [clip[-1] for clip in clips.values() if clip and clip[-1].truth]
+    if not files:
+        raise InputError(f"{args.data_root}: no training frame with a map; give another data set")
+    model = distill(args.checkpoint, files, args.steps, args.teacher, args.seed)
+    content = read(args.checkpoint)
+    kept = "calibrated", "mean_of", "front", "run"
+    facts = {name: content[name] for name in kept if content.get(name)}
+    facts["distilled"] = {name: getattr(args, name) for name in ("teacher", "steps", "seed")}
+    facts["distilled"]["sha256"] = sha256(args.checkpoint)
+    save(args.output, model, **facts)
 
 
 if __name__ == "__main__":

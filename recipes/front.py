@@ -1,15 +1,16 @@
-"""Let a CubeUNet favour straight ahead, and change how much it favours the equator.
+"""Let a CubeUNet favour straight ahead, and its maps of a video be steadier.
 
-    python -m recipes.front CHECKPOINT OUTPUT --front 0.27 --latitude 1.05
+    python -m recipes.front CHECKPOINT OUTPUT --front 0.27 --latitude 1.05 --smoothing 0.5
 
 The scenes that it was trained on look the same in all directions, but people who put on a headset
-face the front first. Both numbers were chosen on panoramas with real gaze, see
-checkpoints/README.md.
+face the front first. The two numbers for it were chosen on panoramas with real gaze, the seconds of
+smoothing (see models.predict) on the flat clips of training, see checkpoints/README.md.
 """
 
 import startup  # noqa: F401  # isort: skip
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,15 +31,20 @@ def main() -> None:
     add("output", type=Path, help="checkpoint to write")
     add("--front", type=at_least(0, 1.001), default=0.27, help="power of the prior over longitude")
     add("--latitude", type=at_least(0, 10), default=1.05, help="factor of the latitude bias")
+    add("--smoothing", type=at_least(0, 10.001), default=0.5,
+        help="seconds before and after a frame over which its map is the mean")  # fmt: skip
     args = parser.parse_args()
     writable(args.output)
     model = load(args.checkpoint, front=args.front)
     model.latitude_bias *= args.latitude
+    model.spec = replace(model.spec, smoothing=args.smoothing)
     content = read(args.checkpoint)
-    facts = {name: content[name] for name in ("calibrated", "mean_of", "run") if content.get(name)}
+    kept = "calibrated", "distilled", "mean_of", "run"
+    facts = {name: content[name] for name in kept if content.get(name)}
     facts["front"] = {"latitude": args.latitude, "sha256": sha256(args.checkpoint)}
     save(args.output, model, **facts)
-    print(f"{args.output}: front {args.front:g}, latitude bias times {args.latitude:g}")
+    print(f"{args.output}: front {args.front:g}, latitude bias times {args.latitude:g}, "
+          f"smoothing {args.smoothing:g} s")  # fmt: skip
 
 
 if __name__ == "__main__":

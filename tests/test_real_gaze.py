@@ -71,14 +71,14 @@ def test_latitudes_beyond_the_limit_do_not_count(folder):
         assert found > 0.9 if latitude == 60 else found < 0.5
 
 
-def test_a_checkpoint_gets_a_front(tmp_path):
+def test_a_checkpoint_gets_a_front_and_smoothing(tmp_path):
     torch.manual_seed(0)
     model = models.CubeUNet(height=40, width=80, base_channels=2)
     models.save(tmp_path / "a.pth", model, run={"loss": "density"})
     words = (tmp_path / "a.pth", tmp_path / "b.pth", "--front", 0.3, "--latitude", 2)
     assert ended(front.main, *words)[0] == 0
     found = models.load(tmp_path / "b.pth")
-    assert found.arguments["front"] == 0.3
+    assert (found.arguments["front"], found.spec.smoothing) == (0.3, 0.5)
     assert torch.equal(found.latitude_bias, 2 * model.latitude_bias)
     assert torch.equal(found.head.weight, model.head.weight)
     assert models.checkpoint.read(tmp_path / "b.pth")["run"] == {"loss": "density"}
