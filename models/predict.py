@@ -105,8 +105,10 @@ def _smoothed(maps: Iterable, seconds: float, live: bool) -> Iterator[tuple[obje
             if frame and not live and apart[-1] <= seconds:
                 break  # the next frame may be near, too
             weights = [math.exp(-a / seconds) if a <= seconds else 0.0 for a in apart]
-            mean = sum(w * z for w, (_, z) in zip(weights, near) if w) / sum(weights)
-            yield now, mean.sigmoid()
+            mean = torch.zeros_like(near[at][1])
+            for weight, (_, logits) in zip(weights, near):
+                mean.add_(logits, alpha=weight / sum(weights))
+            yield now, mean.sigmoid_()
             at += 1
             while at > 1 and abs(near[0][0].seconds - now.seconds) > seconds:
                 near, at = near[1:], at - 1
