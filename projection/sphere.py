@@ -117,32 +117,48 @@ def equirectangular_taps(points: Tensor, height: int, width: int) -> tuple[Tenso
 class Resampling(nn.Module):
     """A fixed linear map from P source to N target pixels with K taps each.
 
-    index: (K, N) int64 into the source; weight: (K, N).
+    index: (K, N) integers into the source; weight: (K, N). They are kept with 32 bits, which are
+    half the memory to read.
     """
 
     def __init__(self, index: Tensor, weight: Tensor):
         super().__init__()
-        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("index", index.int(), persistent=False)
         self.register_buffer("weight", weight.to(torch.get_default_dtype()), persistent=False)
+        self._bags: tuple[Tensor, Tensor] | None = None  # the same, (N, K)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: (..., P), any floating type → (..., N), summed in float32 at the least."""
-        return resample(pixels, self.index, self.weight)
+        if not one_by_one(pixels) and (not self._bags or self._bags[0].device != self.index.device):
+            with torch.inference_mode(False):
+                self._bags = self.index.T.contiguous(), self.weight.T.contiguous()
+        return resample(pixels, self.index, self.weight, self._bags)
 
 
-def resample(pixels: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Return weighted sums of pixels, see Resampling: (..., P) → (..., N)."""
-    images = pixels.shape[:-1]
+def one_by_one(pixels: Tensor) -> bool:
+    """Return whether taps are best gathered one after the other, for one image and backwards."""
     exporting = torch.compiler.is_exporting()  # ONNX has no bags, and any number of images
-    if exporting or images.numel() == 1 or (pixels.requires_grad and torch.is_grad_enabled()):
+    learning = pixels.requires_grad and torch.is_grad_enabled()
+    return exporting or pixels.shape[:-1].numel() == 1 or learning
+
+
+def resample(
+    pixels: Tensor, index: Tensor, weight: Tensor, bags: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Return weighted sums of pixels, see Resampling: (..., P) → (..., N).
+
+    bags: index and weight as (N, K), made here where they are not given.
+    """
+    if one_by_one(pixels):
+        index = index.long() if pixels.requires_grad else index  # many times faster backwards
         taps = (pixels.index_select(-1, i) * w for i, w in zip(index, weight))
         return sum(taps).to(pixels.dtype)
     # Many times faster on a CPU, but not for one image, nor backwards.
     table = pixels.reshape(-1, pixels.shape[-1]).T
     table = table.to(torch.promote_types(table.dtype, weight.dtype)).contiguous()
-    index, weight = (taps.T.contiguous() for taps in (index, weight.to(table.dtype)))
-    sums = embedding_bag(index, table, per_sample_weights=weight, mode="sum")
-    return sums.T.reshape(*images, len(sums)).to(pixels.dtype)
+    index, weight = bags or (index.T.contiguous(), weight.T.contiguous())
+    sums = embedding_bag(index, table, per_sample_weights=weight.to(table.dtype), mode="sum")
+    return sums.T.reshape(*pixels.shape[:-1], len(sums)).to(pixels.dtype)
 
 
 def check_size(height: int, width: int) -> None:
