@@ -1,4 +1,4 @@
-"""Steadier maps: the mean of logits around each frame, with weights that are known."""
+"""Steadier maps: the mean of the maps around each frame, with weights that are known."""
 
 import math
 from dataclasses import replace
@@ -39,17 +39,13 @@ def maps(given, smoothing=HALF, **options):
     return {frame.number: saliency[0, 0, 0].item() for frame, saliency in pairs}
 
 
-def logit(p):
-    return math.log(p / (1 - p))
-
-
 def expected(given, number, ahead=HALF):
-    """By hand: the weighted mean of the logits of frames at most half a second away."""
+    """By hand: the weighted mean of the maps of frames at most half a second away."""
     now = given[number - 1].seconds
     near = [f for f in given if now - HALF <= f.seconds <= now + ahead]
     weights = [math.exp(-abs(f.seconds - now) / HALF) for f in near]
-    values = (w * logit(f.rgb[0, 0, 0].item()) for w, f in zip(weights, near))
-    return 1 / (1 + math.exp(-sum(values) / sum(weights)))
+    values = (w * f.rgb[0, 0, 0].item() for w, f in zip(weights, near))
+    return sum(values) / sum(weights)
 
 
 VALUES = torch.rand(30, generator=torch.Generator().manual_seed(3)).clamp(0.01, 0.99).tolist()
@@ -58,7 +54,7 @@ UNEVEN = [n / 8 + 0.4 * (n > 10) + 0.05 * (n % 3) for n in range(30)]
 
 @pytest.mark.parametrize("times", [None, UNEVEN])
 @pytest.mark.parametrize("live", [False, True])
-def test_a_map_is_the_mean_of_logits_around_its_frame(times, live):
+def test_a_map_is_the_mean_of_the_maps_around_its_frame(times, live):
     given = frames(VALUES, times)
     found = maps(given, live=live)
     assert list(found) == list(range(1, 31))
