@@ -14,6 +14,8 @@ from video.reader import frames_of
 # Models that look at single frames take several at once: enough to keep a GPU busy, and no more
 # pixels than a CPU works on without fetching fresh memory for every layer.
 FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
+EPSILON = 1e-6  # least distance of a map from 0 and 1 in its logits
+LEAST = 0.5  # share of a frame's own map that smoothing keeps
 
 
 @torch.inference_mode()
@@ -33,8 +35,9 @@ def predict(
     and the first clip's maps are kept from its first frame on.
 
     People look for a moment at what was there a moment ago. So where the spec has a `smoothing`
-    of s seconds, a frame's map is the mean of the maps of the frames at most s seconds before and
-    after it, with weights exp(−|Δt| / s).
+    of s seconds, a frame's map is the sigmoid of the mean of the maps' logits over the frames at
+    most s seconds before and after it, with weights exp(−|Δt| / s). It is nowhere less than half
+    of the frame's own map, so that what passes by quickly stays visible.
 
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
         any size, (H, W, 3) uint8 RGB arrays or tensors, from a camera for example, of which
@@ -93,21 +96,21 @@ def _smoothed(maps: Iterable, seconds: float, live: bool) -> Iterator[tuple[obje
 
     maps: frames, with their `seconds`, and maps. live: whether to look at earlier frames alone.
     """
-    near: list[tuple[object, Tensor]] = []  # frames and maps that are still needed
+    near: list[tuple[object, Tensor, Tensor]] = []  # frames, maps and logits still needed
     at = 0  # the next frame to be yielded, as its index in `near`
     for frame, saliency in chain(maps, [(None, None)]):
         if frame:
-            near.append((frame, saliency))
+            near.append((frame, saliency, saliency.logit(eps=EPSILON)))
         while at < len(near):
-            now = near[at][0]
-            apart = [abs(other.seconds - now.seconds) for other, _ in near]
+            now, own, _ = near[at]
+            apart = [abs(other.seconds - now.seconds) for other, *_ in near]
             if frame and not live and apart[-1] <= seconds:
                 break  # the next frame may be near, too
             weights = [math.exp(-a / seconds) if a <= seconds else 0.0 for a in apart]
-            mean = torch.zeros_like(near[at][1])
-            for weight, (_, other) in zip(weights, near):
-                mean.add_(other, alpha=weight / sum(weights))
-            yield now, mean
+            mean = torch.zeros_like(own)
+            for weight, (*_, logits) in zip(weights, near):
+                mean.add_(logits, alpha=weight / sum(weights))
+            yield now, torch.maximum(mean.sigmoid_(), LEAST * own)
             at += 1
             while at > 1 and abs(near[0][0].seconds - now.seconds) > seconds:
                 near, at = near[1:], at - 1

@@ -1,4 +1,4 @@
-"""Steadier maps: the mean of the maps around each frame, with weights that are known."""
+"""Steadier maps: the mean of logits around each frame, with weights that are known."""
 
 import math
 from dataclasses import replace
@@ -39,13 +39,18 @@ def maps(given, smoothing=HALF, **options):
     return {frame.number: saliency[0, 0, 0].item() for frame, saliency in pairs}
 
 
+def logit(p):
+    return math.log(p / (1 - p))
+
+
 def expected(given, number, ahead=HALF):
-    """By hand: the weighted mean of the maps of frames at most half a second away."""
+    """By hand: the weighted mean of the logits of frames at most half a second away."""
     now = given[number - 1].seconds
     near = [f for f in given if now - HALF <= f.seconds <= now + ahead]
     weights = [math.exp(-abs(f.seconds - now) / HALF) for f in near]
-    values = (w * f.rgb[0, 0, 0].item() for w, f in zip(weights, near))
-    return sum(values) / sum(weights)
+    values = [f.rgb[0, 0, 0].item() for f in near]
+    mean = sum(w * logit(value) for w, value in zip(weights, values)) / sum(weights)
+    return max(1 / (1 + math.exp(-mean)), given[number - 1].rgb[0, 0, 0].item() / 2)
 
 
 VALUES = torch.rand(30, generator=torch.Generator().manual_seed(3)).clamp(0.01, 0.99).tolist()
@@ -54,13 +59,20 @@ UNEVEN = [n / 8 + 0.4 * (n > 10) + 0.05 * (n % 3) for n in range(30)]
 
 @pytest.mark.parametrize("times", [None, UNEVEN])
 @pytest.mark.parametrize("live", [False, True])
-def test_a_map_is_the_mean_of_the_maps_around_its_frame(times, live):
+def test_a_map_is_the_mean_of_logits_around_its_frame(times, live):
     given = frames(VALUES, times)
     found = maps(given, live=live)
     assert list(found) == list(range(1, 31))
     for number in (1, 2, 9, 12, 20, 29, 30):
         by_hand = expected(given, number, ahead=0.0 if live else HALF)
         assert found[number] == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_what_passes_by_quickly_keeps_half_of_its_height():
+    """Bright in one frame of nine: the mean of logits alone would be 0.025."""
+    found = maps(frames([0.01] * 8 + [0.9] + [0.01] * 8))
+    assert found[9] == pytest.approx(0.45, abs=1e-4)
+    assert found[8] < 0.03
 
 
 def test_a_still_and_a_model_without_smoothing_keep_their_maps():
