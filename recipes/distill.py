@@ -45,7 +45,7 @@ from recipes.output import writable
 from video.pictures import read_picture, resize, to_tensor
 
 HEIGHTS = 384, 512, 640  # of the frames whose logits are averaged
-TEACHER = 0.7  # share of the mean in the target
+TEACHER = 0.85  # share of the mean in the target
 STEPS, LEARNING_RATE = 900, 1e-4
 
 

@@ -1,6 +1,6 @@
 """Let a CubeUNet favour straight ahead, and its maps of a video be steadier.
 
-    python -m recipes.front CHECKPOINT OUTPUT --front 0.27 --latitude 1.05 --smoothing 0.5
+    python -m recipes.front CHECKPOINT OUTPUT --front 0.27 --latitude 1.05 --smoothing 0.75
 
 The scenes that it was trained on look the same in all directions, but people who put on a headset
 face the front first. The two numbers for it were chosen on panoramas with real gaze, the seconds of
@@ -31,7 +31,7 @@ def main() -> None:
     add("output", type=Path, help="checkpoint to write")
     add("--front", type=at_least(0, 1.001), default=0.27, help="power of the prior over longitude")
     add("--latitude", type=at_least(0, 10), default=1.05, help="factor of the latitude bias")
-    add("--smoothing", type=at_least(0, 10.001), default=0.5,
+    add("--smoothing", type=at_least(0, 10.001), default=0.75,
         help="seconds before and after a frame over which its map is the mean")  # fmt: skip
     args = parser.parse_args()
     writable(args.output)

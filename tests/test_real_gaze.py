@@ -78,7 +78,7 @@ def test_a_checkpoint_gets_a_front_and_smoothing(tmp_path):
     words = (tmp_path / "a.pth", tmp_path / "b.pth", "--front", 0.3, "--latitude", 2)
     assert ended(front.main, *words)[0] == 0
     found = models.load(tmp_path / "b.pth")
-    assert (found.arguments["front"], found.spec.smoothing) == (0.3, 0.5)
+    assert (found.arguments["front"], found.spec.smoothing) == (0.3, 0.75)
     assert torch.equal(found.latitude_bias, 2 * model.latitude_bias)
     assert torch.equal(found.head.weight, model.head.weight)
     assert models.checkpoint.read(tmp_path / "b.pth")["run"] == {"loss": "density"}
