@@ -52,15 +52,18 @@ def share(
 ) -> float:
     """Return the share of a map's attention within an angle of a direction.
 
-    saliency: (H, W). The others are in radians. Pixels at the cap's edge count in part.
+    saliency: (H, W), not negative. Angles are in radians. Pixels at the cap's edge count in part.
     """
-    maps = density(saliency)
+    maps = np.asarray(saliency)
     height, width = maps.shape
     pixel = math.pi / height
     rows, columns, cosine = _cap(longitude, latitude, radius + pixel / 2, height, width)
     inside = np.clip((radius - np.arccos(cosine)) / pixel + 0.5, 0, 1)
-    areas = solid_angles(height, width).double().numpy()[rows, 0]
-    return min(1.0, float((maps[rows, columns] * areas * inside).sum()))
+    areas = solid_angles(height, width).double().numpy()[:, 0]
+    total, values = areas @ maps.sum(1, dtype=np.float64), maps[rows, columns]
+    if not total:
+        total, values = 4 * math.pi, 1.0
+    return min(1.0, float((values * areas[rows] * inside).sum() / total))
 
 
 def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]]:
