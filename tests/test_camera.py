@@ -130,14 +130,16 @@ def test_a_camera_rests_while_little_is_to_be_seen():
     assert abs(path[0, 0]) < 5 and abs(path[-1, 0] - 120) < 5
 
 
-def test_attention_of_a_short_end_counts_to_the_stretch_before_it():
-    """Regression: it was added to the stretch before that one, which then took its place."""
-    seconds = np.arange(28) / 10
+def test_turns_are_spread_evenly_from_the_beginning_to_the_end():
+    """Each has the attention of what is nearest to it, of which the first and last have half."""
+    seconds = np.arange(26) / 10
     windows = np.eye(3, CELLS[0] * CELLS[1], dtype=np.float32)
     flat = np.full(CELLS, 1.0)
-    _, borders, scores = _scores([flat] * 28, seconds, windows, 1.0)
-    assert borders.tolist() == pytest.approx([0, 1, 2.8])
-    assert scores[1] == pytest.approx(scores[0] * 1.8, rel=1e-4) and len(scores) == 2
+    _, borders, turns, scores = _scores([flat] * 26, seconds, windows, 1.0)
+    assert turns.tolist() == pytest.approx([0, 1.3, 2.6])
+    assert borders.tolist() == pytest.approx([0, 0.6, 2.0, 2.6])  # the starts of parts of 0.2 s
+    assert scores[1] == pytest.approx(scores[0] * 1.4 / 0.6, rel=1e-4)
+    assert scores[2] == pytest.approx(scores[0], rel=1e-4) and len(scores) == 3
 
 
 def test_cuts():

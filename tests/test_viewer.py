@@ -44,7 +44,7 @@ def picture(frame):
 
 def peak(frame):
     """Longitude and latitude of the most salient place: across ±180°."""
-    return (160 + 1.2 * frame + 180) % 360 - 180, 20 - frame / 2
+    return (160 + 1.5 * frame + 180) % 360 - 180, 20 - frame / 2
 
 
 def saliency(frame):

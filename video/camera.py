@@ -28,6 +28,7 @@ from video.yuv import planes
 
 SPACING = math.radians(7)  # of the directions that are compared
 STEP = 3.1 * SPACING  # the longest way from one direction to the next
+PARTS = 8  # of the time of a step, in which scores are kept
 CELLS = 45, 90  # rows and columns to which maps are reduced
 MOVE = 0.05  # price of moving by a radian: share of the attention times seconds
 CUT = 1.0  # price of a cut, likewise
@@ -49,7 +50,7 @@ def follow_path(
     """Plan where a camera looks that follows attention over a whole clip.
 
     maps: (H, W) non-negative saliency of each frame, of any size and scale, read as a stream.
-    About a thousand numbers are kept for every second. seconds: when each frame is shown.
+    About eight thousand numbers are kept for every second. seconds: when each frame is shown.
     fov, size: horizontal field of view in degrees, and (h, w) of the view, of which the ratio
     counts. cuts: whether the camera may jump; the limits then hold between jumps.
     max_speed: degrees a second along the sphere. max_acceleration: change of the angular velocity
@@ -64,7 +65,7 @@ def follow_path(
     speed, acceleration = math.radians(max_speed), math.radians(max_acceleration)
     places = _candidates(math.radians(max_latitude))
     windows = _windows(places, extent_of(fov, *size))
-    times, starts, scores = _scores(maps, seconds, windows, STEP / (HASTE * speed))
+    times, starts, turns, scores = _scores(maps, seconds, windows, STEP / (HASTE * speed))
     durations = np.diff(starts)  # of the stretches of time in which the camera takes one step
     starts = starts[:-1]
     rays = direction_of(*places.T).numpy()
@@ -74,13 +75,12 @@ def follow_path(
     chosen = _best_sequence(rewards, np.where(angle <= STEP, MOVE * angle, CUT if cuts else np.inf))
     jumps = angle[chosen[:-1], chosen[1:]] > STEP
     bounds = np.flatnonzero(np.concatenate([[True], jumps, [True]]))  # of the shots between cuts
-    middles = starts + durations / 2
     path = []
     for first, last in zip(bounds[:-1], bounds[1:]):
         end = starts[last] if last < len(starts) else math.inf
         frames = times[(times >= starts[first]) & (times < end)]
         knots = np.unwrap(places[chosen[first:last]].numpy(), axis=0)
-        path.append(_smooth(middles[first:last], knots, frames, speed, acceleration))
+        path.append(_smooth(turns[first:last], knots, frames, speed, acceleration))
     return np.degrees(np.concatenate(path))
 
 
@@ -109,11 +109,13 @@ def _windows(places: Tensor, extent: tuple[float, float]) -> np.ndarray:
 
 def _scores(
     maps: Iterable[np.ndarray], seconds: Iterable[float], windows: np.ndarray, duration: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the attention in each window, summed over stretches of time.
 
-    Returns: times of the frames (N,), never decreasing; K + 1 borders of the stretches, which take
-    at least `duration` seconds and begin with a frame; shares times seconds (K, D) float32.
+    Returns: times of the frames (N,), never decreasing; K + 1 borders of the stretches, which begin
+    with a frame; K times, equally spaced from the beginning to the end and at least `duration`
+    seconds apart, each with the stretch of what is nearest to it; shares times seconds (K, D)
+    float32. A shorter clip is one stretch, and times without frames are left out.
     """
     times, starts, scores, shares = [], [], [], None
     for number, (saliency, time) in enumerate(zip(maps, seconds, strict=True), 1):
@@ -127,7 +129,7 @@ def _scores(
         if times:
             time = max(time, times[-1])
             scores[-1] += shares * np.float32(time - times[-1])
-        if not times or time - starts[-1] >= duration:
+        if not times or time - starts[-1] >= duration / PARTS:
             starts.append(time)
             scores.append(np.zeros(len(windows), np.float32))
         shares = windows @ (cells / (cells.sum() or 1))
@@ -136,11 +138,16 @@ def _scores(
         raise ValueError("there is no map to follow")
     last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
     scores[-1] += shares * np.float32(last)
-    if len(starts) > 1 and times[-1] + last - starts[-1] < duration:
-        rest = scores.pop()
-        scores[-1] += rest
-        starts.pop()
-    return np.array(times), np.array([*starts, times[-1] + last]), np.array(scores)
+    borders = np.array([*starts, times[-1] + last])
+    turns, first = borders[[0, -1]].mean(keepdims=True), np.array([0])
+    if count := min(int((borders[-1] - borders[0]) / duration), len(starts)):
+        turns = np.linspace(borders[0], borders[-1], count + 1)
+        gap = (turns[1] - turns[0]) / 2
+        nearest = np.searchsorted(starts, turns[1:] - gap - duration / PARTS / 2)
+        first, kept = np.unique([0, *nearest.clip(max=len(starts) - 1)], return_index=True)
+        turns = turns[kept]  # where frames are few, others have none
+    scores = np.add.reduceat(np.array(scores), first)
+    return np.array(times), borders[[*first, -1]], turns, scores
 
 
 def _best_sequence(rewards: np.ndarray, prices: np.ndarray) -> np.ndarray:
