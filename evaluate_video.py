@@ -147,8 +147,9 @@ class Network:
         with cli.advice(f"--motion {args.motion}"):
             self.model.use_motion(args.motion)
         # Only the network runs in mixed precision, not the metrics between two of its maps.
-        precision = cli.autocast(device, cli.choose_precision(args.precision, device))
-        self.model.forward = precision(self.model.forward)
+        dtype = cli.choose_precision(args.precision, device)
+        self.model = models.deploy(self.model, dtype)
+        self.model.forward = cli.autocast(device, dtype)(self.model.forward)
         spec = replace(self.model.spec, clip_length=1, warm_up=0, fade=0)
         self.data = SaliencyVideos(args.data_root, args.split, spec)
         self.name = self.model.name

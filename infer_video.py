@@ -95,6 +95,7 @@ def main() -> None:
         raise InputError(f"{args.ckpt_path}: holds a {model.name}; leave out --model")
     with cli.advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
+    model = models.deploy(model, dtype)
     folders = output_folders(args.video_path, args.output_dir)
     if len(folders) > 1 and (named := [path for path in args.export if path.is_absolute()]):
         raise InputError(f"{named[0]}: each of several clips has a file in its folder; give a name")

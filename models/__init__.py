@@ -3,6 +3,7 @@
 from models.base import SaliencyModel, Spec
 from models.checkpoint import MODELS, load, save
 from models.cube_unet import CubeUNet
+from models.deploy import deploy
 from models.equator_prior import EquatorPrior
 from models.predict import predict
 from models.sst_sal import SSTSal
@@ -14,6 +15,7 @@ __all__ = [
     "SSTSal",
     "SaliencyModel",
     "Spec",
+    "deploy",
     "load",
     "predict",
     "save",

@@ -5,9 +5,8 @@ M. Tan, Q. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural 
 scaled (tensorflow/tpu, models/official/efficientnet/lite).
 """
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from projection import CubePadding
 
@@ -22,6 +21,7 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 STEM = 32
+SMALL = 4.8  # sides of faces, in widths of the padding, below which padding doubles their pixels
 LEVELS = (1, 2, 4, 5, 6)  # stages whose features are read
 WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 24, 40, 112, 192, 320 channels
 MOTION_LEVELS = (2, 0)  # levels at whose resolution motion is read too, the coarser one first
@@ -35,6 +35,8 @@ def padded_conv(c_in: int, c_out: int, dilation: int = 1) -> list[nn.Module]:
 
 class Conv(nn.Module):
     """A convolution with a bias and, where `activate`, ReLU6. Faces are padded before it.
+
+    What is given as `plus` is added at the end.
 
     The BatchNorm of the published network keeps its statistics from ImageNet, so it is part of
     weight and bias here.
@@ -50,14 +52,16 @@ class Conv(nn.Module):
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, groups=groups)
         self.activate = nn.ReLU6(inplace=True) if activate else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activate(self.conv(x[..., self.late :, self.late :]))
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        y = self.activate(self.conv(x[..., self.late :, self.late :]))
+        return y if plus is None else y + plus
 
 
 class Block(nn.Module):
     """Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection.
 
-    Faces are padded before the expansion, which has a sixth of the channels.
+    Faces are padded before the expansion, where there is a sixth of the channels, but small ones
+    after it, since padding doubles their pixels. Both give the same.
     """
 
     def __init__(self, c_in, c_out, kernel, stride, expansion, late):
@@ -70,11 +74,13 @@ class Block(nn.Module):
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = self.pad(x)
-        if self.expand:
-            padded = self.pad.fill_corners(self.expand(padded))
-        y = self.project(self.depthwise(padded))
-        return x + y if self.residual else y
+        if not self.expand:
+            padded = self.pad(x)
+        elif x.shape[-1] < SMALL * self.pad.pad:
+            padded = self.pad(self.expand(x))
+        else:
+            padded = self.pad.fill_corners(self.expand(self.pad(x)))
+        return self.project(self.depthwise(padded), x if self.residual else None)
 
 
 class EfficientNetLite0(nn.Module):
@@ -145,15 +151,17 @@ class EfficientNetReadout(nn.Module):
         if any(n % self.face_step for n in x.shape[-2:]):
             sides = "×".join(map(str, x.shape[-2:]))
             raise ValueError(f"sides are multiples of {self.face_step} pixels, not {sides}")
-        features = self.encoder(x[:, :3].contiguous(memory_format=torch.channels_last))
+        features = self.encoder(x[:, :3])
+        motion = x[:, 3:].contiguous()
         for level in self.motion_levels:
-            features.insert(level, adaptive_avg_pool2d(x[:, 3:], features[level].shape[-2:]))
+            features.insert(level, avg_pool2d(motion, x.shape[-1] // features[level].shape[-1]))
         total = None
         for level, feature in reversed(list(zip(self.levels, features, strict=True))):
             part = level(feature)
-            if total is not None:
-                part = part + (total if total.shape == part.shape else self.enlarge(total))
-            total = part
+            if total is None:
+                total = part
+            else:  # in this order: the sum has the memory format of the first
+                total = (total if total.shape == part.shape else self.enlarge(total)) + part
         return self.mix(total)
 
     def enlarge(self, x: Tensor) -> Tensor:

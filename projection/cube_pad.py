@@ -52,7 +52,7 @@ class CubePadding(nn.Module):
         border = _border(size - 2 * self.pad, self.pad, padded.device)
         rows = _rows(padded)
         write = rows.index_copy if torch.is_grad_enabled() else rows.index_copy_
-        return _images(write(1, border.corners, rows[:, border.meeting].mean(2)), size)
+        return _images(write(1, border.corners, _means(rows, border.meeting)), size)
 
     def extra_repr(self) -> str:
         return str(self.pad)
@@ -64,7 +64,7 @@ class _Border(NamedTuple):
     source: (6·P²,) the pixel among those of the six faces that each padded pixel copies.
     strips: (24·p·S,) the padded pixels beyond an edge.
     corners: (24·p²,) the padded pixels beyond a corner.
-    meeting: (24·p², 3) the padded pixels whose mean fills each of the corners.
+    meeting: (3, 24·p²) the padded pixels whose mean fills each of the corners.
     """
 
     source: Tensor
@@ -94,7 +94,7 @@ def _cached_border(size: int, pad: int, device: torch.device) -> _Border:
         source.flatten(),
         number[:, (outside[:, None] | outside) & ~in_corner].flatten(),
         number[:, in_corner].flatten(),
-        torch.stack(meeting, -1)[:, in_corner].flatten(0, 1),
+        torch.stack(meeting)[..., in_corner].flatten(1),
     )
     return _Border(*(index.to(device) for index in border))
 
@@ -102,6 +102,11 @@ def _cached_border(size: int, pad: int, device: torch.device) -> _Border:
 def _rows(faces: Tensor) -> Tensor:
     """(B·6, C, S, S) → (B, 6·S², C), a view where the faces are in channels_last format."""
     return faces.permute(0, 2, 3, 1).reshape(-1, 6 * faces.shape[-1] ** 2, faces.shape[1])
+
+
+def _means(rows: Tensor, meeting: Tensor) -> Tensor:
+    """(B, N, C) → means of three rows each, (B, 24·p², C)."""
+    return rows.index_select(1, meeting.flatten()).unflatten(1, meeting.shape).mean(1)
 
 
 def _images(rows: Tensor, size: int) -> Tensor:
@@ -117,7 +122,7 @@ class _Pad(Function):
         ctx.save_for_backward(source, strips, corners, meeting)
         ctx.size = faces.shape[-1]
         padded = _rows(faces).index_select(1, source)
-        padded.index_copy_(1, corners, padded[:, meeting].mean(2))
+        padded.index_copy_(1, corners, _means(padded, meeting))
         return _images(padded, round((len(source) / 6) ** 0.5))
 
     @staticmethod
@@ -128,6 +133,6 @@ class _Pad(Function):
         padded = _rows(gradient)
         faces = _rows(gradient[..., pad:-pad, pad:-pad])  # a copy, as its rows are not adjacent
         faces.index_add_(1, source[strips], padded.index_select(1, strips))
-        thirds = (padded.index_select(1, corners) / 3).repeat_interleave(3, dim=1)
+        thirds = (padded.index_select(1, corners) / 3).repeat(1, 3, 1)
         faces.index_add_(1, source[meeting].flatten(), thirds)
         return _images(faces, size), None, None, None, None

@@ -1,0 +1,93 @@
+"""Networks as they compute fastest give the maps of the networks that were trained."""
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from models import CubeUNet, deploy
+from models.deploy import FusedConv
+
+KINDS = {
+    "plain": {"base_channels": 4, "height": 80, "width": 160},
+    "no_motion": {"backbone": "efficientnet_lite0", "in_channels": 3, "height": 192, "width": 384},
+    "motion": {"backbone": "efficientnet_lite0", "height": 192, "width": 384},
+    "flow": {"backbone": "efficientnet_lite0", "in_channels": 6, "height": 192, "width": 384},
+}
+
+
+def settled(kind):
+    """Return a network of random weights whose BatchNorms have seen something."""
+    torch.manual_seed(0)
+    model = CubeUNet(**KINDS[kind])
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for values in (norm.weight.data, norm.running_var):
+                values.uniform_(0.5, 2)
+            for values in (norm.bias.data, norm.running_mean):
+                values.normal_(0, 0.3)
+    return model.eval()
+
+
+def clip_for(model, frames=1):
+    size, channels = (model.spec.height, model.spec.width), model.arguments["in_channels"]
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((1, frames, n, *size) for n in (3, channels - 3))
+    return [torch.rand(shape, generator=generator) for shape in shapes]
+
+
+def correlation(one, other):
+    return torch.corrcoef(torch.stack([m.flatten().double() for m in (one, other)]))[0, 1]
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_maps_stay_the_same(kind, onednn):
+    """With oneDNN's operator and without, for one frame and for two."""
+    model = settled(kind)
+    clip = clip_for(model, 2)
+    before = model(*clip)
+    fused = [m for m in deploy(model).modules() if isinstance(m, FusedConv)]
+    for conv in fused:
+        conv.onednn = conv.onednn and onednn
+    assert len(fused) > 15 and not any(p.requires_grad for p in model.parameters())
+    torch.testing.assert_close(model(*clip), before, atol=2e-5, rtol=1e-4)
+
+
+def test_no_batch_norm_beside_a_convolution_is_left():
+    """That before the readout's mixing follows a sum, not a convolution."""
+    model = deploy(settled("motion"))
+    left = [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert left == ["backbone.mix.0"]
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in deploy(settled("plain")).modules())
+
+
+@torch.inference_mode()
+def test_results_keep_the_memory_format():
+    """A convolution of a single channel too; PyTorch's own returns another one there."""
+    for channels in (1, 24):
+        conv = FusedConv(nn.Conv2d(channels, 8, 1), torch.float32)
+        x = torch.rand(6, channels, 5, 5).to(memory_format=torch.channels_last)
+        assert conv(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def test_the_shipped_network_in_bfloat16():
+    path = "checkpoints/cube_unet_best.pth"
+    model, fast = models.load(path), deploy(models.load(path), torch.bfloat16)
+    frames = torch.nn.functional.interpolate(torch.rand(1, 3, 16, 32), (512, 1024), mode="bicubic")
+    clip = frames.clamp(0, 1)[None], torch.full((1, 1, 1, 512, 1024), 0.5)
+    exact = model(*clip)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(*clip)
+    assert correlation(fast(*clip), mixed) > 0.9995
+    assert correlation(fast(*clip), exact) > 0.9995
+
+
+@torch.inference_mode()
+def test_other_models_stay_as_they_are():
+    model = models.SSTSal(height=16, width=32, hidden_channels=2)
+    clip = torch.rand(1, 2, 3, 16, 32), torch.rand(1, 2, model.arguments["in_channels"] - 3, 16, 32)
+    before = model.eval()(*clip)
+    assert torch.equal(deploy(model, torch.bfloat16)(*clip), before)
