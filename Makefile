@@ -66,7 +66,7 @@ lint: setup
 	$(PY) -m ruff format --check .
 
 bench: setup
-	$(PY) -m benchmarks.cube_padding
+	$(PY) -m benchmarks.network
 	$(PY) -m benchmarks.sst_sal
 	$(PY) -m benchmarks.training
 	$(PY) -m benchmarks.loader

@@ -108,7 +108,7 @@ class FusedConv(nn.Module):
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         x = x[..., self.late :, self.late :].to(self.weight.dtype)
         weights = self.weight, self.bias
-        if x.shape[1] == self.weight[0].numel() == 1:  # else the result would not be in channels_last format
+        if x.shape[1] == self.weight[0].numel() == 1:  # a convolution forgets channels_last then
             y = linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
             return self.activate(y)
         if self.onednn and x.device.type == "cpu":

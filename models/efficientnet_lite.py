@@ -67,7 +67,8 @@ class Block(nn.Module):
     def __init__(self, c_in, c_out, kernel, stride, expansion, late):
         super().__init__()
         wide = c_in * expansion
-        self.pad = CubePadding(kernel // 2)
+        self.reach = kernel // 2
+        self.pad = CubePadding(self.reach)
         self.expand = Conv(c_in, wide, 1) if expansion > 1 else None
         self.depthwise = Conv(wide, wide, kernel, stride, wide, late=late)
         self.project = Conv(wide, c_out, 1, activate=False)
@@ -76,7 +77,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.expand:
             padded = self.pad(x)
-        elif x.shape[-1] < SMALL * self.pad.pad:
+        elif x.shape[-1] < SMALL * self.reach:
             padded = self.pad(self.expand(x))
         else:
             padded = self.pad.fill_corners(self.expand(self.pad(x)))

@@ -9,6 +9,8 @@ from torch.autograd import Function
 
 from projection.cubemap import padded_pixels
 
+LARGE = 128  # sides of faces that are copied faster in rows than pixel by pixel
+
 
 class CubePadding(nn.Module):
     """Pad each cube face with the pixels of its four neighbours.
@@ -38,7 +40,8 @@ class CubePadding(nn.Module):
             raise ValueError(f"pad {self.pad} needs faces larger than {faces.shape[-1]} pixels")
         if not self.pad:
             return faces
-        return _Pad.apply(faces, *_border(faces.shape[-1], self.pad, faces.device))
+        border = _border(faces.shape[-1], self.pad, faces.device)
+        return _Pad.apply(faces, *border) if torch.is_grad_enabled() else _padded(faces, border)
 
     def fill_corners(self, padded: Tensor) -> Tensor:
         """Make the corner blocks the means again after a pointwise layer on padded faces.
@@ -63,12 +66,14 @@ class _Border(NamedTuple):
 
     source: (6·P²,) the pixel among those of the six faces that each padded pixel copies.
     strips: (24·p·S,) the padded pixels beyond an edge.
+    beyond: (24·p·S,) the pixels that these copy.
     corners: (24·p²,) the padded pixels beyond a corner.
     meeting: (3, 24·p²) the padded pixels whose mean fills each of the corners.
     """
 
     source: Tensor
     strips: Tensor
+    beyond: Tensor
     corners: Tensor
     meeting: Tensor
 
@@ -90,9 +95,11 @@ def _cached_border(size: int, pad: int, device: torch.device) -> _Border:
     beyond = inner + torch.where(inner == pad, -1, 1)  # and the first one beyond its edge
     at = inner[:, None], inner, beyond[:, None], beyond
     meeting = [number[:, at[row], at[column]] for row, column in ((0, 1), (0, 3), (2, 1))]
+    strips = number[:, (outside[:, None] | outside) & ~in_corner].flatten()
     border = _Border(
         source.flatten(),
-        number[:, (outside[:, None] | outside) & ~in_corner].flatten(),
+        strips,
+        source.flatten()[strips],
         number[:, in_corner].flatten(),
         torch.stack(meeting)[..., in_corner].flatten(1),
     )
@@ -106,7 +113,8 @@ def _rows(faces: Tensor) -> Tensor:
 
 def _means(rows: Tensor, meeting: Tensor) -> Tensor:
     """(B, N, C) → means of three rows each, (B, 24·p², C)."""
-    return rows.index_select(1, meeting.flatten()).unflatten(1, meeting.shape).mean(1)
+    one, two, three = rows.index_select(1, meeting.flatten()).chunk(3, dim=1)
+    return (one + two).add_(three).div_(3)
 
 
 def _images(rows: Tensor, size: int) -> Tensor:
@@ -114,25 +122,37 @@ def _images(rows: Tensor, size: int) -> Tensor:
     return rows.view(-1, size, size, rows.shape[-1]).permute(0, 3, 1, 2)
 
 
+def _padded(faces: Tensor, border: _Border) -> Tensor:
+    side, size = round((len(border.source) / 6) ** 0.5), faces.shape[-1]
+    if size < LARGE or torch.compiler.is_exporting():
+        padded = _rows(faces).index_select(1, border.source)
+    else:
+        pad = (side - size) // 2
+        padded = faces.new_empty(len(faces), side, side, faces.shape[1])
+        padded[:, pad:-pad, pad:-pad] = faces.permute(0, 2, 3, 1)
+        padded = padded.view(-1, 6 * side**2, faces.shape[1])
+        padded.index_copy_(1, border.strips, _rows(faces).index_select(1, border.beyond))
+    padded.index_copy_(1, border.corners, _means(padded, border.meeting))
+    return _images(padded, side)
+
+
 class _Pad(Function):
     """One gather. Its gradient adds up the border alone: a scatter of all pixels is slow."""
 
     @staticmethod
-    def forward(ctx, faces, source, strips, corners, meeting):
-        ctx.save_for_backward(source, strips, corners, meeting)
+    def forward(ctx, faces, *border):
+        ctx.save_for_backward(*border)
         ctx.size = faces.shape[-1]
-        padded = _rows(faces).index_select(1, source)
-        padded.index_copy_(1, corners, _means(padded, meeting))
-        return _images(padded, round((len(source) / 6) ** 0.5))
+        return _padded(faces, _Border(*border))
 
     @staticmethod
     def backward(ctx, gradient):
-        source, strips, corners, meeting = ctx.saved_tensors
+        source, strips, beyond, corners, meeting = ctx.saved_tensors
         size, pad = ctx.size, (gradient.shape[-1] - ctx.size) // 2
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         padded = _rows(gradient)
         faces = _rows(gradient[..., pad:-pad, pad:-pad])  # a copy, as its rows are not adjacent
-        faces.index_add_(1, source[strips], padded.index_select(1, strips))
+        faces.index_add_(1, beyond, padded.index_select(1, strips))
         thirds = (padded.index_select(1, corners) / 3).repeat(1, 3, 1)
         faces.index_add_(1, source[meeting].flatten(), thirds)
-        return _images(faces, size), None, None, None, None
+        return _images(faces, size), None, None, None, None, None

@@ -1,6 +1,6 @@
 """Every command in the documents and the Makefile starts, with the options that stand there.
 
-`python -m benchmarks.cube_padding` once raised TypeError, and `make bench` stopped at it.
+`python -m benchmarks.cube_padding`, which is network now, once raised TypeError, and `make bench` stopped at it.
 """
 
 import argparse
@@ -34,7 +34,7 @@ START = re.compile(
 PLACEHOLDERS = {"S": "0", "$S": "0"}  # numbers that stand for themselves in the documents
 FOREIGN = ("pip", "venv", "pytest", "ruff")  # modules that are not ours
 SMALL = {  # options with which each benchmark of `make bench` takes seconds
-    "benchmarks.cube_padding": "--repeats 1 --face_size 32",
+    "benchmarks.network": "--repeats 1",
     "benchmarks.sst_sal": "--repeats 1 --frames 1",
     "benchmarks.training": "--repeats 1 --steps 2 --batch_sizes 1 --scenes 5 --height 40",
     "benchmarks.loader": "--repeats 1 --frames 4 --clips 1 --workers 1",

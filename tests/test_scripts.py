@@ -191,11 +191,19 @@ def test_help_shows_a_default_of_zero():
         assert shown in text
 
 
-@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_wait_passively_unless_the_user_says_otherwise(given, found):
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "PASSIVE 2000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+        ({"GOMP_SPINCOUNT": "9"}, "None 9"),
+    ],
+)
+def test_threads_soon_sleep_unless_the_user_says_otherwise(given, found):
     """Active waiting made the network four times slower beside another busy program."""
-    environment = {name: v for name, v in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_WAIT_POLICY": given} if given else {}
-    command = [sys.executable, "-c", "import startup, os; print(os.environ['OMP_WAIT_POLICY'])"]
+    names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+    environment = {name: v for name, v in os.environ.items() if name not in names} | given
+    program = f"import startup, os; print(*map(os.environ.get, {names}))"
+    command = [sys.executable, "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert result.stdout.strip() == found
