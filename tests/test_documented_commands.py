@@ -1,6 +1,6 @@
 """Every command in the documents and the Makefile starts, with the options that stand there.
 
-`python -m benchmarks.cube_padding`, which is network now, once raised TypeError, and `make bench` stopped at it.
+One benchmark once raised TypeError, and `make bench` stopped at it.
 """
 
 import argparse
