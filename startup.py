@@ -10,10 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # numbers of malloc.h
 
-# Threads of torch that wait for each other soon sleep: beside another busy program, on two cores, a
-# frame took 0.13 s instead of 0.55 s. With GCC's OpenMP they stay awake for some microseconds, since
-# waking takes longer than small layers: a frame then takes 58 ms instead of 66, beside a busy program
-# 120 instead of 101. torch reads this when it is loaded.
+# Threads of torch that wait for each other soon sleep: beside another busy program, on two cores,
+# a frame took 0.13 s instead of 0.55 s. With GCC's OpenMP they stay awake for some microseconds,
+# since waking takes longer than small layers: a frame then takes 58 ms instead of 66, beside a
+# busy program 120 instead of 101. torch reads this when it is loaded.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
 
