@@ -118,6 +118,8 @@ def main() -> None:
     add = parser.add_argument
     add("folder", type=Path, help="folder of .npz files")
     add("--ckpt_path", type=Path, nargs="*", default=[CHECKPOINT], help="checkpoints")
+    add("--quality", choices=["fast", "best"], nargs="*", default=[], help="ways to compute a "
+        "CubeUNet's maps that are scored, too")  # fmt: skip
     add("--pred_dir", type=Path, nargs="*", default=[], help="folders of saved maps")
     add("--height", type=at_least(8, 2049, int), default=256, help="rows of the grid of scores")
     add("--latitude", type=at_least(1, 90.1), default=90.0, help="degrees from the equator beyond "
@@ -125,7 +127,11 @@ def main() -> None:
     add("--sigma", type=at_least(0.5, 30), default=5.0, help="width in degrees of the Gaussian "
         "that blurs fixations for the inter-observer scores")  # fmt: skip
     args = parser.parse_args()
-    networks = {path: models.load(path) for path in args.ckpt_path}
+    networks = {
+        " ".join([path.stem, *quality]): models.load(path, "cpu", *quality)
+        for path in args.ckpt_path
+        for quality in ([], *([quality] for quality in args.quality))
+    }
     for path in sorted(args.folder.glob("*.npz")):
         content = read_set(path)
         if not names_of(content):
@@ -135,7 +141,7 @@ def main() -> None:
         clips = {}
         for name in tqdm(gaze.names, path.stem, unit="panorama", leave=False, disable=None):
             rgb = gaze.content[f"{name}_rgb"]
-            maps = {p.stem: predicted(model, rgb) for p, model in networks.items()}
+            maps = {label: predicted(model, rgb) for label, model in networks.items()}
             maps |= {folder.name: saved_map(folder, name) for folder in args.pred_dir}
             maps["uniform"] = np.ones(gaze.size, np.float32)
             maps["equator prior"] = equator_prior(*gaze.size).numpy()

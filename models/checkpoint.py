@@ -105,9 +105,13 @@ def find_model(name: str) -> type[SaliencyModel]:
     return kind
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> SaliencyModel:
+def load(
+    path: str | Path, device: str | torch.device = "cpu", quality: str | None = None, **overrides
+) -> SaliencyModel:
     """Return the model in a checkpoint or in a file of SST-Sal's authors, in eval mode.
 
+    quality: of a CubeUNet; "fast": it looks at frames of three quarters of the height and width;
+        "best": its maps are means over two views of a frame, see its `views`.
     overrides: arguments of the model that replace the stored ones. The stored Spec is kept in all
         that they do not determine.
     Raises InputError for a file that holds no model known here, or other weights or another Spec
@@ -119,6 +123,12 @@ def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> S
     """
     content = read(path)
     kind, arguments = MODELS[content["model"]], content["arguments"] | overrides
+    if quality and not issubclass(kind, CubeUNet):
+        raise InputError(f"{path}: holds a {kind.name}, which has one quality; leave it out")
+    if quality == "fast":
+        spec = kind(**arguments).spec
+        overrides |= {"height": spec.height * 3 // 4, "width": spec.width * 3 // 4}
+        arguments |= overrides
     try:
         model = kind(**arguments)
         put_weights(model, content["weights"])
@@ -133,6 +143,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", **overrides) -> S
             f"{path}: as {content['model']}({arguments}): {error}; leave out arguments that change "
             "it, or use another checkpoint"
         ) from error
+    if quality == "best":
+        model.views = 2
     return model.to(device).eval()
 
 

@@ -84,6 +84,9 @@ class CubeUNet(SaliencyModel):
     front: power of the equator prior's density over longitude by which maps favour straight
         ahead, from 0 (not at all) to 1.
 
+    views: attribute, 1; with more, frames are also looked at turned to the right by parts of a
+        face, and maps are means over all views. Each takes as long as the first.
+
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels don't match.
 
@@ -93,6 +96,7 @@ class CubeUNet(SaliencyModel):
     """
 
     name = "cube_unet"
+    views = 1
 
     def __init__(
         self,
@@ -159,8 +163,16 @@ class CubeUNet(SaliencyModel):
         if (height, width) != (to_cube.height, to_cube.width):
             made = self._projections(height, width, width // 4)
             to_cube, to_equi = (projection.to(clips.device) for projection in made)
-        faces = to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        images = clips.flatten(0, 1)
+        turns = [k * width // 4 // self.views for k in range(1, self.views)]  # in columns
+        if turns:
+            images = torch.cat([images, *(images.roll(-turn, -1) for turn in turns)])
+        faces = to_cube(images).contiguous(memory_format=torch.channels_last)
         image_logits = to_equi(self.head(self.backbone(faces)).float())
+        if turns:
+            views = image_logits.chunk(self.views)
+            turned = (view.roll(turn, -1) for view, turn in zip(views, [0, *turns]))
+            image_logits = sum(turned) / self.views
         latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
         return image_logits, latitude_bias
 

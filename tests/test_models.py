@@ -333,3 +333,26 @@ def test_the_front_is_favoured_by_the_density_over_longitude():
     for wrong in (-0.1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="front is from 0 to 1"):
             models.CubeUNet(height=40, width=80, base_channels=2, front=wrong)
+
+
+def test_views_are_those_of_turned_frames():
+    """The logits of two views are means of those of the frame and of the frame turned by 45°."""
+    torch.manual_seed(0)
+    model = CubeUNet(base_channels=4, height=80, width=160).eval()
+    clip = torch.rand(1, 2, 3, 80, 160), torch.rand(1, 2, 1, 80, 160)
+    with torch.no_grad():
+        own = model.logits(*clip)[0]
+        turned = model.logits(*(part.roll(-20, -1) for part in clip))[0].roll(20, -1)
+        model.views = 2
+        torch.testing.assert_close(model.logits(*clip)[0], (own + turned) / 2)
+
+
+def test_qualities(tmp_path):
+    """The fast one looks at smaller frames, the best one twice; other models have none."""
+    path = tmp_path / "m.pth"
+    models.save(path, CubeUNet(base_channels=4, height=80, width=160))
+    kinds = [models.load(path, quality=quality) for quality in (None, "fast", "best")]
+    assert [(kind.spec.width, kind.views) for kind in kinds] == [(160, 1), (120, 1), (160, 2)]
+    models.save(path, models.EquatorPrior(8, 16))
+    with pytest.raises(InputError, match="equator_prior"):
+        models.load(path, quality="fast")
