@@ -354,5 +354,5 @@ def test_qualities(tmp_path):
     kinds = [models.load(path, quality=quality) for quality in (None, "fast", "best")]
     assert [(kind.spec.width, kind.views) for kind in kinds] == [(160, 1), (120, 1), (160, 2)]
     models.save(path, models.EquatorPrior(8, 16))
-    with pytest.raises(InputError, match="equator_prior"):
+    with pytest.raises(InputError, match="'equator', of one quality"):
         models.load(path, quality="fast")
