@@ -124,7 +124,7 @@ def load(
     content = read(path)
     kind, arguments = MODELS[content["model"]], content["arguments"] | overrides
     if quality and not issubclass(kind, CubeUNet):
-        raise InputError(f"{path}: holds the model '{kind.name}', of one quality; leave out the other")
+        raise InputError(f"{path}: holds the model '{kind.name}', of one quality; leave it out")
     if quality == "fast":
         spec = kind(**arguments).spec
         overrides |= {"height": spec.height * 3 // 4, "width": spec.width * 3 // 4}
