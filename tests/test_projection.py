@@ -282,19 +282,20 @@ def test_images_together_are_resampled_as_each_alone(dtype, count):
     index, weight = torch.randint(0, 50, (4, 70)), torch.rand(4, 70)
     matrix = torch.zeros(70, 50, dtype=torch.float64)
     matrix.index_put_((torch.arange(70).expand(4, -1), index), weight.double(), accumulate=True)
-    sample = Resampling(index, weight)
-    pixels = torch.rand(2, count, 50).to(dtype)
-    expected = pixels.double() @ matrix.T
+    sample = Resampling(index.view(4, 7, 10), weight.view(4, 7, 10), (5, 10))
+    pixels = torch.rand(2, count, 5, 10).to(dtype)
+    expected = (pixels.double().flatten(2) @ matrix.T).unflatten(2, (7, 10))
     tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
     with torch.no_grad():
         result = sample(pixels)
-    assert result.dtype == dtype and result.shape == (2, count, 70)
+    assert result.dtype == dtype and result.shape == (2, count, 7, 10)
     torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
     pixels.requires_grad_()
     result = sample(pixels)
     torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
     back = torch.rand_like(result)
     result.backward(back)
+    expected = (back.double().flatten(2) @ matrix).unflatten(2, (5, 10))
     torch.testing.assert_close(
-        pixels.grad.double(), back.double() @ matrix, rtol=4 * tolerance, atol=4 * tolerance
+        pixels.grad.double(), expected, rtol=4 * tolerance, atol=4 * tolerance
     )
