@@ -6,7 +6,8 @@
 Everything runs in turn in one process, on two threads by default, also of OpenCV. A ratio is the
 other's time by ours: of medians, and of minima in brackets. Images have 3 channels of float32 in
 [0, 1], laid out as each package takes them: (B, 3, H, W) here and for the torch packages, a list of
-(H, W, 3) for py360convert. pytorch360convert takes one cube at a time as well.
+(H, W, 3) for py360convert. pytorch360convert takes one image at a time as well, but for panoramas
+in one of its formats, which it does not document: "batched" in the table.
 
 Errors are those for a smooth function of the direction, given exactly at the pixels of the source
 and compared at those of the result. Where these lie is each package's own convention: at centres,
@@ -110,12 +111,10 @@ def call_of(name: str, package, source: Tensor, size: tuple[int, int, int]) -> C
         return partial(package.Equi2Cube(face, "horizon"), source, ahead)
     if name == "equilib":
         return partial(package.Cube2Equi(height, width, "horizon"), source)
-    convert = (
-        partial(package.e2c, face_w=face) if to_cube else partial(package.c2e, h=height, w=width)
-    )
-    convert = partial(convert, cube_format="horizon")
-    if name == "pytorch360convert" and to_cube:
-        return partial(convert, source)
+    if name == "pytorch360convert, batched":
+        return partial(package.e2c, source, face, cube_format="horizon")
+    arguments = {"face_w": face} if to_cube else {"h": height, "w": width}
+    convert = partial(package.e2c if to_cube else package.c2e, cube_format="horizon", **arguments)
     if name == "py360convert":
         source = [image.permute(1, 2, 0).contiguous().numpy() for image in source]
     return lambda: [convert(image) for image in source]
@@ -156,20 +155,24 @@ def row(what: str, other: str, ours: tuple, theirs: tuple, errors: list[Tensor])
     medians, minima = (b / a for a, b in zip(ours, theirs))
     times = " ".join(f"{1e3 * t:7.2f}" for t in (ours[0], theirs[0]))
     parts = "  ".join(f"{e.max():.1e} {e.mean():.1e}" for e in errors)
-    print(f"{what:32} {other:18}{medians:6.2f} ({minima:6.2f}) {times}  {parts}")
+    print(f"{what:43} {other:27}{medians:6.2f} ({minima:6.2f}) {times}  {parts}")
 
 
 def compare(convert: nn.Module, size: tuple, batch: int, packages: dict, repeats: int) -> None:
     to_cube = isinstance(convert, Equi2Cube)
     kind, write, read = ("panorama", faces, panorama) if to_cube else ("faces", panorama, faces)
     source = read(size, "centres").repeat(batch, 1, 1, 1)
+    packages = dict(packages)
+    if to_cube and batch > 1 and "pytorch360convert" in packages:
+        packages["pytorch360convert, batched"] = packages["pytorch360convert"]
     calls = {name: call_of(name, package, source, size) for name, package in packages.items()}
     ours = torch.no_grad()(partial(convert, source))
     times = interleaved({"ours": ours, **calls}, repeats)
     what = f"{type(convert).__name__} {size[0]}×{size[1]}, {size[2]}, batch {batch}"
     for name, package in packages.items():
-        errors, places = [], OTHERS[name][1][kind]
+        errors = []
         if batch == 1:
+            places = OTHERS[name][1][kind]
             errors.append((convert(source) - write(size, "centres")).abs())
             result = as_ours(call_of(name, package, read(size, places[0]), size)(), to_cube)
             errors.append((result - write(size, places[1])).abs())
@@ -212,7 +215,7 @@ def main() -> None:
     print(f"{args.threads} threads, torch {torch.__version__}, OpenCV {cv2.__version__}")
     packages = installed()
     print(
-        f"{'conversion':32} {'against':18}{'ratio':>15} {'ours ms':>7} {'its ms':>7}  "
+        f"{'conversion':43} {'against':27}{'ratio':>15} {'ours ms':>7} {'its ms':>7}  "
         "largest and mean error: ours, its"
     )
     for size in SIZES:

@@ -131,8 +131,8 @@ class Resampling(nn.Module):
     of the transposed map, to any order.
 
     Where the taps are a square of neighbours, as nearly everywhere, OpenCV sums them on a CPU. It
-    rounds places to float32, so that one beyond column 1024 is 2⁻¹⁴ of a pixel off at most. OpenCV
-    before 5 rounds them to 1/32 of a pixel, and is used for uint8 alone.
+    rounds places to float32, 2⁻¹⁵ of a pixel at most before row and column 1024, and for uint8 to
+    1/32 of a pixel. Before version 5 it does that for floats too, where it is not used then.
     """
 
     def __init__(self, index: Tensor, weight: Tensor, size: tuple[int, ...], dtype=None):
@@ -161,19 +161,25 @@ class Resampling(nn.Module):
     def _to_places(self, images: Tensor) -> Tensor:
         """(B, C, *size) → (B, C, *places)."""
         kind = torch.uint8 if images.dtype == torch.uint8 else torch.float32
-        remaps = kind == torch.uint8 or (OPENCV >= 5 and images.dtype in SHORT)
-        if not remaps or images.device.type != "cpu":
+        exact = kind == torch.uint8 or (OPENCV >= 5 and images.dtype in SHORT)
+        sides = (
+            s for shape in (self.size, self.places) for s in (math.prod(shape[:-1]), shape[-1])
+        )
+        if not exact or images.device.type != "cpu" or max(sides) >= 2**15:
             return _sum_bags(images, self._once(self._bags), self.places)
         place, others, taps, weight = self._once(self._squares)
-        channels = images.shape[1] if images.shape[1] in (3, 4) else 1  # as OpenCV is exact for
-        planes = images.reshape(-1, channels, *self.size).movedim(1, -1)
+        maps = self._once(self._rounded_squares) if kind == torch.uint8 else (place, None)
+        channels = images.shape[1] if images.shape[1] in (3, 4) else 1  # OpenCV's exact ways
+        planes = images.reshape(-1, channels, *self.size).movedim(1, -1).to(kind)
         result = torch.empty(len(planes), *place.shape[:2], channels, dtype=kind)
         for plane, target in zip(planes, result):
-            source = plane.to(kind).reshape(-1, self.size[-1], channels).contiguous()
-            to = target.numpy()
-            cv2.remap(source.numpy(), place, None, cv2.INTER_LINEAR, to, cv2.BORDER_REPLICATE)
-            sums = (source.flatten(0, 1)[taps] * weight).sum(0)
-            target.flatten(0, 1)[others] = _as(sums, kind)
+            source, to = plane.reshape(-1, self.size[-1], channels).contiguous(), target.numpy()
+            cv2.remap(source.numpy(), *maps, cv2.INTER_LINEAR, to, cv2.BORDER_REPLICATE)
+            if len(others):
+                sums = source.view(-1, channels).index_select(0, taps).view(4, -1, channels)
+                sums = _as((sums * weight).sum(0), kind)
+                target.view(-1, channels).index_copy_(0, others, sums)
+            del source  # so that the next image finds its memory, still in the cache
         result = result.flatten(1, 2).mT.reshape(*images.shape[:2], *self.places)
         return result.to(images.dtype)
 
@@ -191,7 +197,7 @@ class Resampling(nn.Module):
         """Return where cv2.remap finds the places, and the taps of those that it can't sum.
 
         Returns: place (rows, columns, 2) float32; of the n others the number among the places
-        (n,), the pixels (4, n) and the weights (4, n, 1).
+        (n,), the pixels (4·n,) and the weights (4, n, 1).
         """
         width, first = self.size[-1], self.index[0]
         beside = torch.tensor([0, 1, width, width + 1], dtype=torch.int32)[:, None]
@@ -200,8 +206,11 @@ class Resampling(nn.Module):
         y = first // width + self.weight[2:].sum(0)
         place = torch.stack([x, y], dim=-1).masked_fill(others[:, None], 0).float()
         others = others.nonzero()[:, 0]
-        taps = self.index[:, others], self.weight[:, others, None]
+        taps = self.index[:, others].flatten(), self.weight[:, others, None]
         return place.view(-1, self.places[-1], 2).numpy(), others, *taps
+
+    def _rounded_squares(self):
+        return cv2.convertMaps(self._once(self._squares)[0], None, cv2.CV_16SC2)
 
     def _bags(self):
         index, weight = (a.T.flatten() for a in (self.index, self.weight))
