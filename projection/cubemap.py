@@ -62,8 +62,8 @@ def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class Equi2Cube(nn.Module):
     """Converts equirectangular images to cube faces by bilinear interpolation on the sphere.
 
-    forward: (B, C, H, W) → (B·6, C, S, S). Wraps at ±180° and across the poles.
-    Raises ValueError for an image that is not H×W.
+    forward: (B, C, H, W) → (B·6, C, S, S), of floats, or of uint8, whose sums are rounded. Wraps at
+    ±180° and across the poles. Raises ValueError for an image that is not H×W.
 
     >>> from projection import directions
     >>> height = directions(8, 16)[None, ..., 1].unsqueeze(1)  # y of every pixel: up is 1
@@ -90,7 +90,7 @@ class Equi2Cube(nn.Module):
 class Cube2Equi(nn.Module):
     """Converts cube faces to equirectangular images, interpolating across the faces' edges.
 
-    forward: (B·6, C, S, S) → (B, C, H, W). Raises ValueError for other faces.
+    forward: (B·6, C, S, S) → (B, C, H, W), of floats or uint8. Raises ValueError for other faces.
 
     >>> faces = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 4, 4)  # each holds its number
     >>> Cube2Equi(4, 8, 16)(faces)[0, 0, 4, [0, 4, 8, 12]]  # back, left, front, right

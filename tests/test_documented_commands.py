@@ -34,6 +34,7 @@ START = re.compile(
 PLACEHOLDERS = {"S": "0", "$S": "0"}  # numbers that stand for themselves in the documents
 FOREIGN = ("pip", "venv", "pytest", "ruff")  # modules that are not ours
 SMALL = {  # options with which each benchmark of `make bench` takes seconds
+    "benchmarks.projection": "--repeats 1",
     "benchmarks.cube_padding": "--repeats 1 --face_size 32",
     "benchmarks.sst_sal": "--repeats 1 --frames 1",
     "benchmarks.training": "--repeats 1 --steps 2 --batch_sizes 1 --scenes 5 --height 40",
