@@ -67,6 +67,12 @@ lint: setup
 
 bench: setup
 	$(PY) -m benchmarks.network
+.venv/bench: .venv/ready requirements-bench.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
+
+bench: .venv/bench
+	$(PY) -m benchmarks.projection
 	$(PY) -m benchmarks.sst_sal
 	$(PY) -m benchmarks.training
 	$(PY) -m benchmarks.loader

@@ -1,5 +1,6 @@
 """Times of functions that run in turn in one process."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -10,14 +11,15 @@ def interleaved(
 ) -> dict[str, tuple[float, float]]:
     """Return the median and the minimum of each function's seconds, by name.
 
-    Each repeat calls every function once, in turn, so that whatever else the machine does meets
-    all of them alike. One more repeat goes before, to warm up.
+    Each repeat calls every function once, in an order drawn anew, so that whatever else the machine
+    does, and what the one before leaves in its caches, meets all of them alike. One more repeat
+    goes before, to warm up.
     """
-    times = {name: [] for name in functions}
+    times, draw = {name: [] for name in functions}, random.Random(0)
     for repeat in range(repeats + 1):
-        for name, function in functions.items():
+        for name in draw.sample(list(functions), len(functions)):
             start = time.perf_counter()
-            function()
+            functions[name]()
             if repeat:
                 times[name].append(time.perf_counter() - start)
     return {name: (statistics.median(taken), min(taken)) for name, taken in times.items()}

@@ -89,11 +89,11 @@ def tilt(item: dict, random: np.random.Generator) -> dict:
     height, width = item["frames"].shape[-2:]
     axis = np.array([math.sin(azimuth), 0, math.cos(azimuth)])
     rotation = torch.from_numpy(cv2.Rodrigues(angle * axis)[0])
-    points = directions(height, width, torch.float64).view(-1, 3) @ rotation
-    turn = Resampling(*equirectangular_taps(points, height, width))
+    points = directions(height, width, torch.float64) @ rotation
+    turn = Resampling(*equirectangular_taps(points, height, width), (height, width))
     item = {name: value for name, value in item.items() if name != "fixations"}
     for name in ("frames", "motion", "target"):
-        item[name] = turn(item[name].flatten(-2)).unflatten(-1, (height, width))
+        item[name] = turn(item[name])
     peak = item["target"].amax((-2, -1), keepdim=True)
     item["target"] /= peak.clamp(min=torch.finfo(peak.dtype).tiny)
     return item

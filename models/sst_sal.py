@@ -83,8 +83,10 @@ class SSTSal(SaliencyModel):
         self.encoder = nn.ModuleDict({"lstm": encoder, "pool": SphereMaxPool2d(pooling)})
         self.decoder = nn.ModuleDict({"lstm": ConvLSTMCell(hidden_channels, 1, half)})
         if sampling == "seamless":
-            points = directions(height, width, torch.float64).view(-1, 3)
-            self.enlarge = Resampling(*equirectangular_taps(points, *self.half_size))
+            points = directions(height, width, torch.float64)
+            self.enlarge = Resampling(
+                *equirectangular_taps(points, *self.half_size), self.half_size
+            )
 
     @classmethod
     def arguments_for(cls, motion_channels: int) -> dict:
@@ -104,11 +106,10 @@ class SSTSal(SaliencyModel):
 
     def to_map(self, state: Tensor) -> Tensor:
         """Turn the decoder's hidden state, (B, H/2·W/2, 1), into maps, (B, 1, H, W)."""
-        image = state.transpose(1, 2)
+        image = state.transpose(1, 2).unflatten(2, self.half_size)
         if self.arguments["sampling"] == "reference":
-            image = image.unflatten(2, self.half_size)
             return image.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
-        image = self.enlarge(image).unflatten(2, (self.spec.height, self.spec.width))
+        image = self.enlarge(image)
         return image - image.amin(dim=(-2, -1), keepdim=True)
 
     def _check(self, frames: Tensor, motion: Tensor) -> None:

@@ -62,8 +62,8 @@ def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class Equi2Cube(nn.Module):
     """Converts equirectangular images to cube faces by bilinear interpolation on the sphere.
 
-    forward: (B, C, H, W) → (B·6, C, S, S). Wraps at ±180° and across the poles.
-    Raises ValueError for an image that is not H×W.
+    forward: (B, C, H, W) → (B·6, C, S, S), of floats, or of uint8, whose sums are rounded. Wraps at
+    ±180° and across the poles. Raises ValueError for an image that is not H×W.
 
     >>> from projection import directions
     >>> height = directions(8, 16)[None, ..., 1].unsqueeze(1)  # y of every pixel: up is 1
@@ -76,22 +76,21 @@ class Equi2Cube(nn.Module):
         check_size(height, width)
         check_size(face_size, face_size)
         self.height, self.width, self.face_size = height, width, face_size
-        points = face_directions(face_size).reshape(-1, 3)
-        self.sample = Resampling(*equirectangular_taps(points, height, width))
+        taps = equirectangular_taps(face_directions(face_size), height, width)
+        self.sample = Resampling(*taps, (height, width))
 
     def forward(self, image: Tensor) -> Tensor:
         if image.dim() != 4 or image.shape[-2:] != (self.height, self.width):
             raise ValueError(
                 f"expected images (B, C, {self.height}, {self.width}), got {tuple(image.shape)}"
             )
-        faces = self.sample(image.flatten(2)).unflatten(-1, (6, self.face_size, self.face_size))
-        return faces.transpose(1, 2).flatten(0, 1)
+        return self.sample(image).transpose(1, 2).flatten(0, 1)
 
 
 class Cube2Equi(nn.Module):
     """Converts cube faces to equirectangular images, interpolating across the faces' edges.
 
-    forward: (B·6, C, S, S) → (B, C, H, W). Raises ValueError for other faces.
+    forward: (B·6, C, S, S) → (B, C, H, W), of floats or uint8. Raises ValueError for other faces.
 
     >>> faces = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 4, 4)  # each holds its number
     >>> Cube2Equi(4, 8, 16)(faces)[0, 0, 4, [0, 4, 8, 12]]  # back, left, front, right
@@ -103,15 +102,16 @@ class Cube2Equi(nn.Module):
         check_size(height, width)
         check_size(face_size, face_size)
         self.height, self.width, self.face_size = height, width, face_size
-        points = directions(height, width, torch.float64).reshape(-1, 3)
-        self.sample = Resampling(*cube_taps(points, face_size))
+        taps = cube_taps(directions(height, width, torch.float64).flatten(0, 1), face_size)
+        self.sample = Resampling(
+            *(a.unflatten(1, (height, width)) for a in taps), (6, face_size, face_size)
+        )
 
     def forward(self, faces: Tensor) -> Tensor:
         size = self.face_size
         if faces.dim() != 4 or faces.shape[0] % 6 or faces.shape[-2:] != (size, size):
             raise ValueError(f"expected faces (B*6, C, {size}, {size}), got {tuple(faces.shape)}")
-        pixels = faces.unflatten(0, (-1, 6)).transpose(1, 2).flatten(2)
-        return self.sample(pixels).unflatten(-1, (self.height, self.width))
+        return self.sample(faces.unflatten(0, (-1, 6)).transpose(1, 2))
 
 
 def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:

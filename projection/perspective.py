@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from projection.sphere import (
+    Resampling,
     check_size,
     direction_of,
     directions,
@@ -21,7 +22,6 @@ from projection.sphere import (
     latitudes,
     longitude_of,
     orientation,
-    resample,
 )
 
 
@@ -118,11 +118,8 @@ class Equi2Perspective(nn.Module):
         pixels = image.to(torch.promote_types(image.dtype, torch.float32))
         if n > 1:
             pixels = _smooth_polar_rows(pixels, _pixel(self.extent, self.size[1]) / n)
-        pixels, total = pixels.flatten(2), 0
-        for place in _places(n):
-            rays = self.rays(yaw, pitch, roll, place).flatten(0, 1)
-            total = total + _sample(pixels, rays, height, width)
-        return (total / n**2).unflatten(-1, self.size).to(image.dtype)
+        views = (_sample(pixels, self.rays(yaw, pitch, roll, place)) for place in _places(n))
+        return (sum(views) / n**2).to(image.dtype)
 
 
 class Perspective2Equi(nn.Module):
@@ -189,15 +186,14 @@ def rotate(image: Tensor, yaw=0.0, pitch=0.0, roll=0.0, inverse: bool = False) -
     height, width = _size(image)
     camera = orientation(*map(math.radians, (yaw, pitch, roll)))
     turn = camera if inverse else camera.T
-    rays = directions(height, width, torch.float64).flatten(0, 1) @ turn
-    return _sample(image.flatten(2), rays, height, width).unflatten(-1, (height, width))
+    return _sample(image, directions(height, width, torch.float64) @ turn)
 
 
-def _sample(pixels: Tensor, rays: Tensor, height: int, width: int) -> Tensor:
-    """Return an equirectangular image (B, C, H·W) along rays (N, 3): (B, C, N)."""
-    index, weight = equirectangular_taps(rays, height, width)
-    weight = weight.to(torch.promote_types(pixels.dtype, torch.float32))
-    return resample(pixels, index.to(pixels.device), weight.to(pixels.device))
+def _sample(image: Tensor, rays: Tensor) -> Tensor:
+    """Return an equirectangular image (B, C, H, W) along rays (h, w, 3): (B, C, h, w)."""
+    size = image.shape[-2:]
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    return Resampling(*equirectangular_taps(rays, *size), size, dtype).to(image.device)(image)
 
 
 def _smooth_polar_rows(image: Tensor, spacing: float) -> Tensor:

@@ -161,6 +161,6 @@ def test_compiles_without_a_break():
     model = CubeUNet(base_channels=2, height=68, width=136)
     whole = torch.compile(model, fullgraph=True, backend="aot_eager")
     clip = torch.rand(1, 1, 3, 68, 136), torch.rand(1, 1, 1, 68, 136)
-    torch.testing.assert_close(whole(*clip), model(*clip))
+    torch.testing.assert_close(whole(*clip), model(*clip), atol=1e-4, rtol=1e-4)  # places rounded
     whole(*clip).sum().backward()
     assert model.backbone.stem[1].weight.grad.abs().sum() > 0

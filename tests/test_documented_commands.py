@@ -35,6 +35,7 @@ PLACEHOLDERS = {"S": "0", "$S": "0"}  # numbers that stand for themselves in the
 FOREIGN = ("pip", "venv", "pytest", "ruff")  # modules that are not ours
 SMALL = {  # options with which each benchmark of `make bench` takes seconds
     "benchmarks.network": "--repeats 1",
+    "benchmarks.projection": "--repeats 1",
     "benchmarks.sst_sal": "--repeats 1 --frames 1",
     "benchmarks.training": "--repeats 1 --steps 2 --batch_sizes 1 --scenes 5 --height 40",
     "benchmarks.loader": "--repeats 1 --frames 4 --clips 1 --workers 1",

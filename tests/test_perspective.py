@@ -19,6 +19,7 @@ from projection import (
 )
 from projection.perspective import extent_of, samples_across
 from projection.sphere import (
+    Resampling,
     column_of,
     equirectangular_taps,
     latitude_of,
@@ -26,7 +27,6 @@ from projection.sphere import (
     longitude_of,
     longitudes,
     orientation,
-    resample,
     row_of,
 )
 
@@ -214,8 +214,7 @@ def test_patterns_finer_than_a_view_become_grey(yaw, pitch, roll, width, pattern
     view, size = Equi2Perspective(90, (width * 9 // 16, width)), (480, 960)
     assert samples_across(view.extent, width, *size) > 2
     seen = view(image, yaw, pitch, roll)
-    index, weight = equirectangular_taps(view.rays(yaw, pitch, roll).flatten(0, 1), *size)
-    single = resample(image.flatten(2), index, weight).unflatten(-1, view.size)
+    single = Resampling(*equirectangular_taps(view.rays(yaw, pitch, roll), *size), size)(image)
     assert abs(seen.mean() - 0.5) < 0.005
     moire, before = (avg_pool2d(2 * v - 1, 4).square().mean().sqrt() for v in (seen, single))
     assert moire < left and moire < before / 6

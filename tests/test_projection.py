@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projection import Cube2Equi, Equi2Cube, Face, directions, solid_angles
+from projection import Cube2Equi, Equi2Cube, Face, directions, solid_angles, sphere
 from projection.cubemap import FACE_AXES, cube_taps, face_directions, locate, padded_pixels
 from projection.sphere import Resampling, equirectangular_taps, latitudes, longitudes
 from tests.shared import reference
@@ -246,6 +246,7 @@ def test_gradients_flow_through_both_projections():
     assert torch.autograd.gradcheck(Equi2Cube(6, 12, 3).double(), image)
     faces = torch.rand(12, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(Cube2Equi(3, 6, 12).double(), faces)
+    assert torch.autograd.gradgradcheck(Cube2Equi(3, 6, 12).double(), faces)
 
 
 def test_bfloat16_under_autocast():
@@ -282,19 +283,98 @@ def test_images_together_are_resampled_as_each_alone(dtype, count):
     index, weight = torch.randint(0, 50, (4, 70)), torch.rand(4, 70)
     matrix = torch.zeros(70, 50, dtype=torch.float64)
     matrix.index_put_((torch.arange(70).expand(4, -1), index), weight.double(), accumulate=True)
-    sample = Resampling(index, weight)
-    pixels = torch.rand(2, count, 50).to(dtype)
-    expected = pixels.double() @ matrix.T
+    sample = Resampling(index.view(4, 7, 10), weight.view(4, 7, 10), (5, 10))
+    pixels = torch.rand(2, count, 5, 10).to(dtype)
+    expected = (pixels.double().flatten(2) @ matrix.T).unflatten(2, (7, 10))
     tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
     with torch.no_grad():
         result = sample(pixels)
-    assert result.dtype == dtype and result.shape == (2, count, 70)
+    assert result.dtype == dtype and result.shape == (2, count, 7, 10)
     torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
     pixels.requires_grad_()
     result = sample(pixels)
     torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
     back = torch.rand_like(result)
     result.backward(back)
+    expected = (back.double().flatten(2) @ matrix).unflatten(2, (5, 10))
     torch.testing.assert_close(
-        pixels.grad.double(), back.double() @ matrix, rtol=4 * tolerance, atol=4 * tolerance
+        pixels.grad.double(), expected, rtol=4 * tolerance, atol=4 * tolerance
     )
+
+
+@pytest.mark.parametrize("opencv", [4, 5])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(12, 24, 31), (13, 27, 8), (7, 5, 9), (1, 1, 1)]
+)
+def test_single_precision_is_the_sum_of_the_taps(
+    height, width, size, channels, opencv, monkeypatch
+):
+    """Also where faces are finer than the image, so that many taps lie beyond seam and poles."""
+    monkeypatch.setattr(sphere, "OPENCV", min(opencv, sphere.OPENCV))
+    torch.manual_seed(0)
+    points = directions(height, width, torch.float64).flatten(0, 1)
+    for convert, image, (index, weight) in (
+        (
+            Equi2Cube(height, width, size),
+            torch.rand(2, channels, height, width),
+            equirectangular_taps(face_directions(size).flatten(0, 2), height, width),
+        ),
+        (
+            Cube2Equi(size, height, width),
+            torch.rand(12, channels, size, size),
+            cube_taps(points, size),
+        ),
+    ):
+        cubes = image.unflatten(0, (-1, 6)).transpose(1, 2) if len(image) == 12 else image
+        expected = (cubes.flatten(2)[..., index] * weight).sum(2)
+        result = convert(image)
+        given = image.to(memory_format=torch.channels_last)
+        assert result.is_contiguous(memory_format=torch.channels_last) or channels in (2, 5)
+        torch.testing.assert_close(convert(given), result)
+        if len(image) == 2:
+            result = result.unflatten(0, (-1, 6)).transpose(1, 2)
+        torch.testing.assert_close(result.flatten(2).double(), expected, atol=2e-5, rtol=0)
+        for dtype in (torch.bfloat16, torch.float16):
+            result = convert(image.to(dtype))
+            assert result.dtype == dtype
+            torch.testing.assert_close(result.float(), convert(image), atol=1e-2, rtol=1e-2)
+
+
+def test_gradients_in_single_precision_are_those_in_double():
+    torch.manual_seed(0)
+    for convert, shape in (
+        (Equi2Cube(13, 27, 8), (2, 3, 13, 27)),
+        (Cube2Equi(8, 13, 27), (12, 3, 8, 8)),
+    ):
+        image = torch.rand(shape, requires_grad=True)
+        back = torch.rand_like(convert(image))
+        single = torch.autograd.grad(convert(image), image, back)[0]
+        image = image.detach().double().requires_grad_()
+        double = torch.autograd.grad(convert(image), image, back.double())[0]
+        torch.testing.assert_close(single.double(), double, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_frames_of_bytes_are_rounded(channels):
+    """A level is 1/255; OpenCV rounds places in bytes to 1/32 of a pixel."""
+    equi = (127.5 * (smooth_equi(120, 240)[:, :channels] + 1)).round().byte()
+    faces = 127.5 * (smooth_faces(60)[:, :channels] + 1)
+    convert, back = Equi2Cube(120, 240, 60), Cube2Equi(60, 120, 240)
+    together = convert(equi.expand(2, -1, -1, -1))
+    assert together.dtype == torch.uint8 and together.shape == (12, channels, 60, 60)
+    assert (together.double() - faces.repeat(2, 1, 1, 1)).abs().max() < 1.2
+    frame = equi.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # as it is decoded
+    assert torch.equal(convert(frame), together[:6])
+    assert (back(together)[1:].double() - equi.double()).abs().max() < 2
+    white = torch.full((1, channels, 120, 240), 255, dtype=torch.uint8)
+    assert (back(convert(white)) == 255).all()
+
+
+def test_a_resampling_follows_to_another_precision_and_back():
+    """What is laid out for one call must not stay for the next."""
+    convert, image = Equi2Cube(12, 24, 6), torch.rand(1, 3, 12, 24)
+    before = convert(image)
+    after = convert.double()(image.double())
+    torch.testing.assert_close(after.float(), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(convert.float()(image), before)
