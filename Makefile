@@ -65,13 +65,12 @@ lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-bench: setup
-	$(PY) -m benchmarks.network
 .venv/bench: .venv/ready requirements-bench.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@touch $@
 
 bench: .venv/bench
+	$(PY) -m benchmarks.network
 	$(PY) -m benchmarks.projection
 	$(PY) -m benchmarks.sst_sal
 	$(PY) -m benchmarks.training
