@@ -43,8 +43,11 @@ class SphereMaxPool2d(nn.Module):
         if torch.is_grad_enabled() and x.requires_grad:
             return _Samples.apply(x, self.taps).max(dim=2).values
         out = x.new_empty(x.shape[0], self.taps.out_size[0] * self.taps.out_size[1], x.shape[2])
-        for b, block in self.taps.blocks(x):
-            out[b, block] = self.taps.read(x[b], block).amax(dim=1)
+
+        def work(b: int, block: slice) -> None:
+            torch.amax(self.taps.read(x[b], block), dim=1, out=out[b, block])
+
+        self.taps.each_block(x, work)
         return out
 
 
@@ -58,7 +61,8 @@ def lstm_step(z, c, matrix, bias, taps, h_next, c_next, gates=None) -> None:
     """
     hidden = c.shape[1]
     tanh = torch.tanh if hidden < FAST_TANH_CHANNELS else fast_tanh
-    for b, block in taps.blocks(z):
+
+    def work(b: int, block: slice) -> None:
         s = torch.addmm(bias[:, None], matrix, taps.read(z[b], block).flatten(1).t())
         s[: 3 * hidden].sigmoid_()
         i, f, o, g = s.chunk(4)
@@ -68,6 +72,8 @@ def lstm_step(z, c, matrix, bias, taps, h_next, c_next, gates=None) -> None:
         torch.mul(o, tanh(cell), out=h_next[b, block].t())
         if gates is not None:
             gates[b, :, block] = s
+
+    taps.each_block(z, work)
 
 
 def fast_tanh(x: Tensor, out: Tensor | None = None) -> Tensor:

@@ -16,6 +16,8 @@ their samples stay in the cache and never exist for the whole image.
 """
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -162,6 +164,27 @@ class SphereTaps(nn.Module):
         for b in range(x.shape[0]):
             for start in range(0, pixels, block):
                 yield b, slice(start, min(start + block, pixels))
+
+    def each_block(self, x: Tensor, work: Callable[[int, slice], None]) -> None:
+        """Call work(index in the batch, slice of output pixels) for blocks that cover x, (B, ...).
+
+        A block is too small to be divided, so on a CPU each of torch's threads takes whole ones.
+        `work` writes into slices of tensors and records no gradient.
+        """
+        threads = 1 if x.is_cuda or torch.compiler.is_compiling() else torch.get_num_threads()
+        left = iter(list(self.blocks(x)))
+
+        def work_on() -> None:
+            for b, pixels in left:
+                work(b, pixels)
+
+        if threads == 1:
+            return work_on()
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            runs = [pool.submit(torch.inference_mode()(work_on)) for _ in range(threads)]
+        torch.set_num_threads(threads)  # for threads that start later
+        for run in runs:
+            run.result()
 
     def read(self, image: Tensor, pixels: slice) -> Tensor:
         """Sample the taps of n output pixels: (H·W, C) → (n, 9, C)."""
