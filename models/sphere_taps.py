@@ -171,20 +171,20 @@ class SphereTaps(nn.Module):
         A block is too small to be divided, so on a CPU each of torch's threads takes whole ones.
         `work` writes into slices of tensors and records no gradient.
         """
-        threads = 1 if x.is_cuda or torch.compiler.is_compiling() else torch.get_num_threads()
-        left = iter(list(self.blocks(x)))
+        blocks, number = list(self.blocks(x)), torch.get_num_threads()
+        threads = min(number, len(blocks)) if x.is_cpu and not torch.compiler.is_compiling() else 1
+        left = iter(blocks)
 
-        def work_on() -> None:
+        def run(_) -> None:
             for b, pixels in left:
                 work(b, pixels)
 
         if threads == 1:
-            return work_on()
+            return run(0)
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            runs = [pool.submit(torch.inference_mode()(work_on)) for _ in range(threads)]
-        torch.set_num_threads(threads)  # for threads that start later
-        for run in runs:
-            run.result()
+            runs = pool.map(torch.inference_mode()(run), range(threads))
+        torch.set_num_threads(number)  # the pool has set it for all threads that start later
+        list(runs)  # raises what a thread has raised
 
     def read(self, image: Tensor, pixels: slice) -> Tensor:
         """Sample the taps of n output pixels: (H·W, C) → (n, 9, C)."""
