@@ -34,13 +34,14 @@ def main():
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
     clip = torch.rand(1, args.frames, args.channels, 240, 320)
-    systems = build(args.channels)
     if args.memory_of:
         torch.set_num_threads(args.threads)
         before = peak()
-        systems[args.memory_of](clip)
+        build(args.channels)[args.memory_of](clip)
         print(peak() - before)
         return
+
+    systems = build(args.channels)
 
     def run(name: str, threads: int) -> torch.Tensor:
         torch.set_num_threads(threads)
