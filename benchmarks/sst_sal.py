@@ -1,4 +1,4 @@
-"""Measure time and memory of SSTSal and of the plain formulation on one CPU thread.
+"""Measure time and memory of SSTSal and of the plain formulation on one and on two CPU threads.
 
     python -m benchmarks.sst_sal [--frames 20] [--repeats 5] [--channels 6]
 
@@ -6,16 +6,18 @@ Both run the same clip of 240×320 pixels in reference sampling, in turns, in th
 the increase of the process's peak while one of them runs, measured in a process of its own.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
-import statistics
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks.plain_sst_sal import PlainSSTSal
+from benchmarks.timing import interleaved
 from models.sst_sal import SSTSal
 
 
@@ -26,35 +28,40 @@ def main():
     parser.add_argument(
         "--channels", type=int, default=6, choices=(3, 6), help="6 with flow, 3 without it"
     )
+    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--memory_of", choices=("ours", "plain"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
     clip = torch.rand(1, args.frames, args.channels, 240, 320)
     if args.memory_of:
+        torch.set_num_threads(args.threads)
         before = peak()
         build(args.channels)[args.memory_of](clip)
         print(peak() - before)
         return
 
     systems = build(args.channels)
-    seconds = {name: [] for name in systems}
-    error = (systems["ours"](clip) - systems["plain"](clip)).abs().max()
-    for _ in range(args.repeats):
-        for name, system in systems.items():
-            start = time.perf_counter()
-            system(clip)
-            seconds[name].append(time.perf_counter() - start)
-    for name, times in seconds.items():
+
+    def run(name: str, threads: int) -> torch.Tensor:
+        torch.set_num_threads(threads)
+        return systems[name](clip)
+
+    runs = [(name, threads) for threads in (1, 2) for name in systems]
+    times = interleaved({r: partial(run, *r) for r in runs}, args.repeats)
+    print("threads            ms a frame: median, minimum   peak memory   times as fast as plain")
+    for name, threads in runs:
         command = [sys.executable, "-m", "benchmarks.sst_sal", "--memory_of", name]
-        command += ["--frames", str(args.frames), "--channels", str(args.channels)]
+        command += ["--threads", str(threads), "--frames", str(args.frames)]
+        command += ["--channels", str(args.channels)]
         memory = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        frame = 1000 * statistics.median(times) / args.frames
-        print(f"{name}: {frame:.1f} ms a frame (median of {args.repeats}), {memory} MiB")
-    pairs = zip(seconds["plain"], seconds["ours"], strict=True)
-    print(f"{statistics.median(p / o for p, o in pairs):.2f} times as fast", end="")
-    print(f"; largest difference of the maps {error:.1e}")
+        median, least = times[name, threads]
+        frame = [f"{1000 * seconds / args.frames:9.1f}" for seconds in (median, least)]
+        ratio = times["plain", threads][0] / median
+        print(f"{threads:7} {name:>10}  {frame[0]:>17} {frame[1]}   {memory:7} MiB   {ratio:.2f}")
+    print(f"ours on two threads: {times['ours', 1][0] / times['ours', 2][0]:.2f} times one thread")
+    error = (run("ours", 1) - run("plain", 1)).abs().max()
+    print(f"largest difference of the maps {error:.1e}")
 
 
 def build(channels: int) -> dict:

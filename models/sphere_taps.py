@@ -16,6 +16,8 @@ their samples stay in the cache and never exist for the whole image.
 """
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -162,6 +164,27 @@ class SphereTaps(nn.Module):
         for b in range(x.shape[0]):
             for start in range(0, pixels, block):
                 yield b, slice(start, min(start + block, pixels))
+
+    def each_block(self, x: Tensor, work: Callable[[int, slice], None]) -> None:
+        """Call work(index in the batch, slice of output pixels) for blocks that cover x, (B, ...).
+
+        A block is too small to be divided, so on a CPU each of torch's threads takes whole ones.
+        `work` writes into slices of tensors and records no gradient.
+        """
+        blocks, number = list(self.blocks(x)), torch.get_num_threads()
+        threads = min(number, len(blocks)) if x.is_cpu and not torch.compiler.is_compiling() else 1
+        left = iter(blocks)
+
+        def run(_) -> None:
+            for b, pixels in left:
+                work(b, pixels)
+
+        if threads == 1:
+            return run(0)
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            runs = pool.map(torch.inference_mode()(run), range(threads))
+        torch.set_num_threads(number)  # the pool has set it for all threads that start later
+        list(runs)  # raises what a thread has raised
 
     def read(self, image: Tensor, pixels: slice) -> Tensor:
         """Sample the taps of n output pixels: (H·W, C) → (n, 9, C)."""

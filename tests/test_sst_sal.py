@@ -5,6 +5,7 @@ are in tests/reference.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -275,6 +276,33 @@ def test_blocks_change_nothing(monkeypatch):
         whole = run(model, clip)
         monkeypatch.setattr("models.sphere_taps.BLOCK", 7)
         torch.testing.assert_close(run(model, clip), whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("hidden", [4, 20])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_threads_change_nothing(hidden, mode, monkeypatch):
+    """Not the maps, and not the number of threads that torch gives to later threads."""
+    torch.manual_seed(0)
+    monkeypatch.setattr("models.sphere_taps.BLOCK", 50)
+    model = SSTSal(3, hidden, height=16, width=24)
+    clip = torch.rand(2, 3, 3, 16, 24)
+    with mode():
+        alone = run(model, clip)
+        torch.set_num_threads(3)
+        assert torch.equal(run(model, clip), alone)
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+
+
+def test_what_a_thread_raises_is_raised(monkeypatch):
+    monkeypatch.setattr("models.sphere_taps.BLOCK", 50)
+    torch.set_num_threads(2)
+
+    def fail(b, pixels):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        SphereTaps(16, 24).each_block(torch.rand(1, 384, 1), fail)
 
 
 def test_convolution_without_shift_finds_the_middle():
