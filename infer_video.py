@@ -33,6 +33,7 @@ from files import fingerprint, lock, read_json, write_array
 from models.checkpoint import find_model, sha256
 from models.predict import not_negative
 from video import exports
+from video.ahead import ahead, behind
 from video.attention import density
 from video.motion import MOTIONS
 from video.pictures import list_pictures, open_picture
@@ -162,17 +163,25 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
         peaks.append(read_peak(work / f"sal_{done:04d}.png"))
     start, count, times = time.perf_counter(), 0, array("d")
     maps = models.predict(
-        model, timed(reader, times), lambda frame: frame.number + len(frame.times) > done + 1
+        model, ahead(timed(reader, times)), lambda frame: frame.number + len(frame.times) > done + 1
     )
     length = reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None
     size, layout = (facts["map_height"], facts["map_width"]), reader.info.layout
     covered = None if layout.whole else layout.covered(*size)
     as_density = facts["normalisation"] == NORMALISATIONS["density"]
     bar = {"desc": facts["video"], "unit": "frame", "disable": not distributed.is_main()}
-    for count, saliency in tqdm(interpolate(maps, covered), total=length, initial=done, **bar):
-        if count > done and count not in reader.damage.unreadable:
-            path = work / f"sal_{count:04d}.png"
-            peak = write_map(path, saliency, facts["npy"], as_density)
+
+    def write(numbered: tuple[int, np.ndarray]) -> tuple[int, float | None]:
+        """Write one map that is not there yet; return its number and maximum."""
+        number, saliency = numbered
+        if number <= done or number in reader.damage.unreadable:
+            return number, None
+        path = work / f"sal_{number:04d}.png"
+        return number, write_map(path, saliency, facts["npy"], as_density)
+
+    written = behind(write, interpolate(maps, covered))
+    for count, peak in tqdm(written, total=length, initial=done, **bar):
+        if peak is not None:
             peaks.extend([math.nan] * (count - 1 - len(peaks)))  # of unreadable frames
             peaks.append(peak)
 
@@ -220,11 +229,11 @@ def interpolate(
         after = not_negative(saliency[0]).numpy()
         after = after if covered is None else after * covered
         if sampled:
-            start, steps = sampled.seconds, len(sampled.times)
+            start, steps, change = sampled.seconds, len(sampled.times), after - before
             for k, seconds in enumerate(sampled.times):
                 rising = start <= seconds < frame.seconds  # else the clock of the file jumps
                 share = (seconds - start) / (frame.seconds - start) if rising else k / steps
-                yield sampled.number + k, before + np.float32(share) * (after - before)
+                yield sampled.number + k, before + np.float32(share) * change
         sampled, before = frame, after
     if sampled:
         for k in range(len(sampled.times)):
@@ -238,8 +247,7 @@ def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool
     in a text chunk called "peak" and returned. Raises RunError for a map that is not finite.
     """
     if not np.isfinite(saliency).all():
-        mixed = torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")
-        cure = "use --precision fp32" if mixed else "use another checkpoint"
+        cure = "use --precision fp32 or another checkpoint"
         raise RunError(f"{path}: the model's map is not finite; {cure}")
     if as_density:
         saliency = density(saliency)
