@@ -19,36 +19,14 @@ from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
 import cli
-import distributed
-import models
-from cli import InputError, RunError
-from files import fingerprint, lock, read_json, write_array
-from models.checkpoint import find_model, sha256
-from models.predict import not_negative
-from video import exports
-from video.ahead import ahead, behind
-from video.attention import density
-from video.motion import MOTIONS
-from video.pictures import list_pictures, open_picture
-from video.reader import Frame, read_frames
 
-RECORD = "saliency.json"
-SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "width", "height", "fps",
-            "stereo", "coverage", "normalisation")  # fmt: skip
 NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by its maximum
     "max": "each map divided by its maximum",
     "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
 }
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
-PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
-NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
+EXPORTS = (".csv", ".npz", ".npy", ".bin")  # ends of names, see video.exports
 
 
 def parse_args() -> argparse.Namespace:
@@ -72,8 +50,7 @@ def parse_args() -> argparse.Namespace:
         "May be given several times")  # fmt: skip
     add("--peaks", type=cli.at_least(1, 1001, int), default=5, help="directions in a .csv, at most")
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
-    add("--motion", choices=list(MOTIONS), help="how motion between frames is estimated "
-        "(default: as the model was trained)")  # fmt: skip
+    cli.add_motion_option(add)
     cli.add_sampling_option(add)
     cli.add_machine_options(add)
     add("--fps", type=cli.frame_rate, help="pictures a second of a folder of frames (default: 8, "
@@ -83,6 +60,50 @@ def parse_args() -> argparse.Namespace:
         "are already there, once all new ones are made; other: only those of another source or "
         "checkpoint, and keep or complete those of the same")  # fmt: skip
     return parser.parse_args()
+
+
+def export_path(text: str) -> Path:
+    """Return the path of a file to export to, an argparse type."""
+    path = Path(text)
+    if path.suffix.lower() not in EXPORTS or path.is_dir() or MAP_NAME.fullmatch(path.name):
+        *kinds, last = EXPORTS
+        wanted = f"{', '.join(kinds)} or {last}, not that of a map"
+        raise argparse.ArgumentTypeError(f"{text}: give a name that ends with {wanted}")
+    return path
+
+
+def grid(text: str) -> tuple[int, int]:
+    """Return (rows, columns) of a grid such as 6x12, an argparse type."""
+    if not (match := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text)):
+        raise argparse.ArgumentTypeError(f"{text}: give rows x columns, such as 6x12")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":  # help and wrong options need none of the slow imports
+    parse_args()
+
+import cv2
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+import distributed
+import models
+from cli import InputError, RunError
+from files import fingerprint, lock, read_json, write_array
+from models.checkpoint import find_model, sha256
+from models.predict import not_negative
+from video import exports
+from video.ahead import ahead, behind
+from video.attention import density
+from video.pictures import list_pictures, open_picture
+from video.reader import Frame, read_frames
+
+RECORD = "saliency.json"
+SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "width", "height", "fps",
+            "stereo", "coverage", "normalisation")  # fmt: skip
+PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
+NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
 
 
 def main() -> None:
@@ -305,23 +326,6 @@ def complete_record(folder: Path, facts: dict) -> dict | None:
     kinds = map_kinds(record)
     there = all((folder / f"sal_{n:04d}{kind}").exists() for n in readable for kind in kinds)
     return record if known and there else None
-
-
-def export_path(text: str) -> Path:
-    """Return the path of a file to export to, an argparse type."""
-    path = Path(text)
-    if path.suffix.lower() not in exports.KINDS or path.is_dir() or MAP_NAME.fullmatch(path.name):
-        *kinds, last = exports.KINDS
-        wanted = f"{', '.join(kinds)} or {last}, not that of a map"
-        raise argparse.ArgumentTypeError(f"{text}: give a name that ends with {wanted}")
-    return path
-
-
-def grid(text: str) -> tuple[int, int]:
-    """Return (rows, columns) of a grid such as 6x12, an argparse type."""
-    if not (match := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text)):
-        raise argparse.ArgumentTypeError(f"{text}: give rows x columns, such as 6x12")
-    return int(match[1]), int(match[2])
 
 
 def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:

@@ -64,9 +64,10 @@ class Layout:
     def stored_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of pictures that show panoramas of height×width pixels at their scale."""
         west, east, south, north = self.coverage
-        eyes = 1 + (self.stereo == "top-bottom"), 1 + (self.stereo == "left-right")
-        rows, columns = round(height * ((north - south) / 180)), round(width * ((east - west) / 360))
-        return max(1, rows) * eyes[0], max(1, columns) * eyes[1]
+        rows = max(1, round(height * ((north - south) / 180)))
+        columns = max(1, round(width * ((east - west) / 360)))
+        down, across = self.stereo == "top-bottom", self.stereo == "left-right"
+        return rows * (1 + down), columns * (1 + across)
 
     def panorama(
         self, picture: np.ndarray, height: int | None = None, width: int | None = None
