@@ -82,7 +82,7 @@ class Failures(list):
         try:
             yield
         except InputError as error:
-            self.append(error)
+            self.append(error.with_traceback(None))  # which would keep decoders and threads
 
     def report(self, total: int) -> None:
         """Raise the error of an only file as it is, and those of some of several in one line."""

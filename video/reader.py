@@ -245,12 +245,10 @@ def _damaged(path: Path, count: int, cause: str) -> InputError:
 def _reduced(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
     """Return a frame as (h, w, 3) uint8 RGB, averaged over areas where it is larger than that.
 
-    Brightness and colours are averaged as they are stored, before they become RGB: a tenth of the
-    work at 3840×1920, for maps that correlate with those of the other order by 0.9999.
+    Planes are averaged before they become RGB, which is an eighth of the work at 3840×1920.
     """
     size = min(frame.width, width), min(frame.height, height)
-    own = None if frame.format.is_planar else "rgb24"  # nothing is averaged in a palette
-    return frame.reformat(*size, own, interpolation="AREA").to_ndarray(format="rgb24")
+    return frame.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
 
 
 class FrameReader(Iterator[Frame]):
