@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # scripts show their help without it
+    import torch
 
 CHECKPOINT = Path(__file__).resolve().parent / "checkpoints/cube_unet_best.pth"  # the shipped one
 
@@ -80,7 +82,7 @@ class Failures(list):
         try:
             yield
         except InputError as error:
-            self.append(error)
+            self.append(error.with_traceback(None))  # which would keep decoders and threads
 
     def report(self, total: int) -> None:
         """Raise the error of an only file as it is, and those of some of several in one line."""
@@ -180,7 +182,7 @@ def _fraction(text: str) -> Fraction:
 worker_count = at_least(1, 1025, int)
 frame_rate = at_least(Fraction(1, 1000), 1001, _fraction)  # 25, 29.97 or 30000/1001
 frame_rate.__name__ = "rate"
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 
 
 def add_machine_options(add: Callable) -> None:
@@ -197,6 +199,12 @@ def add_sampling_option(add: Callable) -> None:
         "reference: exactly as its authors do (default: the checkpoint's)")  # fmt: skip
 
 
+def add_motion_option(add: Callable) -> None:
+    """Add --motion. add: the add_argument of a parser."""
+    add("--motion", choices=["none", "difference", "dis", "raft"], help="how motion between frames "
+        "is estimated (default: as the model was trained)")  # fmt: skip
+
+
 def add_layout_options(add: Callable, known: str = "as the file declares") -> None:
     """Add --stereo and --coverage. add: the add_argument of a parser; known: their default."""
     add("--stereo", choices=["none", "top-bottom", "left-right"], help="where the pictures of the "
@@ -206,8 +214,10 @@ def add_layout_options(add: Callable, known: str = "as the file declares") -> No
         f"VR180 -90 90 -90 90 (default: {known}, else -180 180 -90 90)")  # fmt: skip
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> "torch.device":
     """Return the device that --device names. Raises InputError where it is not there."""
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -218,10 +228,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
+def choose_precision(name: str, device: "torch.device") -> "torch.dtype":
     """Return the number format that --precision names on a device."""
+    import torch
+
     if name != "auto":
-        return PRECISIONS[name]
+        return getattr(torch, PRECISIONS[name])
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -229,8 +241,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+def autocast(device: "torch.device", dtype: "torch.dtype") -> "torch.autocast":
     """Return the context of mixed precision in `dtype`; float32 needs none."""
+    import torch
+
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 

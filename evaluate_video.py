@@ -21,33 +21,7 @@ from inspect import signature
 from itertools import tee
 from pathlib import Path
 
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
 import cli
-import distributed
-import models
-from cli import InputError, RunError
-from datasets import check
-from datasets.layouts import File, read_map, unbroken_runs
-from datasets.video_saliency import SaliencyVideos, summarise
-from distributed import is_main
-from files import lock
-from metrics import METRICS, Protocol, summary
-from metrics.plots import Picture
-from metrics.report import write_report
-from models.checkpoint import find_model, read, sha256
-from models.predict import not_negative
-from scoring import OBSERVERS_EVERY, ClipScores, Scorer
-from video.motion import MOTIONS
-
-LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
-MISSING = {  # by the last truth that a metric needs, where no frame has a score
-    "target": "ground truth that is not constant",
-    "fixations": "fixations",
-    "others": "fixations of other clips",
-}
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,19 +40,49 @@ def parse_args() -> argparse.Namespace:
         "with the frame's number; .npy, .exr or .png")  # fmt: skip
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
     add("--report", action="store_true", help="also write report.html with plots and pictures")
-    add("--protocol", default="sphere", choices=Protocol.NAMES, help="sphere: pixels are weighted "
-        "with their exact solid angles; planar: every pixel counts the same; sin: planar, after "
-        "both maps are multiplied by the sine of the colatitude")  # fmt: skip
+    add("--protocol", default="sphere", choices=["sphere", "planar", "sin"], help="sphere: pixels "
+        "are weighted with their exact solid angles; planar: every pixel counts the same; sin: "
+        "planar, after both maps are multiplied by the sine of the colatitude")  # fmt: skip
     add("--height", type=cli.at_least(8, 4097, int), default=240,
         help="rows of the grid on which maps are compared")  # fmt: skip
     add("--sigma", type=cli.at_least(0.5, 30), default=3.34, help="width in degrees of the "
         "Gaussian that the ground truth was made with; used for the inter-observer scores "
         "only")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
-    add("--motion", choices=list(MOTIONS), help="motion estimator (default: the model's)")
+    cli.add_motion_option(add)
     cli.add_sampling_option(add)
     cli.add_machine_options(add)
     return parser.parse_args()
+
+
+if __name__ == "__main__":  # help and wrong options need none of the slow imports
+    parse_args()
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import distributed
+import models
+from cli import InputError, RunError
+from datasets import check
+from datasets.layouts import File, read_map, unbroken_runs
+from datasets.video_saliency import SaliencyVideos, summarise
+from distributed import is_main
+from files import lock
+from metrics import METRICS, summary
+from metrics.plots import Picture
+from metrics.report import write_report
+from models.checkpoint import find_model, read, sha256
+from models.predict import not_negative
+from scoring import OBSERVERS_EVERY, ClipScores, Scorer
+
+LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
+MISSING = {  # by the last truth that a metric needs, where no frame has a score
+    "target": "ground truth that is not constant",
+    "fixations": "fixations",
+    "others": "fixations of other clips",
+}
 
 
 def main() -> None:

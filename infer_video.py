@@ -19,35 +19,14 @@ from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
 import cli
-import distributed
-import models
-from cli import InputError, RunError
-from files import fingerprint, lock, read_json, write_array
-from models.checkpoint import find_model, sha256
-from models.predict import not_negative
-from video import exports
-from video.attention import density
-from video.motion import MOTIONS
-from video.pictures import list_pictures, open_picture
-from video.reader import Frame, read_frames
 
-RECORD = "saliency.json"
-SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "width", "height", "fps",
-            "stereo", "coverage", "normalisation")  # fmt: skip
 NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by its maximum
     "max": "each map divided by its maximum",
     "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
 }
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
-PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
-NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
+EXPORTS = (".csv", ".npz", ".npy", ".bin")  # ends of names, see video.exports
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,8 +50,7 @@ def parse_args() -> argparse.Namespace:
         "May be given several times")  # fmt: skip
     add("--peaks", type=cli.at_least(1, 1001, int), default=5, help="directions in a .csv, at most")
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
-    add("--motion", choices=list(MOTIONS), help="how motion between frames is estimated "
-        "(default: as the model was trained)")  # fmt: skip
+    cli.add_motion_option(add)
     cli.add_sampling_option(add)
     cli.add_machine_options(add)
     add("--fps", type=cli.frame_rate, help="pictures a second of a folder of frames (default: 8, "
@@ -82,6 +60,50 @@ def parse_args() -> argparse.Namespace:
         "are already there, once all new ones are made; other: only those of another source or "
         "checkpoint, and keep or complete those of the same")  # fmt: skip
     return parser.parse_args()
+
+
+def export_path(text: str) -> Path:
+    """Return the path of a file to export to, an argparse type."""
+    path = Path(text)
+    if path.suffix.lower() not in EXPORTS or path.is_dir() or MAP_NAME.fullmatch(path.name):
+        *kinds, last = EXPORTS
+        wanted = f"{', '.join(kinds)} or {last}, not that of a map"
+        raise argparse.ArgumentTypeError(f"{text}: give a name that ends with {wanted}")
+    return path
+
+
+def grid(text: str) -> tuple[int, int]:
+    """Return (rows, columns) of a grid such as 6x12, an argparse type."""
+    if not (match := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text)):
+        raise argparse.ArgumentTypeError(f"{text}: give rows x columns, such as 6x12")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":  # help and wrong options need none of the slow imports
+    parse_args()
+
+import cv2
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+import distributed
+import models
+from cli import InputError, RunError
+from files import fingerprint, lock, read_json, write_array
+from models.checkpoint import find_model, sha256
+from models.predict import not_negative
+from video import exports
+from video.ahead import ahead, behind
+from video.attention import density
+from video.pictures import list_pictures, open_picture
+from video.reader import Frame, read_frames
+
+RECORD = "saliency.json"
+SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "width", "height", "fps",
+            "stereo", "coverage", "normalisation")  # fmt: skip
+PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
+NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
 
 
 def main() -> None:
@@ -163,17 +185,25 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
         peaks.append(read_peak(work / f"sal_{done:04d}.png"))
     start, count, times = time.perf_counter(), 0, array("d")
     maps = models.predict(
-        model, timed(reader, times), lambda frame: frame.number + len(frame.times) > done + 1
+        model, ahead(timed(reader, times)), lambda frame: frame.number + len(frame.times) > done + 1
     )
     length = reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None
     size, layout = (facts["map_height"], facts["map_width"]), reader.info.layout
     covered = None if layout.whole else layout.covered(*size)
     as_density = facts["normalisation"] == NORMALISATIONS["density"]
     bar = {"desc": facts["video"], "unit": "frame", "disable": not distributed.is_main()}
-    for count, saliency in tqdm(interpolate(maps, covered), total=length, initial=done, **bar):
-        if count > done and count not in reader.damage.unreadable:
-            path = work / f"sal_{count:04d}.png"
-            peak = write_map(path, saliency, facts["npy"], as_density)
+
+    def write(numbered: tuple[int, np.ndarray]) -> tuple[int, float | None]:
+        """Write one map that is not there yet; return its number and maximum."""
+        number, saliency = numbered
+        if number <= done or number in reader.damage.unreadable:
+            return number, None
+        path = work / f"sal_{number:04d}.png"
+        return number, write_map(path, saliency, facts["npy"], as_density)
+
+    written = behind(write, interpolate(maps, covered))
+    for count, peak in tqdm(written, total=length, initial=done, **bar):
+        if peak is not None:
             peaks.extend([math.nan] * (count - 1 - len(peaks)))  # of unreadable frames
             peaks.append(peak)
 
@@ -221,11 +251,11 @@ def interpolate(
         after = not_negative(saliency[0]).numpy()
         after = after if covered is None else after * covered
         if sampled:
-            start, steps = sampled.seconds, len(sampled.times)
+            start, steps, change = sampled.seconds, len(sampled.times), after - before
             for k, seconds in enumerate(sampled.times):
                 rising = start <= seconds < frame.seconds  # else the clock of the file jumps
                 share = (seconds - start) / (frame.seconds - start) if rising else k / steps
-                yield sampled.number + k, before + np.float32(share) * (after - before)
+                yield sampled.number + k, before + np.float32(share) * change
         sampled, before = frame, after
     if sampled:
         for k in range(len(sampled.times)):
@@ -239,8 +269,7 @@ def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool
     in a text chunk called "peak" and returned. Raises RunError for a map that is not finite.
     """
     if not np.isfinite(saliency).all():
-        mixed = torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")
-        cure = "use --precision fp32" if mixed else "use another checkpoint"
+        cure = "use --precision fp32 or another checkpoint"
         raise RunError(f"{path}: the model's map is not finite; {cure}")
     if as_density:
         saliency = density(saliency)
@@ -298,23 +327,6 @@ def complete_record(folder: Path, facts: dict) -> dict | None:
     kinds = map_kinds(record)
     there = all((folder / f"sal_{n:04d}{kind}").exists() for n in readable for kind in kinds)
     return record if known and there else None
-
-
-def export_path(text: str) -> Path:
-    """Return the path of a file to export to, an argparse type."""
-    path = Path(text)
-    if path.suffix.lower() not in exports.KINDS or path.is_dir() or MAP_NAME.fullmatch(path.name):
-        *kinds, last = exports.KINDS
-        wanted = f"{', '.join(kinds)} or {last}, not that of a map"
-        raise argparse.ArgumentTypeError(f"{text}: give a name that ends with {wanted}")
-    return path
-
-
-def grid(text: str) -> tuple[int, int]:
-    """Return (rows, columns) of a grid such as 6x12, an argparse type."""
-    if not (match := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text)):
-        raise argparse.ArgumentTypeError(f"{text}: give rows x columns, such as 6x12")
-    return int(match[1]), int(match[2])
 
 
 def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:

@@ -20,10 +20,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
-from tqdm import tqdm
-
 from cli import (
     HelpFormatter,
     InputError,
@@ -36,19 +32,7 @@ from cli import (
     frame_rate,
     run_script,
 )
-from files import fingerprint, read_json
-from video.camera import Camera, follow_path
-from video.layout import SPHERE, Layout
-from video.overlay import COLORMAPS, Overlay, beside, common_scale, lay_map, scaled
-from video.pictures import list_pictures, read_picture, save_picture
-from video.reader import Damage, VideoInfo, decode, probe
-from video.spherical_metadata import write_spherical
-from video.viewer import write_viewer
-from video.writer import write_video
-from video.yuv import Colour, mono, to_yuv420p
 
-# Pixels along a side.
-LARGEST = {".mp4": 16384, ".html": 10**6, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
 
 
@@ -70,7 +54,7 @@ def parse_args() -> argparse.Namespace:
         "maximum of each map")  # fmt: skip
     add("--alpha", type=float, default=0.7, help="opacity of the strongest saliency, 0 to 1; half "
         "the saliency has three quarters of it")  # fmt: skip
-    add("--colormap", choices=COLORMAPS, default="turbo", metavar="NAME", help="OpenCV's name")
+    add("--colormap", default="turbo", metavar="NAME", help="OpenCV's name")
     add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay")
     add("--viewer", action="store_true", help="write a page to look around in, as every "
         "--output_path that ends with .html does; --alpha and --colormap are what it begins "
@@ -87,12 +71,7 @@ def parse_args() -> argparse.Namespace:
         "of view; 90 degrees are 58.7 vertically at 16:9")  # fmt: skip
     add("--size", type=view_size, default="1280x720", metavar="WIDTHxHEIGHT", help="its pixels")
     add("--cuts", action="store_true", help="the camera may also jump")
-    args = parser.parse_args()
-    if args.follow and args.side_by_side:
-        raise InputError("--follow shows no heat map; leave out --side_by_side")
-    if not 0 <= args.alpha <= 1 or not 0 <= args.crf <= 51:
-        raise InputError("--alpha is from 0 to 1 and --crf from 0 to 51; change them")
-    return args
+    return parser.parse_args()
 
 
 def view_size(text: str) -> tuple[int, int]:
@@ -105,8 +84,36 @@ def view_size(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"{text}: give two even numbers, 16 to 8192, like 1280x720")
 
 
+if __name__ == "__main__":  # help and wrong options need none of the slow imports
+    parse_args()
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from files import fingerprint, read_json
+from video.camera import Camera, follow_path
+from video.layout import SPHERE, Layout
+from video.overlay import COLORMAPS, Overlay, beside, common_scale, lay_map, scaled
+from video.pictures import list_pictures, read_picture, save_picture
+from video.reader import Damage, VideoInfo, decode, probe
+from video.spherical_metadata import write_spherical
+from video.viewer import write_viewer
+from video.writer import write_video
+from video.yuv import Colour, mono, to_yuv420p
+
+# Pixels along a side.
+LARGEST = {".mp4": 16384, ".html": 10**6, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}
+
+
 def main() -> None:
     args = parse_args()
+    if args.follow and args.side_by_side:
+        raise InputError("--follow shows no heat map; leave out --side_by_side")
+    if not 0 <= args.alpha <= 1 or not 0 <= args.crf <= 51:
+        raise InputError("--alpha is from 0 to 1 and --crf from 0 to 51; change them")
+    if args.colormap not in COLORMAPS:
+        raise InputError(f"--colormap {args.colormap}: choose one of {', '.join(COLORMAPS)}")
     source, record = args.original_video, read_record(args.saliency_dir)
     pictures = list_pictures(source)
     if pictures and args.fps is None and "fps" in record:

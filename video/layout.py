@@ -7,7 +7,7 @@ pixels is at latitude NORTH − (i + ½)·(NORTH − SOUTH)/h and longitude
 WEST + (j + ½)·(EAST − WEST)/w; for the whole sphere, the convention of projection/__init__.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -61,6 +61,14 @@ class Layout:
         down, right = (rows, 0) if self.stereo == "top-bottom" else (0, columns)
         return [first, (slice(down, down + rows), slice(right, right + columns))]
 
+    def stored_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size of pictures that show panoramas of height×width pixels at their scale."""
+        west, east, south, north = self.coverage
+        rows = max(1, round(height * ((north - south) / 180)))
+        columns = max(1, round(width * ((east - west) / 360)))
+        down, across = self.stereo == "top-bottom", self.stereo == "left-right"
+        return rows * (1 + down), columns * (1 + across)
+
     def panorama(
         self, picture: np.ndarray, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
@@ -78,7 +86,7 @@ class Layout:
         share = (north - south) / 180, (east - west) / 360
         rows, columns = picture.shape[:2]
         height, width = height or round(rows / share[0]), width or round(columns / share[1])
-        least = max(1, round(height * share[0])), max(1, round(width * share[1]))
+        least = replace(self, stereo="none").stored_size(height, width)
         smaller = min(rows, least[0]), min(columns, least[1])
         if smaller != (rows, columns):
             picture = cv2.resize(picture, smaller[::-1], interpolation=cv2.INTER_AREA)

@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from cli import atomic
+from video.ahead import ahead
 from video.pictures import list_pictures
 from video.reader import VideoInfo
 from video.sound import sound_packets
@@ -53,7 +54,7 @@ def write_video(
     browser: bool = False,
     **options: str,
 ) -> None:
-    """Write pictures as they come, in constant memory.
+    """Write pictures as they come, in constant memory; the next ones are computed in a thread.
 
     pictures: (3·H/2, W) uint8 yuv420p, all of one size, each with the frame of `source` at whose
     time it is shown. Colours are tagged as those of the first frame, and where pictures have
@@ -61,7 +62,7 @@ def write_video(
     crf: quality from 0 (lossless) to 51; preset: x264's name; browser: only what all browsers play
     and take alike; options: more of x264's. Raises OSError where the file can't be written.
     """
-    pictures = iter(pictures)
+    pictures = ahead(pictures)
     picture, first = next(pictures)
     clock, colour = Clock(first, source.fps), Colour.of(first)
     colour = colour.in_browsers(first.height) if browser else colour

@@ -1,0 +1,45 @@
+"""Stages of a stream beside each other: a thread computes the next items while one is used."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+S = TypeVar("S")
+END = object()
+
+
+def ahead(items: Iterable[T], most: int = 3) -> Iterator[T]:
+    """Yield items in their order, while a thread takes the next ones, at most `most`.
+
+    What taking one raises is raised at its place. However the loop over them ends, the thread has
+    ended after it.
+
+    >>> list(ahead(n * n for n in range(4)))
+    [0, 1, 4, 9]
+    """
+    items, thread = iter(items), ThreadPoolExecutor(1)
+    try:
+        waiting = deque(thread.submit(next, items, END) for _ in range(most))
+        while (item := waiting.popleft().result()) is not END:
+            waiting.append(thread.submit(next, items, END))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+def behind(function: Callable[[T], S], items: Iterable[T], most: int = 8) -> Iterator[S]:
+    """Yield function(item) of each item, in order, computed in a thread while the next one is made.
+
+    At most `most` items wait. All items that were taken are computed, however the loop over them
+    ends; what the function raises is raised at its place, or in that of a later item.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque()
+        for item in items:
+            waiting.append(thread.submit(function, item))
+            if len(waiting) > most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
