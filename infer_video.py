@@ -52,6 +52,9 @@ def parse_args() -> argparse.Namespace:
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
     cli.add_motion_option(add)
     cli.add_sampling_option(add)
+    add("--quality", choices=["fast", "best"], help="of the cube U-Net; fast: it looks at frames "
+        "of 3/4 of the height and width, and maps are as small; best: at each frame twice, the "
+        "second time turned (default: once, in full)")  # fmt: skip
     cli.add_machine_options(add)
     add("--fps", type=cli.frame_rate, help="pictures a second of a folder of frames (default: 8, "
         "with a note); a video has its own rate")  # fmt: skip
@@ -100,8 +103,8 @@ from video.pictures import list_pictures, open_picture
 from video.reader import Frame, read_frames
 
 RECORD = "saliency.json"
-SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "width", "height", "fps",
-            "stereo", "coverage", "normalisation")  # fmt: skip
+SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "quality", "width", "height",
+            "fps", "stereo", "coverage", "normalisation")  # fmt: skip
 PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
 NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
 
@@ -112,7 +115,7 @@ def main() -> None:
     dtype = cli.choose_precision(args.precision, device)
     kind = find_model(args.model) if args.model else models.SaliencyModel
     sampling = {"sampling": args.sampling} if args.sampling else {}
-    model = models.load(args.ckpt_path, device, **sampling)
+    model = models.load(args.ckpt_path, device, args.quality, **sampling)
     if not isinstance(model, kind):
         raise InputError(f"{args.ckpt_path}: holds a {model.name}; leave out --model")
     with cli.advice(f"--motion {args.motion}"):
@@ -154,6 +157,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         "model": model.name,
         "motion": model.spec.motion,
         "sampling": model.arguments.get("sampling"),
+        "quality": args.quality,
         "checkpoint": str(args.ckpt_path),
         "checkpoint_sha256": sha256(args.ckpt_path),
         "normalisation": NORMALISATIONS[args.normalise],
