@@ -85,7 +85,7 @@ def view_size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    parse_args()
+    run_script(parse_args)
 
 import av
 import numpy as np
