@@ -72,6 +72,7 @@ bench: setup
 	$(PY) -m benchmarks.loader
 	$(PY) -m benchmarks.gaze
 	$(PY) -m benchmarks.metrics
+	$(PY) -m benchmarks.video
 
 clean:
 	rm -rf .venv .venv-lowest .browser .pytest_cache .ruff_cache .hypothesis
