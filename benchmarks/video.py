@@ -96,7 +96,7 @@ def compare(clip: Path, folder: Path, repeats: int) -> None:
     times = interleaved(functions, repeats)
     times["first map"] = sorted(first_map(clip, folder / "first") for _ in range(3))[1::-1]
     processor = {name: processor_seconds(function) for name, function in parts.items()}
-    cores, seconds = len(os.sched_getaffinity(0)), number / rate
+    cores, seconds = os.cpu_count(), number / rate
     network = times["the network alone"][1]
     floor = max(network, sum(processor.values()) / cores)
 
@@ -104,7 +104,7 @@ def compare(clip: Path, folder: Path, repeats: int) -> None:
         f"{cores} cores, threads of torch {torch.get_num_threads()}, OpenCV {cv2.getNumThreads()}"
     )
     print(f"{info.width}×{info.height}, {seconds:.1f} s, {number} frames, {len(looks)} looks\n")
-    print(f"{'':28}median, minimum in seconds; seconds of both cores")
+    print(f"{'seconds':25}   median  minimum  of processors")
     for name, (median, least) in times.items():
         used = f"{processor[name]:9.2f}" if name in processor else ""
         print(f"{name:25} {median:8.2f} {least:8.2f} {used}")
@@ -117,7 +117,7 @@ def compare(clip: Path, folder: Path, repeats: int) -> None:
     ):
         ratios = (f"{a / b:7.2f}" for a, b in zip(times[one], times[other]))
         print(f"{one + ' / ' + other:42}", *ratios, f"  {wanted}")
-    print(f"{'infer_video at the least, from both cores':42} {'':7} {floor / network:7.2f}")
+    print(f"{'infer_video at the least, from processors':42} {'':7} {floor / network:7.2f}")
     real = (f"{seconds / taken:7.2f}" for taken in times["infer_video"])
     print(f"{'seconds of video / infer_video':42}", *real, "  > 1")
 
@@ -136,7 +136,6 @@ def paint(clip: Path, maps: Path) -> Iterable[tuple[np.ndarray, av.VideoFrame]]:
     args = options(make_video, "--original_video", str(clip), "--saliency_dir", str(maps))
     info, record = probe(clip), make_video.read_record(maps)
     found = make_video.find_maps(maps, info, record, args.scale)
-    make_video.tqdm = lambda frames, *_, **__: frames
     return make_video.painted_pictures(info, found, Damage(), args)
 
 
