@@ -39,30 +39,36 @@ from video.reader import Damage, probe, read_frames
 from video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, FRAMES = 3840, 120  # of the clip that is made up
+CPU = torch.device("cpu")
 ENCODED = 120  # frames that wait in memory for the encoder: 1.3 GB at 3840×1920
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clip", type=Path, nargs="?", help="video; made up if not given")
+    parser.add_argument("--width", type=int, default=3840, help="its pixels, if made up")
+    parser.add_argument("--frames", type=int, default=120, help="its length, if made up")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of each measurement")
     parser.add_argument("--long", action="store_true", help="also memory, lengths and resolutions")
     args = parser.parse_args()
-    device = torch.device("cpu")
-    precision = cli.autocast(device, cli.choose_precision("auto", device))
+    precision = cli.autocast(CPU, cli.choose_precision("auto", CPU))
     with tempfile.TemporaryDirectory() as folder, precision:
         folder = Path(folder)
-        clip = args.clip or made_up(folder / "clip.mp4", WIDTH, FRAMES)
+        clip = args.clip or made_up(folder / "clip.mp4", args.width, args.frames)
         compare(clip, folder, args.repeats)
         if args.long:
             memory(clip, looped(clip, 10, folder / "long.mp4"), folder)
             growth(folder)
 
 
+def deployed() -> models.SaliencyModel:
+    """Return the shipped network as infer_video.py runs it."""
+    return models.deploy(models.load(cli.CHECKPOINT), cli.choose_precision("auto", CPU))
+
+
 def compare(clip: Path, folder: Path, repeats: int) -> None:
     """Print the ratios for one clip."""
-    model, info = models.load(cli.CHECKPOINT), probe(clip)
+    model, info = deployed(), probe(clip)
     rate, looks = float(info.fps), list(read_frames(clip, model.spec))
     some = models.Spec(model.spec.height, model.spec.width, motion="none")
     every = replace(some, fps=rate)
@@ -201,9 +207,9 @@ def memory(clip: Path, long: Path, folder: Path) -> None:
 
 def growth(folder: Path) -> None:
     """Print times over length and resolution, and the exponents by which they grow."""
-    model, found = models.load(cli.CHECKPOINT), []
+    model, found = deployed(), []
     for width, times in ((960, 1), (1920, 1), (3840, 1), (3840, 2), (3840, 4)):
-        clip = made_up(folder / "grown.mp4", width, FRAMES // 2)
+        clip = made_up(folder / "grown.mp4", width, 60)
         clip = looped(clip, times, folder / "longer.mp4")
         taken = interleaved(
             {
@@ -214,7 +220,7 @@ def growth(folder: Path) -> None:
             },
             2,
         )
-        found.append((width, FRAMES // 2 * times, *(least for _, least in taken.values())))
+        found.append((width, 60 * times, *(least for _, least in taken.values())))
     print("\npixels           frames   infer_video   overlay   (seconds, minimum of two)")
     for width, frames, *taken in found:
         print(f"{f'{width}×{width // 2}':15} {frames:7} {taken[0]:13.2f} {taken[1]:9.2f}")
