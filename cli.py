@@ -44,8 +44,9 @@ def run_script(main: Callable[[], None]) -> None:
     2: something was given wrong. 1: something went wrong on the way. 130: Ctrl-C. 143: SIGTERM,
     at which files that are not complete are removed.
     """
+    interrupted = None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
         if "RANK" not in os.environ:  # torchrun's processes may wait for each other: end at once
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -53,6 +54,8 @@ def run_script(main: Callable[[], None]) -> None:
             return main()
         finally:
             sys.stdout.flush()
+            if interrupted is not None:
+                signal.signal(signal.SIGINT, interrupted)
     except InputError as error:
         message, code = str(error), error.exit_code
     except OSError as error:

@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    parse_args()
+    cli.run_script(parse_args)
 
 import torch
 from torch import Tensor

@@ -80,7 +80,7 @@ def grid(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    parse_args()
+    cli.run_script(parse_args)
 
 import cv2
 import numpy as np

@@ -13,6 +13,7 @@ import startup  # noqa: F401  # isort: skip
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,13 +40,14 @@ from video.reader import Damage, probe, read_frames
 from video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, FRAMES = 3840, 120  # of the clip that is made up
 ENCODED = 120  # frames that wait in memory for the encoder: 1.3 GB at 3840×1920
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clip", type=Path, nargs="?", help="video; made up if not given")
+    parser.add_argument("--width", type=int, default=3840, help="columns of the made-up clip")
+    parser.add_argument("--frames", type=int, default=120, help="frames of the made-up clip")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of each measurement")
     parser.add_argument("--long", action="store_true", help="also memory, lengths and resolutions")
     args = parser.parse_args()
@@ -53,11 +55,11 @@ def main() -> None:
     precision = cli.autocast(device, cli.choose_precision("auto", device))
     with tempfile.TemporaryDirectory() as folder, precision:
         folder = Path(folder)
-        clip = args.clip or made_up(folder / "clip.mp4", WIDTH, FRAMES)
+        clip = args.clip or made_up(folder / "clip.mp4", args.width, args.frames)
         compare(clip, folder, args.repeats)
         if args.long:
             memory(clip, looped(clip, 10, folder / "long.mp4"), folder)
-            growth(folder)
+            growth(folder, args.width, args.frames // 2)
 
 
 def compare(clip: Path, folder: Path, repeats: int) -> None:
@@ -94,7 +96,8 @@ def compare(clip: Path, folder: Path, repeats: int) -> None:
         "infer_video.py --help": lambda: run("infer_video.py", "--help"),
     }
     times = interleaved(functions, repeats)
-    times["first map"] = sorted(first_map(clip, folder / "first") for _ in range(3))[1::-1]
+    firsts = [first_map(clip, folder / "first") for _ in range(repeats)]
+    times["first map"] = statistics.median(firsts), min(firsts)
     processor = {name: processor_seconds(function) for name, function in parts.items()}
     cores, seconds = os.cpu_count(), number / rate
     network = times["the network alone"][1]
@@ -199,25 +202,22 @@ def memory(clip: Path, long: Path, folder: Path) -> None:
         print(f"{script:20} {once:9.0f} {ten:10.0f} {ten / once:8.3f}")
 
 
-def growth(folder: Path) -> None:
+def growth(folder: Path, width: int, frames: int) -> None:
     """Print times over length and resolution, and the exponents by which they grow."""
     model, found = models.load(cli.CHECKPOINT), []
-    for width, times in ((960, 1), (1920, 1), (3840, 1), (3840, 2), (3840, 4)):
-        clip = made_up(folder / "grown.mp4", width, FRAMES // 2)
-        clip = looped(clip, times, folder / "longer.mp4")
-        taken = interleaved(
-            {
-                "infer": lambda clip=clip: infer(model, clip, folder / "grown"),
-                "overlay": lambda clip=clip: write_video(
-                    folder / "grown.mp4.out", probe(clip), paint(clip, folder / "grown")
-                ),
-            },
-            2,
-        )
-        found.append((width, FRAMES // 2 * times, *(least for _, least in taken.values())))
+    maps, output = folder / "grown", folder / "grown.mp4"
+    for columns, times in ((width // 4, 1), (width // 2, 1), (width, 1), (width, 2), (width, 4)):
+        part = made_up(folder / "part.mp4", columns, frames)
+        clip = looped(part, times, folder / "longer.mp4")
+        scripts = {
+            "infer": lambda clip=clip: infer(model, clip, maps),
+            "overlay": lambda clip=clip: write_video(output, probe(clip), paint(clip, maps)),
+        }
+        taken = interleaved(scripts, 2).values()
+        found.append((columns, frames * times, *(least for _, least in taken)))
     print("\npixels           frames   infer_video   overlay   (seconds, minimum of two)")
-    for width, frames, *taken in found:
-        print(f"{f'{width}×{width // 2}':15} {frames:7} {taken[0]:13.2f} {taken[1]:9.2f}")
+    for columns, number, *taken in found:
+        print(f"{f'{columns}×{columns // 2}':15} {number:7} {taken[0]:13.2f} {taken[1]:9.2f}")
     table = np.log(np.array(found))
     for name, rows, column, scale in (("pixels", table[:3], 0, 2), ("frames", table[2:], 1, 1)):
         slopes = [np.polyfit(scale * rows[:, column], rows[:, k], 1)[0] for k in (2, 3)]
