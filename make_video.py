@@ -71,7 +71,12 @@ def parse_args() -> argparse.Namespace:
         "of view; 90 degrees are 58.7 vertically at 16:9")  # fmt: skip
     add("--size", type=view_size, default="1280x720", metavar="WIDTHxHEIGHT", help="its pixels")
     add("--cuts", action="store_true", help="the camera may also jump")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.follow and args.side_by_side:
+        raise InputError("--follow shows no heat map; leave out --side_by_side")
+    if not 0 <= args.alpha <= 1 or not 0 <= args.crf <= 51:
+        raise InputError("--alpha is from 0 to 1 and --crf from 0 to 51; change them")
+    return args
 
 
 def view_size(text: str) -> tuple[int, int]:
@@ -108,10 +113,6 @@ LARGEST = {".mp4": 16384, ".html": 10**6, ".png": 10**6, ".jpg": 65500, ".jpeg":
 
 def main() -> None:
     args = parse_args()
-    if args.follow and args.side_by_side:
-        raise InputError("--follow shows no heat map; leave out --side_by_side")
-    if not 0 <= args.alpha <= 1 or not 0 <= args.crf <= 51:
-        raise InputError("--alpha is from 0 to 1 and --crf from 0 to 51; change them")
     if args.colormap not in COLORMAPS:
         raise InputError(f"--colormap {args.colormap}: choose one of {', '.join(COLORMAPS)}")
     source, record = args.original_video, read_record(args.saliency_dir)
