@@ -59,7 +59,7 @@ def main() -> None:
         compare(clip, folder, args.repeats)
         if args.long:
             memory(clip, looped(clip, 10, folder / "long.mp4"), folder)
-            growth(folder, args.width, args.frames // 2)
+            growth(folder)
 
 
 def deployed() -> models.SaliencyModel:
@@ -207,7 +207,7 @@ def memory(clip: Path, long: Path, folder: Path) -> None:
         print(f"{script:20} {once:9.0f} {ten:10.0f} {ten / once:8.3f}")
 
 
-def growth(folder: Path, width: int, frames: int) -> None:
+def growth(folder: Path) -> None:
     """Print times over length and resolution, and the exponents by which they grow."""
     model, found = deployed(), []
     for width, times in ((960, 1), (1920, 1), (3840, 1), (3840, 2), (3840, 4)):
@@ -224,8 +224,8 @@ def growth(folder: Path, width: int, frames: int) -> None:
         )
         found.append((width, 60 * times, *(least for _, least in taken.values())))
     print("\npixels           frames   infer_video   overlay   (seconds, minimum of two)")
-    for columns, number, *taken in found:
-        print(f"{f'{columns}×{columns // 2}':15} {number:7} {taken[0]:13.2f} {taken[1]:9.2f}")
+    for width, frames, *taken in found:
+        print(f"{f'{width}×{width // 2}':15} {frames:7} {taken[0]:13.2f} {taken[1]:9.2f}")
     table = np.log(np.array(found))
     for name, rows, column, scale in (("pixels", table[:3], 0, 2), ("frames", table[2:], 1, 1)):
         slopes = [np.polyfit(scale * rows[:, column], rows[:, k], 1)[0] for k in (2, 3)]
