@@ -246,6 +246,8 @@ def numbered_frames(
         number += 1
         while number in damage.unreadable:
             number += 1
+        if isinstance(frame, av.Packet):  # of a frame that is lost
+            continue
         if number not in maps:
             raise InputError(f"{folder}: no map for frame {number}; {again}")
         size = size or (frame.width, frame.height)

@@ -73,6 +73,8 @@ def read_clip(path: Path) -> None:
     def pictures():
         size = None
         for frame in decode(info, damage):
+            if isinstance(frame, av.Packet):  # of a frame that is lost
+                continue
             size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size or min(size) < 2:
                 raise InputError("another size")
@@ -288,7 +290,7 @@ def simulate(hours: float, fps: int = 30) -> list[tuple[int, int]]:
     total = round(hours * 3600 * fps)
     picture = av.VideoFrame.from_ndarray(moving_disc(0, 16, 32), format="rgb24")
 
-    def endless(info, damage=None):
+    def endless(info, damage=None, spare=None):
         for n in range(total):
             picture.pts, picture.time_base = n, Fraction(1, fps)
             yield picture

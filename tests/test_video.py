@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -12,9 +13,9 @@ from PIL import Image
 from cli import InputError
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip, write_video
-from video import read_frames
+from video import read_frames, reader
 from video.pictures import resize, to_tensor
-from video.reader import decode, probe
+from video.reader import Damage, decode, probe
 
 SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")
 
@@ -178,3 +179,72 @@ def test_flow_beside_the_frames_of_a_folder_is_taken(tmp_path):
     assert not torch.equal(frames[2].motion, frames[1].motion)
     plain = list(read_frames(folder, Spec(height=32, width=64, motion="difference")))
     assert len(plain) == 3 and plain[1].motion.shape[0] == 1
+
+
+def bidirectional(path: Path, codec: str, numbers) -> Path:
+    """Write the frames of these numbers, at number/30 seconds, most of them referred to by none."""
+    options = {"bf": "3", "g": "24"} | (
+        {"x265-params": "log-level=0"} if codec == "libx265" else {}
+    )
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(30), options=options)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        for n in numbers:
+            picture = av.VideoFrame.from_ndarray(moving_disc(n, 48, 96), format="rgb24")
+            picture.pts, picture.time_base = n, Fraction(1, 30)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+UNSTEADY = sorted({n + n // 7 % 3 * (n % 4) for n in range(90)})  # with gaps of up to four frames
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("numbers", [range(90), UNSTEADY], ids=["steady", "unsteady"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_frames_that_nobody_looks_at_are_not_decoded(tmp_path, monkeypatch, codec, numbers, suffix):
+    """Nor does anything else change by it: frames, their times and how many there are."""
+    clip = bidirectional(tmp_path / f"clip.{suffix}", codec, numbers)
+    spec, found, decoded = Spec(height=24, width=48, fps=8), [], []
+
+    def counted(path, *rest, frames=reader._frames):
+        for frame in frames(path, *rest):
+            decoded[-1] += isinstance(frame, av.VideoFrame)
+            yield frame
+
+    monkeypatch.setattr(reader, "_frames", counted)
+    for codecs in (), reader.ONE_FRAME:
+        monkeypatch.setattr(reader, "ONE_FRAME", codecs)
+        decoded.append(0)
+        frames = read_frames(clip, spec)
+        found.append((list(frames), frames.decoded, frames.end, str(frames.damage)))
+    (every, *facts), (some, *others) = found
+    assert facts == others and facts[0] == len(numbers) and facts[2] == ""
+    for one, other in zip(every, some, strict=True):
+        assert (one.number, one.seconds, one.times) == (other.number, other.seconds, other.times)
+        assert torch.equal(one.rgb, other.rgb) and torch.equal(one.motion, other.motion)
+    assert decoded[1] < 0.85 * decoded[0]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_frames_that_are_lost_keep_their_numbers(tmp_path, codec, seed):
+    """Whoever decodes every frame, as make_video.py does, finds as many as who skips some."""
+    clip, random = (
+        bidirectional(tmp_path / "clip.mp4", codec, range(90)),
+        np.random.default_rng(seed),
+    )
+    content = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    start, number, kept = random.integers((2, 1, 0), (85, 4, 12))
+    for position, size in packets[start : start + number]:
+        content[position + kept : position + size] = random.bytes(max(0, size - kept))
+    clip.write_bytes(content)
+    some, every = read_frames(clip, Spec(height=24, width=48, fps=8)), Damage()
+    try:
+        list(some)
+        assert sum(1 for _ in decode(probe(clip), every)) == some.decoded == 90
+    except InputError as error:
+        assert "damaged" in str(error)

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import zipfile
 from fractions import Fraction
 
@@ -482,11 +483,13 @@ def test_damage_inside_a_clip_is_counted_and_named(checkpoint, tmp_path):
     whole[place + size // 3 : place + size // 3 + 300] = bytes(300)
     clip.write_bytes(whole)
     damage = Damage()
-    left = len(list(decode(probe(clip), damage)))
-    assert 55 < left <= 60 and damage.corrupt
+    assert len(list(decode(probe(clip), damage))) == 60 and damage.corrupt
     code, printed, line = infer(clip, checkpoint, tmp_path / "out")
-    assert code == 1 and f"{left} maps" in printed
-    assert f"the decoder reports {len(damage.corrupt)} errors" in line
-    assert f"the first at frame {damage.corrupt[0]}," in line
+    assert code == 1 and "60 maps" in printed
+    found, first = re.search(
+        r"decoder reports (\d+) errors, the first at frame (\d+),", line
+    ).groups()
+    assert len(damage.corrupt) / 4 < int(found) <= len(damage.corrupt)  # one in four is looked at
+    assert abs(int(first) - damage.corrupt[0]) < 4
     code, _, line = paint(clip, tmp_path / "out", tmp_path / "o.mp4")
     assert code == 1 and "the decoder reports" in line and (tmp_path / "o.mp4").exists()

@@ -1,5 +1,8 @@
 """Reads video files, folders of frames and single pictures as models take them."""
 
+import math
+from bisect import insort
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -27,6 +30,8 @@ FORMATS = (
     "m4v,h263,mjpeg,yuv4mpegpipe,mxf,mxf_opatom,dv,nut,rm,wtv,"
     "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
 )
+ONE_FRAME = ("h264", "hevc")  # codecs each of whose packets is a frame that is shown,
+REORDERED = 16  # at most so many packets later or earlier than it is stored
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,12 @@ class Damage:
         return f"the decoder reports {where}, up to the next key frame; copy the file again"
 
 
-# Seconds since the first image, what reads it, and the picture file beside which flow may be.
-Image = tuple[float, Callable[[], np.ndarray], Path | None]
+# Seconds since the first image, what reads it, None if it was skipped, and the picture file
+# beside which flow may be.
+Image = tuple[float, Callable[[], np.ndarray] | None, Path | None]
+# Whether the second of two frames that follow each other, given by seconds since the first frame
+# of all, need not be decoded.
+Spare = Callable[[float, float], bool]
 
 
 @dataclass(frozen=True)
@@ -131,12 +140,16 @@ def _measured_rate(container: av.container.InputContainer, stream: av.VideoStrea
     return rate.limit_denominator(1001) or Fraction(1)
 
 
-def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[av.VideoFrame]:
+def decode(
+    info: VideoInfo, damage: Damage | None = None, spare: Spare | None = None
+) -> Iterator[av.VideoFrame | av.Packet]:
     """Yield all frames of a source at full size, in order of presentation, one at a time.
 
     Each has a time, which counts from the start of the file.
     info: what `probe` returned. damage: what is wrong with frames is added to it, and unreadable
-    pictures are left out.
+    pictures are left out. spare: which frames need not be decoded. In place of one that the
+    decoder therefore skips, or that is lost by damage, comes its packet, if the codec has one for
+    each frame: so frames have the same numbers, however they are read.
     Raises InputError for a file that can't be decoded, for a truncated one after its last frame,
     and without `damage` for an unreadable picture.
     """
@@ -154,43 +167,86 @@ def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[av.VideoFr
         return
     count, end = 0, 0.0
     gap = shown = float(1 / info.fps)
-    for frame in _frames(info.path, damage or Damage()):
-        frame = turned(frame, info.turn) if info.turn else frame
+    for frame in _frames(info.path, damage or Damage(), spare):
+        if info.turn and isinstance(frame, av.VideoFrame):
+            frame = turned(frame, info.turn)
         if frame.pts is None:  # a stream without a container
             frame.pts, frame.time_base = count, 1 / info.fps
         else:
             frame.pts -= round(info.start / frame.time_base)
         count += 1
-        gap = max(gap, frame.time - end)
-        shown, end = frame_seconds(frame) or gap, max(end, frame.time)
+        time = float(frame.pts * frame.time_base)
+        gap = max(gap, time - end)
+        shown, end = frame_seconds(frame) or gap, max(end, time)
         yield frame
     _check_length(info, count, end + shown)
 
 
-def _frames(path: Path, damage: Damage) -> Iterator[av.VideoFrame]:
-    """Yield the frames of a video, at least one, and note what the decoder reports."""
-    count = 0
+def _frames(
+    path: Path, damage: Damage, spare: Spare | None = None
+) -> Iterator[av.VideoFrame | av.Packet]:
+    """Yield the frames of a video, at least one, and note what the decoder reports.
+
+    In place of a frame that is lost, or spare and referred to by no other, comes its packet.
+    """
+    count, first, last = 0, None, -math.inf
+    waiting = []  # packets whose frames may still come
     with open_video(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        context = stream.codec_context
+        known = context.name in ONE_FRAME
         try:
-            for packet in container.demux(stream):
+            for packet, before in _with_times_before(container.demux(stream)):
+                skip = False
+                if known and not (packet.is_discard or None in (first, before) or before < first):
+                    insort(waiting, packet, key=lambda packet: packet.pts)
+                    times = ((t - first) * stream.time_base for t in (before, packet.pts))
+                    skip = spare and spare(*map(float, times))
+                context.skip_frame = "NONREF" if skip else "DEFAULT"
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError:
                     damage.corrupt.append(count + 1)
                     continue
                 for frame in frames:
-                    count += 1
+                    time = -math.inf if frame.pts is None else frame.pts
+                    if known and time < last:  # too late, after damage
+                        continue
+                    while waiting and waiting[0].pts <= time:
+                        if (packet := waiting.pop(0)).pts < time:
+                            count += 1
+                            yield packet
+                    count, last = count + 1, time
+                    first = frame.pts if first is None else first
                     damage.corrupt += [count] * frame.is_corrupt
                     yield frame
         except av.error.FFmpegError as error:
             raise _damaged(path, count, error.strerror) from error
     if count == 0:
         raise _damaged(path, count, "no frame could be decoded")
+    yield from waiting
 
 
-def frame_seconds(frame: av.VideoFrame) -> float:
+def _with_times_before(packets: Iterable[av.Packet]) -> Iterator[tuple[av.Packet, int | None]]:
+    """Yield packets, and of each the time at which the frame before it is shown, if known."""
+    waiting, times = deque(), deque(maxlen=3 * REORDERED)
+
+    def before(packet: av.Packet) -> int | None:
+        if packet.pts is None or times.count(packet.pts) > 1:
+            return None
+        return max((time for time in times if time < packet.pts), default=None)
+
+    for packet in packets:
+        waiting.append(packet)
+        times += [] if packet.pts is None else [packet.pts]
+        if len(waiting) > REORDERED:
+            yield waiting[0], before(waiting.popleft())
+    for packet in waiting:
+        yield packet, before(packet)
+
+
+def frame_seconds(frame: av.VideoFrame | av.Packet) -> float:
     """Return how long a frame is shown, 0 where the file does not state it."""
     return float((frame.duration or 0) * frame.time_base)
 
@@ -263,21 +319,38 @@ class FrameReader(Iterator[Frame]):
         self.info, self.damage = probe(path, fps, stereo, coverage), Damage()
         self.decoded, self.end = 0, 0.0
         self._size = self.info.layout.stored_size(spec.height, spec.width)
+        self._interval = _intervals(self.info.fps, spec.fps)
         self._frames = sample(self._images(), spec, self.info.fps, self.damage, self.info.layout)
+
+    def _spare(self, before: float, seconds: float) -> bool:
+        return self._interval(before) == self._interval(seconds)
 
     def _images(self) -> Iterator[Image]:
         for index, picture in enumerate(pictures := list_pictures(self.info.path)):
             self.decoded, self.end = index + 1, float((index + 1) / self.info.fps)
             yield float(index / self.info.fps), partial(read_picture, picture), picture
         first = None
-        for frame in () if pictures else decode(self.info, self.damage):
-            first, self.decoded = frame.time if first is None else first, self.decoded + 1
+        for frame in () if pictures else decode(self.info, self.damage, self._spare):
+            time, self.decoded = float(frame.pts * frame.time_base), self.decoded + 1
+            first = time if first is None else first
             shown = frame_seconds(frame) or float(1 / self.info.fps)
-            self.end = max(self.end, frame.time - first + shown)
-            yield frame.time - first, partial(_reduced, frame, *self._size), None
+            self.end = max(self.end, time - first + shown)
+            skipped = isinstance(frame, av.Packet)
+            yield time - first, None if skipped else partial(_reduced, frame, *self._size), None
 
     def __next__(self) -> Frame:
         return next(self._frames)
+
+
+def _intervals(rate: Fraction, fps: float) -> Callable[[float], int]:
+    """Return what gives the number of the interval of time in which an image is shown.
+
+    It takes seconds since the first image. rate, fps: images a second of the source and sampled.
+    """
+    step = max(1, round(rate / Fraction(fps)))
+    interval = step / rate if rate > fps else 1 / Fraction(fps)
+    early = min(1 / rate, interval) / 2  # an image may come before its interval
+    return lambda seconds: int((seconds + early) / interval)
 
 
 def sample(
@@ -288,14 +361,12 @@ def sample(
     rate: images a second of the source. damage: gets the numbers of those that can't be read.
     layout: of the images; frames are panoramas of the whole sphere, of the left eye.
     """
-    step = max(1, round(rate / Fraction(spec.fps)))
-    interval = step / rate if rate > spec.fps else 1 / Fraction(spec.fps)
-    early = min(1 / rate, interval) / 2  # an image may come before its interval
+    interval = _intervals(rate, spec.fps)
     motion, last, sampled, times, problem = MOTIONS[spec.motion](), -1, None, [], None
     try:
         for number, (seconds, read, picture) in enumerate(images, 1):
             times.append(seconds)
-            if (place := int((seconds + early) / interval)) <= last:
+            if (place := interval(seconds)) <= last or not read:
                 continue
             try:
                 image = layout.panorama(read(), spec.height, spec.width)
