@@ -66,6 +66,8 @@ class SaliencyModel(nn.Module):
     name: str
     # Parts that learn more slowly: factor of the learning rate by prefix of the parameter's name.
     learning_rate_scales: dict[str, float] = {}
+    # Whether several threads may call the model at once.
+    parallel = False
 
     def __init__(self, spec: Spec, **arguments):
         super().__init__()

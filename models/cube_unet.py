@@ -96,6 +96,7 @@ class CubeUNet(SaliencyModel):
     """
 
     name = "cube_unet"
+    parallel = True
     views = 1
 
     def __init__(

@@ -1,6 +1,7 @@
 """Models, their checkpoints, and the way of a stream through them."""
 
 import pickle
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from losses import SMSE
 from models import CubeUNet, SaliencyModel, Spec, predict
 from models.checkpoint import MODELS
 from models.equator_prior import gaze_density
+from video import Frame
 
 
 def small_unet(**arguments):
@@ -356,3 +358,44 @@ def test_qualities(tmp_path):
     models.save(path, models.EquatorPrior(8, 16))
     with pytest.raises(InputError, match="'equator', of one quality"):
         models.load(path, quality="fast")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 9])
+def test_threads_that_compute_different_frames_change_no_map(threads):
+    """In order, in mixed precision too, and the threads of whoever calls stay as many."""
+    model, number = (
+        models.CubeUNet(height=40, width=80, base_channels=2).eval(),
+        torch.get_num_threads(),
+    )
+    torch.manual_seed(0)
+    frames = [Frame(n, n / 8, torch.rand(3, 40, 80), torch.rand(1, 40, 80)) for n in range(1, 60)]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        wanted = [model(f.rgb[None, None], f.motion[None, None])[0, 0].float() for f in frames]
+        try:
+            torch.set_num_threads(threads)
+            found = list(predict(model, frames))
+            assert torch.get_num_threads() == threads
+            with pytest.raises(ValueError, match="expected 3"):
+                list(
+                    predict(model, [*frames[:32], *(replace(f, motion=f.rgb) for f in frames[32:])])
+                )
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(number)
+    assert [frame for frame, _ in found] == frames
+    for (_, saliency), map_alone in zip(found, wanted, strict=True):
+        torch.testing.assert_close(saliency, map_alone, atol=0.01, rtol=0)
+
+
+def test_a_model_of_ones_own_is_called_by_one_thread_at_a_time():
+    class Own(Echo):
+        busy = False
+
+        def forward(self, frames, motion):
+            assert not self.busy
+            self.busy = True
+            time.sleep(0.002)
+            self.busy = False
+            return super().forward(frames, motion)
+
+    assert len(list(predict(Own(1, 0), stream(50, [])))) == 50

@@ -29,13 +29,20 @@ def ahead(items: Iterable[T], most: int = 3) -> Iterator[T]:
         thread.shutdown(cancel_futures=True)
 
 
-def behind(function: Callable[[T], S], items: Iterable[T], most: int = 8) -> Iterator[S]:
+def behind(
+    function: Callable[[T], S],
+    items: Iterable[T],
+    most: int = 8,
+    threads: int = 1,
+    prepare: Callable[[], object] | None = None,
+) -> Iterator[S]:
     """Yield function(item) of each item, in order, computed in a thread while the next one is made.
 
     At most `most` items wait. All items that were taken are computed, however the loop over them
     ends; what the function raises is raised at its place, or in that of a later item.
+    threads: items that are computed at once. prepare: called first in each of these threads.
     """
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(threads, initializer=prepare) as thread:
         waiting = deque()
         for item in items:
             waiting.append(thread.submit(function, item))
