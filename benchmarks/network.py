@@ -6,6 +6,8 @@ All networks of a row run in turn in one process, one frame at a time, of 512×1
 shipped network and 240×480 for the plain one.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 import copy
 
@@ -39,7 +41,7 @@ def with_zero_padding(network: nn.Module) -> nn.Module:
         if isinstance(module, FusedConv):
             _, stride, dilation, groups = module.steps
             reach = [d * (k // 2) for d, k in zip(dilation, module.weight.shape[2:])]
-            module.steps, module.late = (reach, stride, dilation, groups), False
+            module.steps = reach, stride, dilation, groups
         elif isinstance(module, nn.Conv2d):
             module.padding = tuple(
                 d * (k // 2) for d, k in zip(module.dilation, module.kernel_size)

@@ -6,7 +6,7 @@ from torch.nn.functional import conv2d, linear, relu, relu6
 
 from models.base import SaliencyModel
 from models.cube_unet import CubeUNet
-from models.efficientnet_lite import Conv
+from models.efficientnet_lite import Conv, EfficientNetLite0
 
 # oneDNN computes a convolution and what follows it in one pass over memory. PyTorch calls it so in
 # compiled code, by an operator without a public name.
@@ -42,9 +42,11 @@ def _fuse(module: nn.Module, dtype: torch.dtype) -> None:
     """Put a FusedConv in the place of every convolution."""
     if isinstance(module, nn.Sequential):
         _fuse_layers(module, dtype)
+    if isinstance(module, EfficientNetLite0):
+        module.dtype = dtype
     for name, child in module.named_children():
         if isinstance(child, Conv):
-            setattr(module, name, FusedConv(child.conv, dtype, child.activate, late=child.late))
+            setattr(module, name, FusedConv(child.conv, dtype, child.activate))
         elif isinstance(child, nn.Conv2d):
             setattr(module, name, FusedConv(child, dtype))
         else:
@@ -71,8 +73,6 @@ def _fuse_layers(layers: nn.Sequential, dtype: torch.dtype) -> None:
 class FusedConv(nn.Module):
     """A convolution without padding, with a BatchNorm before it, one after it and an activation.
 
-    late: leaves out the first row and column, see efficientnet_lite.Conv.
-
     forward: (N, C, H, W) and, of one without an activation, what is added at the end →
     (N, C', H', W'), in channels_last format if the input is.
     """
@@ -84,7 +84,6 @@ class FusedConv(nn.Module):
         activation: nn.Module | None = None,
         before: nn.BatchNorm2d | None = None,
         after: nn.BatchNorm2d | None = None,
-        late: bool = False,
     ):
         super().__init__()
         weight = conv.weight.double()
@@ -101,12 +100,11 @@ class FusedConv(nn.Module):
         self.register_buffer("bias", bias.to(dtype), persistent=False)
         self.steps = [0, 0], conv.stride, conv.dilation, conv.groups  # the first is the padding
         self.activate, *self.operator = ACTIVATIONS[type(activation or nn.Identity())]
-        self.late = late
         computes = torch.ops.mkldnn._is_mkldnn_bf16_supported() if dtype == torch.bfloat16 else True
         self.onednn = ONEDNN and computes and dtype != torch.float16
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        x = x[..., self.late :, self.late :].to(self.weight.dtype)
+        x = x.to(self.weight.dtype)
         weights = self.weight, self.bias
         if x.shape[1] == self.weight[0].numel() == 1:  # a convolution forgets channels_last then
             y = linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)

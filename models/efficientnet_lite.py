@@ -21,7 +21,7 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 STEM = 32
-SMALL = 4.8  # sides of faces, in widths of the padding, below which padding doubles their pixels
+SMALL = 17  # sides of faces, in widths of the padding, below which it adds an eighth to each
 LEVELS = (1, 2, 4, 5, 6)  # stages whose features are read
 WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 24, 40, 112, 192, 320 channels
 MOTION_LEVELS = (2, 0)  # levels at whose resolution motion is read too, the coarser one first
@@ -40,20 +40,15 @@ class Conv(nn.Module):
 
     The BatchNorm of the published network keeps its statistics from ImageNet, so it is part of
     weight and bias here.
-
-    late: a stride of 2 takes the padded pixels 1, 3, … as centres instead of 0, 2, … On faces
-        that halve evenly neither choice is symmetric, so the network takes turns. TensorFlow
-        always takes the former.
     """
 
-    def __init__(self, c_in, c_out, kernel, stride=1, groups=1, activate=True, late=False):
+    def __init__(self, c_in, c_out, kernel, stride=1, groups=1, activate=True):
         super().__init__()
-        self.late = late
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, groups=groups)
         self.activate = nn.ReLU6(inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        y = self.activate(self.conv(x[..., self.late :, self.late :]))
+        y = self.activate(self.conv(x))
         return y if plus is None else y + plus
 
 
@@ -61,16 +56,16 @@ class Block(nn.Module):
     """Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection.
 
     Faces are padded before the expansion, where there is a sixth of the channels, but small ones
-    after it, since padding doubles their pixels. Both give the same.
+    after it, since padding adds many pixels to them. Both give the same.
     """
 
     def __init__(self, c_in, c_out, kernel, stride, expansion, late):
         super().__init__()
         wide = c_in * expansion
         self.reach = kernel // 2
-        self.pad = CubePadding(self.reach)
+        self.pad = CubePadding(self.reach, late)
         self.expand = Conv(c_in, wide, 1) if expansion > 1 else None
-        self.depthwise = Conv(wide, wide, kernel, stride, wide, late=late)
+        self.depthwise = Conv(wide, wide, kernel, stride, wide)
         self.project = Conv(wide, c_out, 1, activate=False)
         self.residual = stride == 1 and c_in == c_out
 
@@ -87,13 +82,17 @@ class Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """RGB faces (B·6, 3, S, S) in [0, 1] → features at strides 4, 8, 16, 32, 32.
 
-    Their channels are WIDTHS.
+    Their channels are WIDTHS. dtype: of the features, that of the faces if None.
     """
+
+    dtype = None
 
     def __init__(self):
         super().__init__()
-        self.pad = CubePadding(1)
-        self.stem = Conv(3, STEM, 3, stride=2, late=True)
+        # On faces that halve evenly, a stride of 2 is not symmetric: the strides take turns in the
+        # pixels that are left out. TensorFlow always takes the late ones.
+        self.pad = CubePadding(1, late=True)
+        self.stem = Conv(3, STEM, 3, stride=2)
         channels, stages, late = STEM, [], True
         for kernel, stride, expansion, out, repeats in STAGES:
             late = late != (stride == 2)
@@ -106,7 +105,8 @@ class EfficientNetLite0(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(self.pad((x - 127 / 255) * (255 / 128)))
+        x = (x - 127 / 255) * (255 / 128)
+        x = self.stem(self.pad(x.to(self.dtype or x.dtype)))
         levels = []
         for k, stage in enumerate(self.stages):
             x = stage(x)

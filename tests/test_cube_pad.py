@@ -164,3 +164,28 @@ def test_compiles_without_a_break():
     torch.testing.assert_close(whole(*clip), model(*clip), atol=1e-4, rtol=1e-4)  # places rounded
     whole(*clip).sum().backward()
     assert model.backbone.stem[1].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("size", [5, 130])
+@pytest.mark.parametrize("channels", [1, 9])
+@pytest.mark.parametrize("pad", [1, 2, 3])
+def test_a_late_padding_lacks_the_first_row_and_column(pad, size, channels):
+    """Both ways of copying, and its gradient, by which a pixel counts less often."""
+    x = torch.rand(12, channels, size, size, requires_grad=True)
+    late, whole = CubePadding(pad, late=True), CubePadding(pad)
+    wanted = whole(x)[..., 1:, 1:]
+    torch.testing.assert_close(late(x), wanted, atol=1e-6, rtol=0)
+    weight = torch.rand_like(wanted)
+    gradients = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (late(x), wanted))
+    torch.testing.assert_close(*gradients)
+    with torch.no_grad():
+        torch.testing.assert_close(late(x), wanted, atol=1e-6, rtol=0)
+        filled = late.fill_corners(late(x) ** 2)
+        torch.testing.assert_close(filled, late(x**2), atol=1e-6, rtol=0)
+
+
+def test_gradients_of_the_late_padding():
+    x = torch.rand(6, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    for pad in 1, 2:
+        assert torch.autograd.gradcheck(CubePadding(pad, late=True), x)
+        assert torch.autograd.gradgradcheck(CubePadding(pad), x)

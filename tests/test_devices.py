@@ -74,6 +74,8 @@ def made_for_the_cpu(function):
 
     def moved(*arguments):
         cpu = torch.device("cpu")
+        if cpu in arguments:  # called by another one
+            return function(*arguments)
         with _disable_current_modes():
             made = function(*(cpu if isinstance(a, torch.device) else a for a in arguments))
         return tree_map(on_cuda, made)
