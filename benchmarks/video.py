@@ -74,12 +74,12 @@ def compare(clip: Path, folder: Path, repeats: int) -> None:
     some = models.Spec(model.spec.height, model.spec.width, motion="none")
     every = replace(some, fps=rate)
     infer(model, clip, folder / "maps")
-    number = len(list((folder / "maps").glob("*.png")))
+    number, pairs = len(list((folder / "maps").glob("*.png"))), list(models.predict(model, looks))
     painted = list(islice(paint(clip, folder / "maps"), ENCODED))
 
     def write_alone() -> None:
         (folder / "alone").mkdir(exist_ok=True)
-        for n, saliency in infer_video.interpolate((look, look.rgb[:1]) for look in looks):
+        for n, saliency in infer_video.interpolate(pairs):
             infer_video.write_map(folder / f"alone/sal_{n:04d}.png", saliency, save_npy=False)
 
     def encode(pictures: Iterable) -> None:

@@ -53,10 +53,12 @@ def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     points: (..., 3) float64 of any length.
     """
-    u, v, depth = (points[..., None, None, :] * FACE_AXES).sum(-1).unbind(-1)
-    face = depth.argmax(-1, keepdim=True)
-    depth = depth.gather(-1, face)
-    return face[..., 0], *((a.gather(-1, face) / depth)[..., 0] for a in (u, v))
+    along = FACE_AXES.flatten(0, 1) @ points.reshape(-1, 3).mT
+    u, v, depth = along.unflatten(0, (6, 3)).unbind(1)  # each (6, N)
+    face = depth.argmax(0, keepdim=True)
+    depth = depth.gather(0, face)
+    found = face, *(a.gather(0, face) / depth for a in (u, v))
+    return tuple(values.view(points.shape[:-1]) for values in found)
 
 
 class Equi2Cube(nn.Module):
