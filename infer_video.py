@@ -53,8 +53,8 @@ def parse_args() -> argparse.Namespace:
     cli.add_motion_option(add)
     cli.add_sampling_option(add)
     add("--quality", choices=["fast", "best"], help="of the cube U-Net; fast: it looks at frames "
-        "of 3/4 of the height and width, and maps are as small; best: at each frame twice, the "
-        "second time turned (default: once, in full)")  # fmt: skip
+        "of 3/4 of the height and width, and maps are as small; best: of 5/4, and once more of 3/4 "
+        "(default: once, in full)")  # fmt: skip
     cli.add_machine_options(add)
     add("--fps", type=cli.frame_rate, help="pictures a second of a folder of frames (default: 8, "
         "with a note); a video has its own rate")  # fmt: skip

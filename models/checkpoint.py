@@ -111,7 +111,7 @@ def load(
     """Return the model in a checkpoint or in a file of SST-Sal's authors, in eval mode.
 
     quality: of a CubeUNet; "fast": it looks at frames of three quarters of the height and width;
-        "best": its maps are means over two views of a frame, see its `views`.
+        "best": at frames of five quarters, twice, the second time at three fifths of these.
     overrides: arguments of the model that replace the stored ones. The stored Spec is kept in all
         that they do not determine.
     Raises InputError for a file that holds no model known here, or other weights or another Spec
@@ -125,9 +125,9 @@ def load(
     kind, arguments = MODELS[content["model"]], content["arguments"] | overrides
     if quality and not issubclass(kind, CubeUNet):
         raise InputError(f"{path}: holds the model '{kind.name}', of one quality; leave it out")
-    if quality == "fast":
-        spec = kind(**arguments).spec
-        overrides |= {"height": spec.height * 3 // 4, "width": spec.width * 3 // 4}
+    if quality:
+        spec, quarters = kind(**arguments).spec, {"fast": 3, "best": 5}[quality]
+        overrides |= {"height": spec.height * quarters // 4, "width": spec.width * quarters // 4}
         arguments |= overrides
     try:
         model = kind(**arguments)
@@ -144,7 +144,7 @@ def load(
             "it, or use another checkpoint"
         ) from error
     if quality == "best":
-        model.views = 2
+        model.scales = (1, 0.6)
     return model.to(device).eval()
 
 

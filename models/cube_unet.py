@@ -78,14 +78,14 @@ class CubeUNet(SaliencyModel):
     in_channels: 3 (RGB), 4 (and the grey difference) or 6 (and the colours of optical flow).
     base_channels: width of the plain backbone.
     height, width: size in pixels of the frames that the projections are built for; frames of
-        another size work too, on faces of width // 4, with projections built at each call.
+        another size work too, on faces of width // 4, with projections built at the first call.
     face_size: pixels along the edge of a face, width // 4 if None.
     backbone: a name in BACKBONES; "plain" is the published network.
     front: power of the equator prior's density over longitude by which maps favour straight
         ahead, from 0 (not at all) to 1.
 
-    views: attribute, 1; with more, frames are also looked at turned to the right by parts of a
-        face, and maps are means over all views. Each takes as long as the first.
+    scales: attribute, (1,); sizes, as parts of a frame's own, in which it is looked at. The
+        logits are means over all of them.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels don't match.
@@ -97,7 +97,7 @@ class CubeUNet(SaliencyModel):
 
     name = "cube_unet"
     parallel = True
-    views = 1
+    scales = (1,)
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ class CubeUNet(SaliencyModel):
         scales = self.backbone.learning_rate_scales
         self.learning_rate_scales = {f"backbone.{part}": scale for part, scale in scales.items()}
         self.to_cube, self.to_equi = self._projections(height, width, size)
+        self._others: dict[tuple, tuple[Equi2Cube, Cube2Equi]] = {}
         self.head = nn.Conv2d(self.backbone.out_channels, 1, 1)
         nn.init.constant_(self.head.bias, -3.0)  # most of a saliency map is dark
         prior = gaze_density(LATITUDES, 1)
@@ -160,23 +161,31 @@ class CubeUNet(SaliencyModel):
                 f"expected 3 + {self.arguments['in_channels'] - 3} channels of frames and motion, "
                 f"got {frames.shape[2]} + {motion.shape[2]}"
             )
-        height, width = clips.shape[-2:]
-        to_cube, to_equi = self.to_cube, self.to_equi
-        if (height, width) != (to_cube.height, to_cube.width):
-            made = self._projections(height, width, width // 4)
-            to_cube, to_equi = (projection.to(clips.device) for projection in made)
-        images = clips.flatten(0, 1)
-        turns = [k * width // 4 // self.views for k in range(1, self.views)]  # in columns
-        if turns:
-            images = torch.cat([images, *(images.roll(-turn, -1) for turn in turns)])
-        faces = to_cube(images).contiguous(memory_format=torch.channels_last)
-        image_logits = to_equi(self.head(self.backbone(faces)).float())
-        if turns:
-            views = image_logits.chunk(self.views)
-            turned = (view.roll(turn, -1) for view, turn in zip(views, [0, *turns]))
-            image_logits = sum(turned) / self.views
+        (height, width), images = clips.shape[-2:], clips.flatten(0, 1)
+        parts = []
+        for scale in self.scales:
+            size = round(scale * height), round(scale * width)
+            same = size == (height, width)
+            part = self._seen(images if same else interpolate(images, size, mode="area"))
+            parts.append(part if same else interpolate(part, (height, width), mode="bilinear"))
+        image_logits = sum(parts) / len(parts)
         latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
         return image_logits, latitude_bias
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """Return logits of images, which may have another size than frames: (N, 1, H, W)."""
+        height, width = images.shape[-2:]
+        made, key = (self.to_cube, self.to_equi), (height, width, images.device)
+        if (height, width) != (made[0].height, made[0].width):
+            made = self._others.get(key)
+        if made is None:
+            with torch.inference_mode(False):  # tensors made there could not be used in training
+                made = self._projections(height, width, width // 4)
+            made = tuple(projection.to(images.device) for projection in made)
+            self._others = dict([*self._others.items(), (key, made)][-2:])
+        to_cube, to_equi = made
+        faces = to_cube(images).contiguous(memory_format=torch.channels_last)
+        return to_equi(self.head(self.backbone(faces)).float())
 
     def _front_bias(self, width: int) -> Tensor:
         """Return the bias of each column, (W,) float32."""

@@ -337,24 +337,40 @@ def test_the_front_is_favoured_by_the_density_over_longitude():
             models.CubeUNet(height=40, width=80, base_channels=2, front=wrong)
 
 
-def test_views_are_those_of_turned_frames():
-    """The logits of two views are means of those of the frame and of the frame turned by 45°."""
+def test_logits_of_several_scales_are_their_mean():
     torch.manual_seed(0)
     model = CubeUNet(base_channels=4, height=80, width=160).eval()
     clip = torch.rand(1, 2, 3, 80, 160), torch.rand(1, 2, 1, 80, 160)
     with torch.no_grad():
         own = model.logits(*clip)[0]
-        turned = model.logits(*(part.roll(-20, -1) for part in clip))[0].roll(20, -1)
-        model.views = 2
-        torch.testing.assert_close(model.logits(*clip)[0], (own + turned) / 2)
+        halves = (nn.functional.avg_pool2d(part[0], 2)[None] for part in clip)
+        half = model.logits(*halves)[0]
+        half = nn.functional.interpolate(half, (80, 160), mode="bilinear")
+        model.scales = (1, 0.5)
+        torch.testing.assert_close(model.logits(*clip)[0], (own + half) / 2)
+
+
+def test_projections_for_another_size_are_made_once_and_can_be_trained():
+    model = small_unet()
+    frames, motion = torch.rand(1, 1, 3, 72, 144), torch.rand(1, 1, 1, 72, 144)
+    with torch.inference_mode():
+        wanted = model.eval()(frames, motion)
+    made = next(iter(model._others.values()))
+    model(frames, motion.requires_grad_()).sum().backward()
+    assert motion.grad.any()
+    assert torch.equal(model(frames, motion), wanted)
+    assert next(iter(model._others.values())) is made
 
 
 def test_qualities(tmp_path):
-    """The fast one looks at smaller frames, the best one twice; other models have none."""
+    """The fast one looks at smaller frames, the best one at larger ones and again at the former."""
     path = tmp_path / "m.pth"
     models.save(path, CubeUNet(base_channels=4, height=80, width=160))
     kinds = [models.load(path, quality=quality) for quality in (None, "fast", "best")]
-    assert [(kind.spec.width, kind.views) for kind in kinds] == [(160, 1), (120, 1), (160, 2)]
+    found = [(kind.spec.width, kind.scales) for kind in kinds]
+    assert found == [(160, (1,)), (120, (1,)), (200, (1, 0.6))]
+    frame = torch.rand(1, 1, 3, 100, 200), torch.rand(1, 1, 1, 100, 200)
+    assert kinds[2](*frame).shape == (1, 1, 1, 100, 200)
     models.save(path, models.EquatorPrior(8, 16))
     with pytest.raises(InputError, match="'equator', of one quality"):
         models.load(path, quality="fast")
