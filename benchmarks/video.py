@@ -41,6 +41,11 @@ from video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
+# Runs a command and prints its peak memory in MB, as a process that is small by itself: the peak of
+# a process begins with the memory of the one that starts it.
+MEASURE = """import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"""
 ENCODED = 120  # frames that wait in memory for the encoder: 1.3 GB at 3840×1920
 
 
@@ -165,12 +170,11 @@ def opencv(clip: Path, spec: models.Spec, step: int) -> None:
 
 def run(*words: object) -> float:
     """Run a script and return its peak memory in MB."""
-    command = [sys.executable, *map(str, words)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=-3, stderr=-3)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{' '.join(command)} failed")
-    return used.ru_maxrss / 1024
+    command = [sys.executable, "-c", MEASURE, sys.executable, *map(str, words)]
+    result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command[3:])} failed")
+    return float(result.stdout)
 
 
 def first_map(clip: Path, folder: Path) -> float:
@@ -213,6 +217,7 @@ def growth(folder: Path) -> None:
     for width, times in ((960, 1), (1920, 1), (3840, 1), (3840, 2), (3840, 4)):
         clip = made_up(folder / "grown.mp4", width, 60)
         clip = looped(clip, times, folder / "longer.mp4")
+        infer(model, clip, folder / "grown")
         taken = interleaved(
             {
                 "infer": lambda clip=clip: infer(model, clip, folder / "grown"),
