@@ -136,7 +136,7 @@ def _padding_bags(
     """Return the bags of a padding, or those of the transposed map, its gradient."""
     border = _cached_border(size, sides, torch.device("cpu"))
     terms = border.source[:, None].repeat(1, 3)
-    weight = torch.tensor([1.0, 0.0, 0.0]).repeat(len(terms), 1)
+    weight = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64).repeat(len(terms), 1)
     terms[border.corners], weight[border.corners] = border.source[border.meeting], 1 / 3
     place, k = weight.nonzero(as_tuple=True)
     index, weight, sums, rows = terms[place, k], weight[place, k], len(terms), 6 * size**2
@@ -155,7 +155,8 @@ def _corner_bags(
     """Return the rows beyond corners, and the bags of their means."""
     border = _cached_border(size, sides, torch.device("cpu"))
     index, rows = border.meeting.flatten(), len(border.source)
-    bags = _Bags(index, torch.full((len(index),), 1 / 3).to(dtype), torch.arange(len(index))[::3])
+    thirds = torch.full((len(index),), 1 / 3, dtype=torch.float64).to(dtype)
+    bags = _Bags(index, thirds, torch.arange(len(index))[::3])
     corners = border.corners + rows * torch.arange(batch)[:, None]
     return corners.flatten().to(device), _of_a_batch(bags, batch, rows, device)
 
