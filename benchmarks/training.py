@@ -8,6 +8,8 @@ training run does. The two take turns; the table has medians over the repeats, w
 steps of each. On a GPU it also covers the compiled network and the peak memory of torch's tensors.
 """
 
+import startup  # noqa: F401  # isort: skip
+
 import argparse
 import contextlib
 import io
