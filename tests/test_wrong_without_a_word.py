@@ -486,10 +486,8 @@ def test_damage_inside_a_clip_is_counted_and_named(checkpoint, tmp_path):
     assert len(list(decode(probe(clip), damage))) == 60 and damage.corrupt
     code, printed, line = infer(clip, checkpoint, tmp_path / "out")
     assert code == 1 and "60 maps" in printed
-    found, first = re.search(
-        r"decoder reports (\d+) errors, the first at frame (\d+),", line
-    ).groups()
-    assert len(damage.corrupt) / 4 < int(found) <= len(damage.corrupt)  # one in four is looked at
+    assert f"the decoder reports {len(damage.corrupt)} errors" in line
+    first = re.search(r"the first at frame (\d+),", line)[1]  # of the frames that came by then
     assert abs(int(first) - damage.corrupt[0]) < 4
     code, _, line = paint(clip, tmp_path / "out", tmp_path / "o.mp4")
     assert code == 1 and "the decoder reports" in line and (tmp_path / "o.mp4").exists()

@@ -187,7 +187,8 @@ def _frames(
 ) -> Iterator[av.VideoFrame | av.Packet]:
     """Yield the frames of a video, at least one, and note what the decoder reports.
 
-    In place of a frame that is lost, or spare and referred to by no other, comes its packet.
+    In place of a frame that is lost, or spare and referred to by no other, comes its packet. After
+    an error, frames are decoded even if they are spare, so that all errors are noted.
     """
     count, first, last = 0, None, -math.inf
     waiting = []  # packets whose frames may still come
@@ -202,7 +203,7 @@ def _frames(
                 if known and not (packet.is_discard or None in (first, before) or before < first):
                     insort(waiting, packet, key=lambda packet: packet.pts)
                     times = ((t - first) * stream.time_base for t in (before, packet.pts))
-                    skip = spare and spare(*map(float, times))
+                    skip = spare and not damage.corrupt and spare(*map(float, times))
                 context.skip_frame = "NONREF" if skip else "DEFAULT"
                 try:
                     frames = packet.decode()
