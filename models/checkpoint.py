@@ -45,6 +45,7 @@ AUTHORS_CLASSES = (
 )
 LARGEST = 64 << 20  # bytes of an authors' file; theirs have 0.2 MiB
 PLAIN = (bool, int, float, str, type(None))  # types of a model's arguments
+QUARTERS = {"fast": 3, "best": 5}  # of a frame's sides that a CubeUNet looks at, by quality
 LARGEST_WEIGHT = 1e10  # no training leads to such a number, and half of float32's range is left
 
 
@@ -115,18 +116,20 @@ def load(
     overrides: arguments of the model that replace the stored ones. The stored Spec is kept in all
         that they do not determine.
     Raises InputError for a file that holds no model known here, or other weights or another Spec
-    than the arguments ask for.
+    than the arguments ask for, and ValueError for another quality.
 
     >>> model = load("checkpoints/cube_unet_best.pth")
     >>> model.name, model.spec.motion, model.training
     ('cube_unet', 'difference', False)
     """
+    if quality not in (None, *QUARTERS):
+        raise ValueError(f"quality is one of {', '.join(QUARTERS)}, got {quality!r}")
     content = read(path)
     kind, arguments = MODELS[content["model"]], content["arguments"] | overrides
     if quality and not issubclass(kind, CubeUNet):
         raise InputError(f"{path}: holds the model '{kind.name}', of one quality; leave it out")
     if quality:
-        spec, quarters = kind(**arguments).spec, {"fast": 3, "best": 5}[quality]
+        spec, quarters = kind(**arguments).spec, QUARTERS[quality]
         overrides |= {"height": spec.height * quarters // 4, "width": spec.width * quarters // 4}
         arguments |= overrides
     try:

@@ -372,6 +372,8 @@ def test_qualities(tmp_path):
     frame = torch.rand(1, 1, 3, 100, 200), torch.rand(1, 1, 1, 100, 200)
     assert kinds[2](*frame).shape == (1, 1, 1, 100, 200)
     models.save(path, models.EquatorPrior(8, 16))
+    with pytest.raises(ValueError, match="quality is one of fast, best, got 'good'"):
+        models.load(path, quality="good")
     with pytest.raises(InputError, match="'equator', of one quality"):
         models.load(path, quality="fast")
 
