@@ -32,8 +32,8 @@ class CubePadding(nn.Module):
 
     def __init__(self, pad: int, late: bool = False):
         super().__init__()
-        if pad < 0:
-            raise ValueError(f"pad must not be negative, got {pad}")
+        if pad < late:
+            raise ValueError(f"pad must be at least {int(late)}, got {pad}")
         self.pad, self.sides = pad, (pad - late, pad)  # added before and after each row and column
 
     def forward(self, faces: Tensor) -> Tensor:

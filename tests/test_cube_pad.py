@@ -152,8 +152,9 @@ def test_what_can_not_be_padded_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             CubePadding(2)(torch.rand(shape))
-    with pytest.raises(ValueError, match="negative"):
-        CubePadding(-1)
+    for pad, late, message in ((-1, False, "at least 0, got -1"), (0, True, "at least 1, got 0")):
+        with pytest.raises(ValueError, match=message):
+            CubePadding(pad, late)
 
 
 def test_compiles_without_a_break():
