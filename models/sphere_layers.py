@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn.functional import linear
 
 from models.sphere_taps import SphereTaps
 
@@ -17,6 +18,9 @@ from models.sphere_taps import SphereTaps
 # and takes a third of the time on a CPU. Smaller cells are fast without it, and the authors'
 # nine-channel weights amplify an error in the last digit 10,000 times within 20 frames.
 FAST_TANH_CHANNELS = 16
+
+# PyTorch calls oneDNN's matrix product so in compiled code, by an operator without a public name.
+ONEDNN = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._linear_pointwise
 
 
 class _Samples(Function):
@@ -55,29 +59,44 @@ class SphereMaxPool2d(nn.Module):
 def lstm_step(z, c, matrix, bias, taps, h_next, c_next, gates=None) -> None:
     """Compute one step of the cell, block by block: taps, matrix product and gates.
 
-    z: (B, P, C), input and hidden state. c: (B, hidden, P), cell state.
+    z: (B, P, C), input and hidden state. c: (B, P, hidden), cell state.
     matrix: (4·hidden, 9·C) and bias: (4·hidden,), of the gates i, f, o and g.
-    Writes the next hidden state into h_next, (B, P, hidden), the next cell state into c_next,
-    (B, hidden, P), which may be c itself, and the gates, if given, into gates, (B, 4·hidden, P).
+    Writes the next hidden and cell state into h_next and c_next, (B, P, hidden), of which the
+    latter may be c itself, and the gates, if given, into gates, (B, P, 4·hidden).
     """
-    hidden = c.shape[1]
+    hidden = c.shape[2]
     fast, few = hidden >= FAST_TANH_CHANNELS, 3 * hidden
     if fast:  # the 2 of tanh g = 2 sigmoid(2g) − 1
         matrix, bias = (torch.cat([a[:few], 2 * a[few:]]) for a in (matrix, bias))
 
     def work(b: int, block: slice) -> None:
-        s = torch.addmm(bias[:, None], matrix, taps.read(z[b], block).flatten(1).t())
-        (s if fast else s[:few]).sigmoid_()
-        i, f, o, g = s.chunk(4)
-        g.mul_(2).sub_(1) if fast else g.tanh_()
-        cell = torch.mul(f, c[b, :, block], out=c_next[b, :, block])
-        cell.addcmul_(i, g) if fast else cell.add_(i * g)  # which round differently
-        t = torch.mul(cell, 2).sigmoid_().mul_(2).sub_(1) if fast else cell.tanh()
-        torch.mul(o, t, out=h_next[b, block].t())
+        samples, cell = taps.read(z[b], block).flatten(1), c_next[b, block]
+        if fast:
+            s = _product(samples, matrix, bias).sigmoid_()
+            i, f, o, g = s.chunk(4, dim=1)
+            torch.mul(f, c[b, block], out=cell).sub_(i).addcmul_(i, g, value=2)
+            t = torch.mul(cell, 2).sigmoid_().mul_(2).sub_(1)
+        else:
+            s = linear(samples, matrix, bias)
+            s[:, :few].sigmoid_(), s[:, few:].tanh_()
+            i, f, o, g = s.chunk(4, dim=1)
+            torch.mul(f, c[b, block], out=cell).add_(i * g)
+            t = cell.tanh()
+        torch.mul(o, t, out=h_next[b, block])
         if gates is not None:
-            gates[b, :, block] = s
+            gates[b, block] = s
+            if fast:
+                gates[b, block, few:].mul_(2).sub_(1)
 
     taps.each_block(z, work)
+
+
+def _product(samples: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    """Return linear(samples, matrix, bias), by oneDNN on a CPU, which is faster there than MKL."""
+    onednn = ONEDNN and samples.is_cpu and samples.dtype == torch.float32
+    if onednn and not torch.compiler.is_compiling():
+        return ONEDNN(samples, matrix, bias, "none", (), "")
+    return linear(samples, matrix, bias)
 
 
 class _LSTMStep(Function):
@@ -86,8 +105,8 @@ class _LSTMStep(Function):
     @staticmethod
     def forward(ctx, z, c, matrix, bias, taps):
         ctx.taps = taps
-        c_next, gates = torch.empty_like(c), c.new_empty(c.shape[0], len(bias), c.shape[2])
-        h_next = c.new_empty(c.shape[0], c.shape[2], c.shape[1])
+        c_next, h_next = torch.empty_like(c), torch.empty_like(c)
+        gates = c.new_empty(*c.shape[:2], len(bias))
         lstm_step(z, c, matrix, bias, taps, h_next, c_next, gates)
         ctx.save_for_backward(z, c, matrix, gates, c_next)
         return h_next, c_next
@@ -99,15 +118,16 @@ class _LSTMStep(Function):
         grad_matrix, grad_bias = torch.zeros_like(matrix), matrix.new_zeros(len(matrix))
         grad_samples = z.new_empty(z.shape[1], 9, z.shape[2])
         for b, block in ctx.taps.blocks(z):
-            i, f, o, g = gates[b, :, block].chunk(4)
-            dh, tanh = grad_h[b, block].t(), c_next[b, :, block].tanh()
-            dc = torch.addcmul(grad_c_next[b, :, block], dh * o, 1 - tanh * tanh)
-            torch.mul(dc, f, out=grad_c[b, :, block])
-            di, df = dc * g * i * (1 - i), dc * c[b, :, block] * f * (1 - f)
-            gradient = torch.cat([di, df, dh * tanh * o * (1 - o), dc * i * (1 - g * g)])
-            grad_matrix.addmm_(gradient, ctx.taps.read(z[b], block).flatten(1))
-            grad_bias += gradient.sum(dim=1)
-            torch.mm(gradient.t(), matrix, out=grad_samples[block].flatten(1))
+            i, f, o, g = gates[b, block].chunk(4, dim=1)
+            dh, tanh = grad_h[b, block], c_next[b, block].tanh()
+            dc = torch.addcmul(grad_c_next[b, block], dh * o, 1 - tanh * tanh)
+            torch.mul(dc, f, out=grad_c[b, block])
+            di, df = dc * g * i * (1 - i), dc * c[b, block] * f * (1 - f)
+            do, dg = dh * tanh * o * (1 - o), dc * i * (1 - g * g)
+            gradient = torch.cat([di, df, do, dg], dim=1)
+            grad_matrix.addmm_(gradient.t(), ctx.taps.read(z[b], block).flatten(1))
+            grad_bias += gradient.sum(dim=0)
+            torch.mm(gradient, matrix, out=grad_samples[block].flatten(1))
             if block.stop == z.shape[1]:
                 grad_z[b] = ctx.taps.adjoint(grad_samples)
         return grad_z, grad_c, grad_matrix, grad_bias, None
@@ -132,13 +152,12 @@ class ConvLSTMCell(nn.Module):
         """Advance the cell by one frame.
 
         x: (B, P, C). state: what the previous step returned, None for a state of zeros.
-        Returns: hidden state (B, P, hidden), cell state (B, hidden, P), and a buffer for the
-        next step, None with gradients. Without gradients, the tensors of the given state are
-        overwritten by the new one.
+        Returns: hidden and cell state, (B, P, hidden), and a buffer for the next step, None with
+        gradients. Without gradients, the tensors of the given state are overwritten by the new one.
         """
         if state is None:  # the hidden state's zeros need no convolution
             z, h = x.contiguous(), x.new_empty(*x.shape[:2], self.hidden_channels)
-            c, buffer = x.new_zeros(x.shape[0], self.hidden_channels, x.shape[1]), None
+            c, buffer = torch.zeros_like(h), None
         else:
             h, c, buffer = state
             z = buffer = torch.cat([x, h], dim=-1, out=buffer)

@@ -141,6 +141,10 @@ class Resampling(nn.Module):
         weight = weight.to(dtype or torch.get_default_dtype())
         self.register_buffer("index", index.flatten(1).int(), persistent=False)
         self.register_buffer("weight", weight.flatten(1), persistent=False)
+        sides = (
+            s for shape in (self.size, self.places) for s in (math.prod(shape[:-1]), shape[-1])
+        )
+        self.short = max(sides) < 2**15  # so that OpenCV takes images of these shapes
         self._laid_out = {}
 
     def _apply(self, *args, **kwargs):
@@ -155,17 +159,17 @@ class Resampling(nn.Module):
             return _as(sum(taps), image.dtype).unflatten(-1, self.places)
         lead = image.shape[: image.dim() - len(self.size)]
         images = image.reshape(math.prod(lead[:-1]), *(lead[-1:] or (1,)), *self.size)
-        result = _Linear.apply(images, self._to_places, self._to_pixels)
+        if torch.is_grad_enabled() and images.requires_grad:
+            result = _Linear.apply(images, self._to_places, self._to_pixels)
+        else:
+            result = self._to_places(images)
         return result.reshape(*lead, *self.places)
 
     def _to_places(self, images: Tensor) -> Tensor:
         """(B, C, *size) → (B, C, *places)."""
         kind = torch.uint8 if images.dtype == torch.uint8 else torch.float32
         exact = kind == torch.uint8 or (OPENCV >= 5 and images.dtype in SHORT)
-        sides = (
-            s for shape in (self.size, self.places) for s in (math.prod(shape[:-1]), shape[-1])
-        )
-        if not exact or images.device.type != "cpu" or max(sides) >= 2**15:
+        if not (exact and self.short and images.device.type == "cpu"):
             return _sum_bags(images, self._once(self._bags), self.places)
         place, others, taps, weight = self._once(self._squares)
         maps = self._once(self._rounded_squares) if kind == torch.uint8 else (place, None)
