@@ -98,10 +98,10 @@ from tqdm import tqdm
 
 from files import fingerprint, read_json
 from video.camera import Camera, follow_path
+from video.decoding import Damage, VideoInfo, decode, probe
 from video.layout import SPHERE, Layout
 from video.overlay import COLORMAPS, Overlay, beside, common_scale, lay_map, scaled
 from video.pictures import list_pictures, read_picture, save_picture
-from video.reader import Damage, VideoInfo, decode, probe
 from video.spherical_metadata import write_spherical
 from video.viewer import write_viewer
 from video.writer import write_video

@@ -36,7 +36,8 @@ import infer_video
 import make_video
 import models
 from benchmarks.timing import interleaved
-from video.reader import Damage, probe, read_frames
+from video.decoding import Damage, probe
+from video.reader import read_frames
 from video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[1]

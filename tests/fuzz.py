@@ -47,10 +47,11 @@ from models import EquatorPrior, Spec
 from prepare.records import RECORD, read_record
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
+from video.decoding import Damage, VideoInfo, decode, probe
 from video.exports import saved_maps
 from video.layout import Layout
 from video.pictures import read_picture
-from video.reader import Damage, FrameReader, VideoInfo, decode, probe, read_frames
+from video.reader import FrameReader, read_frames
 from video.spherical_metadata import panorama_xmp, write_spherical
 from video.writer import write_video as write_output
 from video.yuv import Colour, to_yuv420p

@@ -22,9 +22,10 @@ from tests.clips import moving_disc, write_video
 from tests.commands import ended
 from video import exports, writer
 from video.ahead import ahead, behind
+from video.decoding import decode, probe
 from video.layout import Layout
 from video.motion import MOTIONS
-from video.reader import decode, probe, read_frames
+from video.reader import read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -38,8 +38,8 @@ from tests.clips import moving_disc, write_eccv_clip, write_video
 from tests.commands import ended
 from tests.test_wrong_without_a_word import changed, infer, paint
 from tests.trainings import TINY
+from video.decoding import probe
 from video.pictures import read_picture
-from video.reader import probe
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -30,8 +30,8 @@ from prepare.records import tell_empty
 from tests.clips import moving_disc, write_video
 from tests.commands import ended
 from video import read_frames
+from video.decoding import probe
 from video.overlay import Overlay, common_scale
-from video.reader import probe
 from video.writer import write_pictures
 
 ROOT = Path(__file__).parents[1]

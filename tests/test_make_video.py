@@ -16,8 +16,8 @@ import pytest
 import make_video
 from cli import run_script
 from tests.spherical import read_spherical
+from video.decoding import probe
 from video.overlay import Overlay, resize_map
-from video.reader import probe
 from video.yuv import Colour, planes
 
 ROOT = Path(__file__).parents[1]

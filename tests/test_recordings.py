@@ -18,8 +18,8 @@ from datasets.gaze_files import Gaze, read_fixations_csv
 from models import Spec
 from prepare.recordings import active_fixations, main, pair, split, update_splits
 from tests.clips import moving_disc, write_video
+from video.decoding import decode, probe
 from video.pictures import read_picture
-from video.reader import decode, probe
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--height=24", "--width=48", "--gt_height=16"]

@@ -16,7 +16,7 @@ from PIL import Image
 from prepare.synthetic import write_dataset
 from tests.clips import write_video
 from tests.spherical import read_spherical
-from video.reader import decode, probe
+from video.decoding import decode, probe
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"height": 40, "width": 80, "base_channels": 4}

@@ -16,9 +16,9 @@ from tests.commands import ended, run
 from tests.shared import shared
 from tests.spherical import read_spherical
 from video import read_frames
+from video.decoding import decode, probe
 from video.layout import MONO, SPHERE, Layout
 from video.pictures import read_picture
-from video.reader import decode, probe
 from video.spherical_metadata import V1_UUID, panorama_xmp, write_spherical
 from video.turn import TURNS
 from video.yuv import mono, planes

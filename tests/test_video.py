@@ -13,9 +13,9 @@ from PIL import Image
 from cli import InputError
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip, write_video
-from video import read_frames, reader
+from video import decoding, read_frames
+from video.decoding import Damage, decode, probe
 from video.pictures import resize, to_tensor
-from video.reader import Damage, decode, probe
 
 SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")
 
@@ -208,14 +208,14 @@ def test_frames_that_nobody_looks_at_are_not_decoded(tmp_path, monkeypatch, code
     clip = bidirectional(tmp_path / f"clip.{suffix}", codec, numbers)
     spec, found, decoded = Spec(height=24, width=48, fps=8), [], []
 
-    def counted(path, *rest, frames=reader._frames):
+    def counted(path, *rest, frames=decoding._frames):
         for frame in frames(path, *rest):
             decoded[-1] += isinstance(frame, av.VideoFrame)
             yield frame
 
-    monkeypatch.setattr(reader, "_frames", counted)
-    for codecs in (), reader.ONE_FRAME:
-        monkeypatch.setattr(reader, "ONE_FRAME", codecs)
+    monkeypatch.setattr(decoding, "_frames", counted)
+    for codecs in (), decoding.ONE_FRAME:
+        monkeypatch.setattr(decoding, "ONE_FRAME", codecs)
         decoded.append(0)
         frames = read_frames(clip, spec)
         found.append((list(frames), frames.decoded, frames.end, str(frames.damage)))

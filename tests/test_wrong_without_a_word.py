@@ -32,8 +32,8 @@ from tests.clips import moving_disc, write_eccv_clip, write_video
 from tests.commands import ended
 from tests.trainings import TINY
 from video import Frame, read_frames
+from video.decoding import Damage, decode, probe
 from video.pictures import read_picture
-from video.reader import Damage, decode, probe
 from video.writer import write_pictures
 
 SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")

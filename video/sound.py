@@ -9,7 +9,7 @@ from fractions import Fraction
 import av
 from av.container import OutputContainer
 
-from video.reader import VideoInfo, open_video
+from video.decoding import VideoInfo, open_video
 
 COPIED = {"aac", "mp2", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # players know these in MP4
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
@@ -26,7 +26,7 @@ def sound_packets(
 
     A codec that players know in MP4 is copied as it is, any other is encoded again as AAC.
     browser: only the first stream, as AAC, which all browsers play.
-    Times count from the start of the file, as those of video.reader.decode do. What cannot be
+    Times count from the start of the file, as those of video.decoding.decode do. What cannot be
     carried over is left out with a warning on standard error.
     """
     with open_video(source.path) as container:

@@ -18,10 +18,10 @@ import numpy as np
 
 from projection import solid_angles
 from video.camera import follow_path
+from video.decoding import VideoInfo
 from video.layout import MONO, Layout
 from video.overlay import COLORMAPS, resize_map, scaled
 from video.pictures import list_pictures
-from video.reader import VideoInfo
 from video.writer import write_video
 from video.yuv import FULL, Colour, mono, planes, to_yuv420p
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from cli import atomic
 from video.ahead import ahead
+from video.decoding import VideoInfo
 from video.pictures import list_pictures
-from video.reader import VideoInfo
 from video.sound import sound_packets
 from video.spherical_metadata import write_spherical
 from video.yuv import Colour
@@ -23,7 +23,7 @@ FINEST_CLOCK = 10**6  # ticks per second
 
 def _open_mp4(path: str | Path) -> av.container.OutputContainer:
     """Open an MP4 file that starts with its index."""
-    av.logging.set_level(None)  # see video.reader.open_video
+    av.logging.set_level(None)  # see video.decoding.open_video
     return av.open(f"file:{path}", "w", "mp4", options={"movflags": "+faststart"})
 
 
