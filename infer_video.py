@@ -8,13 +8,10 @@ import startup  # noqa: F401  # isort: skip
 
 import argparse
 import math
-import os
 import re
 import shutil
-import struct
 import sys
 import time
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,7 +22,6 @@ NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by i
     "max": "each map divided by its maximum",
     "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
 }
-MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
 EXPORTS = (".csv", ".npz", ".npy", ".bin")  # ends of names, see video.exports
 
 
@@ -68,7 +64,7 @@ def parse_args() -> argparse.Namespace:
 def export_path(text: str) -> Path:
     """Return the path of a file to export to, an argparse type."""
     path = Path(text)
-    if path.suffix.lower() not in EXPORTS or path.is_dir() or MAP_NAME.fullmatch(path.name):
+    if path.suffix.lower() not in EXPORTS or path.is_dir() or re.match(r"sal_\d{4}", path.name):
         *kinds, last = EXPORTS
         wanted = f"{', '.join(kinds)} or {last}, not that of a map"
         raise argparse.ArgumentTypeError(f"{text}: give a name that ends with {wanted}")
@@ -85,7 +81,6 @@ def grid(text: str) -> tuple[int, int]:
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
     cli.run_script(parse_args)
 
-import cv2
 import numpy as np
 from torch import Tensor
 from tqdm import tqdm
@@ -93,20 +88,27 @@ from tqdm import tqdm
 import distributed
 import models
 from cli import InputError, RunError
-from files import fingerprint, lock, read_json, write_array
+from files import fingerprint, lock
 from models.checkpoint import find_model, sha256
 from models.predict import not_negative
 from video import exports
 from video.ahead import ahead, behind
-from video.attention import density
-from video.pictures import list_pictures, open_picture
+from video.pictures import list_pictures
 from video.reader import Frame, read_frames
-
-RECORD = "saliency.json"
-SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "quality", "width", "height",
-            "fps", "stereo", "coverage", "normalisation")  # fmt: skip
-PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
-NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
+from video.saved_maps import (
+    MAP_NAME,
+    NEW,
+    RECORD,
+    SAME_RUN,
+    complete_record,
+    map_kinds,
+    our_maps,
+    read_maps,
+    read_peak,
+    read_record,
+    replace_maps,
+    write_map,
+)
 
 
 def main() -> None:
@@ -266,36 +268,6 @@ def interpolate(
             yield sampled.number + k, before
 
 
-def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool = False) -> float:
-    """Write a map, (H, W), as an 8-bit PNG and, if wanted, the map itself as float32.
-
-    as_density: make it a density first. The PNG is the map divided by its maximum, which is kept
-    in a text chunk called "peak" and returned. Raises RunError for a map that is not finite.
-    """
-    if not np.isfinite(saliency).all():
-        cure = "use --precision fp32 or another checkpoint"
-        raise RunError(f"{path}: the model's map is not finite; {cure}")
-    if as_density:
-        saliency = density(saliency)
-    peak = saliency.max()
-    if save_npy:
-        write_array(path.with_suffix(".npy"), saliency)
-    with cli.atomic(path, durable=False) as temporary:
-        picture = np.rint(saliency * (255 / peak if peak > 0 else 0)).astype(np.uint8)
-        png = cv2.imencode(".png", picture)[1].tobytes()
-        text = b"tEXtpeak\0" + f"{peak:.9g}".encode()
-        chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
-        temporary.write_bytes(png[:PNG_HEADER] + chunk + png[PNG_HEADER:])
-    return float(peak)
-
-
-def read_peak(path: Path) -> float:
-    """Return the maximum that a map had before it became a PNG, NaN where it is not known."""
-    with open_picture(path) as image:
-        peak = float(image.info.get("peak", "nan"))
-        return peak if 0 <= peak < 1e30 else math.nan
-
-
 def export(target: Path, folder: Path, record: dict, peaks: int, tiles: tuple[int, int]) -> None:
     """Write the maps in a folder as one file, of the kind that its name ends with.
 
@@ -307,30 +279,12 @@ def export(target: Path, folder: Path, record: dict, peaks: int, tiles: tuple[in
         print(f"note: {target}: no map of {frames} ({numbers})", file=sys.stderr)
     shape = record["frame_count"], record["map_height"], record["map_width"]
     bar = {"unit": "frame", "total": shape[0], "disable": not distributed.is_main()}
-    maps = tqdm(exports.saved_maps(folder, record), target.name, **bar)
+    maps = tqdm(read_maps(folder, record), target.name, **bar)
     try:
         target = exports.KINDS[target.suffix.lower()](target, maps, shape, peaks, tiles)
     except ValueError as error:
         raise RunError(f"{target}: {error}; choose another kind of file") from error
     print(f"{target}: {cli.counted(shape[0], 'frame')}")
-
-
-def complete_record(folder: Path, facts: dict) -> dict | None:
-    """Return what saliency.json says where all maps of this run are there, else nothing."""
-    record = read_record(folder)
-    count, peaks, times = (record.get(name) for name in ("frame_count", "peaks", "times"))
-    same = all(record.get(key) == facts[key] for key in (*SAME_RUN, "map_width", "map_height"))
-    if not (same and record.get("complete") and peaks and record.get("npy", False) >= facts["npy"]):
-        return None
-    lost = record.get("unreadable")
-    if lost is None or not len(peaks) == len(times or peaks) == count:
-        return None
-    readable = [n for n in range(1, count + 1) if n not in lost]
-    numbers = [peaks[n - 1] for n in readable] + [times[n - 1] for n in readable if times]
-    known = all(isinstance(number, (int, float)) and abs(number) < 1e30 for number in numbers)
-    kinds = map_kinds(record)
-    there = all((folder / f"sal_{n:04d}{kind}").exists() for n in readable for kind in kinds)
-    return record if known and there else None
 
 
 def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
@@ -376,34 +330,6 @@ def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
     for left in folder.glob(".sal_*.partial.*"):  # of a run that was killed
         left.unlink()
     return folder
-
-
-def replace_maps(folder: Path, new: Path, facts: dict) -> None:
-    """Replace the maps in a folder; one that is killed while it does so leaves no mixture."""
-    for path in our_maps(folder, read_record(folder)):
-        path.unlink()
-    cli.write_json(folder / RECORD, facts | {"frame_count": None, "complete": False})
-    for path in our_maps(new, facts):
-        os.replace(path, folder / path.name)
-    os.replace(new / RECORD, folder / RECORD)
-    shutil.rmtree(new)
-
-
-def our_maps(folder: Path, record: dict) -> set[Path]:
-    """Return the maps that the run of a record wrote into a folder."""
-    kinds, paths = map_kinds(record), folder.glob("sal_*.*") if record else ()
-    return {p for p in paths if MAP_NAME.fullmatch(p.name) and p.suffix in kinds}
-
-
-def map_kinds(record: dict) -> tuple[str, ...]:
-    """Return the endings of the maps of a run; one without "npy" is of a version before."""
-    return (".png", ".npy") if record.get("npy", True) else (".png",)
-
-
-def read_record(folder: Path) -> dict:
-    """Return what saliency.json says, nothing where there is none."""
-    kinds = {"npy": bool, "unreadable": list, "peaks": list, "times": (list, type(None))}
-    return read_json(folder / RECORD, **kinds) if (folder / RECORD).exists() else {}
 
 
 if __name__ == "__main__":

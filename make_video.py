@@ -96,12 +96,12 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from files import fingerprint, read_json
 from video.camera import Camera, follow_path
 from video.decoding import Damage, VideoInfo, decode, probe
 from video.layout import SPHERE, Layout
-from video.overlay import COLORMAPS, Overlay, beside, common_scale, lay_map, scaled
+from video.overlay import COLORMAPS, Overlay, beside, lay_map, scaled
 from video.pictures import list_pictures, read_picture, save_picture
+from video.saved_maps import find_maps, read_record
 from video.spherical_metadata import write_spherical
 from video.viewer import write_viewer
 from video.writer import write_video
@@ -261,77 +261,6 @@ def numbered_frames(
         raise InputError(
             f"{folder}: {counted(len(missing), 'map')} more than frames in {info.path}; {again}"
         )
-
-
-def find_maps(
-    folder: Path, info: VideoInfo, record: dict, scale: str
-) -> dict[int, tuple[Path, float]]:
-    """Return the map of each frame of the video by its number, and the factor for its values.
-
-    record: what saliency.json says. scale: "clip" or "frame", see --scale.
-    Raises InputError for maps that are incomplete or of another video.
-    """
-    again = "run infer_video.py on this video again"
-    found = len(list(folder.glob("sal_*.png")))
-    if not found:
-        raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {again}")
-    count, unreadable, maps = found, [], counted(found, "map")
-    if record:
-        if not record.get("complete"):
-            raise InputError(f"{folder}: not complete yet; {again} to finish")
-        here = {"width": info.width, "height": info.height}
-        if "fingerprint" in record:  # there since maps of equal size were once mixed up
-            here["fingerprint"] = fingerprint(list_pictures(info.path) or [info.path])
-        else:
-            here["video_bytes"] = None if info.path.is_dir() else info.path.stat().st_size
-        for name, value in here.items():
-            if record.get(name) != value:
-                raise InputError(
-                    f"{folder}: these maps are of another video, {record.get('video')} ({name} "
-                    f"{record.get(name)}, for {info.path} {value}); {again} or choose its folder"
-                )
-        count, unreadable = record.get("frame_count") or found, record.get("unreadable", [])
-        frames = counted(count, "frame")
-        if count - found > len(unreadable):
-            raise InputError(f"{folder}: {maps} for {frames}; {again} to finish")
-    elif info.frames and abs(info.frames - found) > max(2, info.frames // 100):  # headers err
-        frames = counted(info.frames, "frame")
-        raise InputError(f"{folder}: {maps}, {info.path} has {frames}; {again}")
-    numbers = [n for n in range(1, count + 1) if n not in unreadable]
-    paths = [folder / f"sal_{number:04d}.png" for number in numbers]
-    for number, path in zip(numbers, paths):
-        if not path.exists():
-            raise InputError(f"{folder}: no map for frame {number} of {count}; {again} to finish")
-    if found > count:
-        raise InputError(f"{folder}: {maps} for {frames}; {again}")
-    factors, peaks = [1.0] * len(numbers), record.get("peaks", [])
-    if scale == "clip" and record:
-        if len(peaks) == count and all(peaks[n - 1] is not None for n in numbers):
-            factors = common_scale([peaks[n - 1] for n in numbers])
-        else:  # of an older version
-            lost = f"saliency.json has no maxima; each map is shown on its own scale; {again}"
-            print(f"note: {folder}: {lost}", file=sys.stderr)
-    return dict(zip(numbers, zip(paths, factors)))
-
-
-def read_record(folder: Path) -> dict:
-    """Return what saliency.json says about the maps in a folder, nothing where there is none."""
-    path, number = folder / "saliency.json", (int, float)
-    if not path.exists():
-        return {}
-    kinds = {"frame_count": (int, type(None)), "unreadable": list, "peaks": list, "fps": number}
-    kinds |= {"stereo": (str, type(None)), "coverage": (list, type(None))}
-    record = read_json(path, **kinds)
-    peaks = (peak for peak in record.get("peaks", []) if peak is not None)
-    if not 0.001 <= record.get("fps", 1) <= 1000 or not all(
-        isinstance(peak, number) and 0 <= peak < 1e30 for peak in peaks
-    ):
-        raise InputError(f"{path}: fps or peaks are no such numbers; run infer_video.py again")
-    try:
-        Layout(record.get("stereo") or "none", record.get("coverage") or SPHERE)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: {error}; run infer_video.py again") from error
-    return record
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ import models
 from benchmarks.timing import interleaved
 from video.decoding import Damage, probe
 from video.reader import read_frames
+from video.saved_maps import find_maps, read_record, write_map
 from video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,7 +87,7 @@ def compare(clip: Path, folder: Path, repeats: int) -> None:
     def write_alone() -> None:
         (folder / "alone").mkdir(exist_ok=True)
         for n, saliency in infer_video.interpolate(pairs):
-            infer_video.write_map(folder / f"alone/sal_{n:04d}.png", saliency, save_npy=False)
+            write_map(folder / f"alone/sal_{n:04d}.png", saliency, save_npy=False)
 
     def encode(pictures: Iterable) -> None:
         write_video(folder / "overlay.mp4", info, pictures)
@@ -148,8 +149,8 @@ def infer(model: models.SaliencyModel, clip: Path, folder: Path) -> None:
 def paint(clip: Path, maps: Path) -> Iterable[tuple[np.ndarray, av.VideoFrame]]:
     """Return an iterator of the painted pictures of a clip."""
     args = options(make_video, "--original_video", str(clip), "--saliency_dir", str(maps))
-    info, record = probe(clip), make_video.read_record(maps)
-    found = make_video.find_maps(maps, info, record, args.scale)
+    info, record = probe(clip), read_record(maps)
+    found = find_maps(maps, info, record, args.scale)
     return make_video.painted_pictures(info, found, Damage(), args)
 
 

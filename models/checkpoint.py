@@ -128,11 +128,10 @@ def load(
     kind, arguments = MODELS[content["model"]], content["arguments"] | overrides
     if quality and not issubclass(kind, CubeUNet):
         raise InputError(f"{path}: holds the model '{kind.name}', of one quality; leave it out")
-    if quality:
-        spec, quarters = kind(**arguments).spec, QUARTERS[quality]
-        overrides |= {"height": spec.height * quarters // 4, "width": spec.width * quarters // 4}
-        arguments |= overrides
     try:
+        if quality:
+            overrides |= {n: arguments[n] * QUARTERS[quality] // 4 for n in ("height", "width")}
+            arguments |= overrides
         model = kind(**arguments)
         put_weights(model, content["weights"])
         if "spec" in content:
@@ -141,7 +140,7 @@ def load(
             determined |= overrides.keys()
             kept = {n: value for n, value in content["spec"].items() if n not in determined}
             model.spec = replace(model.spec, **kept)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{path}: as {content['model']}({arguments}): {error}; leave out arguments that change "
             "it, or use another checkpoint"

@@ -35,7 +35,6 @@ from PIL import Image
 from tqdm import tqdm
 
 import infer_video
-import make_video
 import models
 import video.reader
 from cli import InputError
@@ -47,8 +46,8 @@ from models import EquatorPrior, Spec
 from prepare.records import RECORD, read_record
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
+from video import saved_maps
 from video.decoding import Damage, VideoInfo, decode, probe
-from video.exports import saved_maps
 from video.layout import Layout
 from video.pictures import read_picture
 from video.reader import FrameReader, read_frames
@@ -102,10 +101,10 @@ def read_facts(path: Path) -> None:
     known |= {"npy": False, "checkpoint_sha256": "a", "fingerprint": None}
     known |= {"fps": 8.0, "sampling": None, "normalisation": "a", "map_width": 4, "map_height": 2}
     known |= {"stereo": None, "coverage": None, "quality": None}
-    if record := infer_video.complete_record(folder, known):
-        list(saved_maps(folder, record))
+    if record := saved_maps.complete_record(folder, known):
+        list(saved_maps.read_maps(folder, record))
     infer_video.working_folder(folder, known, overwrite="all")
-    make_video.find_maps(folder, info, make_video.read_record(folder), "clip")
+    saved_maps.find_maps(folder, info, saved_maps.read_record(folder), "clip")
 
 
 def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
@@ -308,7 +307,7 @@ def simulate(hours: float, fps: int = 30) -> list[tuple[int, int]]:
         bar = tqdm(infer_video.interpolate(maps), f"{hours:g} h", total, disable=None)
         for number, saliency in bar:
             path = Path(folder) / "sal_0001.png"
-            infer_video.write_map(path, saliency, save_npy=number % 100 == 0)
+            saved_maps.write_map(path, saliency, save_npy=number % 100 == 0)
             if number % (total // 10) == 0:
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
                 files = len(os.listdir("/proc/self/fd"))

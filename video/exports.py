@@ -8,36 +8,17 @@ read: a table has no rows for it, arrays hold NaN, so that frame n stays at inde
 import csv
 import math
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from cli import atomic
-from files import read_array
 from video.attention import peaks, share, tiles
-from video.pictures import read_picture
 
 Maps = Iterable[tuple[int, float, np.ndarray | None]]
 HALF = "float16.npy"  # end of the name of an array of 16 bits
-
-
-def saved_maps(folder: Path, record: dict) -> Iterator[tuple[int, float, np.ndarray | None]]:
-    """Yield the maps that infer_video.py wrote into a folder: the float ones where they are there,
-    else the PNG times the maximum of the map, which has 255 steps.
-
-    record: what saliency.json says. Raises InputError for a map that can't be read.
-    """
-    for number, peak in enumerate(record["peaks"], 1):
-        times, path = record.get("times"), folder / f"sal_{number:04d}.png"
-        seconds = times[number - 1] if times else (number - 1) / record["fps"]
-        if number in record["unreadable"]:
-            yield number, seconds, None
-        elif record["npy"]:
-            yield number, seconds, read_array(path.with_suffix(".npy")).astype(np.float32)
-        else:
-            yield number, seconds, read_picture(path, "L") * np.float32(peak / 255)
 
 
 def write_peaks(path: Path, maps: Maps, count: int) -> Path:
