@@ -77,6 +77,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.loader
 	$(PY) -m benchmarks.gaze
 	$(PY) -m benchmarks.metrics
+	$(PY) -m benchmarks.throughput
 	$(PY) -m benchmarks.video
 
 clean:

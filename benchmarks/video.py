@@ -42,7 +42,6 @@ from video.saved_maps import find_maps, read_record, write_map
 from video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
-CPU = torch.device("cpu")
 # Runs a command and prints its peak memory in MB, as a process that is small by itself: the peak of
 # a process begins with the memory of the one that starts it.
 MEASURE = """import resource, subprocess, sys
@@ -58,25 +57,28 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=120, help="its length, if made up")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of each measurement")
     parser.add_argument("--long", action="store_true", help="also memory, lengths and resolutions")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     args = parser.parse_args()
-    precision = cli.autocast(CPU, cli.choose_precision("auto", CPU))
+    device = cli.choose_device(args.device)
+    precision = cli.autocast(device, cli.choose_precision("auto", device))
     with tempfile.TemporaryDirectory() as folder, precision:
         folder = Path(folder)
         clip = args.clip or made_up(folder / "clip.mp4", args.width, args.frames)
-        compare(clip, folder, args.repeats)
+        compare(clip, folder, device, args.repeats)
         if args.long:
             memory(clip, looped(clip, 10, folder / "long.mp4"), folder)
-            growth(folder)
+            growth(folder, device)
 
 
-def deployed() -> models.SaliencyModel:
+def deployed(device: torch.device) -> models.SaliencyModel:
     """Return the shipped network as infer_video.py runs it."""
-    return models.deploy(models.load(cli.CHECKPOINT), cli.choose_precision("auto", CPU))
+    model = models.load(cli.CHECKPOINT, device)
+    return models.deploy(model, cli.choose_precision("auto", device))
 
 
-def compare(clip: Path, folder: Path, repeats: int) -> None:
+def compare(clip: Path, folder: Path, device: torch.device, repeats: int) -> None:
     """Print the ratios for one clip."""
-    model, info = deployed(), probe(clip)
+    model, info = deployed(device), probe(clip)
     rate, looks = float(info.fps), list(read_frames(clip, model.spec))
     some = models.Spec(model.spec.height, model.spec.width, motion="none")
     every = replace(some, fps=rate)
@@ -213,9 +215,9 @@ def memory(clip: Path, long: Path, folder: Path) -> None:
         print(f"{script:20} {once:9.0f} {ten:10.0f} {ten / once:8.3f}")
 
 
-def growth(folder: Path) -> None:
+def growth(folder: Path, device: torch.device) -> None:
     """Print times over length and resolution, and the exponents by which they grow."""
-    model, found = deployed(), []
+    model, found = deployed(device), []
     for width, times in ((960, 1), (1920, 1), (3840, 1), (3840, 2), (3840, 4)):
         clip = made_up(folder / "grown.mp4", width, 60)
         clip = looped(clip, times, folder / "longer.mp4")

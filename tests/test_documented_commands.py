@@ -41,6 +41,7 @@ SMALL = {  # options with which each benchmark of `make bench` takes seconds
     "benchmarks.loader": "--repeats 1 --frames 4 --clips 1 --workers 1",
     "benchmarks.gaze": "--repeats 1 --fixations 5 --height 40",
     "benchmarks.metrics": "--repeats 1",
+    "benchmarks.throughput": "--repeats 1 --frames 1 --profile",
     "benchmarks.video": "--repeats 1 --width 256 --frames 12",
 }
 
