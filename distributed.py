@@ -10,6 +10,7 @@ gather, in the same order.
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from inspect import signature
@@ -74,6 +75,7 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
             wait_for_all()
             return result
         finally:
+            time.sleep(0.1)  # PyTorch 2.8 would hang where gloo's threads still free what they sent
             dist.destroy_process_group()
 
     return run
