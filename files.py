@@ -98,7 +98,7 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
     content = io.BytesIO()  # NumPy's own writing to a file hides why it failed
     np.save(content, array)
     with atomic(path, durable=False) as temporary:
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue())  # getbuffer() can crash Python 3.12.1
 
 
 def copy(source: Path, target: Path) -> None:

@@ -65,7 +65,7 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
     file = io.BytesIO()  # torch's own writing to a file hides why it failed
     torch.save(content, file)
     with atomic(path) as temporary:
-        temporary.write_bytes(file.getbuffer())
+        temporary.write_bytes(file.getvalue())  # getbuffer() can crash Python 3.12.1
 
 
 def find_model(name: str) -> type[SaliencyModel]:
