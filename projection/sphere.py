@@ -177,7 +177,10 @@ class Resampling(nn.Module):
         planes = images.reshape(-1, channels, *self.size).movedim(1, -1).to(kind)
         result = torch.empty(len(planes), *place.shape[:2], channels, dtype=kind)
         for plane, target in zip(planes, result):
-            source, to = plane.reshape(-1, self.size[-1], channels).contiguous(), target.numpy()
+            # A copy reads floats in order, which fetches them faster than cv2.remap would.
+            copy = plane.contiguous if kind == torch.uint8 else plane.clone
+            source, to = copy(memory_format=torch.contiguous_format), target.numpy()
+            source = source.view(-1, self.size[-1], channels)
             cv2.remap(source.numpy(), *maps, cv2.INTER_LINEAR, to, cv2.BORDER_REPLICATE)
             if len(others):
                 sums = source.view(-1, channels).index_select(0, taps).view(4, -1, channels)
