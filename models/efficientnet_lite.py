@@ -5,6 +5,7 @@ M. Tan, Q. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural 
 scaled (tensorflow/tpu, models/official/efficientnet/lite).
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -48,7 +49,13 @@ class Conv(nn.Module):
         self.activate = nn.ReLU6(inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        y = self.activate(self.conv(x))
+        trained = torch.is_grad_enabled() and self.conv.weight.requires_grad
+        if trained and self.conv.groups > 1 and x.is_cpu:  # in bfloat16 three times as slow
+            with torch.autocast("cpu", enabled=False):
+                y = self.conv(x.float())
+        else:
+            y = self.conv(x)
+        y = self.activate(y)
         return y if plus is None else y + plus
 
 
