@@ -174,7 +174,12 @@ def main() -> None:
                 print(f"note: {output}: {unmarked}", file=sys.stderr)
             save_picture(temporary, painted, source, None if args.side_by_side else panorama)
     seconds = time.perf_counter() - start
-    done, rate = counted(len(maps), "frame"), len(maps) / seconds
+    if damage.lost:
+        gone = (
+            f"{counted(damage.lost, 'frame')} can't be decoded; those before are shown for longer"
+        )
+        print(f"note: {source}: {gone}", file=sys.stderr)
+    done, rate = counted(len(maps) - damage.lost, "frame"), len(maps) / seconds
     print(f"{output}: {done} in {seconds:.1f} s, {rate:.1f} frames/s")
     if str(damage):
         raise RunError(f"{source}: {damage}")

@@ -52,6 +52,7 @@ class Damage:
 
     unreadable: dict[int, str] = field(default_factory=dict)  # pictures, with the error
     corrupt: list[int] = field(default_factory=list)  # where the decoder reports an error
+    lost: int = 0  # frames that the decoder did not give, counted where none need be skipped
 
     def __str__(self) -> str:
         if self.unreadable:
@@ -198,7 +199,7 @@ def _frames(
                         continue
                     while waiting and waiting[0].pts <= time:
                         if (packet := waiting.pop(0)).pts < time:
-                            count += 1
+                            count, damage.lost = count + 1, damage.lost + (spare is None)
                             yield packet
                     count, last = count + 1, time
                     first = frame.pts if first is None else first
@@ -208,6 +209,7 @@ def _frames(
             raise _damaged(path, count, error.strerror) from error
     if count == 0:
         raise _damaged(path, count, "no frame could be decoded")
+    damage.lost += len(waiting) * (spare is None)
     yield from waiting
 
 
