@@ -22,7 +22,7 @@ import infer_video
 import make_video
 import models
 import train_video
-from cli import InputError
+from cli import InputError, counted
 from datasets import SaliencyVideos, check
 from datasets.layouts import read_truth
 from files import lock
@@ -486,7 +486,7 @@ def test_damage_inside_a_clip_is_counted_and_named(checkpoint, tmp_path):
     assert len(list(decode(probe(clip), damage))) == 60 and damage.corrupt
     code, printed, line = infer(clip, checkpoint, tmp_path / "out")
     assert code == 1 and "60 maps" in printed
-    assert f"the decoder reports {len(damage.corrupt)} errors" in line
+    assert f"the decoder reports {counted(len(damage.corrupt), 'error')}," in line
     first = re.search(r"the first at frame (\d+),", line)[1]  # of the frames that came by then
     assert abs(int(first) - damage.corrupt[0]) < 4
     code, _, line = paint(clip, tmp_path / "out", tmp_path / "o.mp4")
