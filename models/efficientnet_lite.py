@@ -52,7 +52,7 @@ class Conv(nn.Module):
         trained = torch.is_grad_enabled() and self.conv.weight.requires_grad
         if trained and self.conv.groups > 1 and x.is_cpu:  # in bfloat16 three times as slow
             with torch.autocast("cpu", enabled=False):
-                y = self.conv(x.float())
+                y = self.conv(x.to(self.conv.weight.dtype))
         else:
             y = self.conv(x)
         y = self.activate(y)

@@ -96,3 +96,4 @@ def test_depthwise_convolutions_are_trained_in_float32_on_a_cpu():
     assert torch.equal(trained, conv(x.float()))
     gradients = [torch.autograd.grad(y.sum(), conv.conv.weight) for y in (trained, conv(x.float()))]
     assert torch.equal(*(gradient for (gradient,) in gradients))
+    assert conv.double()(x.double()).dtype == torch.float64  # which was once made float32
