@@ -129,18 +129,20 @@ def load(
     if quality and not issubclass(kind, CubeUNet):
         raise InputError(f"{path}: holds the model '{kind.name}', of one quality; leave it out")
     try:
+        before = kind(**content["arguments"]).spec if overrides or quality else None
         if quality:
-            overrides |= {n: arguments[n] * QUARTERS[quality] // 4 for n in ("height", "width")}
+            sizes = {n: overrides.get(n, getattr(before, n)) for n in ("height", "width")}
+            overrides |= {n: size * QUARTERS[quality] // 4 for n, size in sizes.items()}
             arguments |= overrides
         model = kind(**arguments)
         put_weights(model, content["weights"])
         if "spec" in content:
-            before = kind(**content["arguments"]).spec if overrides else model.spec
+            before = before or model.spec
             determined = {n for n in asdict(before) if getattr(before, n) != getattr(model.spec, n)}
             determined |= overrides.keys()
             kept = {n: value for n, value in content["spec"].items() if n not in determined}
             model.spec = replace(model.spec, **kept)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(
             f"{path}: as {content['model']}({arguments}): {error}; leave out arguments that change "
             "it, or use another checkpoint"

@@ -371,6 +371,11 @@ def test_qualities(tmp_path):
     assert found == [(160, (1,)), (120, (1,)), (200, (1, 0.6))]
     frame = torch.rand(1, 1, 3, 100, 200), torch.rand(1, 1, 1, 100, 200)
     assert kinds[2](*frame).shape == (1, 1, 1, 100, 200)
+    content = torch.load(path, weights_only=True)
+    del content["arguments"]["height"], content["arguments"]["width"]  # which are 240 and 480 then
+    torch.save(content, path)
+    assert models.load(path, quality="fast").spec.width == 360
+    assert models.load(path, quality="fast", width=320).spec.width == 240
     models.save(path, models.EquatorPrior(8, 16))
     with pytest.raises(ValueError, match="quality is one of fast, best, got 'good'"):
         models.load(path, quality="good")
