@@ -64,7 +64,8 @@ def parse_args() -> argparse.Namespace:
 def export_path(text: str) -> Path:
     """Return the path of a file to export to, an argparse type."""
     path = Path(text)
-    if path.suffix.lower() not in EXPORTS or path.is_dir() or re.match(r"sal_\d{4}", path.name):
+    is_map = re.fullmatch(r"sal_\d{4,}\.npy", path.name)
+    if path.suffix.lower() not in EXPORTS or path.is_dir() or is_map:
         *kinds, last = EXPORTS
         wanted = f"{', '.join(kinds)} or {last}, not that of a map"
         raise argparse.ArgumentTypeError(f"{text}: give a name that ends with {wanted}")

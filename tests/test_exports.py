@@ -311,6 +311,7 @@ def test_names_that_are_no_exports(clip, checkpoint, tmp_path):
     for name in ("p.txt", "p", "sal_0001.npy"):
         code, _, line = infer(clip, checkpoint, tmp_path / "out", *exports(tmp_path, [name]))
         assert code == 2 and ".csv, .npz, .npy or .bin" in line
+    assert infer_video.export_path("sal_2024.csv")  # no name of a map
     for grid in ("6", "0x3", "6x", "axb"):
         code, _, line = infer(clip, checkpoint, tmp_path / "out", "--tiles", grid)
         assert code == 2 and "6x12" in line
