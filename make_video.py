@@ -175,10 +175,9 @@ def main() -> None:
             save_picture(temporary, painted, source, None if args.side_by_side else panorama)
     seconds = time.perf_counter() - start
     if damage.lost:
-        gone = (
-            f"{counted(damage.lost, 'frame')} can't be decoded; those before are shown for longer"
-        )
-        print(f"note: {source}: {gone}", file=sys.stderr)
+        lost = counted(damage.lost, "frame")
+        instead = "can't be decoded; those before are shown for longer"
+        print(f"note: {source}: {lost} {instead}", file=sys.stderr)
     done, rate = counted(len(maps) - damage.lost, "frame"), len(maps) / seconds
     print(f"{output}: {done} in {seconds:.1f} s, {rate:.1f} frames/s")
     if str(damage):
