@@ -71,6 +71,7 @@ def read_record(folder: Path) -> dict:
     path, number = folder / RECORD, (int, float)
     if not path.exists():
         return {}
+    again = "delete it and the maps beside it, and run infer_video.py again"
     kinds = {"frame_count": (int, type(None)), "unreadable": list, "peaks": list, "fps": number}
     kinds |= {"stereo": (str, type(None)), "coverage": (list, type(None))}
     kinds |= {"npy": bool, "times": (list, type(None))}
@@ -79,11 +80,11 @@ def read_record(folder: Path) -> dict:
     if not 0.001 <= record.get("fps", 1) <= 1000 or not all(
         isinstance(peak, number) and 0 <= peak < 1e30 for peak in peaks
     ):
-        raise InputError(f"{path}: fps or peaks are no such numbers; run infer_video.py again")
+        raise InputError(f"{path}: fps or peaks are no such numbers; {again}")
     try:
         Layout(record.get("stereo") or "none", record.get("coverage") or SPHERE)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: {error}; run infer_video.py again") from error
+        raise InputError(f"{path}: {error}; {again}") from error
     return record
 
 
