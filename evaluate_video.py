@@ -4,7 +4,7 @@ Several models are scored on the frames for which all of them have a map, and co
 Several GPUs share the clips: torchrun --nproc_per_node 4 evaluate_video.py …
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import csv
@@ -21,18 +21,28 @@ from inspect import signature
 from itertools import tee
 from pathlib import Path
 
-import cli
+from common.devices import autocast, choose_device, choose_precision
+from common.errors import advice, run_script
+from common.files import atomic, write_json
+from common.options import (
+    CHECKPOINT,
+    HelpFormatter,
+    add_machine_options,
+    add_motion_option,
+    add_sampling_option,
+    at_least,
+)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
     add("--split", default="test", help="split whose clips are scored: test, val or train")
     add("--train_root", type=Path, help="data set whose training maps make the mean map "
         "among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
-        f"(default: {cli.CHECKPOINT}, without --pred_dir)")  # fmt: skip
+        f"(default: {CHECKPOINT}, without --pred_dir)")  # fmt: skip
     add("--model", nargs="+", metavar="package.module:Class", default=[], help="models of "
         "checkpoints that are your own, whose code is then run")  # fmt: skip
     add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps, "
@@ -43,39 +53,40 @@ def parse_args() -> argparse.Namespace:
     add("--protocol", default="sphere", choices=["sphere", "planar", "sin"], help="sphere: pixels "
         "are weighted with their exact solid angles; planar: every pixel counts the same; sin: "
         "planar, after both maps are multiplied by the sine of the colatitude")  # fmt: skip
-    add("--height", type=cli.at_least(8, 4097, int), default=240,
+    add("--height", type=at_least(8, 4097, int), default=240,
         help="rows of the grid on which maps are compared")  # fmt: skip
-    add("--sigma", type=cli.at_least(0.5, 30), default=3.34, help="width in degrees of the "
+    add("--sigma", type=at_least(0.5, 30), default=3.34, help="width in degrees of the "
         "Gaussian that the ground truth was made with; used for the inter-observer scores "
         "only")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
-    cli.add_motion_option(add)
-    cli.add_sampling_option(add)
-    cli.add_machine_options(add)
+    add_motion_option(add)
+    add_sampling_option(add)
+    add_machine_options(add)
     return parser.parse_args()
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    cli.run_script(parse_args)
+    run_script(parse_args)
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import distributed
 import models
-from cli import InputError, RunError
+from common import processes
+from common.errors import InputError, RunError
+from common.locks import lock
+from common.processes import is_main
 from datasets import check
 from datasets.layouts import File, read_map, unbroken_runs
 from datasets.video_saliency import SaliencyVideos, summarise
-from distributed import is_main
-from files import lock
-from metrics import METRICS, summary
-from metrics.plots import Picture
-from metrics.report import write_report
+from evaluation import summary
+from evaluation.plots import Picture
+from evaluation.report import write_report
+from evaluation.scorer import OBSERVERS_EVERY, ClipScores, Scorer
+from metrics import METRICS
 from models.checkpoint import find_model, read, sha256
 from models.predict import not_negative
-from scoring import OBSERVERS_EVERY, ClipScores, Scorer
 
 LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
 MISSING = {  # by the last truth that a metric needs, where no frame has a score
@@ -89,25 +100,25 @@ def main() -> None:
     args = parse_args()
     if args.check:
         return check_data(args)
-    device = cli.choose_device(args.device)
+    device = choose_device(args.device)
     sources = make_sources(args, device)
     data = sources[0].data
     scorer = Scorer(data, args.protocol, args.height, args.sigma, args.train_root, device)
     with lock(args.output_dir) if is_main() else nullcontext():
-        mine = distributed.shard(data.clips)
+        mine = processes.shard(data.clips)
         clips = {
             clip: scorer.score(clip, sources, args.report)
             for clip in tqdm(
                 mine, "scoring", unit="clip", disable=not is_main(), dynamic_ncols=True
             )
         }
-        clips = distributed.merge(clips, list(data.clips))
+        clips = processes.merge(clips, list(data.clips))
         if not is_main():
             return
         results = collect(args, sources, scorer, clips)
         notes_text = "\n".join(results["notes"])
         print(summary.table(results), summary.verdicts(results), notes_text, sep="\n\n")
-        cli.write_json(args.output_dir / "metrics.json", without_nan(results))
+        write_json(args.output_dir / "metrics.json", without_nan(results))
         write_csv(args.output_dir / "metrics.csv", results)
         if args.report:
             series = {clip: scores.frames for clip, scores in clips.items() if scores.frames}
@@ -122,7 +133,7 @@ def main() -> None:
 def make_sources(args: argparse.Namespace, device: torch.device) -> list:
     """Return what is scored, under different names."""
     if not args.ckpt_path and not args.pred_dir:
-        args.ckpt_path = [cli.CHECKPOINT]
+        args.ckpt_path = [CHECKPOINT]
     for name in args.model:
         find_model(name)
     networks = [Network(args, path, device) for path in args.ckpt_path]
@@ -148,12 +159,12 @@ class Network:
         kind = models.MODELS[read(path)["model"]]
         takes = args.sampling and "sampling" in signature(kind).parameters
         self.model = models.load(path, device, **{"sampling": args.sampling} if takes else {})
-        with cli.advice(f"--motion {args.motion}"):
+        with advice(f"--motion {args.motion}"):
             self.model.use_motion(args.motion)
         # Only the network runs in mixed precision, not the metrics between two of its maps.
-        dtype = cli.choose_precision(args.precision, device)
+        dtype = choose_precision(args.precision, device)
         self.model = models.deploy(self.model, dtype)
-        self.model.forward = cli.autocast(device, dtype)(self.model.forward)
+        self.model.forward = autocast(device, dtype)(self.model.forward)
         spec = replace(self.model.spec, clip_length=1, warm_up=0, fade=0)
         self.data = SaliencyVideos(args.data_root, args.split, spec)
         self.name = self.model.name
@@ -309,7 +320,7 @@ def without_nan(content: dict) -> dict:
 
 def write_csv(path: Path, results: dict) -> None:
     """Write one line for each clip and predictor, with empty cells where there is no score."""
-    with cli.atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "frames", "predictor", *results["metrics"]])
         for clip, content in without_nan(results["clips"]).items():
@@ -323,9 +334,9 @@ def check_data(args: argparse.Namespace) -> None:
     report = check.check(args.data_root)
     print(check.summary(report))
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    cli.write_json(args.output_dir / "check.json", report)
+    write_json(args.output_dir / "check.json", report)
     sys.exit(0 if report["clean"] else 1)
 
 
 if __name__ == "__main__":
-    cli.run_script(distributed.session(main))
+    run_script(processes.session(main))

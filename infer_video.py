@@ -4,7 +4,7 @@ An interrupted run continues where it stopped when it is started again. Several 
 GPUs: torchrun --nproc_per_node 4 infer_video.py --video_path *.mp4 …
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import math
@@ -16,21 +16,33 @@ from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cli
+from common.devices import autocast, choose_device, choose_precision
+from common.errors import Failures, advice, counted, run_script
+from common.files import write_json
+from common.options import (
+    CHECKPOINT,
+    HelpFormatter,
+    add_layout_options,
+    add_machine_options,
+    add_motion_option,
+    add_sampling_option,
+    at_least,
+    frame_rate,
+)
 
 NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by its maximum
     "max": "each map divided by its maximum",
     "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
 }
-EXPORTS = (".csv", ".npz", ".npy", ".bin")  # ends of names, see video.exports
+EXPORTS = (".csv", ".npz", ".npy", ".bin")  # ends of names, see maps.exports
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--video_path", type=Path, nargs="+", required=True, metavar="PATH",
         help="video, folder of frames, or picture; several are allowed")  # fmt: skip
-    add("--ckpt_path", type=Path, default=cli.CHECKPOINT, help="checkpoint")
+    add("--ckpt_path", type=Path, default=CHECKPOINT, help="checkpoint")
     add("--model", metavar="package.module:Class", help="model of the checkpoint "
         "where it is one of your own, whose code is then run")  # fmt: skip
     add("--output_dir", type=Path, default="outputs/infer", help="folder for the maps; of "
@@ -44,17 +56,17 @@ def parse_args() -> argparse.Namespace:
         ".npy: one array (…float16.npy: in 16 bits); .bin: Salient360's. Of several clips, each "
         "gets one in its folder. Where all maps are there, nothing else is done. "
         "May be given several times")  # fmt: skip
-    add("--peaks", type=cli.at_least(1, 1001, int), default=5, help="directions in a .csv, at most")
+    add("--peaks", type=at_least(1, 1001, int), default=5, help="directions in a .csv, at most")
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
-    cli.add_motion_option(add)
-    cli.add_sampling_option(add)
+    add_motion_option(add)
+    add_sampling_option(add)
     add("--quality", choices=["fast", "best"], help="of the cube U-Net; fast: it looks at frames "
         "of 3/4 of the height and width, and maps are as small; best: of 5/4, and once more of 3/4 "
         "(default: once, in full)")  # fmt: skip
-    cli.add_machine_options(add)
-    add("--fps", type=cli.frame_rate, help="pictures a second of a folder of frames (default: 8, "
+    add_machine_options(add)
+    add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: 8, "
         "with a note); a video has its own rate")  # fmt: skip
-    cli.add_layout_options(add)
+    add_layout_options(add)
     add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
         "are already there, once all new ones are made; other: only those of another source or "
         "checkpoint, and keep or complete those of the same")  # fmt: skip
@@ -80,23 +92,19 @@ def grid(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    cli.run_script(parse_args)
+    run_script(parse_args)
 
 import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-import distributed
 import models
-from cli import InputError, RunError
-from files import fingerprint, lock
-from models.checkpoint import find_model, sha256
-from models.predict import not_negative
-from video import exports
-from video.ahead import ahead, behind
-from video.pictures import list_pictures
-from video.reader import Frame, read_frames
-from video.saved_maps import (
+from common import processes
+from common.errors import InputError, RunError
+from common.files import fingerprint
+from common.locks import lock
+from maps import exports
+from maps.saved import (
     MAP_NAME,
     NEW,
     RECORD,
@@ -110,29 +118,34 @@ from video.saved_maps import (
     replace_maps,
     write_map,
 )
+from models.checkpoint import find_model, sha256
+from models.predict import not_negative
+from video.ahead import ahead, behind
+from video.pictures import list_pictures
+from video.reader import Frame, read_frames
 
 
 def main() -> None:
     args = parse_args()
-    device = cli.choose_device(args.device)
-    dtype = cli.choose_precision(args.precision, device)
+    device = choose_device(args.device)
+    dtype = choose_precision(args.precision, device)
     kind = find_model(args.model) if args.model else models.SaliencyModel
     sampling = {"sampling": args.sampling} if args.sampling else {}
     model = models.load(args.ckpt_path, device, args.quality, **sampling)
     if not isinstance(model, kind):
         raise InputError(f"{args.ckpt_path}: holds a {model.name}; leave out --model")
-    with cli.advice(f"--motion {args.motion}"):
+    with advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     model = models.deploy(model, dtype)
     folders = output_folders(args.video_path, args.output_dir)
     if len(folders) > 1 and (named := [path for path in args.export if path.is_absolute()]):
         raise InputError(f"{named[0]}: each of several clips has a file in its folder; give a name")
-    failures = cli.Failures()
-    with cli.autocast(device, dtype):
-        for folder, path in distributed.shard(folders.items()):
+    failures = Failures()
+    with autocast(device, dtype):
+        for folder, path in processes.shard(folders.items()):
             with failures.collected():
                 infer(model, path, folder, args)
-    cli.Failures(sum(distributed.gather(list(failures)), [])).report(len(folders))
+    Failures(sum(processes.gather(list(failures)), [])).report(len(folders))
 
 
 def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.Namespace) -> None:
@@ -141,7 +154,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
     Raises InputError for a source that can't be read or a folder with other maps, and RunError at
     the end where some frames of the source are damaged.
     """
-    with cli.advice("--coverage"):
+    with advice("--coverage"):
         reader = read_frames(path, model.spec, args.fps, args.stereo, args.coverage)
     layout = reader.info.layout
     for note in reader.info.notes:
@@ -184,7 +197,7 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
     Returns what saliency.json says about them.
     """
     work = working_folder(folder, facts, overwrite)
-    cli.write_json(work / RECORD, facts | {"frame_count": None, "complete": False})
+    write_json(work / RECORD, facts | {"frame_count": None, "complete": False})
     done = 0  # frames, counted from the first, that have all their maps
     peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
     while all((work / f"sal_{done + 1:04d}{kind}").exists() for kind in map_kinds(facts)):
@@ -198,7 +211,7 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
     size, layout = (facts["map_height"], facts["map_width"]), reader.info.layout
     covered = None if layout.whole else layout.covered(*size)
     as_density = facts["normalisation"] == NORMALISATIONS["density"]
-    bar = {"desc": facts["video"], "unit": "frame", "disable": not distributed.is_main()}
+    bar = {"desc": facts["video"], "unit": "frame", "disable": not processes.is_main()}
 
     def write(numbered: tuple[int, np.ndarray]) -> tuple[int, float | None]:
         """Write one map that is not there yet; return its number and maximum."""
@@ -222,11 +235,11 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
         "peaks": [float(f"{peak:.5g}") if peak == peak else None for peak in peaks],
         "times": None if steady(times, facts["fps"]) else [round(t, 4) for t in times],
     }
-    cli.write_json(work / RECORD, facts | end)
+    write_json(work / RECORD, facts | end)
     if work != folder:
         replace_maps(folder, work, facts)
     new = count - done
-    made = cli.counted(count, "map")
+    made = counted(count, "map")
     print(f"{made} in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
     return facts | end
 
@@ -276,16 +289,16 @@ def export(target: Path, folder: Path, record: dict, peaks: int, tiles: tuple[in
     """
     if lost := record["unreadable"]:
         numbers = f"{', '.join(map(str, lost[:5]))}{', …' * (len(lost) > 5)}"
-        frames = cli.counted(len(lost), "unreadable frame")
+        frames = counted(len(lost), "unreadable frame")
         print(f"note: {target}: no map of {frames} ({numbers})", file=sys.stderr)
     shape = record["frame_count"], record["map_height"], record["map_width"]
-    bar = {"unit": "frame", "total": shape[0], "disable": not distributed.is_main()}
+    bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
     maps = tqdm(read_maps(folder, record), target.name, **bar)
     try:
         target = exports.KINDS[target.suffix.lower()](target, maps, shape, peaks, tiles)
     except ValueError as error:
         raise RunError(f"{target}: {error}; choose another kind of file") from error
-    print(f"{target}: {cli.counted(shape[0], 'frame')}")
+    print(f"{target}: {counted(shape[0], 'frame')}")
 
 
 def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
@@ -334,4 +347,4 @@ def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
 
 
 if __name__ == "__main__":
-    cli.run_script(distributed.session(main))
+    run_script(processes.session(main))

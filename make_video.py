@@ -11,7 +11,7 @@ turns to where people would look. With --viewer, everything is in one HTML page,
 around in the clip and chooses how its maps are shown. Both show the left eye of stereo.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import sys
@@ -20,18 +20,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from cli import (
-    HelpFormatter,
-    InputError,
-    RunError,
-    add_layout_options,
-    advice,
-    at_least,
-    atomic,
-    counted,
-    frame_rate,
-    run_script,
-)
+from common.errors import InputError, RunError, advice, counted, run_script
+from common.files import atomic
+from common.options import HelpFormatter, add_layout_options, at_least, frame_rate
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
 
@@ -96,16 +87,16 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from video.camera import Camera, follow_path
+from maps.saved import find_maps, read_record
 from video.decoding import Damage, VideoInfo, decode, probe
 from video.layout import SPHERE, Layout
-from video.overlay import COLORMAPS, Overlay, beside, lay_map, scaled
 from video.pictures import list_pictures, read_picture, save_picture
-from video.saved_maps import find_maps, read_record
 from video.spherical_metadata import write_spherical
-from video.viewer import write_viewer
 from video.writer import write_video
 from video.yuv import Colour, mono, to_yuv420p
+from views.camera import Camera, follow_path
+from views.overlay import COLORMAPS, Overlay, beside, lay_map, scaled
+from views.viewer import write_viewer
 
 # Pixels along a side.
 LARGEST = {".mp4": 16384, ".html": 10**6, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}

@@ -18,7 +18,10 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 NAME = "saliency360"
 CHECKPOINT = "checkpoints/cube_unet_best.pth"
-PACKAGES = ["datasets", "losses", "metrics", "models", "prepare", "projection", "video"]
+PACKAGES = [
+    *("common", "datasets", "evaluation", "losses", "maps", "metrics", "models", "prepare"),
+    *("projection", "training", "video", "views"),
+]
 OURS = {*PACKAGES, *(path.stem for path in ROOT.glob("*.py"))}
 INIT = f'''"""Saliency of 360° video: `from {NAME} import models`, `from {NAME}.video import …`."""
 
@@ -96,6 +99,6 @@ setup(
     install_requires=requirements(),
     packages=[NAME, *(f"{NAME}.{name}" for name in PACKAGES)],
     package_dir={NAME: "."},
-    package_data={NAME: [CHECKPOINT, "checkpoints/README.md", "video/viewer.html"]},
+    package_data={NAME: [CHECKPOINT, "checkpoints/README.md", "views/viewer.html"]},
     cmdclass={"build_py": Build},
 )

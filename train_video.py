@@ -4,7 +4,7 @@ After an interruption, run the same command again: it continues exactly where it
 GPUs: torchrun --nproc_per_node 4 train_video.py …
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import inspect
@@ -26,16 +26,18 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-import cli
-import distributed
 import models
 import training
-from cli import InputError
+from common import processes
+from common.devices import autocast, choose_device, choose_precision
+from common.errors import InputError, advice, counted, run_script
+from common.files import atomic
+from common.locks import lock
+from common.options import HelpFormatter, add_machine_options, at_least
+from common.processes import is_main, say
 from datasets.augment import AUGMENTATIONS, Augmented, possible
 from datasets.splits import read_splits
 from datasets.video_saliency import SaliencyVideos, summarise
-from distributed import is_main, say
-from files import lock
 from losses import LOSSES
 from models.checkpoint import find_model, put_weights, read
 from models.ema import WeightAverage
@@ -80,7 +82,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     default_loss, default_augment = defaults.pop("loss"), defaults.pop("augment")
 
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=cli.HelpFormatter, parents=[first]
+        description=__doc__, formatter_class=HelpFormatter, parents=[first]
     )
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
@@ -94,42 +96,42 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output_dir", type=Path, default="checkpoints", help="folder for checkpoints and logs")
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
         help="whether to continue the run in --output_dir; auto: if there is one")
-    add("--save_minutes", type=cli.at_least(0), default=10.0,
+    add("--save_minutes", type=at_least(0), default=10.0,
         help="minutes between saves in an epoch, at which TensorBoard gets loss and pictures")
     add("--dry_run", action="store_true", help="run one batch of everything and keep nothing")
 
     add = parser.add_argument_group("training", "The defaults shown are those of --model "
         f"{chosen.model} --recipe {chosen.recipe}.").add_argument
-    add("--epochs", type=cli.at_least(1, 10**6, int), help="passes over the training clips")
-    add("--samples", type=cli.at_least(0, 10**7, int),
+    add("--epochs", type=at_least(1, 10**6, int), help="passes over the training clips")
+    add("--samples", type=at_least(0, 10**7, int),
         help="clips drawn for an epoch; 0: all clips")
-    add("--batch_size", type=cli.at_least(1, 10**5, int), help="clips per step, over all processes")
-    add("--skip_frames", type=cli.at_least(0, kind=int),
+    add("--batch_size", type=at_least(1, 10**5, int), help="clips per step, over all processes")
+    add("--skip_frames", type=at_least(0, kind=int),
         help="frames at the start of each clip that are not trained on")
     add("--loss", choices=list(LOSSES), help="loss (default: that of the checkpoint given with "
         f"--init, else {default_loss})")
     add("--optimizer", choices=list(training.OPTIMIZERS), help="optimizer")
-    add("--learning_rate", "--lr", type=cli.at_least(0), help="peak learning rate")
+    add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
     add("--schedule", choices=list(training.SCHEDULES), help="schedule of the learning rate")
-    add("--momentum", type=cli.at_least(0, 1), help="momentum of SGD")
-    add("--weight_decay", type=cli.at_least(0), help="weight decay of the optimizer")
-    add("--clip_gradient", type=cli.at_least(0), metavar="NORM",
+    add("--momentum", type=at_least(0, 1), help="momentum of SGD")
+    add("--weight_decay", type=at_least(0), help="weight decay of the optimizer")
+    add("--clip_gradient", type=at_least(0), metavar="NORM",
         help="largest norm of the gradient of a step; 0: no limit")
-    add("--ema", type=cli.at_least(0, 1), metavar="DECAY",
+    add("--ema", type=at_least(0, 1), metavar="DECAY",
         help="decay of the exponential moving average of the weights that is validated and kept "
         "in their place, such as 0.999; 0: no average")
     add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
         help=f"random changes of the clips, {', '.join(AUGMENTATIONS)}; without a name: none "
         f"(default: {' '.join(default_augment) or 'none'}, as far as the motion image can follow)")
-    add("--seed", type=cli.at_least(0, 2**32, int), default=0,
+    add("--seed", type=at_least(0, 2**32, int), default=0,
         help="seed for initialisation, shuffling and augmentation")
 
     add = parser.add_argument_group("machine").add_argument
-    cli.add_machine_options(add)
-    add("--workers", type=cli.at_least(0, 1025, int),
+    add_machine_options(add)
+    add("--workers", type=at_least(0, 1025, int),
         help="processes that read data (default: one per core, at most 8)")
     add("--compile", action="store_true", help="compile the network first (torch.compile)")
-    add("--accumulate", type=cli.at_least(1, 10**5, int), default=1, metavar="PARTS",
+    add("--accumulate", type=at_least(1, 10**5, int), default=1, metavar="PARTS",
         help="parts of a batch that are computed one after the other, to save memory")
     parser.set_defaults(**defaults, default_loss=default_loss, default_augment=default_augment)
     return parser.parse_args(arguments)
@@ -179,8 +181,8 @@ def main() -> None:
 
 def train(args: argparse.Namespace, folder: Path) -> int:
     """Run the training, with its files in a folder. Returns the signal that ended it, or 0."""
-    device = cli.choose_device(args.device)
-    dtype = cli.choose_precision(args.precision, device)
+    device = choose_device(args.device)
+    dtype = choose_precision(args.precision, device)
     cv2.setNumThreads(1)  # the data workers are many, and forked, where its threads are missing
     torch.manual_seed(args.seed)
     model = make_model(args)
@@ -189,8 +191,8 @@ def train(args: argparse.Namespace, folder: Path) -> int:
     for name, clips in data.items():
         training.check_truth(clips)
         found = clips.summary() or "all in order"
-        length = cli.counted(spec.clip_length, "frame")
-        say(f"{name}: {cli.counted(len(clips), 'clip')} of {length}; {found}")
+        length = counted(spec.clip_length, "frame")
+        say(f"{name}: {counted(len(clips), 'clip')} of {length}; {found}")
     if args.augment is None:
         args.augment = possible(args.default_augment, spec.motion)
     if args.dry_run:
@@ -208,14 +210,14 @@ def train(args: argparse.Namespace, folder: Path) -> int:
     started = time.monotonic() - state.get("seconds", 0.0)  # of the epoch
 
     # Batches: a function of seed and step.
-    with cli.advice("--augment"):
+    with advice("--augment"):
         augmented = Augmented(data["train"], args.augment, args.seed)
     order = training.Batches(
         len(augmented), args.samples, args.batch_size, args.seed, args.epochs, step
     )
     batches = iter(training.make_loader(augmented, order, device, args.workers))
     at_once = training.share_of_batch(args.batch_size, args.accumulate)
-    val_order = distributed.shard(torch.arange(len(data["val"])).split(at_once))
+    val_order = processes.shard(torch.arange(len(data["val"])).split(at_once))
     val_order = [indices.tolist() for indices in val_order]
     val_loader = training.make_loader(data["val"], val_order, device, args.workers)
 
@@ -228,7 +230,7 @@ def train(args: argparse.Namespace, folder: Path) -> int:
     model.to(device)
     ema = WeightAverage(model, args.ema) if args.ema else None
     result = ema.model if ema else model  # what is validated and kept
-    parallel = distributed.parallel(model, device)
+    parallel = processes.parallel(model, device)
     network = torch.compile(parallel, dynamic=False) if args.compile else parallel
     loss_of = LOSSES[args.loss](spec.height, spec.width).to(device)
     optimizer = training.OPTIMIZERS[args.optimizer](training.parameter_groups(model), args)
@@ -261,12 +263,12 @@ def train(args: argparse.Namespace, folder: Path) -> int:
             "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(),
             "average": ema.state_dict() if ema else None,
-            "random": distributed.gather(training.random_state(device)),
+            "random": processes.gather(training.random_state(device)),
         }
         training.check_finite(model, path)
         if is_main():
             models.save(path, model, **facts, **content)
-        distributed.wait_for_all()
+        processes.wait_for_all()
 
     def show(scalars: dict[str, float]) -> None:
         """Write scalars and the pictures of four clips to TensorBoard, in the main process."""
@@ -289,7 +291,7 @@ def train(args: argparse.Namespace, folder: Path) -> int:
             # All processes must agree on what comes next: one sum of numbers and flags.
             due = not end_of_epoch and time.monotonic() - saved >= 60 * args.save_minutes
             now = [valid, stop.number > 0, due, losses.bad != ""]
-            count, stopped, due, bad = distributed.total(now).tolist()
+            count, stopped, due, bad = processes.total(now).tolist()
             if due and not bad and step > shown:
                 sums, maps = losses.sums(path)
                 if is_main() and maps:
@@ -309,10 +311,10 @@ def train(args: argparse.Namespace, folder: Path) -> int:
                 if count:
                     training.set_learning_rate(optimizer, learning_rate(args, step, order.last))
                     # Gradients are averaged over processes: as many times the mean is the sum.
-                    weight = distributed.world() / (1 if loss_of.summed else count)
+                    weight = processes.world() / (1 if loss_of.summed else count)
                     total = torch.zeros((), device=device)
                     for number, part in enumerate(training.split(batch, args.accumulate), 1):
-                        last = number == args.accumulate or distributed.world() == 1
+                        last = number == args.accumulate or processes.world() == 1
                         with nullcontext() if last else parallel.no_sync():
                             loss, _ = batch_loss(network, part, loss_of, device, dtype)
                             scaler.scale(loss * weight).backward()
@@ -352,7 +354,7 @@ def train(args: argparse.Namespace, folder: Path) -> int:
             }
             log.append(line)
             say(json.dumps(line))
-            if gathered := sum(distributed.gather(irregular), []):
+            if gathered := sum(processes.gather(irregular), []):
                 say(f"in this epoch's clips: {summarise(gathered)}")
             if is_main():
                 if line["val_loss"] < best:
@@ -390,7 +392,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
         )
     if not any(weights.requires_grad for weights in model.parameters()):
         raise InputError(f"--model {args.model}: has no weights to train; choose another")
-    with cli.advice(f"--motion {args.motion}"):
+    with advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     if start:
         compare_with_init(args, model)
@@ -437,7 +439,7 @@ def batch_loss(
     """Return the sum of the losses of a batch's valid maps, and all its maps (B, T, 1, H, W)."""
     valid = batch["valid"].flatten().nonzero()[:, 0]  # counted on the CPU: no wait for a GPU
     tensors = (batch[name].to(device, non_blocking=True) for name in ("frames", "motion", "target"))
-    with cli.autocast(device, dtype):
+    with autocast(device, dtype):
         frames, motion, target = tensors
         maps = network(frames, motion)
         if not len(valid):  # still part of what other processes compute
@@ -468,8 +470,8 @@ def validate(
     scores = training.MeanScores(model.spec.height, model.spec.width, device)
     batches = iter(tqdm(loader, "validation", leave=False, unit="step", dynamic_ncols=True,
         disable=not is_main()))  # fmt: skip
-    for _ in range(max(distributed.gather(len(loader)))):
-        if distributed.total(stop.number > 0):
+    for _ in range(max(processes.gather(len(loader)))):
+        if processes.total(stop.number > 0):
             return None
         batch = next(batches, None)  # some processes have one less than others
         if batch is None or not batch["valid"].any():
@@ -488,7 +490,7 @@ def validate(
 
 
 def write_log(folder: Path, log: list[dict]) -> None:
-    with cli.atomic(folder / "log.jsonl") as temporary:
+    with atomic(folder / "log.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
 
 
@@ -511,4 +513,4 @@ def summary(args: argparse.Namespace, best_path: Path, log: list[dict], baseline
 
 
 if __name__ == "__main__":
-    cli.run_script(distributed.session(main))
+    run_script(processes.session(main))

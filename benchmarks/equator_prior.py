@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cli import InputError, run_script
+from common.errors import InputError, run_script
 from metrics import METRICS
 from models.equator_prior import equator_prior
 from projection.sphere import latitudes, solid_angles

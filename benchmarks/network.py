@@ -6,7 +6,7 @@ All networks of a row run in turn in one process, one frame at a time, of 512×1
 shipped network and 240×480 for the plain one.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import copy
@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 import models
 from benchmarks.timing import interleaved
-from cli import CHECKPOINT, HelpFormatter, at_least
+from common.options import CHECKPOINT, HelpFormatter, at_least
 from models import CubeUNet
 from models.deploy import FusedConv
 from models.efficientnet_lite import EfficientNetReadout

@@ -18,7 +18,7 @@ In the rows of gradients, our forward and backward together are compared with th
 it was before: bags of four taps, summed by torch. There the ratio is ours by that, to be small.
 """
 
-import startup  # isort: skip
+from common import startup  # isort: skip
 
 import argparse
 import importlib

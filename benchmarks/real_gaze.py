@@ -23,11 +23,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import models
-from cli import CHECKPOINT, HelpFormatter, InputError, at_least, counted, run_script
+from common.errors import InputError, counted, run_script
+from common.files import reading
+from common.options import CHECKPOINT, HelpFormatter, at_least
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import read_map
-from files import reading
-from metrics import METRICS, Protocol, summary
+from evaluation import summary
+from metrics import METRICS, Protocol
 from metrics.inter_observer import inter_observer
 from models.equator_prior import equator_prior
 from models.predict import not_negative
@@ -151,7 +153,7 @@ def main() -> None:
 
 
 def tabulated(clips: dict) -> dict:
-    """Return the scores of panoramas in the form of metrics.json, as metrics.summary takes them."""
+    """Return the scores of panoramas in the form of metrics.json, as evaluation.summary takes them."""
     scores = [content["scores"] for content in clips.values()]
     predictors = dict.fromkeys(p for of in scores for p in of)
     known = [m for m in METRICS if any(m in of[p] for of in scores for p in of)]

@@ -6,7 +6,7 @@ Both run the same clip of 240×320 pixels in reference sampling, in turns, in th
 the increase of the process's peak while one of them runs, measured in a process of its own.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import subprocess

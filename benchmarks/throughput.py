@@ -9,7 +9,7 @@ both is measured by benchmarks.video and benchmarks.training. --profile also cou
 GPU's kernels, and lists those that take most of the time.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 from collections.abc import Callable
@@ -21,7 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import models
 from benchmarks.timing import interleaved
-from cli import CHECKPOINT, HelpFormatter, at_least, autocast, choose_device
+from common.devices import autocast, choose_device
+from common.options import CHECKPOINT, HelpFormatter, at_least
 from losses import LOSSES
 from models import CubeUNet, SaliencyModel, SSTSal
 from projection import CubePadding

@@ -8,7 +8,7 @@ training run does. The two take turns; the table has medians over the repeats, w
 steps of each. On a GPU it also covers the compiled network and the peak memory of torch's tensors.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import contextlib
@@ -24,7 +24,8 @@ import torch
 
 import train_video
 import training
-from cli import HelpFormatter, choose_device, choose_precision
+from common.devices import choose_device, choose_precision
+from common.options import HelpFormatter
 from datasets.augment import Augmented
 from prepare.synthetic import write_dataset
 

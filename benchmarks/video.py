@@ -9,7 +9,7 @@ The network alone and the encoder alone find their pictures in memory, so a clip
 over length and resolution with the exponents of frames and pixels by which they grow.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import os
@@ -31,14 +31,15 @@ import cv2
 import numpy as np
 import torch
 
-import cli
 import infer_video
 import make_video
 import models
 from benchmarks.timing import interleaved
+from common.devices import autocast, choose_device, choose_precision
+from common.options import CHECKPOINT
+from maps.saved import find_maps, read_record, write_map
 from video.decoding import Damage, probe
 from video.reader import read_frames
-from video.saved_maps import find_maps, read_record, write_map
 from video.writer import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,8 +60,8 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="also memory, lengths and resolutions")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     args = parser.parse_args()
-    device = cli.choose_device(args.device)
-    precision = cli.autocast(device, cli.choose_precision("auto", device))
+    device = choose_device(args.device)
+    precision = autocast(device, choose_precision("auto", device))
     with tempfile.TemporaryDirectory() as folder, precision:
         folder = Path(folder)
         clip = args.clip or made_up(folder / "clip.mp4", args.width, args.frames)
@@ -72,8 +73,8 @@ def main() -> None:
 
 def deployed(device: torch.device) -> models.SaliencyModel:
     """Return the shipped network as infer_video.py runs it."""
-    model = models.load(cli.CHECKPOINT, device)
-    return models.deploy(model, cli.choose_precision("auto", device))
+    model = models.load(CHECKPOINT, device)
+    return models.deploy(model, choose_precision("auto", device))
 
 
 def compare(clip: Path, folder: Path, device: torch.device, repeats: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cli import InputError, counted
+from common.errors import InputError, counted
 from datasets.layouts import ClipFixations, File, list_clips, read_map, unbroken_runs
 from datasets.splits import HOW_TO_GET_DATA, read_splits
 from video.pictures import open_picture, read_picture

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cli import InputError, atomic
-from files import reading
-from restricted_pickle import containers, numpy_arrays, read_pickle
+from common.errors import InputError
+from common.files import atomic, reading
+from common.restricted_pickle import containers, numpy_arrays, read_pickle
 
 UNKNOWN = -1  # observer where a file has none
 MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need

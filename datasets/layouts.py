@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cli import InputError
+from common.errors import InputError
+from common.files import read_array
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
-from files import read_array
 from video.pictures import FLOW, PICTURES, read_exr, read_picture, resize
 
 

@@ -7,8 +7,8 @@ must hold clips of ECCV 2018, whose split is built in.
 import random
 from pathlib import Path
 
-from cli import InputError
-from files import read_json
+from common.errors import InputError
+from common.files import read_json
 
 HOW_TO_GET_DATA = (
     "get 360_Saliency_dataset_2018ECCV from its authors (Zhang et al., ECCV 2018: "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from cli import InputError
+from common.errors import InputError
 from datasets.gaze import fixation_map
 from datasets.layouts import ClipFixations, File, list_clips, read_truth, unbroken_runs
 from datasets.splits import read_splits

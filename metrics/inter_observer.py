@@ -3,14 +3,14 @@
 It is the usual reference for a model: about as good as observers are for each other.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metrics.protocol import Protocol
-from metrics.summary import mean_of_finite
 
 LEFT_OUT = 16  # observers of a frame who are left out in turn, at most; drawn at random
 
@@ -57,3 +57,9 @@ def inter_observer(
         for metric, value in single.items():
             scores.setdefault(metric, []).extend(value)
     return {metric: mean_of_finite(values) for metric, values in scores.items()}
+
+
+def mean_of_finite(values: Iterable[float]) -> float:
+    """Return the mean of the finite values, NaN where there are none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return float(sum(finite) / len(finite)) if finite else math.nan

@@ -22,13 +22,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cli import InputError, atomic
-from files import reading
+from common.errors import InputError
+from common.files import atomic, reading
+from common.restricted_pickle import containers, read_pickle, read_torch
 from models.base import SaliencyModel
 from models.cube_unet import CubeUNet
 from models.equator_prior import EquatorPrior
 from models.sst_sal import SSTSal
-from restricted_pickle import containers, read_pickle, read_torch
 
 MODELS: dict[str, type[SaliencyModel]] = {m.name: m for m in (CubeUNet, SSTSal, EquatorPrior)}
 

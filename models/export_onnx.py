@@ -18,7 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import cli
+from common.errors import InputError, run_script
+from common.files import atomic
+from common.options import HelpFormatter, add_sampling_option
 from models.base import SaliencyModel
 from models.checkpoint import find_model, load
 from models.sphere_layers import ConvLSTMCell
@@ -130,24 +132,24 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
             raise ValueError(f"{model.name} can't be written as ONNX ({cause})") from error
     facts = {"model": model.name, "arguments": model.arguments, "spec": asdict(model.spec)}
     program.model.metadata_props.update({name: json.dumps(fact) for name, fact in facts.items()})
-    with cli.atomic(path) as temporary:
+    with atomic(path) as temporary:
         program.save(temporary, external_data=False)
     return list(inputs)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("ckpt_path", type=Path, metavar="CKPT", help="checkpoint")
     add("output_path", type=Path, metavar="FILE", help="file to write, .onnx")
     add("--model", metavar="package.module:Class", help="model of the checkpoint "
         "where it is one of your own, whose code is then run")  # fmt: skip
-    cli.add_sampling_option(add)
+    add_sampling_option(add)
     args = parser.parse_args()
     if args.output_path.suffix.lower() != ".onnx" or args.output_path.is_dir():
-        raise cli.InputError(f"{args.output_path}: give a name that ends with .onnx")
+        raise InputError(f"{args.output_path}: give a name that ends with .onnx")
     if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
-        raise cli.InputError("ONNX needs two more packages; run: pip install onnx onnxscript")
+        raise InputError("ONNX needs two more packages; run: pip install onnx onnxscript")
     if args.model:
         find_model(args.model)
     model = load(args.ckpt_path, **({"sampling": args.sampling} if args.sampling else {}))
@@ -156,9 +158,9 @@ def main() -> None:
         with contextlib.redirect_stdout(io.StringIO()) as pages, contextlib.redirect_stderr(pages):
             inputs = write_onnx(args.output_path, model)
     except ValueError as error:
-        raise cli.InputError(f"{args.ckpt_path}: {error}; export another model") from error
+        raise InputError(f"{args.ckpt_path}: {error}; export another model") from error
     print(f"{args.output_path}: {model.name}, inputs {', '.join(inputs)}")
 
 
 if __name__ == "__main__":
-    cli.run_script(main)
+    run_script(main)

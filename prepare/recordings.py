@@ -13,7 +13,7 @@ datasets/gaze_files.py) becomes a clip:
     DATA/splits.json            splits of all complete clips in DATA; kept where it lists them all
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import hashlib
@@ -25,20 +25,13 @@ from types import SimpleNamespace
 import numpy as np
 from tqdm import tqdm
 
-from cli import (
-    Failures,
-    HelpFormatter,
-    InputError,
-    RunError,
-    at_least,
-    counted,
-    run_script,
-    write_json,
-)
+from common.errors import Failures, InputError, RunError, counted, run_script
+from common.files import write_array, write_json
+from common.locks import lock
+from common.options import HelpFormatter, at_least
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.splits import read_splits
-from files import lock, write_array
 from prepare.records import (
     RECORD,
     begin_clip,

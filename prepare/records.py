@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cli import InputError, atomic, counted, write_json
-from files import read_json
+from common.errors import InputError, counted
+from common.files import atomic, read_json, write_json
 
 RECORD = "prepared.json"
 OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")

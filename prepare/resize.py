@@ -15,7 +15,7 @@ Training on SMALL at this size gets the same frames and motion as training on DA
 maps up to rounding to float16.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import os
@@ -28,20 +28,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cli import (
-    HelpFormatter,
-    InputError,
-    RunError,
-    at_least,
-    counted,
-    run_script,
-    worker_count,
-    write_json,
-)
+from common.errors import InputError, RunError, counted, run_script
+from common.files import copy, write_array, write_json
+from common.locks import lock
+from common.options import HelpFormatter, at_least, worker_count
 from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
 from datasets.splits import read_splits
 from datasets.video_saliency import motion_estimator, summarise
-from files import copy, lock, write_array
 from prepare.records import RECORD, begin_clip, finish_clip, is_complete, read_record, save_picture
 from video.motion import MOTIONS
 from video.pictures import FLOW, read_picture, resize, to_tensor

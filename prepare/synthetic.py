@@ -8,7 +8,7 @@ it can be seen; one that stands still attracts half as much. Such scenes are for
 demonstrations; they are no benchmark of human attention.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import hashlib
@@ -25,8 +25,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cli import HelpFormatter, InputError, at_least, run_script, worker_count, write_json
-from files import lock, write_array
+from common.errors import InputError, run_script
+from common.files import write_array, write_json
+from common.locks import lock
+from common.options import HelpFormatter, at_least, worker_count
 from prepare.figures import KINDS, UP, random_figure, rotation
 from prepare.records import begin_clip, finish_clip, is_complete, save_picture, tell_empty
 from prepare.worlds import look_up, mix, random_world, smooth

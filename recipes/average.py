@@ -7,7 +7,7 @@ mean of networks that were trained apart is of no use (M. Wortsman et al., "Mode
 2022). A checkpoint that is given twice counts twice.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from cli import InputError, run_script
+from common.errors import InputError, run_script
 from models import SaliencyModel, load, save
 from models.checkpoint import read, sha256
 from recipes.output import writable

@@ -12,7 +12,7 @@ They minimise the density loss over the validation clips of a data set and becom
 weights.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cli import InputError, run_script
+from common.errors import InputError, run_script
 from datasets import SaliencyVideos
 from losses import DensityLoss
 from models import CubeUNet, load, save

@@ -13,7 +13,7 @@ is scaled to the mean of the other one. No gaze on panoramas is needed. Batch st
 they are and nothing is dropped out, because the network is only corrected a little.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 from pathlib import Path
@@ -24,15 +24,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from cli import (
-    HelpFormatter,
-    InputError,
-    at_least,
-    autocast,
-    choose_device,
-    choose_precision,
-    run_script,
-)
+from common.devices import autocast, choose_device, choose_precision
+from common.errors import InputError, run_script
+from common.options import HelpFormatter, at_least
 from datasets.augment import AUGMENTATIONS
 from datasets.layouts import File, list_clips, read_truth
 from datasets.splits import read_splits

@@ -6,7 +6,7 @@ Flat photographs are cheaper than panoramas and show more detail. The checkpoint
 the lowest validation loss is kept; it is an ordinary CubeUNet checkpoint.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import math
@@ -18,15 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cli import (
-    HelpFormatter,
-    InputError,
-    at_least,
-    autocast,
-    choose_device,
-    choose_precision,
-    run_script,
-)
+from common.devices import autocast, choose_device, choose_precision
+from common.errors import InputError, run_script
+from common.options import HelpFormatter, at_least
 from datasets.augment import AUGMENTATIONS
 from models import CubeUNet, load, save
 from models.checkpoint import sha256

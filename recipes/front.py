@@ -7,7 +7,7 @@ face the front first. The two numbers for it were chosen on panoramas with real 
 smoothing (see models.predict) on the flat clips of training, see checkpoints/README.md.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 from dataclasses import replace
@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from cli import HelpFormatter, at_least, run_script
+from common.errors import run_script
+from common.options import HelpFormatter, at_least
 from models import load, save
 from models.checkpoint import read, sha256
 from recipes.output import writable

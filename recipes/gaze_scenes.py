@@ -20,7 +20,7 @@ full prior would count latitude twice. With the powers, the mean attention over 
 kind has the prior's standard deviation in latitude.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import hashlib
@@ -35,7 +35,9 @@ import numpy as np
 import torch
 from numpy.random import Generator
 
-from cli import HelpFormatter, InputError, at_least, run_script, write_json
+from common.errors import InputError, run_script
+from common.files import write_json
+from common.options import HelpFormatter, at_least
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import UNKNOWN, Fixations, write_fixations_csv
 from models.equator_prior import gaze_density

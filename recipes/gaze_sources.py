@@ -38,7 +38,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from cli import InputError
+from common.errors import InputError
 from video.pictures import read_picture
 
 LICENCES = {

@@ -17,7 +17,7 @@ direction, on videos that it was not fitted on. Other densities had a smaller ga
 and Gaussian 0.654 instead of 0.766 over y, von Mises 0.154 instead of 0.159 over λ.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import zipfile
@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cli import InputError, run_script
-from files import check_file
+from common.errors import InputError, run_script
+from common.files import check_file
 
 RATE = 5  # samples a second
 LEFT_OUT_SECONDS = 10

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from cli import InputError
+from common.errors import InputError
 
 
 def writable(path: Path) -> Path:

@@ -8,7 +8,7 @@ The package (github.com/ml-illustrated, Apache 2.0) holds TensorFlow's weights i
 All other weights of the network are random.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 from pathlib import Path
@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cli import run_script
-from files import reading
+from common.errors import run_script
+from common.files import reading
+from common.restricted_pickle import read_torch
 from models import CubeUNet, save
 from models.checkpoint import sha256
 from models.efficientnet_lite import STAGES
 from recipes.output import writable
-from restricted_pickle import read_torch
 
 EPSILON = 1e-3  # of the published batch normalisation
 HEIGHT, WIDTH = 512, 1024  # frames this large show faces and signs, which are small on the sphere

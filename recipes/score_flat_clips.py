@@ -10,7 +10,7 @@ maps smoothed in time as the checkpoint's spec says. A Gaussian in the middle kn
 clip. Scores are means over the clips' means.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 from dataclasses import replace
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cli import InputError, autocast, choose_device, choose_precision, run_script
+from common.devices import autocast, choose_device, choose_precision
+from common.errors import InputError, run_script
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.video_saliency import motion_estimator
 from metrics import cc, nss

@@ -12,7 +12,7 @@ The ground truth is all fixations of a photograph, blurred by a Gaussian of 3 % 
 planar and averaged over photographs.
 """
 
-import startup  # noqa: F401  # isort: skip
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 from pathlib import Path
@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from cli import InputError, run_script
-from files import check_file
+from common.errors import InputError, run_script
+from common.files import check_file
 from metrics import cc
 from models import CubeUNet, load
 from recipes.flat import FlatUNet, gaze_map, resized

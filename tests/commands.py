@@ -5,7 +5,7 @@ import io
 import sys
 from unittest import mock
 
-from cli import run_script
+from common.errors import run_script
 
 
 def run(main, *words) -> None:

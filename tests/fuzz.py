@@ -37,16 +37,16 @@ from tqdm import tqdm
 import infer_video
 import models
 import video.reader
-from cli import InputError
+from common.errors import InputError
 from datasets import check
 from datasets.gaze_files import read_fixations_csv, read_gaze_csv, read_vinfo
 from datasets.layouts import read_map
 from datasets.splits import read_splits
+from maps import saved as saved_maps
 from models import EquatorPrior, Spec
 from prepare.records import RECORD, read_record
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
-from video import saved_maps
 from video.decoding import Damage, VideoInfo, decode, probe
 from video.layout import Layout
 from video.pictures import read_picture

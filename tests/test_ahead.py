@@ -17,10 +17,11 @@ import torch
 
 import infer_video
 import models
+from maps import exports
 from metrics.protocol import Protocol
 from tests.clips import moving_disc, write_video
 from tests.commands import ended
-from video import exports, writer
+from video import writer
 from video.ahead import ahead, behind
 from video.decoding import decode, probe
 from video.layout import Layout

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from cli import InputError
+from common.errors import InputError
+from common.restricted_pickle import containers, read_pickle
 from models import load
 from models.checkpoint import read
-from restricted_pickle import containers, read_pickle
 from tests.shared import shared
 
 VARIANTS = {"SST_Sal": (6, 36, "dis"), "SST_Sal_wo_OF": (3, 9, "none")}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import models
-from cli import InputError
+from common.errors import InputError
 from models import CubeUNet
 from models.checkpoint import read
 from recipes.average import main

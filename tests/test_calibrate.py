@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import models
-from cli import InputError
+from common.errors import InputError
 from models import CubeUNet, EquatorPrior
 from recipes.calibrate import calibrate, main
 from tests.clips import write_eccv_clip

@@ -15,8 +15,8 @@ from prepare.synthetic import Scene
 from projection import Equi2Perspective, directions
 from tests.spherical import read_spherical
 from tests.test_make_video import clip, facts, frames, maps, refused, render, sounds, times
-from video.camera import CELLS, Camera, _scores, follow_path
 from video.yuv import planes
+from views.camera import CELLS, Camera, _scores, follow_path
 
 RAYS = directions(48, 96, torch.float64).numpy()
 STEADY = np.arange(300) / 15

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli import InputError
+from common.errors import InputError
 from datasets.check import KINDS, NO_SPLIT, SHOWN, check, summary
 from datasets.splits import eccv2018_split
 from tests.clips import moving_disc, write_eccv_clip

@@ -29,9 +29,10 @@ import infer_video
 import make_video
 import models
 import train_video
-from cli import InputError, atomic, choose_device
+from common.devices import choose_device
+from common.errors import InputError
+from common.files import atomic, read_array, read_json
 from datasets.gaze_files import read_vinfo
-from files import read_array, read_json
 from prepare import recordings, resize, synthetic
 from recipes import average, calibrate, pretrained
 from tests.clips import moving_disc, write_eccv_clip, write_video

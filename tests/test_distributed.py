@@ -13,10 +13,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-import distributed
 import evaluate_video
 import infer_video
 import models
+from common import processes
 from datasets.video_saliency import SaliencyVideos, collate
 from losses import SMSE, SphericalKLDivergence
 from tests.clips import write_video
@@ -168,10 +168,10 @@ def test_a_batch_for_all_processes(data, tmp_path):
 def test_a_batch_is_the_same_clips_for_any_number_of_processes(monkeypatch):
     order = Batches(clips=10, samples=0, batch_size=4, seed=1, epochs=2)
     whole = list(order)
-    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(processes, "world", lambda: 2)
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
         shares.append(list(order))
     for batch, *parts in zip(whole, *shares):
         assert [len(part) for part in parts] == [2, 2]
@@ -196,13 +196,11 @@ def test_clips_are_shared_by_infer(tmp_path):
 def test_clips_are_shared_by_evaluate(data, alone, tmp_path):
     """With the unusable map of one clip among what is told."""
     told = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
+    for number in (1, 2):
+        folder = tmp_path / str(number)
         options = ("--ckpt_path", alone / "cube_unet_best.pth", "--precision", "fp32")
         arguments = ("--data_root", data, "--split", "train", "--height", 24, *options)
-        run(
-            evaluate_video, [*arguments, "--output_dir", folder], tmp_path / "p", None, 0, processes
-        )
+        run(evaluate_video, [*arguments, "--output_dir", folder], tmp_path / "p", None, 0, number)
         told.append(json.loads((folder / "metrics.json").read_text()) | {"command": ""})
         assert {path.name for path in folder.iterdir()} == {"metrics.json", "metrics.csv"}
     assert told[0] == told[1]
@@ -248,12 +246,12 @@ def batch_norm_is_that_of_all_batches():
     generator = torch.Generator().manual_seed(0)
     x = 5 + torch.randn(6, 3, 4, 5, generator=generator, dtype=torch.float64).float()
     weight = torch.randn(6, 3, 4, 5, generator=generator)
-    share = slice(3 * distributed.rank(), 3 * distributed.rank() + 3)
+    share = slice(3 * processes.rank(), 3 * processes.rank() + 3)
     plain, ours = (nn.Sequential(nn.BatchNorm2d(3)) for _ in range(2))
     for network in (plain, ours):
         network[0].weight.data = torch.tensor([0.5, 1.0, 2.0])
         network[0].bias.data = torch.tensor([0.1, 0.2, 0.3])
-    ours = distributed.parallel(ours, torch.device("cpu"))
+    ours = processes.parallel(ours, torch.device("cpu"))
     whole, part = x.clone().requires_grad_(), x[share].clone().requires_grad_()
     expected, actual = plain(whole), ours(part)
     (expected * weight).sum().backward()
@@ -270,16 +268,16 @@ def batch_norm_is_that_of_all_batches():
 
 
 def lists_are_shared_and_put_together():
-    rank, world = distributed.rank(), distributed.world()
+    rank, world = processes.rank(), processes.world()
     assert world == 3
-    assert distributed.shard("abcdefg") == [["a", "d", "g"], ["b", "e"], ["c", "f"]][rank]
-    assert distributed.gather(rank * "x") == ["", "x", "xx"]
-    mine = {letter: ord(letter) for letter in distributed.shard("gfedcba")}
-    merged = distributed.merge(mine, "abcdefg")
+    assert processes.shard("abcdefg") == [["a", "d", "g"], ["b", "e"], ["c", "f"]][rank]
+    assert processes.gather(rank * "x") == ["", "x", "xx"]
+    mine = {letter: ord(letter) for letter in processes.shard("gfedcba")}
+    merged = processes.merge(mine, "abcdefg")
     assert list(merged.items()) == [(letter, ord(letter)) for letter in "abcdefg"]
-    assert distributed.total([rank, 1, 0.5]).tolist() == [3, 3, 1.5]
-    assert distributed.total(torch.full((2, 2), rank)).tolist() == [[3, 3], [3, 3]]
-    assert distributed.is_main() == (rank == 0)
+    assert processes.total([rank, 1, 0.5]).tolist() == [3, 3, 1.5]
+    assert processes.total(torch.full((2, 2), rank)).tolist() == [[3, 3], [3, 3]]
+    assert processes.is_main() == (rank == 0)
 
 
 def test_batch_norm_of_two_processes(tmp_path):
@@ -291,10 +289,10 @@ def test_lists_of_three_processes(tmp_path):
 
 
 def test_alone_there_is_nothing_to_share():
-    assert (distributed.rank(), distributed.world(), distributed.is_main()) == (0, 1, True)
-    assert distributed.shard("abc") == ["a", "b", "c"]
-    assert distributed.gather(7) == [7]
-    assert distributed.merge({"b": 1, "a": 2}, "ab") == {"a": 2, "b": 1}
-    assert distributed.total([1, True]).tolist() == [1, 1]
+    assert (processes.rank(), processes.world(), processes.is_main()) == (0, 1, True)
+    assert processes.shard("abc") == ["a", "b", "c"]
+    assert processes.gather(7) == [7]
+    assert processes.merge({"b": 1, "a": 2}, "ab") == {"a": 2, "b": 1}
+    assert processes.total([1, True]).tolist() == [1, 1]
     network = models.CubeUNet(base_channels=4, height=40, width=80)
-    assert distributed.parallel(network, torch.device("cpu")) is network
+    assert processes.parallel(network, torch.device("cpu")) is network

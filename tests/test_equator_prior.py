@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import models
-from cli import InputError
+from common.errors import InputError
 from models.equator_prior import (
     CONCENTRATION,
     EYE_SPREAD,

@@ -20,7 +20,7 @@ from PIL import Image
 import evaluate_video
 import metrics
 import models
-from cli import run_script
+from common.errors import run_script
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import Fixations, write_fixations_csv
 from projection import solid_angles

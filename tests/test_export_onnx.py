@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import models
-from cli import CHECKPOINT
+from common.options import CHECKPOINT
 from models import export_onnx
 from tests.clips import moving_disc
 from tests.commands import ended

@@ -14,11 +14,11 @@ from PIL import Image
 import infer_video
 import make_video
 import models
+from maps.attention import RADIUS, density, peaks, share, tiles
+from maps.exports import write_maps, write_peaks, write_salient360, write_tiles
 from tests.clips import moving_disc, write_video
 from tests.commands import ended
 from tests.test_wrong_without_a_word import varying
-from video.attention import RADIUS, density, peaks, share, tiles
-from video.exports import write_maps, write_peaks, write_salient360, write_tiles
 
 ROOT = Path(__file__).resolve().parents[1]
 H, W = 120, 240

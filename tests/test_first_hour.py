@@ -24,6 +24,7 @@ import evaluate_video
 import infer_video
 import make_video
 import models
+from maps.saved import common_scale
 from models import Spec
 from prepare import synthetic
 from prepare.records import tell_empty
@@ -31,8 +32,8 @@ from tests.clips import moving_disc, write_video
 from tests.commands import ended
 from video import read_frames
 from video.decoding import probe
-from video.overlay import Overlay, common_scale
 from video.writer import write_pictures
+from views.overlay import Overlay
 
 ROOT = Path(__file__).parents[1]
 FAULTS = """

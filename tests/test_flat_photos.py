@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 import models
-from cli import InputError
+from common.errors import InputError
 from models import CubeUNet, EquatorPrior
 from recipes.flat import BLUR, FlatDensityLoss, FlatUNet, gaze_map, read_item
 from recipes.flat_photos import cosine, main, parameter_groups

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cli import InputError
+from common.errors import InputError
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.gaze_files import (
     Fixations,

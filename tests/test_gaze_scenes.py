@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cli import InputError, run_script
+from common.errors import InputError, run_script
 from datasets import SaliencyVideos
 from datasets.gaze_files import read_fixations_csv
 from models.equator_prior import gaze_density

@@ -12,7 +12,7 @@ import torch
 
 import infer_video
 import models
-from cli import run_script
+from common.errors import run_script
 from tests.clips import write_eccv_clip, write_video
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from video.layout import MONO, SPHERE, Layout
-from video.overlay import lay_map, resize_map
+from views.overlay import lay_map, resize_map
 
 COVERAGES = [
     (-90, 90, -90, 90),  # VR180

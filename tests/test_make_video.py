@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import make_video
-from cli import run_script
+from common.errors import run_script
 from tests.spherical import read_spherical
 from video.decoding import probe
-from video.overlay import Overlay, resize_map
 from video.yuv import Colour, planes
+from views.overlay import Overlay, resize_map
 
 ROOT = Path(__file__).parents[1]
 COURTYARD = ROOT / "../shared/media/courtyard_640x322_30fps.mp4"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import models
-from cli import InputError
+from common.errors import InputError
 from losses import SMSE
 from models import CubeUNet, SaliencyModel, Spec, predict
 from models.checkpoint import MODELS

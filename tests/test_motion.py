@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cli import InputError
+from common.errors import InputError
 from tests.shared import reference
 from video.motion import (
     WHEEL,

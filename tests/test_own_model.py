@@ -11,7 +11,7 @@ import evaluate_video
 import infer_video
 import models
 import train_video
-from cli import InputError
+from common.errors import InputError
 from models.checkpoint import MODELS, find_model
 from tests.clips import write_video
 from tests.commands import ended

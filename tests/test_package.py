@@ -74,7 +74,7 @@ def test_setup_py_was_in_the_package(installed):
 
 
 def test_the_page_of_the_viewer_is_in_the_package(installed):
-    page = "video/viewer.html"
+    page = "views/viewer.html"
     assert (installed[0] / "saliency360" / page).read_bytes() == (ROOT / page).read_bytes()
 
 

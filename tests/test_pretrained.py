@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import models
-from cli import InputError
+from common.errors import InputError
 from models.efficientnet_lite import STAGES, EfficientNetLite0
 from recipes.pretrained import from_pretrained, main
 from tests.commands import run

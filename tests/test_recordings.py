@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from cli import InputError
+from common.errors import InputError
 from datasets import SaliencyVideos
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import Gaze, read_fixations_csv

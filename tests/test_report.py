@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from metrics.plots import Picture, over_time
-from metrics.report import write_report
-from metrics.summary import over_clips
+from evaluation.plots import Picture, over_time
+from evaluation.report import write_report
+from evaluation.summary import over_clips
 
 HOSTILE = "<script>alert('&\"')</script>"
 METRICS = {"cc": "CC", "kld": "KLD"}

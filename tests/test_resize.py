@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cli import InputError
+from common.errors import InputError
 from datasets import SaliencyVideos
 from datasets.video_saliency import motion_estimator
 from models import Spec

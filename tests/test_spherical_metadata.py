@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from cli import InputError
+from common.errors import InputError
 from tests.spherical import read_spherical
 from video.spherical_metadata import write_spherical
 

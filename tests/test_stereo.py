@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 import infer_video
 import make_video
-from cli import InputError
+from common.errors import InputError
 from tests.clips import moving_disc
 from tests.commands import ended, run
 from tests.shared import shared

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import METRICS, Protocol
-from metrics.summary import (
+from evaluation.summary import (
     BASELINES,
     Comparison,
     differences,
@@ -17,6 +16,7 @@ from metrics.summary import (
     table,
     verdicts,
 )
+from metrics import METRICS, Protocol
 
 NAN = math.nan
 UNIFORM, EQUATOR, TRAINING = BASELINES

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cli import InputError
+from common.errors import InputError
 from prepare.figures import KINDS, UP, Figure, rotation
 from prepare.synthetic import Scene, render, split, write_dataset
 from prepare.worlds import WORLDS

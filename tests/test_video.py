@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cli import InputError
+from common.errors import InputError
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip, write_video
 from video import decoding, read_frames

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from cli import InputError
+from common.errors import InputError
 from datasets import SaliencyVideos
 from datasets.splits import eccv2018_split
 from datasets.video_saliency import collate, summarise

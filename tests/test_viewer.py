@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 
 import make_video
-from cli import run_script
+from common.errors import run_script
 from projection import Equi2Perspective, directions
 from tests.browser import Browser, find_browser
 from tests.clips import write_video
-from video import viewer
-from video.overlay import COLORMAPS
-from video.viewer import MAP_ROWS, concentration, pack
+from views import viewer
+from views.overlay import COLORMAPS
+from views.viewer import MAP_ROWS, concentration, pack
 
 FRAMES, FPS, HEIGHT, WIDTH = 30, 10, 256, 512
 GRID = directions(HEIGHT, WIDTH, torch.float64).numpy()
@@ -227,7 +227,7 @@ def test_the_map_lies_where_it_should(page, frame):
 
 
 def test_strength_and_colours_are_those_of_the_overlay(page):
-    """The colour beside the peak is blended as video.overlay says."""
+    """The colour beside the peak is blended as views.overlay says."""
     lon, lat = peak(9)[0] + 7, peak(9)[1]
     page.run(f"Object.assign(look, {{lon: {lon}, lat: {lat}}})")
     go(page, 9)

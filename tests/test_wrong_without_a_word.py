@@ -22,10 +22,10 @@ import infer_video
 import make_video
 import models
 import train_video
-from cli import InputError, counted
+from common.errors import InputError, counted
+from common.locks import lock
 from datasets import SaliencyVideos, check
 from datasets.layouts import read_truth
-from files import lock
 from models import Spec
 from recipes import average, calibrate
 from tests.clips import moving_disc, write_eccv_clip, write_video

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 import torch._dynamo  # noqa: F401  which the first optimizer would import
 
-import distributed
 import evaluate_video  # noqa: F401  in sys.modules for _run
 import infer_video  # noqa: F401
 import train_video
 import training
-from cli import run_script
+from common import processes
+from common.errors import run_script
 from tests.clips import write_eccv_clip
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,7 +90,7 @@ def _run(script: str, arguments: list[str], printed: str, fault, group: dict[str
     if fault:
         name, number = fault
         FAULTS[name](number)
-    run_script(distributed.session(sys.modules[script].main))
+    run_script(processes.session(sys.modules[script].main))
 
 
 def kill() -> None:

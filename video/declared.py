@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 from av.sidedata.sidedata import Type
 
-from cli import InputError
+from common.errors import InputError
 from video.layout import SPHERE, STEREO, Coverage, Layout
 from video.spherical_metadata import read_spherical
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import av
 
-from cli import InputError, counted
-from files import check_file
+from common.errors import InputError, counted
+from common.files import check_file
 from video.declared import video_declares
 from video.layout import MONO, Coverage, Layout
 from video.pictures import list_pictures, look_at, read_picture

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from cli import InputError
-from files import reading
+from common.errors import InputError
+from common.files import reading
 from video.declared import Declared, picture_declares
 from video.layout import MONO, Layout
 from video.spherical_metadata import panorama_xmp

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from cli import InputError
-from files import reading
-from restricted_pickle import read_torch
+from common.errors import InputError
+from common.files import reading
+from common.restricted_pickle import read_torch
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 SOURCES = (

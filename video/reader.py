@@ -10,7 +10,7 @@ import av
 import numpy as np
 from torch import Tensor
 
-from cli import InputError
+from common.errors import InputError
 from video.decoding import Damage, decode, frame_seconds, probe
 from video.layout import MONO, Coverage, Layout
 from video.motion import MOTIONS

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from cli import InputError, atomic
-from files import reading
+from common.errors import InputError
+from common.files import atomic, reading
 from video.layout import MONO, STEREO, Layout
 
 SOFTWARE = "360-video-saliency"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 
-from cli import InputError
+from common.errors import InputError
 
 # FFmpeg's filters that turn pictures as they are to be shown, by the signs of a, b, c and d of the
 # display matrix: pixel (x, y) is shown at (a·x + c·y, b·x + d·y), y downwards.

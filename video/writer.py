@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from cli import atomic
+from common.files import atomic
 from video.ahead import ahead
 from video.decoding import VideoInfo
 from video.pictures import list_pictures

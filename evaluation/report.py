@@ -7,9 +7,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cli import atomic
-from metrics.plots import BINS, ROWS, Picture, clip_plot, picture_plot, time_plot
-from metrics.summary import BASELINES, HUMAN, Comparison, comparisons, interval, number
+from common.files import atomic
+from evaluation.plots import BINS, ROWS, Picture, clip_plot, picture_plot, time_plot
+from evaluation.summary import BASELINES, HUMAN, Comparison, comparisons, interval, number
 
 SIGNS = {"beats": "✓", "ahead": "≈", "behind": "✗", "beaten": "✗", "unscored": "–"}
 STYLE = """body{max-width:72rem;margin:2rem auto;padding:0 1rem;font:16px/1.45 sans-serif}

@@ -6,17 +6,13 @@ from itertools import combinations
 
 import numpy as np
 
+from metrics.inter_observer import mean_of_finite
+
 BASELINES, HUMAN = ("uniform", "equator prior", "training mean"), "human"
 RESAMPLES = 10_000
 # All of n clips agree by chance in 2 of 2ⁿ cases: for five clips in more than 5 % of them.
 FEW_CLIPS = 5
 CLAIMS = {"beats": "beats", "ahead": "is ahead of", "behind": "is behind", "beaten": "is beaten by"}
-
-
-def mean_of_finite(values: Iterable[float]) -> float:
-    """Return the mean of the finite values, NaN where there are none."""
-    finite = [value for value in values if math.isfinite(value)]
-    return float(sum(finite) / len(finite)) if finite else math.nan
 
 
 def over_clips(values: Iterable[float], seed: int = 0) -> dict[str, float | int]:

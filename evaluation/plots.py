@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from metrics.summary import HUMAN, Comparison, number
+from evaluation.summary import HUMAN, Comparison, number
 
 BINS = 200  # points of a curve over time, at most
 ROWS = 100  # clips in a plot by clip, at most

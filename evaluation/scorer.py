@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cli import InputError
+from common.errors import InputError
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import File, read_truth
 from datasets.video_saliency import SaliencyVideos
+from evaluation.plots import Picture
+from evaluation.summary import BASELINES, HUMAN
 from metrics import Protocol
-from metrics.inter_observer import inter_observer
-from metrics.plots import Picture
+from metrics.inter_observer import inter_observer, mean_of_finite
 from metrics.saliency import check_maps
-from metrics.summary import BASELINES, HUMAN, mean_of_finite
 from models.equator_prior import equator_prior
 from projection import solid_angles
 from video.pictures import read_picture, resize

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cli import InputError
+from common.errors import InputError
 
 Constructors = dict[str, Callable]  # "module.name" in the pickle → what is called in its place
 

@@ -18,13 +18,14 @@ from torch.nn.functional import avg_pool2d
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-import distributed
 import models
-from cli import InputError, RunError, autocast
+from common import processes
+from common.devices import autocast
+from common.errors import InputError, RunError
+from common.files import reading
 from datasets.gaze import fixation_map
 from datasets.layouts import read_truth
 from datasets.video_saliency import SaliencyVideos, collate
-from files import reading
 from metrics import METRICS
 from models.checkpoint import read
 from projection import solid_angles
@@ -89,7 +90,7 @@ class Batches:
         for step in range(self.first, self.last):
             epoch, k = divmod(step, self.epoch_steps)
             batch = order_of(epoch + 1)[k * self.batch_size : (k + 1) * self.batch_size]
-            yield [(epoch + 1, index) for index in distributed.shard(batch)]
+            yield [(epoch + 1, index) for index in processes.shard(batch)]
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
@@ -99,10 +100,10 @@ class Batches:
 
 def share_of_batch(batch_size: int, parts: int) -> int:
     """Return how many clips a process computes at once. Raises InputError for uneven parts."""
-    count = distributed.world() * parts
+    count = processes.world() * parts
     if batch_size % count:
         raise InputError(
-            f"--batch_size {batch_size}: can't be divided among {distributed.world()} processes "
+            f"--batch_size {batch_size}: can't be divided among {processes.world()} processes "
             f"with --accumulate {parts}; give a multiple of {count}"
         )
     return batch_size // count
@@ -117,7 +118,7 @@ def make_loader(
     """
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = max(1, min(8, (cores or 1) // distributed.local_world()))
+        workers = max(1, min(8, (cores or 1) // processes.local_world()))
     return DataLoader(
         data,
         batch_sampler=batches,
@@ -186,9 +187,9 @@ class RunningLoss:
         a loss in any of them is not finite.
         """
         self._read()
-        if bad := "; ".join(filter(None, distributed.gather(self.bad))):
+        if bad := "; ".join(filter(None, processes.gather(self.bad))):
             raise RunError(f"{bad}; {kept(path)}; lower --learning_rate or look at these frames")
-        total, count = distributed.total([self.total, self.count]).tolist()
+        total, count = processes.total([self.total, self.count]).tolist()
         return total, int(count)
 
 
@@ -248,7 +249,7 @@ class MeanScores:
 
     def means(self) -> dict[str, float]:
         """Return the mean of each metric that a frame has; called in each process."""
-        sums = distributed.total(self.sums).tolist()
+        sums = processes.total(self.sums).tolist()
         return {name: s / count for name, (s, count) in zip(self.NAMES, sums) if count}
 
 
@@ -265,7 +266,7 @@ def best_constant(
     def truths() -> Iterator[dict[str, Tensor]]:
         """Yield this process' usable targets, and fixations where there are any: (1, H, W)."""
         for sample in tqdm(
-            distributed.shard(data.samples), "best constant map", leave=False, disable=None
+            processes.shard(data.samples), "best constant map", leave=False, disable=None
         ):
             gaze = data.fixations.of(sample.clip)
             for file in filter(lambda file: file.truth, sample.files):
@@ -281,10 +282,10 @@ def best_constant(
         target, count = truth["target"], count + 1
         for k, scaled in enumerate((target, target / target.sum())):
             sums[k] += scaled
-    count = int(distributed.total(count))
+    count = int(processes.total(count))
     if not count:
         raise InputError(f"{data.root}: no usable ground truth in split '{data.split}'")
-    means = (distributed.total(sums.cpu()) / count).float().to(device)
+    means = (processes.total(sums.cpu()) / count).float().to(device)
     losses, scores = [0.0, 0.0], [MeanScores(*size, device) for _ in means]
     for truth in truths():
         for k, mean in enumerate(means):
@@ -292,7 +293,7 @@ def best_constant(
             scores[k].add(mean, **truth)
     one, other = (both.means() for both in scores)
     best = {name: max(one[name], other[name]) for name in one}
-    return distributed.total(losses).min().item() / count, best
+    return processes.total(losses).min().item() / count, best
 
 
 def clips_to_show(data: SaliencyVideos, count: int = 4) -> list[int]:
@@ -383,10 +384,10 @@ def stored_state(resume: str, path: Path, run: dict) -> dict | None:
         if not all(map(math.isfinite, [*losses, total, count, state["seconds"], state["step"]])):
             raise ValueError("a loss is not finite")
     for text in changed.values():
-        distributed.say(f"note: {path} had {text}; the run is not the one that it was")
-    distributed.say(f"{path}: resumed after step {state['step']}")
+        processes.say(f"note: {path} had {text}; the run is not the one that it was")
+    processes.say(f"{path}: resumed after step {state['step']}")
     if len(state["log"]) >= run["epochs"]:
-        distributed.say("training is complete; --resume no restarts it")
+        processes.say("training is complete; --resume no restarts it")
     return state
 
 
@@ -416,7 +417,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 def set_random_state(states: list[dict[str, Tensor]], device: torch.device) -> None:
     """Restore what random_state returned in each of the processes that saved it."""
-    state = states[distributed.rank() % len(states)]
+    state = states[processes.rank() % len(states)]
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -442,7 +443,7 @@ class StopSignals:
 
 def git_revision() -> str:
     """Return the revision of this code, for the checkpoint."""
-    folder = str(Path(__file__).parent)
+    folder = str(Path(__file__).resolve().parents[1])
     command = ["git", "-C", folder, "--git-dir", ".git", "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

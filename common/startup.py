@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # numbers of malloc.h
 
 # Threads of torch that wait for each other soon sleep: beside another busy program, on two cores,
@@ -27,6 +27,6 @@ if sys.platform == "linux" and not any("MALLOC_" in v or v == "GLIBC_TUNABLES" f
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
         mallopt(M_ARENA_MAX, 1)
 
-# Ctrl-C ends a script without a traceback from inside an import; cli.run_script takes over.
+# Ctrl-C ends a script without a traceback from inside an import; run_script takes over.
 if Path(sys.argv[0]).resolve().parent in (ROOT, ROOT / "prepare", ROOT / "recipes"):
     signal.signal(signal.SIGINT, signal.SIG_DFL)

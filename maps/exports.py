@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cli import atomic
-from video.attention import peaks, share, tiles
+from common.files import atomic
+from maps.attention import peaks, share, tiles
 
 Maps = Iterable[tuple[int, float, np.ndarray | None]]
 HALF = "float16.npy"  # end of the name of an array of 16 bits

@@ -1,4 +1,4 @@
-"""Files from anyone: checks before they are read, fingerprints of them, locks on folders.
+"""Files from anyone: checks before they are read, atomic writes, fingerprints.
 
 Every reader of the project begins here, so that a pipe never hangs a run, a damaged file is named
 in one line, and what is read has the kind that the code after it expects.
@@ -10,22 +10,20 @@ import json
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from cli import InputError, atomic
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
+from common.errors import InputError
 
 JSON_BYTES = 128 << 20
+
+
 ARRAY_BYTES = 4 << 30
+
+
 BLOCK = 1 << 20  # bytes of each part of a file that a fingerprint reads
 
 
@@ -78,6 +76,11 @@ def read_json(path: str | Path, **kinds: type | tuple[type, ...]) -> dict:
         return content
 
 
+def write_json(path: str | Path, content: dict) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def read_array(path: str | Path) -> np.ndarray:
     """Return the array of real numbers in a .npy file, as it is.
 
@@ -125,35 +128,38 @@ def fingerprint(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-_held: set[int] = set()  # locked folders
-if hasattr(os, "register_at_fork"):  # a child that outlives this process does not keep its locks
-    os.register_at_fork(after_in_child=lambda: [os.close(_held.pop()) for _ in range(len(_held))])
-
-
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Make a folder and keep other processes from writing into it until the block ends.
+def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary path in the same folder, which becomes `path` if the block succeeds.
 
-    The lock is released with the process, however it ends. Raises InputError where another process
-    has it. Without locks (on Windows and on some network drives) there is a note instead.
+    durable: wait until the file is on the disk; not worth it for one of thousands of maps.
     """
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder if fcntl else os.devnull, os.O_RDONLY)
+    path = Path(path)
+    start, end = f".{path.stem[:40]}.", f".partial{path.suffix}"
+    temporary = path.with_name(f"{start}{os.getpid()}{end}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if durable:
+        for left in path.parent.iterdir():  # of a process that was killed while it wrote
+            number = left.name.removeprefix(start).removesuffix(end)
+            whole = left.name == start + number + end and number.isdecimal()
+            if whole and not _lives(int(number)):
+                left.unlink(missing_ok=True)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        wait = "wait until it has ended, or choose another folder"
-        raise InputError(f"{folder}: another run writes into this folder; {wait}") from None
-    except (OSError, AttributeError):
-        print(f"note: {folder} can't be locked; let one run at a time use it", file=sys.stderr)
-    _held.add(handle)
-    try:
-        yield
+        yield temporary
+        if durable:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        if made:
-            with suppress(OSError):  # there is something in it
-                folder.rmdir()
-        _held.discard(handle)
-        os.close(handle)
+        temporary.unlink(missing_ok=True)
+
+
+def _lives(number: int) -> bool:
+    """Return whether there is a process of this number."""
+    try:
+        os.kill(number, 0)
+    except (OSError, OverflowError) as error:
+        return isinstance(error, PermissionError)
+    return True

@@ -17,12 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cli import InputError, RunError, atomic, counted, write_json
-from files import fingerprint, read_array, read_json, write_array
-from video.attention import density
+from common.errors import InputError, RunError, counted
+from common.files import atomic, fingerprint, read_array, read_json, write_array, write_json
+from maps.attention import density
 from video.decoding import VideoInfo
 from video.layout import SPHERE, Layout
-from video.overlay import common_scale
 from video.pictures import list_pictures, open_picture, read_picture
 
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
@@ -194,3 +193,12 @@ def find_maps(
             lost = f"saliency.json has no maxima; each map is shown on its own scale; {again}"
             print(f"note: {folder}: {lost}", file=sys.stderr)
     return dict(zip(numbers, zip(paths, factors)))
+
+
+def common_scale(peaks: list[float]) -> list[float]:
+    """Return the factor for each map of a clip that brings all of them to one scale.
+
+    peaks: the maxima by which the maps were divided. The scale ends at their 95th percentile, so
+    that a few hot moments do not fade all others; beyond it, maps are cut off.
+    """
+    return (np.array(peaks) / (np.percentile(peaks, 95) or 1.0)).tolist()

@@ -73,15 +73,6 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return out
 
 
-def common_scale(peaks: list[float]) -> list[float]:
-    """Return the factor for each map of a clip that brings all of them to one scale.
-
-    peaks: the maxima by which the maps were divided. The scale ends at their 95th percentile, so
-    that a few hot moments do not fade all others; beyond it, maps are cut off.
-    """
-    return (np.array(peaks) / (np.percentile(peaks, 95) or 1.0)).tolist()
-
-
 def scaled(saliency: np.ndarray, factor: float) -> np.ndarray:
     """Return a uint8 map whose values are multiplied by a factor, cut off at 255."""
     table = np.clip(np.rint(np.arange(256) * factor), 0, 255).astype(np.uint8)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from tqdm import tqdm
 
-from cli import InputError
+from common.errors import InputError
 
 T = TypeVar("T")
 

@@ -17,13 +17,13 @@ import cv2
 import numpy as np
 
 from projection import solid_angles
-from video.camera import follow_path
 from video.decoding import VideoInfo
 from video.layout import MONO, Layout
-from video.overlay import COLORMAPS, resize_map, scaled
 from video.pictures import list_pictures
 from video.writer import write_video
 from video.yuv import FULL, Colour, mono, planes, to_yuv420p
+from views.camera import follow_path
+from views.overlay import COLORMAPS, resize_map, scaled
 
 PAGE = Path(__file__).with_name("viewer.html")
 MAP_ROWS = 240  # a multiple of 16, so that no block of H.264 holds parts of both

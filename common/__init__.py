@@ -1,0 +1,1 @@
+"""What every room and script shares: errors, options, files, processes."""

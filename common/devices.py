@@ -1,0 +1,52 @@
+"""The device and the number format of a network's computations."""
+
+from typing import TYPE_CHECKING
+
+from common.errors import InputError
+from common.options import PRECISIONS
+
+if TYPE_CHECKING:  # scripts show their help without it
+    import torch
+
+
+def choose_device(name: str) -> "torch.device":
+    """Return the device that --device names. Raises InputError where it is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {name}: not available here; use --device cpu") from error
+    return device
+
+
+def choose_precision(name: str, device: "torch.device") -> "torch.dtype":
+    """Return the number format that --precision names on a device."""
+    import torch
+
+    if name != "auto":
+        return getattr(torch, PRECISIONS[name])
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and _cpu_has_bf16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(device: "torch.device", dtype: "torch.dtype") -> "torch.autocast":
+    """Return the context of mixed precision in `dtype`; float32 needs none."""
+    import torch
+
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _cpu_has_bf16() -> bool:
+    """Return whether the kernel reports AVX512-BF16, which every CPU with AMX has too."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
+            return any("avx512_bf16" in line for line in file)
+    except OSError:
+        return False

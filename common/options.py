@@ -1,0 +1,82 @@
+"""Options that several scripts have, and types of their values."""
+
+import argparse
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+CHECKPOINT = (
+    Path(__file__).resolve().parents[1] / "checkpoints/cube_unet_best.pth"
+)  # the shipped one
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        default = action.default  # 0 is one; a flag, no list and no value are not
+        if default is None or default is False or default == [] or action.required:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def at_least(low: float, below: float = math.inf, kind: type = float) -> Callable[[str], float]:
+    """Return the argparse type of an option that is a number in [low, below)."""
+
+    def number(text: str) -> float:
+        if not low <= (value := kind(text)) < below:
+            above = f" and less than {below}" if below < math.inf else ""
+            raise argparse.ArgumentTypeError(f"{text}: give {low} or more{above}")
+        return value
+
+    number.__name__ = kind.__name__  # argparse names it for a text that is no number
+    return number
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        return Fraction(text).limit_denominator(1001)
+    except ZeroDivisionError as error:
+        raise ValueError from error
+
+
+worker_count = at_least(1, 1025, int)
+
+
+frame_rate = at_least(Fraction(1, 1000), 1001, _fraction)  # 25, 29.97 or 30000/1001
+
+
+frame_rate.__name__ = "rate"
+
+
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
+
+
+def add_machine_options(add: Callable) -> None:
+    """Add --device and --precision. add: the add_argument of a parser or group."""
+    add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
+    add("--precision", default="auto", choices=["auto", *PRECISIONS],
+        help="number format of the network's computations; auto: bf16 where the hardware "
+        "computes in it, else fp32")  # fmt: skip
+
+
+def add_sampling_option(add: Callable) -> None:
+    """Add --sampling. add: the add_argument of a parser."""
+    add("--sampling", choices=["seamless", "reference"], help="how SST-Sal reads the sphere; "
+        "reference: exactly as its authors do (default: the checkpoint's)")  # fmt: skip
+
+
+def add_motion_option(add: Callable) -> None:
+    """Add --motion. add: the add_argument of a parser."""
+    add("--motion", choices=["none", "difference", "dis", "raft"], help="how motion between frames "
+        "is estimated (default: as the model was trained)")  # fmt: skip
+
+
+def add_layout_options(add: Callable, known: str = "as the file declares") -> None:
+    """Add --stereo and --coverage. add: the add_argument of a parser; known: their default."""
+    add("--stereo", choices=["none", "top-bottom", "left-right"], help="where the pictures of the "
+        f"left and the right eye are in a frame (default: {known})")  # fmt: skip
+    add("--coverage", type=float, nargs=4, metavar=("WEST", "EAST", "SOUTH", "NORTH"),
+        help="part of the sphere that each eye covers, in degrees of longitude and latitude; of "
+        f"VR180 -90 90 -90 90 (default: {known}, else -180 180 -90 90)")  # fmt: skip
