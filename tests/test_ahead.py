@@ -207,7 +207,7 @@ sys.argv = ["{script}.py", "--help"]
 try:
     runpy.run_path("{script}.py", run_name="__main__")
 except SystemExit:
-    print(sorted({{"torch", "cv2", "av", "numpy"}} & set(sys.modules)))
+    print(sorted({{"torch", "cv2", "av"}} & set(sys.modules)))
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
