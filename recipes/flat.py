@@ -18,7 +18,10 @@ MAP_WIDTH = 160  # pixels of a ground-truth map
 
 
 class ReplicationPadding(nn.ReplicationPad2d):
-    """Padding that repeats the pixels at the edges; it takes the place of CubePadding."""
+    """Repeats the pixels at the edges, as many on each side as the CubePadding that it replaces."""
+
+    def __init__(self, replaced: CubePadding):
+        super().__init__(replaced.sides * 2)  # left, right, top, bottom
 
     def fill_corners(self, padded: Tensor) -> Tensor:
         """Return the tensor itself: after a pointwise layer, repeated pixels are still equal."""
@@ -41,7 +44,7 @@ class FlatUNet(nn.Module):
         for parent in cube.modules():
             for name, child in list(parent.named_children()):
                 if isinstance(child, CubePadding):
-                    setattr(parent, name, ReplicationPadding(child.pad))
+                    setattr(parent, name, ReplicationPadding(child))
 
     def forward(self, rgb: Tensor) -> Tensor:
         count, channels, height, width = rgb.shape
