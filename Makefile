@@ -1,6 +1,7 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip or picture in, an overlay out
 # make demo VIDEO=frames/ FPS=30       the same for a folder of frames, 30 of them a second
 # make test                            the tests
+# make numbers                         the published numbers again, from ../shared, in 20 minutes
 # make browser                         a Chromium for the tests of the viewer (Linux on x86-64, npm)
 # make fuzz                           damaged files through every reader, 24 hours of video
 # make lowest                         the tests with the lowest versions in requirements.txt
@@ -13,7 +14,7 @@ PY := .venv/bin/python
 
 CHROMIUM := @sparticuz/chromium@153.0.0
 
-.PHONY: setup demo test browser lowest fuzz lint bench clean
+.PHONY: setup demo test numbers browser lowest fuzz lint bench clean
 
 setup: .venv/ready
 
@@ -34,6 +35,9 @@ demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 
 test: setup
 	$(PY) -m pytest
+
+numbers: setup
+	$(PY) -m pytest -m "" --durations 0 tests/test_published_numbers.py
 
 # From the npm registry, since that holds a whole Chromium as a package, compressed with Brotli.
 browser: .browser/chromium

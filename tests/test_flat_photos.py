@@ -1,5 +1,6 @@
 """Flat photographs: ground truth, network, loss, training."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 import models
 from common.errors import InputError
 from models import CubeUNet, EquatorPrior
+from projection import CubePadding
 from recipes.flat import BLUR, FlatDensityLoss, FlatUNet, gaze_map, read_item
 from recipes.flat_photos import cosine, main, parameter_groups
 from recipes.gaze_sources import Picture
@@ -76,6 +78,41 @@ def test_a_uniform_picture_has_a_uniform_map(backbone):
             assert maps.shape == (2, 1, *size)
             assert maps.std() < 1e-4 and maps.max() < 0.9
             assert network(torch.rand(2, 3, *size, dtype=torch.float64)).std() > 1e-3
+
+
+@pytest.fixture
+def cube_and_flat():
+    """A CubeUNet of the shipped kind with faces of 192 pixels, and the FlatUNet of its copy."""
+    torch.manual_seed(0)
+    cube = CubeUNet(backbone="efficientnet_lite0", height=384, width=768).eval()
+    return cube, FlatUNet(copy.deepcopy(cube)).eval()
+
+
+def test_late_paddings_stay_late(cube_and_flat):
+    """They once padded both sides, so that strides of 2 took the pixels before the right ones."""
+    cube, flat = cube_and_flat
+    replaced = [(n, part) for n, part in cube.named_modules() if isinstance(part, CubePadding)]
+    assert {(0, 1), (1, 1)} <= {padding.sides for _, padding in replaced}  # late ones and others
+    faces = torch.rand(6, 2, 8, 8)
+    for name, padding in replaced:
+        expected, padded = padding(faces), flat.cube.get_submodule(name)(faces)
+        assert padded.shape == expected.shape, name
+        inside = slice(padding.sides[0], padding.sides[0] + 8)
+        assert torch.equal(padded[..., inside, inside], faces), name
+        assert torch.equal(expected[..., inside, inside], faces), name
+
+
+@torch.no_grad()
+def test_features_of_a_photograph_lie_where_those_of_a_face_lie(cube_and_flat):
+    """Strides 4 and 8 see 9 and 33 pixels around theirs: further inside, no edge changes them."""
+    cube, flat = cube_and_flat
+    faces = torch.rand(6, 3, 192, 192)
+    on_cube, on_flat = (net.backbone.encoder(faces) for net in (cube, flat.cube))
+    for stride, seen, expected, found in zip((4, 8), (9, 33), on_cube, on_flat):
+        edge = math.ceil(seen / stride)
+        inside = slice(edge, 192 // stride - edge)
+        assert expected.std() > 1e-3
+        torch.testing.assert_close(found[..., inside, inside], expected[..., inside, inside])
 
 
 def test_flat_density_loss_counts_every_pixel_the_same():
