@@ -153,7 +153,7 @@ def main() -> None:
 
 
 def tabulated(clips: dict) -> dict:
-    """Return the scores of panoramas in the form of metrics.json, as evaluation.summary takes them."""
+    """Return the scores of panoramas in the form that evaluation.summary takes."""
     scores = [content["scores"] for content in clips.values()]
     predictors = dict.fromkeys(p for of in scores for p in of)
     known = [m for m in METRICS if any(m in of[p] for of in scores for p in of)]

@@ -36,3 +36,26 @@ def write_eccv_clip(folder: Path, numbers=range(1, 5), height=32, width=64) -> P
         truth = (moving_disc(n, 16, 32)[..., 1] > 200).astype(np.float32) * n
         np.save(folder / f"{n:04d}_gt.npy", truth)
     return folder
+
+
+def frame_times(path):
+    with av.open(str(path)) as file:
+        return [float(frame.time) for frame in file.decode(video=0)]
+
+
+def read_pixels(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def write_varying_video(path, times, codec="libx264"):
+    """A clip whose header states a rate of 1000; times: seconds of its frames."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=1000)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        for n, seconds in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(moving_disc(n, 48, 96), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * seconds), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path

@@ -2,10 +2,21 @@
 
 import contextlib
 import io
+import json
+import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
+import evaluate_video
+import infer_video
+import make_video
+import train_video
 from common.errors import run_script
+from tests.trainings import TINY
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_MODEL = {"height": 40, "width": 80, "base_channels": 4}
 
 
 def run(main, *words) -> None:
@@ -37,3 +48,64 @@ def ended(main, *words) -> tuple[int, str, str]:
         assert any(mark in last for mark in (";", ": give ", "error: argument")), last
         return code, printed.getvalue(), last
     return code, printed.getvalue(), text
+
+
+def start(*words):
+    """A script or module in a process of its own."""
+    where = {"cwd": ROOT, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, *map(str, words)], **where, text=True)
+
+
+def train_one_epoch(data, output, *more):
+    words = ("--data_root", data, "--output_dir", output, "--workers", 0, *TINY)
+    return ended(train_video.main, *words, "--epochs", 1, *more)
+
+
+def evaluate(data, output, *more):
+    words = ("--data_root", data, "--output_dir", output, "--height", 24, *more)
+    return ended(evaluate_video.main, *words)
+
+
+def read_record(folder):
+    return json.loads((folder / "saliency.json").read_text())
+
+
+def run_as_user(script, *arguments, code=0, cwd=ROOT):
+    """Runs a script and checks its exit code, and that failures are one line."""
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    assert result.returncode == code, result.stderr
+    if code in (1, 2):
+        assert "Traceback" not in result.stderr
+        last = result.stderr.strip().splitlines()[-1].split("\r")[-1]
+        assert last.startswith(f"{script}: "), result.stderr
+        return last
+    return result
+
+
+def infer_as_user(clip, checkpoint, output, *more, code=0):
+    return run_as_user(
+        "infer_video.py", "--video_path", clip, "--ckpt_path", checkpoint,
+        "--output_dir", output, *more, code=code,
+    )  # fmt: skip
+
+
+def map_files(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.glob("sal_*"))}
+
+
+def train_as_user(scenes, output, *more, code=0):
+    return run_as_user(
+        "train_video.py", "--data_root", scenes, "--output_dir", output, "--workers", 0,
+        "--model_args", *(f"{k}={v}" for k, v in TINY_MODEL.items()), *more, code=code,
+    )  # fmt: skip
+
+
+def infer(clip, checkpoint, output, *more):
+    words = ("--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output, *more)
+    return ended(infer_video.main, *words)
+
+
+def paint(clip, maps, output, *more):
+    words = ("--original_video", clip, "--saliency_dir", maps, "--output_path", output)
+    return ended(make_video.main, *words, "--preset", "ultrafast", *more)

@@ -1,10 +1,16 @@
-"""Fixtures of the scripts' tests: a tiny network and a tiny clip."""
+"""Fixtures of several files: a tiny network, a tiny clip, pictures and data sets."""
+
+import json
 
 import pytest
 import torch
+from PIL import Image
 
 import models
-from tests.clips import write_video
+from prepare.synthetic import write_dataset
+from tests.clips import moving_disc, write_eccv_clip, write_video
+from tests.commands import train_one_epoch
+from tests.trainings import write_data
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +28,51 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory):
     return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=23, fps=30)
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    for name in "ab":
+        write_eccv_clip(tmp_path / "data" / name, range(1, 4), 20, 40)
+    splits = {"train": ["a"], "val": ["b"], "test": ["b"]}
+    (tmp_path / "data/splits.json").write_text(json.dumps(splits))
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A data set and the checkpoint of a run of one epoch on it."""
+    root = tmp_path_factory.mktemp("last")
+    for name in "ab":
+        write_eccv_clip(root / "data" / name, range(1, 4), 20, 40)
+    (root / "data/splits.json").write_text('{"train": ["a"], "val": ["b"]}')
+    assert train_one_epoch(root / "data", root / "run", "--ema", "0.9")[0] == 0
+    return root / "data", root / "run/cube_unet_last.pth"
+
+
+@pytest.fixture
+def picture_folder(tmp_path):
+    """A folder of 12 frames."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for n in range(12):
+        Image.fromarray(moving_disc(n, 48, 96)).save(folder / f"{n + 1:04d}.png")
+    return folder
+
+
+@pytest.fixture
+def still(tmp_path):
+    Image.fromarray(moving_disc(3, 49, 97)).save(tmp_path / "still.png")
+    return tmp_path / "still.png"
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes") / "synthetic"
+    write_dataset(root, clips=4, frames=4, height=40, width=80, attention_height=20)
+    return root
+
+
+@pytest.fixture(scope="module")
+def clips_to_train(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data") / "scenes")

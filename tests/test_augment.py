@@ -1,4 +1,4 @@
-"""Random changes of clips: right on the sphere, and owned by seed, epoch and index."""
+"""Random changes of clips: right on the sphere, and fixed by seed, epoch and index."""
 
 import math
 
@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.augment import (
-    AUGMENTATIONS,
-    MAX_TILT,
-    Augmented,
-    light,
-    mirror,
-    possible,
-    tilt,
-    yaw,
-)
+from datasets.augment import AUGMENTATIONS, MAX_TILT, Augmented, light, mirror, possible, tilt, yaw
 from losses import SMSE
 from models import Spec
 from projection import directions

@@ -1,4 +1,4 @@
-"""Networks as they compute fastest give the maps of the networks that were trained."""
+"""Networks in their fastest form give the maps of the networks that were trained."""
 
 import pytest
 import torch

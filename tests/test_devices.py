@@ -1,7 +1,4 @@
-"""Every model on a GPU that is only imagined: no step of training or prediction touches the CPU.
-
-torch's fake tensors have a device and a shape, but no values, so that this runs on any machine.
-"""
+"""Every model on a GPU that is only imagined: no step of its work touches the CPU."""
 
 import pytest
 import torch
@@ -12,6 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map
 
 import projection.cube_pad
+from common.devices import choose_device
+from common.errors import InputError
 from losses import LOSSES
 from models import MODELS
 
@@ -189,3 +188,9 @@ def test_the_walk_over_the_graph_gives_autograds_gradients(case):
     step(*clip)[1].backward()
     for parameter in step.parameters():
         torch.testing.assert_close(found[parameter], parameter.grad)
+
+
+@pytest.mark.parametrize("name", ["meta", "tpu", "cuda:99", "", "cpu:x", "7"])
+def test_devices_that_are_not_there(name):
+    with pytest.raises(InputError, match="--device"):
+        choose_device(name)

@@ -1,4 +1,4 @@
-"""The equator prior: its density, its map, its fit."""
+"""The equator prior: its density, its map and its fit to head directions."""
 
 import math
 from types import SimpleNamespace

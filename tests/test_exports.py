@@ -1,4 +1,4 @@
-"""Numbers for other programs, on maps whose answer is known, from maps that are already there."""
+"""Exports: peaks, tiles and densities on maps with known answers, and their files."""
 
 import csv
 import json
@@ -16,9 +16,8 @@ import make_video
 import models
 from maps.attention import RADIUS, density, peaks, share, tiles
 from maps.exports import write_maps, write_peaks, write_salient360, write_tiles
-from tests.clips import moving_disc, write_video
+from tests.clips import moving_disc, write_varying_video, write_video
 from tests.commands import ended
-from tests.test_wrong_without_a_word import varying
 
 ROOT = Path(__file__).resolve().parents[1]
 H, W = 120, 240
@@ -338,7 +337,7 @@ def test_a_picture_that_cannot_be_read_has_no_rows(checkpoint, tmp_path):
 
 def test_times_of_a_variable_frame_rate(checkpoint, tmp_path):
     times = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.2, 30)).round(3)
-    clip, out = varying(tmp_path / "a.mkv", times - times[0]), tmp_path / "out"
+    clip, out = write_varying_video(tmp_path / "a.mkv", times - times[0]), tmp_path / "out"
     for _ in range(2):
         assert infer(clip, checkpoint, out, *exports(tmp_path, ["t.npz"]))[0] == 0
         np.testing.assert_allclose(np.load(tmp_path / "t.npz")["time"], times - times[0], atol=2e-3)

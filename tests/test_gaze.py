@@ -1,4 +1,4 @@
-"""Fixations on the sphere: maps against closed forms and the plain sum, files against text."""
+"""Fixations: maps against closed forms and the plain sum, and the files that hold gaze."""
 
 import math
 import os
@@ -375,3 +375,12 @@ def test_a_vinfo_nested_without_end_is_shown_briefly(tmp_path):
         with pytest.raises(InputError, match="expected") as caught:
             read_vinfo(pickled(tmp_path / "vinfo.pkl", {"217": {"0001": found}}))
         assert len(str(caught.value)) < 400
+
+
+def test_a_list_of_fixations_that_is_used_again_and_again(tmp_path):
+    points = [(0.5, 0.5)] * 1000
+    frames = {f"{n:04d}": points for n in range(1, 1000)}
+    content = pickle.dumps({str(clip): frames for clip in range(1000)}, 2)
+    (tmp_path / "vinfo.pkl").write_bytes(content)
+    with pytest.raises(InputError, match="more fixations than bytes"):
+        read_vinfo(tmp_path / "vinfo.pkl")

@@ -1,22 +1,34 @@
-"""Maps of clips, folders and pictures as infer_video.py writes them, in one process."""
+"""infer_video.py: maps of clips, folders and pictures, interrupted and continued runs."""
 
 import contextlib
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import infer_video
 import models
 from common.errors import run_script
-from tests.clips import write_eccv_clip, write_video
+from tests.clips import moving_disc, write_eccv_clip, write_video
+from tests.commands import ended, infer, infer_as_user, map_files, paint
+from video import Frame
+from video.reader import read_frames
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def infer(clip, checkpoint, output, *more, code=0):
+def infer_or_refuse(clip, checkpoint, output, *more, code=0):
     """Run the script; return the one line with which it refuses."""
     arguments = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output, *more]
     stderr = io.StringIO()
@@ -32,12 +44,8 @@ def infer(clip, checkpoint, output, *more, code=0):
     return last
 
 
-def maps(folder):
-    return {p.name: p.read_bytes() for p in sorted(folder.glob("sal_*"))}
-
-
 def test_maps_between_samples_are_interpolated(clip, checkpoint, tmp_path):
-    infer(clip, checkpoint, tmp_path / "out", "--save_npy")
+    infer_or_refuse(clip, checkpoint, tmp_path / "out", "--save_npy")
     first, second, third = (np.load(tmp_path / "out" / f"sal_{n:04d}.npy") for n in (1, 3, 5))
     assert np.abs(first - third).max() > 1e-4
     np.testing.assert_allclose(second, (first + third) / 2, atol=1e-6)
@@ -48,22 +56,22 @@ def test_maps_between_samples_are_interpolated(clip, checkpoint, tmp_path):
 
 @pytest.mark.parametrize("lost", [range(20, 24), range(8, 24), [1], [15]])
 def test_an_interrupted_run_continues_to_the_same_maps(clip, checkpoint, tmp_path, lost):
-    infer(clip, checkpoint, tmp_path / "out", "--save_npy")
-    before = maps(tmp_path / "out")
+    infer_or_refuse(clip, checkpoint, tmp_path / "out", "--save_npy")
+    before = map_files(tmp_path / "out")
     for n in lost:
         (tmp_path / "out" / f"sal_{n:04d}.png").unlink()
     (tmp_path / "out" / ".sal_0009.123.partial.png").write_bytes(b"half")
-    infer(clip, checkpoint, tmp_path / "out", "--save_npy")
-    assert maps(tmp_path / "out") == before
+    infer_or_refuse(clip, checkpoint, tmp_path / "out", "--save_npy")
+    assert map_files(tmp_path / "out") == before
     assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_folders_and_pictures_are_taken(checkpoint, tmp_path):
     folder = write_eccv_clip(tmp_path / "217")
-    infer(folder, checkpoint, tmp_path / "folder")
-    assert len(maps(tmp_path / "folder")) == 4
-    infer(folder / "0001.jpg", checkpoint, tmp_path / "picture")
-    assert len(maps(tmp_path / "picture")) == 1
+    infer_or_refuse(folder, checkpoint, tmp_path / "folder")
+    assert len(map_files(tmp_path / "folder")) == 4
+    infer_or_refuse(folder / "0001.jpg", checkpoint, tmp_path / "picture")
+    assert len(map_files(tmp_path / "picture")) == 1
 
 
 def test_bad_input_is_named(clip, checkpoint, tmp_path):
@@ -74,39 +82,41 @@ def test_bad_input_is_named(clip, checkpoint, tmp_path):
     torch.save({"model": "resnet"}, tmp_path / "other.pth")
     out = tmp_path / "out"
     for video in ("missing.mp4", "empty.mp4", "text.mp4", "nothing"):
-        assert video in infer(tmp_path / video, checkpoint, out, code=2)
+        assert video in infer_or_refuse(tmp_path / video, checkpoint, out, code=2)
     for weights in ("missing.pth", "none.pth", "other.pth"):
-        assert weights in infer(clip, tmp_path / weights, out, code=2)
-    assert "--device" in infer(clip, checkpoint, out, "--device", "cuda:9", code=2)
+        assert weights in infer_or_refuse(clip, tmp_path / weights, out, code=2)
+    assert "--device" in infer_or_refuse(clip, checkpoint, out, "--device", "cuda:9", code=2)
     (tmp_path / "file").touch()
-    assert "file" in infer(clip, checkpoint, tmp_path / "file", code=2)
-    assert not maps(out) if out.exists() else True
+    assert "file" in infer_or_refuse(clip, checkpoint, tmp_path / "file", code=2)
+    assert not map_files(out) if out.exists() else True
 
 
 def test_the_maps_of_what_a_truncated_video_holds_are_kept(checkpoint, tmp_path):
     whole = write_video(tmp_path / "whole.mkv", frames=400, fps=8).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
-    assert "truncated" in infer(tmp_path / "cut.mkv", checkpoint, tmp_path / "out", code=2)
-    assert len(maps(tmp_path / "out")) > 50
+    assert "truncated" in infer_or_refuse(
+        tmp_path / "cut.mkv", checkpoint, tmp_path / "out", code=2
+    )
+    assert len(map_files(tmp_path / "out")) > 50
     facts = json.loads((tmp_path / "out" / "saliency.json").read_text())
     assert facts["complete"] is False
 
 
 def test_a_folder_of_another_run_is_refused(clip, checkpoint, tmp_path):
     out = tmp_path / "out"
-    infer(clip, checkpoint, out)
-    before = maps(out)
+    infer_or_refuse(clip, checkpoint, out)
+    before = map_files(out)
     other = write_video(tmp_path / "other.mp4", frames=3)
-    assert "--overwrite" in infer(other, checkpoint, out, code=2)
-    assert maps(out) == before
-    infer(other, checkpoint, out, "--overwrite")
-    assert len(maps(out)) == 3
+    assert "--overwrite" in infer_or_refuse(other, checkpoint, out, code=2)
+    assert map_files(out) == before
+    infer_or_refuse(other, checkpoint, out, "--overwrite")
+    assert len(map_files(out)) == 3
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_named(clip, checkpoint, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
-    assert "Permission" in infer(clip, checkpoint, tmp_path / "locked/out", code=2)
+    assert "Permission" in infer_or_refuse(clip, checkpoint, tmp_path / "locked/out", code=2)
 
 
 def test_a_full_disk_is_one_line(clip, checkpoint, tmp_path, monkeypatch):
@@ -114,7 +124,7 @@ def test_a_full_disk_is_one_line(clip, checkpoint, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(infer_video, "write_map", full)
-    assert "sal_0001.png: No space left on device" in infer(
+    assert "sal_0001.png: No space left on device" in infer_or_refuse(
         clip, checkpoint, tmp_path / "out", code=1
     )
 
@@ -123,10 +133,160 @@ def test_a_map_that_is_not_finite_is_refused(clip, tmp_path):
     model = models.CubeUNet(height=40, width=80, base_channels=4)
     model.head.weight.data[:] = float("nan")
     models.save(tmp_path / "nan.pth", model)
-    assert "not finite" in infer(clip, tmp_path / "nan.pth", tmp_path / "out", code=2)
+    assert "not finite" in infer_or_refuse(clip, tmp_path / "nan.pth", tmp_path / "out", code=2)
 
 
 def test_motion_may_be_replaced_by_one_of_as_many_channels(clip, checkpoint, tmp_path):
-    infer(clip, checkpoint, tmp_path / "out", "--motion", "difference")
-    assert len(maps(tmp_path / "out")) == 23
-    assert "--motion dis" in infer(clip, checkpoint, tmp_path / "dis", "--motion", "dis", code=2)
+    infer_or_refuse(clip, checkpoint, tmp_path / "out", "--motion", "difference")
+    assert len(map_files(tmp_path / "out")) == 23
+    assert "--motion dis" in infer_or_refuse(
+        clip, checkpoint, tmp_path / "dis", "--motion", "dis", code=2
+    )
+
+
+def test_infer_writes_a_map_for_every_frame(clip, checkpoint, tmp_path):
+    infer_as_user(clip, checkpoint, tmp_path / "out", "--save_npy")
+    names = [f"sal_{n:04d}.png" for n in range(1, 24)]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == names
+    for name in names:
+        picture = np.asarray(Image.open(tmp_path / "out" / name))
+        assert picture.shape == (40, 80)
+        assert picture.dtype == np.uint8
+        assert picture.max() == 255
+        saliency = np.load((tmp_path / "out" / name).with_suffix(".npy"), allow_pickle=False)
+        assert saliency.dtype == np.float32
+        assert np.abs(saliency / saliency.max() * 255 - picture).max() <= 0.5 + 1e-3
+    facts = json.loads((tmp_path / "out" / "saliency.json").read_text())
+    assert facts["frame_count"] == 23
+    assert facts["complete"] is True
+    assert facts["video"] == "clip.mp4"
+    assert facts["fps"] == 30
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_killed_infer_leaves_only_whole_maps(checkpoint, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", frames=400, fps=8)
+    command = [sys.executable, str(ROOT / "infer_video.py"), "--video_path", str(clip),
+               "--ckpt_path", str(checkpoint), "--output_dir", str(tmp_path / "out")]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out").glob("sal_*.png"))) < 20 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    written = list((tmp_path / "out").glob("sal_*.png"))
+    assert len(written) >= 20
+    for path in written:
+        assert np.asarray(Image.open(path)).shape == (40, 80)
+    infer_as_user(clip, checkpoint, tmp_path / "out")
+    assert len(map_files(tmp_path / "out")) == 400
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_maps_are_those_of_the_network_frame_by_frame(clip, checkpoint, tmp_path, seed):
+    """Twice, since threads that race would not always fail."""
+    words = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", tmp_path / "out"]
+    assert ended(infer_video.main, *words, "--save_npy", "--precision", "fp32")[0] == 0
+    model = models.deploy(models.load(checkpoint))
+    for frame, saliency in models.predict(model, list(read_frames(clip, model.spec))):
+        written = np.load(tmp_path / f"out/sal_{frame.number:04d}.npy")
+        assert np.array_equal(written, saliency[0].numpy())
+
+
+def test_a_full_disk_in_the_middle_ends_the_run_with_the_maps_before_it(
+    clip, checkpoint, tmp_path, monkeypatch
+):
+    write_map = infer_video.write_map
+
+    def full(path, *rest):
+        if path.name == "sal_0012.png":
+            raise OSError(28, "No space left on device", str(path))
+        return write_map(path, *rest)
+
+    words = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", tmp_path / "out"]
+    before = threading.active_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(infer_video, "write_map", full)
+        code, _, line = ended(infer_video.main, *words)
+    assert code == 1 and "sal_0012.png: No space left on device" in line
+    assert threading.active_count() == before
+    assert {f"sal_{n:04d}.png" for n in range(1, 12)} <= {
+        p.name for p in (tmp_path / "out").iterdir()
+    }
+    assert ended(infer_video.main, *words)[0] == 0
+    assert len(list((tmp_path / "out").glob("sal_*.png"))) == 23
+
+
+def test_ctrl_c_ends_all_threads_and_the_next_run_completes_the_same_maps(checkpoint, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", frames=300, fps=30)
+    words = [sys.executable, "infer_video.py", "--video_path", clip, "--ckpt_path", checkpoint]
+    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*words, "--output_dir", tmp_path / "part"], **quiet)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "part/sal_0020.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    line = process.communicate(timeout=20)[1].strip().splitlines()[-1]
+    assert process.returncode == 130 and "interrupted" in line
+    assert not list((tmp_path / "part").glob(".*"))
+    assert not json.loads((tmp_path / "part/saliency.json").read_text())["complete"]
+    found = {}
+    for name in ("part", "whole"):
+        assert ended(infer_video.main, *words[2:], "--output_dir", tmp_path / name)[0] == 0
+        found[name] = {p.name: p.read_bytes() for p in (tmp_path / name).glob("sal*")}
+    assert found["part"] == found["whole"]
+
+
+def test_maps_between_samples_are_interpolated_in_time():
+    zero, one = torch.zeros(1, 2, 4), torch.ones(1, 2, 4)
+    first = Frame(1, 0.0, zero, zero, (0.0, 0.1, 0.9))
+    last = Frame(4, 1.0, zero, zero, (1.0, 1.2))
+    maps = dict(infer_video.interpolate([(first, zero), (last, one)]))
+    assert {n: round(float(m.mean()), 6) for n, m in maps.items()} == {
+        1: 0, 2: 0.1, 3: 0.9, 4: 1, 5: 1,
+    }  # fmt: skip
+
+
+def test_the_folder_that_one_is_in(checkpoint, tmp_path, monkeypatch):
+    """`.` has no name."""
+    folder = write_eccv_clip(tmp_path / "217")
+    monkeypatch.chdir(folder)
+    assert infer(".", checkpoint, tmp_path / "out")[0] == 0
+    assert json.loads((tmp_path / "out/saliency.json").read_text())["video"] == "217"
+
+
+def test_one_bad_picture_among_many(checkpoint, tmp_path):
+    """The run stopped there, at every start."""
+    folder = write_eccv_clip(tmp_path / "217", range(1, 31))
+    (folder / "0011.jpg").write_bytes(b"\xff\xd8\xff damaged")
+    (folder / "0012.jpg").write_bytes(b"")
+    for _ in range(2):
+        code, _, line = infer(folder, checkpoint, tmp_path / "out")
+        assert code == 1 and "2 frames can't be read, the first: " in line and "0011.jpg" in line
+    names = {p.name for p in (tmp_path / "out").glob("sal_*.png")}
+    assert names == {f"sal_{n:04d}.png" for n in range(1, 31) if n not in (11, 12)}
+    facts = json.loads((tmp_path / "out/saliency.json").read_text())
+    assert facts["complete"] and facts["unreadable"] == [11, 12]
+    code, _, line = paint(folder, tmp_path / "out", tmp_path / "o.mp4")
+    assert code == 1 and "2 frames can't be read" in line
+    with av.open(str(tmp_path / "o.mp4")) as file:
+        times = [round(8 * frame.time) for frame in file.decode(video=0)]
+    assert times == [n for n in range(30) if n not in (10, 11)]
+    Image.fromarray(moving_disc(11, 32, 64)).save(folder / "0011.jpg")
+    Image.fromarray(moving_disc(12, 32, 64)).save(folder / "0012.jpg")
+    assert infer(folder, checkpoint, tmp_path / "out")[0] == 0
+    assert len(list((tmp_path / "out").glob("sal_*.png"))) == 30
+
+
+def test_one_bad_clip_among_many(checkpoint, tmp_path):
+    clips = [write_video(tmp_path / f"{name}.mp4", 3) for name in "abc"]
+    clips[1].write_bytes(b"no video")
+    words = ("--video_path", *clips, "--ckpt_path", checkpoint, "--output_dir", tmp_path / "out")
+    code, printed, line = ended(infer_video.main, *words)
+    assert code == 1 and "1 of 3 have problems, the others are done" in line and "b.mp4" in line
+    assert printed.count("3 maps in") == 2
+
+
+def test_one_map_is_not_1_maps(still, checkpoint, tmp_path):
+    code, text, _ = infer(still, checkpoint, tmp_path / "maps")
+    assert code == 0 and text.startswith("1 map in ")

@@ -1,4 +1,4 @@
-"""Inter-observer scores in closed form and by hand, with a blur that spreads a fixation evenly."""
+"""Inter-observer scores in closed form and by hand."""
 
 import math
 

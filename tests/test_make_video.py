@@ -1,10 +1,13 @@
-"""Overlay videos: timing, sound, colours, refusals, as users meet them."""
+"""make_video.py: times, sound, stills, outputs and refusals."""
 
 import errno
-import json
+import re
 import resource
+import signal
+import struct
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,95 +15,17 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import make_video
-from common.errors import run_script
+from tests.clips import frame_times, moving_disc, read_pixels, write_video
+from tests.commands import ended, infer, paint, start
+from tests.overlays import arguments, clip, facts, frames, maps, refused, render, sounds, times
 from tests.spherical import read_spherical
-from video.decoding import probe
-from video.yuv import Colour, planes
-from views.overlay import Overlay, resize_map
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 COURTYARD = ROOT / "../shared/media/courtyard_640x322_30fps.mp4"
 W, H = 96, 48
-
-
-def clip(path, count=8, size=(W, H), fps=Fraction(25), codec="libx264", audio=None, colour=None,
-         ticks=None, pix_fmt="yuv420p", layout="stereo"):  # fmt: skip
-    """A video of a moving gradient or of one colour, with a sine of the same length."""
-    width, height = size
-    with av.open(str(path), "w") as output:
-        video = output.add_stream(codec, rate=fps)
-        video.width, video.height, video.pix_fmt = width, height, pix_fmt
-        if ticks:  # milliseconds
-            video.time_base = video.codec_context.time_base = Fraction(1, 1000)
-        sound = output.add_stream(audio, rate=48000, layout=layout) if audio else None
-        for k in range(count):
-            picture = np.full((height, width, 3), colour or 0, np.uint8)
-            if colour is None:
-                picture[...] = (np.arange(width)[None, :, None] * 2 + 9 * k) % 200
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            if ticks:
-                frame.pts, frame.time_base = ticks[k], Fraction(1, 1000)
-            output.mux(video.encode(frame))
-        if sound:
-            wave = np.sin(np.arange(int(48000 * count / fps)) / 20) * 8000
-            wave = np.repeat(wave.astype(np.int16), sound.channels)[None]
-            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout=layout)
-            frame.rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
-            output.mux(sound.encode(frame))
-            output.mux(sound.encode(None))
-        output.mux(video.encode(None))
-    return path
-
-
-def maps(folder, count=8, value=None, size=(48, 24)):
-    folder.mkdir(exist_ok=True)
-    for k in range(count):
-        if value is None:
-            saliency = np.zeros(size[::-1], np.uint8)
-            cv2.circle(saliency, (6 * k, 12), 5, 255, -1)
-        else:
-            saliency = np.full(size[::-1], value, np.uint8)
-        cv2.imwrite(str(folder / f"sal_{k + 1:04d}.png"), saliency)
-    return folder
-
-
-def facts(folder, video, **changes):
-    info = probe(video)
-    known = {
-        "video": video.name,
-        "video_bytes": video.stat().st_size if video.is_file() else None,
-        "width": info.width,
-        "height": info.height,
-        "frame_count": 8,
-        "complete": True,
-        "peaks": [0.5] * 8,
-    }
-    (folder / "saliency.json").write_text(json.dumps(known | changes))
-    return folder
-
-
-def arguments(video, folder, output, *more):
-    return ["--original_video", str(video), "--saliency_dir", str(folder), "--output_path",
-            str(output), "--preset", "ultrafast", *map(str, more)]  # fmt: skip
-
-
-def render(video, folder, output, *more):
-    sys.argv = ["make_video.py", *arguments(video, folder, output, *more)]
-    run_script(make_video.main)
-    return output
-
-
-def refused(capsys, video, folder, output, *more, code=2):
-    """The one line of standard error."""
-    with pytest.raises(SystemExit) as stop:
-        render(video, folder, output, *more)
-    assert stop.value.code == code
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("make_video.py: ") and (";" in line or ": give " in line)
-    assert not output.is_file() and not list(output.parent.glob(".*partial*"))
-    return line
 
 
 def script(*args):
@@ -111,24 +36,6 @@ def script(*args):
 @pytest.fixture(autouse=True)
 def own_arguments(monkeypatch):
     monkeypatch.setattr(sys, "argv", [])
-
-
-def frames(path):
-    with av.open(str(path)) as file:
-        return list(file.decode(video=0))
-
-
-def times(path):
-    return [frame.pts * frame.time_base for frame in frames(path)]
-
-
-def sounds(path):
-    with av.open(str(path)) as file:
-        return [
-            (p.pts * p.time_base, bytes(p))
-            for p in file.demux(file.streams.audio)
-            if p.dts is not None
-        ]
 
 
 def test_the_script_on_a_clip_with_sound(tmp_path):
@@ -247,80 +154,6 @@ def test_a_folder_of_pictures(tmp_path):
     assert np.abs(colour.astype(int) - (30, 90, 200)).max() <= 4
 
 
-@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (240, 200, 160)])
-def test_colours(tmp_path, colour):
-    """Without saliency the picture is unchanged; its peak has the last colour, at opacity alpha."""
-    video = clip(tmp_path / "clip.mp4", 4, colour=colour)
-    source = frames(video)[2].to_ndarray(format="rgb24").astype(int)
-    for value, alpha in ((0, 0.7), (255, 0.7), (255, 0.25)):
-        folder = maps(tmp_path / "maps", 4, value=value)
-        output = render(video, folder, tmp_path / "o.mp4", "--alpha", alpha, "--colormap", "hot")
-        seen = frames(output)[2].to_ndarray(format="rgb24").astype(int)
-        opacity = alpha * value / 255
-        assert np.abs(seen - (source * (1 - opacity) + 255 * opacity)).max() <= 4
-
-
-@pytest.mark.parametrize(
-    "name, codec, pix_fmt",
-    [
-        ("clip.avi", "mjpeg", "yuvj420p"),
-        ("clip.mkv", "libx264", "yuv444p"),
-        ("clip.mkv", "libx264", "yuv420p10le"),
-        ("clip.mkv", "ffv1", "bgr0"),
-    ],
-)
-def test_other_pixel_formats_keep_their_colours(tmp_path, name, codec, pix_fmt):
-    video = clip(tmp_path / name, 4, codec=codec, pix_fmt=pix_fmt, colour=(200, 60, 30))
-    folder = maps(tmp_path / "maps", len(frames(video)), value=0)
-    shown = frames(render(video, folder, tmp_path / "o.mp4"))[1]
-    old = frames(video)[1].to_ndarray(format="rgb24").astype(int)
-    assert shown.format.name == "yuv420p"
-    assert np.abs(shown.to_ndarray(format="rgb24") - old).max() <= 4
-
-
-@pytest.mark.parametrize("name", ["turbo", "jet", "inferno"])
-@pytest.mark.parametrize("matrix, height, key", [(5, 48, "bt470bg"), (1, 48, "ITU709")])
-def test_colour_maps_come_out_as_opencv_draws_them(name, matrix, height, key):
-    overlay = Overlay(name, 1.0, Colour(matrix, 2, 2, 1), height, opaque=True)
-    values = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None], 4, axis=0)
-    values = cv2.resize(values, (512, 32), interpolation=cv2.INTER_NEAREST)
-    painted = overlay(np.zeros((48, 512), np.uint8), values)
-    frame = av.VideoFrame.from_ndarray(painted, format="yuv420p")
-    space = "ITU709" if key == "ITU709" else "ITU601"
-    seen = frame.reformat(format="bgr24", src_colorspace=space).to_ndarray()[16, 4::8]
-    wanted = cv2.applyColorMap(values, make_video.COLORMAPS[name])[16, 4::8]
-    assert np.abs(seen.astype(int) - wanted).max() <= 6
-
-
-def test_overlay_of_nothing_changes_nothing():
-    picture = np.random.default_rng(0).integers(0, 256, (72, 96), np.uint8)
-    overlay = Overlay("turbo", 1.0, Colour(2, 2, 2, 0), 48)
-    assert np.array_equal(overlay(picture, np.zeros((48, 96), np.uint8)), picture)
-
-
-@pytest.mark.parametrize("width", [96, 100, 107, 200])
-def test_maps_grow_without_a_seam(width):
-    """A map turned by half a turn grows into the turned large map."""
-    saliency = np.random.default_rng(1).integers(0, 256, (24, 48), np.uint8)
-    large = resize_map(saliency, 50, width)
-    assert large.shape == (50, width)
-    if width % 2 == 0:
-        turned = resize_map(np.roll(saliency, 24, axis=1), 50, width)
-        assert np.abs(np.roll(large, width // 2, axis=1).astype(int) - turned).max() <= 1
-
-
-def test_side_by_side(tmp_path):
-    video = clip(tmp_path / "clip.mp4", audio="aac")
-    folder = maps(tmp_path / "maps", value=255)
-    output = render(video, folder, tmp_path / "o.mp4", "--side_by_side", "--crf", 5)
-    old, new = frames(video)[3].to_ndarray()[:H], frames(output)[3].to_ndarray()[:H]
-    assert new.shape == (H, 2 * W)
-    assert np.abs(new[:, : W - 2].astype(int) - old[:, :-2]).max() <= 6
-    assert np.ptp(new[:, W + 2 :]) <= 4  # one colour: the map's, without the picture
-    assert read_spherical(output) == {"v1": None, "v2": None}
-    assert sounds(output) == sounds(video)
-
-
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -415,13 +248,6 @@ def test_an_older_output_stays_until_the_new_one_is_complete(tmp_path, capsys):
     assert len(frames(render(video, folder, output))) == 8
 
 
-def test_planes_are_views():
-    picture = np.zeros((6, 4), np.uint8)
-    for k, plane in enumerate(planes(picture)):
-        plane[:] = k + 1
-    assert picture.tolist() == [[1] * 4] * 4 + [[2] * 4, [3] * 4]
-
-
 def test_a_real_clip(tmp_path):
     if not COURTYARD.exists():
         pytest.skip("../shared/media is not here")
@@ -438,3 +264,116 @@ def test_a_real_clip(tmp_path):
     assert times(output) == times(video)
     for old, new in zip(frames(video), frames(output), strict=True):
         assert np.abs(old.to_ndarray().astype(int) - new.to_ndarray()).mean() < 1
+
+
+@pytest.mark.parametrize("name", ["overlay.png", "overlay.jpg", "overlay.JPEG"])
+def test_a_still_picture_becomes_a_picture(still, checkpoint, tmp_path, name):
+    """It became a video of 0.1 s."""
+    assert infer(still, checkpoint, tmp_path / "maps")[0] == 0
+    code, text, _ = paint(still, tmp_path / "maps", tmp_path / name)
+    assert code == 0 and name in text
+    with Image.open(tmp_path / name) as image:
+        assert image.format == ("PNG" if name.endswith("png") else "JPEG")
+        assert image.size == (97, 49)  # odd sizes too
+        said = image.info.get("xmp", b"").decode() + image.info.get("XML:com.adobe.xmp", "")
+    said = dict(re.findall(r'GPano:(\w+)="(.*?)"', said))
+    assert said["ProjectionType"] == "equirectangular"
+    assert (said["FullPanoWidthPixels"], said["CroppedAreaImageHeightPixels"]) == ("97", "49")
+    assert np.abs(read_pixels(tmp_path / name).astype(int) - read_pixels(still)).max() > 60
+
+
+def test_a_picture_without_saliency_stays_as_it_is(still, checkpoint, tmp_path):
+    assert infer(still, checkpoint, tmp_path / "maps")[0] == 0
+    assert paint(still, tmp_path / "maps", tmp_path / "o.png", "--alpha", 0)[0] == 0
+    assert np.array_equal(read_pixels(tmp_path / "o.png"), read_pixels(still))
+    assert paint(still, tmp_path / "maps", tmp_path / "s.png", "--side_by_side")[0] == 0
+    assert read_pixels(tmp_path / "s.png").shape == (49, 194, 3)
+    assert np.array_equal(read_pixels(tmp_path / "s.png")[:, :97], read_pixels(still))
+    assert b"GPano" not in (tmp_path / "s.png").read_bytes()  # no panorama any more
+    assert paint(still, tmp_path / "maps", tmp_path / "o.mp4")[0] == 0
+    assert len(frame_times(tmp_path / "o.mp4")) == 1
+
+
+def test_a_video_does_not_become_a_picture(clip, checkpoint, picture_folder, tmp_path):
+    for source in (clip, picture_folder):
+        infer(source, checkpoint, tmp_path / source.stem)
+        code, _, text = paint(source, tmp_path / source.stem, tmp_path / "o.png")
+        assert code == 2 and "no still picture" in text
+        assert not (tmp_path / "o.png").exists()
+
+
+def test_the_output_has_a_name_where_none_is_given(still, clip, checkpoint, tmp_path, monkeypatch):
+    for source, name in ((still, "still_overlay.png"), (clip, "clip_overlay.mp4")):
+        infer(source, checkpoint, tmp_path / source.stem)
+        monkeypatch.chdir(tmp_path)
+        words = ("--original_video", source, "--saliency_dir", tmp_path / source.stem)
+        code, text, _ = ended(make_video.main, *words)
+        assert code == 0 and text.startswith(f"outputs/{name}: ")
+        assert (tmp_path / "outputs" / name).is_file()
+
+
+def test_a_long_name_that_a_file_can_have(clip, checkpoint, tmp_path):
+    """The temporary name was too long."""
+    assert infer(clip, checkpoint, tmp_path / "out")[0] == 0
+    assert paint(clip, tmp_path / "out", tmp_path / f"{'ü' * 125}.mp4")[0] == 0
+
+
+def with_sound(path, rate, layout):
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 48, "yuv420p"
+        sound = output.add_stream("pcm_s16le", rate=rate, layout=layout)
+        for n in range(25):
+            picture = av.VideoFrame.from_ndarray(moving_disc(n, 48, 96), format="rgb24")
+            output.mux(video.encode(picture))
+        samples = np.zeros((1, rate * sound.codec_context.layout.nb_channels), np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+        frame.rate = rate
+        output.mux(sound.encode(frame))
+        output.mux(sound.encode(None))
+        output.mux(video.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("tag", [None, 111, 126, 128, 160, 167])
+def test_eight_channels_in_an_order_of_their_own(checkpoint, tmp_path, tag):
+    """They ended the interpreter: PyAV frees such an order of channels twice."""
+    clip = with_sound(tmp_path / "clip.mov", 48000, "7.1")
+    if tag:  # an order of Apple's Core Audio: the tag's number and that of channels
+        whole = clip.read_bytes()
+        place = whole.find(b"chan") + 8
+        clip.write_bytes(whole[:place] + struct.pack(">HH", tag, 8) + whole[place + 4 :])
+    assert infer(clip, checkpoint, tmp_path / "out")[0] == 0
+    process = start("make_video.py", "--original_video", clip, "--saliency_dir",
+                      tmp_path / "out", "--output_path", tmp_path / "o.mp4")  # fmt: skip
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    assert ("sound 1 (pcm_s16le) is left out" in errors) == (tag is not None)
+
+
+@pytest.mark.parametrize("rate", [192000, 37800, 5000])
+def test_sound_of_192_khz(checkpoint, tmp_path, rate):
+    clip = with_sound(tmp_path / "clip.mkv", rate, "stereo")
+    assert infer(clip, checkpoint, tmp_path / "out")[0] == 0
+    assert paint(clip, tmp_path / "out", tmp_path / "o.mp4")[0] == 0
+    with av.open(str(tmp_path / "o.mp4")) as file:
+        seconds = sum(frame.samples / frame.rate for frame in file.decode(audio=0))
+    assert abs(seconds - 1) < 0.15
+
+
+def test_partial_files_after_a_kill(checkpoint, tmp_path):
+    """`.o.PID.partial.mp4` stayed."""
+    clip = write_video(tmp_path / "clip.mp4", 200, 480, 960)
+    assert infer(clip, checkpoint, tmp_path / "maps")[0] == 0
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = start("make_video.py", "--original_video", clip, "--saliency_dir",
+                          tmp_path / "maps", "--output_path", tmp_path / "o.mp4")  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".o.*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        process.communicate()
+        assert len(list(tmp_path.glob(".o.*"))) == (number == signal.SIGKILL)
+        assert not (tmp_path / "o.mp4").exists()
+    assert paint(clip, tmp_path / "maps", tmp_path / "o.mp4")[0] == 0
+    assert not list(tmp_path.glob(".o.*"))

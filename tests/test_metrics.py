@@ -1,4 +1,4 @@
-"""Metrics by hand on 2×2 pixels, in closed form on the sphere, and where they can't be told."""
+"""Metrics by hand on 2×2 pixels, in closed form on the sphere, and where undefined."""
 
 import math
 

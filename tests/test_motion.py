@@ -1,4 +1,4 @@
-"""Motion images: colours, the seam of flow, RAFT's weight files."""
+"""Motion images: flow colours, the seam of flow, RAFT's weight files."""
 
 import pytest
 import torch
@@ -6,13 +6,7 @@ import torch.nn.functional as F
 
 from common.errors import InputError
 from tests.shared import reference
-from video.motion import (
-    WHEEL,
-    DISFlow,
-    FlowImage,
-    RAFTFlow,
-    flow_colours,
-)
+from video.motion import WHEEL, DISFlow, FlowImage, RAFTFlow, flow_colours
 from video.raft import load_raft, torchvision_names
 
 

@@ -1,4 +1,4 @@
-"""A model of one's own: one file, named with --model, and never imported because a file says so."""
+"""A model of one's own: one file, named with --model, never imported by a checkpoint."""
 
 import re
 import subprocess

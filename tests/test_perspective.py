@@ -1,4 +1,4 @@
-"""Views of the sphere, back and rotations, against closed-form mathematics on the sphere."""
+"""Perspective views, the way back and rotations against closed forms on the sphere."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The geometry against closed-form mathematics on the sphere."""
+"""The cube projection and the solid angles against closed forms on the sphere."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The boxes that make an MP4 file a 360° video, read back by other means than they were written."""
+"""The boxes that make an MP4 file a 360° video, read back by other means."""
 
 import struct
 

@@ -1,8 +1,4 @@
-"""SST-Sal against the authors' own numbers, against the plain formulation, and on the sphere.
-
-Numbers of the authors' weights lie in ../shared and are skipped without it; those of seeded weights
-are in tests/reference.
-"""
+"""SST-Sal against the authors' numbers, against the plain formulation, and on the sphere."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor

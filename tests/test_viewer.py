@@ -1,4 +1,4 @@
-"""The viewer, as its users meet it: in a browser, from a file."""
+"""The viewer page in a browser, opened from a file as its users do."""
 
 import base64
 import io

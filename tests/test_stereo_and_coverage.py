@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 import infer_video
 import make_video
 from common.errors import InputError
-from tests.clips import moving_disc
-from tests.commands import ended, run
+from tests.clips import moving_disc, write_video
+from tests.commands import ended, infer, run
 from tests.shared import shared
 from tests.spherical import read_spherical
 from video import read_frames
@@ -21,7 +21,9 @@ from video.layout import MONO, SPHERE, Layout
 from video.pictures import read_picture
 from video.spherical_metadata import V1_UUID, panorama_xmp, write_spherical
 from video.turn import TURNS
+from video.writer import write_pictures
 from video.yuv import mono, planes
+from views.overlay import lay_map, resize_map
 
 VR180 = (-90, 90, -90, 90)
 PART = (-180, 180, -60, 45)
@@ -61,12 +63,12 @@ def stereo_discs(axis, count=3):
     return [np.concatenate([p, np.roll(p, 2, 1)], axis) for p in discs(count)]
 
 
-def infer(clip, checkpoint, output, *more):
+def infer_layout(clip, checkpoint, output, *more):
     words = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output]
     return ended(infer_video.main, *words, *more)
 
 
-def paint(clip, maps, output, *more):
+def paint_layout(clip, maps, output, *more):
     words = ["--original_video", clip, "--saliency_dir", maps, "--output_path", output]
     return ended(make_video.main, *words, "--crf", 0, *more)
 
@@ -115,7 +117,7 @@ def test_what_is_not_read_is_refused_by_name(checkpoint, tmp_path, box, byte, sa
     else:
         content[place : place + 4] = byte
     clip.write_bytes(content)
-    code, _, line = infer(clip, checkpoint, tmp_path / "out")
+    code, _, line = infer_layout(clip, checkpoint, tmp_path / "out")
     assert code == 2 and "clip.mp4: declares " in line and says in line and "give the " in line
     known = {"stereo": "top-bottom"} if box == b"st3d" else {"coverage": VR180}
     assert probe(clip, **known).layout.stereo == known.get("stereo", "left-right")
@@ -293,20 +295,20 @@ def test_pictures_are_turned_by_their_orientation(tmp_path, orientation):
 @pytest.mark.parametrize(("stereo", "axis"), [("top-bottom", 0), ("left-right", 1)])
 def test_stereo_has_the_left_eyes_maps_over_both(checkpoint, tmp_path, stereo, axis):
     mono = video(tmp_path / "mono.mkv", discs(), codec="ffv1")
-    infer(mono, checkpoint, tmp_path / "mono")
-    paint(mono, tmp_path / "mono", tmp_path / "mono.mp4")
+    infer_layout(mono, checkpoint, tmp_path / "mono")
+    paint_layout(mono, tmp_path / "mono", tmp_path / "mono.mp4")
     plain = video(tmp_path / "plain.mkv", stereo_discs(axis), codec="ffv1")
     declared = video(tmp_path / "declared.mp4", stereo_discs(axis), Layout(stereo))
     for clip, more in ((plain, ["--stereo", stereo]), (declared, [])):
         folder = tmp_path / clip.stem
-        code, _, text = infer(clip, checkpoint, folder, *more)
+        code, _, text = infer_layout(clip, checkpoint, folder, *more)
         assert code == 0 and ("left eye" in text) == (not more)
         if more:  # the same pixels: the same maps
             assert np.array_equal(maps(folder), maps(tmp_path / "mono"))
         record = json.loads((folder / "saliency.json").read_text())
         assert record["stereo"] == stereo and record["coverage"] is None
         output = tmp_path / f"{clip.stem}_overlay.mp4"
-        assert paint(clip, folder, output)[0] == 0
+        assert paint_layout(clip, folder, output)[0] == 0
         said = read_spherical(output)
         assert said["v1"]["StereoMode"] == stereo
         assert said["v2"]["stereo_mode"] == 1 + axis and probe(output).layout == Layout(stereo)
@@ -317,7 +319,7 @@ def test_stereo_has_the_left_eyes_maps_over_both(checkpoint, tmp_path, stereo, a
         stored = np.split(stereo_discs(axis)[0], 2, axis)
         painted = [np.abs(e.astype(int) - s).sum(-1) > 60 for e, s in zip((left, right), stored)]
         assert painted[0].any() and (painted[0] == painted[1]).mean() > 0.9
-    code, _, line = infer(plain, checkpoint, tmp_path / "plain")
+    code, _, line = infer_layout(plain, checkpoint, tmp_path / "plain")
     assert code == 2 and "maps of another run (stereo" in line
 
 
@@ -326,14 +328,14 @@ def test_a_part_has_maps_of_the_sphere_that_end_with_it(checkpoint, tmp_path):
     pictures = discs(3, 96, 192)
     rows = slice(round((90 - north) / 180 * 96), round((90 - south) / 180 * 96))
     clip = video(tmp_path / "a.mp4", [picture[rows] for picture in pictures])
-    assert infer(clip, checkpoint, tmp_path / "out", "--coverage", *PART)[0] == 0
+    assert infer_layout(clip, checkpoint, tmp_path / "out", "--coverage", *PART)[0] == 0
     record = json.loads((tmp_path / "out/saliency.json").read_text())
     assert record["coverage"] == list(PART) and record["stereo"] is None
     covered = Layout("none", PART).covered(40, 80)
     for saliency in maps(tmp_path / "out"):
         assert saliency.shape == (40, 80) and not saliency[~covered].any()
         assert saliency[covered].max() == 255
-    assert paint(clip, tmp_path / "out", tmp_path / "o.mp4", "--scale", "frame")[0] == 0
+    assert paint_layout(clip, tmp_path / "out", tmp_path / "o.mp4", "--scale", "frame")[0] == 0
     info = probe(tmp_path / "o.mp4")
     assert np.allclose(info.layout.coverage, PART, atol=1e-4) and read_spherical(info.path)["v2"]
     shown = next(decode(info)).to_ndarray(format="rgb24").astype(int)
@@ -349,9 +351,9 @@ def test_a_picture_that_covers_a_part(checkpoint, tmp_path):
     path = tmp_path / "a.jpg"
     xmp = GPANO.format("equirectangular", 96, 48, 96, 96, 0, 24).encode()
     Image.fromarray(discs(1)[0]).save(path, xmp=xmp)
-    code, _, text = infer(path, checkpoint, tmp_path / "out")
+    code, _, text = infer_layout(path, checkpoint, tmp_path / "out")
     assert code == 0 and "-45° to 45° of latitude" in text
-    assert paint(path, tmp_path / "out", tmp_path / "o.jpg")[0] == 0
+    assert paint_layout(path, tmp_path / "out", tmp_path / "o.jpg")[0] == 0
     assert probe(tmp_path / "o.jpg").layout == probe(path).layout
     with Image.open(tmp_path / "o.jpg") as image:
         assert image.size == (96, 48)
@@ -360,8 +362,8 @@ def test_a_picture_that_covers_a_part(checkpoint, tmp_path):
 def test_a_stereo_picture_is_not_marked_as_a_mono_sphere(checkpoint, tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(stereo_discs(0)[0]).save(path)
-    infer(path, checkpoint, tmp_path / "out", "--stereo", "top-bottom")
-    code, _, text = paint(path, tmp_path / "out", tmp_path / "o.png")
+    infer_layout(path, checkpoint, tmp_path / "out", "--stereo", "top-bottom")
+    code, _, text = paint_layout(path, tmp_path / "out", tmp_path / "o.png")
     assert code == 0 and "no metadata say of a picture that it is stereo" in text
     with Image.open(tmp_path / "o.png") as image:
         assert "GPano" not in str(image.info) and image.size == (96, 96)
@@ -369,26 +371,29 @@ def test_a_stereo_picture_is_not_marked_as_a_mono_sphere(checkpoint, tmp_path):
 
 def test_options_of_a_layout_change_nothing_of_a_mono_sphere(checkpoint, tmp_path):
     clip = video(tmp_path / "a.mp4", discs())
-    infer(clip, checkpoint, tmp_path / "plain")
+    infer_layout(clip, checkpoint, tmp_path / "plain")
     known = ["--stereo", "none", "--coverage", -180, 180, -90, 90]
-    infer(clip, checkpoint, tmp_path / "known", *known)
+    infer_layout(clip, checkpoint, tmp_path / "known", *known)
     for name in ("plain", "known"):
-        paint(clip, tmp_path / name, tmp_path / f"{name}.mp4", *(known if name == "known" else []))
-    first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
-                     for name in ("plain", "known"))  # fmt: skip
+        paint_layout(
+            clip, tmp_path / name, tmp_path / f"{name}.mp4", *(known if name == "known" else [])
+        )
+    first, second = (
+        {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("plain", "known")
+    )
     assert first == second
     assert (tmp_path / "plain.mp4").read_bytes() == (tmp_path / "known.mp4").read_bytes()
 
 
 def test_bad_layouts_are_one_line(checkpoint, tmp_path):
     clip = video(tmp_path / "a.mp4", discs())
-    code, _, line = infer(clip, checkpoint, tmp_path / "out", "--coverage", 90, -90, 0, 10)
+    code, _, line = infer_layout(clip, checkpoint, tmp_path / "out", "--coverage", 90, -90, 0, 10)
     assert code == 2 and "--coverage: give the coverage as WEST" in line
-    infer(clip, checkpoint, tmp_path / "out")
+    infer_layout(clip, checkpoint, tmp_path / "out")
     record = json.loads((tmp_path / "out/saliency.json").read_text())
     for wrong in ({"stereo": "both"}, {"coverage": [1, 2]}, {"coverage": ["a"] * 4}):
         (tmp_path / "out/saliency.json").write_text(json.dumps(record | wrong))
-        code, _, line = paint(clip, tmp_path / "out", tmp_path / "o.mp4")
+        code, _, line = paint_layout(clip, tmp_path / "out", tmp_path / "o.mp4")
         assert code == 2 and "saliency.json" in line and "run infer_video.py again" in line
 
 
@@ -440,8 +445,163 @@ def test_planes_of_the_left_eye_are_the_whole_sphere(layout, height, width):
 @pytest.mark.parametrize("option", ["--viewer", "--follow"])
 def test_pages_and_follow_videos_of_stereo(option, tmp_path, checkpoint):
     path = video(tmp_path / "clip.mp4", stereo_discs(0), Layout("top-bottom"))
-    infer(path, checkpoint, tmp_path / "maps")
+    infer_layout(path, checkpoint, tmp_path / "maps")
     output = tmp_path / ("page.html" if option == "--viewer" else "view.mp4")
     words = ["--original_video", path, "--saliency_dir", tmp_path / "maps", option]
     run(make_video.main, *words, "--output_path", output, *["--size", "64x32"] * (option[2] == "f"))
     assert output.stat().st_size > 1000
+
+
+def declare(path, kind, byte):
+    """Change the first byte after a box's version, or its kind."""
+    content = bytearray(path.read_bytes())
+    place = content.find(kind)
+    if isinstance(byte, int):
+        content[place + 8] = byte
+    else:
+        content[place : place + 4] = byte
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("box", "value", "says"),
+    [(b"st3d", 1, "top-bottom stereo"), (b"st3d", 2, "left-right stereo"),
+     (b"equi", b"cbmp", "a cubemap")],
+)  # fmt: skip
+def test_what_a_video_declares_is_told(checkpoint, tmp_path, box, value, says):
+    clip = tmp_path / "clip.mp4"
+    write_pictures(clip, [moving_disc(n, 48, 96) for n in range(3)], 48, 96, 8)
+    assert "note:" not in infer(clip, checkpoint, tmp_path / "plain")[2]
+    declare(clip, box, value)
+    code, _, text = infer(clip, checkpoint, tmp_path / "out")
+    assert f"{clip}: declares {says}" in text
+    assert code == (2 if "cubemap" in says else 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [((48, 96), "portrait"), ((96, 64), "not 2:1"), ((64, 64), "not 2:1"), ((98, 48), None)],
+)
+def test_shapes_that_are_no_panoramas_are_told(tmp_path, size, says):
+    clip = write_video(tmp_path / "clip.mp4", 3, size[1], size[0])
+    Image.new("RGB", size).save(tmp_path / "still.png")
+    for path in (clip, tmp_path / "still.png"):
+        notes = probe(path).notes
+        assert says in notes[0] if says else not notes
+
+
+COVERAGES = [
+    (-90, 90, -90, 90),  # VR180
+    (-180, 180, -60, 62.5),  # across the seam
+    (-180, 180, 35, 90),  # round the north pole
+    (-180, 180, -90, -20),
+    (-33.3, 71.7, -12.5, 44.1),  # on no pixel's edge
+    (100, 180, -90, 90),  # up to the seam
+]
+
+
+def smooth(coverage, height, width):
+    """Samples of a function that is smooth on the sphere: (H, W, 3) uint8."""
+    west, east, south, north = np.radians(coverage)
+    latitude = north - (np.arange(height)[:, None] + 0.5) * (north - south) / height
+    longitude = west + (np.arange(width) + 0.5) * (east - west) / width
+    x = np.cos(latitude) * np.sin(longitude)
+    y = np.sin(latitude) + 0 * longitude
+    z = np.cos(latitude) * np.cos(longitude)
+    values = np.stack([x * y + z, y * z - x, x * z + y], -1)
+    return np.rint(127.5 + 70 * values).astype(np.uint8)
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+@pytest.mark.parametrize("scale", [0.5, 1, 2.7])
+def test_a_part_is_put_where_it_belongs(coverage, scale):
+    """At the seam and the poles too; pixels are averaged, interpolated and left as they are."""
+    height, width = 180, 360
+    west, east, south, north = coverage
+    rows = round(scale * height * (north - south) / 180)
+    picture = smooth(coverage, rows, round(scale * width * (east - west) / 360))
+    layout = Layout("none", coverage)
+    seen = layout.panorama(picture, height, width)
+    assert seen.shape == (height, width, 3)
+    covered = layout.covered(height, width)
+    wrong = np.abs(seen.astype(int) - smooth(SPHERE, height, width))
+    assert wrong[covered].max() <= (2 if scale >= 1 else 4)  # half a pixel beyond its last centre
+    # Rows and columns that end at a pole or at ±180° belong to it.
+    assert covered[0].any() == (north == 90) and covered[-1].any() == (south == -90)
+    assert covered[:, -1].any() == (east == 180)
+    assert abs(covered.mean() - (north - south) * (east - west) / 180 / 360) < 0.01
+
+
+@pytest.mark.parametrize("coverage", COVERAGES)
+@pytest.mark.parametrize("size", [(30, 60), (180, 360), (500, 1000)])
+def test_a_map_is_taken_from_where_it_belongs(coverage, size):
+    layout = Layout("none", coverage)
+    sphere = np.ascontiguousarray(smooth(SPHERE, *size)[..., 0])
+    wrong = layout.part(sphere, 140, 200).astype(int) - smooth(coverage, 140, 200)[..., 0]
+    assert np.abs(wrong).max() <= (2 if size[0] > 30 else 4)
+
+
+def test_pixels_on_the_grid_are_copied():
+    picture = np.random.default_rng(0).integers(0, 256, (40, 80, 3), np.uint8)
+    layout = Layout("none", (-90, 90, -45, 90))
+    seen = layout.panorama(picture[:30, 20:60])
+    assert seen.shape == picture.shape
+    inside = layout.covered(40, 80)
+    assert np.array_equal(seen[inside], picture[inside]) and inside.sum() == 30 * 40
+    assert np.array_equal(layout.part(picture[..., 0], 30, 40), picture[:30, 20:60, 0])
+
+
+def test_what_is_not_covered_repeats_the_nearest_edge():
+    picture = np.tile(np.arange(8, dtype=np.uint8) * 30, (8, 1))
+    seen = Layout("none", (-90, 90, -90, 90)).panorama(picture)
+    assert seen[0].tolist() == [0] * 4 + (np.arange(8) * 30).tolist() + [210] * 4
+    moved = Layout("none", (0, 90, -90, 90)).panorama(picture)  # its edges meet at -135°
+    assert moved[0, 0] == 210 and moved[0, 5] == 0 and moved.shape == (8, 32)
+
+
+def test_a_mono_sphere_is_left_alone():
+    picture = np.random.default_rng(0).integers(0, 256, (41, 80, 3), np.uint8)
+    assert np.shares_memory(MONO.panorama(picture, 10, 20), picture)
+    assert np.array_equal(MONO.panorama(picture), picture) and MONO.covered(4, 8).all()
+    saliency = picture[..., 0]
+    assert np.array_equal(lay_map(saliency, 99, 201, MONO), resize_map(saliency, 99, 201))
+
+
+@pytest.mark.parametrize(("stereo", "axis"), [("top-bottom", 0), ("left-right", 1)])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_both_eyes_get_the_map_of_the_left_one(stereo, axis, odd):
+    left, right = np.random.default_rng(0).integers(0, 256, (2, 40, 80, 3), np.uint8)
+    picture = np.concatenate([left, right], axis)
+    picture = np.pad(picture, [(0, odd), (0, odd), (0, 0)])
+    layout = Layout(stereo)
+    if not odd:
+        assert np.array_equal(layout.panorama(picture), left)
+    size = picture.shape[:2]
+    laid = lay_map(left[..., 0], *size, layout)
+    eyes = [laid[eye] for eye in layout.eyes(*size)]
+    assert laid.shape == size and np.array_equal(*eyes)
+    assert eyes[0].shape == (40, 80) if not odd else min(eyes[0].shape) >= 40
+    if not odd:
+        assert np.array_equal(eyes[0], left[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("stereo", "coverage"),
+    [("both", SPHERE), ("none", (-180, 181, -90, 90)), ("none", (90, -90, -90, 90)),
+     ("none", (-90, 90, 10, 10)), ("none", (float("nan"), 90, 0, 10)), ("none", (1, 2, 3))],
+)  # fmt: skip
+def test_no_layout(stereo, coverage):
+    with pytest.raises(ValueError, match=r"stereo is|give the coverage|unpack"):
+        Layout(stereo, coverage)
+
+
+def test_pictures_are_stored_at_the_scale_of_their_panorama():
+    assert Layout().stored_size(512, 1024) == (512, 1024)
+    assert Layout("top-bottom").stored_size(512, 1024) == (1024, 1024)
+    half = (-90.0, 90.0, -90.0, 90.0)
+    assert Layout("left-right", half).stored_size(512, 1024) == (512, 1024)
+    assert Layout("none", half).stored_size(512, 1024) == (512, 512)
+    picture = np.zeros((240, 480, 3), np.uint8)
+    layout = Layout("left-right", (-90.0, 90.0, -45.0, 45.0))
+    assert layout.panorama(picture[:20, :80], 40, 80).shape == (40, 80, 3)
+    assert layout.stored_size(40, 80) == (20, 80)

@@ -1,7 +1,8 @@
-"""Flat photographs: ground truth, network, loss, training."""
+"""Recipes for flat photographs and clips: ground truth, network, loss, training, scores."""
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,17 @@ from torch import nn
 
 import models
 from common.errors import InputError
+from datasets.gaze import gaussian_map
 from models import CubeUNet, EquatorPrior
 from projection import CubePadding
 from recipes.flat import BLUR, FlatDensityLoss, FlatUNet, gaze_map, read_item
-from recipes.flat_photos import cosine, main, parameter_groups
+from recipes.flat_photos import cosine, parameter_groups
+from recipes.flat_photos import main as flat_photos_main
 from recipes.gaze_sources import Picture
-from tests.commands import run
-from tests.test_gaze_scenes import write_clips, write_photographs
+from recipes.score_flat_clips import Clip, forms
+from recipes.score_flat_clips import main as score_flat_clips_main
+from tests.commands import ended, run
+from tests.scenes import write_clips, write_photographs
 
 
 def fixated_at(x, y, weights, path="picture.jpg"):
@@ -148,7 +153,7 @@ def test_a_network_that_learned_from_photographs_works_on_the_sphere(tmp_path, c
     start = CubeUNet(base_channels=2, height=40, width=80)
     models.save(tmp_path / "init.pth", start)
     paths = ["--init", tmp_path / "init.pth", "--output", tmp_path / "flat.pth"]
-    run(main, "--sources", tmp_path / "sources", *paths, "--epochs", 2)
+    run(flat_photos_main, "--sources", tmp_path / "sources", *paths, "--epochs", 2)
     assert "epoch 2: training loss" in capsys.readouterr().out
     model = models.load(tmp_path / "flat.pth")
     assert model.arguments == start.arguments
@@ -168,4 +173,72 @@ def test_bad_input_is_refused(tmp_path):
         ("photographs", "equator.pth: holds the model 'equator'"),
     ):
         with pytest.raises(InputError, match=message):
-            run(main, "--sources", tmp_path / sources, "--init", tmp_path / "equator.pth")
+            run(
+                flat_photos_main,
+                "--sources",
+                tmp_path / sources,
+                "--init",
+                tmp_path / "equator.pth",
+            )
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    write_clips(tmp_path / "hevc33_video", ("Clip",))
+    where = np.array([0.5, 1.0, 0.5]), np.array([0.5, 0.5, 1.0])
+    paths = sorted((tmp_path / "hevc33_video" / "frames").iterdir())
+    return [Picture(path, *where, np.ones(3)) for path in paths]
+
+
+def test_a_fixation_lands_where_the_picture_is(pictures):
+    """A picture of 40×30 in a view of 90°: its right edge at 45°, its lower edge at −atan(¾)."""
+    clip = Clip(pictures, 60, 120, "difference")
+    angles = np.array([0, math.pi / 4, 0]), np.array([0, 0, -math.atan(0.75)])
+    expected = gaussian_map(*angles, 60, 120, 3.34)
+    torch.testing.assert_close(clip.truth[2], expected, atol=1e-5, rtol=1e-4)
+    pyramid = 4 * math.asin(0.75 / math.sqrt(2 * (1 + 0.75**2)))
+    assert clip.region.expand(60, 120).sum().item() == pytest.approx(pyramid, rel=0.05)
+    assert [frame.seconds for frame in clip.frames] == [n / 4 for n in range(6)]
+    brightness = [frame.rgb[:, 30, 60].mean().item() * 255 for frame in clip.frames]
+    assert brightness == pytest.approx([30 * n for n in range(6)], abs=3)
+    assert clip.frames[1].motion[0, 30, 60].item() == pytest.approx(30 / 255, abs=0.02)
+    assert torch.allclose(clip.frames[3].rgb[:, 0], torch.tensor(0.5))  # grey above
+
+
+def test_a_perfect_map_has_a_cc_of_one(pictures):
+    clip = Clip(pictures, 60, 120, "none")
+    cc, nss = clip.scores(clip.truth)
+    assert cc == pytest.approx(1, abs=1e-5)
+    assert nss > 1
+
+
+def test_forms_of_a_network(pictures):
+    torch.manual_seed(0)
+    model = CubeUNet(height=40, width=80, base_channels=2).eval()
+    model.spec = replace(model.spec, smoothing=0.5)
+    clip = Clip(pictures, 40, 80, "difference")
+    found = dict(forms(model, clip.frames))
+    assert list(found) == ["frames alone", "with motion", "with motion, smoothed"]
+    with torch.no_grad():
+        third = model(clip.frames[2].rgb[None, None], clip.frames[2].motion[None, None])[0, 0, 0]
+    torch.testing.assert_close(found["with motion"][2], third)
+    assert not torch.allclose(found["with motion"][2], found["with motion, smoothed"][2])
+    assert model.spec.smoothing == 0.5
+
+
+def test_command(tmp_path):
+    write_clips(tmp_path / "hevc33_video", ("Kimono",))
+    model = CubeUNet(height=40, width=80, base_channels=2)
+    models.save(tmp_path / "net.pth", model)
+    code, printed, _ = ended(score_flat_clips_main, tmp_path, "--ckpt_path", tmp_path / "net.pth")
+    assert code == 0
+    assert [line.split("|")[1].strip() for line in printed.splitlines()[2:]] == [
+        "frames alone", "with motion", "with motion, smoothed", "Gaussian in the middle",
+    ]  # fmt: skip
+    models.save(tmp_path / "prior.pth", EquatorPrior(8, 16))
+    code, _, line = ended(score_flat_clips_main, tmp_path, "--ckpt_path", tmp_path / "prior.pth")
+    assert (code, "give one of a CubeUNet" in line) == (2, True)
+    code, _, line = ended(
+        score_flat_clips_main, tmp_path / "none", "--ckpt_path", tmp_path / "net.pth"
+    )
+    assert code == 2

@@ -1,6 +1,7 @@
-"""Reading videos, folders and pictures."""
+"""Decoding of videos: formats, times, truncation, damage, skipped frames."""
 
-import math
+import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,112 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from common.errors import InputError
+from common.errors import InputError, counted
 from models import Spec
-from tests.clips import moving_disc, write_eccv_clip, write_video
+from tests.clips import moving_disc, write_video
+from tests.commands import infer, paint
 from video import decoding, read_frames
 from video.decoding import Damage, decode, probe
-from video.pictures import resize, to_tensor
+from video.writer import write_pictures
 
 SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")
-
-
-def test_frames_are_sampled_at_the_specs_rate(tmp_path):
-    reader = read_frames(write_video(tmp_path / "a.mp4", frames=24, fps=30), SPEC)
-    frames = list(reader)
-    assert reader.decoded == 24
-    assert [f.number for f in frames] == [1, 5, 9, 13, 17, 21]  # round(30 / 8) = 4
-    assert [f.seconds for f in frames] == pytest.approx([n / 30 for n in range(0, 24, 4)])
-    for frame in frames:
-        assert frame.rgb.shape == (3, 24, 48)
-        assert frame.rgb.min() >= 0
-        assert frame.rgb.max() <= 1
-
-
-def test_slow_videos_are_taken_whole(tmp_path):
-    frames = list(read_frames(write_video(tmp_path / "a.mp4", frames=5, fps=4), SPEC))
-    assert [f.number for f in frames] == [1, 2, 3, 4, 5]
-
-
-def test_motion_is_the_difference_of_sampled_frames(tmp_path):
-    for n in range(4):
-        Image.fromarray(moving_disc(5 * n, 24, 48)).save(tmp_path / f"{n + 1:04d}.png")
-    frames = list(read_frames(tmp_path, SPEC))
-    assert frames[0].motion.abs().max() == 0
-    for before, after in zip(frames, frames[1:]):
-        weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-        grey = [(f.rgb * weights).sum(0, keepdim=True) for f in (before, after)]
-        torch.testing.assert_close(after.motion, (grey[1] - grey[0]).abs())
-
-
-def test_folders_are_read_in_the_order_of_their_numbers(tmp_path):
-    for n in (2, 10, 1):
-        Image.new("RGB", (8, 4), (n, 0, 0)).save(tmp_path / f"frame{n}.png")
-    (tmp_path / "0001_gt.npy").touch()
-    frames = list(read_frames(tmp_path, SPEC))
-    assert [round(f.rgb[0].mean().item() * 255) for f in frames] == [1, 2, 10]
-    assert probe(tmp_path).frames == 3
-
-
-@pytest.mark.parametrize(("width", "height"), [(96, 48), (98, 50), (160, 90), (40, 21)])
-def test_one_picture_of_any_shape(tmp_path, width, height):
-    Image.fromarray(moving_disc(0, height, width)).save(tmp_path / "a.png")
-    [frame] = read_frames(tmp_path / "a.png", SPEC)
-    assert frame.rgb.shape == (3, 24, 48)
-    expected = to_tensor(moving_disc(0, 24, 48))
-    assert (frame.rgb - expected).abs().mean() < 0.05
-
-
-def test_grey_and_transparent_pictures(tmp_path):
-    for mode in ("L", "RGBA", "P"):
-        Image.fromarray(moving_disc(0, 24, 48)).convert(mode).save(tmp_path / f"{mode}.png")
-        [frame] = read_frames(tmp_path / f"{mode}.png", SPEC)
-        assert frame.rgb.shape == (3, 24, 48)
-
-
-def test_shrinking_averages_areas():
-    image = np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)
-    exact = image.reshape(4, 2, 8, 2, 3).mean((1, 3))
-    assert np.abs(resize(image, 4, 8) - exact).max() <= 0.5
-
-
-def test_growing_wraps_around_the_seam():
-    """Regression: clamping at ±180° leaves a step where there is none."""
-    longitude = (np.arange(16) + 0.5) * 2 * math.pi / 16
-    image = np.tile(np.cos(longitude), (8, 1)).astype(np.float32)
-    large = resize(image, 32, 64)
-    exact = np.cos((np.arange(64) + 0.5) * 2 * math.pi / 64)
-    assert np.abs(large - exact).max() < 1 - math.cos(math.pi / 16) + 1e-3
-    assert abs(large[5, 0] - large[5, -1]) < 1e-5
-
-
-def test_memory_does_not_hold_the_clip(tmp_path):
-    reader = read_frames(write_video(tmp_path / "a.mp4", frames=60), SPEC)
-    next(reader)
-    assert reader.decoded == 5  # up to the next sampled one
-
-
-def bad_sources(folder):
-    whole = write_video(folder / "whole.mp4", frames=60)
-    (folder / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    stream = write_video(folder / "whole.mkv", frames=60).read_bytes()
-    (folder / "cut.mkv").write_bytes(stream[: len(stream) // 2])
-    (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("this is no video")
-    (folder / "nothing").mkdir()
-    (folder / "cut.jpg").write_bytes(b"")
-    Image.fromarray(moving_disc(0, 64, 128)).save(folder / "whole.jpg")
-    (folder / "half.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:900])
-    names = ("missing.mp4", "cut.mp4", "cut.mkv", "empty.mp4", "text.mp4", "nothing", "cut.jpg")
-    return [*names, "half.jpg"]
-
-
-def test_bad_sources_are_named_with_the_next_step(tmp_path):
-    for name in bad_sources(tmp_path):
-        with pytest.raises(InputError) as caught:
-            list(read_frames(tmp_path / name, SPEC))
-        assert name in str(caught.value)
-        assert ";" in str(caught.value)
 
 
 def test_a_truncated_video_yields_what_it_has(tmp_path):
@@ -165,20 +69,6 @@ def test_a_sound_file_is_no_video(tmp_path):
         container.mux(stream.encode())
     with pytest.raises(InputError, match="not in a known format of videos"):
         probe(tmp_path / "a.wav")
-
-
-def test_flow_beside_the_frames_of_a_folder_is_taken(tmp_path):
-    folder = write_eccv_clip(tmp_path / "217", range(1, 4))
-    flow = np.zeros((32, 64, 3), np.uint8)
-    flow[..., 0] = 255
-    Image.fromarray(flow).save(folder / "0002_flow.png")
-    spec = Spec(height=32, width=64, motion="dis")
-    frames = list(read_frames(folder, spec))
-    assert [frame.number for frame in frames] == [1, 2, 3]
-    assert (frames[1].motion[0] == 1).all() and (frames[1].motion[1:] == 0).all()
-    assert not torch.equal(frames[2].motion, frames[1].motion)
-    plain = list(read_frames(folder, Spec(height=32, width=64, motion="difference")))
-    assert len(plain) == 3 and plain[1].motion.shape[0] == 1
 
 
 def bidirectional(path: Path, codec: str, numbers) -> Path:
@@ -249,3 +139,103 @@ def test_frames_that_are_lost_keep_their_numbers(tmp_path, codec, seed):
         assert len(given) == some.decoded == 90 and every.lost == 90 - sum(given)
     except InputError as error:
         assert "damaged" in str(error)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "clip.nfo", "art.asc", "movie.ans", "list.m3u8"])
+def test_a_text_is_no_video(checkpoint, tmp_path, name):
+    """FFmpeg's ANSI decoder made 467 maps of a text."""
+    (tmp_path / name).write_text("#EXTM3U\n" + "Line of a text with some words.\n" * 500)
+    code, _, line = infer(tmp_path / name, checkpoint, tmp_path / "out")
+    assert code == 2 and name in line and not (tmp_path / "out").exists()
+
+
+def test_damage_inside_a_clip_is_counted_and_named(checkpoint, tmp_path):
+    """300 zeroed bytes changed 23 frames silently."""
+    clip = write_video(tmp_path / "clip.mp4", 60, 240, 480)
+    whole = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    place, size = max(packets[1:], key=lambda packet: packet[1])
+    whole[place + size // 3 : place + size // 3 + 300] = bytes(300)
+    clip.write_bytes(whole)
+    damage = Damage()
+    assert len(list(decode(probe(clip), damage))) == 60 and damage.corrupt
+    code, printed, line = infer(clip, checkpoint, tmp_path / "out")
+    assert code == 1 and "60 maps" in printed
+    assert f"the decoder reports {counted(len(damage.corrupt), 'error')}," in line
+    first = re.search(r"the first at frame (\d+),", line)[1]  # of the frames that came by then
+    assert abs(int(first) - damage.corrupt[0]) < 4
+    code, _, line = paint(clip, tmp_path / "out", tmp_path / "o.mp4")
+    assert code == 1 and "the decoder reports" in line and (tmp_path / "o.mp4").exists()
+
+
+def test_tags_in_latin_1(checkpoint, tmp_path):
+    clip = tmp_path / "clip.mkv"
+    with av.open(str(clip), "w") as container:
+        container.metadata["title"] = "caf\u00e9 con leche"
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        for n in range(3):
+            picture = av.VideoFrame.from_ndarray(moving_disc(n, 48, 96), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    whole = clip.read_bytes()
+    assert "caf\u00e9".encode() in whole
+    clip.write_bytes(whole.replace("caf\u00e9 ".encode(), b"caf\xe9 x"))
+    assert infer(clip, checkpoint, tmp_path / "out")[0] == 0
+    assert paint(clip, tmp_path / "out", tmp_path / "o.mp4")[0] == 0
+
+
+def test_videos_without_a_decoder_and_drawings(checkpoint, tmp_path):
+    """'NoneType' object has no attribute 'width'."""
+    whole = write_video(tmp_path / "a.mkv", 3).read_bytes()
+    (tmp_path / "b.mkv").write_bytes(whole.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/ISO/XYZ"))
+    (tmp_path / "c.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9"/>')
+    for name, says in (("b.mkv", "without a decoder"), ("c.svg", "not in a known format")):
+        code, _, line = infer(tmp_path / name, checkpoint, tmp_path / "out")
+        assert code == 2 and name in line and says in line
+
+
+def test_pictures_that_stand_still_for_long(checkpoint, tmp_path):
+    """A GIF with a hold of 3 s, half a frame a second and a still of 8 s were 'truncated'."""
+    pictures = [Image.fromarray(moving_disc(n, 48, 96)) for n in range(4)]
+    clips = [
+        tmp_path / name for name in ("hold.gif", "slow.gif", "slow.mp4", "slow.mkv", "slow.ts")
+    ]
+    pictures[0].save(
+        clips[0], save_all=True, append_images=pictures[1:], duration=[100, 100, 100, 3000]
+    )
+    pictures[0].save(clips[1], save_all=True, append_images=pictures[1:], duration=2000)
+    for path in clips[2:]:
+        write_video(path, 6, fps="1/2")
+    clips.append(write_video(tmp_path / "still.mp4", 1, fps="1/8"))
+    clips.append(write_video(tmp_path / "still.mkv", 1, fps="1/8"))
+    for path in clips:
+        code, _, text = infer(path, checkpoint, tmp_path / f"{path.name} maps")
+        assert code == 0, text
+
+
+def test_a_name_like_a_protocol(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("a.mp4"), 3).rename("12:30.mp4")
+    assert infer("12:30.mp4", checkpoint, "maps")[0] == 0
+    assert paint("12:30.mp4", "maps", "13:30.mp4")[0] == 0
+    assert probe("13:30.mp4").frames == 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission_is_not_called_truncated(clip, checkpoint, tmp_path):
+    path = tmp_path / "secret.mp4"
+    path.write_bytes(clip.read_bytes())
+    path.chmod(0)
+    code, _, line = infer(path, checkpoint, tmp_path / "out")
+    assert code == 2 and "permission denied" in line
+
+
+def test_a_library_that_wants_logs_does_not_hang_the_decoder(clip, tmp_path):
+    """Older versions of torchvision, imported for RAFT, made FFmpeg's threads wait for Python."""
+    picture = moving_disc(0, 48, 96)
+    for use in (probe, lambda _: write_pictures(tmp_path / "a.mp4", [picture], 48, 96, 8)):
+        av.logging.set_level(av.logging.ERROR)
+        use(clip)
+        assert av.logging.get_level() is None

@@ -1,4 +1,4 @@
-"""evaluate_video.py as users start it, on tiny data sets with truth that is known."""
+"""evaluate_video.py as users start it, on tiny data sets with known truth."""
 
 import csv
 import io

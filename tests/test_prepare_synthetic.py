@@ -1,4 +1,4 @@
-"""Rendered scenes are exact on the sphere and reproducible, and appearance decides attention."""
+"""prepare.synthetic: scenes exact on the sphere, reproducible, with attention by appearance."""
 
 import json
 import math
@@ -10,13 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+import evaluate_video
 from common.errors import InputError
+from prepare import synthetic
 from prepare.figures import KINDS, UP, Figure, rotation
+from prepare.records import tell_empty
 from prepare.synthetic import Scene, render, split, write_dataset
 from prepare.worlds import WORLDS
 from projection import directions, solid_angles
 from projection.sphere import equirectangular_taps
+from tests.commands import ended, infer_as_user, run_as_user
+from tests.spherical import read_spherical
+from video.decoding import decode, probe
 
+ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 60, 120
 SIZE = {"height": 24, "width": 48, "attention_height": 16}
 COLOURS = np.full((4, 3), 0.9, np.float32)
@@ -194,3 +201,38 @@ def test_the_command_refuses_nonsense(tmp_path):
     command = [sys.executable, "-m", "prepare.synthetic", "--clips", "0", "--output", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "argument --clips: 0: give 1 or more" in done.stderr
+
+
+def test_a_scene_as_a_video(checkpoint, tmp_path):
+    """What `make demo` starts from, and all the way to its overlay."""
+    clip, out = tmp_path / "demo.mp4", tmp_path / "overlay.mp4"
+    command = [sys.executable, "-m", "prepare.synthetic", "--video", str(clip), "--frames", "9",
+               "--height", "40", "--width", "80", "--fps", "24"]  # fmt: skip
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    assert read_spherical(clip)["v2"]
+    infer_as_user(clip, checkpoint, tmp_path / "maps")
+    run_as_user(
+        "make_video.py", "--original_video", clip, "--saliency_dir", tmp_path / "maps",
+        "--output_path", out,
+    )  # fmt: skip
+    assert len(list(decode(probe(out)))) == 9
+    assert read_spherical(out) == read_spherical(clip)
+
+
+def test_few_clips_leave_splits_empty_and_it_is_said(tmp_path):
+    """evaluate then said "no clips for split 'test', only for ['train', 'val', 'test']"."""
+    words = ("--clips", 2, "--frames", 1, "--height", 16, "--width", 32, "--workers", 1)
+    code, text, _ = ended(synthetic.main, "--output", tmp_path / "data", *words)
+    assert code == 0 and "note: 2 clips for 3 splits, so that val and test can't be used" in text
+    tell_empty({"train": ["a"], "val": ["b"], "test": []})
+    code, _, text = ended(evaluate_video.main, "--data_root", tmp_path / "data")
+    assert code == 2 and "split 'test' has no clips; choose one that has: train" in text
+
+
+def test_rates_of_television(tmp_path):
+    clip = tmp_path / "a.mp4"
+    words = ("--video", clip, "--frames", 4, "--height", 24, "--width", 48)
+    assert ended(synthetic.main, *words, "--fps", 29.97)[0] == 0
+    assert abs(probe(clip).fps - 29.97) < 0.01
+    code, _, line = ended(synthetic.main, "--video", clip, "--height", 25, "--width", 48)
+    assert code == 2 and "even" in line

@@ -1,4 +1,4 @@
-"""The data check: each kind of problem in a tiny data set of its own, found where it is."""
+"""The data check (--check): each kind of problem is found where it is."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from common.errors import InputError
+from datasets import check as datasets_check
 from datasets.check import KINDS, NO_SPLIT, SHOWN, check, summary
 from datasets.splits import eccv2018_split
 from tests.clips import moving_disc, write_eccv_clip
@@ -380,3 +381,20 @@ def test_the_summary_is_short_and_the_json_complete(eccv):
     assert len(content["problems"]) == 11
     assert content["splits"]["test"]["per_clip"] == {"b": {"frames": 10, "usable": 0}}
     assert {problem["kind"] for problem in content["problems"]} <= set(KINDS)
+
+
+def test_the_check_reads_ground_truth_of_16_bits(tmp_path):
+    """`--check` found nothing wrong with maps that were read as white."""
+    for folder in ("frames", "saliency_maps"):
+        (tmp_path / folder).mkdir()
+    for n in (1, 2):
+        Image.fromarray(moving_disc(n, 24, 48)).save(tmp_path / f"frames/a_{n:04d}.png")
+        dark = np.full((24, 48), 700, np.uint16)
+        dark[:, 10 * n : 10 * n + 9] = 900
+        Image.fromarray(dark).save(tmp_path / f"saliency_maps/a_{n:04d}.png")
+    (tmp_path / "splits.json").write_text('{"test": ["a"]}')
+    assert datasets_check.check(tmp_path)["clean"]
+    flat = Image.fromarray(np.full((24, 48), 700, np.uint16))
+    flat.save(tmp_path / "saliency_maps/a_0002.png")
+    problems = datasets_check.check(tmp_path)["problems"]
+    assert [(p["kind"], p["path"]) for p in problems] == [("constant", "saliency_maps/a_0002.png")]

@@ -21,10 +21,11 @@ from common.errors import InputError
 from datasets import SaliencyVideos
 from datasets.video_saliency import motion_estimator
 from models import Spec
-from prepare import resize
+from prepare import recordings, resize
 from prepare.records import begin_clip
 from prepare.resize import resize_dataset
-from tests.clips import moving_disc, write_eccv_clip
+from tests.clips import moving_disc, write_eccv_clip, write_video
+from tests.commands import ended
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = {"height": 23, "width": 47}
@@ -230,3 +231,29 @@ def test_each_thread_has_its_own_motion_estimator():
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(motion_estimator, "dis").result() is not motion_estimator("dis")
     assert motion_estimator("dis") is motion_estimator("dis")
+
+
+def test_one_bad_file_in_prepare(data_root, tmp_path):
+    (data_root / "a/0002.jpg").write_bytes(b"")
+    words = (
+        "--data_root",
+        data_root,
+        "--output",
+        tmp_path / "small",
+        "--height",
+        16,
+        "--width",
+        32,
+    )
+    code, printed, line = ended(resize.main, *words)
+    assert code == 1 and "5 frames at 16×32" in printed and "0002.jpg" in line
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in "abc":
+        write_video(videos / f"{name}.mp4", 8, fps=8)
+        gaze = "time,longitude,latitude,observer\n0.1,3,4,x\n0.5,3,4,y\n"
+        (videos / f"{name}.csv").write_text(gaze)
+    (videos / "b.mp4").write_bytes(b"no video")
+    words = ("--videos", videos, "--gaze", videos, "--output", tmp_path / "d")
+    code, printed, line = ended(recordings.main, *words, "--sigma", 10)
+    assert code == 1 and "b.mp4" in line and "2 clips, 16 frames, 4 fixations" in printed

@@ -52,7 +52,6 @@ def write_gaze(path, rows):
     return path
 
 
-# 24 frames at 24 a second, sampled at 8: frames of 0.125 s. Frames 1, 2 and 8 have gaze.
 ROWS = [
     *((0, 30, 0, "ann"), (0.124, -90, 45, "ann"), (0.125, 180, -80, "bob")),
     *((0.999, 0, 90, "ann"), (1.0, 5, 5, "bob"), (-0.1, 5, 5, "bob")),

@@ -1,4 +1,4 @@
-"""A camera that follows attention: targets, limits in every frame, what it sees, the script."""
+"""The camera that follows attention (--follow): targets, limits, what it sees, the script."""
 
 import math
 import sys
@@ -13,8 +13,8 @@ import torch
 import make_video
 from prepare.synthetic import Scene
 from projection import Equi2Perspective, directions
+from tests.overlays import clip, facts, frames, maps, refused, render, sounds, times
 from tests.spherical import read_spherical
-from tests.test_make_video import clip, facts, frames, maps, refused, render, sounds, times
 from video.yuv import planes
 from views.camera import CELLS, Camera, _scores, follow_path
 

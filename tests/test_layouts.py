@@ -1,4 +1,4 @@
-"""The ECCV 2018 layout and everything that can be wrong with it."""
+"""Data sets in the layouts of ECCV 2018 and SST-Sal, their splits, and what is wrong in them."""
 
 import json
 import pickle
@@ -10,11 +10,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from common.errors import InputError
-from datasets import SaliencyVideos
+from datasets import SaliencyVideos, check
 from datasets.splits import eccv2018_split
 from datasets.video_saliency import collate, summarise
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip
+from tests.commands import train_one_epoch
 from tests.shared import shared
 
 SPEC = Spec(height=24, width=48, motion="difference")
@@ -241,3 +242,30 @@ def test_the_last_readable_frame_of_the_run_stands_in(tmp_path):
     moved = (frames[4] - frames[1]).abs().amax(2, keepdim=True)  # of each pixel and column
     assert data[4]["motion"].max() <= moved.max()
     assert data[4]["motion"].mean() < 0.5 * frames[4].mean()
+
+
+def test_clips_listed_twice_and_in_two_splits_are_named(tmp_path):
+    """A clip listed twice was scored twice; overlapping splits trained and evaluated silently."""
+    for name in "ab":
+        write_eccv_clip(tmp_path / name)
+    splits = {"train": ["a", "a", "b"], "val": ["b"], "test": ["b"]}
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    data = SaliencyVideos(tmp_path, "train", Spec(height=16, width=32))
+    assert len(data) == 8
+    assert ("clip listed twice", "a") in data.irregular
+    assert ("clip of 'train' that is in 'val' too", "b") in data.irregular
+    assert "1 × clip of 'train' that is in 'test' too (first: b)" in data.summary()
+    details = [p["detail"] for p in check.check(tmp_path)["problems"] if p["kind"] == "split"]
+    assert sorted(details) == ["2 times in 'train'", "is in 3 splits"]
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [{"train": "a"}, {"train": [["a"]]}, {"train": [None]}, {"train": {"a": 1}}, {"val": 5},
+     {"train": ["../a"]}, {"train": ["/etc"]}, {"train": [".."]}, {"train": [""]}],
+)  # fmt: skip
+def test_splits_with_entries_of_another_type(data_root, tmp_path, splits):
+    """A name that leaves the folder would be written outside the output folder, too."""
+    (data_root / "splits.json").write_text(json.dumps(splits))
+    code, _, line = train_one_epoch(data_root, tmp_path / "run")
+    assert code == 2 and "splits.json" in line

@@ -1,0 +1,296 @@
+"""The cube U-Net: sizes, learning, edges of the cube, priors, qualities, both backbones."""
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from common.errors import InputError
+from losses import SMSE, DensityLoss
+from models import CubeUNet
+from models.efficientnet_lite import Conv, EfficientNetReadout
+from models.equator_prior import gaze_density
+from projection import CubePadding, Equi2Cube, directions
+from tests.checkpoints import small_unet
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "face_size"),
+    [(80, 160, None), (68, 140, 35), (61, 123, 31), (60, 120, 17)],
+)
+def test_unet_at_any_size(height, width, face_size):
+    """Among them faces that do not halve evenly."""
+    model = small_unet(height=height, width=width, face_size=face_size)
+    maps = model(torch.rand(2, 3, 3, height, width), torch.rand(2, 3, 1, height, width))
+    assert maps.shape == (2, 3, 1, height, width)
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+
+
+def test_unet_takes_frames_of_another_size_than_it_was_built_for():
+    built, other = small_unet(), small_unet(height=72, width=144)
+    frames, motion = torch.rand(1, 1, 3, 72, 144), torch.rand(1, 1, 1, 72, 144)
+    torch.testing.assert_close(built.eval()(frames, motion), other.eval()(frames, motion))
+
+
+def test_published_size():
+    model = CubeUNet()
+    assert (model.spec.height, model.spec.width) == (240, 480)
+    assert model.to_cube.face_size == 120
+    assert model.spec.motion == "difference"
+    bytes_of_weights = sum(p.numel() * p.element_size() for p in model.state_dict().values())
+    assert bytes_of_weights < 16 * 2**20
+
+
+def test_gradient_reaches_every_weight_through_the_projection():
+    """Regression: the published script detaches the map before its loss and never learns."""
+    model = small_unet()
+    maps = model(torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80))
+    SMSE()(maps, torch.rand_like(maps)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_unet_learns_to_find_a_bright_spot():
+    torch.manual_seed(0)
+    model = small_unet()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    losses = []
+    for _ in range(60):
+        target = torch.zeros(2, 1, 1, 40, 80)
+        for clip in target:
+            row, column = torch.randint(8, 32, ()), torch.randint(80, ())
+            clip[0, 0, row - 4 : row + 4, :8] = 1
+            clip.copy_(clip.roll(int(column), -1))
+        maps = model(target.expand(-1, -1, 3, -1, -1), torch.zeros_like(target))
+        loss = SMSE()(maps, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.25 * sum(losses[:5])
+
+
+def test_what_lies_across_an_edge_of_the_cube_matters():
+    """With zero padding one 3×3 convolution sees nothing of the neighbouring face."""
+    model = small_unet().eval()
+    faces = torch.rand(6, 4, 20, 20)
+    changed = faces.clone()
+    changed[4, :, 10, 0] += 1  # right face, next to the front
+    with torch.no_grad():
+        difference = (model.backbone.stem(changed) - model.backbone.stem(faces)).abs().sum(1)
+    assert difference[2, 10, -1] > 0
+    assert difference[2, :, :17].max() == 0  # two convolutions reach two pixels
+
+
+def test_latitude_prior_is_where_the_rows_are_and_the_network_can_outvote_it():
+    """With a network that says nothing, rows follow the prior; with a logit of 9, it wins."""
+    model = CubeUNet(base_channels=4, height=48, width=96).eval()
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.zeros_(model.head.bias)
+    torch.nn.init.zeros_(model.latitude_bias)
+    with torch.no_grad():
+        model.latitude_bias[..., 16] = 3.0  # the equator
+        row = model(torch.rand(1, 1, 3, 48, 96), torch.zeros(1, 1, 1, 48, 96))[0, 0, 0]
+        assert torch.allclose(row, row[:, :1].expand_as(row), atol=1e-6)
+        assert torch.allclose(row[:23], row[25:].flip(0), atol=1e-6)
+        assert row[23, 0] > 0.85 and row[0, 0] == 0.5
+        model.head.bias.fill_(9.0)
+        assert model(torch.rand(1, 1, 3, 48, 96), torch.zeros(1, 1, 1, 48, 96)).min() > 0.99
+
+
+def test_faces_that_do_not_halve_evenly_are_refused():
+    for width in (240, 256, 480):
+        with pytest.raises(ValueError, match="96, 128"):
+            CubeUNet(backbone="efficientnet_lite0", height=width // 2, width=width)
+    model = CubeUNet(backbone="efficientnet_lite0", height=192, width=384)
+    with pytest.raises(ValueError, match="multiples of 32"):
+        model(torch.rand(1, 1, 3, 240, 480), torch.rand(1, 1, 1, 240, 480))
+    with pytest.raises(ValueError, match="one of plain, efficientnet_lite0"):
+        CubeUNet(backbone="resnet")
+
+
+def test_another_motion_image_must_have_as_many_channels():
+    model = CubeUNet(in_channels=6, base_channels=4, height=68, width=136)
+    model.use_motion("raft")
+    assert model.spec.motion == "raft"
+    with pytest.raises(ValueError, match="1 channels, but this model takes 3"):
+        model.use_motion("difference")
+
+
+def test_wrong_channels_are_refused():
+    with pytest.raises(ValueError, match="3 \\+ 0"):
+        small_unet()(torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 0, 40, 80))
+    with pytest.raises(ValueError, match="in_channels"):
+        CubeUNet(in_channels=7)
+
+
+def test_bfloat16_is_close_to_float32():
+    model = small_unet().eval()
+    frames, motion = torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 1, 40, 80)
+    exact = model(frames, motion)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(frames, motion)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().max() < 0.05
+
+
+def test_the_front_is_favoured_by_the_density_over_longitude():
+    """With power f, log odds gain f times the logarithm of the prior's density over longitude."""
+    torch.manual_seed(0)
+    model = models.CubeUNet(height=40, width=80, base_channels=2, front=0.5).eval()
+    frames, motion = torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 1, 40, 80)
+    plain = models.CubeUNet(height=40, width=80, base_channels=2).eval()
+    plain.load_state_dict(model.state_dict())
+    gained = (model(frames, motion).logit() - plain(frames, motion).logit())[0, 0, 0]
+    density = gaze_density(40, 80)[20]
+    expected = 0.5 * (density / density.mean()).log().float()
+    torch.testing.assert_close(gained, expected.expand(40, 80), atol=1e-4, rtol=0)
+    assert expected[39] == expected.max() and torch.allclose(expected, expected.flip(0))
+    # Clips are turned to any side in training, where there is no front.
+    assert torch.equal(model.train()(frames, motion), plain.train()(frames, motion))
+    # Frames of another width have their own columns.
+    wide = torch.rand(1, 1, 3, 60, 120), torch.rand(1, 1, 1, 60, 120)
+    gained = (model.eval()(*wide).logit() - plain.eval()(*wide).logit())[0, 0, 0]
+    density = gaze_density(60, 120)[30]
+    expected = 0.5 * (density / density.mean()).log().float()
+    torch.testing.assert_close(gained, expected.expand(60, 120), atol=1e-4, rtol=0)
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="front is from 0 to 1"):
+            models.CubeUNet(height=40, width=80, base_channels=2, front=wrong)
+
+
+def test_logits_of_several_scales_are_their_mean():
+    torch.manual_seed(0)
+    model = CubeUNet(base_channels=4, height=80, width=160).eval()
+    clip = torch.rand(1, 2, 3, 80, 160), torch.rand(1, 2, 1, 80, 160)
+    with torch.no_grad():
+        own = model.logits(*clip)[0]
+        halves = (nn.functional.avg_pool2d(part[0], 2)[None] for part in clip)
+        half = model.logits(*halves)[0]
+        half = nn.functional.interpolate(half, (80, 160), mode="bilinear")
+        model.scales = (1, 0.5)
+        torch.testing.assert_close(model.logits(*clip)[0], (own + half) / 2)
+
+
+def test_projections_for_another_size_are_made_once_and_can_be_trained():
+    model = small_unet()
+    frames, motion = torch.rand(1, 1, 3, 72, 144), torch.rand(1, 1, 1, 72, 144)
+    with torch.inference_mode():
+        wanted = model.eval()(frames, motion)
+    made = next(iter(model._others.values()))
+    model(frames, motion.requires_grad_()).sum().backward()
+    assert motion.grad.any()
+    assert torch.equal(model(frames, motion), wanted)
+    assert next(iter(model._others.values())) is made
+
+
+def test_qualities(tmp_path):
+    """The fast one looks at smaller frames, the best one at larger ones and again at the former."""
+    path = tmp_path / "m.pth"
+    models.save(path, CubeUNet(base_channels=4, height=80, width=160))
+    kinds = [models.load(path, quality=quality) for quality in (None, "fast", "best")]
+    found = [(kind.spec.width, kind.scales) for kind in kinds]
+    assert found == [(160, (1,)), (120, (1,)), (200, (1, 0.6))]
+    frame = torch.rand(1, 1, 3, 100, 200), torch.rand(1, 1, 1, 100, 200)
+    assert kinds[2](*frame).shape == (1, 1, 1, 100, 200)
+    content = torch.load(path, weights_only=True)
+    del content["arguments"]["height"], content["arguments"]["width"]  # which are 240 and 480 then
+    torch.save(content, path)
+    assert models.load(path, quality="fast").spec.width == 360
+    assert models.load(path, quality="fast", width=320).spec.width == 240
+    models.save(path, models.EquatorPrior(8, 16))
+    with pytest.raises(ValueError, match="quality is one of fast, best, got 'good'"):
+        models.load(path, quality="good")
+    with pytest.raises(InputError, match="'equator', of one quality"):
+        models.load(path, quality="fast")
+
+
+def test_enlarged_features_lie_where_they_were():
+    """A picture linear in row and column, averaged over squares and enlarged, is itself."""
+    ramp = torch.arange(64.0)
+    picture = (ramp[:, None] * 2 + ramp)[None, None]
+    small = nn.functional.avg_pool2d(picture, 2)
+    readout = EfficientNetReadout(3)
+    readout.pad = nn.ReplicationPad2d(1)
+    large = readout.enlarge(small)
+    inside = slice(2, -2)
+    torch.testing.assert_close(large[..., inside, inside], picture[..., inside, inside])
+
+
+def test_enlarged_features_have_no_edge_between_faces():
+    """Of a smooth function on the sphere, the step across an edge is as any other."""
+    size = torch.Size([64, 64])
+    rays = Equi2Cube(256, 512, 64)(directions(256, 512, torch.float32).permute(2, 0, 1)[None])
+    values = (rays * torch.tensor([1.0, 2.0, 3.0])[:, None, None]).sum(1, keepdim=True)
+    small = nn.functional.avg_pool2d(values, 8)
+    readout = EfficientNetReadout(3)
+
+    def step(faces):
+        padded = CubePadding(1)(faces)
+        return padded[..., 1:-1, :2].diff(dim=-1).abs().max().item()
+
+    whole = small
+    for _ in range(3):
+        whole = readout.enlarge(whole)
+    apart = nn.functional.interpolate(small, size, mode="bilinear")
+    assert step(whole) < 1.2 * step(values) and step(apart) > 5 * step(values)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("late", [False, True])
+def test_strides_take_every_second_pixel(kernel, late):
+    """With a kernel that is 1 at its centre the outputs are every second pixel of the input."""
+    conv, pad = Conv(1, 1, kernel, 2, activate=False), CubePadding(kernel // 2, late)
+    nn.init.zeros_(conv.conv.weight)
+    nn.init.zeros_(conv.conv.bias)
+    with torch.no_grad():
+        conv.conv.weight[..., kernel // 2, kernel // 2] = 1
+        faces = torch.arange(384.0).view(6, 1, 8, 8)
+        torch.testing.assert_close(conv(pad(faces)), faces[..., int(late) :: 2, int(late) :: 2])
+
+
+def test_network_learns_all_but_the_first_stages():
+    torch.manual_seed(0)
+    model = CubeUNet(backbone="efficientnet_lite0", height=192, width=384)
+    maps = model(torch.rand(1, 2, 3, 192, 384), torch.rand(1, 2, 1, 192, 384))
+    assert maps.shape == (1, 2, 1, 192, 384)
+    assert maps.min() >= 0 and maps.max() <= 1
+    DensityLoss()(maps, torch.rand_like(maps)).backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith(
+            ("backbone.encoder.stem", *(f"backbone.encoder.stages.{k}." for k in range(3)))
+        ):
+            assert parameter.grad is None, name
+        else:
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+def test_other_motion(channels):
+    model = CubeUNet(channels, backbone="efficientnet_lite0", height=192, width=384).eval()
+    assert (
+        model(torch.rand(1, 1, 3, 192, 384), torch.rand(1, 1, channels - 3, 192, 384))
+        .isfinite()
+        .all()
+    )
+
+
+def test_another_backbone_is_refused():
+    with pytest.raises(ValueError, match="backbone"):
+        CubeUNet(backbone="resnet")
+
+
+def test_depthwise_convolutions_are_trained_in_float32_on_a_cpu():
+    """In bfloat16 their gradients took three times as long, and a step longer than in float32."""
+    torch.manual_seed(0)
+    conv, x = Conv(8, 8, 3, groups=8), torch.rand(2, 8, 6, 6).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = conv(x)
+        with torch.no_grad():
+            assert conv(x).dtype == torch.bfloat16
+    assert torch.equal(trained, conv(x.float()))
+    gradients = [torch.autograd.grad(y.sum(), conv.conv.weight) for y in (trained, conv(x.float()))]
+    assert torch.equal(*(gradient for (gradient,) in gradients))
+    assert conv.double()(x.double()).dtype == torch.float64  # which was once made float32

@@ -1,0 +1,270 @@
+"""Starting and ending of every command: options, help, imports, one-line errors, signals."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import evaluate_video
+import infer_video
+import make_video
+import train_video
+from common.errors import InputError
+from common.files import read_array, read_json
+from maps import exports
+from metrics.protocol import Protocol
+from prepare import resize, synthetic
+from recipes import average
+from tests.clips import write_eccv_clip
+from tests.commands import ended, evaluate, infer, paint, run_as_user, start, train_one_epoch
+from video.motion import MOTIONS
+from video.pictures import read_picture
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ["train_video.py", "infer_video.py", "make_video.py", "evaluate_video.py"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_states_defaults(script):
+    text = run_as_user(script, "--help").stdout
+    assert "default:" in text
+    for nothing in ("None", "False", "[]"):
+        assert f"default: {nothing}" not in text
+
+
+def test_help_shows_the_column_of_the_model():
+    text = run_as_user("train_video.py", "--help", "--model", "sst_sal").stdout
+    assert "peak learning rate (default: 0.8)" in " ".join(text.split())
+
+
+def test_help_shows_a_default_of_zero():
+    """0 equals False, which once hid it."""
+    text = " ".join(run_as_user("train_video.py", "--help").stdout.split())
+    for shown in ("augmentation (default: 0)", "no average (default: 0.0)", "clips (default: 0)"):
+        assert shown in text
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "PASSIVE 2000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+        ({"GOMP_SPINCOUNT": "9"}, "None 9"),
+    ],
+)
+def test_threads_soon_sleep_unless_the_user_says_otherwise(given, found):
+    """Active waiting made the network four times slower beside another busy program."""
+    names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+    environment = {name: v for name, v in os.environ.items() if name not in names} | given
+    program = f"import startup, os; print(*map(os.environ.get, {names}))"
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert result.stdout.strip() == found
+
+
+@pytest.mark.parametrize("script", ["infer_video", "make_video", "evaluate_video"])
+def test_help_needs_no_slow_import(script):
+    code = f"""
+import runpy, sys
+sys.argv = ["{script}.py", "--help"]
+try:
+    runpy.run_path("{script}.py", run_name="__main__")
+except SystemExit:
+    print(sorted({{"torch", "cv2", "av"}} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+    wrong = [sys.executable, f"{script}.py", "--sampling", "none", "--scale", "none"]
+    result = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.count("error:") == 1
+
+
+def test_options_name_what_the_libraries_have(capsys):
+    """Their names stand in the scripts, which read options before they import the libraries."""
+    assert tuple(exports.KINDS) == infer_video.EXPORTS
+    for script, names in (
+        ("infer_video", [MOTIONS]),
+        ("evaluate_video", [MOTIONS, Protocol.NAMES]),
+    ):
+        words = [sys.executable, f"{script}.py", "--help"]
+        shown = subprocess.run(
+            words, cwd=ROOT, capture_output=True, text=True, env=os.environ
+        ).stdout
+        for known in names:
+            assert "{" + ",".join(known) + "}" in "".join(shown.split())
+
+
+def test_numbers_that_are_no_numbers_are_refused(tmp_path):
+    from prepare import recordings, synthetic
+
+    for main, words in (
+        (synthetic.main, ("--fps", "nan")),
+        (synthetic.main, ("--fps", "inf")),
+        (recordings.main, ("--videos", tmp_path, "--gaze", tmp_path, "--fps", "nan")),
+        (train_video.main, ("--lr", "nan")),
+        (train_video.main, ("--ema", "nan")),
+        (make_video.main, ("--alpha", "nan", "--original_video", "a", "--saliency_dir", "b",
+                           "--output_path", "c.mp4")),
+        (evaluate_video.main, ("--sigma", "nan")),
+    ):  # fmt: skip
+        assert ended(main, *words)[0] == 2, words
+
+
+@pytest.mark.parametrize("more", [(), ("--save_npy",)])
+def test_a_file_that_may_not_grow(clip, checkpoint, tmp_path, more):
+    """`ulimit -f`; NumPy's error had no number, PyAV's no name."""
+    assert infer(clip, checkpoint, tmp_path / "out")[0] == 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
+    try:
+        found = [infer(clip, checkpoint, tmp_path / "new", *more)]
+        found.append(paint(clip, tmp_path / "out", tmp_path / "o.mp4"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for code, _, line in found:
+        assert code == 1 and "File too large" in line and str(tmp_path) in line
+    assert not list(tmp_path.rglob("*.partial*"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, None])
+def test_a_full_disk(clip, checkpoint, tmp_path, monkeypatch, number):
+    assert infer(clip, checkpoint, tmp_path / "out")[0] == 0
+
+    def full(*_):
+        raise OSError(number, "204 requested and 0 written")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(make_video, "write_video", full)
+    for found in (
+        infer(clip, checkpoint, tmp_path / "new", "--save_npy"),
+        paint(clip, tmp_path / "out", tmp_path / "o.mp4"),
+    ):
+        assert found[0] == 1 and str(tmp_path) in found[2]
+
+
+@pytest.mark.parametrize("where", ["/proc/out", "/dev/null/out", f"{'x' * 300}", "/proc/1/fd/x"])
+def test_places_where_nothing_can_be_written(clip, checkpoint, tmp_path, data_root, where):
+    maps = tmp_path / "maps"
+    assert infer(clip, checkpoint, maps)[0] == 0
+    for found in (
+        infer(clip, checkpoint, where),
+        paint(clip, maps, f"{where}/o.mp4"),
+        paint(clip, maps, f"{where}.mp4"),
+        train_one_epoch(data_root, where),
+        ended(average.main, f"{where}/a.pth", checkpoint),
+        ended(synthetic.main, "--video", f"{where}/a.mp4", "--frames", 1),
+        ended(synthetic.main, "--output", where, "--clips", 1),
+    ):
+        assert found[0] in (1, 2)
+        assert Path(where).name in found[2] or str(Path(where).parent) in found[2]
+
+
+@pytest.mark.parametrize("script", ["infer_video.py", "train_video.py"])
+def test_output_that_nobody_reads(script):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, str(ROOT / script), "--help"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    streams = {"stdout": write, "stderr": subprocess.PIPE}
+    result = subprocess.run(command, **streams, text=True, env=environment)
+    os.close(write)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{script}: output: Broken pipe")
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (synthetic.main, ("--seed", -1)),
+        (synthetic.main, ("--height", 10**9)),
+        (synthetic.main, ("--clips", 10**12)),
+        (synthetic.main, ("--workers", 100_000)),
+        (resize.main, ("--workers", 100_000)),
+        (train_video.main, ("--workers", 100_000)),
+        (train_video.main, ("--samples", 10**12)),
+        (train_video.main, ("--batch_size", 10**9)),
+        (train_video.main, ("--seed", -1)),
+        (train_video.main, ("--seed", 10**30)),
+        (train_video.main, ("--epochs", 10**12)),
+    ],
+)
+def test_numbers_beyond_reason(main, words):
+    assert ended(main, *words)[0] == 2
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+def test_pipes(clip, checkpoint, tmp_path, data_root, pipe):
+    """They hung the run for ever, as pictures, maps or named by a playlist."""
+
+    def alarm(*_):
+        raise AssertionError("it hangs")
+
+    signal.signal(signal.SIGALRM, alarm)
+    signal.alarm(60)
+    maps = tmp_path / "maps"
+    assert infer(clip, checkpoint, maps)[0] == 0
+    stills = write_eccv_clip(tmp_path / "stills")
+    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{pipe}\n")
+    for path in (
+        maps / "sal_0003.png",
+        stills / "0002.jpg",
+        stills / "0003.jpg",
+        data_root / "b/0002_gt.npy",
+        *(tmp_path / f"a.{end}" for end in ("mp4", "npy", "pth", "json")),
+    ):
+        path.unlink(missing_ok=True)
+        os.symlink(pipe, path)
+    assert infer(pipe, checkpoint, tmp_path / "o1")[0] == 2
+    assert infer(tmp_path / "a.mp4", checkpoint, tmp_path / "o2")[0] == 2
+    assert infer(tmp_path / "list.m3u8", checkpoint, tmp_path / "o3")[0] == 2
+    assert infer(clip, tmp_path / "a.pth", tmp_path / "o4")[0] == 2
+    assert infer(stills, checkpoint, tmp_path / "o5")[0] == 1
+    assert paint(clip, maps, tmp_path / "o.mp4")[0] == 2
+    assert evaluate(data_root, tmp_path / "scores", "--ckpt_path", checkpoint)[0] == 0
+    for reader in (read_array, read_json, read_picture):
+        with pytest.raises(InputError, match="a pipe or a device"):
+            reader(tmp_path / "a.npy")
+    signal.alarm(0)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.6, 1.2])
+@pytest.mark.parametrize("words", [("infer_video.py",), ("-m", "prepare.resize")])
+def test_ctrl_c_during_the_imports(words, seconds):
+    process = start(*words, "--help")
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    assert "Traceback" not in process.communicate()[1]
+
+
+FAULTS = """
+import startup, resource, torch
+for n in range(20):
+    if n == 14:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(1 << 24) + torch.ones(1 << 24)  # glibc maps more than 32 MiB anew by default
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_freed_memory_is_kept_for_the_next_frame():
+    def faults(**variables):
+        environment = {k: v for k, v in os.environ.items() if "MALLOC_" not in k} | variables
+        command = [sys.executable, "-c", FAULTS]
+        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        return int(result.stdout)
+
+    assert faults() < 2000
+    assert faults(MALLOC_TRIM_THRESHOLD_="131072") > 100_000  # as the user wishes

@@ -1,0 +1,339 @@
+"""The repository: imports go one way, the package installs, documents' commands start."""
+
+import argparse
+import ast
+import contextlib
+import doctest
+import importlib
+import io
+import os
+import re
+import runpy
+import shlex
+import signal
+import subprocess
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from tests.clips import write_video
+from tests.shared import REFERENCE
+from video import read_frames
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACEHOLDERS = {"S": "0", "$S": "0"}  # numbers that stand for themselves in the documents
+FOREIGN = ("pip", "venv", "pytest", "ruff")  # modules that are not ours
+
+
+LAYERS = (  # each may import those before it
+    ("common",),
+    ("projection",),
+    ("losses", "video"),
+    ("maps", "metrics"),
+    ("datasets", "models", "views"),
+    ("evaluation", "prepare", "training"),
+    ("recipes",),
+)
+BELOW = {  # packages that each one may import, besides itself
+    package: {lower for layer in LAYERS[:level] for lower in layer}
+    for level, layer in enumerate(LAYERS)
+    for package in layer
+}
+BELOW["metrics"] -= {"video"}
+OURS = {path.stem for path in ROOT.glob("*.py")} | {
+    path.parent.name for path in ROOT.glob("*/*.py")
+}
+
+
+@pytest.mark.parametrize("package", BELOW)
+def test_imports_go_one_way(package):
+    for path in (ROOT / package).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            imported = {name.split(".")[0] for name in names} & OURS
+            assert imported <= BELOW[package] | {package}, path
+
+
+def test_nothing_imports_the_recipes():
+    for path in ROOT.glob("**/*.py"):
+        if not path.relative_to(ROOT).parts[0].startswith(("recipes", "tests", ".venv", "build")):
+            text = path.read_text(encoding="utf-8")
+            assert "from recipes" not in text and "import recipes" not in text, path
+
+
+PLAIN = {path.stem for path in ROOT.glob("*.py")}
+PLAIN |= {path.parent.name for path in ROOT.glob("*/*.py")} - {"build"}
+MAP_OF_ONE_FRAME = """
+import sys
+import datasets, numpy
+from saliency360 import CHECKPOINT, models, training
+from saliency360.video import read_frames
+
+model = models.load(CHECKPOINT)
+_, saliency = next(models.predict(model, read_frames("clip.mp4", model.spec)))
+numpy.save("map.npy", saliency.numpy())
+print(datasets.OF, *sorted(set(sys.argv[1:]) & sys.modules.keys()), training.git_revision())
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Build the package as pip does, but for the archive, in a repository of its user."""
+    project, facts = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("facts")
+    who = ["-c", "user.name=user", "-c", "user.email=user@example.org"]
+    for words in (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run(["git", *words], cwd=project, check=True)
+    folder = project / "site"
+    steps = ["build_py", "--build-lib", str(folder), "egg_info", "--egg-base", str(facts)]
+    start = "exec(open('setup.py').read(), {'__file__': 'setup.py', '__name__': '__main__'})"
+    command = [sys.executable, "-X", "utf8", "-c", start, "-q", *steps]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return folder, facts / "saliency360.egg-info"
+
+
+@pytest.fixture
+def elsewhere(installed, tmp_path):
+    """A folder with packages of our plain names, and a way to run Python in it."""
+    for name in PLAIN - {"datasets"}:
+        (tmp_path / f"{name}.py").write_text("raise ImportError('a plain name was imported')")
+    (tmp_path / "datasets.py").write_text("OF = 'Hugging Face'")
+    write_video(tmp_path / "clip.mp4", frames=2, fps=8)
+    paths = os.pathsep.join([str(tmp_path), str(installed[0])])
+
+    def run(*words) -> str:
+        result = subprocess.run([sys.executable, *map(str, words)], cwd=tmp_path, text=True,
+            capture_output=True, timeout=120, env=os.environ | {"PYTHONPATH": paths})  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return tmp_path, run
+
+
+def test_packages_collided_with_datasets_of_others(installed):
+    folder, facts = installed
+    assert [path.name for path in folder.iterdir()] == ["saliency360"]
+    assert (facts / "top_level.txt").read_text().split() == ["saliency360"]
+
+
+def test_setup_py_was_in_the_package(installed):
+    assert not (installed[0] / "saliency360/setup.py").exists()
+
+
+def test_the_page_of_the_viewer_is_in_the_package(installed):
+    page = "views/viewer.html"
+    assert (installed[0] / "saliency360" / page).read_bytes() == (ROOT / page).read_bytes()
+
+
+def test_the_package_needs_what_scripts_need_and_not_what_tests_need(installed):
+    needed = (installed[1] / "requires.txt").read_text().split()
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert needed == [line.split()[0] for line in lines[1 : lines.index("")]]
+
+
+def test_no_import_of_a_plain_name_is_left(installed):
+    modules = list(installed[0].glob("**/*.py"))
+    assert len(modules) > 50
+    for path in modules:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & PLAIN, path
+
+
+def test_predicts_the_same_map_beside_packages_of_the_same_names(elsewhere):
+    folder, run = elsewhere
+    printed = run("-c", MAP_OF_ONE_FRAME, *PLAIN - {"datasets"})
+    assert printed == "Hugging Face unknown\n"  # not the revision of the user's repository
+    model = models.load(ROOT / "checkpoints/cube_unet_best.pth")
+    _, expected = next(models.predict(model, read_frames(folder / "clip.mp4", model.spec)))
+    np.testing.assert_allclose(np.load(folder / "map.npy"), expected.numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_scripts_of_the_package_find_their_checkpoint_from_anywhere(elsewhere):
+    folder, run = elsewhere
+    run("-m", "saliency360.infer_video", "--video_path", "clip.mp4", "--output_dir", "maps")
+    assert len(list((folder / "maps").glob("sal_*.png"))) == 2
+
+
+PUBLIC = {
+    "projection.cubemap": ("Equi2Cube", "Cube2Equi"),
+    "projection.cube_pad": ("CubePadding",),
+    "losses.smse": ("SMSE",),
+    "models.cube_unet": ("CubeUNet",),
+    "models.sst_sal": ("SSTSal",),
+    "models.checkpoint": ("load",),
+    "models.predict": ("predict",),
+}
+
+
+@pytest.mark.parametrize("home", PUBLIC)
+def test_examples_run(home, monkeypatch):
+    monkeypatch.chdir(REFERENCE.parents[1])  # some read checkpoints/
+    torch.manual_seed(0)
+    module = importlib.import_module(home)
+    found = doctest.DocTestFinder(recurse=True).find(module, home)
+    shown = {test.name.removeprefix(f"{home}.") for test in found if test.examples}
+    assert shown >= set(PUBLIC[home]), "a public name has no example"
+    assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0
+
+
+DOCUMENTS = [
+    "README.md",
+    *(f"{folder}/*.md" for folder in ("docs", "checkpoints", "recipes", "tests")),
+]
+TARGETS = re.search(r"\.PHONY:(.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))[1].split()
+START = re.compile(
+    r"(?:\S*python\S*|torchrun --nproc_per_node \d+) +(?:-m (?P<module>[\w.]+)|(?P<script>\w+)\.py)"
+    r"|(?P<bare>\w+_video)\.py(?= +-)"
+)
+
+
+SMALL = {  # options with which each benchmark of `make bench` takes seconds
+    "benchmarks.network": "--repeats 1",
+    "benchmarks.projection": "--repeats 1",
+    "benchmarks.sst_sal": "--repeats 1 --frames 1",
+    "benchmarks.training": "--repeats 1 --steps 2 --batch_sizes 1 --scenes 5 --height 40",
+    "benchmarks.loader": "--repeats 1 --frames 4 --clips 1 --workers 1",
+    "benchmarks.gaze": "--repeats 1 --fixations 5 --height 40",
+    "benchmarks.metrics": "--repeats 1",
+    "benchmarks.throughput": "--repeats 1 --frames 1 --profile",
+    "benchmarks.video": "--repeats 1 --width 256 --frames 12",
+}
+
+
+@cache
+def make(*words: str) -> str:
+    """Return the commands that make would run."""
+    result = subprocess.run(["make", "-nB", *words], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def shown_in(text: str) -> list[str]:
+    """Return the commands in a Markdown text: lines of its code blocks, and code in its lines."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    codes = (" ".join(code.split()) for code in re.findall(r"`([^`]+)`", rest))
+    return [*"\n".join(blocks).replace("\\\n", " ").splitlines(), *codes]
+
+
+def commands(lines: list[str]) -> list[tuple[str, ...]]:
+    """Return our commands among shell lines, each once: a module or script, and its words."""
+    found = {}
+    for line in lines:
+        for part in re.split(r"&&|\|\||;", line):
+            if (start := START.search(part)) and start["module"] not in FOREIGN:
+                words = shlex.split(part[start.end() :], comments=True)
+                module = (start["module"] or "").removeprefix("saliency360.")  # installed
+                script = start["script"] or start["bare"] or module
+                name = module if "." in module else f"{script}.py"
+                found[(name, *(PLACEHOLDERS.get(word, word) for word in words))] = None
+    return list(found)
+
+
+TEXTS = [path.read_text(encoding="utf-8") for glob in DOCUMENTS for path in sorted(ROOT.glob(glob))]
+LINES = [line for text in TEXTS for line in shown_in(text)]
+MADE = "".join(map(make, TARGETS)).replace("\\\n", " ").splitlines()
+COMMANDS = commands(LINES + MADE)
+
+
+class Parsed(BaseException):
+    """Raised where a command has read its options and would begin its work."""
+
+
+@pytest.fixture
+def begin(monkeypatch, tmp_path):
+    """Return what runs a command up to its work, beside the file that docs/own_model.md shows."""
+    page = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
+    shown = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "tiny.py").write_text(shown, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(models.checkpoint, "MODELS", dict(models.MODELS))
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(*arguments):
+        parse(*arguments)
+        raise Parsed
+
+    def run(name: str, *words: str) -> None:
+        with mock.patch.object(sys, "argv", [name, *words]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # another test has imported it, too
+            if name.endswith(".py"):
+                runpy.run_path(str(ROOT / name), run_name="__main__")
+            else:
+                runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    sys.modules.pop("tiny", None)
+
+
+def test_the_collection_sees_the_commands():
+    """A pattern that finds nothing would prove nothing."""
+    names = {name for name, *_ in COMMANDS}
+    scripts = {f"{kind}_video.py" for kind in ("infer", "make", "evaluate", "train")}
+    prepare = {f"prepare.{kind}" for kind in ("synthetic", "recordings", "resize")}
+    assert names >= {*scripts, *prepare, *SMALL, "tests.fuzz", "recipes.average"}
+    train = "train_video.py --data_root synthetic_360 --output_dir runs/synthetic"
+    assert tuple(train.split()) in COMMANDS
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if len(c) > 1], ids=" ".join)
+def test_options_in_the_documents_are_accepted(command, begin, capsys):
+    with pytest.raises((Parsed, SystemExit)) as end:
+        begin(*command)
+    helped = "--help" in command and end.value.args == (0,)
+    assert end.type is Parsed or helped, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted({name for name, *_ in COMMANDS}))
+def test_every_command_explains_itself(name, begin):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit) as end:
+        begin(name, "--help")
+    assert end.value.code == 0
+    assert printed.getvalue().startswith("usage: ")
+
+
+def test_benchmarks_run_to_their_end():
+    names = [name for name, *_ in commands(make("bench").splitlines())]
+    assert sorted(names) == sorted(SMALL)
+    running = {
+        name: subprocess.Popen([sys.executable, "-m", name, *SMALL[name].split()], cwd=ROOT,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name in names
+    }  # fmt: skip
+    for name, process in running.items():
+        printed, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, f"{name}\n{errors}"
+        assert printed.strip(), name
+
+
+def test_make_demo_takes_a_clip():
+    assert "docs/puydesancy.jpg" in make("demo", "VIDEO=docs/puydesancy.jpg")
+
+
+def test_targets_in_the_documents_are_there():
+    named = {match[1] for line in LINES if (match := re.match(r"make ([a-z]+)", line))}
+    assert {"demo", "test"} <= named <= set(TARGETS)
+
+
+def test_make_clean_keeps_what_the_user_made(tmp_path):
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    for name in (".venv/bin", "outputs/infer", "outputs/demo_saliency", "video/__pycache__"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "outputs/my_overlay.mp4").write_bytes(b"an hour of work")
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["Makefile", "outputs", "outputs/infer", "outputs/my_overlay.mp4", "video"]

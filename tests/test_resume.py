@@ -1,0 +1,350 @@
+"""Resumed training: exact after a kill, an interrupt or a full disk; damaged runs are refused."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import models
+from tests.checkpoints import changed
+from tests.commands import run_as_user, train_as_user, train_one_epoch
+from tests.runs import OPTIONS, last, log, same
+from tests.trainings import TINY, train, write_long_clips
+
+STATE = ("step", "log", "sums", "seconds", "optimizer", "scaler", "average", "random", "weights",
+         "arguments", "spec", "run", "model")  # fmt: skip
+ROOT = Path(__file__).resolve().parents[1]
+TINY_MODEL = {"height": 40, "width": 80, "base_channels": 4}
+
+
+def events(folder, ends_only=False):
+    """Scalars and pictures in TensorBoard: {tag: [(step, value or PNG), …]}.
+
+    ends_only: only those at the ends of epochs.
+    """
+    found = EventAccumulator(str(folder / "tensorboard"), {"scalars": 0, "images": 0})
+    found.Reload()
+    tags, ends = found.Tags(), [line["step"] for line in log(folder)]
+    return {
+        tag: [
+            (event.step, getattr(event, value))
+            for event in read(tag)
+            if not ends_only or event.step in ends
+        ]
+        for kind, read, value in (
+            ("scalars", found.Scalars, "value"),
+            ("images", found.Images, "encoded_image_string"),
+        )
+        for tag in tags[kind]
+    }
+
+
+def assert_same_run(one, other, ends_only=False):
+    """Weights, averages and optimizer to the bit, and nothing lost or doubled in the logs.
+
+    ends_only: of TensorBoard, as the runs did not save at the same steps within an epoch.
+    """
+    for name in ("cube_unet_last.pth", "cube_unet_best.pth"):
+        states = last(one, name), last(other, name)
+        for state in states:
+            for line in state.get("log", []):
+                line.pop("seconds")
+        for key in ("weights", "average", "optimizer", "step", "log", "run"):
+            assert same(*(state.get(key) for state in states)), f"{name}: {key}"
+    assert log(one) == log(other)
+    assert events(one, ends_only) == events(other, ends_only)
+    assert not list(other.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def whole(clips_to_train, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    train(clips_to_train, folder, *OPTIONS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("die_in_step", 2),
+        ("die_in_step", 5),  # in the middle of the second epoch
+        ("die_in_backward", 11),  # between two parts of a batch
+        ("die_in_validation", 2),
+        ("die_half_way_through_a_save", 4),
+        ("die_before_a_rename", 4),  # of the best checkpoint, the log or the last
+        ("die_before_a_rename", 5),
+        ("die_before_a_rename", 6),
+        ("die_after_logging", 4),  # log and best are of the first epoch, last is not
+    ],
+)
+def test_a_killed_run_ends_as_if_it_had_not_been(clips_to_train, whole, tmp_path, fault):
+    train(clips_to_train, tmp_path, *OPTIONS, fault=fault, code=-signal.SIGKILL)
+    assert "resumed after step" in train(clips_to_train, tmp_path, *OPTIONS)
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_run_killed_before_its_first_save_starts_again(clips_to_train, tmp_path):
+    options = ("--epochs", 2, "--batch_size", 4)
+    train(clips_to_train, tmp_path / "whole", *options)
+    train(
+        clips_to_train, tmp_path / "parts", *options, fault=("die_in_step", 2), code=-signal.SIGKILL
+    )
+    assert "resumed after step" not in train(clips_to_train, tmp_path / "parts", *options)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_killed_again_and_again(clips_to_train, whole, tmp_path):
+    for _ in range(3):
+        train(clips_to_train, tmp_path, *OPTIONS, fault=("die_in_step", 3), code=-signal.SIGKILL)
+    train(clips_to_train, tmp_path, *OPTIONS)
+    assert_same_run(whole, tmp_path)
+
+
+def test_data_workers_change_nothing(clips_to_train, whole, tmp_path):
+    train(clips_to_train, tmp_path, *OPTIONS, "--workers", 1)
+    assert_same_run(whole, tmp_path)
+
+
+def test_the_other_model_resumes_as_exactly(clips_to_train, tmp_path):
+    options = ("--model", "sst_sal", "--motion", "none", "--epochs", 2, "--skip_frames", 0,
+               "--model_args", "height=24", "width=32", "--save_minutes", 0)  # fmt: skip
+    write_long_clips(tmp_path / "long")
+    train(tmp_path / "long", tmp_path / "whole", *options)
+    fault = ("die_in_step", 4)
+    train(tmp_path / "long", tmp_path / "parts", *options, fault=fault, code=-signal.SIGKILL)
+    train(tmp_path / "long", tmp_path / "parts", *options)
+    one, other = (last(tmp_path / name, "sst_sal_last.pth") for name in ("whole", "parts"))
+    assert same(one["weights"], other["weights"])
+
+
+@pytest.mark.parametrize("fault", [("interrupt_a_step", 4), ("interrupt_validation", 2)])
+def test_an_interrupted_run_saves_at_once(clips_to_train, whole, tmp_path, fault):
+    options = (*OPTIONS, "--save_minutes", 10)
+    printed = train(clips_to_train, tmp_path, *options, fault=fault, code=130)
+    steps = 4 if fault[0] == "interrupt_a_step" else 6
+    assert f"SIGINT: stopped after step {steps} of 9" in printed
+    train(clips_to_train, tmp_path, *options)
+    assert_same_run(whole, tmp_path, ends_only=True)
+
+
+def test_an_interrupted_validation_that_is_killed_later_is_not_logged_twice(
+    clips_to_train, whole, tmp_path
+):
+    options = (*OPTIONS, "--save_minutes", 10)
+    train(clips_to_train, tmp_path, *options, fault=("interrupt_validation", 2), code=130)
+    train(clips_to_train, tmp_path, *options, fault=("die_after_logging", 1), code=-signal.SIGKILL)
+    train(clips_to_train, tmp_path, *options)
+    assert_same_run(whole, tmp_path, ends_only=True)
+
+
+def test_a_signal_to_all_processes_saves_and_leaves(clips_to_train, tmp_path):
+    """As a batch system sends it: to the data workers, too."""
+    options = ("--epochs", 2, "--samples", 24, "--batch_size", 2)
+    command = [
+        sys.executable,
+        ROOT / "train_video.py",
+        "--data_root",
+        clips_to_train,
+        "--output_dir",
+        tmp_path / "parts",
+        "--workers",
+        1,
+        "--precision",
+        "fp32",
+        *TINY,
+        *options,
+        "--save_minutes",
+        0,
+    ]
+    process = subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "parts/cube_unet_last.pth").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, printed
+    assert "SIGTERM: stopped after " in printed
+    assert "Traceback" not in printed
+    state = last(tmp_path / "parts")
+    assert 0 < state["step"] < 24
+    train(clips_to_train, tmp_path / "parts", *options)
+    train(clips_to_train, tmp_path / "whole", *options)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", ends_only=True)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(clips_to_train, tmp_path):
+    options = ("--epochs", 2, "--batch_size", 4, "--save_minutes", 0)
+    message = train(clips_to_train, tmp_path, *options, fault=("fill_the_disk", 4), code=1)
+    assert "cube_unet_" in message.splitlines()[-1]
+    assert "File too large; make room there" in message
+    state = last(tmp_path)
+    assert (state["log"], state["step"]) == ([], 2)
+    assert not list(tmp_path.glob(".*"))
+    train(clips_to_train, tmp_path, *options)
+    train(clips_to_train, tmp_path / "whole", *options)
+    assert_same_run(tmp_path / "whole", tmp_path)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(clips_to_train, tmp_path):
+    options = ("--epochs", 3, "--batch_size", 4)
+    message = train(clips_to_train, tmp_path, *options, fault=("lose_the_loss", 5), code=1)
+    assert "the loss is nan at frames clip" in message
+    assert "cube_unet_last.pth keeps what was good" in message.replace("\n", " ")
+    assert len(last(tmp_path)["log"]) == 1
+    for name in ("cube_unet_last.pth", "cube_unet_best.pth"):
+        assert all(t.isfinite().all() for t in last(tmp_path, name)["weights"].values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(clips_to_train, tmp_path):
+    options = ("--epochs", 3, "--batch_size", 4, "--save_minutes", 0)
+    train(clips_to_train, tmp_path, *options, fault=("lose_the_loss", 5), code=1)
+    assert last(tmp_path)["weights"]["head.bias"].isfinite()
+
+
+def test_another_run_is_not_gone_on_with(clips_to_train, tmp_path):
+    options = ("--epochs", 1, "--batch_size", 4)
+    train(clips_to_train, tmp_path, *options, "--resume", "auto")
+    before = (tmp_path / "cube_unet_last.pth").read_bytes()
+    for other, named in (
+        (("--lr", 0.1), "learning_rate"),
+        (("--seed", 1), "seed"),
+        (("--augment", "yaw"), "augment"),
+        (("--model_args", "height=48", "width=96", "base_channels=4"), "height"),
+        (("--recipe", "paper"), "optimizer"),
+    ):
+        message = train(clips_to_train, tmp_path, *options, *other, code=2).splitlines()[-1]
+        assert named in message
+        assert "--resume no" in message
+    assert (tmp_path / "cube_unet_last.pth").read_bytes() == before
+    assert "resumed" not in train(clips_to_train, tmp_path, *options, "--lr", 0.1, "--resume", "no")
+    assert len(log(tmp_path)) == 1
+    assert len(events(tmp_path)["val_loss"]) == 1
+
+
+def test_a_checkpoint_without_a_run_is_not_gone_on_with(clips_to_train, tmp_path):
+    """The repository comes with a best checkpoint, and older versions wrote others."""
+    models.save(tmp_path / "cube_unet_best.pth", models.CubeUNet(base_channels=4))
+    assert "resumed" not in train(clips_to_train, tmp_path, "--epochs", 1)
+    models.save(tmp_path / "cube_unet_last.pth", models.CubeUNet(base_channels=4))
+    assert "older version" in train(clips_to_train, tmp_path, "--epochs", 1, code=2)
+
+
+def test_resume_yes_needs_a_run(clips_to_train, tmp_path):
+    assert "no such checkpoint" in train(clips_to_train, tmp_path, "--resume", code=2)
+
+
+def test_a_longer_run_says_that_it_is_another(clips_to_train, tmp_path):
+    train(clips_to_train, tmp_path, "--epochs", 1)
+    assert "--resume no" in train(clips_to_train, tmp_path, "--epochs", 1)
+    assert "epochs 1 instead of 2" in train(clips_to_train, tmp_path, "--epochs", 2)
+    assert [line["epoch"] for line in log(tmp_path)] == [1, 2]
+
+
+def test_a_long_epoch_is_seen_before_it_ends(clips_to_train, whole):
+    """TensorBoard had nothing before the first epoch ended, and counted in epochs."""
+    found, lines = events(whole), log(whole)
+    assert [line["step"] for line in lines] == [3, 6, 9]
+    for name in ("train_loss", "learning_rate"):
+        assert [step for step, _ in found[name]] == list(range(1, 10))
+    for name in ("val_loss", "val_cc", "best_constant", "best_constant_cc", "train_loss"):
+        ends = [value for step, value in found[name] if step in (3, 6, 9)]
+        assert ends == pytest.approx([line[name] for line in lines])
+    pictures = {tag: shown for tag, shown in found.items() if "prediction" in tag}
+    names = [f"frame, truth, prediction/clip3 {number}" for number in (4, 5, 6, 7)]
+    assert sorted(pictures) == names
+    for shown in pictures.values():
+        assert [step for step, _ in shown] == list(range(1, 10))
+        image = np.asarray(Image.open(io.BytesIO(shown[-1][1])))
+        assert image.shape == (40, 240, 3) and image[:, 160:].max() == 255
+
+
+def test_looking_does_not_change_the_run(clips_to_train, whole, tmp_path):
+    """With no save in an epoch, nothing is shown in it, and the weights are the same."""
+    train(clips_to_train, tmp_path, *OPTIONS, "--save_minutes", 10)
+    assert [step for step, _ in events(tmp_path)["train_loss"]] == [3, 6, 9]
+    assert_same_run(whole, tmp_path, ends_only=True)
+    assert same(*(last(folder)["random"] for folder in (whole, tmp_path)))
+
+
+def test_train_goes_on_after_the_last_epoch(scenes, tmp_path):
+    """Three epochs in one go and one, killed, then two more: the same weights."""
+    train_as_user(scenes, tmp_path / "whole", "--epochs", 3, "--precision", "fp32")
+    command = [
+        sys.executable,
+        str(ROOT / "train_video.py"),
+        "--data_root",
+        str(scenes),
+        "--output_dir",
+        str(tmp_path / "parts"),
+        "--workers",
+        "0",
+        "--precision",
+        "fp32",
+        "--epochs",
+        "3",
+        "--model_args",
+        *(f"{k}={v}" for k, v in TINY_MODEL.items()),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "parts/cube_unet_last.pth").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    run_as_user("train_video.py", *command[2:], "--resume")
+    whole, parts = (
+        torch.load(tmp_path / name / "cube_unet_last.pth", weights_only=True)
+        for name in ("whole", "parts")
+    )
+    assert len(whole["log"]) == len(parts["log"]) == 3
+    for name, weights in whole["weights"].items():
+        assert torch.equal(weights, parts["weights"][name]), name
+
+
+@pytest.mark.parametrize("name", STATE)
+def test_entries_that_are_missing_or_of_another_type_on_resume(trained, tmp_path, name):
+    """18 of 20 ended in a traceback."""
+    data, whole = trained
+    run = tmp_path / "run"
+    run.mkdir()
+    wrong = [5, "text", None, [1, "x"], {"a": 1}, {3: 4}, float("nan"), torch.zeros(2), -1]
+    for value in ("missing", *wrong):
+
+        def change(stored, value=value):
+            if value == "missing":
+                del stored[name]
+            else:
+                stored[name] = value
+
+        changed(whole, run / "cube_unet_last.pth", change)
+        code, _, line = train_one_epoch(data, run, "--ema", "0.9", "--epochs", 2)
+        harmless = name in ("scaler", "arguments", "spec")  # not used, or not missed
+        harmless = harmless or (code == 0 and (name == "seconds" or torch.is_tensor(value)))
+        assert harmless or (code == 2 and "cube_unet_last.pth" in line), (value, line)
+
+
+@pytest.mark.parametrize("field", ["exp_avg", "exp_avg_sq", "step"])
+def test_an_optimizer_that_does_not_fit(trained, tmp_path, field):
+    run = tmp_path / "run"
+    run.mkdir()
+    for value in (torch.zeros(()), torch.full((3,), float("nan")), "text", None):
+        if field == "step" and torch.is_tensor(value) and value.ndim == 0:
+            continue
+        changed(
+            trained[1], run / "cube_unet_last.pth",
+            lambda stored, value=value: stored["optimizer"]["state"][0].update({field: value}),
+        )  # fmt: skip
+        code, _, line = train_one_epoch(trained[0], run, "--ema", "0.9", "--epochs", 2)
+        assert code == 2 and "the state of its run is damaged" in line
