@@ -62,7 +62,7 @@ def test_threads_soon_sleep_unless_the_user_says_otherwise(given, found):
     """Active waiting made the network four times slower beside another busy program."""
     names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
     environment = {name: v for name, v in os.environ.items() if name not in names} | given
-    program = f"import startup, os; print(*map(os.environ.get, {names}))"
+    program = f"import os; from common import startup; print(*map(os.environ.get, {names}))"
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert result.stdout.strip() == found
@@ -249,7 +249,8 @@ def test_ctrl_c_during_the_imports(words, seconds):
 
 
 FAULTS = """
-import startup, resource, torch
+from common import startup
+import resource, torch
 for n in range(20):
     if n == 14:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
