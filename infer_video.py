@@ -143,7 +143,7 @@ def main() -> None:
     failures = Failures()
     with autocast(device, dtype):
         for folder, path in processes.shard(folders.items()):
-            with failures.collected():
+            with failures.collected(path):
                 infer(model, path, folder, args)
     Failures(sum(processes.gather(list(failures)), [])).report(len(folders))
 
