@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,18 +42,15 @@ def run_script(main: Callable[[], None]) -> None:
     2: something was given wrong. 1: something went wrong on the way, or a bug. 130: Ctrl-C. 143:
     SIGTERM, at which files that are not complete are removed.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if main_thread := threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if "RANK" not in os.environ:  # torchrun's processes may wait for each other: end at once
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "RANK" not in os.environ:  # torchrun's processes may wait for each other: end at once
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         try:
             return main()
         finally:
             sys.stdout.flush()
-            if main_thread:
-                signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, before)
     except (Exception, KeyboardInterrupt) as error:
         if wants_traceback(error):
             raise
