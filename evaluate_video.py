@@ -21,7 +21,6 @@ from inspect import signature
 from itertools import tee
 from pathlib import Path
 
-from common.devices import autocast, choose_device, choose_precision
 from common.errors import advice, run_script
 from common.files import atomic, write_json
 from common.options import (
@@ -74,6 +73,7 @@ from tqdm import tqdm
 
 import models
 from common import processes
+from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError
 from common.locks import lock
 from common.processes import is_main

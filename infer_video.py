@@ -16,7 +16,6 @@ from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from common.devices import autocast, choose_device, choose_precision
 from common.errors import Failures, advice, counted, run_script
 from common.files import write_json
 from common.options import (
@@ -100,6 +99,7 @@ from tqdm import tqdm
 
 import models
 from common import processes
+from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError
 from common.files import fingerprint
 from common.locks import lock
@@ -143,7 +143,7 @@ def main() -> None:
     failures = Failures()
     with autocast(device, dtype):
         for folder, path in processes.shard(folders.items()):
-            with failures.collected():
+            with failures.collected(path):
                 infer(model, path, folder, args)
     Failures(sum(processes.gather(list(failures)), [])).report(len(folders))
 

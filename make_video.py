@@ -72,11 +72,10 @@ def parse_args() -> argparse.Namespace:
 
 def view_size(text: str) -> tuple[int, int]:
     """Return (height, width) of a text such as 1280x720. The argparse type of --size."""
-    numbers = text.lower().split("x")
-    if len(numbers) == 2 and all(n.isdecimal() and len(n) < 5 for n in numbers):
-        width, height = map(int, numbers)
-        if min(width, height) >= 16 and max(width, height) <= 8192 and not (width | height) & 1:
-            return height, width
+    width, _, height = text.lower().partition("x")
+    sizes = [str(n) for n in range(16, 8193, 2)]
+    if width in sizes and height in sizes:
+        return int(height), int(width)
     raise argparse.ArgumentTypeError(f"{text}: give two even numbers, 16 to 8192, like 1280x720")
 
 
@@ -89,17 +88,15 @@ from tqdm import tqdm
 
 from maps.saved import find_maps, read_record
 from video.decoding import Damage, VideoInfo, decode, probe
-from video.layout import SPHERE, Layout
+from video.layout import SPHERE
 from video.pictures import list_pictures, read_picture, save_picture
 from video.spherical_metadata import write_spherical
 from video.writer import write_video
-from video.yuv import Colour, mono, to_yuv420p
-from views.camera import Camera, follow_path
-from views.overlay import COLORMAPS, Overlay, beside, lay_map, scaled
+from views.camera import followed_views
+from views.overlay import COLORMAPS, paint_picture, painted_pictures
 from views.viewer import write_viewer
 
-# Pixels along a side.
-LARGEST = {".mp4": 16384, ".html": 10**6, ".png": 10**6, ".jpg": 65500, ".jpeg": 65500}
+LARGEST = 16384  # columns and rows of a video in H.264
 
 
 def main() -> None:
@@ -115,55 +112,20 @@ def main() -> None:
         args.coverage = args.coverage or record.get("coverage") or SPHERE
     with advice("--coverage"):
         info = probe(source, args.fps, args.stereo, args.coverage)
-    still = pictures == [source]
-    name = source.stem if source.is_file() else source.resolve().name
-    kind = "_viewer" if args.viewer else "_follow" if args.follow else "_overlay"
-    default = ".html" if args.viewer else ".png" if still else ".mp4"
-    output = args.output_path or Path("outputs") / f"{name}{kind}{default}"
-    if args.follow and still:
-        raise InputError(f"{source}: a still picture, --follow renders videos; leave out --follow")
-    ending, width = output.suffix.lower(), info.width * (1 + args.side_by_side)
-    if ending not in LARGEST or output.is_dir():
-        raise InputError(
-            f"{output}: give a name that ends with .mp4, .html or, of a picture, .png or .jpg"
-        )
-    if args.viewer and ending != ".html":
-        raise InputError(f"{output}: a viewer is a page; give a name that ends with .html")
-    for option in ("side_by_side", "follow"):
-        if ending == ".html" and getattr(args, option):
-            raise InputError(f"--{option}: the viewer has that, too; leave the option out")
-    if ending not in (".mp4", ".html") and not still:
-        raise InputError(f"{output}: {source} is no still picture; give a name that ends with .mp4")
-    if output.exists() and output.samefile(source):
-        raise InputError(f"{output}: would replace the original; choose another --output_path")
-    if max(width, info.height) > LARGEST[ending]:
-        smaller = "make it smaller" + " or write a .png" * still
-        largest = f"{ending} holds {LARGEST[ending]}×{LARGEST[ending]}"
-        raise InputError(f"{source}: {width}×{info.height} pixels, {largest}; {smaller}")
     for note in info.notes:
         print(f"note: {source}: {note}", file=sys.stderr)
-    maps, damage = find_maps(args.saliency_dir, info, record, args.scale), Damage()
+    output = choose_output(args, info, still=pictures == [source])
     start = time.perf_counter()
+    maps, damage = find_maps(args.saliency_dir, info, record, args.scale), Damage()
     with atomic(output) as temporary:
-        if ending == ".mp4":
-            pictures = (followed_views if args.follow else painted_pictures)(
-                info, maps, damage, args
-            )
-            write_video(temporary, info, pictures, args.crf, args.preset)
-            if not args.side_by_side and not args.follow:
-                write_spherical(temporary, info.layout)
-        elif ending == ".html":
-            frames = numbered_frames(info, maps, damage, args.saliency_dir, "rendering")
-            shown = ((frame, read_picture(maps[n][0], "L"), maps[n][1]) for n, frame in frames)
-            write_viewer(temporary, info, shown, source.name, args.viewer_width, args.colormap,
+        if output.suffix.lower() == ".html":
+            frames = frames_with_maps(info, maps, damage, args.saliency_dir, "rendering")
+            write_viewer(temporary, info, frames, source.name, args.viewer_width, args.colormap,
                 args.alpha, args.crf, args.preset)  # fmt: skip
+        elif output.suffix.lower() == ".mp4":
+            write_pictures(temporary, info, maps, damage, args)
         else:
-            painted = paint(info, *maps[1], args)
-            panorama = info.layout if info.layout.stereo == "none" else None
-            if not panorama:
-                unmarked = "no metadata say of a picture that it is stereo; not marked as 360°"
-                print(f"note: {output}: {unmarked}", file=sys.stderr)
-            save_picture(temporary, painted, source, None if args.side_by_side else panorama)
+            write_picture(temporary, info, maps[1], args)
     seconds = time.perf_counter() - start
     if damage.lost:
         lost = counted(damage.lost, "frame")
@@ -175,58 +137,73 @@ def main() -> None:
         raise RunError(f"{source}: {damage}")
 
 
-def paint(info: VideoInfo, saliency: Path, factor: float, args: argparse.Namespace) -> np.ndarray:
-    """Return a still picture with its map over it, or beside it: (H, W, 3) or (H, 2·W, 3) RGB."""
-    rgb = read_picture(info.path)
-    overlay = Overlay(args.colormap, args.alpha, None, len(rgb), args.side_by_side)
-    painted = overlay(rgb, read_map(saliency, factor, *rgb.shape[:2], info.layout))
-    return np.concatenate([rgb, painted], axis=1) if args.side_by_side else painted
+def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Path:
+    """Return the file to write. Raises InputError where source and options do not fit it."""
+    source = args.original_video
+    if args.follow and still:
+        raise InputError(f"{source}: a still picture, --follow renders videos; leave out --follow")
+    kind = "viewer" if args.viewer else "follow" if args.follow else "overlay"
+    endings = [".html"] if args.viewer else [".mp4", ".html"]
+    if still and not args.viewer:
+        endings = [".png", ".jpg", ".jpeg", *endings]
+    name = source.stem if source.is_file() else source.resolve().name
+    output = args.output_path or Path("outputs", f"{name}_{kind}{endings[0]}")
+    ending = output.suffix.lower()
+    if ending not in endings or output.is_dir():
+        raise InputError(f"{output}: give a name that ends with {' or '.join(endings)}")
+    if ending == ".html" and (args.side_by_side or args.follow):
+        raise InputError(f"{output}: a viewer has both; leave out --side_by_side and --follow")
+    if output.exists() and output.samefile(source):
+        raise InputError(f"{output}: would replace the original; choose another --output_path")
+    width, height = info.width * (1 + args.side_by_side), info.height
+    if ending == ".mp4" and max(width, height) > LARGEST:
+        largest = f".mp4 holds {LARGEST}×{LARGEST}"
+        raise InputError(f"{source}: {width}×{height} pixels, {largest}; make it smaller")
+    return output
 
 
-def read_map(path: Path, factor: float, height: int, width: int, layout: Layout) -> np.ndarray:
-    """Return a map for pictures of a size and layout, (H, W) uint8, multiplied by a factor."""
-    return lay_map(scaled(read_picture(path, "L"), factor), height, width, layout)
+def write_picture(path: Path, info: VideoInfo, frame_map: tuple, args: argparse.Namespace) -> None:
+    """Write a still picture with its map; frame_map: its path and the factor for its values."""
+    rgb, saliency = read_picture(info.path), read_picture(frame_map[0], "L")
+    style = args.colormap, args.alpha, args.side_by_side
+    painted = paint_picture(rgb, saliency, frame_map[1], info.layout, *style)
+    layout = None if args.side_by_side else info.layout
+    if info.layout.stereo != "none":
+        unmarked = "no metadata say of a picture that it is stereo; not marked as 360°"
+        print(f"note: {info.path}: {unmarked}", file=sys.stderr)
+        layout = None
+    save_picture(path, painted, info.path, layout)
 
 
-def painted_pictures(
-    info: VideoInfo, maps: dict, damage: Damage, args: argparse.Namespace
-) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield (picture, frame): (3·H/2, W) uint8 yuv420p and the video's frame that it shows.
+def write_pictures(
+    path: Path, info: VideoInfo, maps: dict, damage: Damage, args: argparse.Namespace
+) -> None:
+    """Write the overlay of a video, or the views of a camera that follows attention.
 
-    maps: the map of each frame and the factor for its values, by number. Pictures that can't be
-    read are left out, so that the one before is shown for longer.
+    The latter decodes the video once to plan the camera's path and once for the views.
     """
-    overlay = None
-    for number, frame in numbered_frames(info, maps, damage, args.saliency_dir, "rendering"):
-        if overlay is None:
-            colour = Colour.of(frame)
-            overlay = Overlay(args.colormap, args.alpha, colour, frame.height, args.side_by_side)
-        picture = to_yuv420p(frame, colour)
-        saliency = read_map(*maps[number], frame.height, frame.width, info.layout)
-        painted = overlay(picture, saliency)
-        yield beside(picture, painted) if args.side_by_side else painted, frame
+    folder = args.saliency_dir
+    if args.follow:
+        planned = frames_with_maps(info, maps, Damage(), folder, "planning")
+        frames = (frame for _, frame in numbered_frames(info, maps, damage, folder, "rendering"))
+        views = followed_views(planned, frames, info.layout, args.fov, args.size, args.cuts)
+        write_video(path, info, views, args.crf, args.preset)
+        return
+    frames = frames_with_maps(info, maps, damage, folder, "rendering")
+    style = args.colormap, args.alpha, args.side_by_side
+    painted = painted_pictures(frames, info.layout, *style)
+    write_video(path, info, painted, args.crf, args.preset)
+    if not args.side_by_side:
+        write_spherical(path, info.layout)
 
 
-def followed_views(
-    info: VideoInfo, maps: dict, damage: Damage, args: argparse.Namespace
-) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield (view, frame) like painted_pictures, of a camera that follows attention.
-
-    The video is decoded once for the times of its frames and once for the frames.
-    """
-    folder, camera, colour = args.saliency_dir, None, None
-    timed = numbered_frames(info, maps, Damage(), folder, "reading times")
-    times = {number: frame.time for number, frame in timed}
-    saliency = (read_picture(maps[number][0], "L") for number in times)
-    saliency = tqdm(saliency, "planning", len(times), unit="map", disable=None)
-    path = follow_path(saliency, times.values(), args.fov, args.size, args.cuts)
-    frames = numbered_frames(info, maps, damage, folder, "rendering")
-    for direction, (_, frame) in zip(path, frames, strict=True):
-        colour = colour or Colour.of(frame)
-        panorama = mono(to_yuv420p(frame, colour), info.layout)
-        rows, columns = panorama.shape
-        camera = camera or Camera(args.fov, args.size, rows * 2 // 3, columns)
-        yield camera(panorama, *direction), frame
+def frames_with_maps(
+    info: VideoInfo, maps: dict, damage: Damage, folder: Path, task: str
+) -> Iterator[tuple[av.VideoFrame, np.ndarray, float]]:
+    """Yield each frame with its (h, w) uint8 map and the factor for the map's values."""
+    for number, frame in numbered_frames(info, maps, damage, folder, task):
+        path, factor = maps[number]
+        yield frame, read_picture(path, "L"), factor
 
 
 def numbered_frames(

@@ -41,6 +41,7 @@ from maps.saved import find_maps, read_record, write_map
 from video.decoding import Damage, probe
 from video.reader import read_frames
 from video.writer import write_video
+from views.overlay import painted_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 # Runs a command and prints its peak memory in MB, as a process that is small by itself: the peak of
@@ -154,7 +155,8 @@ def paint(clip: Path, maps: Path) -> Iterable[tuple[np.ndarray, av.VideoFrame]]:
     args = options(make_video, "--original_video", str(clip), "--saliency_dir", str(maps))
     info, record = probe(clip), read_record(maps)
     found = find_maps(maps, info, record, args.scale)
-    return make_video.painted_pictures(info, found, Damage(), args)
+    frames = make_video.frames_with_maps(info, found, Damage(), maps, "rendering")
+    return painted_pictures(frames, info.layout, args.colormap, args.alpha, args.side_by_side)
 
 
 def options(script, *words: str) -> argparse.Namespace:

@@ -1,18 +1,15 @@
 """The device and the number format of a network's computations."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import torch
 
 from common.errors import InputError
 from common.options import PRECISIONS
 
-if TYPE_CHECKING:  # scripts show their help without it
-    import torch
 
-
-def choose_device(name: str) -> "torch.device":
+def choose_device(name: str) -> torch.device:
     """Return the device that --device names. Raises InputError where it is not there."""
-    import torch
-
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -23,10 +20,8 @@ def choose_device(name: str) -> "torch.device":
     return device
 
 
-def choose_precision(name: str, device: "torch.device") -> "torch.dtype":
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the number format that --precision names on a device."""
-    import torch
-
     if name != "auto":
         return getattr(torch, PRECISIONS[name])
     if device.type == "cuda":
@@ -36,17 +31,12 @@ def choose_precision(name: str, device: "torch.device") -> "torch.dtype":
     return torch.bfloat16 if fast else torch.float32
 
 
-def autocast(device: "torch.device", dtype: "torch.dtype") -> "torch.autocast":
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Return the context of mixed precision in `dtype`; float32 needs none."""
-    import torch
-
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _cpu_has_bf16() -> bool:
     """Return whether the kernel reports AVX512-BF16, which every CPU with AMX has too."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
-            return any("avx512_bf16" in line for line in file)
-    except OSError:
-        return False
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text(errors="ignore")

@@ -4,7 +4,7 @@ import errno
 import os
 import signal
 import sys
-import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,39 +26,35 @@ GIVEN_WRONG = {  # errors of the system that a better path or place mends
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR),
     *(errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 }
+TRACEBACK = "SALIENCY_TRACEBACK"  # environment variable; 1: show the traceback of every error
+_own_code = False
+
+
+def show_tracebacks() -> None:
+    """Show the traceback of every unexpected error from now on, since code of the user runs."""
+    global _own_code
+    _own_code = True
 
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main. An error becomes one line and an exit code.
 
-    2: something was given wrong. 1: something went wrong on the way. 130: Ctrl-C. 143: SIGTERM,
-    at which files that are not complete are removed.
+    2: something was given wrong. 1: something went wrong on the way, or a bug. 130: Ctrl-C. 143:
+    SIGTERM, at which files that are not complete are removed.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if main_thread := threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if "RANK" not in os.environ:  # torchrun's processes may wait for each other: end at once
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "RANK" not in os.environ:  # torchrun's processes may wait for each other: end at once
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         try:
             return main()
         finally:
             sys.stdout.flush()
-            if main_thread:
-                signal.signal(signal.SIGINT, before)
-    except InputError as error:
-        message, code = str(error), error.exit_code
-    except OSError as error:
-        code = 2 if error.errno in GIVEN_WRONG else 1
-        step = "check the path" if code == 2 else "make room there, and run the same command again"
-        message = f"{error.filename or 'output'}: {error.strerror or error}; {step}"
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate" not in str(error):  # torch's words
+            signal.signal(signal.SIGINT, before)
+    except (Exception, KeyboardInterrupt) as error:
+        if wants_traceback(error):
             raise
-        less = "smaller sizes; train_video.py also takes --accumulate 2 or --precision bf16"
-        message, code = f"not enough memory; give {less}", 1
-    except KeyboardInterrupt:
-        message, code = "interrupted; what was finished before is kept", 130
+        message, code = explain(error) or (unexpected(error), 1)
     try:
         print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
         sys.stdout.flush()
@@ -67,15 +63,56 @@ def run_script(main: Callable[[], None]) -> None:
     sys.exit(code)
 
 
+def wants_traceback(error: BaseException) -> bool:
+    """Return whether an error is to be raised, so that Python prints its traceback."""
+    return os.environ.get(TRACEBACK) == "1" or (_own_code and not explain(error))
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """Return what to tell the user about an error and the exit code; None for an unexpected one."""
+    if isinstance(error, InputError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what was finished before is kept", 130
+    if isinstance(error, OSError) and error.errno:
+        where = f"{error.filename or 'output'}: {error.strerror or error}"
+        if error.errno in GIVEN_WRONG:
+            return f"{where}; check the path", 2
+        return f"{where}; make room there, and run the same command again", 1
+    out_of_memory = isinstance(error, RuntimeError) and "allocate" in str(error)  # torch's words
+    if isinstance(error, MemoryError) or out_of_memory:
+        less = "smaller sizes; train_video.py also takes --accumulate 2 or --precision bf16"
+        return f"not enough memory; give {less}", 1
+    return None
+
+
+def unexpected(error: Exception) -> str:
+    """Return one line about an error that no code foresaw: what failed, where, and how to see more.
+
+    An error of a data worker contains that process' traceback, of which this is the last line.
+    """
+    text = str(error).strip()
+    text = text.splitlines()[-1] if "Traceback (most recent" in text else " ".join(text.split())
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    see = f"set {TRACEBACK}=1 to see the traceback"
+    return f"{type(error).__name__} in {where}: {text[:300]}; {see}"
+
+
 class Failures(list):
     """Errors of single files, which are raised when the others are done."""
 
     @contextmanager
-    def collected(self) -> Iterator[None]:
+    def collected(self, path: Path) -> Iterator[None]:
+        """Keep an error of the block, which works on the file `path`, for the end."""
         try:
             yield
         except InputError as error:
             self.append(error.with_traceback(None))  # which would keep decoders and threads
+        except Exception as error:
+            if wants_traceback(error) or explain(error):
+                raise
+            self.append(RunError(f"{path}: {unexpected(error)}"))
 
     def report(self, total: int) -> None:
         """Raise the error of an only file as it is, and those of some of several in one line."""

@@ -18,12 +18,8 @@ import numpy as np
 
 from common.errors import InputError
 
-JSON_BYTES = 128 << 20
-
-
-ARRAY_BYTES = 4 << 30
-
-
+JSON_BYTES = 128 << 20  # the largest JSON file that is read
+ARRAY_BYTES = 4 << 30  # the largest .npy file that is read
 BLOCK = 1 << 20  # bytes of each part of a file that a fingerprint reads
 
 
@@ -33,15 +29,16 @@ def check_file(path: str | Path, largest: float = math.inf) -> Path:
     Raises InputError otherwise, and OSError for a path that may not be looked at.
     """
     path = Path(path)
-    for right, wrong in (
-        (path.exists, "no such file or folder; check the path"),
-        (path.is_file, "a folder, a pipe or a device, not a file; check the path"),
-        (lambda: os.access(path, os.R_OK), "permission denied; change its permissions"),
-        (lambda: path.stat().st_size, "the file is empty; copy or download it again"),
-        (lambda: path.stat().st_size <= largest, "too large for its kind; check the path"),
-    ):
-        if not right():
-            raise InputError(f"{path}: {wrong}")
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; check the path")
+    if not path.is_file():
+        raise InputError(f"{path}: a folder, a pipe or a device, not a file; check the path")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: permission denied; change its permissions")
+    if not path.stat().st_size:
+        raise InputError(f"{path}: the file is empty; copy or download it again")
+    if path.stat().st_size > largest:
+        raise InputError(f"{path}: too large for its kind; check the path")
     return path
 
 
@@ -49,7 +46,7 @@ def check_file(path: str | Path, largest: float = math.inf) -> Path:
 def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iterator[Path]:
     """Check a file, and turn whatever goes wrong in the block into an InputError about it.
 
-    otherwise: what it says after the path, with {} for the cause.
+    otherwise: the message after the path, with {} for the cause.
     """
     path = check_file(path, largest)
     try:
@@ -92,7 +89,7 @@ def read_array(path: str | Path) -> np.ndarray:
         if array.dtype.kind not in "biuf" or not array.size:
             raise ValueError(f"{array.dtype} of shape {array.shape}")
         if array.offset + array.nbytes != path.stat().st_size:
-            raise ValueError("not as many numbers as it announces")
+            raise ValueError("more numbers than the header announces")
         return np.array(array)
 
 
@@ -118,10 +115,11 @@ def fingerprint(files: Sequence[Path]) -> str:
     """
     digest = hashlib.sha256(str(len(files)).encode())
     for path in (files[0], files[len(files) // 2], files[-1]):
-        readable = path.is_file() and os.access(path, os.R_OK)  # a pipe would hang
-        size = path.stat().st_size if readable else 0
+        if not path.is_file() or not os.access(path, os.R_OK):  # a pipe would hang
+            continue
+        size = path.stat().st_size
         digest.update(str(size).encode())
-        with open(path if readable else os.devnull, "rb") as file:
+        with open(path, "rb") as file:
             for start in (0, size // 2, max(0, size - BLOCK)):
                 file.seek(start)
                 digest.update(file.read(BLOCK))
@@ -132,18 +130,12 @@ def fingerprint(files: Sequence[Path]) -> str:
 def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path in the same folder, which becomes `path` if the block succeeds.
 
+    Its name depends on `path` alone: the next write replaces what a killed process left.
     durable: wait until the file is on the disk; not worth it for one of thousands of maps.
     """
     path = Path(path)
-    start, end = f".{path.stem[:40]}.", f".partial{path.suffix}"
-    temporary = path.with_name(f"{start}{os.getpid()}{end}")
+    temporary = path.with_name(f".{path.stem[:40]}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if durable:
-        for left in path.parent.iterdir():  # of a process that was killed while it wrote
-            number = left.name.removeprefix(start).removesuffix(end)
-            whole = left.name == start + number + end and number.isdecimal()
-            if whole and not _lives(int(number)):
-                left.unlink(missing_ok=True)
     try:
         yield temporary
         if durable:
@@ -154,12 +146,3 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _lives(number: int) -> bool:
-    """Return whether there is a process of this number."""
-    try:
-        os.kill(number, 0)
-    except (OSError, OverflowError) as error:
-        return isinstance(error, PermissionError)
-    return True

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-CHECKPOINT = (
-    Path(__file__).resolve().parents[1] / "checkpoints/cube_unet_best.pth"
-)  # the shipped one
+CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints/cube_unet_best.pth"  # shipped
+
+# Choices that are used by modules which take long to import: --help needs none of these.
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
+SAMPLINGS = ("reference", "seamless")  # of SST-Sal, in models/sphere_taps.py
+MOTION_NAMES = ("none", "difference", "dis", "raft")  # in video/motion.py
+STEREO = ("none", "top-bottom", "left-right")  # in video/layout.py
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -34,23 +38,15 @@ def at_least(low: float, below: float = math.inf, kind: type = float) -> Callabl
     return number
 
 
-def _fraction(text: str) -> Fraction:
+def rate(text: str) -> Fraction:
     try:
         return Fraction(text).limit_denominator(1001)
     except ZeroDivisionError as error:
         raise ValueError from error
 
 
+frame_rate = at_least(Fraction(1, 1000), 1001, rate)  # 25, 29.97 or 30000/1001
 worker_count = at_least(1, 1025, int)
-
-
-frame_rate = at_least(Fraction(1, 1000), 1001, _fraction)  # 25, 29.97 or 30000/1001
-
-
-frame_rate.__name__ = "rate"
-
-
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 
 
 def add_machine_options(add: Callable) -> None:
@@ -63,20 +59,20 @@ def add_machine_options(add: Callable) -> None:
 
 def add_sampling_option(add: Callable) -> None:
     """Add --sampling. add: the add_argument of a parser."""
-    add("--sampling", choices=["seamless", "reference"], help="how SST-Sal reads the sphere; "
+    add("--sampling", choices=SAMPLINGS, help="how SST-Sal samples the sphere; "
         "reference: exactly as its authors do (default: the checkpoint's)")  # fmt: skip
 
 
 def add_motion_option(add: Callable) -> None:
     """Add --motion. add: the add_argument of a parser."""
-    add("--motion", choices=["none", "difference", "dis", "raft"], help="how motion between frames "
-        "is estimated (default: as the model was trained)")  # fmt: skip
+    add("--motion", choices=MOTION_NAMES, help="how motion between frames is estimated (default: "
+        "as the model was trained)")  # fmt: skip
 
 
-def add_layout_options(add: Callable, known: str = "as the file declares") -> None:
-    """Add --stereo and --coverage. add: the add_argument of a parser; known: their default."""
-    add("--stereo", choices=["none", "top-bottom", "left-right"], help="where the pictures of the "
-        f"left and the right eye are in a frame (default: {known})")  # fmt: skip
+def add_layout_options(add: Callable, default: str = "as the file declares") -> None:
+    """Add --stereo and --coverage. add: the add_argument of a parser; default: for their help."""
+    add("--stereo", choices=STEREO, help="where the pictures of the left and the right eye are in "
+        f"a frame (default: {default})")  # fmt: skip
     add("--coverage", type=float, nargs=4, metavar=("WEST", "EAST", "SOUTH", "NORTH"),
         help="part of the sphere that each eye covers, in degrees of longitude and latitude; of "
-        f"VR180 -90 90 -90 90 (default: {known}, else -180 180 -90 90)")  # fmt: skip
+        f"VR180 -90 90 -90 90 (default: {default}, else -180 180 -90 90)")  # fmt: skip

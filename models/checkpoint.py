@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError
+from common.errors import InputError, show_tracebacks
 from common.files import atomic, reading
 from common.restricted_pickle import containers, read_pickle, read_torch
 from models.base import SaliencyModel
@@ -81,6 +81,7 @@ def find_model(name: str) -> type[SaliencyModel]:
         known = ", ".join(MODELS)
         raise InputError(f"no model '{name}'; give {known} or your own as package.module:Class")
     home, _, class_name = name.partition(":")
+    show_tracebacks()
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.options import SAMPLINGS
 from projection.sphere import equirectangular_taps, longitudes
 
-SAMPLINGS = ("reference", "seamless")
 BLOCK = 960
 
 

@@ -217,7 +217,7 @@ def main() -> None:
     failures = Failures()
     with lock(args.output):
         for name, files in tqdm(pairs.items(), str(args.output), unit="clip"):
-            with failures.collected():
+            with failures.collected(args.output / name):
                 write_clip(args.output / name, *files, options)
         folders = [path.parent for path in sorted(args.output.glob(f"*/{RECORD}"))]
         complete = [folder.name for folder in folders if "samples" in read_record(folder)]

@@ -13,7 +13,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-STEREO = ("none", "top-bottom", "left-right")
+from common.options import STEREO
+
 SPHERE = (-180.0, 180.0, -90.0, 90.0)
 Coverage = tuple[float, float, float, float]
 

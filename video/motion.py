@@ -11,6 +11,7 @@ import cv2
 import torch
 from torch import Tensor
 
+from common.options import MOTION_NAMES
 from video import raft
 
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
@@ -115,4 +116,4 @@ def flow_colours(flow: Tensor) -> Tensor:
 
 # Each is called with the previous sampled frame (None for the first) and the current one,
 # (3, H, W) RGB in [0, 1], and returns its motion image, (channels, H, W) in [0, 1].
-MOTIONS = {"none": NoMotion, "difference": Difference, "dis": DISFlow, "raft": RAFTFlow}
+MOTIONS = dict(zip(MOTION_NAMES, (NoMotion, Difference, DISFlow, RAFTFlow), strict=True))

@@ -7,8 +7,10 @@ that falls into the view, and moving has a price, so that the camera rests where
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import tee
 
+import av
 import cv2
 import numpy as np
 import torch
@@ -24,7 +26,8 @@ from projection.sphere import (
     row_of,
     solid_angles,
 )
-from video.yuv import planes
+from video.layout import Layout
+from video.yuv import Colour, mono, planes, to_yuv420p
 
 SPACING = math.radians(7)  # of the directions that are compared
 STEP = 3.1 * SPACING  # the longest way from one direction to the next
@@ -214,6 +217,30 @@ def _motion(path: np.ndarray, times: np.ndarray) -> tuple[float, float]:
     velocity = turns * (angles / np.maximum(sines, 1e-300)) / steps
     change = np.diff(velocity, axis=0) / ((steps[:-1] + steps[1:]) / 2)
     return (np.linalg.norm(a, axis=1).max(initial=0) for a in (velocity, change))
+
+
+def followed_views(
+    planned: Iterable[tuple[av.VideoFrame, np.ndarray, float]],
+    frames: Iterable[av.VideoFrame],
+    layout: Layout,
+    fov: float,
+    size: tuple[int, int],
+    cuts: bool,
+) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
+    """Yield (view, frame): (3·h/2, w) uint8 yuv420p, of a camera that follows attention.
+
+    planned: the frames, each with its (h, w) uint8 map and the factor for the map's values.
+    frames: the same frames once more. fov, size, cuts: as in `follow_path`.
+    """
+    planned, again = tee(planned)
+    maps, seconds = (saliency for _, saliency, _ in planned), (frame.time for frame, _, _ in again)
+    path = follow_path(maps, seconds, fov, size, cuts)
+    colour = camera = None
+    for direction, frame in zip(path, frames, strict=True):
+        colour = colour or Colour.of(frame)
+        panorama = mono(to_yuv420p(frame, colour), layout)
+        camera = camera or Camera(fov, size, len(panorama) * 2 // 3, panorama.shape[1])
+        yield camera(panorama, *direction), frame
 
 
 class Camera:

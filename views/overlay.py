@@ -4,13 +4,15 @@ Opacity rises with saliency s, from 0 to 1, as s·(2 − s): from nothing to the
 three quarters are reached at half the saliency, so that places of second rank stay visible.
 """
 
+from collections.abc import Iterable, Iterator
 from math import gcd
 
+import av
 import cv2
 import numpy as np
 
 from video.layout import Layout
-from video.yuv import Colour, planes
+from video.yuv import Colour, planes, to_yuv420p
 
 COLORMAPS = {
     name.removeprefix("COLORMAP_").lower(): number
@@ -63,6 +65,44 @@ class Overlay:
     def _blend(self, below, value, paint, target=None) -> np.ndarray:
         target = cv2.multiply(below, cv2.LUT(value, self.rest), dst=target, scale=1 / 255)
         return cv2.add(target, cv2.LUT(value, paint), dst=target)
+
+
+def painted_pictures(
+    frames: Iterable[tuple[av.VideoFrame, np.ndarray, float]],
+    layout: Layout,
+    colormap: str,
+    alpha: float,
+    side_by_side: bool,
+) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
+    """Yield (picture, frame): (3·H/2, W) uint8 yuv420p and the video's frame that it shows.
+
+    frames: each with its (h, w) uint8 map and the factor for the map's values.
+    side_by_side: the frame on the left and the map's colours on the right: (3·H/2, 2·W).
+    """
+    overlay = None
+    for frame, saliency, factor in frames:
+        if overlay is None:
+            colour = Colour.of(frame)
+            overlay = Overlay(colormap, alpha, colour, frame.height, opaque=side_by_side)
+        picture = to_yuv420p(frame, colour)
+        laid = lay_map(scaled(saliency, factor), frame.height, frame.width, layout)
+        painted = overlay(picture, laid)
+        yield beside(picture, painted) if side_by_side else painted, frame
+
+
+def paint_picture(
+    rgb: np.ndarray,
+    saliency: np.ndarray,
+    factor: float,
+    layout: Layout,
+    colormap: str,
+    alpha: float,
+    side_by_side: bool,
+) -> np.ndarray:
+    """Return a still picture (H, W, 3) RGB with its map over it, or beside it: (H, 2·W, 3)."""
+    overlay = Overlay(colormap, alpha, None, len(rgb), opaque=side_by_side)
+    painted = overlay(rgb, lay_map(scaled(saliency, factor), *rgb.shape[:2], layout))
+    return np.concatenate([rgb, painted], axis=1) if side_by_side else painted
 
 
 def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
