@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from projection.sphere import Resampling, directions, equirectangular_taps
+from projection.resampling import Resampling
+from projection.sphere import directions, equirectangular_taps
 from video.motion import GREY, MOTIONS
 
 IMAGES = ("frames", "motion", "target", "fixations")

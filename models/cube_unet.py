@@ -154,8 +154,7 @@ class CubeUNet(SaliencyModel):
 
     def logits(self, frames: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Return image logits (B·T, 1, H, W) and latitude bias (1, 1, H, 1)."""
-        clips = [images.movedim(2, -1) for images in (frames, motion)]  # as projections take them
-        clips = torch.cat(clips, dim=-1).movedim(-1, 2)
+        clips = torch.cat([frames, motion], dim=2)
         if clips.shape[2] != self.arguments["in_channels"]:
             raise ValueError(
                 f"expected 3 + {self.arguments['in_channels'] - 3} channels of frames and motion, "

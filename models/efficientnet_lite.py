@@ -22,7 +22,6 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 STEM = 32
-SMALL = 17  # sides of faces, in widths of the padding, below which it adds an eighth to each
 LEVELS = (1, 2, 4, 5, 6)  # stages whose features are read
 WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 24, 40, 112, 192, 320 channels
 MOTION_LEVELS = (2, 0)  # levels at whose resolution motion is read too, the coarser one first
@@ -60,30 +59,20 @@ class Conv(nn.Module):
 
 
 class Block(nn.Module):
-    """Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection.
-
-    Faces are padded before the expansion, where there is a sixth of the channels, but small ones
-    after it, since padding adds many pixels to them. Both give the same.
-    """
+    """Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection."""
 
     def __init__(self, c_in, c_out, kernel, stride, expansion, late):
         super().__init__()
         wide = c_in * expansion
-        self.reach = kernel // 2
-        self.pad = CubePadding(self.reach, late)
-        self.expand = Conv(c_in, wide, 1) if expansion > 1 else None
+        self.expand = Conv(c_in, wide, 1) if expansion > 1 else nn.Identity()
+        self.pad = CubePadding(kernel // 2, late)
         self.depthwise = Conv(wide, wide, kernel, stride, wide)
         self.project = Conv(wide, c_out, 1, activate=False)
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.expand:
-            padded = self.pad(x)
-        elif x.shape[-1] < SMALL * self.reach:
-            padded = self.pad(self.expand(x))
-        else:
-            padded = self.pad.fill_corners(self.expand(self.pad(x)))
-        return self.project(self.depthwise(padded), x if self.residual else None)
+        wide = self.depthwise(self.pad(self.expand(x)))
+        return self.project(wide, x if self.residual else None)
 
 
 class EfficientNetLite0(nn.Module):

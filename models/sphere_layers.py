@@ -14,14 +14,6 @@ from torch.nn.functional import linear
 
 from models.sphere_taps import SphereTaps
 
-# Cells with at least so many channels compute tanh x as 2 sigmoid(2x) − 1, which is exact to 1e-7
-# and takes a third of the time on a CPU. Smaller cells are fast without it, and the authors'
-# nine-channel weights amplify an error in the last digit 10,000 times within 20 frames.
-FAST_TANH_CHANNELS = 16
-
-# PyTorch calls oneDNN's matrix product so in compiled code, by an operator without a public name.
-ONEDNN = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._linear_pointwise
-
 
 class _Samples(Function):
     """All taps of an image, (B, H·W, C) → (B, N, 9, C); its gradient is the adjoint map."""
@@ -64,39 +56,19 @@ def lstm_step(z, c, matrix, bias, taps, h_next, c_next, gates=None) -> None:
     Writes the next hidden and cell state into h_next and c_next, (B, P, hidden), of which the
     latter may be c itself, and the gates, if given, into gates, (B, P, 4·hidden).
     """
-    hidden = c.shape[2]
-    fast, few = hidden >= FAST_TANH_CHANNELS, 3 * hidden
-    if fast:  # the 2 of tanh g = 2 sigmoid(2g) − 1
-        matrix, bias = (torch.cat([a[:few], 2 * a[few:]]) for a in (matrix, bias))
+    sigmoids = 3 * c.shape[2]
 
     def work(b: int, block: slice) -> None:
-        samples, cell = taps.read(z[b], block).flatten(1), c_next[b, block]
-        if fast:
-            s = _product(samples, matrix, bias).sigmoid_()
-            i, f, o, g = s.chunk(4, dim=1)
-            torch.mul(f, c[b, block], out=cell).sub_(i).addcmul_(i, g, value=2)
-            t = torch.mul(cell, 2).sigmoid_().mul_(2).sub_(1)
-        else:
-            s = linear(samples, matrix, bias)
-            s[:, :few].sigmoid_(), s[:, few:].tanh_()
-            i, f, o, g = s.chunk(4, dim=1)
-            torch.mul(f, c[b, block], out=cell).add_(i * g)
-            t = cell.tanh()
-        torch.mul(o, t, out=h_next[b, block])
+        s = linear(taps.read(z[b], block).flatten(1), matrix, bias)
+        s[:, :sigmoids].sigmoid_()
+        s[:, sigmoids:].tanh_()
+        i, f, o, g = s.chunk(4, dim=1)
+        torch.mul(f, c[b, block], out=c_next[b, block]).add_(i * g)
+        torch.mul(o, c_next[b, block].tanh(), out=h_next[b, block])
         if gates is not None:
             gates[b, block] = s
-            if fast:
-                gates[b, block, few:].mul_(2).sub_(1)
 
     taps.each_block(z, work)
-
-
-def _product(samples: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    """Return linear(samples, matrix, bias), by oneDNN on a CPU, which is faster there than MKL."""
-    onednn = ONEDNN and samples.is_cpu and samples.dtype == torch.float32
-    if onednn and not torch.compiler.is_compiling():
-        return ONEDNN(samples, matrix, bias, "none", (), "")
-    return linear(samples, matrix, bias)
 
 
 class _LSTMStep(Function):

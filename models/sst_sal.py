@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from models.base import SaliencyModel, Spec, check_number
 from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d
 from models.sphere_taps import SphereTaps
-from projection.sphere import Resampling, directions, equirectangular_taps
+from projection.resampling import Resampling
+from projection.sphere import directions, equirectangular_taps
 
 
 class SSTSal(SaliencyModel):

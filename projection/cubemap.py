@@ -5,7 +5,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor, nn
 
-from projection.sphere import Resampling, check_size, directions, equirectangular_taps
+from projection.resampling import Resampling
+from projection.sphere import check_size, directions, equirectangular_taps
 
 
 class Face(IntEnum):

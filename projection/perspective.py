@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
+from projection.resampling import Resampling
 from projection.sphere import (
-    Resampling,
     check_size,
     direction_of,
     directions,

@@ -1,19 +1,12 @@
-"""The equirectangular grid on the sphere: pixels, angles, directions, areas, bilinear sampling.
+"""The equirectangular grid on the sphere: pixels, angles, directions, areas, bilinear taps.
 
 Angles are in radians. The first four functions take numbers, arrays and tensors alike.
 """
 
 import math
-from collections.abc import Callable
 
-import cv2
 import torch
-from torch import Tensor, nn
-from torch.autograd import Function
-from torch.nn.functional import embedding_bag
-
-OPENCV = int(cv2.__version__.partition(".")[0])
-SHORT = (torch.float32, torch.bfloat16, torch.float16)
+from torch import Tensor
 
 
 def latitude_of(row, height: int):
@@ -118,152 +111,6 @@ def equirectangular_taps(points: Tensor, height: int, width: int) -> tuple[Tenso
             index.append(tap_row.long() * width + c.long() % width)
             weight.append(row_weight * column_weight)
     return torch.stack(index), torch.stack(weight)
-
-
-class Resampling(nn.Module):
-    """A fixed linear map from the pixels of an image to N places, with four taps for each.
-
-    index: (4, *places) integers into the flattened image; weight: (4, *places). They are kept with
-    32 bits, which are half the memory to read, unless another dtype of weights is asked for.
-    size: shape of the image, its width last: (H, W), or (6, S, S) for faces.
-    forward: (..., *size) → (..., *places), for which the channels come before `size`: summed in
-    float32 at the least, rounded for integers, in channels_last memory format. Gradients are those
-    of the transposed map, to any order.
-
-    Where the taps are a square of neighbours, as nearly everywhere, OpenCV sums them on a CPU. It
-    rounds places to float32, 2⁻¹⁵ of a pixel at most before row and column 1024, and for uint8 to
-    1/32 of a pixel. Before version 5 it does that for floats too, where it is not used then.
-    """
-
-    def __init__(self, index: Tensor, weight: Tensor, size: tuple[int, ...], dtype=None):
-        super().__init__()
-        self.size, self.places = tuple(size), tuple(index.shape[1:])
-        weight = weight.to(dtype or torch.get_default_dtype())
-        self.register_buffer("index", index.flatten(1).int(), persistent=False)
-        self.register_buffer("weight", weight.flatten(1), persistent=False)
-        sides = (
-            s for shape in (self.size, self.places) for s in (math.prod(shape[:-1]), shape[-1])
-        )
-        self.short = max(sides) < 2**15  # so that OpenCV takes images of these shapes
-        self._laid_out = {}
-
-    def _apply(self, *args, **kwargs):
-        self._laid_out = {}  # for another device
-        return super()._apply(*args, **kwargs)
-
-    def forward(self, image: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # ONNX has no bags, and any number of images
-            pixels = image.flatten(-len(self.size))
-            index = self.index.long() if image.requires_grad else self.index  # faster backwards
-            taps = (pixels.index_select(-1, i) * w for i, w in zip(index, self.weight))
-            return _as(sum(taps), image.dtype).unflatten(-1, self.places)
-        lead = image.shape[: image.dim() - len(self.size)]
-        images = image.reshape(math.prod(lead[:-1]), *(lead[-1:] or (1,)), *self.size)
-        if torch.is_grad_enabled() and images.requires_grad:
-            result = _Linear.apply(images, self._to_places, self._to_pixels)
-        else:
-            result = self._to_places(images)
-        return result.reshape(*lead, *self.places)
-
-    def _to_places(self, images: Tensor) -> Tensor:
-        """(B, C, *size) → (B, C, *places)."""
-        kind = torch.uint8 if images.dtype == torch.uint8 else torch.float32
-        exact = kind == torch.uint8 or (OPENCV >= 5 and images.dtype in SHORT)
-        if not (exact and self.short and images.device.type == "cpu"):
-            return _sum_bags(images, self._once(self._bags), self.places)
-        place, others, taps, weight = self._once(self._squares)
-        maps = self._once(self._rounded_squares) if kind == torch.uint8 else (place, None)
-        channels = images.shape[1] if images.shape[1] in (3, 4) else 1  # OpenCV's exact ways
-        planes = images.reshape(-1, channels, *self.size).movedim(1, -1).to(kind)
-        result = torch.empty(len(planes), *place.shape[:2], channels, dtype=kind)
-        for plane, target in zip(planes, result):
-            # A copy reads floats in order, which fetches them faster than cv2.remap would.
-            copy = plane.contiguous if kind == torch.uint8 else plane.clone
-            source, to = copy(memory_format=torch.contiguous_format), target.numpy()
-            source = source.view(-1, self.size[-1], channels)
-            cv2.remap(source.numpy(), *maps, cv2.INTER_LINEAR, to, cv2.BORDER_REPLICATE)
-            if len(others):
-                sums = source.view(-1, channels).index_select(0, taps).view(4, -1, channels)
-                sums = _as((sums * weight).sum(0), kind)
-                target.view(-1, channels).index_copy_(0, others, sums)
-            del source  # so that the next image finds its memory, still in the cache
-        result = result.flatten(1, 2).mT.reshape(*images.shape[:2], *self.places)
-        return result.to(images.dtype)
-
-    def _to_pixels(self, images: Tensor) -> Tensor:
-        """(B, C, *places) → (B, C, *size), the transposed map."""
-        return _sum_bags(images, self._once(self._transposed_bags), self.size)
-
-    def _once(self, lay_out: Callable):
-        if lay_out.__name__ not in self._laid_out:
-            with torch.inference_mode(False):  # tensors made there could not be used in training
-                self._laid_out[lay_out.__name__] = lay_out()
-        return self._laid_out[lay_out.__name__]
-
-    def _squares(self):
-        """Return where cv2.remap finds the places, and the taps of those that it can't sum.
-
-        Returns: place (rows, columns, 2) float32; of the n others the number among the places
-        (n,), the pixels (4·n,) and the weights (4, n, 1).
-        """
-        width, first = self.size[-1], self.index[0]
-        beside = torch.tensor([0, 1, width, width + 1], dtype=torch.int32)[:, None]
-        others = (self.index - first != beside).any(0) | (first % width == width - 1)
-        x = first % width + self.weight[1::2].sum(0)
-        y = first // width + self.weight[2:].sum(0)
-        place = torch.stack([x, y], dim=-1).masked_fill(others[:, None], 0).float()
-        others = others.nonzero()[:, 0]
-        taps = self.index[:, others].flatten(), self.weight[:, others, None]
-        return place.view(-1, self.places[-1], 2).numpy(), others, *taps
-
-    def _rounded_squares(self):
-        return cv2.convertMaps(self._once(self._squares)[0], None, cv2.CV_16SC2)
-
-    def _bags(self):
-        index, weight = (a.T.flatten() for a in (self.index, self.weight))
-        offsets = torch.arange(0, len(index) + 1, 4, dtype=torch.int32, device=index.device)
-        return index, weight, offsets
-
-    def _transposed_bags(self):
-        index, order = self.index.flatten().sort(stable=True)
-        pixels = torch.arange(math.prod(self.size) + 1, dtype=torch.int32, device=index.device)
-        offsets = torch.searchsorted(index, pixels, out_int32=True)
-        return (order % self.index.shape[1]).int(), self.weight.flatten()[order], offsets
-
-
-class _Linear(Function):
-    """A linear map, given as a function, and its transposed map, which is its gradient."""
-
-    @staticmethod
-    def forward(ctx, images, there, back):
-        ctx.there, ctx.back = there, back
-        return there(images)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return _Linear.apply(gradient, ctx.back, ctx.there), None, None
-
-
-def _sum_bags(images: Tensor, bags: tuple[Tensor, Tensor, Tensor], shape: tuple) -> Tensor:
-    """Return weighted sums of pixels: (B, C, ...) → (B, C, *shape).
-
-    bags: index and weight of all taps, and where those of each sum begin, with the end after them.
-    """
-    if not images.numel():
-        return images.new_zeros(*images.shape[:2], *shape)
-    index, weight, offsets = bags
-    table = images.movedim((0, 1), (-2, -1)).to(torch.promote_types(images.dtype, torch.float32))
-    table = table.reshape(math.prod(images.shape[2:]), math.prod(images.shape[:2])).contiguous()
-    weight = weight.to(table.dtype)
-    sums = embedding_bag(
-        index, table, offsets, mode="sum", per_sample_weights=weight, include_last_offset=True
-    )
-    sums = sums.view(*shape, *images.shape[:2]).movedim(-2, 0).contiguous().movedim(-1, 1)
-    return _as(sums, images.dtype)
-
-
-def _as(sums: Tensor, dtype: torch.dtype) -> Tensor:
-    return sums.to(dtype) if dtype.is_floating_point else sums.round().to(dtype)
 
 
 def check_size(height: int, width: int) -> None:

@@ -126,19 +126,6 @@ def test_a_padding_first_used_in_inference_mode_can_be_trained():
     assert x.grad.sum() == 6 * (49 + 4 * 7) + 24
 
 
-@pytest.mark.parametrize("pad", [1, 2])
-def test_a_pointwise_layer_may_come_before_or_after_the_padding(pad):
-    padding = CubePadding(pad)
-    x = torch.randn(12, 3, 6, 6, dtype=torch.float64, requires_grad=True)
-    after, before = padding(x.exp()), padding.fill_corners(padding(x).exp())
-    torch.testing.assert_close(before, after)
-    weight = torch.rand_like(after)
-    gradients = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (before, after)]
-    torch.testing.assert_close(*gradients)
-    with torch.no_grad():
-        torch.testing.assert_close(padding.fill_corners(padding(x).exp()), after)
-
-
 def test_no_padding_is_the_identity():
     x = torch.rand(6, 1, 4, 4)
     assert CubePadding(0)(x) is x
@@ -167,11 +154,11 @@ def test_compiles_without_a_break():
     assert model.backbone.stem[1].weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("size", [5, 130])
+@pytest.mark.parametrize("size", [5, 8])
 @pytest.mark.parametrize("channels", [1, 9])
 @pytest.mark.parametrize("pad", [1, 2, 3])
 def test_a_late_padding_lacks_the_first_row_and_column(pad, size, channels):
-    """Both ways of copying, and its gradient, by which a pixel counts less often."""
+    """And its gradient, by which a pixel counts less often."""
     x = torch.rand(12, channels, size, size, requires_grad=True)
     late, whole = CubePadding(pad, late=True), CubePadding(pad)
     wanted = whole(x)[..., 1:, 1:]
@@ -181,8 +168,6 @@ def test_a_late_padding_lacks_the_first_row_and_column(pad, size, channels):
     torch.testing.assert_close(*gradients)
     with torch.no_grad():
         torch.testing.assert_close(late(x), wanted, atol=1e-6, rtol=0)
-        filled = late.fill_corners(late(x) ** 2)
-        torch.testing.assert_close(filled, late(x**2), atol=1e-6, rtol=0)
 
 
 def test_gradients_of_the_late_padding():

@@ -18,8 +18,8 @@ from projection import (
     solid_angles,
 )
 from projection.perspective import extent_of, samples_across
+from projection.resampling import Resampling
 from projection.sphere import (
-    Resampling,
     column_of,
     equirectangular_taps,
     latitude_of,

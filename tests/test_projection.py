@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projection import Cube2Equi, Equi2Cube, Face, directions, solid_angles, sphere
+from projection import Cube2Equi, Equi2Cube, Face, directions, resampling, solid_angles
 from projection.cubemap import FACE_AXES, cube_taps, face_directions, locate, padded_pixels
-from projection.sphere import Resampling, equirectangular_taps, latitudes, longitudes
+from projection.resampling import Resampling
+from projection.sphere import equirectangular_taps, latitudes, longitudes
 from tests.shared import reference
 
 SIZES = [(240, 480, 120), (64, 128, 32), (61, 123, 31), (90, 200, 45)]
@@ -311,7 +312,7 @@ def test_single_precision_is_the_sum_of_the_taps(
     height, width, size, channels, opencv, monkeypatch
 ):
     """Also where faces are finer than the image, so that many taps lie beyond seam and poles."""
-    monkeypatch.setattr(sphere, "OPENCV", min(opencv, sphere.OPENCV))
+    monkeypatch.setattr(resampling, "OPENCV", min(opencv, resampling.OPENCV))
     torch.manual_seed(0)
     points = directions(height, width, torch.float64).flatten(0, 1)
     for convert, image, (index, weight) in (
