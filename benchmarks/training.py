@@ -23,11 +23,11 @@ from unittest import mock
 import torch
 
 import train_video
-import training
 from common.devices import choose_device, choose_precision
 from common.options import HelpFormatter
 from datasets.augment import Augmented
 from prepare.synthetic import write_dataset
+from training import batches
 
 WARM_UP = 3  # steps of each run that are not counted
 
@@ -47,20 +47,20 @@ class Timed:
 def frames_per_second(root: Path, options: list[str], in_memory: bool) -> float:
     """Run one epoch of train_video.py and return the speed of its steps."""
     fed: list[Timed] = []
-    make_loader = training.make_loader
+    make_loader = batches.make_loader
 
-    def timed(data, batches, *rest):
-        loader = make_loader(data, batches, *rest)
+    def timed(data, order, *rest):
+        loader = make_loader(data, order, *rest)
         if not isinstance(data, Augmented):
             return loader
         if in_memory:
-            loader = itertools.repeat(next(iter(loader)), len(batches))
+            loader = itertools.repeat(next(iter(loader)), len(order))
         fed.append(Timed(loader))
         return fed[0]
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(training, "make_loader", timed),
+        mock.patch.object(batches, "make_loader", timed),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):

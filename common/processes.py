@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from tqdm import tqdm
 
-from common.errors import InputError
-
 T = TypeVar("T")
 
 # One process may wait long for another's clips. torchrun ends all processes where one fails.
@@ -49,11 +47,6 @@ def _together() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _local_rank() -> int:
-    """Return the number of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0))
-
-
 def local_world() -> int:
     """Return the number of processes that share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if world() > 1 else 1
@@ -66,9 +59,9 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
     def run() -> T:
         if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", 1)) == 1:
             return main()
-        gpus = torch.cuda.is_available()
-        if gpus and _local_rank() < torch.cuda.device_count():
-            torch.cuda.set_device(_local_rank())
+        gpus, local_rank = torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", 0))
+        if local_rank < torch.cuda.device_count():
+            torch.cuda.set_device(local_rank)
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
         try:
             result = main()
@@ -115,7 +108,7 @@ def wait_for_all() -> None:
     total(0)
 
 
-def say(text: str) -> None:
+def print_main(text: str) -> None:
     """Print in the main process, above a progress bar that is shown."""
     if is_main():
         tqdm.write(text)
@@ -125,22 +118,15 @@ def say(text: str) -> None:
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network with gradients and batch statistics shared over the processes.
 
-    A single process gets the network itself. Raises InputError for a process without a GPU of
-    its own.
+    A single process gets the network itself.
     """
     if world() == 1:
         return network
-    if device.type == "cuda" and _local_rank() >= torch.cuda.device_count():
-        raise InputError(
-            f"--nproc_per_node {local_world()}: only {torch.cuda.device_count()} GPUs here; "
-            "start as many processes, or use --device cpu"
-        )
     if device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    else:
-        for module in network.modules():
-            if type(module) is nn.BatchNorm2d:
-                module.__class__ = GlobalBatchNorm2d  # the same state, another forward
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = GlobalBatchNorm2d  # the same state, another forward
     wrap = nn.parallel.DistributedDataParallel
     names = ("forward_sync_buffers", "broadcast_buffers")  # in newer and older versions of torch
     no_copies = {next(name for name in names if name in signature(wrap).parameters): False}
@@ -151,24 +137,21 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d over the batches of all processes, on the CPU; SyncBatchNorm is for GPUs alone.
 
-    The processes' batches are of equal size. Statistics are summed in float64, so that one
-    process and several differ in hardly any bit.
+    The processes' batches are of equal size. Computed in float64, so that one process and several
+    differ in hardly any bit.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            pixels = x if x.dtype.itemsize > 4 else x.float()
-            count = world() * x.numel() // x.shape[1]
-            over = {"dim": (0, 2, 3), "keepdim": True, "dtype": torch.float64}
-            mean = all_reduce(pixels.sum(**over)) / count
-            centred = pixels - mean.to(pixels.dtype)
-            variance = all_reduce(centred.square().sum(**over)) / count
-            weight, bias = (channels[:, None, None] for channels in (self.weight, self.bias))
-            scale = (variance + self.eps).rsqrt() * weight
-            y = centred * scale.to(pixels.dtype) + bias.to(pixels.dtype)
+        pixels, over = x.double(), {"dim": (0, 2, 3), "keepdim": True}
+        mean = all_reduce(pixels.mean(**over)) / world()
+        centred = pixels - mean
+        variance = all_reduce(centred.square().mean(**over)) / world()
+        weight, bias = (channels[:, None, None] for channels in (self.weight, self.bias))
+        y = centred * (variance + self.eps).rsqrt() * weight + bias
         with torch.no_grad():
+            count = world() * x.numel() // x.shape[1]
             unbiased = variance * (count / (count - 1))
             for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
                 running.lerp_(new.flatten().to(running.dtype), self.momentum)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from common.errors import InputError, counted
 from datasets.layouts import ClipFixations, File, list_clips, read_map, unbroken_runs
 from datasets.splits import HOW_TO_GET_DATA, read_splits
+from datasets.video_saliency import SaliencyVideos
 from video.pictures import open_picture, read_picture
 
 KINDS = {
@@ -85,6 +86,27 @@ def check(root: str | Path) -> dict:
         },
         "problems": [{"kind": k, "path": path, "detail": detail} for k, path, detail in unique],
     }
+
+
+def check_targets(data: SaliencyVideos) -> None:
+    """Raise InputError where a split has too little ground truth, or too little that is usable.
+
+    Fewer than 1 % of the frames, or fewer than half of about 64 maps spread over the split.
+    """
+    files = [file for clip in data.clips.values() for file in clip]
+    announced = sum(file.truth is not None for file in files)
+    split, see = (
+        f"{data.root}: split '{data.split}'",
+        "'python evaluate_video.py --check' tells why",
+    )
+    if announced < 0.01 * len(files):
+        raise InputError(f"{split}: {announced} of {len(files)} frames have ground truth; {see}")
+    tried = usable = 0
+    for index in range(0, len(data), max(1, len(data) * data.spec.clip_length // 64)):
+        tried += sum(file.truth is not None for file in data.samples[index].files)
+        usable += len(data.targets(index))
+    if 2 * usable < tried:
+        raise InputError(f"{split}: {usable} of {tried} maps that were tried are usable; {see}")
 
 
 def summary(report: dict) -> str:

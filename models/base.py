@@ -95,5 +95,18 @@ class SaliencyModel(nn.Module):
             )
         self.spec = replace(self.spec, motion=name)
 
+    def parameter_groups(self) -> list[dict]:
+        """Return the trainable parameters as an optimizer takes them, grouped by "scale".
+
+        The scale is the factor of the learning rate in learning_rate_scales.
+        """
+        groups: dict[float, list] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                scales = self.learning_rate_scales.items()
+                scale = next((s for prefix, s in scales if name.startswith(prefix)), 1.0)
+                groups.setdefault(scale, []).append(parameter)
+        return [{"params": parameters, "scale": scale} for scale, parameters in groups.items()]
+
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         raise NotImplementedError

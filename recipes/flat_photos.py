@@ -24,7 +24,7 @@ from common.options import HelpFormatter, at_least
 from datasets.augment import AUGMENTATIONS
 from models import CubeUNet, load, save
 from models.checkpoint import sha256
-from models.ema import WeightAverage
+from models.ema import weight_average
 from recipes.flat import FlatDensityLoss, FlatUNet, read_item
 from recipes.gaze_sources import LICENCES, Picture, read_sources
 
@@ -57,16 +57,6 @@ def cosine(step: int, steps: int) -> float:
     return min((step + 1) / (0.05 * steps + 1), (1 + math.cos(math.pi * step / steps)) / 2)
 
 
-def parameter_groups(cube: CubeUNet) -> list[dict]:
-    """Return the parameters for an optimizer, grouped by their learning-rate scale."""
-    groups: dict[float, list[Tensor]] = {}
-    for name, weight in cube.named_parameters():
-        scales = cube.learning_rate_scales.items()
-        scale = next((scale for prefix, scale in scales if name.startswith(prefix)), 1.0)
-        groups.setdefault(scale, []).append(weight)
-    return [{"params": weights, "scale": scale} for scale, weights in groups.items()]
-
-
 def train(
     cube: CubeUNet,
     pictures: Sequence[Picture],
@@ -85,9 +75,9 @@ def train(
     device = choose_device("auto")
     precision = choose_precision("auto", device)
     network, loss_of = FlatUNet(cube).to(device), FlatDensityLoss(HEIGHT, WIDTH).to(device)
-    average = WeightAverage(network, EMA)
+    average = weight_average(network, EMA)
     optimizer = torch.optim.AdamW(
-        parameter_groups(cube), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+        cube.parameter_groups(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
 
     def loss_on(model: FlatUNet, images: Tensor, target: Tensor) -> Tensor:
@@ -108,14 +98,14 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            average.update(network)
+            average.update_parameters(network)
             step += 1
             train_loss += loss.item() * len(images) / len(pictures)
         with torch.inference_mode():
             for images, target in batches(validation, batch_size):
-                loss = loss_on(average.model, images, target)
+                loss = loss_on(average.module, images, target)
                 val_loss += loss.item() * len(images) / len(validation)
-        yield average.model.cube, train_loss, val_loss
+        yield average.module.cube, train_loss, val_loss
 
 
 def main() -> None:

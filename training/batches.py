@@ -1,0 +1,140 @@
+"""The batches of a training run: the clips, their order, their loaders, and parts of batches."""
+
+import argparse
+import math
+import os
+import signal
+from collections.abc import Iterator
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from common import processes
+from common.errors import InputError, advice, counted
+from datasets.augment import Augmented, possible
+from datasets.check import check_targets
+from datasets.video_saliency import SaliencyVideos, collate
+from models import Spec
+
+GRACE = 20  # seconds that a data worker outlives SIGTERM
+
+
+def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]:
+    """Return the clips to train on and to validate with; a dry run has a batch of each.
+
+    Sets args.augment if it is not given.
+    """
+    data = {}
+    for name in ("train", "val"):
+        clips = data[name] = SaliencyVideos(args.data_root, name, spec, args.skip_frames)
+        check_targets(clips)
+        length, problems = counted(spec.clip_length, "frame"), clips.summary() or "all in order"
+        processes.print_main(f"{name}: {counted(len(clips), 'clip')} of {length}; {problems}")
+    if args.augment is None:
+        args.augment = possible(args.default_augment, spec.motion)
+    if args.dry_run:
+        args.samples = args.batch_size
+        del data["val"].samples[args.batch_size :]
+    return data
+
+
+def make_loaders(
+    args: argparse.Namespace, data: dict[str, SaliencyVideos], first_step: int, device: torch.device
+) -> tuple["Batches", DataLoader, DataLoader]:
+    """Return the order of the training batches from a step on, their loader, and the validation's.
+
+    Raises InputError for a batch that can't be divided, and for augmentations that do not fit.
+    """
+    cv2.setNumThreads(1)  # the data workers are many, and forked, where its threads are missing
+    count = processes.world() * args.accumulate
+    if args.batch_size % count:
+        raise InputError(
+            f"--batch_size {args.batch_size}: can't be divided among {processes.world()} processes "
+            f"with --accumulate {args.accumulate}; give a multiple of {count}"
+        )
+    with advice("--augment"):
+        clips = Augmented(data["train"], args.augment, args.seed)
+    order = Batches(len(clips), args.samples, args.batch_size, args.seed, args.epochs, first_step)
+    val_order = torch.arange(len(data["val"])).split(args.batch_size // count)
+    val_order = [indices.tolist() for indices in processes.shard(val_order)]
+    return (
+        order,
+        make_loader(clips, order, device, args.workers),
+        make_loader(data["val"], val_order, device, args.workers),
+    )
+
+
+class Batches:
+    """Yields this process' share of the clips of each step's batch: lists of (epoch, index).
+
+    A batch is a function of seed and step alone, and the same however many processes share it.
+    Every epoch draws a new permutation of the clips; where they do not fill its last batch, those
+    of a further permutation do.
+
+    clips: number of clips in the data set. samples: clips drawn for an epoch, 0 for all.
+    batch_size: over all processes. first_step: the step that an iteration begins with, from 0.
+    epoch_steps, steps: the number of steps in an epoch and in the whole run.
+    """
+
+    def __init__(
+        self, clips: int, samples: int, batch_size: int, seed: int, epochs: int, first_step: int = 0
+    ):
+        self.clips, self.batch_size, self.seed = clips, batch_size, seed
+        self.epochs, self.first_step = epochs, first_step
+        self.epoch_steps = math.ceil((samples or clips) / batch_size)
+        self.steps = epochs * self.epoch_steps
+
+    def __len__(self) -> int:
+        return self.steps - self.first_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        finished_epochs, start = divmod(self.first_step, self.epoch_steps)
+        for epoch in range(finished_epochs + 1, self.epochs + 1):
+            order = self._order(epoch)
+            for step in range(start, self.epoch_steps):
+                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+                yield [(epoch, index) for index in processes.shard(batch)]
+            start = 0
+
+    def _order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        rounds = range(math.ceil(self.epoch_steps * self.batch_size / self.clips))
+        return torch.cat([torch.randperm(self.clips, generator=generator) for _ in rounds]).tolist()
+
+
+def split(batch: dict, parts: int) -> Iterator[dict]:
+    """Yield equal parts of a batch's tensors."""
+    names = ("frames", "motion", "target", "valid")
+    for tensors in zip(*(batch[name].chunk(parts) for name in names), strict=True):
+        yield dict(zip(names, tensors))
+
+
+def make_loader(
+    data: Dataset, batches, device: torch.device, workers: int | None = None
+) -> DataLoader:
+    """Read batches ahead in other processes, into memory that a GPU can copy from.
+
+    batches: lists of keys, one for each batch. workers: None for one per core, at most 8.
+    """
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = max(1, min(8, (cores or 1) // processes.local_world()))
+    return DataLoader(
+        data,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else it would draw from the one that a run restores
+    )
+
+
+def _start_worker(number: int) -> None:
+    """Let a data worker outlive a signal to the whole group until the main process has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))

@@ -1,0 +1,80 @@
+"""The model that a run trains, as --model, --model_args, --motion and --init describe it."""
+
+import argparse
+import inspect
+from contextlib import nullcontext
+from dataclasses import asdict
+
+import models
+from common.errors import InputError, advice
+from common.processes import print_main
+from losses import LOSSES
+from models.checkpoint import find_model, read
+from video.motion import MOTIONS
+
+PARSERS = {  # of the values of --model_args, by the type of the argument's default
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    int: int,
+    float: float,
+    str: str,
+    type(None): int,
+}
+
+
+def make_model(args: argparse.Namespace) -> models.SaliencyModel:
+    """Build the model, with random weights or those of --init; sets args.loss if it is not given.
+
+    Raises InputError for arguments that the model does not take. An error in the code of a model
+    of one's own is not caught.
+    """
+    kind = find_model(args.model)
+    taken = inspect.signature(kind).parameters
+    arguments = parse_arguments(args, {n: parameter.default for n, parameter in taken.items()})
+    if args.init:
+        model = models.load(args.init, **arguments)
+    else:
+        variant = kind.arguments_for(MOTIONS[args.motion].channels) if args.motion else {}
+        arguments = {name: variant[name] for name in variant if name in taken} | arguments
+        with nullcontext() if ":" in args.model else advice(f"--model_args {arguments}"):
+            model = kind(**arguments)
+    if model.name != kind.name:
+        raise InputError(f"{args.init}: a {model.name}; give --model {model.name}")
+    if differing := taken.keys() ^ model.arguments.keys():
+        raise InputError(
+            f"--model {args.model}: '{min(differing)}' is not among the arguments of both its "
+            "constructor and super().__init__(spec, …); give it to both, so that a checkpoint can "
+            "build the model again"
+        )
+    with advice(f"--motion {args.motion}"):
+        model.use_motion(args.motion)
+    if args.init:
+        compare_with_init(args, model)
+    args.loss = args.loss or args.default_loss
+    return model.train()
+
+
+def parse_arguments(args: argparse.Namespace, defaults: dict) -> dict:
+    """Return what --model_args gives. Raises InputError for what is not among the defaults."""
+    arguments = {}
+    for text in args.model_args:
+        name, _, value = text.partition("=")
+        try:
+            arguments[name] = PARSERS[type(defaults[name])](value)
+        except (KeyError, ValueError) as error:
+            takes = " ".join(f"{other}={default}" for other, default in defaults.items())
+            message = f"--model_args {text}: {args.model} takes {takes}; change it"
+            raise InputError(message) from error
+    return arguments
+
+
+def compare_with_init(args: argparse.Namespace, model: models.SaliencyModel) -> None:
+    """Take the loss of the checkpoint given with --init if none is given; print what differs."""
+    content = read(args.init)
+    stored = content["arguments"] | content.get("spec", {})
+    if loss := content["run"].get("loss"):  # older checkpoints do not tell
+        stored["loss"] = loss
+        args.loss = args.loss or (loss if loss in LOSSES else None)
+    own = model.arguments | asdict(model.spec) | {"loss": args.loss or args.default_loss}
+    if changed := [name for name in stored if stored[name] != own.get(name)]:
+        before, now = (", ".join(f"{n} {of.get(n)}" for n in changed) for of in (stored, own))
+        print_main(f"note: {args.init} was made with {before}; this run uses {now}")

@@ -1,0 +1,208 @@
+"""How a training run is doing: running loss, scores, best constant map, TensorBoard."""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+import models
+from common import processes
+from common.devices import autocast
+from common.errors import InputError, RunError
+from common.files import atomic
+from datasets.gaze import fixation_map
+from datasets.layouts import read_truth
+from datasets.video_saliency import SaliencyVideos
+from metrics import METRICS
+from projection import solid_angles
+
+
+class RunningLoss:
+    """The mean loss over the valid maps of an epoch.
+
+    A step's loss is read one step later, so that a GPU has work while it is waited for.
+
+    total, count: sums over the maps of this process so far. error: of a loss that is not finite.
+    """
+
+    def __init__(self, total: float = 0.0, count: int = 0):
+        self.total, self.count, self.error = total, count, ""
+        self._pending: tuple[Tensor, dict] | None = None
+
+    def add(self, loss: Tensor, batch: dict) -> None:
+        """loss: sum over the valid maps of a batch, a detached scalar."""
+        self._read()
+        self._pending = loss, batch
+
+    def _read(self) -> None:
+        if not self._pending:
+            return
+        (loss, batch), self._pending = self._pending, None
+        loss, count = loss.item(), int(batch["valid"].sum())
+        if not math.isfinite(loss) and not self.error:
+            frames = [f"{n} {i.tolist()}" for n, i in zip(batch["name"], batch["numbers"])]
+            self.error = f"the loss is {loss} at frames {', '.join(frames)}"
+        self.total, self.count = self.total + loss, self.count + count
+
+    def sums(self) -> tuple[float, int]:
+        """Return loss and number of maps over all processes; called in each of them.
+
+        Raises RunError in every process where a loss in any of them is not finite.
+        """
+        self._read()
+        if error := "; ".join(filter(None, processes.gather(self.error))):
+            raise RunError(
+                f"{error}; lower --learning_rate or look at these frames; the checkpoint from "
+                "before stays"
+            )
+        total, count = processes.total([self.total, self.count]).tolist()
+        return total, int(count)
+
+    def mean(self) -> float:
+        """Return the mean over all processes, NaN without a valid map; raises as `sums` does."""
+        total, count = self.sums()
+        return total / count if count else math.nan
+
+
+class MeanScores:
+    """Means of CC and NSS over frames, weighted with exact solid angles, over all processes.
+
+    A frame whose ground truth can't be scored is left out of the mean.
+    """
+
+    NAMES = ("cc", "nss")
+
+    def __init__(self, height: int, width: int, device: torch.device):
+        self.areas = solid_angles(height, width, torch.float64).to(device)
+        self.sums = torch.zeros(len(self.NAMES), 2, dtype=torch.float64)  # of scores, of frames
+
+    def add(self, pred: Tensor, **truths: Tensor) -> None:
+        """pred and truths, target and perhaps fixations: (N, H, W)."""
+        for name, sums in zip(self.NAMES, self.sums):
+            metric = METRICS[name]
+            if truths.keys() >= set(metric.needs):
+                needed = (truths[need] for need in metric.needs)
+                scores = metric.function(pred, *needed, weights=self.areas).cpu()
+                sums += torch.stack([scores.nansum(), (~scores.isnan()).sum()])
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each metric that a frame has; called in each process."""
+        sums = processes.total(self.sums).tolist()
+        return {name: s / count for name, (s, count) in zip(self.NAMES, sums) if count}
+
+
+def best_constant(
+    data: SaliencyVideos, loss_of: nn.Module, device: torch.device
+) -> dict[str, float]:
+    """Return loss and scores of the one map that fits a split best, which a model must beat.
+
+    That is the mean of the maps for a squared error, and of the maps scaled to sum 1 for a
+    divergence. Each score is the better one of these two. Keys: best_constant, its loss, and
+    best_constant_<metric>.
+    """
+    size = data.spec.height, data.spec.width
+    sums, count = torch.zeros(2, 1, *size), 0
+    for truth in _usable_truths(data):
+        sums += torch.stack([truth["target"], truth["target"] / truth["target"].sum()])
+        count += 1
+    count = processes.total(count).item()
+    means = (processes.total(sums) / count).float().to(device)
+    losses, scores = [0.0, 0.0], [MeanScores(*size, device) for _ in means]
+    for truth in _usable_truths(data):
+        truth = {name: maps.to(device) for name, maps in truth.items()}
+        for k, mean in enumerate(means):
+            losses[k] += loss_of(mean, truth["target"]).item()
+            scores[k].add(mean, **truth)
+    found = {"best_constant": processes.total(losses).min().item() / count}
+    one, other = (both.means() for both in scores)
+    return found | {f"best_constant_{name}": max(one[name], other[name]) for name in one}
+
+
+def _usable_truths(data: SaliencyVideos) -> Iterator[dict[str, Tensor]]:
+    """Yield this process' usable targets, and fixations where there are any: (1, H, W)."""
+    size = data.spec.height, data.spec.width
+    samples = processes.shard(data.samples)
+    for sample in tqdm(samples, "best constant map", leave=False, disable=None):
+        gaze = data.fixations.of(sample.clip)
+        for file in filter(lambda file: file.truth, sample.files):
+            with suppress(InputError):
+                truth = {"target": read_truth(file.truth, *size)}
+                if gaze:
+                    truth["fixations"] = fixation_map(*gaze.at(file.number), *size)[None]
+                yield truth
+
+
+def pictures(
+    model: models.SaliencyModel, data: SaliencyVideos, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and picture of four clips' last frames: frame, truth and prediction side by side.
+
+    The clips are spread evenly over the data set. Prediction and truth are divided by their
+    maxima: (3, H, 3 W) in [0, 1]. Changes neither the random numbers nor the model, so it can be
+    called at any time.
+    """
+    was_training, gpus = model.training, [device] if device.type == "cuda" else []
+    for index in sorted({(2 * k + 1) * len(data) // 8 for k in range(4)}):
+        clip = data[index]
+        batch = (clip[name][None].to(device) for name in ("frames", "motion"))
+        with torch.inference_mode(), torch.random.fork_rng(gpus), autocast(device, dtype):
+            maps = model.eval()(*batch)
+        model.train(was_training)
+        prediction, truth = maps[0, -1].float().cpu(), clip["target"][-1]
+        scaled = [m.clamp(min=0) / m.max().clamp(min=1e-12) for m in (truth, prediction)]
+        row = torch.cat([clip["frames"][-1], *(m.expand(3, -1, -1) for m in scaled)], dim=-1)
+        yield f"{clip['name']} {clip['numbers'][-1]}", row.clamp(0, 1)
+
+
+class Monitor:
+    """Progress bar, TensorBoard events and log.jsonl of a run, in the main process alone.
+
+    folder: where the events and the log are written. run: train_video.Run, as it begins.
+    """
+
+    def __init__(self, folder: Path, run):
+        self.folder, main = folder, processes.is_main()
+        validated = run.step < (len(run.log) + 1) * run.order.epoch_steps
+        purge_step = run.step + validated  # later events are by a run that was killed
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=purge_step) if main else None
+        self.bar = tqdm(
+            total=run.order.steps, initial=run.step, unit="step", dynamic_ncols=True,
+            disable=not main,
+        )  # fmt: skip
+
+    def advance(self, run) -> None:
+        """Show loss and scores of the last validation, the best constant map's in parentheses."""
+        constant, last = run.best_constant, run.log[-1] if run.log else {}
+        loss = run.losses.total / max(run.losses.count, 1)
+        texts = [f"loss {loss:.4g} ({constant['best_constant']:.4g})"]
+        for name in MeanScores.NAMES:
+            if (score := last.get(f"val_{name}")) is not None:
+                texts.append(
+                    f"{name.upper()} {score:.3f} ({constant[f'best_constant_{name}']:.3f})"
+                )
+        self.bar.set_description(f"epoch {len(run.log) + 1}/{run.args.epochs}", refresh=False)
+        self.bar.set_postfix_str(", ".join(texts), refresh=False)
+        self.bar.update()
+
+    def write(self, run, **scalars: float) -> None:
+        """Write scalars and the pictures of four clips to TensorBoard."""
+        if not self.board:
+            return
+        for name, value in scalars.items():
+            self.board.add_scalar(name, value, run.step)
+        for name, picture in pictures(run.result, run.data["val"], run.device, run.dtype):
+            self.board.add_image(f"frame, truth, prediction/{name}", picture, run.step)
+        self.board.flush()
+
+    def write_log(self, log: list[dict]) -> None:
+        """Write log.jsonl, a line for each finished epoch."""
+        if self.board:
+            with atomic(self.folder / "log.jsonl") as temporary:
+                lines = "".join(json.dumps(line) + "\n" for line in log)
+                temporary.write_text(lines, encoding="utf-8")

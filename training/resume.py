@@ -1,0 +1,186 @@
+"""Exact resume: the state of a run, its identity, and what interrupts it."""
+
+import argparse
+import hashlib
+import signal
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+import models
+from common import processes
+from common.errors import InputError, RunError
+from common.files import reading
+from datasets.video_saliency import SaliencyVideos
+from models.checkpoint import put_weights, read
+from training.monitor import RunningLoss
+
+MAY_CHANGE = ("epochs", "precision")  # between a run and its continuation, with a note
+BEGIN_AGAIN = "give another --output_dir, or --resume no to replace what is there"
+
+
+def save(run) -> None:
+    """Write all that a run needs to continue exactly. Called in every process.
+
+    run: train_video.Run. Raises RunError where a loss or a weight is not finite; the checkpoint
+    from before stays.
+    """
+    average = None
+    if run.average:
+        average = {"steps": int(run.average.n_averaged), "weights": run.result.state_dict()}
+    random = {"cpu": torch.get_rng_state()}  # torch's, the only ones that the training draws
+    if run.device.type == "cuda":
+        random["cuda"] = torch.cuda.get_rng_state(run.device)
+    content = {
+        "step": run.step,
+        "log": run.log,
+        "sums": run.losses.sums(),
+        "seconds": time.monotonic() - run.epoch_start,
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "average": average,
+        "random": processes.gather(random),
+    }
+    if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
+        raise RunError(
+            "a weight is not finite; lower --learning_rate; the checkpoint from before stays"
+        )
+    if processes.is_main():
+        models.save(run.path, run.model, **run.facts, **content)
+    processes.wait_for_all()  # torchrun would end the main process with the first that leaves
+
+
+def restore(run, content: dict) -> None:
+    """Continue from what `save` wrote. Raises InputError where it is damaged."""
+    with reading(run.path, f"the state of its run is damaged ({{}}); {BEGIN_AGAIN}"):
+        put_weights(run.model, content["weights"])
+        if run.average:
+            put_weights(run.result, content["average"]["weights"])
+            run.average.n_averaged.fill_(content["average"]["steps"])
+        run.optimizer.load_state_dict(content["optimizer"])
+        if content["scaler"]:  # empty where the run was not in fp16
+            run.scaler.load_state_dict(content["scaler"])
+        run.step, run.log = int(content["step"]), list(content["log"])
+        if processes.is_main():
+            run.losses = RunningLoss(*content["sums"])
+        run.epoch_start = time.monotonic() - content["seconds"]
+        random = content["random"][processes.rank() % len(content["random"])]
+        torch.set_rng_state(random["cpu"])
+        if run.device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"], run.device)
+    processes.print_main(f"{run.path}: resumed after step {run.step}")
+    if len(run.log) >= run.args.epochs:
+        processes.print_main("training is complete; --resume no restarts it")
+
+
+def describe_run(
+    args: argparse.Namespace,
+    options: tuple[str, ...],
+    model: models.SaliencyModel,
+    data: dict[str, SaliencyVideos],
+    dtype: torch.dtype,
+) -> dict:
+    """Return facts about a run for its checkpoints: name of the data, revision of the code, run.
+
+    "run" is its identity: all that the weights depend on, which must be the same to resume it.
+
+    options: names of the training options. data: the clips by split.
+    """
+    files = hashlib.sha256()
+    for name, clips in data.items():
+        for sample in clips.samples:
+            frames = [(file.number, file.truth is not None) for file in sample.files]
+            files.update(repr((name, sample.clip, frames)).encode())
+    folder = args.data_root.resolve().name
+    run = {
+        "model": model.name,
+        **model.arguments,
+        **asdict(model.spec),
+        **{name: getattr(args, name) for name in (*options, "seed", "accumulate")},
+        "init": args.init.name if args.init else "",
+        "precision": str(dtype).removeprefix("torch."),
+        "data": f"{folder} ({files.hexdigest()[:8]})",
+    }
+    return {"data": folder, "revision": git_revision(), "run": run}
+
+
+def stored_state(resume: str, path: Path, run: dict) -> dict | None:
+    """Return what a checkpoint holds of an interrupted run; None to begin afresh.
+
+    resume: "yes", "no", or "auto": yes if the checkpoint is there.
+    Raises InputError where the checkpoint belongs to another run, naming what differs.
+    """
+    if resume == "no" or (resume == "auto" and not path.exists()):
+        return None
+    content = read(path)
+    stored = content["run"]
+    changed = {
+        name: f"{name} {stored.get(name)} instead of {run.get(name)}"
+        for name in run | stored
+        if stored.get(name) != run.get(name)
+    }
+    refused = [text for name, text in changed.items() if name not in MAY_CHANGE]
+    if refused or not stored:
+        reason = f"it had {', '.join(refused)}" if stored else "it is of an older version"
+        raise InputError(f"{path}: belongs to another run, {reason}; {BEGIN_AGAIN}")
+    for text in changed.values():
+        processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
+    return content
+
+
+def git_revision() -> str:
+    """Return the revision of this code, for the checkpoint."""
+    folder = str(Path(__file__).resolve().parents[1])
+    command = ["git", "-C", folder, "--git-dir", ".git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+class Stopped(Exception):  # noqa: N818  like KeyboardInterrupt, no error
+    """A signal, `number`, came to one process: raised in all of them after the same step."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Interruptions:
+    """A context in which Ctrl-C and SIGTERM are noted until all processes can stop together.
+
+    save_minutes: time between two checkpoints.
+    """
+
+    def __init__(self, save_minutes: float):
+        self.save_minutes, self.last_save, self.signal = save_minutes, time.monotonic(), 0
+
+    def __enter__(self) -> "Interruptions":
+        self.before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame) -> None:
+        self.signal = number
+
+    def checkpoint_due(self, losses: RunningLoss) -> bool:
+        """Return whether it is time to save, alike in all processes, which call this together.
+
+        Raises RunError where a loss in any process is not finite, and Stopped where a signal came.
+        """
+        due = time.monotonic() - self.last_save >= 60 * self.save_minutes
+        flags = [bool(losses.error), self.signal > 0, due]
+        not_finite, stopped, due = processes.total(flags).tolist()
+        if not_finite:
+            losses.sums()  # raises the RunError
+        if stopped:
+            raise Stopped(self.signal or signal.SIGTERM)
+        if due:
+            self.last_save = time.monotonic()
+        return due > 0
