@@ -121,7 +121,6 @@ from maps.saved import (
 from models.checkpoint import find_model, sha256
 from models.predict import not_negative
 from video.ahead import ahead, behind
-from video.pictures import list_pictures
 from video.reader import Frame, read_frames
 
 
@@ -162,7 +161,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
     facts = {
         "video": path.resolve().name,
         "video_bytes": path.stat().st_size if path.is_file() else None,
-        "fingerprint": fingerprint(list_pictures(path) or [path]),
+        "fingerprint": fingerprint(reader.info.files),
         "fps": float(reader.info.fps),
         "width": reader.info.width,
         "height": reader.info.height,

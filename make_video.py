@@ -215,20 +215,19 @@ def numbered_frames(
     """
     number, size, again = 0, None, "run infer_video.py on this video again"
     for frame in tqdm(decode(info, damage), task, len(maps), unit="frame", disable=None):
-        number += 1
-        while number in damage.unreadable:
-            number += 1
-        if isinstance(frame, av.Packet):  # of a frame that is lost
+        number, image = frame.number, frame.image
+        if image is None:  # unreadable, or lost by damage
+            damage.lost += number not in damage.unreadable
             continue
         if number not in maps:
             raise InputError(f"{folder}: no map for frame {number}; {again}")
-        size = size or (frame.width, frame.height)
-        if (frame.width, frame.height) != size or min(size) < 2:
+        size = size or (image.width, image.height)
+        if (image.width, image.height) != size or min(size) < 2:
             raise InputError(
-                f"{info.path}: frame {number} has {frame.width}×{frame.height} pixels, the first "
+                f"{info.path}: frame {number} has {image.width}×{image.height} pixels, the first "
                 f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
             )
-        yield number, frame
+        yield number, image
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
         raise InputError(
             f"{folder}: {counted(len(missing), 'map')} more than frames in {info.path}; {again}"

@@ -22,7 +22,7 @@ from common.files import atomic, fingerprint, read_array, read_json, write_array
 from maps.attention import density
 from video.decoding import VideoInfo
 from video.layout import SPHERE, Layout
-from video.pictures import list_pictures, open_picture, read_picture
+from video.pictures import open_picture, read_picture
 
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
 RECORD = "saliency.json"
@@ -162,7 +162,7 @@ def find_maps(
             raise InputError(f"{folder}: not complete yet; {again} to finish")
         here = {"width": info.width, "height": info.height}
         if "fingerprint" in record:  # there since maps of equal size were once mixed up
-            here["fingerprint"] = fingerprint(list_pictures(info.path) or [info.path])
+            here["fingerprint"] = fingerprint(info.files)
         else:
             here["video_bytes"] = None if info.path.is_dir() else info.path.stat().st_size
         for name, value in here.items():

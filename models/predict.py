@@ -5,13 +5,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.base import SaliencyModel, Spec
 from video.ahead import behind
-from video.reader import frames_of
+from video.reader import Frame, frames_of
 
 # Models that look at single frames take several at once: enough to keep a GPU busy, and no more
 # pixels than a CPU works on without fetching fresh memory for every layer.
@@ -21,14 +23,27 @@ EPSILON = 1e-6  # least distance of a map from 0 and 1 in its logits
 LEAST = 0.5  # share of a frame's own map that smoothing keeps
 
 
+class Batch(NamedTuple):
+    """Clips of equal length that the model computes together."""
+
+    clips: list[list[Frame]]
+    settled: int  # frames at the start of each clip whose maps are not used
+    last: bool  # whether the stream ends with this batch
+
+    @property
+    def frames(self) -> list[Frame]:
+        """The frames whose maps are used, in order."""
+        return [frame for clip in self.clips for frame in clip[self.settled :]]
+
+
 @torch.inference_mode()
 def predict(
     model: SaliencyModel,
-    frames: Iterable,
-    needed: Callable[[object], bool] = lambda frame: True,
+    frames: Iterable[Frame] | Iterable[np.ndarray | Tensor],
+    needed: Callable[[Frame], bool] = lambda frame: True,
     fps: float | None = None,
     live: bool = False,
-) -> Iterator[tuple[object, Tensor]]:
+) -> Iterator[tuple[Frame, Tensor]]:
     """Yield each frame of a stream with its saliency map, in order.
 
     Clips of `clip_length` frames follow each other, each begun with a fresh memory. The maps of
@@ -45,8 +60,8 @@ def predict(
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
         any size, (H, W, 3) uint8 RGB arrays or tensors, from a camera for example, of which
         video.Frames are made.
-    needed: called with a frame; frames at the start for which it is false are not yielded. Clips
-        that hold only such frames are not computed; all other maps are the same as without it.
+    needed: whether the map of a frame is wanted; the others are not yielded. Clips before the
+        first such frame are not computed; all other maps are the same as without it.
     fps: pictures a second; they are sampled at the rate of `model.spec`. None: all are.
     live: whether to look at each frame as soon as it is there; else a model of single frames looks
         at up to 8 small ones at once, and on a CPU up to four threads compute different ones, which
@@ -69,105 +84,134 @@ def predict(
     frames = chain(first, frames)
     if first and not hasattr(first[0], "rgb"):
         frames = frames_of(frames, spec, fps)
-    if not spec.smoothing:
-        yield from _maps(model, frames, needed, live)
-        return
-    started = False
-    maps = _maps(model, _from_before(frames, needed, spec.smoothing), lambda frame: True, live)
-    for frame, saliency in _smoothed(maps, spec.smoothing, live):
-        if started := started or needed(frame):
-            yield frame, saliency
+    batches = _batches(frames, spec, 1 if live else FRAMES_AT_ONCE)
+    batches = _from_first_needed(batches, needed, spec.smoothing)
+    smoother = Smoother(spec.smoothing, live)
+    overlap: Tensor | None = None  # the last clip's maps of frames that it shares with the next
+    for batch, maps in _computed(model, batches, live):
+        if overlap is not None:
+            share = torch.arange(1, len(overlap) + 1)[:, None, None, None] / (len(overlap) + 1)
+            maps[: len(overlap)] = torch.lerp(overlap, maps[: len(overlap)], share)
+        complete = len(maps) if batch.last else len(maps) - spec.fade
+        overlap = maps[complete:] if complete < len(maps) else None
+        for frame, saliency in zip(batch.frames[:complete], maps):
+            yield from (pair for pair in smoother.add(frame, saliency) if needed(pair[0]))
+    yield from (pair for pair in smoother.finish() if needed(pair[0]))
 
 
-def _from_before(frames: Iterable, needed: Callable, seconds: float) -> Iterator:
-    """Yield frames from at least some seconds before the first one that is needed.
+class Smoother:
+    """Weighted means of the maps around each frame, as `predict` describes them.
 
-    Frames are left out in whole batches, so that the others are computed as if these were there.
+    seconds: before and after a frame; with 0, maps stay as they are. live: only those before.
     """
-    before: deque = deque()
-    for frame in frames:
-        before.append(frame)
-        if needed(frame):
-            break
-        while frame.seconds - before[min(FRAMES_AT_ONCE, len(before) - 1)].seconds > seconds:
-            for _ in range(FRAMES_AT_ONCE):
-                before.popleft()
-    yield from chain(before, frames)
 
+    def __init__(self, seconds: float, live: bool):
+        self.seconds, self.live = seconds, live
+        self.near: list[tuple[Frame, Tensor, Tensor]] = []  # frames, maps and logits still needed
+        self.next = 0  # index in `near` of the frame whose mean comes next
 
-def _smoothed(maps: Iterable, seconds: float, live: bool) -> Iterator[tuple[object, Tensor]]:
-    """Yield each frame with the mean of the maps around it, as `predict` says.
-
-    maps: frames, with their `seconds`, and maps. live: whether to look at earlier frames alone.
-    """
-    near: list[tuple[object, Tensor, Tensor]] = []  # frames, maps and logits still needed
-    at = 0  # the next frame to be yielded, as its index in `near`
-    for frame, saliency in chain(maps, [(None, None)]):
-        if frame:
-            near.append((frame, saliency, saliency.logit(eps=EPSILON)))
-        while at < len(near):
-            now, own, _ = near[at]
-            apart = [abs(other.seconds - now.seconds) for other, *_ in near]
-            if frame and not live and apart[-1] <= seconds:
+    def add(self, frame: Frame, saliency: Tensor) -> list[tuple[Frame, Tensor]]:
+        """Take the next frame and its map; return the frames whose means are now complete."""
+        if not self.seconds:
+            return [(frame, saliency)]
+        self.near.append((frame, saliency, saliency.logit(eps=EPSILON)))
+        complete = []
+        while self.next < len(self.near):
+            apart = abs(frame.seconds - self.near[self.next][0].seconds)
+            if not self.live and apart <= self.seconds:
                 break  # the next frame may be near, too
-            weights = [math.exp(-a / seconds) if a <= seconds else 0.0 for a in apart]
-            mean = torch.zeros_like(own)
-            for weight, (*_, logits) in zip(weights, near):
-                mean.add_(logits, alpha=weight / sum(weights))
-            yield now, torch.maximum(mean.sigmoid_(), LEAST * own)
-            at += 1
-            while at > 1 and abs(near[0][0].seconds - now.seconds) > seconds:
-                near, at = near[1:], at - 1
+            complete.append(self._mean())
+        return complete
+
+    def finish(self) -> list[tuple[Frame, Tensor]]:
+        """Return the last frames and their means."""
+        return [self._mean() for _ in range(self.next, len(self.near))]
+
+    def _mean(self) -> tuple[Frame, Tensor]:
+        """Return the next frame and its mean, and drop the frames that no later one is near to."""
+        frame, own, _ = self.near[self.next]
+        apart = [abs(other.seconds - frame.seconds) for other, *_ in self.near]
+        weights = [math.exp(-a / self.seconds) if a <= self.seconds else 0.0 for a in apart]
+        mean = torch.zeros_like(own)
+        for weight, (*_, logits) in zip(weights, self.near):
+            mean.add_(logits, alpha=weight / sum(weights))
+        self.next += 1
+        while self.next > 1 and abs(self.near[0][0].seconds - frame.seconds) > self.seconds:
+            del self.near[0]
+            self.next -= 1
+        return frame, torch.maximum(mean.sigmoid_(), LEAST * own)
 
 
-def _maps(
-    model: SaliencyModel, frames: Iterable, needed: Callable[[object], bool], live: bool
-) -> Iterator[tuple[object, Tensor]]:
-    """Yield each frame of a stream with the model's map, as `predict` does without smoothing."""
-    held: Tensor | None = None  # the last clip's maps of the frames that it shares with the next
-    started = False  # whether a needed frame has come
-    for (clips, settled, last), maps in _computed(
-        model, _from(frames, needed, model.spec, live), live
-    ):
-        shared = 0 if last else model.spec.fade
-        settled_frames = [frame for clip in clips for frame in clip[settled:]]
-        own = settled_frames[: len(settled_frames) - shared]
-        if held is not None:
-            share = torch.arange(1, len(held) + 1)[:, None, None, None] / (len(held) + 1)
-            maps[: len(held)] = torch.lerp(held, maps[: len(held)], share)
-        held = maps[len(own) :] if shared else None
-        for frame, saliency in zip(own, maps):
-            if started := started or needed(frame):
-                yield frame, saliency
+def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:
+    """Yield the clips of a stream in batches, as soon as they are full.
+
+    most: clips in a batch. Clips that share frames come alone, and not before the next frame.
+    """
+    length, warm_up, fade = spec.clip_length, spec.warm_up, spec.fade
+    overlap = warm_up + fade
+    fitting = max(1, min(most, PIXELS_AT_ONCE // (spec.height * spec.width)))
+    together = fitting if length == 1 else 1
+    clips: list[list[Frame]] = []
+    clip: list[Frame] = []
+    settled = 0
+    for frame in frames:
+        if not clip and fade:
+            clip, settled = [frame] * warm_up, warm_up
+        if overlap and len(clip) == length:
+            yield Batch([clip], settled, False)
+            clip, settled = clip[length - overlap :], warm_up
+        clip.append(frame)
+        if not overlap and len(clip) == length:
+            clips, clip = [*clips, clip], []
+        if len(clips) == together:
+            yield Batch(clips, 0, False)
+            clips = []
+    if clips:
+        yield Batch(clips, 0, False)
+    if clip:
+        yield Batch([clip], settled, True)
 
 
-def _from(frames: Iterable, needed: Callable, spec: Spec, live: bool) -> Iterator[tuple]:
-    """Yield the batches of a stream from the first one with a frame that is needed."""
-    started = False
-    for clips, settled, last in _batches(frames, spec, 1 if live else FRAMES_AT_ONCE):
-        if started := started or any(needed(f) for clip in clips for f in clip[settled:]):
-            yield clips, settled, last
+def _from_first_needed(
+    batches: Iterable[Batch], needed: Callable[[Frame], bool], seconds: float
+) -> Iterator[Batch]:
+    """Yield batches from the first with a needed frame, and those at most some seconds before.
+
+    Whole batches are left out, so that the others are computed as if these were there.
+    """
+    before: deque[Batch] = deque(maxlen=None if seconds else 1)
+    batches = iter(batches)
+    for batch in batches:
+        frame = next(filter(needed, batch.frames), None)
+        before.append(batch)
+        latest = frame or batch.frames[-1]
+        while len(before) > 1 and abs(latest.seconds - before[0].frames[-1].seconds) > seconds:
+            before.popleft()
+        if frame:
+            break
+    else:
+        return
+    yield from chain(before, batches)
 
 
-def _computed(model: SaliencyModel, batches: Iterator[tuple], live: bool) -> Iterator[tuple]:
-    """Yield each batch with its maps, (N, 1, H, W) float32 on the CPU.
+def _computed(
+    model: SaliencyModel, batches: Iterator[Batch], live: bool
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield batches with the maps of their frames, (N, 1, H, W) float32 on the CPU.
 
     On a CPU, threads that compute different frames have less to wait for each other than threads
     that divide the layers of one frame: two need nine tenths of the time. The maps are the same.
     """
     device = next(chain(model.parameters(), model.buffers())).device
-    mixed = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
+    dtype, mixed = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
 
     @torch.inference_mode()
-    def compute(batch: tuple) -> tuple[tuple, Tensor]:
-        clips, settled, _ = batch
-        rgb, motion = (
-            torch.stack([torch.stack([getattr(f, name) for f in clip]) for clip in clips])
-            for name in ("rgb", "motion")
-        )
-        with torch.autocast(device.type, mixed[1], enabled=mixed[0]):
+    def compute(batch: Batch) -> tuple[Batch, Tensor]:
+        rgb = torch.stack([torch.stack([frame.rgb for frame in clip]) for clip in batch.clips])
+        motion = torch.stack([torch.stack([f.motion for f in clip]) for clip in batch.clips])
+        with torch.autocast(device.type, dtype, enabled=mixed):
             maps = model(rgb.to(device), motion.to(device))
-        return batch, maps.float().cpu()[:, settled:].flatten(0, 1)
+        return batch, maps.float().cpu()[:, batch.settled :].flatten(0, 1)
 
     number = torch.get_num_threads()
     threads = min(number, THREADS) if model.parallel and device.type == "cpu" and not live else 1
@@ -185,35 +229,3 @@ def _computed(model: SaliencyModel, batches: Iterator[tuple], live: bool) -> Ite
 def not_negative(maps: Tensor) -> Tensor:
     """Shift maps (..., H, W) with negative values, of SST-Sal's reference sampling, up to 0."""
     return maps - maps.amin((-2, -1), keepdim=True).clamp(max=0)
-
-
-def _batches(frames: Iterable, spec: Spec, most: int) -> Iterator[tuple[list[list], int, bool]]:
-    """Yield batches of clips of equal length, as (clips, settled, last), as soon as they are full.
-
-    most: clips in a batch. Clips that share frames come alone, and not before the next frame.
-    settled: the number of frames at the start of each clip whose maps are not used.
-    last: whether the stream ends with this batch.
-    """
-    length, warm_up, fade = spec.clip_length, spec.warm_up, spec.fade
-    overlap = warm_up + fade
-    fitting = min(most, PIXELS_AT_ONCE // (spec.height * spec.width))
-    together = max(1, fitting) if length == 1 else 1
-    clips: list[list] = []
-    clip: list = []
-    settled = 0
-    for frame in frames:
-        if not clip and fade:
-            clip, settled = [frame] * warm_up, warm_up
-        if overlap and len(clip) == length:
-            yield [clip], settled, False
-            clip, settled = clip[length - overlap :], warm_up
-        clip.append(frame)
-        if not overlap and len(clip) == length:
-            clips, clip = [*clips, clip], []
-        if len(clips) == together:
-            yield clips, 0, False
-            clips = []
-    if clips:
-        yield clips, 0, False
-    if clip:
-        yield [clip], settled, True

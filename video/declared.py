@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.sidedata.sidedata import Type
@@ -80,7 +81,7 @@ class Declared:
         return layout, [*notes, *_shape_notes(*size, layout, stereo)]
 
 
-def video_declares(path: Path, kind: str, frame: av.VideoFrame) -> Declared:
+def video_declares(file: BinaryIO, kind: str, frame: av.VideoFrame) -> Declared:
     """Return what a video declares. kind: FFmpeg's name of its format; frame: its first one."""
     said = Declared()
     for k in range(len(frame.side_data)):
@@ -99,7 +100,7 @@ def video_declares(path: Path, kind: str, frame: av.VideoFrame) -> Declared:
                 west, north, east, south = (side / 2**32 for side in (west, north, east, south))
                 said.coverage = _coverage(west, north, 1 - east, 1 - south)
     if "mp4" in kind:
-        mode, projection, xml = read_spherical(path)
+        mode, projection, xml = read_spherical(file)
         if mode > 2:
             said.stereo = SWAPPED if mode == 4 else "in another arrangement"
         if projection == b"mshp":

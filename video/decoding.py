@@ -4,15 +4,17 @@ import math
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 
 from common.errors import InputError, counted
-from common.files import check_file
+from common.files import reading
 from video.declared import video_declares
 from video.layout import MONO, Coverage, Layout
 from video.pictures import list_pictures, look_at, read_picture
@@ -26,8 +28,10 @@ FORMATS = (
     "m4v,h263,mjpeg,yuv4mpegpipe,mxf,mxf_opatom,dv,nut,rm,wtv,"
     "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
 )
-ONE_FRAME = ("h264", "hevc")  # codecs each of whose packets is a frame that is shown,
-REORDERED = 16  # at most so many packets later or earlier than it is stored
+NO_VIDEO = "no video or picture that can be decoded ({}); play it to check, or copy it again"
+ONE_FRAME = ("h264", "hevc")  # codecs in which every packet holds one displayed frame
+REORDERED = 16  # largest reordering distance, in packets
+RATE_PACKETS = 300  # over which a rate is measured where the header states none
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,25 @@ class VideoInfo:
     frames: int | None  # None where the container does not state it
     seconds: float | None  # from the start of the file to the end of its last frame
     start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
-    notes: tuple[str, ...] = ()  # what a user should know of how it is read
+    notes: tuple[str, ...] = ()  # for the user: doubts and defaults in reading this source
     layout: Layout = MONO  # where on the sphere its pictures lie
-    turn: Turn = ()  # what is done to its frames; width and height are those of turned ones
+    turn: Turn = ()  # applied to its frames; width and height are those of turned ones
+    pictures: tuple[Path, ...] = ()  # of a folder, or the one picture; empty for a video file
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold the frames: the video, or the pictures in their order."""
+        return list(self.pictures) or [self.path]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One frame of a source."""
+
+    number: int  # from 1, in order of presentation
+    seconds: float  # since the start of the file
+    duration: float  # seconds; 0 where the file does not state it
+    image: av.VideoFrame | None  # None: not decoded, because it is spare, unreadable or lost
 
 
 @dataclass
@@ -52,7 +72,7 @@ class Damage:
 
     unreadable: dict[int, str] = field(default_factory=dict)  # pictures, with the error
     corrupt: list[int] = field(default_factory=list)  # where the decoder reports an error
-    lost: int = 0  # frames that the decoder did not give, counted where none need be skipped
+    lost: int = 0  # frames without an image, counted by who needs every one
 
     def __str__(self) -> str:
         if self.unreadable:
@@ -65,8 +85,8 @@ class Damage:
         return f"the decoder reports {where}, up to the next key frame; copy the file again"
 
 
-# Whether the second of two frames that follow each other, given by seconds since the first frame
-# of all, need not be decoded.
+# Takes the times of two frames that follow each other, in seconds since the first frame of the
+# source, and returns whether the second one need not be decoded.
 Spare = Callable[[float, float], bool]
 
 
@@ -86,16 +106,18 @@ def probe(
     path = Path(path)
     if pictures := list_pictures(path):
         size, notes, declared = look_at(pictures)
-        layout, said = declared.layout(path, size, stereo, coverage)
+        layout, declared_notes = declared.layout(path, size, stereo, coverage)
         if fps is None and len(pictures) > 1:
             notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
         fps = Fraction(fps or FOLDER_FPS)
-        seconds = float(len(pictures) / fps)
-        notes = (*said, *notes)
-        return VideoInfo(path, *size, fps, len(pictures), seconds, notes=notes, layout=layout)
+        seconds, notes = float(len(pictures) / fps), (*declared_notes, *notes)
+        return VideoInfo(
+            path, *size, fps, len(pictures), seconds,
+            notes=notes, layout=layout, pictures=tuple(pictures),
+        )  # fmt: skip
     if fps is not None:
-        raise InputError(f"{path}: a video has a frame rate of its own; give none for it")
-    with open_video(path) as container:
+        raise InputError(f"{path}: a video has a frame rate of its own; remove --fps")
+    with reading(path, NO_VIDEO), open(path, "rb") as file, open_video(path, file) as container:
         stream = container.streams.video[0]
         start = Fraction(max(0, container.start_time or 0), av.time_base)
         seconds, frames = None, stream.frames or None
@@ -103,118 +125,160 @@ def probe(
             seconds = float(((stream.start_time or 0) + stream.duration) * stream.time_base - start)
         elif container.duration and len(container.streams) == 1:  # Matroska, counted from zero
             seconds = float(Fraction(container.duration, av.time_base) - start)
-        fps = stream.average_rate or stream.guessed_rate
+        fps, packets = stream.average_rate or stream.guessed_rate, container.demux(stream)
         if not fps or fps > MAX_FPS:
-            fps, frames = _measured_rate(container, stream), None
-        size, kind = (stream.width, stream.height), container.format.name
-    frame = next(_frames(path, Damage()))
-    declared, turn = video_declares(path, kind, frame), find_turn(path, frame)
+            first_packets = list(islice(packets, RATE_PACKETS))
+            fps, frames = _measured_rate(first_packets, stream.time_base), None
+            packets = chain(first_packets, packets)
+        frame = _first_frame(packets)
+        size, turn = (stream.width, stream.height), find_turn(path, frame)
+        declared = video_declares(file, container.format.name, frame)
     size = size[::-1] if turn and turn[0][0] == "transpose" else size
     layout, notes = declared.layout(path, size, stereo, coverage)
     return VideoInfo(path, *size, fps, frames, seconds, start, tuple(notes), layout, turn)
 
 
-def _measured_rate(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction:
-    """Return the rate of the first frames, from the times in the container."""
-    packets = (packet for packet in container.demux(stream) if packet.size)
-    times = [packet.pts for packet in islice(packets, 300) if packet.pts is not None]
+def open_video(path: Path, file: BinaryIO | None = None) -> av.container.InputContainer:
+    """Open a video file. Raises InputError for anything else, and for one without a decoder.
+
+    file: the open file, if it is to be read through that one.
+    """
+    # With a level, as older versions of torchvision set one, FFmpeg's threads call Python to log:
+    # while Python waits for them to end, both wait for ever.
+    av.logging.set_level(None)
+    with reading(path, NO_VIDEO):
+        try:
+            container = av.open(
+                file or f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
+                metadata_errors="replace",
+                container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+            )
+        except av.error.ArgumentError as error:  # the format is not among FORMATS
+            raise ValueError("not in a known format of videos") from error
+    context = container.streams.video[0].codec_context if container.streams.video else None
+    if not context or not context.width:
+        container.close()
+        raise InputError(
+            f"{path}: has no video, or one of unknown size or without a decoder here; give a 360° "
+            "video in H.264, frames or a picture"
+        )
+    return container
+
+
+def _measured_rate(packets: Iterable[av.Packet], time_base: Fraction) -> Fraction:
+    """Return the frame rate that the times of a stream's first packets have on average."""
+    times = [packet.pts for packet in packets if packet.pts is not None]
     ticks = max(times, default=0) - min(times, default=0)
-    rate = (len(times) - 1) / (ticks * stream.time_base) if ticks else Fraction(30)
+    rate = (len(times) - 1) / (ticks * time_base) if ticks else Fraction(30)
     return rate.limit_denominator(1001) or Fraction(1)
+
+
+def _first_frame(packets: Iterable[av.Packet]) -> av.VideoFrame:
+    for packet in packets:
+        with suppress(av.error.InvalidDataError):
+            for frame in packet.decode():
+                return frame
+    raise ValueError("no frame could be decoded")
 
 
 def decode(
     info: VideoInfo, damage: Damage | None = None, spare: Spare | None = None
-) -> Iterator[av.VideoFrame | av.Packet]:
+) -> Iterator[Decoded]:
     """Yield all frames of a source at full size, in order of presentation, one at a time.
 
-    Each has a time, which counts from the start of the file.
-    info: what `probe` returned. damage: what is wrong with frames is added to it, and unreadable
-    pictures are left out. spare: which frames need not be decoded. In place of one that the
-    decoder therefore skips, or that is lost by damage, comes its packet, if the codec has one for
-    each frame: so frames have the same numbers, however they are read.
+    info: what `probe` returned. damage: what is wrong with frames is added to it. spare: which
+    frames need not be decoded. A frame that is skipped for that, an unreadable picture and, where
+    every packet of the codec holds one frame, a frame that is lost by damage come without an
+    image, so that frames have the same numbers however they are read.
+    Images have their time since the start of the file as `pts` and `time_base`.
     Raises InputError for a file that can't be decoded, for a truncated one after its last frame,
     and without `damage` for an unreadable picture.
     """
-    if pictures := list_pictures(info.path):
-        for number, picture in enumerate(pictures, 1):
+    return (_decode_pictures if info.pictures else _decode_video)(info, damage, spare)
+
+
+def _decode_pictures(
+    info: VideoInfo, damage: Damage | None, spare: Spare | None
+) -> Iterator[Decoded]:
+    readable = None  # seconds of the last picture that is not unreadable
+    for number, picture in enumerate(info.pictures, 1):
+        seconds, image = float((number - 1) / info.fps), None
+        if spare and readable is not None and spare(readable, seconds):
+            readable = seconds
+        else:
             try:
-                frame = av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
+                image = av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
+                image.pts, image.time_base = number - 1, 1 / info.fps
+                readable = seconds
             except InputError as error:
                 if damage is None:
                     raise
                 damage.unreadable[number] = str(error)
-                continue
-            frame.pts, frame.time_base = number - 1, 1 / info.fps
-            yield frame
-        return
-    count, end = 0, 0.0
-    gap = shown = float(1 / info.fps)
-    for frame in _frames(info.path, damage or Damage(), spare):
-        if info.turn and isinstance(frame, av.VideoFrame):
-            frame = turned(frame, info.turn)
-        if frame.pts is None:  # a stream without a container
-            frame.pts, frame.time_base = count, 1 / info.fps
-        else:
-            frame.pts -= round(info.start / frame.time_base)
-        count += 1
-        time = float(frame.pts * frame.time_base)
-        gap = max(gap, time - end)
-        shown, end = frame_seconds(frame) or gap, max(end, time)
-        yield frame
-    _check_length(info, count, end + shown)
+        yield Decoded(number, seconds, float(1 / info.fps), image)
 
 
-def _frames(
-    path: Path, damage: Damage, spare: Spare | None = None
-) -> Iterator[av.VideoFrame | av.Packet]:
-    """Yield the frames of a video, at least one, and note what the decoder reports.
+def _decode_video(info: VideoInfo, damage: Damage | None, spare: Spare | None) -> Iterator[Decoded]:
+    """Yield the frames of a video file.
 
-    In place of a frame that is lost, or spare and referred to by no other, comes its packet. After
-    an error, frames are decoded even if they are spare, so that all errors are noted.
+    After an error, frames are decoded even if they are spare, so that all errors are noted.
     """
-    count, first, last = 0, None, -math.inf
-    waiting = []  # packets whose frames may still come
-    with open_video(path) as container:
+    damage = damage or Damage()
+    number, first, last = 0, None, -math.inf  # first, last: times of decoded frames, in ticks
+    end, duration, longest = 0.0, 0.0, float(1 / info.fps)  # seconds
+    waiting: list[av.Packet] = []  # whose frames are still to come, in order of presentation
+
+    def record(item: av.VideoFrame | av.Packet) -> Decoded:
+        """Count a frame, or the packet of one that was not decoded."""
+        nonlocal number, end, duration, longest
+        if item.pts is None:  # a stream without a container
+            item.pts, item.time_base = number, 1 / info.fps
+        else:
+            item.pts -= round(info.start / item.time_base)
+        number += 1
+        seconds = float(item.pts * item.time_base)
+        longest, end = max(longest, seconds - end), max(end, seconds)
+        duration = float((item.duration or 0) * item.time_base)
+        is_frame = isinstance(item, av.VideoFrame)
+        return Decoded(number, seconds, duration, turned(item, info.turn) if is_frame else None)
+
+    with open_video(info.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         context = stream.codec_context
-        known = context.name in ONE_FRAME
+        one_frame = context.name in ONE_FRAME
         try:
             for packet, before in _with_times_before(container.demux(stream)):
-                skip = False
-                if known and not (packet.is_discard or None in (first, before) or before < first):
+                context.skip_frame = "DEFAULT"
+                known = None not in (first, before) and before >= first
+                if one_frame and known and not packet.is_discard:
                     insort(waiting, packet, key=lambda packet: packet.pts)
                     times = ((t - first) * stream.time_base for t in (before, packet.pts))
-                    skip = spare and not damage.corrupt and spare(*map(float, times))
-                context.skip_frame = "NONREF" if skip else "DEFAULT"
+                    if spare and not damage.corrupt and spare(*map(float, times)):
+                        context.skip_frame = "NONREF"
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError:
-                    damage.corrupt.append(count + 1)
+                    damage.corrupt.append(number + 1)
                     continue
                 for frame in frames:
                     time = -math.inf if frame.pts is None else frame.pts
-                    if known and time < last:  # too late, after damage
+                    if one_frame and time < last:  # too late, after damage
                         continue
+                    first, last = (frame.pts if first is None else first), time
                     while waiting and waiting[0].pts <= time:
-                        if (packet := waiting.pop(0)).pts < time:
-                            count, damage.lost = count + 1, damage.lost + (spare is None)
-                            yield packet
-                    count, last = count + 1, time
-                    first = frame.pts if first is None else first
-                    damage.corrupt += [count] * frame.is_corrupt
-                    yield frame
+                        if (earlier := waiting.pop(0)).pts < time:
+                            yield record(earlier)
+                    damage.corrupt += [number + 1] * frame.is_corrupt
+                    yield record(frame)
         except av.error.FFmpegError as error:
-            raise _damaged(path, count, error.strerror) from error
-    if count == 0:
-        raise _damaged(path, count, "no frame could be decoded")
-    damage.lost += len(waiting) * (spare is None)
-    yield from waiting
+            raise _damaged(info.path, number, error.strerror) from error
+    for packet in waiting:
+        yield record(packet)
+    _check_length(info, number, end + (duration or longest))
 
 
 def _with_times_before(packets: Iterable[av.Packet]) -> Iterator[tuple[av.Packet, int | None]]:
-    """Yield packets, and of each the time at which the frame before it is shown, if known."""
+    """Yield packets, each with the time of the frame displayed before its own, None if unknown."""
     waiting, times = deque(), deque(maxlen=3 * REORDERED)
 
     def before(packet: av.Packet) -> int | None:
@@ -224,45 +288,12 @@ def _with_times_before(packets: Iterable[av.Packet]) -> Iterator[tuple[av.Packet
 
     for packet in packets:
         waiting.append(packet)
-        times += [] if packet.pts is None else [packet.pts]
+        if packet.pts is not None:
+            times.append(packet.pts)
         if len(waiting) > REORDERED:
             yield waiting[0], before(waiting.popleft())
     for packet in waiting:
         yield packet, before(packet)
-
-
-def frame_seconds(frame: av.VideoFrame | av.Packet) -> float:
-    """Return how long a frame is shown, 0 where the file does not state it."""
-    return float((frame.duration or 0) * frame.time_base)
-
-
-def open_video(path: Path) -> av.container.InputContainer:
-    """Open a video file. Raises InputError for anything else, and for one without a decoder."""
-    check_file(path)
-    # With a level, as older versions of torchvision set one, FFmpeg's threads call Python to log:
-    # while Python waits for them to end, both wait for ever.
-    av.logging.set_level(None)
-    try:
-        container = av.open(
-            f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
-            metadata_errors="replace",
-            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
-        )
-    except (av.error.FFmpegError, UnicodeError) as error:
-        known = not isinstance(error, av.error.ArgumentError)  # else not among FORMATS
-        cause = getattr(error, "strerror", error) if known else "not in a known format of videos"
-        raise InputError(
-            f"{path}: no video or picture that can be decoded ({cause}); play it to check, or copy "
-            "it again"
-        ) from error
-    context = container.streams.video[0].codec_context if container.streams.video else None
-    if not context or not context.width:
-        container.close()
-        raise InputError(
-            f"{path}: has no video, or one of unknown size or without a decoder here; give a 360° "
-            "video in H.264, frames or a picture"
-        )
-    return container
 
 
 def _check_length(info: VideoInfo, count: int, end: float) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import av
@@ -11,14 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from common.errors import InputError
-from video.decoding import Damage, decode, frame_seconds, probe
-from video.layout import MONO, Coverage, Layout
+from video.decoding import Damage, Decoded, VideoInfo, decode, probe
+from video.layout import Coverage
 from video.motion import MOTIONS
-from video.pictures import list_pictures, read_flow, read_picture, resize, to_tensor
-
-# Seconds since the first image, what reads it, None if it was skipped, and the picture file
-# beside which flow may be.
-Image = tuple[float, Callable[[], np.ndarray] | None, Path | None]
+from video.pictures import read_flow, resize, to_tensor
 
 
 @dataclass(frozen=True)
@@ -32,96 +27,86 @@ class Frame:
     times: tuple[float, ...] = ()  # seconds of this frame and of those before the next sampled one
 
 
-def _reduced(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
-    """Return a frame as (h, w, 3) uint8 RGB, averaged over areas where it is larger than that.
-
-    Planes are averaged before they become RGB, which is an eighth of the work at 3840×1920.
-    """
-    size = min(frame.width, width), min(frame.height, height)
-    return frame.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
-
-
 class FrameReader(Iterator[Frame]):
     """The sampled frames of a source, one at a time; see read_frames.
 
-    info: what is known about the source. decoded: frames of the source that were read so far,
-    sampled or not, in the end its length. end: seconds at which the last of them ends.
-    damage: what is wrong with them.
+    info: what is known about the source. spec: as read_frames takes it. frames: those of the
+    source; decoded from its file if None.
+    decoded: frames of the source that were read so far, sampled or not, in the end its length.
+    end: seconds at which the last of them ends. damage: what is wrong with them.
     """
 
-    def __init__(self, path: str | Path, spec, fps=None, stereo=None, coverage=None):
-        self.info, self.damage = probe(path, fps, stereo, coverage), Damage()
+    def __init__(self, info: VideoInfo, spec, frames: Iterable[Decoded] | None = None):
+        self.info, self.damage = info, Damage()
         self.decoded, self.end = 0, 0.0
-        self._size = self.info.layout.stored_size(spec.height, spec.width)
-        self._interval = _intervals(self.info.fps, spec.fps)
-        self._frames = sample(self._images(), spec, self.info.fps, self.damage, self.info.layout)
+        self._interval = sampling_interval(info.fps, spec.fps)
+        self._sampled = self._sample(frames or decode(info, self.damage, self._spare), spec)
+
+    def __next__(self) -> Frame:
+        return next(self._sampled)
 
     def _spare(self, before: float, seconds: float) -> bool:
         return self._interval(before) == self._interval(seconds)
 
-    def _images(self) -> Iterator[Image]:
-        for index, picture in enumerate(pictures := list_pictures(self.info.path)):
-            self.decoded, self.end = index + 1, float((index + 1) / self.info.fps)
-            yield float(index / self.info.fps), partial(read_picture, picture), picture
-        first = None
-        for frame in () if pictures else decode(self.info, self.damage, self._spare):
-            time, self.decoded = float(frame.pts * frame.time_base), self.decoded + 1
-            first = time if first is None else first
-            shown = frame_seconds(frame) or float(1 / self.info.fps)
-            self.end = max(self.end, time - first + shown)
-            skipped = isinstance(frame, av.Packet)
-            yield time - first, None if skipped else partial(_reduced, frame, *self._size), None
+    def _sample(self, frames: Iterable[Decoded], spec) -> Iterator[Frame]:
+        """Yield the first readable frame of each interval, with the times of those that follow."""
+        info, motion, problem = self.info, MOTIONS[spec.motion](), None
+        first, last_interval, sampled, times = None, -1, None, []
+        try:
+            for frame in frames:
+                first = frame.seconds if first is None else first
+                seconds = frame.seconds - first
+                times.append(seconds)
+                self.decoded = frame.number
+                self.end = max(self.end, seconds + (frame.duration or float(1 / info.fps)))
+                if frame.image is None or self._interval(seconds) <= last_interval:
+                    continue
+                panorama = info.layout.panorama(
+                    _rgb(frame.image, *info.layout.stored_size(spec.height, spec.width)),
+                    spec.height,
+                    spec.width,
+                )
+                rgb, flow = to_tensor(resize(panorama, spec.height, spec.width)), None
+                if info.pictures and motion.channels == 3:
+                    try:
+                        flow = read_flow(info.pictures[frame.number - 1], spec, info.layout)
+                    except InputError as error:
+                        self.damage.unreadable[frame.number] = str(error)
+                        continue
+                if flow is None:
+                    flow = motion(sampled.rgb if sampled else None, rgb)
+                if sampled:
+                    yield replace(sampled, times=tuple(times[:-1]))
+                last_interval, times = self._interval(seconds), times[-1:]
+                sampled = Frame(frame.number, seconds, rgb, flow)
+        except InputError as error:  # raised after the frames that were read before the damage
+            problem = error
+        if sampled:
+            yield replace(sampled, times=tuple(times))
+        if problem or (self.damage.unreadable and not sampled):
+            raise problem or InputError(next(iter(self.damage.unreadable.values())))
 
-    def __next__(self) -> Frame:
-        return next(self._frames)
+
+def _rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
+    """Return an image as (h, w, 3) uint8 RGB; one of YUV is averaged over areas to that size.
+
+    Planes are averaged before they become RGB, which is an eighth of the work at 3840×1920.
+    """
+    if image.format.name == "rgb24":
+        return image.to_ndarray()
+    size = min(image.width, width), min(image.height, height)
+    return image.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
 
 
-def _intervals(rate: Fraction, fps: float) -> Callable[[float], int]:
-    """Return what gives the number of the interval of time in which an image is shown.
+def sampling_interval(rate: Fraction, fps: float) -> Callable[[float], int]:
+    """Return a function from seconds to sampling-interval index.
 
-    It takes seconds since the first image. rate, fps: images a second of the source and sampled.
+    Seconds count from the first frame. rate, fps: frames a second of the source and sampled.
     """
     step = max(1, round(rate / Fraction(fps)))
     interval = step / rate if rate > fps else 1 / Fraction(fps)
-    early = min(1 / rate, interval) / 2  # an image may come before its interval
+    early = min(1 / rate, interval) / 2  # a frame may come before its interval
     return lambda seconds: int((seconds + early) / interval)
-
-
-def sample(
-    images: Iterable[Image], spec, rate: Fraction, damage: Damage, layout: Layout = MONO
-) -> Iterator[Frame]:
-    """Yield the first readable image of each interval, with the times of those that follow.
-
-    rate: images a second of the source. damage: gets the numbers of those that can't be read.
-    layout: of the images; frames are panoramas of the whole sphere, of the left eye.
-    """
-    interval = _intervals(rate, spec.fps)
-    motion, last, sampled, times, problem = MOTIONS[spec.motion](), -1, None, [], None
-    try:
-        for number, (seconds, read, picture) in enumerate(images, 1):
-            times.append(seconds)
-            if (place := interval(seconds)) <= last or not read:
-                continue
-            try:
-                image = layout.panorama(read(), spec.height, spec.width)
-                rgb, moved = to_tensor(resize(image, spec.height, spec.width)), None
-                if picture and motion.channels == 3:
-                    moved = read_flow(picture, spec, layout)
-            except InputError as error:
-                damage.unreadable[number] = str(error)
-                continue
-            if sampled:
-                yield replace(sampled, times=tuple(times[:-1]))
-            previous = sampled.rgb if sampled else None
-            moved = motion(previous, rgb) if moved is None else moved
-            last, times = place, times[-1:]
-            sampled = Frame(number, seconds, rgb, moved)
-    except InputError as error:  # after what was read before the damage
-        problem = error
-    if sampled:
-        yield replace(sampled, times=tuple(times))
-    if problem or (damage.unreadable and not sampled):
-        raise problem or InputError(next(iter(damage.unreadable.values())))
 
 
 def read_frames(
@@ -146,22 +131,28 @@ def read_frames(
     for a source that can't be read, at once or when the damage is met, and ValueError for a stereo
     or coverage that is none.
     """
-    return FrameReader(path, spec, fps, stereo, coverage)
+    return FrameReader(probe(path, fps, stereo, coverage), spec)
 
 
 def frames_of(pictures: Iterable[np.ndarray | Tensor], spec, fps: float | None) -> Iterator[Frame]:
-    """Yield the frames of pictures in memory, (H, W, 3) uint8 RGB, as read_frames does of a file.
+    """Return the frames of pictures in memory, (H, W, 3) uint8 RGB, as read_frames does of a file.
 
     fps: pictures a second; None for pictures that are all to be sampled.
-    Raises ValueError for an array of another shape or type.
+    Iterating raises ValueError for an array of another shape or type.
     """
     rate = Fraction(fps or spec.fps)
+    interval = sampling_interval(rate, spec.fps)
 
-    def checked(picture: np.ndarray | Tensor) -> np.ndarray:
-        array = np.asarray(picture)
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-            raise ValueError(f"expected (H, W, 3) uint8, got {array.shape} of {array.dtype}")
-        return array
+    def decoded() -> Iterator[Decoded]:
+        for index, picture in enumerate(pictures):
+            seconds, image = float(index / rate), None
+            if index == 0 or interval(seconds) != interval(float((index - 1) / rate)):
+                array = np.asarray(picture)
+                if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+                    raise ValueError(
+                        f"expected (H, W, 3) uint8, got {array.shape} of {array.dtype}"
+                    )
+                image = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            yield Decoded(index + 1, seconds, float(1 / rate), image)
 
-    images = ((float(k / rate), partial(checked, p), None) for k, p in enumerate(pictures))
-    return sample(images, spec, rate, Damage())
+    return FrameReader(VideoInfo(Path(), 0, 0, rate, None, None), spec, decoded())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from common.errors import InputError
-from common.files import atomic, reading
+from common.files import atomic
 from video.layout import MONO, STEREO, Layout
 
 SOFTWARE = "360-video-saliency"
@@ -54,7 +54,6 @@ PROJECTION = (b"sv3d", b"proj")  # path from a sample entry
 OFFSETS = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
 OPTIONAL = {b"clap", b"pasp", b"colr", b"btrt", b"fiel", b"gama"}  # must follow st3d and sv3d
 COPY = 1 << 20  # bytes of pictures and sound held in memory
-INDEX = "its index can't be read ({}); copy or download it again"
 LARGEST_INDEX = 1 << 28  # bytes: that of weeks of video
 
 
@@ -176,25 +175,24 @@ def _parse_movie(file: BinaryIO, place: Place) -> Box:
     return movie
 
 
-def read_spherical(path: str | Path) -> tuple[int, bytes, str]:
+def read_spherical(file: BinaryIO) -> tuple[int, bytes, str]:
     """Return (stereo mode, kind of projection, XML) of the first video track of an MP4 file.
 
     The first two are of V2: 0 and nothing where it has none; the last is of V1.
-    Raises InputError for an index that can't be read.
+    Raises an error of any kind for an index that can't be read.
     """
-    with reading(path, INDEX) as path, open(path, "rb") as file:
-        place = next((place for place in places(file) if place.kind == b"moov"), None)
-        if place is None or place.end - place.content > LARGEST_INDEX:
-            return 0, b"", ""
-        track = next(filter(_is_video, _parse_movie(file, place).find(b"trak")), Box(b"trak"))
-        modes = [box.fields[4:5] for box in track.find(*SAMPLE_ENTRIES, b"st3d")]
-        kinds = [box.kind for box in track.find(*SAMPLE_ENTRIES, *PROJECTION, ANY)]
-        texts = [box.fields for box in track.find(b"uuid") if box.fields.startswith(V1_UUID)]
-        return (
-            int.from_bytes(b"".join(modes[:1])),
-            next((kind for kind in kinds if kind != b"prhd"), b""),
-            b"".join(texts[:1])[len(V1_UUID) :].decode("utf-8", "replace"),
-        )
+    place = next((place for place in places(file) if place.kind == b"moov"), None)
+    if place is None or place.end - place.content > LARGEST_INDEX:
+        return 0, b"", ""
+    track = next(filter(_is_video, _parse_movie(file, place).find(b"trak")), Box(b"trak"))
+    modes = [box.fields[4:5] for box in track.find(*SAMPLE_ENTRIES, b"st3d")]
+    kinds = [box.kind for box in track.find(*SAMPLE_ENTRIES, *PROJECTION, ANY)]
+    texts = [box.fields for box in track.find(b"uuid") if box.fields.startswith(V1_UUID)]
+    return (
+        int.from_bytes(b"".join(modes[:1])),
+        next((kind for kind in kinds if kind != b"prhd"), b""),
+        b"".join(texts[:1])[len(V1_UUID) :].decode("utf-8", "replace"),
+    )
 
 
 def _is_video(track: Box) -> bool:

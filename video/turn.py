@@ -10,17 +10,13 @@ import av
 
 from common.errors import InputError
 
-# FFmpeg's filters that turn pictures as they are to be shown, by the signs of a, b, c and d of the
-# display matrix: pixel (x, y) is shown at (a·x + c·y, b·x + d·y), y downwards.
+# FFmpeg's filters by a, b, c and d of the display matrix, divided by the largest of them:
+# pixel (x, y) is shown at (a·x + c·y, b·x + d·y), y downwards.
 TURNS = {
     (1, 0, 0, 1): (),
-    (-1, 0, 0, 1): (("hflip", ""),),
-    (1, 0, 0, -1): (("vflip", ""),),
     (-1, 0, 0, -1): (("hflip", ""), ("vflip", "")),
     (0, 1, -1, 0): (("transpose", "clock"),),
     (0, -1, 1, 0): (("transpose", "cclock"),),
-    (0, 1, 1, 0): (("transpose", "cclock_flip"),),
-    (0, -1, -1, 0): (("transpose", "clock_flip"),),
 }
 Turn = tuple[tuple[str, str], ...]  # filters, each with its option
 
@@ -28,26 +24,32 @@ Turn = tuple[tuple[str, str], ...]  # filters, each with its option
 def find_turn(path: Path, frame: av.VideoFrame) -> Turn:
     """Return the filters of TURNS that show a video as it declares.
 
-    Raises InputError for any other angle, and where they would stand a panorama on its end.
+    Raises InputError for any other angle, for mirrored frames, and where the turn would stand a
+    panorama on its end.
     """
     entry = frame.side_data.get("DISPLAYMATRIX")
     if entry is None:
         return ()
     a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))
-    if not (size := max(map(abs, (a, b, c, d)))):
-        return ()
-    signs = (((n > 0) - (n < 0)) * (abs(n) > size / 100) for n in (a, b, c, d))
-    turn = TURNS.get(tuple(signs))
-    upended = turn and turn[0][0] == "transpose" and frame.width > frame.height
-    if turn is None or upended:
-        what = "which stands it on its end" if upended else "by no multiple of 90°"
-        copy = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
-        raise InputError(f"{path}: declares a turn, {what}; if it is upright as stored: {copy}")
+    size = max(map(abs, (a, b, c, d))) or 1
+    turn = TURNS.get(tuple(round(n / size) for n in (a, b, c, d)))
+    refused = None
+    if a * d < b * c:
+        refused = "a mirrored picture"
+    elif turn is None:
+        refused = "a turn by no multiple of 90°"
+    elif turn and turn[0][0] == "transpose" and frame.width > frame.height:
+        refused = "a turn which stands it on its end"
+    if refused:
+        command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
+        raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
     return turn
 
 
 def turned(frame: av.VideoFrame, turn: Turn) -> av.VideoFrame:
     """Return a frame turned by filters of TURNS."""
+    if not turn:
+        return frame
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base

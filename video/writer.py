@@ -13,7 +13,6 @@ import numpy as np
 from common.files import atomic
 from video.ahead import ahead
 from video.decoding import VideoInfo
-from video.pictures import list_pictures
 from video.sound import sound_packets
 from video.spherical_metadata import write_spherical
 from video.yuv import Colour
@@ -77,7 +76,7 @@ def write_video(
         context.time_base = stream.time_base = Fraction(1, clock.rate)
         context.colorspace, context.color_range = colour.matrix, colour.range
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
-        sound = () if list_pictures(source.path) else sound_packets(source, output, browser)
+        sound = () if source.pictures else sound_packets(source, output, browser)
         video = _encode(chain([(picture, first)], pictures), stream, clock)
         # Takes the first packet of each before it yields one: all streams exist by then.
         for packet in merge(sound, video, key=lambda packet: packet.dts * packet.time_base):
