@@ -39,8 +39,9 @@ from datasets.augment import AUGMENTATIONS, Augmented, possible
 from datasets.splits import read_splits
 from datasets.video_saliency import SaliencyVideos, summarise
 from losses import LOSSES
-from models.checkpoint import find_model, put_weights, read
+from models.checkpoint import put_weights, read
 from models.ema import WeightAverage
+from models.registry import find_model
 from video.motion import MOTIONS
 
 # A training option that is not given has the value of its column here; other models have the

@@ -28,6 +28,15 @@ GIVEN_WRONG = {  # errors of the system that a better path or place mends
 }
 
 
+_own_code = False
+
+
+def show_tracebacks() -> None:
+    """Show the traceback of every unexpected error from now on, since code of the user runs."""
+    global _own_code
+    _own_code = True
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main. An error becomes one line and an exit code.
 

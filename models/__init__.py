@@ -1,11 +1,12 @@
 """Saliency models, chosen by name, and their checkpoints."""
 
 from models.base import SaliencyModel, Spec
-from models.checkpoint import MODELS, load, save
+from models.checkpoint import load, save
 from models.cube_unet import CubeUNet
 from models.deploy import deploy
 from models.equator_prior import EquatorPrior
 from models.predict import predict
+from models.registry import MODELS
 from models.sst_sal import SSTSal
 
 __all__ = [
