@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def read_pickle(
     path: str | Path,
     constructors: Constructors,
     read_storage: Callable[[tuple], object] | None = None,
-) -> object:
+) -> Any:
     """Return the object in a pickle that uses no other global names than those listed.
 
     content: the pickle. path: the file that it comes from, for messages.
@@ -53,7 +54,7 @@ def read_pickle(
     return Unpickler(io.BytesIO(content), encoding="latin1").load()  # keeps Python 2's bytes
 
 
-def read_torch(path: str | Path) -> object:
+def read_torch(path: str | Path) -> Any:
     """Return the tensors in plain containers that torch.save wrote, on the CPU.
 
     Nothing is executed. Raises an error of any kind for any other file.

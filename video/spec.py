@@ -38,13 +38,13 @@ class Spec:
         for name in ("height", "width", "clip_length", "warm_up", "fade"):
             least = 0 if name in ("warm_up", "fade") else 1
             check_number(name, getattr(self, name), least, LARGEST_SIDE)
-        if not isinstance(self.fps, (int, float)) or not 0 < self.fps <= 1000:
+        if not 0 < self.fps <= 1000:
             raise ValueError(f"fps is more than 0 and at most 1000, got {self.fps!r}")
         if self.warm_up + self.fade >= self.clip_length:
             raise ValueError("warm_up and fade together are less than clip_length")
-        if not isinstance(self.smoothing, (int, float)) or not 0 <= self.smoothing <= 10:
+        if not 0 <= self.smoothing <= 10:
             raise ValueError(f"smoothing is from 0 to 10 seconds, got {self.smoothing!r}")
         if self.smoothing and self.clip_length > 1:
             raise ValueError("smoothing is for models of single frames: clip_length 1")
-        if not isinstance(self.motion, str) or self.motion not in MOTIONS:
+        if self.motion not in MOTIONS:
             raise ValueError(f"motion is one of {', '.join(MOTIONS)}, got {self.motion!r}")
