@@ -68,6 +68,7 @@ fuzz: setup
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 .venv/bench: .venv/ready requirements-bench.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
@@ -85,6 +86,6 @@ bench: .venv/bench
 	$(PY) -m benchmarks.video
 
 clean:
-	rm -rf .venv .venv-lowest .browser .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .browser .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf outputs/demo.mp4 outputs/demo_saliency outputs/demo_overlay.mp4
 	find . -name __pycache__ -prune -exec rm -rf {} +

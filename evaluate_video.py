@@ -85,8 +85,9 @@ from evaluation.plots import Picture
 from evaluation.report import write_report
 from evaluation.scorer import OBSERVERS_EVERY, ClipScores, Scorer
 from metrics import METRICS
-from models.checkpoint import find_model, read, sha256
+from models.checkpoint import read, sha256
 from models.predict import not_negative
+from models.registry import find_model
 
 LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
 MISSING = {  # by the last truth that a metric needs, where no frame has a score

@@ -59,9 +59,8 @@ def parse_args() -> argparse.Namespace:
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
     add_motion_option(add)
     add_sampling_option(add)
-    add("--quality", choices=["fast", "best"], help="of the cube U-Net; fast: it looks at frames "
-        "of 3/4 of the height and width, and maps are as small; best: of 5/4, and once more of 3/4 "
-        "(default: once, in full)")  # fmt: skip
+    add("--quality", choices=["fast"], help="inference resolution of the cube U-Net; "
+        "fast: 75%% of the height and width, and maps are as small (default: in full)")  # fmt: skip
     add_machine_options(add)
     add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: 8, "
         "with a note); a video has its own rate")  # fmt: skip
@@ -118,8 +117,9 @@ from maps.saved import (
     replace_maps,
     write_map,
 )
-from models.checkpoint import find_model, sha256
+from models.checkpoint import sha256
 from models.predict import not_negative
+from models.registry import find_model
 from video.ahead import ahead, behind
 from video.reader import Frame, read_frames
 

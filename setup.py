@@ -70,6 +70,7 @@ class Build(build_py):
         shutil.rmtree(target, ignore_errors=True)  # modules that are no longer there
         super().run()
         target.joinpath("__init__.py").write_text(INIT, encoding="utf-8")
+        target.joinpath("py.typed").touch()  # type checkers then read the annotations in it
 
     def find_package_modules(self, package: str, folder: str) -> list[tuple[str, str, str]]:
         return [

@@ -33,8 +33,8 @@ from datasets.augment import AUGMENTATIONS
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
 from losses import LOSSES
-from models.checkpoint import find_model
 from models.ema import weight_average
+from models.registry import find_model
 from training.batches import make_loaders, read_data, split
 from training.model import make_model
 from training.monitor import MeanScores, Monitor, RunningLoss, best_constant

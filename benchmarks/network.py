@@ -34,9 +34,8 @@ def with_zero_padding(network: nn.Module) -> nn.Module:
         if isinstance(module, EfficientNetReadout):
             module.enlarge = lambda x: interpolate(x, scale_factor=2.0, mode="bilinear")
         if isinstance(module, FusedConv):
-            _, stride, dilation, groups = module.steps
-            reach = [d * (k // 2) for d, k in zip(dilation, module.weight.shape[2:])]
-            module.steps = reach, stride, dilation, groups
+            _, dilation, _ = module.steps
+            module.padding = [d * (k // 2) for d, k in zip(dilation, module.weight.shape[2:])]
         elif isinstance(module, nn.Conv2d):
             module.padding = tuple(
                 d * (k // 2) for d, k in zip(module.dilation, module.kernel_size)

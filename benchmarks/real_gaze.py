@@ -120,8 +120,7 @@ def main() -> None:
     add = parser.add_argument
     add("folder", type=Path, help="folder of .npz files")
     add("--ckpt_path", type=Path, nargs="*", default=[CHECKPOINT], help="checkpoints")
-    add("--quality", choices=["fast", "best"], nargs="*", default=[], help="ways to compute a "
-        "CubeUNet's maps that are scored, too")  # fmt: skip
+    add("--quality", choices=["fast"], help="also score CubeUNets at this quality")
     add("--pred_dir", type=Path, nargs="*", default=[], help="folders of saved maps")
     add("--height", type=at_least(8, 2049, int), default=256, help="rows of the grid of scores")
     add("--latitude", type=at_least(1, 90.1), default=90.0, help="degrees from the equator beyond "
@@ -129,11 +128,10 @@ def main() -> None:
     add("--sigma", type=at_least(0.5, 30), default=5.0, help="width in degrees of the Gaussian "
         "that blurs fixations for the inter-observer scores")  # fmt: skip
     args = parser.parse_args()
-    networks = {
-        " ".join([path.stem, *quality]): models.load(path, "cpu", *quality)
-        for path in args.ckpt_path
-        for quality in ([], *([quality] for quality in args.quality))
-    }
+    networks = {path.stem: models.load(path) for path in args.ckpt_path}
+    if args.quality:
+        for path in args.ckpt_path:
+            networks[f"{path.stem} {args.quality}"] = models.load(path, quality=args.quality)
     for path in sorted(args.folder.glob("*.npz")):
         content = read_set(path)
         if not names_of(content):

@@ -11,8 +11,9 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def read_pickle(
     path: str | Path,
     constructors: Constructors,
     read_storage: Callable[[tuple], object] | None = None,
-) -> object:
+) -> Any:
     """Return the object in a pickle that uses no other global names than those listed.
 
     content: the pickle. path: the file that it comes from, for messages.
@@ -53,22 +54,28 @@ def read_pickle(
     return Unpickler(io.BytesIO(content), encoding="latin1").load()  # keeps Python 2's bytes
 
 
-def read_torch(path: str | Path) -> object:
+def read_torch(path: str | Path) -> Any:
     """Return the tensors in plain containers that torch.save wrote, on the CPU.
 
-    torch does not compare the checksums in such a file, so that a flipped bit would go unnoticed;
-    this does. Nothing is executed. Raises an error of any kind for any other file.
+    Nothing is executed. Raises an error of any kind for any other file.
     """
-    if zipfile.is_zipfile(path):  # else written by torch before 1.6, without checksums
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()  # those that torch writes are not compressed
-            if sum(entry.file_size for entry in entries) > Path(path).stat().st_size:
-                raise ValueError("it unpacks to more than it has")
-            if damaged := archive.testzip():
-                raise ValueError(f"the checksum of {damaged} is wrong")
+    if zipfile.is_zipfile(path):  # torch before 1.6 wrote no archive
+        check_archive(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice to programmers
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def check_archive(path: str | Path) -> None:
+    """Raise an error for a torch file that unpacks to more than its size, or with a flipped bit.
+
+    torch compresses nothing, and does not compare the checksums in its files.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > Path(path).stat().st_size:
+            raise ValueError("it unpacks to more than its size")
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 def containers() -> Constructors:
@@ -83,37 +90,29 @@ def containers() -> Constructors:
 
 def numpy_arrays() -> Constructors:
     """Return constructors of NumPy's arrays of real numbers; they become `PickledArray`s."""
-    found: Constructors = {
+    constructors: Constructors = {
         "numpy.ndarray": lambda *_: None,
-        "numpy.dtype": lambda code, *_: _Dtype(code),
+        "numpy.dtype": lambda code, *_: _NumberType(code),
         "_codecs.encode": lambda text, encoding: text.encode("latin1"),
     }
     for core in ("numpy.core", "numpy._core"):
-        found |= {
+        constructors |= {
             f"{core}.multiarray._reconstruct": lambda *_: PickledArray(),
-            f"{core}.multiarray.scalar": lambda dtype, raw: dtype.numbers(raw)[0].item(),
-            f"{core}.numeric._frombuffer": lambda raw, dtype, *form: dtype.numbers(raw, *form),
+            f"{core}.multiarray.scalar": lambda kind, raw: kind.numbers(raw)[0].item(),
+            f"{core}.numeric._frombuffer": lambda raw, kind, *form: kind.numbers(raw, *form),
         }
-    return found
+    return constructors
 
 
-class PickledArray:
-    """Takes the place of numpy.ndarray in a pickle; a sequence of the values of that array."""
-
-    values: np.ndarray | None = None
-
-    def __iter__(self) -> Iterator:
-        return iter(self.values)
-
-    def __repr__(self) -> str:
-        return repr(self.values)
+class PickledArray(list):
+    """Takes the place of numpy.ndarray in a pickle: a list of the array's rows."""
 
     def __setstate__(self, state: tuple):
-        _, shape, dtype, columns_first, raw = state
-        self.values = dtype.numbers(raw, shape, "F" if columns_first else "C")
+        _, shape, kind, columns_first, raw = state
+        self.extend(kind.numbers(raw, shape, "F" if columns_first else "C"))
 
 
-class _Dtype:
+class _NumberType:
     """Takes the place of numpy.dtype in a pickle, for real numbers only."""
 
     def __init__(self, code: str):
@@ -122,8 +121,9 @@ class _Dtype:
         self.code, self.order = code, "="
 
     def __setstate__(self, state: tuple):
-        self.order = {">": ">", "<": "<"}.get(state[1], "=")
+        self.order = ">" if state[1] == ">" else "<"
 
-    def numbers(self, raw: bytes | str, shape=-1, order: str = "C") -> np.ndarray:
-        raw = raw.encode("latin1") if isinstance(raw, str) else raw
-        return np.frombuffer(raw, self.order + self.code).reshape(shape, order=order)
+    def numbers(self, raw: bytes | str, shape=-1, order="C") -> np.ndarray:
+        """Return the numbers in the bytes of an array; Python 2 wrote them as text."""
+        content = raw.encode("latin1") if isinstance(raw, str) else raw
+        return np.frombuffer(content, self.order + self.code).reshape(shape, order=order)

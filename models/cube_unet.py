@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from models.base import LARGEST, SaliencyModel, Spec, check_number
+from models.base import SaliencyModel
 from models.efficientnet_lite import EfficientNetReadout, padded_conv
 from models.equator_prior import gaze_density, longitude_density
 from projection import Cube2Equi, Equi2Cube
+from video.spec import LARGEST_SIDE, Spec, check_number
 
 
 class DoubleConv(nn.Sequential):
@@ -97,6 +98,7 @@ class CubeUNet(SaliencyModel):
 
     name = "cube_unet"
     parallel = True
+    qualities = {"fast": 0.75}
     scales = (1,)
 
     def __init__(
@@ -116,7 +118,7 @@ class CubeUNet(SaliencyModel):
         if not 0 <= front <= 1:
             raise ValueError(f"front is from 0 to 1: {front}")
         check_number("base_channels", base_channels, 1, 256)
-        check_number("face_size", face_size or 1, 1, LARGEST)
+        check_number("face_size", face_size or 1, 1, LARGEST_SIDE)
         spec = Spec(height=height, width=width, motion=MOTION_OF[in_channels])
         super().__init__(
             spec,

@@ -36,8 +36,6 @@ def padded_conv(c_in: int, c_out: int, dilation: int = 1) -> list[nn.Module]:
 class Conv(nn.Module):
     """A convolution with a bias and, where `activate`, ReLU6. Faces are padded before it.
 
-    What is given as `plus` is added at the end.
-
     The BatchNorm of the published network keeps its statistics from ImageNet, so it is part of
     weight and bias here.
     """
@@ -47,15 +45,14 @@ class Conv(nn.Module):
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, groups=groups)
         self.activate = nn.ReLU6(inplace=True) if activate else nn.Identity()
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         trained = torch.is_grad_enabled() and self.conv.weight.requires_grad
         if trained and self.conv.groups > 1 and x.is_cpu:  # in bfloat16 three times as slow
             with torch.autocast("cpu", enabled=False):
                 y = self.conv(x.to(self.conv.weight.dtype))
         else:
             y = self.conv(x)
-        y = self.activate(y)
-        return y if plus is None else y + plus
+        return self.activate(y)
 
 
 class Block(nn.Module):
@@ -71,17 +68,15 @@ class Block(nn.Module):
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = self.depthwise(self.pad(self.expand(x)))
-        return self.project(wide, x if self.residual else None)
+        projected = self.project(self.depthwise(self.pad(self.expand(x))))
+        return projected + x if self.residual else projected
 
 
 class EfficientNetLite0(nn.Module):
     """RGB faces (B·6, 3, S, S) in [0, 1] → features at strides 4, 8, 16, 32, 32.
 
-    Their channels are WIDTHS. dtype: of the features, that of the faces if None.
+    Their channels are WIDTHS.
     """
-
-    dtype = None
 
     def __init__(self):
         super().__init__()
@@ -102,7 +97,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = (x - 127 / 255) * (255 / 128)
-        x = self.stem(self.pad(x.to(self.dtype or x.dtype)))
+        x = self.stem(self.pad(x))
         levels = []
         for k, stage in enumerate(self.stages):
             x = stage(x)

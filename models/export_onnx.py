@@ -11,7 +11,6 @@ import importlib.util
 import io
 import json
 import logging
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from common.errors import InputError, run_script
 from common.files import atomic
 from common.options import HelpFormatter, add_sampling_option
 from models.base import SaliencyModel
-from models.checkpoint import find_model, load
+from models.checkpoint import load
+from models.registry import find_model
 from models.sphere_layers import ConvLSTMCell
 from models.sphere_taps import SphereTaps
 from models.sst_sal import SSTSal
@@ -35,12 +35,14 @@ STATE = ("encoder_hidden", "encoder_cell", "decoder_hidden", "decoder_cell")
 class FrameModel(nn.Module):
     """A model that sees single frames: (B, 3, H, W) and motion (B, M, H, W) → (B, 1, H, W)."""
 
+    state: dict[str, tuple[int, ...]] = {}
+
     def __init__(self, model: SaliencyModel):
         super().__init__()
-        self.model, self.state = model, {}
+        self.model = model
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor]:
-        frames, motion = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0][:, :0]
+    def forward(self, frames: Tensor, motion: Tensor | None = None) -> tuple[Tensor]:
+        motion = frames[:, :0] if motion is None else motion
         return (self.model(frames[:, None], motion[:, None])[:, 0],)
 
 
@@ -68,8 +70,8 @@ class RecurrentStep(nn.Module):
         h, c = _lstm(encoder.lstm, bgr, *before[:2])
         pooled = _samples(encoder.pool.taps, h).amax(dim=2)
         after = h, c, *_lstm(decoder.lstm, pooled, *before[2:])
-        shapes = (state.shape for state in states)
-        return self.model.to_map(after[2]), *(a.mT.reshape(s) for a, s in zip(after, shapes))
+        next_states = (a.mT.reshape(state.shape) for a, state in zip(after, states))
+        return self.model.to_map(after[2]), *next_states
 
 
 def _pixels(image: Tensor) -> Tensor:
@@ -79,9 +81,9 @@ def _pixels(image: Tensor) -> Tensor:
 
 def _samples(taps: SphereTaps, pixels: Tensor) -> Tensor:
     """Sample all taps of images: (B, H·W, C) → (B, N, 9, C)."""
-    index, weight = taps.index.view(-1, 4).unbind(1), taps.weight.view(-1, 4, 1).unbind(1)
-    samples = sum(pixels.index_select(1, i) * w for i, w in zip(index, weight))
-    return samples.unflatten(1, (-1, 9))
+    corners = zip(taps.index.view(-1, 4).unbind(1), taps.weight.view(-1, 4, 1).unbind(1))
+    samples = torch.stack([pixels.index_select(1, index) * weight for index, weight in corners])
+    return samples.sum(0).unflatten(1, (-1, 9))
 
 
 def _lstm(cell: ConvLSTMCell, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,25 +101,20 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
     Raises ValueError for a model that this can't be done with, ImportError without the package
     onnxscript, and OSError where the file can't be written.
     """
-    if isinstance(model, SSTSal):
-        network = RecurrentStep(model)
-    elif model.spec.clip_length == 1:
-        network = FrameModel(model)
-    else:
+    if model.spec.clip_length > 1 and not isinstance(model, SSTSal):
         raise ValueError(
             f"{model.name} sees {model.spec.clip_length} frames together, and its state is not "
             "known here"
         )
+    network = RecurrentStep(model) if isinstance(model, SSTSal) else FrameModel(model)
     size, channels = (model.spec.height, model.spec.width), MOTIONS[model.spec.motion].channels
-    inputs = {"frames": (3, *size), "motion": (channels, *size), **network.state}
-    inputs = {name: shape for name, shape in inputs.items() if shape[0]}
+    motion = {"motion": (channels, *size)} if channels else {}
+    inputs = {"frames": (3, *size), **motion, **network.state}
     outputs = ["saliency", *(f"next_{name}" for name in network.state)]
     examples = tuple(torch.zeros(2, *shape) for shape in inputs.values())  # 1 would stay constant
-    batch = torch.export.Dim("batch")
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    shapes = tuple({0: torch.export.Dim("batch")} for _ in inputs)
+    with torch.no_grad():
         network.eval()(*examples)  # what is computed once is computed here, outside the export
-        shapes = {"inputs": tuple({0: batch} for _ in inputs)}
         try:
             graph = torch.export.export(network, examples, dynamic_shapes=shapes, strict=False)
             program = torch.onnx.export(
@@ -125,7 +122,7 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
                 dynamic_shapes=shapes, dynamo=True, verbose=False,
             )  # fmt: skip
         except Exception as error:  # whatever a model of one's own does
-            first = error
+            first: BaseException = error
             while first.__cause__:
                 first = first.__cause__
             cause = str(first).strip().partition("\n")[0]
@@ -146,14 +143,14 @@ def main() -> None:
         "where it is one of your own, whose code is then run")  # fmt: skip
     add_sampling_option(add)
     args = parser.parse_args()
-    if args.output_path.suffix.lower() != ".onnx" or args.output_path.is_dir():
+    if args.output_path.suffix.lower() != ".onnx":
         raise InputError(f"{args.output_path}: give a name that ends with .onnx")
     if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise InputError("ONNX needs two more packages; run: pip install onnx onnxscript")
     if args.model:
         find_model(args.model)
     model = load(args.ckpt_path, **({"sampling": args.sampling} if args.sampling else {}))
-    logging.disable()  # PyTorch logs pages about a model that it can't follow, and prints others
+    logging.disable()  # PyTorch logs and prints pages about a model that it can't follow
     try:
         with contextlib.redirect_stdout(io.StringIO()) as pages, contextlib.redirect_stderr(pages):
             inputs = write_onnx(args.output_path, model)

@@ -7,11 +7,12 @@ saliency prediction in 360° videos", Computers & Graphics 106, 2022.
 import torch
 from torch import Tensor, nn
 
-from models.base import SaliencyModel, Spec, check_number
+from models.base import SaliencyModel
 from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d
 from models.sphere_taps import SphereTaps
 from projection.resampling import Resampling
 from projection.sphere import directions, equirectangular_taps
+from video.spec import Spec, check_number
 
 
 class SSTSal(SaliencyModel):

@@ -23,6 +23,7 @@ import pytest
 import torch
 
 import models
+from common import errors
 from tests.clips import write_video
 from tests.shared import REFERENCE
 from video import read_frames
@@ -126,6 +127,10 @@ def test_packages_collided_with_datasets_of_others(installed):
 
 def test_setup_py_was_in_the_package(installed):
     assert not (installed[0] / "saliency360/setup.py").exists()
+
+
+def test_type_checkers_read_the_package(installed):
+    assert (installed[0] / "saliency360/py.typed").is_file()
 
 
 def test_the_page_of_the_viewer_is_in_the_package(installed):
@@ -257,7 +262,7 @@ def begin(monkeypatch, tmp_path):
     shown = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     (tmp_path / "tiny.py").write_text(shown, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(models.checkpoint, "MODELS", dict(models.MODELS))
+    monkeypatch.setattr(errors, "_own_code", False)
     parse = argparse.ArgumentParser.parse_args
 
     def parse_only(*arguments):
@@ -274,7 +279,8 @@ def begin(monkeypatch, tmp_path):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield run
+    with mock.patch.dict(models.MODELS):
+        yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
     sys.modules.pop("tiny", None)

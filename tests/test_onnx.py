@@ -3,6 +3,7 @@
 import re
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 import models
+from common import errors
 from common.options import CHECKPOINT
 from models import export_onnx
 from tests.clips import moving_disc
@@ -111,11 +113,12 @@ class Own(SaliencyModel):
 """
 
 
+@mock.patch.dict(models.MODELS)
 def test_a_model_of_ones_own_is_exported_or_refused_by_name(tmp_path, monkeypatch):
     (tmp_path / "own_onnx.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(models.checkpoint, "MODELS", dict(models.MODELS))
-    kind, out = models.checkpoint.find_model("own_onnx:Own"), tmp_path / "own.onnx"
+    monkeypatch.setattr(errors, "_own_code", False)
+    kind, out = models.registry.find_model("own_onnx:Own"), tmp_path / "own.onnx"
     for name, arguments in (("own", {}), ("clip", {"length": 5}), ("branch", {"branch": True})):
         models.save(tmp_path / f"{name}.pth", kind(**arguments))
     more = "--model", "own_onnx:Own"

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ import evaluate_video
 import infer_video
 import models
 import train_video
+from common import errors
 from common.errors import InputError
-from models.checkpoint import MODELS, find_model
+from models.registry import MODELS, find_model
 from tests.clips import write_video
 from tests.commands import ended
 from tests.trainings import ROOT, write_data
@@ -31,13 +33,13 @@ class Net(SaliencyModel):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The current folder, with what an import leaves behind taken back at the end."""
-    known, imported = dict(MODELS), set(sys.modules)
+    imported = set(sys.modules)
+    monkeypatch.setattr(errors, "_own_code", False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield tmp_path
-    MODELS.clear()
-    MODELS.update(known)
+    with mock.patch.dict(MODELS):
+        yield tmp_path
     for name in set(sys.modules) - imported:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
             del sys.modules[name]

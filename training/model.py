@@ -9,7 +9,8 @@ import models
 from common.errors import InputError, advice
 from common.processes import print_main
 from losses import LOSSES
-from models.checkpoint import find_model, read
+from models.checkpoint import read
+from models.registry import find_model
 from video.motion import MOTIONS
 
 PARSERS = {  # of the values of --model_args, by the type of the argument's default
