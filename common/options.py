@@ -50,6 +50,7 @@ frame_rate = at_least(Fraction(1, 1000), 1001, _fraction)  # 25, 29.97 or 30000/
 frame_rate.__name__ = "rate"
 
 
+PROTOCOLS = ("sphere", "planar", "sin")  # of evaluation, see metrics/protocol.py
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 
 
