@@ -29,7 +29,7 @@ from common.options import CHECKPOINT, HelpFormatter, at_least
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import read_map
 from evaluation import summary
-from metrics import METRICS, Protocol
+from metrics import Protocol
 from metrics.inter_observer import inter_observer
 from models.equator_prior import equator_prior
 from models.predict import not_negative
@@ -147,23 +147,7 @@ def main() -> None:
             maps["equator prior"] = equator_prior(*gaze.size).numpy()
             clips[name] = {"frames": 1, "scores": gaze.score(name, maps)}
         print(f"{path.name}: {counted(len(clips), 'panorama')}, |latitude| ≤ {args.latitude:g}°\n")
-        print(summary.table(tabulated(clips)), end="\n\n")
-
-
-def tabulated(clips: dict) -> dict:
-    """Return the scores of panoramas in the form that evaluation.summary takes."""
-    scores = [content["scores"] for content in clips.values()]
-    predictors = dict.fromkeys(p for of in scores for p in of)
-    known = [m for m in METRICS if any(m in of[p] for of in scores for p in of)]
-    means = {
-        p: {m: summary.over_clips([of.get(p, {}).get(m, np.nan) for of in scores]) for m in known}
-        for p in predictors
-    }
-    facts = {
-        m: {"title": METRICS[m].title, "higher_is_better": METRICS[m].higher_is_better}
-        for m in known
-    }
-    return {"metrics": facts, "predictors": means, "clips": clips}
+        print(summary.table(summary.summarise_clips(clips)), end="\n\n")
 
 
 if __name__ == "__main__":

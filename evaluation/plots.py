@@ -50,7 +50,7 @@ def time_plot(metric: Comparison, series: dict) -> Figure | None:
         known = 2 * np.isfinite(curves).sum(0) >= len(curves)
         if known.any():
             median = np.nanmedian(curves[:, known], axis=0)
-            axes.plot(x[known], median, f"o{line}", color=colour, lw=2, label=printable(name))
+            axes.plot(x[known], median, f"o{line}", color=colour, lw=2, label=short(name))
     axes.set(title=metric.heading, xlabel="frame number")
     figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure
@@ -71,7 +71,7 @@ def clip_plot(metric: Comparison) -> Figure | None:
     axes.scatter(model, rows, 25, colours)
     for row, score in zip(rows, model):
         axes.text(1.01, row, number(score), va="center", transform=axes.get_yaxis_transform())
-    axes.set_yticks(rows, map(printable, names))
+    axes.set_yticks(rows, map(short, names))
     axes.set(title=metric.heading, ylim=(len(rows) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
     return figure
@@ -105,15 +105,15 @@ def over_time(series: dict, predictor: str | None, metric: str) -> tuple[np.ndar
     edges = np.linspace(every.min() - 0.5, every.max() + 0.5, min(BINS, most) + 1)
     means = []
     for frames in series.values():
-        found = ((n, s.get(predictor, {}).get(metric, np.nan)) for n, s in frames.items())
-        scored = np.array([(n, value) for n, value in found if np.isfinite(value)])
-        numbers, values = scored.reshape(-1, 2).T
-        sums, counts = (np.histogram(numbers, edges, weights=w)[0] for w in (values, None))
-        means.append(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))
+        numbers = np.array(list(frames))
+        values = np.array([s.get(predictor, {}).get(metric, np.nan) for s in frames.values()])
+        scored = np.isfinite(values)
+        counts, _ = np.histogram(numbers[scored], edges)
+        sums, _ = np.histogram(numbers[scored], edges, weights=values[scored])
+        means.append(np.where(counts > 0, sums / counts.clip(1), np.nan))
     return (edges[1:] + edges[:-1]) / 2, np.stack(means)
 
 
-def printable(name: str) -> str:
-    """Return a name in at most 20 characters, without bytes that are no text."""
-    name = name.encode("utf-8", "replace").decode()
+def short(name: str) -> str:
+    """Return a name in at most 20 characters."""
     return name if len(name) <= 20 else f"{name[:9]}…{name[-10:]}"

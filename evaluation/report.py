@@ -31,7 +31,7 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
     facts = [(fact, escape(text)) for fact, text in results.items() if isinstance(text, str)]
     times = [image(time_plot(metric, series)) for metric in metrics]
     clips = [image(clip_plot(metric)) for metric in metrics]
-    shown = [f"<h3>{escape(p.title)}</h3>{image(picture_plot(p), 'picture')}" for p in pictures]
+    examples = [f"<h3>{escape(p.title)}</h3>{image(picture_plot(p), 'picture')}" for p in pictures]
     title = escape(f"{results['model']} on {results['data']}, split {results['split']}")
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -58,12 +58,12 @@ than the baseline. Tick: the best baseline of the metric.</p>
 <h2>Pictures</h2>
 <p>Each map has its own scale from 0 (black) to its maximum (yellow), so brightness
 can't be compared between maps. White dots: fixations.</p>
-{"".join(shown)}
+{"".join(examples)}
 <h2>Where it comes from</h2>
 <dl>{"".join(f"<dt>{fact}</dt><dd>{value}</dd>" for fact, value in facts)}</dl></body></html>
 """
     with atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+        temporary.write_text(page, encoding="utf-8")
 
 
 def score_table(metrics: list[Comparison], models: list[str]) -> str:

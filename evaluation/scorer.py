@@ -2,7 +2,6 @@
 
 import math
 import zlib
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,6 @@ from evaluation.plots import Picture
 from evaluation.summary import BASELINES, HUMAN
 from metrics import Protocol
 from metrics.inter_observer import inter_observer, mean_of_finite
-from metrics.saliency import check_maps
 from models.equator_prior import equator_prior
 from projection import solid_angles
 from video.pictures import read_picture, resize
@@ -35,7 +33,7 @@ class ClipScores:
     """Scores of one clip.
 
     frames: frame number → predictor → metric → value.
-    irregular: problems found with its files, (kind, file).
+    irregular: problems with its files, (kind, file).
     picture: one frame to look at.
     """
 
@@ -45,31 +43,15 @@ class ClipScores:
 
     def means(self) -> dict[str, dict[str, float]]:
         """Return predictor → metric → mean over the frames that have a score."""
-        values: dict[str, dict[str, list[float]]] = {}
-        for frame in self.frames.values():
-            for predictor, scores in frame.items():
-                for metric, value in scores.items():
-                    values.setdefault(predictor, {}).setdefault(metric, []).append(value)
+        columns: dict[str, dict[str, list[float]]] = {}
+        for scores in self.frames.values():
+            for predictor, values in scores.items():
+                for metric, value in values.items():
+                    columns.setdefault(predictor, {}).setdefault(metric, []).append(value)
         return {
-            predictor: {metric: mean_of_finite(column) for metric, column in columns.items()}
-            for predictor, columns in values.items()
+            predictor: {metric: mean_of_finite(column) for metric, column in metrics.items()}
+            for predictor, metrics in columns.items()
         }
-
-
-def common(streams: Iterable[Iterator]) -> Iterator[tuple[File, list[Tensor]]]:
-    """Yield the frames that are in all streams of (frame, map), which are in order, with the maps.
-
-    Each frame of a clip is known by its picture.
-    """
-    streams = list(streams)
-    heads = [next(stream, None) for stream in streams]
-    while None not in heads:
-        last = max((file.number, file.picture) for file, _ in heads)
-        behind = [(file.number, file.picture) < last for file, _ in heads]
-        if not any(behind):
-            yield heads[0][0], [saliency for _, saliency in heads]
-            behind = [True] * len(heads)
-        heads = [next(s, None) if b else h for s, b, h in zip(streams, behind, heads)]
 
 
 class Scorer:
@@ -101,61 +83,52 @@ class Scorer:
         }
         if train_root or data.split != "train":
             self._add_training_mean(train_root or data.root)
-        known = ((name, data.fixations.of(name)) for name in data.clips)
-        self.fixated = {  # counts over all frames of each clip, for the shuffled AUC
-            name: self._count(f.longitudes, f.latitudes) for name, f in known if f
-        }
+        self.fixated = {}  # counts over all frames of each clip, for the shuffled AUC
+        for clip in data.clips:
+            if fixations := data.fixations.of(clip):
+                self.fixated[clip] = self._count(fixations.longitudes, fixations.latitudes)
+        self.all_fixated = sum(self.fixated.values(), torch.zeros(self.size, device=device))
 
     def score(self, clip: str, sources: list, picture: bool = False) -> ClipScores:
         """Score what sources predict for a clip, the baselines, and observers in some frames.
 
-        sources: their maps(clip, irregular) yield frames with ground truth, in order, each with a
-            map (h, w) of any size, and add problems to the list `irregular`; they have names.
-            Frames are scored that all sources have.
-        picture: whether to keep the middle frame of the clip with the first source's map.
-        Maps that no metric can score are added to `irregular`.
+        sources: as in evaluation/sources.py. Scored are the frames for which all have a map.
+        picture: whether to include the middle frame of the clip with the first source's map.
         """
-        scores, fixations = ClipScores(), self.data.fixations.of(clip)
-        unknown = torch.zeros(self.size, device=self.device)
-        others = sum(self.fixated.values(), unknown) - self.fixated.get(clip, unknown)
-        predictors = *(source.name for source in sources), *self.baselines
-        stack = torch.stack([*[unknown] * len(sources), *self.baselines.values()])
+        result, files = ClipScores(), self.data.clips[clip]
+        fixations = self.data.fixations.of(clip)
+        others = self.all_fixated - self.fixated.get(clip, 0)
+        predictors = [*(source.name for source in sources), *self.baselines]
         random = np.random.default_rng(zlib.crc32(clip.encode()))
-        for file, maps in common(source.maps(clip, scores.irregular) for source in sources):
+        with_truth = [file for file in files if file.truth]
+        streams = [source.maps(clip, files, result.irregular) for source in sources]
+        for file, *maps in zip(with_truth, *streams, strict=True):
+            if any(saliency is None for saliency in maps):
+                continue
             try:
                 truth = read_truth(file.truth, *self.size)[0].to(self.device)
             except InputError as error:
-                scores.irregular.append(("unusable ground truth", str(error)))
+                result.irregular.append(("unusable ground truth", str(error)))
                 continue
             maps = [torch.from_numpy(resize(saliency.numpy(), *self.size)) for saliency in maps]
-            stack[: len(maps)] = torch.stack(maps)
+            stack = torch.stack([*(m.to(self.device) for m in maps), *self.baselines.values()])
             truths = {"target": truth.expand_as(stack)}
             if fixations:
                 counts = self._count(*fixations.at(file.number))
                 truths |= {"fixations": counts.expand_as(stack), "others": others}
-            try:
-                for name, saliency in zip(predictors, maps):
-                    check_maps(**{f"map of {name}": saliency})
-            except ValueError as error:
-                place = f"clip {clip}, frame {file.number}"
-                scores.irregular.append(("unusable map", f"{place}: {error}; make it again"))
-                continue
-            values = self.protocol(stack, **truths)
-            frame = {
-                predictor: {metric: value[index] for metric, value in values.items()}
-                for index, predictor in enumerate(predictors)
+            columns = self.protocol(stack, **truths)
+            scores = {
+                predictor: {metric: column[row] for metric, column in columns.items()}
+                for row, predictor in enumerate(predictors)
             }
-            if fixations and len(scores.frames) % OBSERVERS_EVERY == 0:
-                there = fixations.frames == file.number
-                columns = fixations.longitudes, fixations.latitudes, fixations.observers
-                gaze, draw = (column[there] for column in columns), (self._count, self._blur)
-                frame[HUMAN] = inter_observer(*gaze, others, self.protocol, *draw, random)
-            scores.frames[file.number] = {name: found for name, found in frame.items() if found}
-            if picture and len(scores.frames) <= max(1, len(self.data.clips[clip]) // 2):
-                shown = file, maps[0], truth
-        if picture and scores.frames:
-            scores.picture = self._picture(clip, *shown)
-        return scores
+            if fixations and len(result.frames) % OBSERVERS_EVERY == 0:
+                scores[HUMAN] = self._inter_observer(fixations, file.number, others, random)
+            result.frames[file.number] = {name: values for name, values in scores.items() if values}
+            if picture and len(result.frames) <= max(1, len(files) // 2):
+                middle = file, maps[0], truth
+        if picture and result.frames:
+            result.picture = self._picture(clip, *middle)
+        return result
 
     def _add_training_mean(self, root: Path) -> None:
         """Add the mean of the training maps, each with integral 1, to the baselines."""
@@ -176,6 +149,13 @@ class Scorer:
             self.baselines[TRAINING] = total
         else:
             self.notes.append("There is no training mean: no training map is usable.")
+
+    def _inter_observer(self, fixations, frame: int, others: Tensor, random) -> dict[str, float]:
+        """Return how well the observers of a frame predict each other, by metric."""
+        here = fixations.frames == frame
+        columns = fixations.longitudes, fixations.latitudes, fixations.observers
+        gaze = [column[here] for column in columns]
+        return inter_observer(*gaze, others, self.protocol, self._count, self._blur, random)
 
     def _count(self, longitudes: np.ndarray, latitudes: np.ndarray) -> Tensor:
         return fixation_map(longitudes, latitudes, *self.size).to(self.device)

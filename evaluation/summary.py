@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
+from metrics import METRICS
 from metrics.inter_observer import mean_of_finite
 
 BASELINES, HUMAN = ("uniform", "equator prior", "training mean"), "human"
@@ -30,6 +31,30 @@ def over_clips(values: Iterable[float], seed: int = 0) -> dict[str, float | int]
     return {"mean": mean_of_finite(values), "low": low, "high": high, "clips": len(values)}
 
 
+def summarise_clips(clips: dict[str, dict]) -> dict[str, dict]:
+    """Return the entries "metrics", "predictors" and "clips" of metrics.json.
+
+    clips: name → {"frames": count, "scores": predictor → metric → mean over the frames}.
+    Metrics without a score are left out of the first two.
+    """
+    by_clip = [content["scores"] for content in clips.values()]
+    predictors = {}
+    for name in dict.fromkeys(predictor for scores in by_clip for predictor in scores):
+        columns = {
+            m: [scores.get(name, {}).get(m, math.nan) for scores in by_clip] for m in METRICS
+        }
+        predictors[name] = {m: over_clips(column) for m, column in columns.items()}
+    known = [m for m in METRICS if any(scores[m]["clips"] for scores in predictors.values())]
+    return {
+        "metrics": {
+            m: {"title": METRICS[m].title, "higher_is_better": METRICS[m].higher_is_better}
+            for m in known
+        },
+        "predictors": {name: {m: scores[m] for m in known} for name, scores in predictors.items()},
+        "clips": clips,
+    }
+
+
 class Comparison:
     """The scores of one metric: a model against the best baseline or another model.
 
@@ -40,6 +65,7 @@ class Comparison:
     baseline: what the model is compared with, None where no baseline has a score.
     clips: (name, score of the model, score of the baseline or NaN), worst first.
     difference: mean, interval and number of clips of the model's score less the baseline's.
+    wins: the number of clips on which the model is better.
     """
 
     def __init__(self, key: str, results: dict, model: str | None = None, other: str | None = None):
@@ -49,14 +75,14 @@ class Comparison:
         self.scores = {name: scores[key] for name, scores in results["predictors"].items()}
         self.model, self.other = model or next(iter(self.scores)), other
         self.baseline = other or self.best(name for name in BASELINES if name != self.model)
-        both = self.model, self.baseline
-        rows = (
-            (clip, *(content["scores"].get(name, {}).get(key, math.nan) for name in both))
-            for clip, content in results["clips"].items()
-        )
-        scored = (row for row in rows if math.isfinite(row[1]))
-        self.clips = sorted(scored, key=lambda row: self.sign * row[1])
-        differences = [model - baseline for _, model, baseline in self.clips]
+        self.clips = []
+        for clip, content in results["clips"].items():
+            both = (content["scores"].get(name, {}) for name in (self.model, self.baseline))
+            score, baseline = (scores.get(key, math.nan) for scores in both)
+            if math.isfinite(score):
+                self.clips.append((clip, score, baseline))
+        self.clips.sort(key=lambda clip: self.sign * clip[1])
+        differences = [score - baseline for _, score, baseline in self.clips]
         self.difference = over_clips(differences)
         self.wins = sum(self.sign * difference > 0 for difference in differences)
 
@@ -102,13 +128,17 @@ def differences(results: dict) -> list[dict]:
     Each has metric; model; other, a baseline or model; difference, the mean over clips of the
     model's score less the other's; low and high, its 95 % interval by a paired bootstrap; clips.
     """
-    found = []
-    for metric in comparisons(results):
-        if metric.difference["clips"]:
-            score = dict(metric.difference)
-            names = {"metric": metric.key, "model": metric.model, "other": metric.baseline}
-            found.append({**names, "difference": score.pop("mean"), **score})
-    return found
+    return [
+        {
+            "metric": comparison.key,
+            "model": comparison.model,
+            "other": comparison.baseline,
+            "difference": comparison.difference["mean"],
+            **{key: comparison.difference[key] for key in ("low", "high", "clips")},
+        }
+        for comparison in comparisons(results)
+        if comparison.difference["clips"]
+    ]
 
 
 def table(results: dict) -> str:
@@ -119,12 +149,14 @@ def table(results: dict) -> str:
         scores = [metric.scores[name] for metric in metrics]
         rows.append([name, *(number(score["mean"]) for score in scores)])
         intervals = [interval(score, "–") for score in scores]
-        rows += [["", *intervals]] if any(intervals) else []
+        if any(intervals):
+            rows.append(["", *intervals])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        (f"{name:{widths[0]}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths[1:]))).rstrip()
-        for name, *cells in rows
-    )
+    lines = []
+    for name, *cells in rows:
+        right = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:])]
+        lines.append("  ".join([f"{name:{widths[0]}}", *right]).rstrip())
+    return "\n".join(lines)
 
 
 def verdicts(results: dict) -> str:

@@ -45,17 +45,17 @@ def inter_observer(
         return {}
     order = random.permutation(len(names))
 
-    def of(drawn: Callable[..., Tensor], chosen: np.ndarray) -> Tensor:
-        there = np.isin(observer, chosen)
-        return drawn(longitudes[there], latitudes[there])
+    def image(make: Callable[..., Tensor], chosen: np.ndarray) -> Tensor:
+        selected = np.isin(observer, chosen)
+        return make(longitudes[selected], latitudes[selected])
 
-    halves = torch.stack([of(blur, half) for half in np.array_split(order, 2)])
+    halves = torch.stack([image(blur, half) for half in np.array_split(order, 2)])
     scores = protocol(halves, target=halves.flip(0))
     for left_out in order[:LEFT_OUT]:
-        rest, fixations = of(blur, order[order != left_out]), of(count, [left_out])
+        rest, fixations = image(blur, order[order != left_out]), image(count, [left_out])
         single = protocol(rest[None], fixations=fixations[None], others=others[None])
-        for metric, value in single.items():
-            scores.setdefault(metric, []).extend(value)
+        for metric, values in single.items():
+            scores.setdefault(metric, []).extend(values)
     return {metric: mean_of_finite(values) for metric, values in scores.items()}
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from common.options import PROTOCOLS
 from metrics.saliency import METRICS
 from projection.sphere import latitudes, solid_angles
 
@@ -21,12 +22,10 @@ class Protocol(nn.Module):
     Raises ValueError for another name.
     """
 
-    NAMES = ("sphere", "planar", "sin")
-
     def __init__(self, name: str, height: int, width: int):
         super().__init__()
-        if name not in self.NAMES:
-            raise ValueError(f"a protocol is one of {', '.join(self.NAMES)}, not {name!r}")
+        if name not in PROTOCOLS:
+            raise ValueError(f"a protocol is one of {', '.join(PROTOCOLS)}, not {name!r}")
         areas = solid_angles(height, width, torch.float64) if name == "sphere" else None
         factor = latitudes(height).cos()[:, None].float() if name == "sin" else torch.ones(1, 1)
         self.register_buffer("weights", areas, persistent=False)
@@ -39,11 +38,12 @@ class Protocol(nn.Module):
             metrics/saliency.py; a metric whose truth is absent is left out.
         Raises ValueError for maps that are negative, not finite or of another size.
         """
-        pred, values = pred * self.factor, {}
+        pred = pred * self.factor
         if "target" in truths:
             truths["target"] = truths["target"] * self.factor
+        values = {}
         for name, metric in METRICS.items():
-            if truths.keys() >= set(metric.needs):
-                needed = (truths[need] for need in metric.needs)
+            if set(metric.needs) <= truths.keys():
+                needed = [truths[need] for need in metric.needs]
                 values[name] = metric.function(pred, *needed, weights=self.weights).tolist()
         return values

@@ -55,7 +55,7 @@ def sim(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     check_maps(pred=pred, target=target)
     share = area_shares(weights, pred)
     p, q = relative_density(pred, share, 1.0), relative_density(target, share, math.nan)
-    return mean(torch.minimum(p, q, out=p), share).squeeze((-2, -1))
+    return mean(torch.minimum(p, q), share).squeeze((-2, -1))
 
 
 def kld(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -71,8 +71,7 @@ def kld(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     check_maps(pred=pred, target=target)
     share = area_shares(weights, pred)
     p, q = relative_density(pred, share, 1.0), relative_density(target, share, math.nan)
-    ratio = torch.div(q, p.add_(EPSILON), out=p)
-    return mean(ratio.add_(EPSILON).log_().mul_(q), share).squeeze((-2, -1))
+    return mean(q * (q / (p + EPSILON) + EPSILON).log(), share).squeeze((-2, -1))
 
 
 def nss(pred: Tensor, fixations: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -168,15 +167,15 @@ def broadcast(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
     try:
         return tensor.expand(shape)
     except RuntimeError as error:
-        shapes = f"{tuple(tensor.shape)} can't be broadcast to {tuple(shape)}"
-        raise ValueError(f"{name} {shapes}") from error
+        raise ValueError(
+            f"{name} {tuple(tensor.shape)} can't be broadcast to {tuple(shape)}"
+        ) from error
 
 
 def area_shares(weights: Tensor | None, maps: Tensor) -> Tensor:
     """Return the share of each pixel in the area: float64, broadcasts to `maps`, sums to 1."""
     height, width = maps.shape[-2:]
-    if weights is None:
-        return torch.full((1, 1), 1 / (height * width), dtype=torch.float64, device=maps.device)
+    weights = torch.ones(1, 1) if weights is None else weights
     weights = weights.to(maps.device, torch.float64)
     broadcast("weights", weights, maps.shape)
     weights = weights.expand(torch.broadcast_shapes(weights.shape, (height, 1)))
@@ -200,7 +199,7 @@ def deviation(maps: Tensor, share: Tensor) -> Tensor:
     """
     largest = maps.double().abs().amax((-2, -1), keepdim=True)
     maps = maps / torch.where(largest > 0, largest, 1.0)
-    return maps.sub_(mean(maps, share))
+    return maps - mean(maps, share)
 
 
 def variance(deviations: Tensor, share: Tensor) -> Tensor:
@@ -220,12 +219,10 @@ def area_under_roc(pred: Tensor, positives: Tensor, negatives: Tensor) -> Tensor
     """Return the Mann-Whitney statistic of each map; all (..., H, W), the last two are weights."""
     if pred.dtype not in (torch.float32, torch.float64):
         pred = pred.double()
-    areas = torch.empty(pred.shape[:-2], dtype=torch.float64, device=pred.device)
-    shape = areas.numel(), pred.shape[-2] * pred.shape[-1]
-    flat = (maps.reshape(shape) for maps in (pred.contiguous(), positives, negatives))
-    for index, (values, positive, negative) in enumerate(zip(*flat, strict=True)):
-        areas.view(-1)[index] = mann_whitney(values, positive, negative)
-    return areas
+    pixels = pred.shape[-2] * pred.shape[-1]
+    flat = (maps.reshape(-1, pixels) for maps in (pred.contiguous(), positives, negatives))
+    areas = [mann_whitney(*one) for one in zip(*flat, strict=True)]
+    return torch.tensor(areas, dtype=torch.float64, device=pred.device).reshape(pred.shape[:-2])
 
 
 def mann_whitney(values: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

@@ -32,9 +32,10 @@ from common.errors import InputError, RunError, counted, run_script
 from common.files import copy, write_array, write_json
 from common.locks import lock
 from common.options import HelpFormatter, at_least, worker_count
+from datasets.frames import motion_estimator
 from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
 from datasets.splits import read_splits
-from datasets.video_saliency import motion_estimator, summarise
+from datasets.video_saliency import summarise
 from prepare.records import RECORD, begin_clip, finish_clip, is_complete, read_record, save_picture
 from video.motion import MOTIONS
 from video.pictures import FLOW, read_picture, resize, to_tensor

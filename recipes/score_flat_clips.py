@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
+from datasets.frames import motion_estimator
 from datasets.gaze import fixation_map, gaussian_map
-from datasets.video_saliency import motion_estimator
 from metrics import cc, nss
 from models import CubeUNet, load, predict
 from projection import Perspective2Equi, directions, solid_angles

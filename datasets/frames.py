@@ -1,0 +1,93 @@
+"""The frames of a clip as a model takes them: read, resized and given their motion images."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.errors import InputError
+from datasets.layouts import File
+from video.motion import MOTIONS
+from video.pictures import read_picture, resize, to_tensor
+from video.reader import Frame
+
+
+@dataclass(frozen=True)
+class ClipFrame(Frame):
+    """A frame of a data set. An unreadable one shows the last readable frame of its run."""
+
+    readable: bool = True
+
+
+def read_run(
+    files: Sequence[File], spec, irregular: list[tuple[str, str]], before: Sequence[File] = ()
+) -> Iterator[ClipFrame]:
+    """Yield the frames of an unbroken run.
+
+    spec: models.base.Spec, or anything with its height, width, fps and motion.
+    irregular: problems are added to this list as (kind, file).
+    before: frames that precede `files` in the run, for the motion of the first one.
+    """
+    previous, size = None, None  # the last readable frame, and its size on disk
+    if MOTIONS[spec.motion].channels:
+        previous, size = _last_readable(before, spec)
+    for index, file in enumerate(files):
+        try:
+            rgb, new_size = _read(file.picture, spec)
+            readable = True
+        except InputError as error:
+            irregular.append(("unreadable frame", str(error)))
+            readable = False
+            if previous is None:
+                previous, size = _last_readable(before, spec)
+            rgb = torch.zeros(3, spec.height, spec.width) if previous is None else previous
+            new_size = size
+        if size and new_size != size:
+            sizes = f"{new_size[1]}×{new_size[0]} after {size[1]}×{size[0]}"
+            irregular.append(("frame of another size", f"{file.picture}: {sizes}"))
+        motion = _motion(file, previous, rgb, spec, irregular)
+        yield ClipFrame(file.number, index / float(spec.fps), rgb, motion, readable=readable)
+        if readable:
+            previous, size = rgb, new_size
+
+
+def _last_readable(files: Sequence[File], spec) -> tuple[Tensor | None, tuple | None]:
+    """Return the last readable frame with its size on disk, or None twice."""
+    for file in reversed(files):
+        with suppress(InputError):  # named where the frame is part of a sample
+            return _read(file.picture, spec)
+    return None, None
+
+
+def _read(path: Path, spec) -> tuple[Tensor, tuple[int, int]]:
+    """Return RGB in [0, 1], (3, H, W), and (height, width) of the picture on disk."""
+    picture = read_picture(path)
+    return to_tensor(resize(picture, spec.height, spec.width)).contiguous(), picture.shape[:2]
+
+
+def _motion(file: File, previous: Tensor | None, rgb: Tensor, spec, irregular: list) -> Tensor:
+    """Return the motion since `previous`, (M, H, W): the flow picture, else an estimate."""
+    if file.flow and MOTIONS[spec.motion].channels == 3:
+        try:
+            return _read(file.flow, spec)[0]
+        except InputError as error:
+            irregular.append(("unreadable flow", str(error)))
+    return motion_estimator(spec.motion)(previous, rgb)
+
+
+def motion_estimator(name: str):
+    """Return the estimator of a motion, made once in each thread of each process.
+
+    OpenCV's optical flow can be neither shared between threads nor sent to another process.
+    """
+    return _motion_estimator(name, threading.get_ident())
+
+
+@cache
+def _motion_estimator(name: str, thread: int):
+    return MOTIONS[name]()
