@@ -15,6 +15,7 @@ import evaluate_video
 import infer_video
 import make_video
 import train_video
+from common import errors
 from common.errors import InputError
 from common.files import read_array, read_json
 from maps import exports
@@ -239,33 +240,40 @@ def test_pipes(clip, checkpoint, tmp_path, data_root, pipe):
     signal.alarm(0)
 
 
-@pytest.mark.parametrize("seconds", [0.2, 0.6, 1.2])
 @pytest.mark.parametrize("words", [("infer_video.py",), ("-m", "prepare.resize")])
-def test_ctrl_c_during_the_imports(words, seconds):
+def test_ctrl_c_during_the_imports(words):
     process = start(*words, "--help")
-    time.sleep(seconds)
+    while process.poll() is None and "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     assert "Traceback" not in process.communicate()[1]
 
 
-FAULTS = """
-from common import startup
-import resource, torch
-for n in range(20):
-    if n == 14:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(1 << 24) + torch.ones(1 << 24)  # glibc maps more than 32 MiB anew by default
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
+def fails() -> None:
+    {}["an entry that is always there"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
-def test_freed_memory_is_kept_for_the_next_frame():
-    def faults(**variables):
-        environment = {k: v for k, v in os.environ.items() if "MALLOC_" not in k} | variables
-        command = [sys.executable, "-c", FAULTS]
-        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        return int(result.stdout)
+def test_an_unexpected_error_is_one_line(monkeypatch):
+    code, _, line = ended(fails)
+    assert code == 1 and "KeyError in test_errors.py" in line and "SALIENCY_TRACEBACK=1" in line
+    monkeypatch.setenv("SALIENCY_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        ended(fails)
 
-    assert faults() < 2000
-    assert faults(MALLOC_TRIM_THRESHOLD_="131072") > 100_000  # as the user wishes
+
+def test_an_unexpected_error_in_code_of_the_user_is_shown_at_once(monkeypatch):
+    monkeypatch.setattr(errors, "_own_code", False)
+    errors.show_tracebacks()
+    with pytest.raises(KeyError):
+        ended(fails)
+
+
+def test_an_unexpected_error_in_one_of_several_files(monkeypatch):
+    monkeypatch.setattr(errors, "_own_code", False)
+    failures = errors.Failures()
+    with failures.collected(Path("a.mp4")):
+        fails()
+    with pytest.raises(errors.RunError, match="1 of 2 .*a.mp4: KeyError"):
+        failures.report(2)
+    with pytest.raises(OSError), failures.collected(Path("b.mp4")):
+        raise OSError(errno.ENOSPC, "No space left on device")

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import struct
 
 import numpy as np
@@ -161,11 +160,11 @@ def test_an_npz_that_is_called_npy(data_root, checkpoint, tmp_path):
     assert code == 0 and "1 × unusable ground truth" in printed
 
 
-def test_a_partial_file_of_a_process_that_lives_stays(tmp_path):
-    names = [f".a.{number}.partial.json" for number in (os.getppid(), 999_999_999)]
-    for name in (*names, ".a.partial.json", ".a.b.1.partial.json"):
-        (tmp_path / name).touch()
-    with atomic(tmp_path / "a.json") as temporary:
-        temporary.write_text("{}")
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"a.json", names[0], ".a.partial.json", ".a.b.1.partial.json"}
+def test_a_write_replaces_what_a_killed_one_left(tmp_path):
+    for content in ("{}", "[]"):
+        with atomic(tmp_path / "a.json") as temporary:
+            temporary.write_text(content)
+        temporary.write_text("what a killed process left")
+    with atomic(tmp_path / "a.json") as again:
+        again.write_text("{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
