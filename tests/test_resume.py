@@ -83,7 +83,7 @@ def whole(clips_to_train, tmp_path_factory):
         ("die_before_a_rename", 4),  # of the best checkpoint, the log or the last
         ("die_before_a_rename", 5),
         ("die_before_a_rename", 6),
-        ("die_after_logging", 4),  # log and best are of the first epoch, last is not
+        ("die_after_logging", 3),  # log and best are of the first epoch, last is not
     ],
 )
 def test_a_killed_run_ends_as_if_it_had_not_been(clips_to_train, whole, tmp_path, fault):

@@ -22,7 +22,6 @@ import train_video
 from common import processes
 from common.errors import run_script
 from tests.clips import write_eccv_clip
-from training.monitor import Monitor
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("--model_args", "height=40", "width=80", "base_channels=4")
@@ -135,7 +134,7 @@ def die_before_a_rename(number: int) -> None:
 
 
 def die_after_logging(number: int) -> None:
-    before_call(Monitor, "write_log", number, lambda *_: kill())
+    before_call(train_video, "save", number, lambda *_: kill())
 
 
 def interrupt_a_step(number: int) -> None:
