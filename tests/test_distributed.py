@@ -21,7 +21,7 @@ from datasets.video_saliency import SaliencyVideos, collate
 from losses import SMSE, SphericalKLDivergence
 from tests.clips import write_video
 from tests.trainings import ROOT, TINY, run, train, write_data, write_long_clips
-from training import Batches
+from training.batches import Batches
 
 # Where learning is fast, rounding makes ReLUs switch: with the default recipe two orders of the
 # same batch in one process differ by more than 1e-4 after a few steps of so small a network.

@@ -75,13 +75,14 @@ PLAIN |= {path.parent.name for path in ROOT.glob("*/*.py")} - {"build"}
 MAP_OF_ONE_FRAME = """
 import sys
 import datasets, numpy
-from saliency360 import CHECKPOINT, models, training
+from saliency360 import CHECKPOINT, models
+from saliency360.training.resume import git_revision
 from saliency360.video import read_frames
 
 model = models.load(CHECKPOINT)
 _, saliency = next(models.predict(model, read_frames("clip.mp4", model.spec)))
 numpy.save("map.npy", saliency.numpy())
-print(datasets.OF, *sorted(set(sys.argv[1:]) & sys.modules.keys()), training.git_revision())
+print(datasets.OF, *sorted(set(sys.argv[1:]) & sys.modules.keys()), git_revision())
 """
 
 

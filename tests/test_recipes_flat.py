@@ -17,7 +17,7 @@ from datasets.gaze import gaussian_map
 from models import CubeUNet, EquatorPrior
 from projection import CubePadding
 from recipes.flat import BLUR, FlatDensityLoss, FlatUNet, gaze_map, read_item
-from recipes.flat_photos import cosine, parameter_groups
+from recipes.flat_photos import cosine
 from recipes.flat_photos import main as flat_photos_main
 from recipes.gaze_sources import Picture
 from recipes.score_flat_clips import Clip, forms
@@ -134,10 +134,12 @@ def test_flat_density_loss_counts_every_pixel_the_same():
 
 def test_the_encoder_learns_at_a_tenth_of_the_rate():
     cube = CubeUNet(backbone="efficientnet_lite0", height=192, width=384)
-    groups = {group["scale"]: group["params"] for group in parameter_groups(cube)}
+    groups = {group["scale"]: group["params"] for group in cube.parameter_groups()}
     slow = {id(weight) for weight in groups.pop(0.1)}
-    assert slow == {id(weight) for weight in cube.backbone.encoder.parameters()}
-    assert sum(map(len, groups.values())) + len(slow) == len(list(cube.parameters()))
+    trained = {id(weight) for weight in cube.parameters() if weight.requires_grad}
+    encoder = {id(weight) for weight in cube.backbone.encoder.parameters()}
+    assert slow == encoder & trained
+    assert {id(weight) for group in groups.values() for weight in group} == trained - encoder
 
 
 def test_learning_rate_rises_and_falls():

@@ -19,7 +19,6 @@ import torch._dynamo  # noqa: F401  which the first optimizer would import
 import evaluate_video  # noqa: F401  in sys.modules for _run
 import infer_video  # noqa: F401
 import train_video
-import training
 from common import processes
 from common.errors import run_script
 from tests.clips import write_eccv_clip
@@ -110,7 +109,7 @@ def before_call(owner, name: str, number: int, act) -> None:
 
 
 def die_in_step(number: int) -> None:
-    before_call(training, "set_learning_rate", number, lambda *_: kill())
+    before_call(train_video, "train_step", number, lambda *_: kill())
 
 
 def die_in_backward(number: int) -> None:
@@ -135,12 +134,12 @@ def die_before_a_rename(number: int) -> None:
 
 
 def die_after_logging(number: int) -> None:
-    before_call(training, "random_state", number, lambda *_: kill())
+    before_call(train_video, "save", number, lambda *_: kill())
 
 
 def interrupt_a_step(number: int) -> None:
     interrupt = lambda *_: signal.raise_signal(signal.SIGINT)  # noqa: E731
-    before_call(training, "set_learning_rate", number, interrupt)
+    before_call(train_video, "train_step", number, interrupt)
 
 
 def interrupt_validation(number: int) -> None:
@@ -161,12 +160,10 @@ def compile_fast(number: int) -> None:
 
 
 def lose_the_loss(number: int) -> None:
-    def spoil(optimizer, rate):
-        for parameter in optimizer.param_groups[0]["params"]:
-            if parameter.shape == (1,):  # the bias of the head
-                parameter.data.fill_(float("nan"))
+    def spoil(run, batch):
+        run.model.head.bias.data.fill_(float("nan"))
 
-    before_call(training, "set_learning_rate", number, spoil)
+    before_call(train_video, "train_step", number, spoil)
 
 
 FAULTS = {

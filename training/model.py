@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-from contextlib import nullcontext
 from dataclasses import asdict
 
 import models
@@ -36,8 +35,12 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     else:
         variant = kind.arguments_for(MOTIONS[args.motion].channels) if args.motion else {}
         arguments = {name: variant[name] for name in variant if name in taken} | arguments
-        with nullcontext() if ":" in args.model else advice(f"--model_args {arguments}"):
+        try:
             model = kind(**arguments)
+        except ValueError as error:
+            if ":" in args.model:
+                raise
+            raise InputError(f"--model_args {arguments}: {error}; change it") from error
     if model.name != kind.name:
         raise InputError(f"{args.init}: a {model.name}; give --model {model.name}")
     if differing := taken.keys() ^ model.arguments.keys():

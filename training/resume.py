@@ -63,9 +63,9 @@ def restore(run, content: dict) -> None:
         run.optimizer.load_state_dict(content["optimizer"])
         if content["scaler"]:  # empty where the run was not in fp16
             run.scaler.load_state_dict(content["scaler"])
-        run.step, run.log = int(content["step"]), list(content["log"])
+        run.step, run.log = int(content["step"]), [dict(line) for line in content["log"]]
         if processes.is_main():
-            run.losses = RunningLoss(*content["sums"])
+            run.losses = RunningLoss(*map(float, content["sums"]))
         run.epoch_start = time.monotonic() - content["seconds"]
         random = content["random"][processes.rank() % len(content["random"])]
         torch.set_rng_state(random["cpu"])
