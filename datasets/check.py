@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from itertools import pairwise, repeat
 from pathlib import Path
 
 from tqdm import tqdm
@@ -117,16 +117,18 @@ def summary(report: dict) -> str:
         for split, total in report["splits"].items()
     ]
     for kind, meaning in KINDS.items():
-        found = [problem for problem in report["problems"] if problem["kind"] == kind]
-        if found:
-            lines += ["", f"{len(found)} × {kind}: {meaning}"]
-            lines += [f"    {problem['path']}: {problem['detail']}" for problem in found[:SHOWN]]
-        if len(found) > SHOWN:
-            lines.append(f"    … and {len(found) - SHOWN} more")
+        problems = [problem for problem in report["problems"] if problem["kind"] == kind]
+        if problems:
+            lines += ["", f"{len(problems)} × {kind}: {meaning}"]
+            lines += [f"    {problem['path']}: {problem['detail']}" for problem in problems[:SHOWN]]
+        if len(problems) > SHOWN:
+            lines.append(f"    … and {len(problems) - SHOWN} more")
     end = "no problems found; the data set is ready for use"
     if count := len(report["problems"]):
-        end = f"problems found: {count}; correct what you can and check again; training skips or "
-        end += "resizes the rest and counts it"
+        end = (
+            f"problems found: {count}; correct what you can and check again; training skips or "
+            "resizes the rest and counts it"
+        )
     return "\n".join([*lines, "", f"{report['root']}: {end}"])
 
 
@@ -138,14 +140,16 @@ def _splits(root: Path, names: list[str], problems: list) -> dict[str, list[str]
         problems.append(("split", root / "splits.json", str(error).partition(": ")[2]))
         return {NO_SPLIT: names}
     homes = Counter(clip for clips in splits.values() for clip in set(clips))
-    left = [name for name in names if name not in homes]
     problems += [("split", clip, f"is in {n} splits") for clip, n in homes.items() if n > 1]
-    listed = Counter((split, clip) for split, clips in splits.items() for clip in clips)
-    problems += [("split", c, f"{n} times in '{s}'") for (s, c), n in listed.items() if n > 1]
+    for split, clips in splits.items():
+        often = [(clip, n) for clip, n in Counter(clips).items() if n > 1]
+        problems += [("split", clip, f"{n} times in '{split}'") for clip, n in often]
     problems += [("split", clip, "has no frames") for clip in homes if clip not in names]
-    problems += [("split", name, "is in no split") for name in left]
     existing = {split: [n for n in names if n in clips] for split, clips in splits.items()}
-    return existing | ({NO_SPLIT: left} if left else {})
+    if alone := [name for name in names if name not in homes]:
+        problems += [("split", name, "is in no split") for name in alone]
+        existing[NO_SPLIT] = alone
+    return existing
 
 
 def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[tuple]]:
@@ -153,25 +157,26 @@ def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[
     problems, usable = [], set()
     for kind in ("picture", "truth", "flow"):
         paths = [path for file in files if (path := getattr(file, kind))]
-        checked = dict(zip(paths, pool.map(_check_file, paths, repeat(kind))))
-        sizes = {path: size for path, (size, _) in checked.items() if size}
-        problems += [problem for _, problem in checked.values() if problem]
+        checked = list(zip(paths, pool.map(_check_file, paths, repeat(kind))))
+        sizes = {path: size for path, (size, _) in checked if size}
+        problems += [problem for _, (_, problem) in checked if problem]
         problems += _other_sizes(kind, sizes)
         usable |= sizes.keys()
     absent = [file.picture for file in files if file.truth is None]
     problems += [("missing ground truth", path, "has no map") for path in absent]
-    for before, after in zip(files, files[1:]):
+    for before, after in pairwise(files):
         if before.number == after.number:
             problems.append(("duplicate", after.picture, f"numbered as {before.picture.name}"))
-    runs = unbroken_runs(files)
-    for before, after in zip(runs, runs[1:]):
+    for before, after in pairwise(unbroken_runs(files)):
         problems.append(("gap", after[0].picture, f"comes after {before[-1].picture.name}"))
     return sum({file.picture, file.truth} <= usable for file in files), problems
 
 
 def _other_sizes(kind: str, sizes: dict[Path, tuple[int, int]]) -> Iterator[tuple]:
     """Yield the files of another size than most of their kind, and a clip that is not 2:1."""
-    [((height, width), _)] = Counter(sizes.values()).most_common(1) or [((1, 2), 0)]
+    if not sizes:
+        return
+    [((height, width), _)] = Counter(sizes.values()).most_common(1)
     if kind == "picture" and width != 2 * height:
         detail = f"the clip is {width}×{height}, not 2:1; taken as stretched"
         yield "other size", next(iter(sizes)), detail
@@ -182,51 +187,53 @@ def _other_sizes(kind: str, sizes: dict[Path, tuple[int, int]]) -> Iterator[tupl
 
 
 def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, tuple | None]:
-    """Return the size of a picture, truth or flow, None if it is unusable, and its problem or None.
+    """Return the size of a file, None if it is unusable, and its problem or None.
 
-    A constant picture is usable, as in training; a constant truth is not.
+    kind: "picture", "truth" or "flow". A constant picture is usable, as in training; a constant
+        truth is not.
     """
     try:
-        size, low, high = _range(path, kind)
+        size = None if kind == "truth" and path.suffix == ".npy" else _varied(path, kind)
+        if size:
+            return size, None
+        values = read_map(path)[..., None] if kind == "truth" else read_picture(path)
     except InputError as error:
         return None, ("unreadable", path, str(error).removeprefix(f"{path}: "))
-    found = f"its values range from {low:g} to {high:g}"
+    ranges = zip(values.min((0, 1)).tolist(), values.max((0, 1)).tolist())
+    low, high = max(ranges, key=lambda limits: limits[1] - limits[0])
+    size, detail = values.shape[:2], f"its values range from {low:g} to {high:g}"
     if not 0 <= low <= high < math.inf:
-        return None, ("unusable map", path, found)
-    if kind != "flow" and high - low <= (FAINT if kind == "picture" else 0):
-        return size if kind == "picture" else None, ("constant", path, found)
+        return None, ("unusable map", path, detail)
+    if kind == "truth" and low == high:
+        return None, ("constant", path, detail)
+    if kind == "picture" and high - low <= FAINT:
+        return size, ("constant", path, detail)
     return size, None
 
 
-def _range(path: Path, kind: str) -> tuple[tuple[int, int], float, float]:
-    """Return height and width of a file, and the range of the channel with most contrast.
+def _varied(path: Path, kind: str) -> tuple[int, int] | None:
+    """Return height and width of a picture that need not be decoded, None for any other.
 
-    kind: "picture", "truth" or "flow". A picture that may be constant is decoded to find its true
-        range; that of a flow picture, and of a file too large for a constant picture, is 0 to
-        255. A format without a known end marker and grey of more than 8 bits is decoded always.
+    Its end marker is there, and its file is too large for a constant picture; a flow picture may
+    be constant. Grey of more than 8 bits and formats without an end marker are always decoded.
     Raises InputError for a damaged file.
     """
-    if path.suffix != ".npy":
-        with open_picture(path) as image:
-            size, end = (image.height, image.width), ENDS.get(image.format)
-            uncompressed = image.height * image.width * len(image.getbands())
-            deep = image.mode.startswith(("I", "F"))
-            content = image.fp.read()  # all but the header, which PIL has read up to the pixels
-            if end and end not in content:
-                raise ValueError("truncated: its end marker is missing")
-        varied = SMALL * uncompressed + TABLES < len(content) < uncompressed
-        if end and not deep and (varied or kind == "flow"):
-            return size, 0, 255
-    values = read_map(path)[..., None] if kind == "truth" else read_picture(path)
-    ranges = zip(values.min((0, 1)).tolist(), values.max((0, 1)).tolist())
-    return values.shape[:2], *max(ranges, key=lambda limits: limits[1] - limits[0])
+    with open_picture(path) as image:
+        end, pixels = ENDS.get(image.format), image.height * image.width * len(image.getbands())
+        content = image.fp.read()  # all but the header, which PIL has read up to the pixels
+        if end is None or image.mode.startswith(("I", "F")):
+            return None
+        if end not in content:
+            raise ValueError("truncated: its end marker is missing")
+        varied = SMALL * pixels + TABLES < len(content) < pixels
+        return (image.height, image.width) if varied or kind == "flow" else None
 
 
 def _fixation_problems(clip: str, files: list[File], fixations: ClipFixations) -> Iterator[tuple]:
     """Yield an invalid file of fixations, or a clip with fixations in frames that do not exist."""
     try:
         known = fixations.of(clip)
-    except Exception as error:  # as for pictures and maps
+    except InputError as error:
         path, _, detail = str(error).partition(": ")
         yield "fixations", path, detail
         return

@@ -11,8 +11,6 @@ degrees upwards, within ±90.
 
 import csv
 import math
-import re
-import reprlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +22,7 @@ from common.restricted_pickle import containers, numpy_arrays, read_pickle
 
 UNKNOWN = -1  # observer where a file has none
 MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
-LIMITS = {"longitude": 360, "latitude": 90}  # degrees in a CSV file
+LIMITS = {"time": 1e9, "frame": 1e9, "longitude": 360, "latitude": 90}  # seconds, degrees
 
 
 class Gaze(NamedTuple):
@@ -46,8 +44,8 @@ class Fixations(NamedTuple):
 
     def at(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the longitudes and latitudes of one frame's fixations."""
-        there = self.frames == frame
-        return self.longitudes[there], self.latitudes[there]
+        here = self.frames == frame
+        return self.longitudes[here], self.latitudes[here]
 
 
 def read_gaze_csv(path: str | Path) -> Gaze:
@@ -85,45 +83,35 @@ def _read_csv(path: str | Path, first: str) -> tuple[np.ndarray, ...]:
     The first three are float64, observers int64. Raises InputError for an invalid file.
     """
     needed = (first, "longitude", "latitude", "observer")
-    expected = f"expected a header with {','.join(needed)}"
-    rows, observers = [], []
-    otherwise = f"not a CSV file in UTF-8 ({{}}); {expected}"
+    otherwise = f"{{}}; expected CSV in UTF-8 with a header {','.join(needed)}"
+    numbers, observers = [], []
     with reading(path, otherwise), open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        header = [name.strip().lower() for name in next(reader, [])]
+        rows = csv.reader(file, strict=True)
+        header = [name.strip().lower() for name in next(rows, [])]
         if missing := [name for name in needed if name not in header]:
-            raise InputError(f"{path}, line 1: no column {', '.join(missing)}; {expected}")
-        columns = [header.index(name) for name in needed]
-        for row in filter(None, reader):
+            raise ValueError(f"there is no column {', '.join(missing)}")
+        for row in filter(None, rows):
             try:
-                if len(row) != len(header):
-                    raise ValueError(f"{len(row)} columns, but the header has {len(header)}")
-                *texts, observer = (row[column].strip() for column in columns)
-                if not observer:
+                fields = dict(zip(header, row, strict=True))
+                numbers.append([_number(name, fields[name]) for name in needed[:3]])
+                observers.append(fields["observer"].strip())
+                if not observers[-1]:
                     raise ValueError("no observer")
-                rows.append([_number(name, text) for name, text in zip(needed, texts)])
             except ValueError as error:
-                raise InputError(
-                    f"{path}, line {reader.line_num}: {error}; correct or delete this line"
-                ) from error
-            observers.append(observer)
-    values, longitude, latitude = np.array(rows, np.float64).reshape(-1, 3).T
+                line = f"line {rows.line_num}: {error}"
+                raise InputError(f"{path}, {line}; correct or delete this line") from error
+    values, longitude, latitude = np.array(numbers, np.float64).reshape(-1, 3).T
     longitude = np.where(abs(longitude) > 180, longitude - np.copysign(360, longitude), longitude)
     return values, np.radians(longitude), np.radians(latitude), _observer_numbers(observers)
 
 
 def _number(column: str, text: str) -> float:
     """Return the number in one field of a column. Raises ValueError for an invalid one."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{column} '{text}' is not a number")
-    if abs(value) > LIMITS.get(column, math.inf):
-        raise ValueError(f"{column} {text} is outside ±{LIMITS[column]} degrees")
-    if column == "frame" and not (value.is_integer() and 1 <= value < 1e9):
-        raise ValueError(f"frame '{text}' is not a whole number from 1")
+    value = float(text)
+    if not abs(value) <= LIMITS[column]:  # NaN included
+        raise ValueError(f"{column} {text} is outside ±{LIMITS[column]}")
+    if column == "frame" and (value < 1 or value % 1):
+        raise ValueError(f"frame {text} is not a whole number from 1")
     return value
 
 
@@ -147,48 +135,21 @@ def read_vinfo(path: str | Path) -> dict[str, Fixations]:
     Nothing in the file is imported or executed. Raises InputError for a file that would import
     anything, is damaged or has another structure.
     """
-    with reading(path, "not a pickle, or damaged ({}); get it again", MAX_BYTES) as path:
-        content = path.read_bytes()
-        clips = read_pickle(content, path, containers() | numpy_arrays())
-    if not isinstance(clips, dict) or not clips:
-        raise _other_structure(path, "the file", clips)
-    found, count = {}, 0
-    for clip, frames in clips.items():
-        found[str(clip)] = _clip_fixations(path, clip, frames)
-        count += len(found[str(clip)].frames)
-        if count > len(content):  # the same list again and again
-            raise InputError(f"{path}: more fixations than bytes; get it from the data set again")
-    return found
-
-
-def _clip_fixations(path, clip, frames) -> Fixations:
-    if not isinstance(frames, dict):
-        raise _other_structure(path, f"clip {clip!r}", frames)
-    numbers, positions = [], []
-    for frame, points in frames.items():
-        if not re.fullmatch(r"0*[1-9]\d{0,8}", str(frame)):
-            raise _other_structure(path, f"clip {clip!r}", frames)
-        try:
-            points = [(float(x), float(y)) for x, y in points]
-            valid = all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points)
-        except (TypeError, ValueError):
-            valid = False
-        if not valid:
-            raise _other_structure(path, f"frame {frame!r} of clip {clip!r}", points)
-        numbers += [int(frame)] * len(points)
-        positions += points
-    x, y = np.array(positions, np.float64).reshape(-1, 2).T
-    return Fixations(
-        np.array(numbers, np.int64),
-        (x - 0.5) * 2 * math.pi,
-        (0.5 - y) * math.pi,
-        np.full(len(x), UNKNOWN, np.int64),
+    otherwise = (
+        "not {clip: {'0001': [(x, y), …]}} with x and y in [0, 1], or damaged ({}); use the "
+        "vinfo.pkl of 360_Saliency_dataset_2018ECCV"
     )
+    with reading(path, otherwise, MAX_BYTES) as path:
+        clips = read_pickle(path.read_bytes(), path, containers() | numpy_arrays())
+        return {str(clip): _clip_fixations(frames) for clip, frames in clips.items()}
 
 
-def _other_structure(path, where: str, found) -> InputError:
-    return InputError(
-        f"{path}: {where} is {type(found).__name__} {reprlib.repr(found)}; "
-        "expected {clip: {'0001': [(x, y), …]}} with x and y in [0, 1]; "
-        "use the vinfo.pkl of 360_Saliency_dataset_2018ECCV"
-    )
+def _clip_fixations(frames: dict) -> Fixations:
+    """Return the fixations in {frame: [(x, y), …]}. Raises an error of any kind for another."""
+    points = [(int(frame), x, y) for frame, places in frames.items() for x, y in places]
+    number, x, y = np.array(points, np.float64).reshape(-1, 3).T
+    inside = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
+    if not (inside & (number >= 1)).all():
+        raise ValueError("a frame before 1, or a place outside the picture")
+    longitude, latitude = (x - 0.5) * 2 * math.pi, (0.5 - y) * math.pi
+    return Fixations(number.astype(np.int64), longitude, latitude, np.full(len(x), UNKNOWN))

@@ -16,6 +16,7 @@ HOW_TO_GET_DATA = (
     "<root>/<clip>/0001.jpg with 0001_gt.npy beside it, or render a synthetic data set with "
     "'python -m prepare.synthetic' and give its folder"
 )
+EXPECTED = '{"train": [clip folders], "val": [...], "test": [...]}'
 
 
 def eccv2018_split() -> dict[str, list[str]]:
@@ -46,14 +47,13 @@ def read_splits(root: Path) -> dict[str, list[str]]:
             return splits
         raise InputError(
             f"{root}: there is no splits.json and no clip of ECCV 2018 (217 … 320); write "
-            'splits.json as {"train": [clip folders], "val": [...], "test": [...]}'
+            f"splits.json as {EXPECTED}"
         )
     splits = read_json(path)
-    names = [name for clips in splits.values() if isinstance(clips, list) for name in clips]
-    right = all(isinstance(clips, list) for clips in splits.values())
-    if not right or not all(isinstance(name, (str, int)) for name in names):
-        expected = '{"train": [clip, …], "val": […], "test": […]}'
-        raise InputError(f"{path}: expected {expected}; correct or delete it")
-    if outside := [n for n in map(str, names) if n != Path(n).name or n in ("", "..")]:
-        raise InputError(f"{path}: '{outside[0]}' is no name of a folder in it; correct it")
+    for clips in splits.values():
+        if not isinstance(clips, list) or not all(isinstance(name, (str, int)) for name in clips):
+            raise InputError(f"{path}: expected {EXPECTED}; correct or delete it")
+        for name in map(str, clips):
+            if name != Path(name).name or name in ("", ".."):
+                raise InputError(f"{path}: '{name}' is no name of a folder in it; correct it")
     return {split: [str(name) for name in clips] for split, clips in splits.items()}

@@ -19,7 +19,6 @@ from common import errors
 from common.errors import InputError
 from common.files import read_array, read_json
 from maps import exports
-from metrics.protocol import Protocol
 from prepare import resize, synthetic
 from recipes import average
 from tests.clips import write_eccv_clip
@@ -91,7 +90,7 @@ def test_options_name_what_the_libraries_have(capsys):
     assert tuple(exports.KINDS) == infer_video.EXPORTS
     for script, names in (
         ("infer_video", [MOTIONS]),
-        ("evaluate_video", [MOTIONS, Protocol.NAMES]),
+        ("evaluate_video", [MOTIONS]),
     ):
         words = [sys.executable, f"{script}.py", "--help"]
         shown = subprocess.run(

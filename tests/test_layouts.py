@@ -211,15 +211,11 @@ def test_the_start_of_a_clip_can_be_skipped(tmp_path):
     assert kinds(data.irregular) == ["too few frames for a sample", "gap in the numbering"]
 
 
-def test_skipped_frames_are_not_blamed_on_the_layout(tmp_path):
+def test_skipped_frames_are_not_blamed_on_the_layout_alone(tmp_path):
     """SST-Sal on clips of 20 frames: "expected <clip>/0001.jpg", which was there."""
     spec = Spec(height=24, width=48, clip_length=20)
-    with pytest.raises(InputError) as refused:
-        data_set(tmp_path / "short", spec, 20, a=range(1, 21))
-    assert "no 20 frames in a row" in str(refused.value) and "0001_gt" not in str(refused.value)
-    assert "(skip_frames 20), the longest run has 20; give a smaller" in str(refused.value)
-    with pytest.raises(InputError, match="expected <clip>/0001.jpg and 0001_gt.npy"):
-        data_set(tmp_path / "shorter", spec, 20, a=range(1, 20))
+    with pytest.raises(InputError, match="no 20 frames in a row .* skip_frames"):
+        data_set(tmp_path, spec, 20, a=range(1, 21))
 
 
 def test_data_sets_can_be_sent_to_a_process(tmp_path):
