@@ -41,8 +41,8 @@ class FrameModel(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, frames: Tensor, motion: Tensor | None = None) -> tuple[Tensor]:
-        motion = frames[:, :0] if motion is None else motion
+    def forward(self, *inputs: Tensor) -> tuple[Tensor]:
+        frames, motion = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0][:, :0]
         return (self.model(frames[:, None], motion[:, None])[:, 0],)
 
 
@@ -111,8 +111,9 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
     motion = {"motion": (channels, *size)} if channels else {}
     inputs = {"frames": (3, *size), **motion, **network.state}
     outputs = ["saliency", *(f"next_{name}" for name in network.state)]
+    batch = torch.export.Dim("batch")
     examples = tuple(torch.zeros(2, *shape) for shape in inputs.values())  # 1 would stay constant
-    shapes = tuple({0: torch.export.Dim("batch")} for _ in inputs)
+    shapes = {"inputs": tuple({0: batch} for _ in inputs)}
     with torch.no_grad():
         network.eval()(*examples)  # what is computed once is computed here, outside the export
         try:

@@ -134,7 +134,7 @@ def test_a_model_of_ones_own_is_exported_or_refused_by_name(tmp_path, monkeypatc
 def test_refusals(checkpoint, tmp_path, monkeypatch):
     for words, text in (
         ((checkpoint, tmp_path / "m.pt"), ".onnx"),
-        ((tmp_path / "none.pth", tmp_path / "m.onnx"), "no such checkpoint"),
+        ((tmp_path / "none.pth", tmp_path / "m.onnx"), "no such file"),
         ((checkpoint, tmp_path / "m.onnx", "--sampling", "reference"), "leave out arguments"),
     ):
         code, _, line = ended(export_onnx.main, *words)
