@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 
 import evaluate_video
-import infer_video
 import make_video
 import train_video
 from common.errors import InputError
 from common.files import read_array, read_json
-from maps import exports
 from metrics.protocol import Protocol
 from prepare import resize, synthetic
 from recipes import average
@@ -87,7 +85,6 @@ except SystemExit:
 
 def test_options_name_what_the_libraries_have(capsys):
     """Their names stand in the scripts, which read options before they import the libraries."""
-    assert tuple(exports.KINDS) == infer_video.EXPORTS
     for script, names in (
         ("infer_video", [MOTIONS]),
         ("evaluate_video", [MOTIONS, Protocol.NAMES]),
