@@ -9,15 +9,12 @@ from common import startup  # noqa: F401  # isort: skip
 import argparse
 import math
 import re
-import shutil
 import sys
 import time
 from array import array
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from common.errors import Failures, advice, counted, run_script
-from common.files import write_json
 from common.options import (
     CHECKPOINT,
     HelpFormatter,
@@ -28,12 +25,7 @@ from common.options import (
     at_least,
     frame_rate,
 )
-
-NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by its maximum
-    "max": "each map divided by its maximum",
-    "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
-}
-EXPORTS = (".csv", ".npz", ".npy", ".bin")  # ends of names, see maps.exports
+from maps.exports import KINDS, export_path
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     add("--output_dir", type=Path, default="outputs/infer", help="folder for the maps; of "
         "several clips, each gets a folder of its name in it")  # fmt: skip
     add("--save_npy", action="store_true", help="also write float32 maps; see --normalise")
-    add("--normalise", choices=list(NORMALISATIONS), default="max", help="what float maps hold; "
+    add("--normalise", choices=["max", "density"], default="max", help="what float maps hold; "
         "max: the network's output as it is; density: attention per steradian, whose integral "
         "over the sphere is 1. A PNG is divided by its maximum, which is kept")  # fmt: skip
     add("--export", type=export_path, action="append", default=[], metavar="FILE", help="also "
@@ -71,17 +63,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def export_path(text: str) -> Path:
-    """Return the path of a file to export to, an argparse type."""
-    path = Path(text)
-    is_map = re.fullmatch(r"sal_\d{4,}\.npy", path.name)
-    if path.suffix.lower() not in EXPORTS or path.is_dir() or is_map:
-        *kinds, last = EXPORTS
-        wanted = f"{', '.join(kinds)} or {last}, not that of a map"
-        raise argparse.ArgumentTypeError(f"{text}: give a name that ends with {wanted}")
-    return path
-
-
 def grid(text: str) -> tuple[int, int]:
     """Return (rows, columns) of a grid such as 6x12, an argparse type."""
     if not (match := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text)):
@@ -93,35 +74,28 @@ if __name__ == "__main__":  # help and wrong options need none of the slow impor
     run_script(parse_args)
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 import models
 from common import processes
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError
-from common.files import fingerprint
+from common.files import write_json
 from common.locks import lock
-from maps import exports
-from maps.saved import (
-    MAP_NAME,
-    NEW,
+from maps.interpolate import interpolate, steady, timed
+from maps.record import (
+    NORMALISATIONS,
     RECORD,
-    SAME_RUN,
     complete_record,
-    map_kinds,
-    our_maps,
-    read_maps,
-    read_peak,
-    read_record,
     replace_maps,
-    write_map,
+    source_facts,
+    working_folder,
 )
+from maps.saved import map_kinds, read_maps, read_peak, write_map
 from models.checkpoint import sha256
-from models.predict import not_negative
 from models.registry import find_model
 from video.ahead import ahead, behind
-from video.reader import Frame, read_frames
+from video.reader import FrameReader, read_frames
 
 
 def main() -> None:
@@ -155,18 +129,9 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
     """
     with advice("--coverage"):
         reader = read_frames(path, model.spec, args.fps, args.stereo, args.coverage)
-    layout = reader.info.layout
     for note in reader.info.notes:
         print(f"note: {path}: {note}", file=sys.stderr)
-    facts = {
-        "video": path.resolve().name,
-        "video_bytes": path.stat().st_size if path.is_file() else None,
-        "fingerprint": fingerprint(reader.info.files),
-        "fps": float(reader.info.fps),
-        "width": reader.info.width,
-        "height": reader.info.height,
-        "stereo": layout.stereo if layout.stereo != "none" else None,
-        "coverage": None if layout.whole else list(layout.coverage),
+    facts = source_facts(reader.info) | {
         "map_width": model.spec.width,
         "map_height": model.spec.height,
         "model": model.name,
@@ -190,7 +155,13 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         raise RunError(f"{path}: {reader.damage}")
 
 
-def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) -> dict:
+def write_maps(
+    model: models.SaliencyModel,
+    reader: FrameReader,
+    folder: Path,
+    facts: dict,
+    overwrite: str | None,
+) -> dict:
     """Write the maps of a source into a folder, of which this process has the lock.
 
     Returns what saliency.json says about them.
@@ -202,15 +173,11 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
     while all((work / f"sal_{done + 1:04d}{kind}").exists() for kind in map_kinds(facts)):
         done += 1
         peaks.append(read_peak(work / f"sal_{done:04d}.png"))
-    start, count, times = time.perf_counter(), 0, array("d")
-    maps = models.predict(
-        model, ahead(timed(reader, times)), lambda frame: frame.number + len(frame.times) > done + 1
-    )
-    length = reader.info.frames or round((reader.info.seconds or 0) * reader.info.fps) or None
-    size, layout = (facts["map_height"], facts["map_width"]), reader.info.layout
-    covered = None if layout.whole else layout.covered(*size)
+    info, times, start = reader.info, array("d"), time.perf_counter()
+    covered = None
+    if not info.layout.whole:
+        covered = info.layout.covered(facts["map_height"], facts["map_width"])
     as_density = facts["normalisation"] == NORMALISATIONS["density"]
-    bar = {"desc": facts["video"], "unit": "frame", "disable": not processes.is_main()}
 
     def write(numbered: tuple[int, np.ndarray]) -> tuple[int, float | None]:
         """Write one map that is not there yet; return its number and maximum."""
@@ -220,65 +187,35 @@ def write_maps(model, reader, folder: Path, facts: dict, overwrite: str | None) 
         path = work / f"sal_{number:04d}.png"
         return number, write_map(path, saliency, facts["npy"], as_density)
 
+    maps = models.predict(
+        model,
+        ahead(timed(reader, times)),
+        needed=lambda frame: frame.number + len(frame.times) > done + 1,
+    )
     written = behind(write, interpolate(maps, covered))
-    for count, peak in tqdm(written, total=length, initial=done, **bar):
+    length = info.frames or round((info.seconds or 0) * info.fps) or None
+    bar = {"total": length, "initial": done, "unit": "frame", "disable": not processes.is_main()}
+    for number, peak in tqdm(written, facts["video"], **bar):
         if peak is not None:
-            peaks.extend([math.nan] * (count - 1 - len(peaks)))  # of unreadable frames
+            peaks.extend([math.nan] * (number - 1 - len(peaks)))  # of unreadable frames
             peaks.append(peak)
 
     count, seconds = reader.decoded, time.perf_counter() - start
-    end = {
+    peaks.extend([math.nan] * (count - len(peaks)))
+    facts = facts | {
         "frame_count": count,
         "unreadable": sorted(reader.damage.unreadable),
         "complete": True,
-        "peaks": [float(f"{peak:.5g}") if peak == peak else None for peak in peaks],
+        "peaks": [None if math.isnan(peak) else float(f"{peak:.5g}") for peak in peaks],
         "times": None if steady(times, facts["fps"]) else [round(t, 4) for t in times],
     }
-    write_json(work / RECORD, facts | end)
+    write_json(work / RECORD, facts)
     if work != folder:
         replace_maps(folder, work, facts)
     new = count - done
     made = counted(count, "map")
     print(f"{made} in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
-    return facts | end
-
-
-def timed(frames: Iterable[Frame], times: array) -> Iterator[Frame]:
-    """Yield frames, and put the seconds of those of the source at their numbers in `times`."""
-    for frame in frames:
-        times.extend([math.nan] * (frame.number - 1 - len(times)))  # unreadable ones at the start
-        times.extend(frame.times)
-        yield frame
-
-
-def steady(times: array, fps: float) -> bool:
-    """Return whether frames are shown at multiples of 1/fps, as closely as files state it."""
-    return all(abs(t - n / fps) < 0.002 or t != t for n, t in enumerate(times))
-
-
-def interpolate(
-    maps: Iterable[tuple[Frame, Tensor]], covered: np.ndarray | None = None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (number, map) of all frames from the first sampled one on; maps: (H, W) float32.
-
-    maps: sampled frames with theirs, (1, H, W). covered: where the source shows something, (H, W)
-    bool; elsewhere maps become zero. Between two of them, maps are interpolated
-    linearly in time; after the last one, its map is repeated.
-    """
-    sampled, before = None, None
-    for frame, saliency in maps:
-        after = not_negative(saliency[0]).numpy()
-        after = after if covered is None else after * covered
-        if sampled:
-            start, steps, change = sampled.seconds, len(sampled.times), after - before
-            for k, seconds in enumerate(sampled.times):
-                rising = start <= seconds < frame.seconds  # else the clock of the file jumps
-                share = (seconds - start) / (frame.seconds - start) if rising else k / steps
-                yield sampled.number + k, before + np.float32(share) * change
-        sampled, before = frame, after
-    if sampled:
-        for k in range(len(sampled.times)):
-            yield sampled.number + k, before
+    return facts
 
 
 def export(target: Path, folder: Path, record: dict, peaks: int, tiles: tuple[int, int]) -> None:
@@ -294,7 +231,7 @@ def export(target: Path, folder: Path, record: dict, peaks: int, tiles: tuple[in
     bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
     maps = tqdm(read_maps(folder, record), target.name, **bar)
     try:
-        target = exports.KINDS[target.suffix.lower()](target, maps, shape, peaks, tiles)
+        target = KINDS[target.suffix.lower()](target, maps, shape, peaks, tiles)
     except ValueError as error:
         raise RunError(f"{target}: {error}; choose another kind of file") from error
     print(f"{target}: {counted(shape[0], 'frame')}")
@@ -310,39 +247,6 @@ def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
         if (other := folders.setdefault(folder / name, path)) is not path:
             raise InputError(f"{path}: has the same name as {other}; infer them one by one")
     return folders
-
-
-def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
-    """Return where to write maps: `folder`, or NEW in it until maps there can be replaced.
-
-    facts["npy"] is set where the run that is continued saved .npy files.
-    Raises InputError for a folder with maps of another run, unless `overwrite`, and for maps that
-    infer_video.py did not write.
-    """
-    new, record = folder / NEW, read_record(folder)
-    ours = our_maps(folder, record)
-    for path in sorted(folder.glob("sal_*")):
-        is_map = MAP_NAME.fullmatch(path.name) and path.suffix in map_kinds(facts)
-        if is_map and path not in ours:
-            raise InputError(f"{path}: not written by infer_video.py; choose another --output_dir")
-    differing = [f"{key} {record.get(key)}" for key in SAME_RUN if record.get(key) != facts[key]]
-    if overwrite == "other" and not differing:
-        overwrite = None
-    if ours and not overwrite and differing:
-        raise InputError(
-            f"{folder}: holds maps of another run ({differing[0]}); choose another --output_dir or "
-            "use --overwrite"
-        )
-    if not overwrite or any(read_record(new).get(key) != facts[key] for key in SAME_RUN):
-        shutil.rmtree(new, ignore_errors=True)
-    if ours and overwrite:
-        new.mkdir(exist_ok=True)
-        folder = new
-    elif ours:
-        facts["npy"] |= record.get("npy", False)
-    for left in folder.glob(".sal_*.partial.*"):  # of a run that was killed
-        left.unlink()
-    return folder
 
 
 if __name__ == "__main__":

@@ -86,7 +86,8 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from maps.saved import find_maps, read_record
+from maps.record import read_record
+from maps.saved import find_maps
 from video.decoding import Damage, VideoInfo, decode, probe
 from video.layout import SPHERE
 from video.pictures import list_pictures, read_picture, save_picture

@@ -29,10 +29,10 @@ from common.options import CHECKPOINT, HelpFormatter, at_least
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import read_map
 from evaluation import summary
+from maps.attention import not_negative
 from metrics import Protocol
 from metrics.inter_observer import inter_observer
 from models.equator_prior import equator_prior
-from models.predict import not_negative
 from projection.sphere import latitudes
 from video.pictures import resize
 

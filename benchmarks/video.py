@@ -37,7 +37,9 @@ import models
 from benchmarks.timing import interleaved
 from common.devices import autocast, choose_device, choose_precision
 from common.options import CHECKPOINT
-from maps.saved import find_maps, read_record, write_map
+from maps.interpolate import interpolate
+from maps.record import read_record
+from maps.saved import find_maps, write_map
 from video.decoding import Damage, probe
 from video.reader import read_frames
 from video.writer import write_video
@@ -90,7 +92,7 @@ def compare(clip: Path, folder: Path, device: torch.device, repeats: int) -> Non
 
     def write_alone() -> None:
         (folder / "alone").mkdir(exist_ok=True)
-        for n, saliency in infer_video.interpolate(pairs):
+        for n, saliency in interpolate(pairs):
             write_map(folder / f"alone/sal_{n:04d}.png", saliency, save_npy=False)
 
     def encode(pictures: Iterable) -> None:

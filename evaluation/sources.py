@@ -17,8 +17,8 @@ import models
 from common.errors import InputError
 from datasets.frames import read_run
 from datasets.layouts import File, read_map, unbroken_runs
+from maps.attention import not_negative
 from models.checkpoint import sha256
-from models.predict import not_negative
 
 
 class Network:

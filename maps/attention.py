@@ -35,6 +35,11 @@ def density(saliency: np.ndarray | Tensor) -> np.ndarray:
     return (scaled / (scaled * areas).sum((-2, -1), keepdims=True)).astype(np.float32)
 
 
+def not_negative(maps: Tensor) -> Tensor:
+    """Shift maps (..., H, W) with negative values, of SST-Sal's reference sampling, up to 0."""
+    return maps - maps.amin((-2, -1), keepdim=True).clamp(max=0)
+
+
 def tiles(saliency: np.ndarray | Tensor, rows: int, columns: int) -> np.ndarray:
     """Return the share of attention in each tile of a grid over the panorama, exact for any grid.
 

@@ -5,8 +5,10 @@ each frame of the clip, as (number from 1, seconds, map); the map is None for a 
 read: a table has no rows for it, arrays hold NaN, so that frame n stays at index n − 1.
 """
 
+import argparse
 import csv
 import math
+import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +17,6 @@ from typing import BinaryIO
 import numpy as np
 
 from common.files import atomic
-from maps.attention import peaks, share, tiles
 
 Maps = Iterable[tuple[int, float, np.ndarray | None]]
 HALF = "float16.npy"  # end of the name of an array of 16 bits
@@ -27,6 +28,8 @@ def write_peaks(path: Path, maps: Maps, count: int) -> Path:
     Its columns are time in seconds, frame, rank from 1, longitude and latitude in degrees, and the
     share of attention within 10°.
     """
+    from maps.attention import peaks, share  # slow to import
+
     with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("time", "frame", "rank", "longitude", "latitude", "share"))
@@ -44,6 +47,8 @@ def write_tiles(path: Path, maps: Maps, frames: int, rows: int, columns: int) ->
     Its arrays are tiles (frames, rows, columns) float32, time (frames,) in seconds, and the edges
     of the tiles in degrees, latitude (rows + 1,) and longitude (columns + 1,).
     """
+    from maps.attention import tiles  # slow to import
+
     times = []
     edges = {"latitude": np.linspace(90, -90, rows + 1)}
     edges["longitude"] = np.linspace(-180, 180, columns + 1)
@@ -113,3 +118,13 @@ KINDS = {
     ".npy": lambda path, maps, shape, peaks, tiles: write_maps(path, maps, *shape),
     ".bin": lambda path, maps, shape, peaks, tiles: write_salient360(path, maps, *shape),
 }
+
+
+def export_path(text: str) -> Path:
+    """Return the path of a file to export to, an argparse type."""
+    path = Path(text)
+    is_map = re.fullmatch(r"sal_\d{4,}\.npy", path.name)
+    if path.suffix.lower() not in KINDS or path.is_dir() or is_map:
+        wanted = f"{', '.join(KINDS)}, not that of a map"
+        raise argparse.ArgumentTypeError(f"{text}: give a name that ends with one of {wanted}")
+    return path

@@ -224,8 +224,3 @@ def _computed(
         yield from behind(compute, chain(first, batches), threads, threads, prepare)
     finally:
         torch.set_num_threads(number)  # `prepare` sets it for all threads that start later
-
-
-def not_negative(maps: Tensor) -> Tensor:
-    """Shift maps (..., H, W) with negative values, of SST-Sal's reference sampling, up to 0."""
-    return maps - maps.amin((-2, -1), keepdim=True).clamp(max=0)

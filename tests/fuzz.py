@@ -26,7 +26,6 @@ from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from unittest import mock
 
 import av
 import numpy as np
@@ -34,20 +33,20 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-import infer_video
 import models
-import video.reader
 from common.errors import InputError
 from datasets import check
 from datasets.gaze_files import read_fixations_csv, read_gaze_csv, read_vinfo
 from datasets.layouts import read_map
 from datasets.splits import read_splits
+from maps import record
 from maps import saved as saved_maps
+from maps.interpolate import interpolate
 from models import EquatorPrior, Spec
 from prepare.records import RECORD, read_record
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
-from video.decoding import Damage, VideoInfo, decode, probe
+from video.decoding import Damage, Decoded, VideoInfo, decode, probe
 from video.layout import Layout
 from video.pictures import read_picture
 from video.reader import FrameReader, read_frames
@@ -73,12 +72,12 @@ def read_clip(path: Path) -> None:
     def pictures():
         size = None
         for frame in decode(info, damage):
-            if isinstance(frame, av.Packet):  # of a frame that is lost
+            if (image := frame.image) is None:
                 continue
-            size = size or (frame.width, frame.height)
-            if (frame.width, frame.height) != size or min(size) < 2:
+            size = size or (image.width, image.height)
+            if (image.width, image.height) != size or min(size) < 2:
                 raise InputError("another size")
-            yield to_yuv420p(frame, Colour.of(frame)), frame
+            yield to_yuv420p(image, Colour.of(image)), image
 
     write_output(path.with_name("out.mp4"), info, pictures(), preset="ultrafast")
 
@@ -101,10 +100,10 @@ def read_facts(path: Path) -> None:
     known |= {"npy": False, "checkpoint_sha256": "a", "fingerprint": None}
     known |= {"fps": 8.0, "sampling": None, "normalisation": "a", "map_width": 4, "map_height": 2}
     known |= {"stereo": None, "coverage": None, "quality": None}
-    if record := saved_maps.complete_record(folder, known):
-        list(saved_maps.read_maps(folder, record))
-    infer_video.working_folder(folder, known, overwrite="all")
-    saved_maps.find_maps(folder, info, saved_maps.read_record(folder), "clip")
+    if found := record.complete_record(folder, known):
+        list(saved_maps.read_maps(folder, found))
+    record.working_folder(folder, known, overwrite="all")
+    saved_maps.find_maps(folder, info, record.read_record(folder), "clip")
 
 
 def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
@@ -290,21 +289,15 @@ def simulate(hours: float, fps: int = 30) -> list[tuple[int, int]]:
     total = round(hours * 3600 * fps)
     picture = av.VideoFrame.from_ndarray(moving_disc(0, 16, 32), format="rgb24")
 
-    def endless(info, damage=None, spare=None):
+    def endless():
         for n in range(total):
-            picture.pts, picture.time_base = n, Fraction(1, fps)
-            yield picture
+            yield Decoded(n + 1, n / fps, 1 / fps, picture)
 
-    info, model, seen = VideoInfo(Path("endless.mp4"), 32, 16, Fraction(fps), None, None), None, []
+    info, seen = VideoInfo(Path("endless.mp4"), 32, 16, Fraction(fps), None, None), []
     model = EquatorPrior(8, 16)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(video.reader, "decode", endless),
-        mock.patch.object(video.reader, "probe", lambda path, *_: info),
-        mock.patch.object(video.reader, "list_pictures", lambda path: []),
-    ):
-        maps = models.predict(model, FrameReader("endless.mp4", model.spec))
-        bar = tqdm(infer_video.interpolate(maps), f"{hours:g} h", total, disable=None)
+    with tempfile.TemporaryDirectory() as folder:
+        maps = models.predict(model, FrameReader(info, model.spec, endless()))
+        bar = tqdm(interpolate(maps), f"{hours:g} h", total, disable=None)
         for number, saliency in bar:
             path = Path(folder) / "sal_0001.png"
             saved_maps.write_map(path, saliency, save_npy=number % 100 == 0)

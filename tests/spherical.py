@@ -19,10 +19,10 @@ def read_spherical(path: str | Path) -> dict:
 
     v1 is a dictionary of the names and texts in its XML. v2 has stereo_mode (0 is mono), source,
     pose (yaw, pitch, roll in degrees) and bounds (top, bottom, left, right: cropped fractions of
-    the panorama). Raises InputError for a file that is no complete, unfragmented MP4.
+    the panorama). Raises ValueError for a file without an index.
     """
     with open(path, "rb") as file:
-        _, movie = _read_movie(file, Path(path))
+        _, movie = _read_movie(file)
     track = next(filter(_is_video, movie.find(b"trak")), Box(b"trak"))
     v1 = v2 = None
     for box in track.find(b"uuid"):

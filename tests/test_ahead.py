@@ -73,10 +73,10 @@ def test_painting_that_fails_ends_the_encoder_and_its_thread(clip, tmp_path):
     info, before = probe(clip), threading.active_count()
 
     def pictures():
-        for number, frame in enumerate(decode(info)):
-            if number == 9:
+        for frame in decode(info):
+            if frame.number == 9:
                 raise ValueError("no picture 9")
-            yield np.full((72, 96), 16, np.uint8), frame
+            yield np.full((72, 96), 16, np.uint8), frame.image
 
     with pytest.raises(ValueError, match="no picture 9"):
         writer.write_video(tmp_path / "out.mp4", info, pictures())

@@ -15,7 +15,7 @@ from common.errors import InputError, counted
 from models import Spec
 from tests.clips import moving_disc, write_video
 from tests.commands import infer, paint
-from video import decoding, read_frames
+from video import decoding, read_frames, reader
 from video.decoding import Damage, decode, probe
 from video.writer import write_pictures
 
@@ -51,13 +51,14 @@ def test_a_clip_that_starts_late_is_not_truncated(tmp_path, suffix):
 
 def test_frames_without_times_follow_the_rate(tmp_path):
     frames = list(decode(probe(write_video(tmp_path / "raw.h264", frames=5, fps=25))))
-    assert [frame.pts * frame.time_base for frame in frames] == [Fraction(n, 25) for n in range(5)]
+    times = [frame.image.pts * frame.image.time_base for frame in frames]
+    assert times == [Fraction(n, 25) for n in range(5)]
 
 
 def test_times_count_from_the_start_of_the_file(tmp_path):
     """A transport stream starts at 1.4 s or later."""
     [first, *_, last] = decode(probe(write_video(tmp_path / "a.ts", frames=10, fps=10)))
-    assert (first.time, last.time) == pytest.approx((0, 0.9))
+    assert (first.seconds, last.seconds) == pytest.approx((0, 0.9))
 
 
 def test_a_sound_file_is_no_video(tmp_path):
@@ -98,12 +99,12 @@ def test_frames_that_nobody_looks_at_are_not_decoded(tmp_path, monkeypatch, code
     clip = bidirectional(tmp_path / f"clip.{suffix}", codec, numbers)
     spec, found, decoded = Spec(height=24, width=48, fps=8), [], []
 
-    def counted(path, *rest, frames=decoding._frames):
-        for frame in frames(path, *rest):
-            decoded[-1] += isinstance(frame, av.VideoFrame)
+    def counted(info, *rest):
+        for frame in decode(info, *rest):
+            decoded[-1] += frame.image is not None
             yield frame
 
-    monkeypatch.setattr(decoding, "_frames", counted)
+    monkeypatch.setattr(reader, "decode", counted)
     for codecs in (), decoding.ONE_FRAME:
         monkeypatch.setattr(decoding, "ONE_FRAME", codecs)
         decoded.append(0)
@@ -132,11 +133,11 @@ def test_frames_that_are_lost_keep_their_numbers(tmp_path, codec, seed):
     for position, size in packets[start : start + number]:
         content[position + kept : position + size] = random.bytes(max(0, size - kept))
     clip.write_bytes(content)
-    some, every = read_frames(clip, Spec(height=24, width=48, fps=8)), Damage()
+    some = read_frames(clip, Spec(height=24, width=48, fps=8))
     try:
         list(some)
-        given = [isinstance(frame, av.VideoFrame) for frame in decode(probe(clip), every)]
-        assert len(given) == some.decoded == 90 and every.lost == 90 - sum(given)
+        numbers = [frame.number for frame in decode(probe(clip), Damage())]
+        assert numbers == list(range(1, 91)) and some.decoded == 90
     except InputError as error:
         assert "damaged" in str(error)
 

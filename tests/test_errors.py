@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 
 import evaluate_video
-import infer_video
 import make_video
 import train_video
 from common import errors
 from common.errors import InputError
 from common.files import read_array, read_json
-from maps import exports
 from prepare import resize, synthetic
 from recipes import average
 from tests.clips import write_eccv_clip
@@ -87,7 +85,6 @@ except SystemExit:
 
 def test_options_name_what_the_libraries_have(capsys):
     """Their names stand in the scripts, which read options before they import the libraries."""
-    assert tuple(exports.KINDS) == infer_video.EXPORTS
     for script, names in (
         ("infer_video", [MOTIONS]),
         ("evaluate_video", [MOTIONS]),

@@ -15,7 +15,8 @@ import infer_video
 import make_video
 import models
 from maps.attention import RADIUS, density, peaks, share, tiles
-from maps.exports import write_maps, write_peaks, write_salient360, write_tiles
+from maps.exports import export_path, write_maps, write_peaks, write_salient360, write_tiles
+from maps.saved import write_map
 from tests.clips import moving_disc, write_varying_video, write_video
 from tests.commands import ended
 
@@ -225,7 +226,7 @@ def test_known_maps_that_are_already_there(clip, checkpoint, tmp_path, monkeypat
     assert infer(clip, checkpoint, out, "--save_npy")[0] == 0
     place, record = (-179.6, 61.7), json.loads((out / "saliency.json").read_text())
     saliency = 0.02 * gaussian(*place, 12, 40, 80)
-    infer_video.write_map(out / f"sal_{n:04d}.png", saliency, save_npy=True)
+    write_map(out / f"sal_{n:04d}.png", saliency, save_npy=True)
     no_network(monkeypatch)
     before = content(out)
     assert infer(clip, checkpoint, out, *exports(tmp_path), "--peaks", 1, "--tiles", "9x18")[0] == 0
@@ -309,8 +310,8 @@ def test_maps_of_another_run_are_not_exported(clip, checkpoint, tmp_path):
 def test_names_that_are_no_exports(clip, checkpoint, tmp_path):
     for name in ("p.txt", "p", "sal_0001.npy"):
         code, _, line = infer(clip, checkpoint, tmp_path / "out", *exports(tmp_path, [name]))
-        assert code == 2 and ".csv, .npz, .npy or .bin" in line
-    assert infer_video.export_path("sal_2024.csv")  # no name of a map
+        assert code == 2 and ".csv, .npz, .npy, .bin" in line
+    assert export_path("sal_2024.csv")  # no name of a map
     for grid in ("6", "0x3", "6x", "axb"):
         code, _, line = infer(clip, checkpoint, tmp_path / "out", "--tiles", grid)
         assert code == 2 and "6x12" in line

@@ -20,6 +20,7 @@ from PIL import Image
 import infer_video
 import models
 from common.errors import run_script
+from maps.interpolate import interpolate
 from tests.clips import moving_disc, write_eccv_clip, write_video
 from tests.commands import ended, infer, infer_as_user, map_files, paint
 from video import Frame
@@ -241,7 +242,7 @@ def test_maps_between_samples_are_interpolated_in_time():
     zero, one = torch.zeros(1, 2, 4), torch.ones(1, 2, 4)
     first = Frame(1, 0.0, zero, zero, (0.0, 0.1, 0.9))
     last = Frame(4, 1.0, zero, zero, (1.0, 1.2))
-    maps = dict(infer_video.interpolate([(first, zero), (last, one)]))
+    maps = dict(interpolate([(first, zero), (last, one)]))
     assert {n: round(float(m.mean()), 6) for n, m in maps.items()} == {
         1: 0, 2: 0.1, 3: 0.9, 4: 1, 5: 1,
     }  # fmt: skip

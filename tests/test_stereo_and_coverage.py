@@ -255,10 +255,11 @@ def test_videos_are_turned_as_players_turn_them(tmp_path, matrix):
     plain = probe(video(tmp_path / "b.mp4", stored))
     a, b, c, d = matrix
     for frame, old in zip(decode(info), decode(plain), strict=True):
-        assert (frame.width, frame.height) == (96, 48) and frame.time == old.time
-        seen, was = (f.to_ndarray(format="yuv420p") for f in (frame, old))
-        was = was[: old.height]
-        y, x = np.mgrid[: old.height, : old.width]
+        assert (frame.image.width, frame.image.height) == (96, 48)
+        assert frame.seconds == old.seconds == frame.image.time
+        seen, was = (f.image.to_ndarray(format="yuv420p") for f in (frame, old))
+        was = was[: old.image.height]
+        y, x = np.mgrid[: old.image.height, : old.image.width]
         new_x, new_y = a * x + c * y, b * x + d * y
         wanted = np.zeros((48, 96), np.uint8)
         wanted[new_y - new_y.min(), new_x - new_x.min()] = was
@@ -271,6 +272,9 @@ def test_other_turns_are_refused_with_a_command(tmp_path):
         probe(path)
     path = video(tmp_path / "b.mp4", discs(2), matrix=(8, 6, -6, 8))
     with pytest.raises(InputError, match="no multiple of 90°"):
+        probe(path)
+    path = video(tmp_path / "c.mp4", discs(2), matrix=(-1, 0, 0, 1))
+    with pytest.raises(InputError, match="a mirrored picture"):
         probe(path)
 
 
@@ -312,8 +316,8 @@ def test_stereo_has_the_left_eyes_maps_over_both(checkpoint, tmp_path, stereo, a
         said = read_spherical(output)
         assert said["v1"]["StereoMode"] == stereo
         assert said["v2"]["stereo_mode"] == 1 + axis and probe(output).layout == Layout(stereo)
-        wanted = next(decode(probe(tmp_path / "mono.mp4"))).to_ndarray(format="rgb24")
-        shown = next(decode(probe(output))).to_ndarray(format="rgb24")
+        wanted = next(decode(probe(tmp_path / "mono.mp4"))).image.to_ndarray(format="rgb24")
+        shown = next(decode(probe(output))).image.to_ndarray(format="rgb24")
         left, right = np.split(shown, 2, axis)
         assert np.abs(left.astype(int) - wanted).mean() < 3
         stored = np.split(stereo_discs(axis)[0], 2, axis)
@@ -338,8 +342,8 @@ def test_a_part_has_maps_of_the_sphere_that_end_with_it(checkpoint, tmp_path):
     assert paint_layout(clip, tmp_path / "out", tmp_path / "o.mp4", "--scale", "frame")[0] == 0
     info = probe(tmp_path / "o.mp4")
     assert np.allclose(info.layout.coverage, PART, atol=1e-4) and read_spherical(info.path)["v2"]
-    shown = next(decode(info)).to_ndarray(format="rgb24").astype(int)
-    source = next(decode(probe(clip))).to_ndarray(format="rgb24")
+    shown = next(decode(info)).image.to_ndarray(format="rgb24").astype(int)
+    source = next(decode(probe(clip))).image.to_ndarray(format="rgb24")
     where = np.abs(shown - source).sum(-1)
     peak = np.unravel_index(maps(tmp_path / "out")[0].argmax(), (40, 80))
     latitude = 90 - (peak[0] + 0.5) * 180 / 40

@@ -7,7 +7,7 @@ pixels is at latitude NORTH − (i + ½)·(NORTH − SOUTH)/h and longitude
 WEST + (j + ½)·(EAST − WEST)/w; for the whole sphere, the convention of projection/__init__.py.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -84,15 +84,10 @@ class Layout:
         if self.whole:
             return picture
         west, east, south, north = self.coverage
-        share = (north - south) / 180, (east - west) / 360
         rows, columns = picture.shape[:2]
-        height, width = height or round(rows / share[0]), width or round(columns / share[1])
-        least = replace(self, stereo="none").stored_size(height, width)
-        smaller = min(rows, least[0]), min(columns, least[1])
-        if smaller != (rows, columns):
-            picture = cv2.resize(picture, smaller[::-1], interpolation=cv2.INTER_AREA)
-        grid = _grid(self.coverage, smaller, SPHERE, (height, width))
-        return cv2.remap(picture, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        height = height or round(rows * 180 / (north - south))
+        width = width or round(columns * 360 / (east - west))
+        return resample(picture, self.coverage, SPHERE, height, width)
 
     def covered(self, height: int, width: int) -> np.ndarray:
         """Return which pixels of a panorama of the whole sphere lie in the coverage: (H, W) bool.
@@ -111,19 +106,47 @@ class Layout:
         panorama: (h, w) uint8, a map for example; it is averaged where it shrinks and interpolated
         where it grows.
         """
-        west, east, south, north = self.coverage
-        full = round(height * 180 / (north - south)), round(width * 360 / (east - west))
-        smaller = min(panorama.shape[0], full[0]), min(panorama.shape[1], full[1])
-        if smaller != panorama.shape:
-            panorama = cv2.resize(panorama, smaller[::-1], interpolation=cv2.INTER_AREA)
-        beyond = np.roll(panorama, smaller[1] // 2, axis=1)  # a pole, half a turn away
-        padded = np.concatenate([beyond[1::-1], panorama, beyond[:-3:-1]])  # a cubic kernel's reach
-        padded = cv2.copyMakeBorder(padded, 0, 0, 2, 2, cv2.BORDER_WRAP)
-        grid = _grid(SPHERE, smaller, self.coverage, (height, width), margin=2)
-        return cv2.remap(padded, *grid, cv2.INTER_CUBIC)
+        return resample(panorama, SPHERE, self.coverage, height, width, cubic=True)
 
 
 MONO = Layout()  # a whole sphere, as it is stored
+
+
+def resample(
+    picture: np.ndarray,
+    source: Coverage,
+    target: Coverage,
+    height: int,
+    width: int,
+    cubic: bool = False,
+) -> np.ndarray:
+    """Return what `target` covers of a picture that covers `source`, height×width pixels.
+
+    picture: (h, w) or (h, w, C). It is averaged over areas where it shrinks and interpolated where
+    it grows, linearly or by a cubic, across ±180°; a cubic of a whole sphere also across the poles.
+    A place outside of the source gets the nearest edge.
+    """
+    shares = [(s[1] - s[0]) / (t[1] - t[0]) for s, t in zip(_axes(source), _axes(target))]
+    scaled = max(1, round(height * shares[0])), max(1, round(width * shares[1]))
+    smaller = min(picture.shape[0], scaled[0]), min(picture.shape[1], scaled[1])
+    if smaller != picture.shape[:2]:
+        picture = cv2.resize(picture, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if source == target and smaller == (height, width):
+        return picture
+    margin = 2 if cubic else 0  # pixels that the kernel of a cubic reaches
+    if cubic:
+        beyond = np.roll(picture, smaller[1] // 2, axis=1)  # a pole, half a turn away
+        picture = np.concatenate([beyond[1::-1], picture, beyond[:-3:-1]])
+        picture = cv2.copyMakeBorder(picture, 0, 0, margin, margin, cv2.BORDER_WRAP)
+    grid = _grid(source, smaller, target, (height, width), margin)
+    kind = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
+    return cv2.remap(picture, *grid, kind, borderMode=cv2.BORDER_WRAP)
+
+
+def _axes(coverage: Coverage) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the latitudes and the longitudes of a coverage, each as (least, greatest)."""
+    west, east, south, north = coverage
+    return (south, north), (west, east)
 
 
 @lru_cache(4)
@@ -133,8 +156,8 @@ def _grid(
     """Return where each pixel centre of one picture is in another: columns and rows, both (H, W).
 
     source, target: what they cover; size, new: their rows and columns. A place outside of a source
-    becomes the nearest one on its edge, except across ±180° and a pole, where a sphere continues.
-    margin: rows and columns before the first ones of the source.
+    becomes the nearest one on its edge, except across ±180°. margin: rows and columns that were
+    put around a source which is a whole sphere, so that it continues across the poles, too.
     """
     west, east, south, north = target
     longitude = west + (np.arange(new[1]) + 0.5) * (east - west) / new[1]
@@ -142,7 +165,7 @@ def _grid(
     west, east, south, north = source
     column = (longitude - west) * size[1] / (east - west) - 0.5
     row = (north - latitude) * size[0] / (north - south) - 0.5
-    if source != SPHERE:
+    if not margin:
         row = row.clip(0, size[0] - 1)
     if east - west < 360:
         middle = (west + east) / 2

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -16,7 +15,7 @@ from torch import Tensor
 from common.errors import InputError
 from common.files import reading
 from video.declared import Declared, picture_declares
-from video.layout import MONO, Layout
+from video.layout import MONO, SPHERE, Layout, resample
 from video.spherical_metadata import panorama_xmp
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -134,16 +133,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     It is averaged over areas where it shrinks; where it grows it is interpolated bilinearly,
     across ±180°.
     """
-    smaller = min(image.shape[0], height), min(image.shape[1], width)
-    if image.shape[:2] != smaller:
-        image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
-    old_height, old_width = smaller
-    if smaller == (height, width):
-        return image
-    column = (np.arange(width, dtype=np.float32) + 0.5) * old_width / width - 0.5
-    row = (np.arange(height, dtype=np.float32) + 0.5) * old_height / height - 0.5
-    grid = np.meshgrid(column, row.clip(0, old_height - 1))
-    return cv2.remap(image, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return resample(image, SPHERE, SPHERE, height, width)
 
 
 def to_tensor(rgb: np.ndarray) -> Tensor:

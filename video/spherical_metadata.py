@@ -10,13 +10,13 @@ https://github.com/google/spatial-media/tree/master/docs
 
 import io
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from common.errors import InputError
 from common.files import atomic
 from video.layout import MONO, STEREO, Layout
 
@@ -53,7 +53,6 @@ SAMPLE_ENTRIES = (*SAMPLE_TABLE, b"stsd", ANY)
 PROJECTION = (b"sv3d", b"proj")  # path from a sample entry
 OFFSETS = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
 OPTIONAL = {b"clap", b"pasp", b"colr", b"btrt", b"fiel", b"gama"}  # must follow st3d and sv3d
-COPY = 1 << 20  # bytes of pictures and sound held in memory
 LARGEST_INDEX = 1 << 28  # bytes: that of weeks of video
 
 
@@ -132,47 +131,39 @@ def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
 
 
 def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
-    """Add metadata of both kinds to the video tracks of an MP4 file, in place of what it had.
+    """Add metadata of both kinds to the video tracks of an MP4 file that video.writer has written.
 
     Pictures and sound are copied as they are, in constant memory, and the file is replaced
-    at the end. Raises InputError for a file that is no complete, unfragmented MP4 video.
+    at the end.
     """
     path = Path(path)
     with open(path, "rb") as source, atomic(path) as temporary, open(temporary, "wb") as target:
-        place, movie = _read_movie(source, path)
-        tracks = list(filter(_is_video, movie.find(b"trak")))
-        if not tracks:
-            raise InputError(f"{path}: has no video track to mark as 360°; give a video")
-        for track in tracks:
+        place, movie = _read_movie(source)
+        for track in filter(_is_video, movie.find(b"trak")):
             _mark(track, layout)
         _move_chunks(movie, place)
-        _copy(source, target, 0, place.start)
+        source.seek(0)
+        target.write(source.read(place.start))  # a header: the index comes before the pictures
         target.write(bytes(movie))
-        _copy(source, target, place.end, path.stat().st_size)
+        source.seek(place.end)
+        shutil.copyfileobj(source, target)
 
 
-def _read_movie(file: BinaryIO, path: Path) -> tuple[Place, Box]:
-    """Return the place and the content of the `moov` box, the index of pictures and sound."""
-    found = {place.kind: place for place in places(file)}
-    if b"" in found:
-        start = found[b""].start
-        raise InputError(f"{path}: truncated or no MP4 file (at byte {start}); write it again")
-    if b"moof" in found:
-        raise InputError(f"{path}: a fragmented MP4 file; write it again in one piece")
-    if b"moov" not in found:
-        raise InputError(f"{path}: no complete MP4 file; write it again")
-    place = found[b"moov"]
-    return place, _parse_movie(file, place)
+def _read_movie(file: BinaryIO) -> tuple[Place, Box]:
+    """Return the place and the content of the `moov` box, the index of pictures and sound.
 
-
-def _parse_movie(file: BinaryIO, place: Place) -> Box:
+    Raises ValueError for a file without one.
+    """
+    place = next((place for place in places(file) if place.kind == b"moov"), None)
+    if place is None or place.end - place.content > LARGEST_INDEX:
+        raise ValueError("it has no index of an MP4 file")
     file.seek(place.content)
     movie = Box.parse(b"moov", file.read(place.end - place.content))
     for track in filter(_is_video, movie.find(b"trak")):
         for entry in track.find(*SAMPLE_ENTRIES):
             entry.boxes = Box.parse(entry.kind, entry.fields, VISUAL_ENTRY).boxes
             entry.fields = entry.fields[:VISUAL_ENTRY]
-    return movie
+    return place, movie
 
 
 def read_spherical(file: BinaryIO) -> tuple[int, bytes, str]:
@@ -181,18 +172,13 @@ def read_spherical(file: BinaryIO) -> tuple[int, bytes, str]:
     The first two are of V2: 0 and nothing where it has none; the last is of V1.
     Raises an error of any kind for an index that can't be read.
     """
-    place = next((place for place in places(file) if place.kind == b"moov"), None)
-    if place is None or place.end - place.content > LARGEST_INDEX:
-        return 0, b"", ""
-    track = next(filter(_is_video, _parse_movie(file, place).find(b"trak")), Box(b"trak"))
-    modes = [box.fields[4:5] for box in track.find(*SAMPLE_ENTRIES, b"st3d")]
+    _, movie = _read_movie(file)
+    track = next(filter(_is_video, movie.find(b"trak")), Box(b"trak"))
+    mode = next(track.find(*SAMPLE_ENTRIES, b"st3d"), Box(b"st3d", bytes(5))).fields[4]
     kinds = [box.kind for box in track.find(*SAMPLE_ENTRIES, *PROJECTION, ANY)]
-    texts = [box.fields for box in track.find(b"uuid") if box.fields.startswith(V1_UUID)]
-    return (
-        int.from_bytes(b"".join(modes[:1])),
-        next((kind for kind in kinds if kind != b"prhd"), b""),
-        b"".join(texts[:1])[len(V1_UUID) :].decode("utf-8", "replace"),
-    )
+    xml = [box.fields[16:] for box in track.find(b"uuid") if box.fields.startswith(V1_UUID)]
+    projection = next((kind for kind in kinds if kind != b"prhd"), b"")
+    return mode, projection, xml[0].decode("utf-8", "replace") if xml else ""
 
 
 def _is_video(track: Box) -> bool:
@@ -210,35 +196,21 @@ def _mark(track: Box, layout: Layout) -> None:
     bounds = Box(b"equi", version + struct.pack(">4I", *(round(c * 2**32) for c in cropped)))
     spherical = Box(b"sv3d", b"", [header, Box(b"proj", b"", [pose, bounds])])
     for entry in track.find(*SAMPLE_ENTRIES):
-        boxes = [box for box in entry.boxes if box.kind not in (b"st3d", b"sv3d")]
-        last = [i for i, box in enumerate(boxes) if box.kind in OPTIONAL or not box.kind]
-        place = last[0] if last else len(boxes)
-        entry.boxes = [*boxes[:place], stereo, spherical, *boxes[place:]]
-    others = [box for box in track.boxes if not box.fields.startswith(V1_UUID)]
-    xml = V1_XML.format(stereo=V1_STEREO.format(layout.stereo) if layout.stereo != "none" else "")
-    track.boxes = [*others, Box(b"uuid", V1_UUID + xml.encode())] if layout.whole else others
+        optional = [i for i, box in enumerate(entry.boxes) if box.kind in OPTIONAL]
+        place = min(optional, default=len(entry.boxes))
+        entry.boxes[place:place] = [stereo, spherical]
+    if layout.whole:
+        name = V1_STEREO.format(layout.stereo) if layout.stereo != "none" else ""
+        track.boxes.append(Box(b"uuid", V1_UUID + V1_XML.format(stereo=name).encode()))
 
 
 def _move_chunks(movie: Box, place: Place) -> None:
     """Correct the positions of chunks that lie behind a `moov` box which has grown."""
-    tables = []
+    growth = len(bytes(movie)) - (place.end - place.start)
     for table in movie.find(b"trak", *SAMPLE_TABLE, ANY):
         if table.kind in OFFSETS:
             count = struct.unpack_from(">I", table.fields, 4)[0]
-            offsets = struct.unpack_from(f">{count}{OFFSETS[table.kind]}", table.fields, 8)
-            tables.append((table, offsets))
-    growth = None
-    while growth != len(bytes(movie)) - (place.end - place.start):
-        growth = len(bytes(movie)) - (place.end - place.start)
-        for table, offsets in tables:
+            form = f">{count}{OFFSETS[table.kind]}"
+            offsets = struct.unpack_from(form, table.fields, 8)
             moved = [offset + growth * (offset >= place.start) for offset in offsets]
-            if max(moved, default=0) >= 2**32:  # a wider table, by which `moov` grows once more
-                table.kind = b"co64"
-            packed = struct.pack(f">{len(moved)}{OFFSETS[table.kind]}", *moved)
-            table.fields = table.fields[:8] + packed
-
-
-def _copy(source: BinaryIO, target: BinaryIO, start: int, end: int) -> None:
-    source.seek(start)
-    for position in range(start, end, COPY):
-        target.write(source.read(min(COPY, end - position)))
+            table.fields = table.fields[:8] + struct.pack(form, *moved)
