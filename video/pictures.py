@@ -141,10 +141,10 @@ def to_tensor(rgb: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
 
 
-def read_flow(picture: Path, spec, layout: Layout = MONO) -> Tensor | None:
+def read_flow(picture: Path, height: int, width: int, layout: Layout = MONO) -> Tensor | None:
     """Return the flow picture beside that of a frame, (3, H, W) in [0, 1]; None without one."""
     path = picture.with_name(picture.stem + FLOW)
     if path.is_file():
-        flow = layout.panorama(read_picture(path), spec.height, spec.width)
-        return to_tensor(resize(flow, spec.height, spec.width))
+        flow = layout.panorama(read_picture(path), height, width)
+        return to_tensor(resize(flow, height, width))
     return None

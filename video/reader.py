@@ -14,6 +14,7 @@ from video.decoding import Damage, Decoded, VideoInfo, decode, probe
 from video.layout import Coverage
 from video.motion import MOTIONS
 from video.pictures import read_flow, resize, to_tensor
+from video.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class FrameReader(Iterator[Frame]):
     end: seconds at which the last of them ends. damage: what is wrong with them.
     """
 
-    def __init__(self, info: VideoInfo, spec, frames: Iterable[Decoded] | None = None):
+    def __init__(self, info: VideoInfo, spec: Spec, frames: Iterable[Decoded] | None = None):
         self.info, self.damage = info, Damage()
         self.decoded, self.end = 0, 0.0
         self._interval = sampling_interval(info.fps, spec.fps)
@@ -48,10 +49,10 @@ class FrameReader(Iterator[Frame]):
     def _spare(self, before: float, seconds: float) -> bool:
         return self._interval(before) == self._interval(seconds)
 
-    def _sample(self, frames: Iterable[Decoded], spec) -> Iterator[Frame]:
+    def _sample(self, frames: Iterable[Decoded], spec: Spec) -> Iterator[Frame]:
         """Yield the first readable frame of each interval, with the times of those that follow."""
-        info, motion, problem = self.info, MOTIONS[spec.motion](), None
-        first, last_interval, sampled, times = None, -1, None, []
+        info, size, motion = self.info, (spec.height, spec.width), MOTIONS[spec.motion]()
+        first, last_interval, sampled, times, problem = None, -1, None, [], None
         try:
             for frame in frames:
                 first = frame.seconds if first is None else first
@@ -61,15 +62,11 @@ class FrameReader(Iterator[Frame]):
                 self.end = max(self.end, seconds + (frame.duration or float(1 / info.fps)))
                 if frame.image is None or self._interval(seconds) <= last_interval:
                     continue
-                panorama = info.layout.panorama(
-                    _rgb(frame.image, *info.layout.stored_size(spec.height, spec.width)),
-                    spec.height,
-                    spec.width,
-                )
-                rgb, flow = to_tensor(resize(panorama, spec.height, spec.width)), None
+                image = _rgb(frame.image, *info.layout.stored_size(*size))
+                rgb, flow = to_tensor(resize(info.layout.panorama(image, *size), *size)), None
                 if info.pictures and motion.channels == 3:
                     try:
-                        flow = read_flow(info.pictures[frame.number - 1], spec, info.layout)
+                        flow = read_flow(info.pictures[frame.number - 1], *size, info.layout)
                     except InputError as error:
                         self.damage.unreadable[frame.number] = str(error)
                         continue
@@ -111,7 +108,7 @@ def sampling_interval(rate: Fraction, fps: float) -> Callable[[float], int]:
 
 def read_frames(
     path: str | Path,
-    spec,
+    spec: Spec,
     fps: Fraction | None = None,
     stereo: str | None = None,
     coverage: Coverage | None = None,
@@ -134,7 +131,9 @@ def read_frames(
     return FrameReader(probe(path, fps, stereo, coverage), spec)
 
 
-def frames_of(pictures: Iterable[np.ndarray | Tensor], spec, fps: float | None) -> Iterator[Frame]:
+def frames_of(
+    pictures: Iterable[np.ndarray | Tensor], spec: Spec, fps: float | None
+) -> Iterator[Frame]:
     """Return the frames of pictures in memory, (H, W, 3) uint8 RGB, as read_frames does of a file.
 
     fps: pictures a second; None for pictures that are all to be sampled.
