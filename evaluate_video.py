@@ -125,7 +125,7 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> list[Network
     networks = [Network(path, load_model(args, path, device)) for path in args.ckpt_path]
     if args.sampling and not any("sampling" in network.model.arguments for network in networks):
         raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")
-    sources = [*networks, *(SavedMaps(path) for path in args.pred_dir)]
+    sources: list[Network | SavedMaps] = [*networks, *(SavedMaps(path) for path in args.pred_dir)]
     if len(sources) > 1:
         paths = [*args.ckpt_path, *args.pred_dir]
         names = Counter(path.resolve().stem for path in paths)

@@ -154,7 +154,8 @@ def _splits(root: Path, names: list[str], problems: list) -> dict[str, list[str]
 
 def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[tuple]]:
     """Return the number of usable frames of a clip, and its problems (kind, path, detail)."""
-    problems, usable = [], set()
+    problems: list[tuple] = []
+    usable: set[Path] = set()
     for kind in ("picture", "truth", "flow"):
         paths = [path for file in files if (path := getattr(file, kind))]
         checked = list(zip(paths, pool.map(_check_file, paths, repeat(kind))))
@@ -167,8 +168,8 @@ def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[
     for before, after in pairwise(files):
         if before.number == after.number:
             problems.append(("duplicate", after.picture, f"numbered as {before.picture.name}"))
-    for before, after in pairwise(unbroken_runs(files)):
-        problems.append(("gap", after[0].picture, f"comes after {before[-1].picture.name}"))
+    for run, next_run in pairwise(unbroken_runs(files)):
+        problems.append(("gap", next_run[0].picture, f"comes after {run[-1].picture.name}"))
     return sum({file.picture, file.truth} <= usable for file in files), problems
 
 
@@ -219,7 +220,10 @@ def _varied(path: Path, kind: str) -> tuple[int, int] | None:
     Raises InputError for a damaged file.
     """
     with open_picture(path) as image:
-        end, pixels = ENDS.get(image.format), image.height * image.width * len(image.getbands())
+        end, pixels = (
+            ENDS.get(image.format or ""),
+            image.height * image.width * len(image.getbands()),
+        )
         content = image.fp.read()  # all but the header, which PIL has read up to the pixels
         if end is None or image.mode.startswith(("I", "F")):
             return None

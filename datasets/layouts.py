@@ -107,10 +107,10 @@ def read_truth(path: Path, height: int, width: int) -> Tensor:
 
     Raises InputError as `read_map` does, and for a map that is all zero, negative or not finite.
     """
-    truth = read_map(path)
-    if not np.isfinite(truth).all() or truth.min() < 0 or truth.max() <= 0:
+    saliency = read_map(path)
+    if not (saliency.min() >= 0 and 0 < saliency.max() < np.inf):
         raise InputError(f"{path}: the map is all zero, negative or not finite; delete it")
-    truth = torch.from_numpy(resize(truth / truth.max(), height, width))[None]
+    truth = torch.from_numpy(resize(saliency / saliency.max(), height, width))[None]
     return truth / truth.max()
 
 

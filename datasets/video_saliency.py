@@ -159,5 +159,5 @@ def summarise(irregular: list[tuple[str, str]]) -> str:
 
 def collate(items: list[dict]) -> dict:
     """Stack items to a batch; `name` becomes a list, `irregular` one list for the batch."""
-    irregular = sum((item.pop("irregular") for item in items), [])
+    irregular: list = sum((item.pop("irregular") for item in items), [])
     return {**default_collate(items), "irregular": irregular}

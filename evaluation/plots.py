@@ -12,7 +12,12 @@ BINS = 200  # points of a curve over time, at most
 ROWS = 100  # clips in a plot by clip, at most
 BETTER, WORSE, DARK = "#0067b1", "#c2500f", "0.2"
 # Names of files are no formulas, even if they hold dollar signs.
-STYLE = {"text.parse_math": False, "font.size": 9, "axes.titlesize": 10, "lines.markersize": 2}
+STYLE: dict = {
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "lines.markersize": 2,
+}
 STYLE |= {"axes.grid": True, "axes.axisbelow": True, "grid.color": "0.9"}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
 
@@ -61,8 +66,9 @@ def clip_plot(metric: Comparison) -> Figure | None:
     """Draw the score of the model (dot) and the best baseline (tick) by clip, the worst first."""
     if not metric.clips:
         return None
-    names, model, baseline = zip(*metric.clips[:ROWS])
-    model, baseline, rows = np.array(model), np.array(baseline), np.arange(len(names))
+    names = [name for name, *_ in metric.clips[:ROWS]]
+    model, baseline = np.array([scores for _, *scores in metric.clips[:ROWS]]).T
+    rows = range(len(names))
     colours = np.where(metric.sign * (model - baseline) <= 0, WORSE, BETTER)
     figure = Figure(figsize=(5.6, 0.7 + 0.18 * len(names)), layout="constrained")
     axes = figure.subplots()

@@ -98,7 +98,7 @@ def best_median_worst(results: dict, clips: dict[str, ClipScores]) -> list[Pictu
     pictures = []
     for place in sorted(ranks):
         clip, score, _ = ranked[place]
-        picture = clips[clip].picture
-        title = f"{ranks[place]} clip: {metric.title} {score:.3f}; {picture.title}"
-        pictures.append(replace(picture, title=title))
+        if picture := clips[clip].picture:
+            title = f"{ranks[place]} clip: {metric.title} {score:.3f}; {picture.title}"
+            pictures.append(replace(picture, title=title))
     return pictures

@@ -52,7 +52,7 @@ def inter_observer(
     halves = torch.stack([image(blur, half) for half in np.array_split(order, 2)])
     scores = protocol(halves, target=halves.flip(0))
     for left_out in order[:LEFT_OUT]:
-        rest, fixations = image(blur, order[order != left_out]), image(count, [left_out])
+        rest, fixations = image(blur, order[order != left_out]), image(count, np.array([left_out]))
         single = protocol(rest[None], fixations=fixations[None], others=others[None])
         for metric, values in single.items():
             scores.setdefault(metric, []).extend(values)
