@@ -16,7 +16,6 @@ from common import startup  # noqa: F401  # isort: skip
 import argparse
 import sys
 import time
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -82,19 +81,16 @@ def view_size(text: str) -> tuple[int, int]:
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
     run_script(parse_args)
 
-import av
-import numpy as np
-from tqdm import tqdm
-
 from maps.record import read_record
 from maps.saved import find_maps
-from video.decoding import Damage, VideoInfo, decode, probe
+from video.decoding import Damage, VideoInfo, probe
 from video.layout import SPHERE
 from video.pictures import list_pictures, read_picture, save_picture
 from video.spherical_metadata import write_spherical
 from video.writer import write_video
 from views.camera import followed_views
-from views.overlay import COLORMAPS, paint_picture, painted_pictures
+from views.frames import frames_with_maps
+from views.overlay import COLORMAPS, paint_picture, painted_pictures, scaled
 from views.viewer import write_viewer
 
 LARGEST = 16384  # columns and rows of a video in H.264
@@ -120,13 +116,13 @@ def main() -> None:
     maps, damage = find_maps(args.saliency_dir, info, record, args.scale), Damage()
     with atomic(output) as temporary:
         if output.suffix.lower() == ".html":
-            frames = frames_with_maps(info, maps, damage, args.saliency_dir, "rendering")
+            frames = frames_with_maps(info, args.saliency_dir, maps, damage)
             write_viewer(temporary, info, frames, source.name, args.viewer_width, args.colormap,
                 args.alpha, args.crf, args.preset)  # fmt: skip
         elif output.suffix.lower() == ".mp4":
-            write_pictures(temporary, info, maps, damage, args)
+            write_mp4(temporary, info, maps, damage, args)
         else:
-            write_picture(temporary, info, maps[1], args)
+            write_still(temporary, info, *maps[1], args)
     seconds = time.perf_counter() - start
     if damage.lost:
         lost = counted(damage.lost, "frame")
@@ -163,11 +159,13 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
     return output
 
 
-def write_picture(path: Path, info: VideoInfo, frame_map: tuple, args: argparse.Namespace) -> None:
-    """Write a still picture with its map; frame_map: its path and the factor for its values."""
-    rgb, saliency = read_picture(info.path), read_picture(frame_map[0], "L")
+def write_still(
+    path: Path, info: VideoInfo, saliency: Path, factor: float, args: argparse.Namespace
+) -> None:
+    """Write a still picture with its map over it or beside it. factor: for the map's values."""
+    rgb, saliency = read_picture(info.path), scaled(read_picture(saliency, "L"), factor)
     style = args.colormap, args.alpha, args.side_by_side
-    painted = paint_picture(rgb, saliency, frame_map[1], info.layout, *style)
+    painted = paint_picture(rgb, saliency, info.layout, *style)
     layout = None if args.side_by_side else info.layout
     if info.layout.stereo != "none":
         unmarked = "no metadata say of a picture that it is stereo; not marked as 360°"
@@ -176,63 +174,24 @@ def write_picture(path: Path, info: VideoInfo, frame_map: tuple, args: argparse.
     save_picture(path, painted, info.path, layout)
 
 
-def write_pictures(
+def write_mp4(
     path: Path, info: VideoInfo, maps: dict, damage: Damage, args: argparse.Namespace
 ) -> None:
     """Write the overlay of a video, or the views of a camera that follows attention.
 
     The latter decodes the video once to plan the camera's path and once for the views.
     """
-    folder = args.saliency_dir
+    frames = frames_with_maps(info, args.saliency_dir, maps, damage)
     if args.follow:
-        planned = frames_with_maps(info, maps, Damage(), folder, "planning")
-        frames = (frame for _, frame in numbered_frames(info, maps, damage, folder, "rendering"))
+        planned = frames_with_maps(info, args.saliency_dir, maps, Damage(), "planning")
         views = followed_views(planned, frames, info.layout, args.fov, args.size, args.cuts)
         write_video(path, info, views, args.crf, args.preset)
         return
-    frames = frames_with_maps(info, maps, damage, folder, "rendering")
     style = args.colormap, args.alpha, args.side_by_side
     painted = painted_pictures(frames, info.layout, *style)
     write_video(path, info, painted, args.crf, args.preset)
     if not args.side_by_side:
         write_spherical(path, info.layout)
-
-
-def frames_with_maps(
-    info: VideoInfo, maps: dict, damage: Damage, folder: Path, task: str
-) -> Iterator[tuple[av.VideoFrame, np.ndarray, float]]:
-    """Yield each frame with its (h, w) uint8 map and the factor for the map's values."""
-    for number, frame in numbered_frames(info, maps, damage, folder, task):
-        path, factor = maps[number]
-        yield frame, read_picture(path, "L"), factor
-
-
-def numbered_frames(
-    info: VideoInfo, maps: dict, damage: Damage, folder: Path, task: str
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield (number, frame) of all frames that can be read, all of one size, with a progress bar.
-
-    Raises InputError for frames without a map and maps without a frame. folder: where maps are.
-    """
-    number, size, again = 0, None, "run infer_video.py on this video again"
-    for frame in tqdm(decode(info, damage), task, len(maps), unit="frame", disable=None):
-        number, image = frame.number, frame.image
-        if image is None:  # unreadable, or lost by damage
-            damage.lost += number not in damage.unreadable
-            continue
-        if number not in maps:
-            raise InputError(f"{folder}: no map for frame {number}; {again}")
-        size = size or (image.width, image.height)
-        if (image.width, image.height) != size or min(size) < 2:
-            raise InputError(
-                f"{info.path}: frame {number} has {image.width}×{image.height} pixels, the first "
-                f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
-            )
-        yield number, image
-    if missing := [n for n in maps if n > number and n not in damage.unreadable]:
-        raise InputError(
-            f"{folder}: {counted(len(missing), 'map')} more than frames in {info.path}; {again}"
-        )
 
 
 if __name__ == "__main__":

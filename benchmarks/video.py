@@ -43,6 +43,7 @@ from maps.saved import find_maps, write_map
 from video.decoding import Damage, probe
 from video.reader import read_frames
 from video.writer import write_video
+from views.frames import frames_with_maps
 from views.overlay import painted_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,7 +158,7 @@ def paint(clip: Path, maps: Path) -> Iterable[tuple[np.ndarray, av.VideoFrame]]:
     args = options(make_video, "--original_video", str(clip), "--saliency_dir", str(maps))
     info, record = probe(clip), read_record(maps)
     found = find_maps(maps, info, record, args.scale)
-    frames = make_video.frames_with_maps(info, found, Damage(), maps, "rendering")
+    frames = frames_with_maps(info, maps, found, Damage())
     return painted_pictures(frames, info.layout, args.colormap, args.alpha, args.side_by_side)
 
 

@@ -28,6 +28,7 @@ from projection.sphere import (
 )
 from video.layout import Layout
 from video.yuv import Colour, mono, planes, to_yuv420p
+from views.frames import FrameWithMap
 
 SPACING = math.radians(7)  # of the directions that are compared
 STEP = 3.1 * SPACING  # the longest way from one direction to the next
@@ -220,8 +221,8 @@ def _motion(path: np.ndarray, times: np.ndarray) -> tuple[float, float]:
 
 
 def followed_views(
-    planned: Iterable[tuple[av.VideoFrame, np.ndarray, float]],
-    frames: Iterable[av.VideoFrame],
+    planned: Iterable[FrameWithMap],
+    frames: Iterable[FrameWithMap],
     layout: Layout,
     fov: float,
     size: tuple[int, int],
@@ -229,18 +230,18 @@ def followed_views(
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
     """Yield (view, frame): (3·h/2, w) uint8 yuv420p, of a camera that follows attention.
 
-    planned: the frames, each with its (h, w) uint8 map and the factor for the map's values.
-    frames: the same frames once more. fov, size, cuts: as in `follow_path`.
+    planned: the frames, for the camera's path. frames: the same frames once more, for its views.
+    fov, size, cuts: as in `follow_path`.
     """
     planned, again = tee(planned)
-    maps, seconds = (saliency for _, saliency, _ in planned), (frame.time for frame, _, _ in again)
+    maps, seconds = (f.saliency() for f in planned), (f.image.time for f in again)
     path = follow_path(maps, seconds, fov, size, cuts)
     colour = camera = None
     for direction, frame in zip(path, frames, strict=True):
-        colour = colour or Colour.of(frame)
-        panorama = mono(to_yuv420p(frame, colour), layout)
+        colour = colour or Colour.of(frame.image)
+        panorama = mono(to_yuv420p(frame.image, colour), layout)
         camera = camera or Camera(fov, size, len(panorama) * 2 // 3, panorama.shape[1])
-        yield camera(panorama, *direction), frame
+        yield camera(panorama, *direction), frame.image
 
 
 class Camera:

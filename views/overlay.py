@@ -13,6 +13,7 @@ import numpy as np
 
 from video.layout import Layout
 from video.yuv import Colour, planes, to_yuv420p
+from views.frames import FrameWithMap
 
 COLORMAPS = {
     name.removeprefix("COLORMAP_").lower(): number
@@ -68,7 +69,7 @@ class Overlay:
 
 
 def painted_pictures(
-    frames: Iterable[tuple[av.VideoFrame, np.ndarray, float]],
+    frames: Iterable[FrameWithMap],
     layout: Layout,
     colormap: str,
     alpha: float,
@@ -76,32 +77,34 @@ def painted_pictures(
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
     """Yield (picture, frame): (3·H/2, W) uint8 yuv420p and the video's frame that it shows.
 
-    frames: each with its (h, w) uint8 map and the factor for the map's values.
     side_by_side: the frame on the left and the map's colours on the right: (3·H/2, 2·W).
     """
     overlay = None
-    for frame, saliency, factor in frames:
+    for frame in frames:
+        image = frame.image
         if overlay is None:
-            colour = Colour.of(frame)
-            overlay = Overlay(colormap, alpha, colour, frame.height, opaque=side_by_side)
-        picture = to_yuv420p(frame, colour)
-        laid = lay_map(scaled(saliency, factor), frame.height, frame.width, layout)
-        painted = overlay(picture, laid)
-        yield beside(picture, painted) if side_by_side else painted, frame
+            colour = Colour.of(image)
+            overlay = Overlay(colormap, alpha, colour, image.height, opaque=side_by_side)
+        picture = to_yuv420p(image, colour)
+        saliency = scaled(frame.saliency(), frame.factor)
+        painted = overlay(picture, lay_map(saliency, image.height, image.width, layout))
+        yield beside(picture, painted) if side_by_side else painted, image
 
 
 def paint_picture(
     rgb: np.ndarray,
     saliency: np.ndarray,
-    factor: float,
     layout: Layout,
     colormap: str,
     alpha: float,
     side_by_side: bool,
 ) -> np.ndarray:
-    """Return a still picture (H, W, 3) RGB with its map over it, or beside it: (H, 2·W, 3)."""
+    """Return a still picture with its map over it, (H, W, 3) RGB, or beside it, (H, 2·W, 3).
+
+    rgb: (H, W, 3) uint8. saliency: (h, w) uint8.
+    """
     overlay = Overlay(colormap, alpha, None, len(rgb), opaque=side_by_side)
-    painted = overlay(rgb, lay_map(scaled(saliency, factor), *rgb.shape[:2], layout))
+    painted = overlay(rgb, lay_map(saliency, *rgb.shape[:2], layout))
     return np.concatenate([rgb, painted], axis=1) if side_by_side else painted
 
 

@@ -23,6 +23,7 @@ from video.pictures import list_pictures
 from video.writer import write_video
 from video.yuv import FULL, Colour, mono, planes, to_yuv420p
 from views.camera import follow_path
+from views.frames import FrameWithMap
 from views.overlay import COLORMAPS, resize_map, scaled
 
 PAGE = Path(__file__).with_name("viewer.html")
@@ -37,7 +38,7 @@ TOP = 0.05  # part of the sphere in which attention is counted
 def write_viewer(
     path: Path,
     source: VideoInfo,
-    frames: Iterable[tuple[av.VideoFrame, np.ndarray, float]],
+    frames: Iterable[FrameWithMap],
     title: str,
     width: int = 1920,
     colormap: str = "turbo",
@@ -47,10 +48,9 @@ def write_viewer(
 ) -> None:
     """Write the page of a video or picture, in constant memory but for a few bytes a frame.
 
-    frames: each frame of `source` with its (H, W) uint8 map and the factor for the map's values.
-    title: name of the clip. width: columns to which the clip is reduced. colormap: a key of
-    COLORMAPS and alpha: opacity where a map is 255, both changed in the page. crf, preset: see
-    write_video. Raises OSError where the file can't be written.
+    frames: those of `source`. title: name of the clip. width: columns to which the clip is reduced.
+    colormap: a key of COLORMAPS and alpha: opacity where a map is 255, both changed in the page.
+    crf, preset: see write_video. Raises OSError where the file can't be written.
     """
     facts = {"mapRows": MAP_ROWS, "seconds": [], "shares": []}
     facts |= {"colormap": colormap, "alpha": alpha, "colormaps": lookup_tables(colormap)}
@@ -60,12 +60,14 @@ def write_viewer(
 
         def packed() -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
             with open(maps, "wb") as small_maps:
-                for frame, saliency, factor in frames:
+                for frame in frames:
+                    image, saliency = frame.image, frame.saliency()
                     small = cv2.resize(saliency, SMALL[::-1], interpolation=cv2.INTER_AREA)
                     small_maps.write(small)
-                    facts["seconds"].append(round(frame.time, 4))
+                    facts["seconds"].append(round(image.time, 4))
                     facts["shares"].append(round(concentration(small), 4))
-                    yield pack(frame, scaled(saliency, factor), width, source.layout), frame
+                    saliency = scaled(saliency, frame.factor)
+                    yield pack(image, saliency, width, source.layout), image
 
         if facts["still"]:
             ((picture, _),) = packed()

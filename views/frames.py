@@ -1,0 +1,59 @@
+"""Frames of a video with their saliency maps, as overlay, viewer and camera take them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from common.errors import InputError, counted
+from video.decoding import Damage, VideoInfo, decode
+from video.pictures import read_picture
+
+AGAIN = "run infer_video.py on this video again"
+
+
+class FrameWithMap(NamedTuple):
+    """A frame with the file of its map, and the factor for the map's values."""
+
+    image: av.VideoFrame
+    path: Path
+    factor: float
+
+    def saliency(self) -> np.ndarray:
+        """Read the map: (h, w) uint8, not multiplied by the factor."""
+        return read_picture(self.path, "L")
+
+
+def frames_with_maps(
+    info: VideoInfo,
+    folder: Path,
+    maps: dict[int, tuple[Path, float]],
+    damage: Damage,
+    task: str = "rendering",
+) -> Iterator[FrameWithMap]:
+    """Yield all frames that can be read, all of one size, with a progress bar named by `task`.
+
+    maps: file in `folder` and factor by the number of the frame. damage: takes what can't be read.
+    Raises InputError for frames without a map and maps without a frame.
+    """
+    number, size = 0, None
+    for frame in tqdm(decode(info, damage), task, len(maps), unit="frame", disable=None):
+        number, image = frame.number, frame.image
+        if image is None:  # unreadable, or lost by damage
+            damage.lost += number not in damage.unreadable
+            continue
+        if number not in maps:
+            raise InputError(f"{folder}: no map for frame {number}; {AGAIN}")
+        size = size or (image.width, image.height)
+        if (image.width, image.height) != size or min(size) < 2:
+            raise InputError(
+                f"{info.path}: frame {number} has {image.width}×{image.height} pixels, the first "
+                f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
+            )
+        yield FrameWithMap(image, *maps[number])
+    if missing := [n for n in maps if n > number and n not in damage.unreadable]:
+        more = f"{counted(len(missing), 'map')} more than frames in {info.path}"
+        raise InputError(f"{folder}: {more}; {AGAIN}")
