@@ -125,7 +125,7 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> list[Network
     networks = [Network(path, load_model(args, path, device)) for path in args.ckpt_path]
     if args.sampling and not any("sampling" in network.model.arguments for network in networks):
         raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")
-    sources = [*networks, *(SavedMaps(path) for path in args.pred_dir)]
+    sources: list[Network | SavedMaps] = [*networks, *(SavedMaps(path) for path in args.pred_dir)]
     if len(sources) > 1:
         paths = [*args.ckpt_path, *args.pred_dir]
         names = Counter(path.resolve().stem for path in paths)
@@ -149,7 +149,7 @@ def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> mo
     # Only the network runs in mixed precision, not the metrics between two of its maps.
     dtype = choose_precision(args.precision, device)
     model = models.deploy(model, dtype)
-    model.forward = autocast(device, dtype)(model.forward)
+    model.forward = autocast(device, dtype)(model.forward)  # type: ignore[method-assign]
     return model
 
 

@@ -219,8 +219,11 @@ def _varied(path: Path, kind: str) -> tuple[int, int] | None:
     Raises InputError for a damaged file.
     """
     with open_picture(path) as image:
-        end, pixels = ENDS.get(image.format), image.height * image.width * len(image.getbands())
-        content = image.fp.read()  # all but the header, which PIL has read up to the pixels
+        end, pixels = (
+            ENDS.get(image.format or ""),
+            image.height * image.width * len(image.getbands()),
+        )
+        content = image.fp.read()  # type: ignore[attr-defined]  # all but the header, which PIL has read up to the pixels
         if end is None or image.mode.startswith(("I", "F")):
             return None
         if end not in content:

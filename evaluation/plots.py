@@ -1,6 +1,7 @@
 """Plots of the evaluation report, drawn by matplotlib without its global state."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,8 +13,13 @@ BINS = 200  # points of a curve over time, at most
 ROWS = 100  # clips in a plot by clip, at most
 BETTER, WORSE, DARK = "#0067b1", "#c2500f", "0.2"
 # Names of files are no formulas, even if they hold dollar signs.
-STYLE = {"text.parse_math": False, "font.size": 9, "axes.titlesize": 10, "lines.markersize": 2}
-STYLE |= {"axes.grid": True, "axes.axisbelow": True, "grid.color": "0.9"}
+STYLE: dict[str, Any] = {
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "lines.markersize": 2,
+}
+STYLE |= {"lines.markersize": 2, "axes.grid": True, "axes.axisbelow": True, "grid.color": "0.9"}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
 
 
@@ -50,7 +56,7 @@ def time_plot(metric: Comparison, series: dict) -> Figure | None:
         known = 2 * np.isfinite(curves).sum(0) >= len(curves)
         if known.any():
             median = np.nanmedian(curves[:, known], axis=0)
-            axes.plot(x[known], median, f"o{line}", color=colour, lw=2, label=short(name))
+            axes.plot(x[known], median, f"o{line}", color=colour, lw=2, label=short(name or ""))
     axes.set(title=metric.heading, xlabel="frame number")
     figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure

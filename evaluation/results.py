@@ -27,7 +27,7 @@ def collect(facts: dict, scorer: Scorer, clips: dict[str, ClipScores]) -> dict:
     facts: what was scored and how; "models" has the name and the facts of each source.
     Raises InputError where no frame has a score.
     """
-    scored = {
+    scored: dict[str, dict] = {
         clip: {"frames": len(scores.frames), "scores": scores.means()}
         for clip, scores in clips.items()
         if scores.frames
@@ -98,7 +98,7 @@ def best_median_worst(results: dict, clips: dict[str, ClipScores]) -> list[Pictu
     pictures = []
     for place in sorted(ranks):
         clip, score, _ = ranked[place]
-        picture = clips[clip].picture
-        title = f"{ranks[place]} clip: {metric.title} {score:.3f}; {picture.title}"
-        pictures.append(replace(picture, title=title))
+        if picture := clips[clip].picture:
+            title = f"{ranks[place]} clip: {metric.title} {score:.3f}; {picture.title}"
+            pictures.append(replace(picture, title=title))
     return pictures

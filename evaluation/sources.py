@@ -15,7 +15,7 @@ from torch import Tensor
 
 import models
 from common.errors import InputError
-from datasets.frames import read_run
+from datasets.frames import ClipFrame, read_run
 from datasets.layouts import File, read_map, unbroken_runs
 from maps.attention import not_negative
 from models.checkpoint import sha256
@@ -32,6 +32,7 @@ class Network:
         for run in unbroken_runs(files):
             predicted = models.predict(self.model, read_run(run, self.model.spec, irregular))
             for file, (frame, saliency) in zip(run, predicted, strict=True):
+                assert isinstance(frame, ClipFrame)
                 if file.truth:
                     yield not_negative(saliency[0]) if frame.readable else None
 

@@ -22,6 +22,9 @@ class Protocol(nn.Module):
     Raises ValueError for another name.
     """
 
+    weights: Tensor | None
+    factor: Tensor
+
     def __init__(self, name: str, height: int, width: int):
         super().__init__()
         if name not in PROTOCOLS:
