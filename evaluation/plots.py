@@ -13,12 +13,7 @@ BINS = 200  # points of a curve over time, at most
 ROWS = 100  # clips in a plot by clip, at most
 BETTER, WORSE, DARK = "#0067b1", "#c2500f", "0.2"
 # Names of files are no formulas, even if they hold dollar signs.
-STYLE: dict[str, Any] = {
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "lines.markersize": 2,
-}
+STYLE: dict[str, Any] = {"text.parse_math": False, "font.size": 9, "axes.titlesize": 10}
 STYLE |= {"lines.markersize": 2, "axes.grid": True, "axes.axisbelow": True, "grid.color": "0.9"}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
 

@@ -20,7 +20,6 @@ import hashlib
 import random
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from tqdm import tqdm
@@ -42,6 +41,7 @@ from prepare.records import (
     tell_empty,
 )
 from video.reader import read_frames
+from video.spec import Spec
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
 ROUNDING = 1e-6  # seconds that a time written as a decimal may lie before its frame
@@ -108,7 +108,8 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         return
     gaze = read_gaze_csv(table)
     begin_clip(folder, facts)
-    reader, starts = read_frames(video, SimpleNamespace(**options, motion="none")), []
+    spec = Spec(options["height"], options["width"], options["fps"])
+    reader, starts = read_frames(video, spec), []
     for note in reader.info.notes:
         print(f"note: {video}: {note}", file=sys.stderr)
     for frame in reader:

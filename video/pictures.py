@@ -17,6 +17,7 @@ from common.errors import InputError
 from common.files import reading
 from video.declared import Declared, picture_declares
 from video.layout import MONO, SPHERE, Layout, resample
+from video.spec import Spec
 from video.spherical_metadata import panorama_xmp
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -145,7 +146,7 @@ def to_tensor(rgb: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
 
 
-def read_flow(picture: Path, spec, layout: Layout = MONO) -> Tensor | None:
+def read_flow(picture: Path, spec: Spec, layout: Layout = MONO) -> Tensor | None:
     """Return the flow picture beside that of a frame, (3, H, W) in [0, 1]; None without one."""
     path = picture.with_name(picture.stem + FLOW)
     if path.is_file():

@@ -14,6 +14,7 @@ from video.decoding import Damage, Decoded, VideoInfo, decode, probe
 from video.layout import Coverage
 from video.motion import MOTIONS
 from video.pictures import read_flow, resize, to_tensor
+from video.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class FrameReader(Iterator[Frame]):
     end: seconds at which the last of them ends. damage: what is wrong with them.
     """
 
-    def __init__(self, info: VideoInfo, spec, frames: Iterable[Decoded] | None = None):
+    def __init__(self, info: VideoInfo, spec: Spec, frames: Iterable[Decoded] | None = None):
         self.info, self.damage = info, Damage()
         self.decoded, self.end = 0, 0.0
         self._interval = sampling_interval(info.fps, spec.fps)
@@ -48,7 +49,7 @@ class FrameReader(Iterator[Frame]):
     def _spare(self, before: float, seconds: float) -> bool:
         return self._interval(before) == self._interval(seconds)
 
-    def _sample(self, frames: Iterable[Decoded], spec) -> Iterator[Frame]:
+    def _sample(self, frames: Iterable[Decoded], spec: Spec) -> Iterator[Frame]:
         """Yield the first readable frame of each interval, with the times of those that follow."""
         info, motion, problem = self.info, MOTIONS[spec.motion](), None
         first, last_interval, sampled, times = None, -1, None, []
@@ -111,15 +112,15 @@ def sampling_interval(rate: Fraction, fps: float) -> Callable[[float], int]:
 
 def read_frames(
     path: str | Path,
-    spec,
+    spec: Spec,
     fps: Fraction | None = None,
     stereo: str | None = None,
     coverage: Coverage | None = None,
 ) -> FrameReader:
     """Return an iterator of the frames of a source as a model with this spec takes them.
 
-    path: a video file, a folder of pictures or one picture. spec: anything with height, width,
-    fps and motion, such as models.base.Spec. fps: pictures a second of a folder, 8 if None.
+    path: a video file, a folder of pictures or one picture. fps: pictures a second of a folder, 8
+    if None.
     stereo: "none", "top-bottom" or "left-right"; coverage: (west, east, south, north) of
     each eye in degrees; both as the file declares if None, see video.layout. Frames show the whole
     sphere, as the left eye sees it; `info.layout.covered` says what of it was in the source.
@@ -134,7 +135,9 @@ def read_frames(
     return FrameReader(probe(path, fps, stereo, coverage), spec)
 
 
-def frames_of(pictures: Iterable[np.ndarray | Tensor], spec, fps: float | None) -> Iterator[Frame]:
+def frames_of(
+    pictures: Iterable[np.ndarray | Tensor], spec: Spec, fps: float | None
+) -> Iterator[Frame]:
     """Return the frames of pictures in memory, (H, W, 3) uint8 RGB, as read_frames does of a file.
 
     fps: pictures a second; None for pictures that are all to be sampled.
