@@ -149,7 +149,7 @@ def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> mo
     # Only the network runs in mixed precision, not the metrics between two of its maps.
     dtype = choose_precision(args.precision, device)
     model = models.deploy(model, dtype)
-    model.forward = autocast(device, dtype)(model.forward)
+    model.forward = autocast(device, dtype)(model.forward)  # type: ignore[method-assign]
     return model
 
 

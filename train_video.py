@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -215,8 +216,8 @@ class Run:
         stored = stored_state(args.resume, self.path, self.facts["run"])
         self.loss_of = LOSSES[args.loss](spec.height, spec.width).to(self.device)
         self.average = weight_average(self.model, args.ema) if args.ema else None
-        self.result = self.average.module if self.average else self.model
-        self.network = processes.parallel(self.model, self.device)
+        self.result: Any = self.average.module if self.average else self.model
+        self.network: Any = processes.parallel(self.model, self.device)
         if args.compile:
             self.network = torch.compile(self.network, dynamic=False)
         self.optimizer = OPTIMIZERS[args.optimizer](self.model.parameter_groups(), args)

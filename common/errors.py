@@ -36,7 +36,7 @@ def show_tracebacks() -> None:
     _own_code = True
 
 
-def run_script(main: Callable[[], None]) -> None:
+def run_script(main: Callable[[], object]) -> None:
     """Run a script's main. An error becomes one line and an exit code.
 
     2: something was given wrong. 1: something went wrong on the way, or a bug. 130: Ctrl-C. 143:
@@ -47,10 +47,11 @@ def run_script(main: Callable[[], None]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         try:
-            return main()
+            main()
         finally:
             sys.stdout.flush()
             signal.signal(signal.SIGINT, before)
+        return
     except (Exception, KeyboardInterrupt) as error:
         if wants_traceback(error):
             raise
@@ -86,7 +87,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     return None
 
 
-def unexpected(error: Exception) -> str:
+def unexpected(error: BaseException) -> str:
     """Return one line about an error that no code foresaw: what failed, where, and how to see more.
 
     An error of a data worker contains that process' traceback, of which this is the last line.

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iter
         raise InputError(f"{path}: {otherwise.replace('{}', cause)}") from error
 
 
-def read_json(path: str | Path, **kinds: type | tuple[type, ...]) -> dict:
+def read_json(path: str | Path, **kinds: Any) -> dict:
     """Return the object in a JSON file. kinds: types of the entries that may be in it.
 
     Raises InputError for any other file, and for an entry of another type.

@@ -11,7 +11,7 @@ from common.errors import InputError
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints/cube_unet_best.pth"  # shipped
 
@@ -19,17 +20,17 @@ STEREO = ("none", "top-bottom", "left-right")  # in video/layout.py
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the default of every option that has one."""
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default  # 0 is one; a flag, no list and no value are not
         if default is None or default is False or default == [] or action.required:
             return action.help
         return super()._get_help_string(action)
 
 
-def at_least(low: float, below: float = math.inf, kind: type = float) -> Callable[[str], float]:
-    """Return the argparse type of an option that is a number in [low, below)."""
+def at_least(low: Any, below: float = math.inf, kind: Any = float) -> Callable[[str], Any]:
+    """Return the argparse type of an option that is a number in [low, below), made by `kind`."""
 
-    def number(text: str) -> float:
+    def number(text: str) -> Any:
         if not low <= (value := kind(text)) < below:
             above = f" and less than {below}" if below < math.inf else ""
             raise argparse.ArgumentTypeError(f"{text}: give {low} or more{above}")

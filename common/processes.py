@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from inspect import signature
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -129,7 +129,8 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
             module.__class__ = GlobalBatchNorm2d  # the same state, another forward
     wrap = nn.parallel.DistributedDataParallel
     names = ("forward_sync_buffers", "broadcast_buffers")  # in newer and older versions of torch
-    no_copies = {next(name for name in names if name in signature(wrap).parameters): False}
+    known = signature(wrap).parameters
+    no_copies: dict[str, Any] = {next(name for name in names if name in known): False}
     device_ids = [device] if device.type == "cuda" else None
     return wrap(network, device_ids=device_ids, gradient_as_bucket_view=True, **no_copies)
 
@@ -141,13 +142,18 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     differ in hardly any bit.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        pixels, over = x.double(), {"dim": (0, 2, 3), "keepdim": True}
-        mean = all_reduce(pixels.mean(**over)) / world()
+        pixels = x.double()
+        mean = all_reduce(pixels.mean((0, 2, 3), keepdim=True)) / world()
         centred = pixels - mean
-        variance = all_reduce(centred.square().mean(**over)) / world()
+        variance = all_reduce(centred.square().mean((0, 2, 3), keepdim=True)) / world()
         weight, bias = (channels[:, None, None] for channels in (self.weight, self.bias))
         y = centred * (variance + self.eps).rsqrt() * weight + bias
         with torch.no_grad():

@@ -11,6 +11,7 @@ and changes motion, ground truth and fixations with the frames. It returns a new
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,7 +48,7 @@ class Augmented(Dataset):
     Raises ValueError for augmentations that the motion of `data.spec` can't follow.
     """
 
-    def __init__(self, data: Dataset, names: Sequence[str], seed: int):
+    def __init__(self, data: Any, names: Sequence[str], seed: int):
         self.data, self.names, self.seed = data, names, seed % 2**32
         if impossible := sorted(set(names) - set(possible(names, data.spec.motion))):
             raise ValueError(

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from common.errors import InputError
 from datasets.layouts import File
-from video.motion import MOTIONS
+from video.motion import MOTIONS, Motion
 from video.pictures import read_picture, resize, to_tensor
 from video.reader import Frame
+from video.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,10 @@ class ClipFrame(Frame):
 
 
 def read_run(
-    files: Sequence[File], spec, irregular: list[tuple[str, str]], before: Sequence[File] = ()
+    files: Sequence[File], spec: Spec, irregular: list[tuple[str, str]], before: Sequence[File] = ()
 ) -> Iterator[ClipFrame]:
     """Yield the frames of an unbroken run.
 
-    spec: models.base.Spec, or anything with its height, width, fps and motion.
     irregular: problems are added to this list as (kind, file).
     before: frames that precede `files` in the run, for the motion of the first one.
     """
@@ -47,7 +47,7 @@ def read_run(
                 previous, size = _last_readable(before, spec)
             rgb = torch.zeros(3, spec.height, spec.width) if previous is None else previous
             new_size = size
-        if size and new_size != size:
+        if size and new_size and new_size != size:
             sizes = f"{new_size[1]}×{new_size[0]} after {size[1]}×{size[0]}"
             irregular.append(("frame of another size", f"{file.picture}: {sizes}"))
         motion = _motion(file, previous, rgb, spec, irregular)
@@ -56,7 +56,7 @@ def read_run(
             previous, size = rgb, new_size
 
 
-def _last_readable(files: Sequence[File], spec) -> tuple[Tensor | None, tuple | None]:
+def _last_readable(files: Sequence[File], spec: Spec) -> tuple[Tensor | None, tuple | None]:
     """Return the last readable frame with its size on disk, or None twice."""
     for file in reversed(files):
         with suppress(InputError):  # named where the frame is part of a sample
@@ -64,13 +64,15 @@ def _last_readable(files: Sequence[File], spec) -> tuple[Tensor | None, tuple | 
     return None, None
 
 
-def _read(path: Path, spec) -> tuple[Tensor, tuple[int, int]]:
+def _read(path: Path, spec: Spec) -> tuple[Tensor, tuple[int, int]]:
     """Return RGB in [0, 1], (3, H, W), and (height, width) of the picture on disk."""
     picture = read_picture(path)
     return to_tensor(resize(picture, spec.height, spec.width)).contiguous(), picture.shape[:2]
 
 
-def _motion(file: File, previous: Tensor | None, rgb: Tensor, spec, irregular: list) -> Tensor:
+def _motion(
+    file: File, previous: Tensor | None, rgb: Tensor, spec: Spec, irregular: list
+) -> Tensor:
     """Return the motion since `previous`, (M, H, W): the flow picture, else an estimate."""
     if file.flow and MOTIONS[spec.motion].channels == 3:
         try:
@@ -80,7 +82,7 @@ def _motion(file: File, previous: Tensor | None, rgb: Tensor, spec, irregular: l
     return motion_estimator(spec.motion)(previous, rgb)
 
 
-def motion_estimator(name: str):
+def motion_estimator(name: str) -> Motion:
     """Return the estimator of a motion, made once in each thread of each process.
 
     OpenCV's optical flow can be neither shared between threads nor sent to another process.
@@ -89,5 +91,5 @@ def motion_estimator(name: str):
 
 
 @cache
-def _motion_estimator(name: str, thread: int):
+def _motion_estimator(name: str, thread: int) -> Motion:
     return MOTIONS[name]()

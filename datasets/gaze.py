@@ -116,7 +116,8 @@ class _Gaussian:
         """Return the weighted sum of N Gaussians: (H, W) float32."""
         chunks = (values.split(CHUNK) for values in (longitude, latitude, weight))
         sources = sum(
-            self.spread(lat, w) @ self.waves(lon) for lon, lat, w in zip(*chunks, strict=True)
+            (self.spread(lat, w) @ self.waves(lon) for lon, lat, w in zip(*chunks, strict=True)),
+            torch.zeros(()),
         ).unflatten(1, (2, -1))  # (latitudes, cosine and sine, frequencies)
         rows = sources.new_zeros(len(self.first), *sources.shape[1:])
         for offset, coefficients in enumerate(self.coefficients):

@@ -14,6 +14,7 @@ from datasets.frames import read_run
 from datasets.gaze import fixation_map
 from datasets.layouts import ClipFixations, File, list_clips, read_truth, unbroken_runs
 from datasets.splits import read_splits
+from video.spec import Spec
 
 
 class Sample(NamedTuple):
@@ -29,7 +30,6 @@ class SaliencyVideos(Dataset):
     """Runs of `spec.clip_length` consecutive frames with motion and ground truth.
 
     root: data set in one of the layouts of datasets/layouts.py; split: "train", "val" or "test".
-    spec: models.base.Spec, or anything with its height, width, clip_length, fps and motion.
     skip_frames: frames at the start of each clip that are not in any sample.
 
     An item is a dict of
@@ -52,7 +52,7 @@ class SaliencyVideos(Dataset):
     Raises InputError where the root or the split does not exist, or no ground truth is left.
     """
 
-    def __init__(self, root: str | Path, split: str, spec, skip_frames: int = 0):
+    def __init__(self, root: str | Path, split: str, spec: Spec, skip_frames: int = 0):
         self.root, self.split, self.spec = Path(root), split, spec
         self.irregular: list[tuple[str, str]] = []
         self.samples: list[Sample] = []
@@ -128,7 +128,7 @@ class SaliencyVideos(Dataset):
         if self.fixations.any:
             fixations = self.fixations.of(sample.clip)
             places = (fixations.at(f.number) if fixations else ((), ()) for f in sample.files)
-            item["fixations"] = [fixation_map(*place, *size)[None] for place in places]
+            item["fixations"] = [fixation_map(x, y, *size)[None] for x, y in places]
         return {
             **{name: torch.stack(tensors) for name, tensors in item.items()},
             "numbers": torch.tensor([file.number for file in sample.files]),

@@ -55,7 +55,7 @@ def time_plot(metric: Comparison, series: dict) -> Figure | None:
         known = 2 * np.isfinite(curves).sum(0) >= len(curves)
         if known.any():
             median = np.nanmedian(curves[:, known], axis=0)
-            axes.plot(x[known], median, f"o{line}", color=colour, lw=2, label=short(name))
+            axes.plot(x[known], median, f"o{line}", color=colour, lw=2, label=short(name or ""))
     axes.set(title=metric.heading, xlabel="frame number")
     figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure

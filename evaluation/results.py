@@ -27,7 +27,7 @@ def collect(facts: dict, scorer: Scorer, clips: dict[str, ClipScores]) -> dict:
     facts: what was scored and how; "models" has the name and the facts of each source.
     Raises InputError where no frame has a score.
     """
-    scored = {
+    scored: dict[str, dict] = {
         clip: {"frames": len(scores.frames), "scores": scores.means()}
         for clip, scores in clips.items()
         if scores.frames

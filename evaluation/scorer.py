@@ -154,8 +154,11 @@ class Scorer:
         """Return how well the observers of a frame predict each other, by metric."""
         here = fixations.frames == frame
         columns = fixations.longitudes, fixations.latitudes, fixations.observers
-        gaze = [column[here] for column in columns]
-        return inter_observer(*gaze, others, self.protocol, self._count, self._blur, random)
+        longitudes, latitudes, observers = (column[here] for column in columns)
+        return inter_observer(
+            longitudes, latitudes, observers, others,
+            self.protocol, self._count, self._blur, random,
+        )  # fmt: skip
 
     def _count(self, longitudes: np.ndarray, latitudes: np.ndarray) -> Tensor:
         return fixation_map(longitudes, latitudes, *self.size).to(self.device)

@@ -18,6 +18,7 @@ class MapLoss(nn.Module):
     """
 
     summed = False
+    areas: Tensor
 
     def __init__(self, height: int | None = None, width: int | None = None):
         super().__init__()

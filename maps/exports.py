@@ -12,7 +12,7 @@ import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -34,7 +34,9 @@ def write_peaks(path: Path, maps: Maps, count: int) -> Path:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("time", "frame", "rank", "longitude", "latitude", "share"))
         for number, seconds, saliency in maps:
-            for rank, place in enumerate(peaks(saliency, count) if saliency is not None else (), 1):
+            if saliency is None:
+                continue
+            for rank, place in enumerate(peaks(saliency, count), 1):
                 degrees = (f"{math.degrees(angle):.4f}" for angle in place)
                 row = number, rank, *degrees, f"{share(saliency, *place):.5f}"
                 table.writerow((f"{seconds:.4f}", *row))
@@ -94,7 +96,7 @@ def write_salient360(path: Path, maps: Maps, frames: int, height: int, width: in
 
 
 def _write_rows(
-    file: BinaryIO, arrays: Iterable[np.ndarray | None], shape: tuple, kind: np.dtype, header=True
+    file: IO[bytes], arrays: Iterable[np.ndarray | None], shape: tuple, kind: np.dtype, header=True
 ) -> None:
     """Write arrays as one of a shape (count, ...), with or without the header of an .npy file."""
     if header:

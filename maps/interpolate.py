@@ -20,7 +20,7 @@ def interpolate(
     bool; elsewhere maps become zero. Between two of them, maps are interpolated
     linearly in time; after the last one, its map is repeated.
     """
-    sampled, before = None, None
+    sampled, before = None, np.zeros(())  # the last sampled frame and its map
     for frame, saliency in maps:
         after = not_negative(saliency[0]).numpy()
         after = after if covered is None else after * covered

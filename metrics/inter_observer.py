@@ -45,7 +45,7 @@ def inter_observer(
         return {}
     order = random.permutation(len(names))
 
-    def image(make: Callable[..., Tensor], chosen: np.ndarray) -> Tensor:
+    def image(make: Callable[..., Tensor], chosen: np.ndarray | list) -> Tensor:
         selected = np.isin(observer, chosen)
         return make(longitudes[selected], latitudes[selected])
 

@@ -1,6 +1,7 @@
 """Cube-padded U-Net (Vo 2020), with the cube padding of Cheng et al. 2018."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class UNet(nn.Module):
 
 # Called with (in_channels, base_channels). Each states its smallest face and the step between
 # faces that it takes, its output stride, out_channels and learning_rate_scales.
-BACKBONES = {"plain": UNet, "efficientnet_lite0": EfficientNetReadout}
+BACKBONES: dict[str, Any] = {"plain": UNet, "efficientnet_lite0": EfficientNetReadout}
 MOTION_OF = {3: "none", 4: "difference", 6: "dis"}  # by the number of input channels
 LATITUDES = 33  # at which the latitude bias is learned
 
@@ -100,6 +101,7 @@ class CubeUNet(SaliencyModel):
     parallel = True
     qualities = {"fast": 0.75}
     scales = (1,)
+    front_bias: Tensor
 
     def __init__(
         self,
@@ -140,7 +142,7 @@ class CubeUNet(SaliencyModel):
         self.to_cube, self.to_equi = self._projections(height, width, size)
         self._others: dict[tuple, tuple[Equi2Cube, Cube2Equi]] = {}
         self.head = nn.Conv2d(self.backbone.out_channels, 1, 1)
-        nn.init.constant_(self.head.bias, -3.0)  # most of a saliency map is dark
+        nn.init.constant_(self.head.get_parameter("bias"), -3.0)  # most of a saliency map is dark
         prior = gaze_density(LATITUDES, 1)
         prior = (prior / prior.max()).log().float().view(1, 1, LATITUDES)
         self.latitude_bias = nn.Parameter(prior)
@@ -169,7 +171,7 @@ class CubeUNet(SaliencyModel):
             same = size == (height, width)
             part = self._seen(images if same else interpolate(images, size, mode="area"))
             parts.append(part if same else interpolate(part, (height, width), mode="bilinear"))
-        image_logits = sum(parts) / len(parts)
+        image_logits = sum(parts, torch.zeros(())) / len(parts)
         latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
         return image_logits, latitude_bias
 
@@ -182,7 +184,7 @@ class CubeUNet(SaliencyModel):
         if made is None:
             with torch.inference_mode(False):  # tensors made there could not be used in training
                 made = self._projections(height, width, width // 4)
-            made = tuple(projection.to(images.device) for projection in made)
+            made = made[0].to(images.device), made[1].to(images.device)
             self._others = dict([*self._others.items(), (key, made)][-2:])
         to_cube, to_equi = made
         faces = to_cube(images).contiguous(memory_format=torch.channels_last)

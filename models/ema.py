@@ -1,6 +1,7 @@
 """Exponential moving average of a model's weights during training."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -16,7 +17,7 @@ def weight_average(model: nn.Module, decay: float) -> AveragedModel:
     indices of the geometry are; here integers are copied.
     """
 
-    def update(averages: Sequence[Tensor], currents: Sequence[Tensor], steps: Tensor) -> None:
+    def update(averages: Sequence[Tensor], currents: Sequence[Tensor], steps: Any) -> None:
         rate = 1 - ((1 + steps) / (10 + steps)).clamp(max=decay)
         for average, current in zip(averages, currents):
             if average.is_floating_point():

@@ -19,8 +19,9 @@ import math
 import torch
 from torch import Tensor
 
-from models.base import SaliencyModel, Spec
+from models.base import SaliencyModel
 from projection.sphere import latitudes, longitudes, solid_angles
+from video.spec import Spec
 
 LATITUDE_WIDTH = 0.123  # s, sine of the latitude where the head's density is half its maximum
 FRONT_SHARE = 0.566  # w, share of directions that cluster around straight ahead
@@ -74,6 +75,7 @@ class EquatorPrior(SaliencyModel):
     """
 
     name = "equator"
+    prior: Tensor
 
     def __init__(self, height: int = 240, width: int = 480):
         super().__init__(Spec(height=height, width=width), height=height, width=width)

@@ -13,6 +13,7 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,8 @@ class RecurrentStep(nn.Module):
         images, states = inputs[: -len(STATE)], inputs[-len(STATE) :]
         bgr = _pixels(torch.cat([image.flip(1) for image in images], dim=1))
         before = [_pixels(state) for state in states]
-        encoder, decoder = self.model.encoder, self.model.decoder
+        encoder: Any = self.model.encoder
+        decoder: Any = self.model.decoder
         h, c = _lstm(encoder.lstm, bgr, *before[:2])
         pooled = _samples(encoder.pool.taps, h).amax(dim=2)
         after = h, c, *_lstm(decoder.lstm, pooled, *before[2:])
@@ -89,8 +91,8 @@ def _samples(taps: SphereTaps, pixels: Tensor) -> Tensor:
 def _lstm(cell: ConvLSTMCell, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Return the hidden and the cell state after a step; all (B, P, channels)."""
     samples = _samples(cell.taps, torch.cat([x, h], dim=-1)).flatten(2)
-    matrix = cell.conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    i, f, o, g = (samples @ matrix + cell.conv.bias).chunk(4, dim=-1)
+    matrix = cell.conv["weight"].permute(2, 3, 1, 0).flatten(0, 2)
+    i, f, o, g = (samples @ matrix + cell.conv["bias"]).chunk(4, dim=-1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     return o.sigmoid() * c.tanh(), c
 
@@ -118,7 +120,7 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
         network.eval()(*examples)  # what is computed once is computed here, outside the export
         try:
             graph = torch.export.export(network, examples, dynamic_shapes=shapes, strict=False)
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 graph, input_names=list(inputs), output_names=outputs, opset_version=OPSET,
                 dynamic_shapes=shapes, dynamo=True, verbose=False,
             )  # fmt: skip

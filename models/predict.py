@@ -5,15 +5,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import SaliencyModel, Spec
+from models.base import SaliencyModel
 from video.ahead import behind
 from video.reader import Frame, frames_of
+from video.spec import Spec
 
 # Models that look at single frames take several at once: enough to keep a GPU busy, and no more
 # pixels than a CPU works on without fetching fresh memory for every layer.
@@ -79,12 +80,12 @@ def predict(
     [(1, torch.Size([1, 4, 8]))]
     """
     spec = model.spec
-    frames = iter(frames)
-    first = list(islice(frames, 1))
-    frames = chain(first, frames)
+    rest = iter(frames)
+    first = list(islice(rest, 1))
+    source: Iterable[Any] = chain(first, rest)
     if first and not hasattr(first[0], "rgb"):
-        frames = frames_of(frames, spec, fps)
-    batches = _batches(frames, spec, 1 if live else FRAMES_AT_ONCE)
+        source = frames_of(source, spec, fps)
+    batches = _batches(source, spec, 1 if live else FRAMES_AT_ONCE)
     batches = _from_first_needed(batches, needed, spec.smoothing)
     smoother = Smoother(spec.smoothing, live)
     overlap: Tensor | None = None  # the last clip's maps of frames that it shares with the next

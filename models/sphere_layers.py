@@ -134,8 +134,8 @@ class ConvLSTMCell(nn.Module):
             h, c, buffer = state
             z = buffer = torch.cat([x, h], dim=-1, out=buffer)
         # Columns in the order of a pixel's samples: tap by tap, then channel by channel.
-        matrix = self.conv.weight[:, : z.shape[-1]].permute(0, 2, 3, 1).flatten(1)
-        bias = self.conv.bias
+        matrix = self.conv["weight"][:, : z.shape[-1]].permute(0, 2, 3, 1).flatten(1)
+        bias = self.conv["bias"]
         if torch.is_grad_enabled() and (matrix.requires_grad or z.requires_grad):
             return *_LSTMStep.apply(z, c, matrix, bias, self.taps), None
         lstm_step(z, c, matrix, bias, self.taps, h, c)

@@ -124,6 +124,13 @@ class SphereTaps(nn.Module):
     Raises ValueError for another sampling and for a size that the stride does not divide.
     """
 
+    index: Tensor
+    weight: Tensor
+    start: Tensor
+    reader: Tensor
+    reader_weight: Tensor
+    reader_start: Tensor
+
     def __init__(
         self,
         height: int,

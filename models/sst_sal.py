@@ -101,8 +101,8 @@ class SSTSal(SaliencyModel):
         with torch.autocast(frames.device.type, enabled=False):
             for rgb, flow in zip(frames.unbind(1), motion.unbind(1), strict=True):
                 bgr = torch.cat([rgb.flip(1), flow.flip(1)], dim=1)  # the weights' channel order
-                encoder = self.encoder.lstm(bgr.flatten(2).transpose(1, 2), encoder)
-                decoder = self.decoder.lstm(self.encoder.pool(encoder[0]), decoder)
+                encoder = self.encoder["lstm"](bgr.flatten(2).transpose(1, 2), encoder)
+                decoder = self.decoder["lstm"](self.encoder["pool"](encoder[0]), decoder)
                 maps.append(self.to_map(decoder[0]))
         return torch.stack(maps, dim=1)
 

@@ -60,10 +60,13 @@ def ball(u, v, c, swing) -> Parts:
     yield np.maximum(np.hypot(u, v) - 0.95, abs(np.hypot(u - 0.9, v) - 0.8) - 0.18), c[1]
 
 
+GREEN = np.array([0.2, 0.45, 0.15], np.float32)
+
+
 def tree(u, v, c, swing) -> Parts:
     yield box(u, v, 0, -0.55, 0.09, 0.45), c[3] * 0.5 + 0.1
     for cu, cv, r in ((-0.3, 0.2, 0.45), (0.3, 0.15, 0.45), (0, 0.45, 0.5)):
-        yield ellipse(u, v, cu, cv, r, r), mix(c[0] * 0.6, np.float32([0.2, 0.45, 0.15]), 0.7)
+        yield ellipse(u, v, cu, cv, r, r), mix(c[0] * 0.6, GREEN, 0.7)
 
 
 class Kind(NamedTuple):
@@ -142,7 +145,8 @@ def random_figure(rng: Generator, name: str) -> Figure:
         latitude = rng.normal(0, 0.4)
     pose = rotation(UP, rng.uniform(0, 2 * math.pi)) @ rotation(np.array([-1.0, 0, 0]), latitude)
     clothes = [colour(rng, (0.1, 0.9), (0.1, 1)) for _ in range(2)]
-    skin = mix(np.float32([0.95, 0.78, 0.66]), np.float32([0.35, 0.2, 0.13]), rng.random())
+    pale, dark = np.array([[0.95, 0.78, 0.66], [0.35, 0.2, 0.13]], np.float32)
+    skin = mix(pale, dark, rng.random())
     hair = colour(rng, (0.2, 0.7), (0.05, 0.6), (0.03, 0.12))
     axis, speed = UP, 0.0
     if kind.moves and rng.random() < 0.75:

@@ -20,7 +20,6 @@ import hashlib
 import random
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from tqdm import tqdm
@@ -42,6 +41,7 @@ from prepare.records import (
     tell_empty,
 )
 from video.reader import read_frames
+from video.spec import Spec
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
 ROUNDING = 1e-6  # seconds that a time written as a decimal may lie before its frame
@@ -108,14 +108,15 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         return
     gaze = read_gaze_csv(table)
     begin_clip(folder, facts)
-    reader, starts = read_frames(video, SimpleNamespace(**options, motion="none")), []
+    spec = Spec(options["height"], options["width"], options["fps"])
+    reader, starts = read_frames(video, spec), []
     for note in reader.info.notes:
         print(f"note: {video}: {note}", file=sys.stderr)
     for frame in reader:
         starts.append(frame.seconds)
         picture = (frame.rgb * 255).round().byte().permute(1, 2, 0).numpy()
         save_picture(folder / f"{len(starts):04d}.jpg", picture, quality=92)
-    fixations = active_fixations(gaze, starts, reader.end)
+    fixations = active_fixations(gaze, np.array(starts), reader.end)
     if not len(fixations.frames):
         raise InputError(
             f"{table}: no sample falls on the {reader.end:.1f} s of {video.name}; time must be in "
@@ -216,9 +217,9 @@ def main() -> None:
     split(list(pairs), args.splits)  # finds a mistake in --splits before the work begins
     failures = Failures()
     with lock(args.output):
-        for name, files in tqdm(pairs.items(), str(args.output), unit="clip"):
+        for name, (video, table) in tqdm(pairs.items(), str(args.output), unit="clip"):
             with failures.collected(args.output / name):
-                write_clip(args.output / name, *files, options)
+                write_clip(args.output / name, video, table, options)
         folders = [path.parent for path in sorted(args.output.glob(f"*/{RECORD}"))]
         complete = [folder.name for folder in folders if "samples" in read_record(folder)]
         splits = update_splits(args.output / "splits.json", complete, split(complete, args.splits))

@@ -61,7 +61,7 @@ def resize_dataset(
     motion_estimator(motion)  # raises InputError now where RAFT has no weights
     facts = {"source": str(root.resolve()), "height": height, "width": width, "motion": motion}
 
-    def write(name: str) -> list[tuple[str, str]]:
+    def write(name: str) -> list[tuple]:
         write_clip(output / name, clips[name], fixations_csv(root, name), facts)
         left_out = read_record(output / name).get("left_out", [])
         return [tuple(map(str, entry)) for entry in left_out if isinstance(entry, list)]

@@ -52,7 +52,7 @@ def colour(rng: Generator, saturation=(0.1, 0.7), value=(0.2, 0.9), hue=(0.0, 1.
     return np.array(rgb, np.float32)
 
 
-def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray | float) -> np.ndarray:
+def mix(a: np.ndarray, b: np.ndarray | float, share: np.ndarray | float) -> np.ndarray:
     """Mix colours a and b, (3,), (N, 3) or one grey value each.
 
     share: the share of b, in [0, 1], (N,) or one number.
@@ -77,7 +77,7 @@ def sky(rays: np.ndarray, rng: Generator) -> np.ndarray:
     """Return a blue sky with clouds and a sun."""
     zenith = colour(rng, (0.4, 0.8), (0.4, 0.9), (0.55, 0.63))
     height = np.maximum(rays[:, 1], 0)
-    blue = mix(mix(zenith, np.float32([0.9, 0.92, 0.95]), 0.7), zenith, height**0.6)
+    blue = mix(mix(zenith, np.array([0.9, 0.92, 0.95], np.float32), 0.7), zenith, height**0.6)
     layer = rays / np.maximum(rays[:, 1:2], 0.02)  # where the ray meets the layer of clouds
     layer /= 1 + 0.1 * np.linalg.norm(layer, axis=1, keepdims=True)
     clouds = step(noise(layer, 6, rng) - rng.uniform(-0.3, 1.6), rng.uniform(0.5, 2))
@@ -90,7 +90,7 @@ def hills(rays: np.ndarray, rng: Generator) -> np.ndarray:
     """Return ridges of hills before the sky, the far ones pale."""
     colours = sky(rays, rng)
     altitude = np.arcsin(rays[:, 1].clip(-1, 1))
-    around = rays * np.float32([1, 0, 1])
+    around = rays * np.array([1, 0, 1], np.float32)
     around /= np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1e-6)
     bushes = noise(rays, 30, rng)
     for near in (0.5, 0.75, 1.0):
@@ -119,7 +119,7 @@ def outdoors(rays: np.ndarray, rng: Generator) -> np.ndarray:
 
 def room(rays: np.ndarray, rng: Generator) -> np.ndarray:
     """Return a hall with a chequered floor, and the view outdoors through windows in its walls."""
-    half = np.float32([rng.uniform(3, 8), EYE, rng.uniform(3, 8)])  # sides
+    half = np.array([rng.uniform(3, 8), EYE, rng.uniform(3, 8)], np.float32)  # sides
     reach = half / np.maximum(abs(rays), 1e-6)
     axis = reach.argmin(axis=1)  # the axis across the wall that a ray meets: 1 for floor, ceiling
     hit = rays * reach.min(axis=1, keepdims=True)

@@ -84,7 +84,7 @@ def border_of(size: int, sides: tuple[int, int], device: torch.device) -> Border
 
 
 # As torch.compiler.assume_constant_result does, whose first call imports a second of modules.
-border_of._dynamo_marked_constant = True
+border_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=64)

@@ -106,9 +106,8 @@ class Cube2Equi(nn.Module):
         check_size(face_size, face_size)
         self.height, self.width, self.face_size = height, width, face_size
         taps = cube_taps(directions(height, width, torch.float64).flatten(0, 1), face_size)
-        self.sample = Resampling(
-            *(a.unflatten(1, (height, width)) for a in taps), (6, face_size, face_size)
-        )
+        index, weight = (a.unflatten(1, (height, width)) for a in taps)
+        self.sample = Resampling(index, weight, (6, face_size, face_size))
 
     def forward(self, faces: Tensor) -> Tensor:
         size = self.face_size

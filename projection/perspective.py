@@ -50,7 +50,8 @@ def to_plane(points: Tensor, extent: tuple[float, float]) -> tuple[Tensor, Tenso
     ahead = z >= 1e-3
     z = torch.where(ahead, z, 1)
     plane = x / (z * extent[0]), -y / (z * extent[1])
-    return tuple(torch.where(ahead, coordinate, math.inf) for coordinate in plane)
+    u, v = (torch.where(ahead, coordinate, math.inf) for coordinate in plane)
+    return u, v
 
 
 def samples_across(extent: tuple[float, float], view_width: int, height: int, width: int) -> int:
@@ -119,7 +120,7 @@ class Equi2Perspective(nn.Module):
         if n > 1:
             pixels = _smooth_polar_rows(pixels, _pixel(self.extent, self.size[1]) / n)
         views = (_sample(pixels, self.rays(yaw, pitch, roll, place)) for place in _places(n))
-        return (sum(views) / n**2).to(image.dtype)
+        return (sum(views, torch.zeros(())) / n**2).to(image.dtype)
 
 
 class Perspective2Equi(nn.Module):
@@ -216,4 +217,5 @@ def _smooth_polar_rows(image: Tensor, spacing: float) -> Tensor:
 def _size(image: Tensor) -> tuple[int, int]:
     if image.dim() != 4 or not image.is_floating_point():
         raise ValueError(f"expected images (B, C, H, W), got {tuple(image.shape)}, {image.dtype}")
-    return tuple(image.shape[-2:])
+    height, width = image.shape[-2:]
+    return height, width

@@ -30,13 +30,18 @@ class Resampling(nn.Module):
     as the plain form.
     """
 
+    index: Tensor
+    weight: Tensor
+    # Made at the first call that needs them.
+    _squares: tuple | None = None
+    _bags: tuple | None = None
+
     def __init__(self, index: Tensor, weight: Tensor, size: tuple[int, ...], dtype=None):
         super().__init__()
         self.size, self.places = tuple(size), tuple(index.shape[1:])
         weight = weight.to(dtype or torch.get_default_dtype())
         self.register_buffer("index", index.flatten(1).int(), persistent=False)
         self.register_buffer("weight", weight.flatten(1), persistent=False)
-        self._squares = self._bags = None  # made at the first call that needs them
 
     def _apply(self, *args, **kwargs):
         self._squares = self._bags = None  # of weights in another precision
@@ -46,7 +51,7 @@ class Resampling(nn.Module):
         if not image.is_cpu or not image.numel() or torch.compiler.is_compiling():
             pixels = image.flatten(-len(self.size))
             taps = (pixels.index_select(-1, i) * w for i, w in zip(self.index, self.weight))
-            return _rounded(sum(taps), image.dtype).unflatten(-1, self.places)
+            return _rounded(sum(taps, torch.zeros(())), image.dtype).unflatten(-1, self.places)
         lead = image.shape[: image.dim() - len(self.size)]
         images = image.reshape(-1, *(lead[-1:] or (1,)), *self.size)
         sides = *_rows_and_columns(self.size), *_rows_and_columns(self.places)

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+from collections.abc import Callable
 from dataclasses import asdict
 
 import models
@@ -12,7 +13,7 @@ from models.checkpoint import read
 from models.registry import find_model
 from video.motion import MOTIONS
 
-PARSERS = {  # of the values of --model_args, by the type of the argument's default
+PARSERS: dict[type, Callable] = {  # of values of --model_args, by the type of the default
     bool: lambda text: {"true": True, "false": False}[text.lower()],
     int: int,
     float: float,

@@ -65,7 +65,8 @@ def restore(run, content: dict) -> None:
             run.scaler.load_state_dict(content["scaler"])
         run.step, run.log = int(content["step"]), [dict(line) for line in content["log"]]
         if processes.is_main():
-            run.losses = RunningLoss(*map(float, content["sums"]))
+            total, count = content["sums"]
+            run.losses = RunningLoss(float(total), int(count))
         run.epoch_start = time.monotonic() - content["seconds"]
         random = content["random"][processes.rank() % len(content["random"])]
         torch.set_rng_state(random["cpu"])

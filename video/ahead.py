@@ -21,7 +21,7 @@ def ahead(items: Iterable[T], most: int = 3) -> Iterator[T]:
     """
     items, thread = iter(items), ThreadPoolExecutor(1)
     try:
-        waiting = deque(thread.submit(next, items, END) for _ in range(most))
+        waiting: deque = deque(thread.submit(next, items, END) for _ in range(most))
         while (item := waiting.popleft().result()) is not END:
             waiting.append(thread.submit(next, items, END))
             yield item

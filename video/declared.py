@@ -64,20 +64,21 @@ class Declared:
         if coverage is None and self.projection:
             instead = "convert it first, or give the coverage if it is equirectangular after all"
             raise InputError(f"{path}: declares {self.projection}; {instead}")
-        if coverage is None and self.coverage is None:
+        covered = coverage or self.coverage
+        if covered is None:
             wrong = "declares to be a part of a panorama that its pixels can't be"
             raise InputError(f"{path}: {wrong}; give the coverage in degrees")
         notes, pose = [], self.pose
         if stereo is None and self.stereo != "none":
             one = "maps are made of the left eye and painted over both"
             notes.append(f"declares {self.stereo} stereo: {one}")
-        if coverage is None and self.coverage != SPHERE:
+        if coverage is None and covered != SPHERE:
             angles = "{:.4g}° to {:.4g}° of longitude, {:.4g}° to {:.4g}° of latitude"
-            notes.append(f"declares to cover {angles.format(*self.coverage)}")
+            notes.append(f"declares to cover {angles.format(*covered)}")
         if max(abs(pose[1]), abs(pose[2])) >= 1:
             tilt = f"pitch {pose[1]:.3g}°, roll {pose[2]:.3g}°"
             notes.append(f"declares a tilt that players undo ({tilt}); it is seen as it is stored")
-        layout = Layout(stereo or self.stereo, coverage or self.coverage, pose)
+        layout = Layout(stereo or self.stereo, covered, pose)
         return layout, [*notes, *_shape_notes(*size, layout, stereo)]
 
 
@@ -125,8 +126,9 @@ def picture_declares(xmp: str, width: int, height: int) -> Declared:
         filters = "of a cylinder: ffmpeg -i IN -vf v360=cylindrical:e OUT"
         said.projection = f"to be {kind[:20]} ({filters})"
     try:
-        angles = (fields.get(f"Pose{axis}Degrees", 0) for axis in ("Heading", "Pitch", "Roll"))
-        said.pose = tuple(map(float, angles))
+        axes = ("Heading", "Pitch", "Roll")
+        heading, pitch, roll = (float(fields.get(f"Pose{axis}Degrees", 0)) for axis in axes)
+        said.pose = heading, pitch, roll
     except ValueError:
         pass
     return said
@@ -160,14 +162,17 @@ def _coverage(west: float, north: float, east: float, south: float) -> Coverage 
         return None
     angles = 360 * west - 180, 360 * east - 180, 90 - 180 * south, 90 - 180 * north
     limits = zip(angles, (180, 180, 90, 90))
-    return tuple(float(min(limit, max(-limit, round(angle, 5)))) for angle, limit in limits)
+    west, east, south, north = (
+        float(min(limit, max(-limit, round(angle, 5)))) for angle, limit in limits
+    )
+    return west, east, south, north
 
 
 def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) -> Iterator[str]:
     """Yield what is doubtful about the shape of mono pictures. stereo: what was given as such."""
     west, east, south, north = layout.coverage
     wanted = (east - west) / (north - south)
-    often = {1: "top-bottom", 4: "left-right"}.get(round(2 * width / height / wanted, 1))
+    often = {1.0: "top-bottom", 4.0: "left-right"}.get(round(2 * width / height / wanted, 1))
     if layout.stereo != "none" or abs(width / height / wanted - 1) <= SHAPE or (often and stereo):
         return
     shape = "portrait" if width < height else f"not {wanted:.3g}:1"

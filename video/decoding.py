@@ -133,7 +133,8 @@ def probe(
         frame = _first_frame(packets)
         size, turn = (stream.width, stream.height), find_turn(path, frame)
         declared = video_declares(file, container.format.name, frame)
-    size = size[::-1] if turn and turn[0][0] == "transpose" else size
+    if turn and turn[0][0] == "transpose":
+        size = size[1], size[0]
     layout, notes = declared.layout(path, size, stereo, coverage)
     return VideoInfo(path, *size, fps, frames, seconds, start, tuple(notes), layout, turn)
 
@@ -249,8 +250,8 @@ def _decode_video(info: VideoInfo, damage: Damage | None, spare: Spare | None) -
         try:
             for packet, before in _with_times_before(container.demux(stream)):
                 context.skip_frame = "DEFAULT"
-                known = None not in (first, before) and before >= first
-                if one_frame and known and not packet.is_discard:
+                in_order = one_frame and not packet.is_discard
+                if in_order and first is not None and before is not None and before >= first:
                     insort(waiting, packet, key=lambda packet: packet.pts)
                     times = ((t - first) * stream.time_base for t in (before, packet.pts))
                     if spare and not damage.corrupt and spare(*map(float, times)):

@@ -6,6 +6,7 @@ continue beyond ±180° with their other side, so that it has no edge there.
 """
 
 import math
+from typing import Protocol
 
 import cv2
 import torch
@@ -15,6 +16,18 @@ from common.options import MOTION_NAMES
 from video import raft
 
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
+
+
+class Motion(Protocol):
+    """Makes the motion image (channels, H, W), in [0, 1], of the current sampled frame.
+
+    It is called with the previous one, None for the first, and the current one: (3, H, W) RGB in
+    [0, 1].
+    """
+
+    channels: int
+
+    def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor: ...
 
 
 class NoMotion:
@@ -114,6 +127,5 @@ def flow_colours(flow: Tensor) -> Tensor:
     return ((255 * colour).floor() / 255).permute(2, 0, 1)
 
 
-# Each is called with the previous sampled frame (None for the first) and the current one,
-# (3, H, W) RGB in [0, 1], and returns its motion image, (channels, H, W) in [0, 1].
-MOTIONS = dict(zip(MOTION_NAMES, (NoMotion, Difference, DISFlow, RAFTFlow), strict=True))
+KINDS: tuple[type[Motion], ...] = (NoMotion, Difference, DISFlow, RAFTFlow)
+MOTIONS = dict(zip(MOTION_NAMES, KINDS, strict=True))

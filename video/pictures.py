@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -101,16 +102,19 @@ def save_picture(path: Path, rgb: np.ndarray, original: Path, layout: Layout | N
     """
     with open_picture(original) as image:
         profile = image.info.get("icc_profile") if image.mode == "RGB" else None
-    xmp = panorama_xmp(*rgb.shape[:2], layout) if layout else ""
+    height, width = rgb.shape[:2]
+    xmp = panorama_xmp(height, width, layout) if layout else ""
     text = PngInfo()
     if xmp:
         text.add_itxt("XML:com.adobe.xmp", xmp)
-    options = {"quality": 95, "subsampling": 0, "xmp": xmp.encode() or None, "pnginfo": text}
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0, "pnginfo": text}
+    options["xmp"] = xmp.encode() or None
     Image.fromarray(rgb).save(path, icc_profile=profile, **options)  # each format takes its own
 
 
 def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str], Declared]:
     """Return (width, height) of the first readable picture, notes on it, and what it declares."""
+    problem = InputError("there is no picture")
     for path in pictures:
         try:
             with open_picture(path) as image:
@@ -122,9 +126,9 @@ def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str], Declared]
                 xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", "")
                 xmp = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
                 return size, notes, picture_declares(xmp, *size)
-        except InputError:
-            if path == pictures[-1]:
-                raise
+        except InputError as error:
+            problem = error
+    raise problem
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

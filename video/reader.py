@@ -115,8 +115,8 @@ def read_frames(
 ) -> FrameReader:
     """Return an iterator of the frames of a source as a model with this spec takes them.
 
-    path: a video file, a folder of pictures or one picture. spec: anything with height, width,
-    fps and motion, such as models.base.Spec. fps: pictures a second of a folder, 8 if None.
+    path: a video file, a folder of pictures or one picture. fps: pictures a second of a folder, 8
+    if None.
     stereo: "none", "top-bottom" or "left-right"; coverage: (west, east, south, north) of
     each eye in degrees; both as the file declares if None, see video.layout. Frames show the whole
     sphere, as the left eye sees it; `info.layout.covered` says what of it was in the source.

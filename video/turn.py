@@ -43,7 +43,7 @@ def find_turn(path: Path, frame: av.VideoFrame) -> Turn:
     if refused:
         command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
         raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
-    return turn
+    return turn or ()
 
 
 def turned(frame: av.VideoFrame, turn: Turn) -> av.VideoFrame:

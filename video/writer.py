@@ -108,7 +108,7 @@ class Clock:
         self.rate = lcm(first.time_base.denominator, fps.numerator)  # ticks per second
         if self.rate > FINEST_CLOCK:  # an average rate, of a clip without a steady one
             self.rate, self.rounding = first.time_base.denominator, 0
-        self.last = None
+        self.last: int | None = None
 
     def ticks(self, frame: av.VideoFrame) -> int:
         """Return when to show a frame, later than all frames before it."""
