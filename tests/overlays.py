@@ -11,6 +11,7 @@ import pytest
 
 import make_video
 from common.errors import run_script
+from common.files import fingerprint
 from video.decoding import probe
 
 W, H = 96, 48
@@ -61,7 +62,7 @@ def facts(folder, video, **changes):
     info = probe(video)
     known = {
         "video": video.name,
-        "video_bytes": video.stat().st_size if video.is_file() else None,
+        "fingerprint": fingerprint(info.files),
         "width": info.width,
         "height": info.height,
         "frame_count": 8,

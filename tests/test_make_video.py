@@ -157,8 +157,7 @@ def test_a_folder_of_pictures(tmp_path):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"video_bytes": 1}, "another video"),
-        ({"width": 640}, "another video"),
+        ({"fingerprint": "of other content"}, "another video"),
         ({"complete": False, "frame_count": None}, "not complete"),
         ({"frame_count": 9}, "8 maps for 9 frames"),
         ({"frame_count": 7}, "8 maps for 7 frames"),

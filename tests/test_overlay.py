@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import make_video
+from common.files import fingerprint
 from maps.saved import common_scale
 from tests.clips import write_video
 from tests.commands import paint
@@ -113,8 +114,8 @@ def test_a_dull_scene_does_not_look_as_hot_as_a_lively_one(tmp_path):
     clip = write_video(tmp_path / "clip.mp4", frames=8)
     for n in range(1, 9):  # all maps look alike in 8 bits
         cv2.imwrite(str(maps / f"sal_{n:04d}.png"), np.full((24, 48), 255, np.uint8))
-    facts = {"complete": True, "frame_count": 8, "width": 96, "height": 48,
-             "video_bytes": clip.stat().st_size, "peaks": [0.5] * 6 + [0.05] * 2}  # fmt: skip
+    facts = {"complete": True, "frame_count": 8, "fingerprint": fingerprint([clip]),
+             "peaks": [0.5] * 6 + [0.05] * 2}  # fmt: skip
     (maps / "saliency.json").write_text(json.dumps(facts))
 
     def change(*more):
