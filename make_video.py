@@ -29,9 +29,10 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    needed = {"type": Path, "required": True, "metavar": "PATH"}
-    add("--original_video", **needed, help="video, folder of frames, or picture")
-    add("--saliency_dir", **needed, help="folder of maps that infer_video.py wrote")
+    add("--original_video", type=Path, required=True, metavar="PATH",
+        help="video, folder of frames, or picture")  # fmt: skip
+    add("--saliency_dir", type=Path, required=True, metavar="PATH",
+        help="folder of maps that infer_video.py wrote")  # fmt: skip
     add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4, .html or, of a "
         "picture, .png or .jpg; replaced when it is complete (default: outputs/<name>_overlay.mp4, "
         "of a picture .png; with --follow outputs/<name>_follow.mp4, with --viewer "

@@ -224,7 +224,7 @@ def _varied(path: Path, kind: str) -> tuple[int, int] | None:
             ENDS.get(image.format or ""),
             image.height * image.width * len(image.getbands()),
         )
-        content = image.fp.read()  # all but the header, which PIL has read up to the pixels
+        content = image.fp.read() if image.fp else b""  # all but the header, which PIL has read
         if end is None or image.mode.startswith(("I", "F")):
             return None
         if end not in content:

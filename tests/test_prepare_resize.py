@@ -19,7 +19,7 @@ from PIL import Image
 
 from common.errors import InputError
 from datasets import SaliencyVideos
-from datasets.video_saliency import motion_estimator
+from datasets.frames import motion_estimator
 from models import Spec
 from prepare import recordings, resize
 from prepare.records import begin_clip

@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -47,7 +47,7 @@ def list_pictures(path: Path) -> list[Path]:
 
 
 @contextmanager
-def open_picture(path: str | Path) -> Iterator[Image.Image]:
+def open_picture(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     """Open a picture with PIL, which reads its header. Every error in it is an InputError."""
     otherwise = "the picture can't be read ({}); delete it or make it again"
     with reading(path, otherwise) as path, Image.open(path) as image:

@@ -121,18 +121,19 @@ def _scores(
     seconds apart, each with the stretch of what is nearest to it; shares times seconds (K, D)
     float32. A shorter clip is one stretch, and times without frames are left out.
     """
-    times, starts, scores, shares = [], [], [], None
+    times, starts, scores, shares = [], [], [], np.zeros(len(windows), np.float32)
     for number, (saliency, time) in enumerate(zip(maps, seconds, strict=True), 1):
         saliency = np.asarray(saliency, np.float32)
         if saliency.ndim != 2 or not saliency.min() >= 0 or not saliency.max() < 1e30:
             raise ValueError(f"map {number} is not (H, W), or negative or not finite somewhere")
         if not math.isfinite(time):
             raise ValueError(f"the time of map {number} is {time}")
-        area = solid_angles(*saliency.shape, torch.float32).numpy()
+        height, width = saliency.shape
+        area = solid_angles(height, width, torch.float32).numpy()
         cells = cv2.resize(saliency * area, CELLS[::-1], interpolation=cv2.INTER_AREA).ravel()
         if times:
             time = max(time, times[-1])
-            scores[-1] += shares * np.float32(time - times[-1])
+            scores[-1] += shares * float(time - times[-1])
         if not times or time - starts[-1] >= duration / PARTS:
             starts.append(time)
             scores.append(np.zeros(len(windows), np.float32))
@@ -141,7 +142,7 @@ def _scores(
     if not times:
         raise ValueError("there is no map to follow")
     last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
-    scores[-1] += shares * np.float32(last)
+    scores[-1] += shares * float(last)
     borders = np.array([*starts, times[-1] + last])
     turns, first = borders[[0, -1]].mean(keepdims=True), np.array([0])
     if count := min(int((borders[-1] - borders[0]) / duration), len(starts)):
@@ -217,7 +218,8 @@ def _motion(path: np.ndarray, times: np.ndarray) -> tuple[float, float]:
     angles = np.arctan2(sines, (rays[:-1] * rays[1:]).sum(1, keepdims=True))
     velocity = turns * (angles / np.maximum(sines, 1e-300)) / steps
     change = np.diff(velocity, axis=0) / ((steps[:-1] + steps[1:]) / 2)
-    return (np.linalg.norm(a, axis=1).max(initial=0) for a in (velocity, change))
+    speed, acceleration = (np.linalg.norm(a, axis=1).max(initial=0) for a in (velocity, change))
+    return speed, acceleration
 
 
 def followed_views(
@@ -260,7 +262,8 @@ class Camera:
         h, w = size[0] * n, size[1] * n
         parts = ((h, w), (height, width)), ((h // 2, w // 2), (height // 2, width // 2))
         self.parts = [(Equi2Perspective(fov, view).rays().float(), of) for view, of in parts]
-        self.latitude, self.places = None, []  # where the views of luma and chroma were last read
+        # Where the views of luma and chroma were last read.
+        self.latitude, self.places = math.nan, []
 
     def __call__(self, picture: np.ndarray, longitude: float, latitude: float) -> np.ndarray:
         """Return the view of a (3·H/2, W) uint8 yuv420p panorama: (3·h/2, w) yuv420p.

@@ -104,7 +104,8 @@ def paint_picture(
     rgb: (H, W, 3) uint8. saliency: (h, w) uint8.
     """
     overlay = Overlay(colormap, alpha, None, len(rgb), opaque=side_by_side)
-    painted = overlay(rgb, lay_map(saliency, *rgb.shape[:2], layout))
+    height, width = rgb.shape[:2]
+    painted = overlay(rgb, lay_map(saliency, height, width, layout))
     return np.concatenate([rgb, painted], axis=1) if side_by_side else painted
 
 

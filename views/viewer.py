@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import av
 import cv2
@@ -52,7 +53,7 @@ def write_viewer(
     colormap: a key of COLORMAPS and alpha: opacity where a map is 255, both changed in the page.
     crf, preset: see write_video. Raises OSError where the file can't be written.
     """
-    facts = {"mapRows": MAP_ROWS, "seconds": [], "shares": []}
+    facts: dict[str, Any] = {"mapRows": MAP_ROWS, "seconds": [], "shares": []}
     facts |= {"colormap": colormap, "alpha": alpha, "colormaps": lookup_tables(colormap)}
     facts["still"] = list_pictures(source.path) == [source.path]
     with TemporaryDirectory(dir=path.parent, prefix=".viewer.") as folder:
