@@ -7,8 +7,6 @@ GPUs: torchrun --nproc_per_node 4 infer_video.py --video_path *.mp4 …
 from common import startup  # noqa: F401  # isort: skip
 
 import argparse
-import math
-import re
 import sys
 import time
 from array import array
@@ -25,7 +23,7 @@ from common.options import (
     at_least,
     frame_rate,
 )
-from maps.exports import KINDS, export_path
+from maps.exports import KINDS, export_path, grid
 
 
 def parse_args() -> argparse.Namespace:
@@ -63,35 +61,19 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def grid(text: str) -> tuple[int, int]:
-    """Return (rows, columns) of a grid such as 6x12, an argparse type."""
-    if not (match := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text)):
-        raise argparse.ArgumentTypeError(f"{text}: give rows x columns, such as 6x12")
-    return int(match[1]), int(match[2])
-
-
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
     run_script(parse_args)
 
-import numpy as np
 from tqdm import tqdm
 
 import models
 from common import processes
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError
-from common.files import write_json
 from common.locks import lock
-from maps.interpolate import interpolate, steady, timed
-from maps.record import (
-    NORMALISATIONS,
-    RECORD,
-    complete_record,
-    replace_maps,
-    source_facts,
-    working_folder,
-)
-from maps.saved import map_kinds, read_maps, read_peak, write_map
+from maps.interpolate import interpolate, timed
+from maps.record import NORMALISATIONS, MapWriter, complete_record, source_facts
+from maps.saved import read_maps
 from models.checkpoint import sha256
 from models.registry import find_model
 from video.ahead import ahead, behind
@@ -150,7 +132,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         record = record or write_maps(model, reader, folder, facts, args.overwrite)
         for name in args.export:
             target = name if len(args.video_path) == 1 else folder / name
-            export(target, folder, record, args.peaks, args.tiles)
+            export(target, folder, record, args)
     if str(reader.damage):
         raise RunError(f"{path}: {reader.damage}")
 
@@ -166,72 +148,35 @@ def write_maps(
 
     Returns what saliency.json says about them.
     """
-    work = working_folder(folder, facts, overwrite)
-    write_json(work / RECORD, facts | {"frame_count": None, "complete": False})
-    done = 0  # frames, counted from the first, that have all their maps
-    peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
-    while all((work / f"sal_{done + 1:04d}{kind}").exists() for kind in map_kinds(facts)):
-        done += 1
-        peaks.append(read_peak(work / f"sal_{done:04d}.png"))
-    info, times, start = reader.info, array("d"), time.perf_counter()
-    covered = None
-    if not info.layout.whole:
-        covered = info.layout.covered(facts["map_height"], facts["map_width"])
-    as_density = facts["normalisation"] == NORMALISATIONS["density"]
-
-    def write(numbered: tuple[int, np.ndarray]) -> tuple[int, float | None]:
-        """Write one map that is not there yet; return its number and maximum."""
-        number, saliency = numbered
-        if number <= done or number in reader.damage.unreadable:
-            return number, None
-        path = work / f"sal_{number:04d}.png"
-        return number, write_map(path, saliency, facts["npy"], as_density)
-
-    maps = models.predict(
-        model,
-        ahead(timed(reader, times)),
-        needed=lambda frame: frame.number + len(frame.times) > done + 1,
-    )
-    written = behind(write, interpolate(maps, covered))
+    info, start, times = reader.info, time.perf_counter(), array("d")
+    writer = MapWriter(folder, facts, overwrite, reader.damage)
+    done = writer.done
+    frames = ahead(timed(reader, times))
+    maps = models.predict(model, frames, lambda frame: frame.number + len(frame.times) > done + 1)
+    covered = info.layout.covered(model.spec.height, model.spec.width)
+    written = behind(writer.write, interpolate(maps, covered))
     length = info.frames or round((info.seconds or 0) * info.fps) or None
     bar = {"total": length, "initial": done, "unit": "frame", "disable": not processes.is_main()}
-    for number, peak in tqdm(written, facts["video"], **bar):
-        if peak is not None:
-            peaks.extend([math.nan] * (number - 1 - len(peaks)))  # of unreadable frames
-            peaks.append(peak)
-
-    count, seconds = reader.decoded, time.perf_counter() - start
-    peaks.extend([math.nan] * (count - len(peaks)))
-    facts = facts | {
-        "frame_count": count,
-        "unreadable": sorted(reader.damage.unreadable),
-        "complete": True,
-        "peaks": [None if math.isnan(peak) else float(f"{peak:.5g}") for peak in peaks],
-        "times": None if steady(times, facts["fps"]) else [round(t, 4) for t in times],
-    }
-    write_json(work / RECORD, facts)
-    if work != folder:
-        replace_maps(folder, work, facts)
-    new = count - done
-    made = counted(count, "map")
+    for _ in tqdm(written, facts["video"], **bar):
+        pass
+    record = writer.finish(reader.decoded, times)
+    seconds, made = time.perf_counter() - start, counted(reader.decoded, "map")
+    new = reader.decoded - done
     print(f"{made} in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
-    return facts
+    return record
 
 
-def export(target: Path, folder: Path, record: dict, peaks: int, tiles: tuple[int, int]) -> None:
-    """Write the maps in a folder as one file, of the kind that its name ends with.
-
-    record: what saliency.json says, of a run that is complete.
-    """
-    if lost := record["unreadable"]:
-        numbers = f"{', '.join(map(str, lost[:5]))}{', …' * (len(lost) > 5)}"
-        frames = counted(len(lost), "unreadable frame")
+def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -> None:
+    """Write the maps in a folder as one file. record: what saliency.json says, complete."""
+    if unreadable := record["unreadable"]:
+        numbers = ", ".join(map(str, unreadable[:5])) + ", …" * (len(unreadable) > 5)
+        frames = counted(len(unreadable), "unreadable frame")
         print(f"note: {target}: no map of {frames} ({numbers})", file=sys.stderr)
     shape = record["frame_count"], record["map_height"], record["map_width"]
     bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
     maps = tqdm(read_maps(folder, record), target.name, **bar)
     try:
-        target = KINDS[target.suffix.lower()](target, maps, shape, peaks, tiles)
+        target = KINDS[target.suffix.lower()](target, maps, shape, args.peaks, args.tiles)
     except ValueError as error:
         raise RunError(f"{target}: {error}; choose another kind of file") from error
     print(f"{target}: {counted(shape[0], 'frame')}")

@@ -130,3 +130,10 @@ def export_path(text: str) -> Path:
         wanted = f"{', '.join(KINDS)}, not that of a map"
         raise argparse.ArgumentTypeError(f"{text}: give a name that ends with one of {wanted}")
     return path
+
+
+def grid(text: str) -> tuple[int, int]:
+    """Return (rows, columns) of a grid such as 6x12, an argparse type."""
+    if not (match := re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,2})", text)):
+        raise argparse.ArgumentTypeError(f"{text}: give rows x columns, such as 6x12")
+    return int(match[1]), int(match[2])

@@ -42,8 +42,3 @@ def timed(frames: Iterable[Frame], times: array) -> Iterator[Frame]:
         times.extend([math.nan] * (frame.number - 1 - len(times)))  # unreadable ones at the start
         times.extend(frame.times)
         yield frame
-
-
-def steady(times: array, fps: float) -> bool:
-    """Return whether frames are shown at multiples of 1/fps, as closely as files state it."""
-    return all(abs(t - n / fps) < 0.002 or t != t for n, t in enumerate(times))

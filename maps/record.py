@@ -1,13 +1,17 @@
 """saliency.json: which run the maps in a folder are of, whether all are there, and their maxima."""
 
+import math
 import os
 import shutil
+from array import array
 from pathlib import Path
+
+import numpy as np
 
 from common.errors import InputError
 from common.files import fingerprint, read_json, reading, write_json
-from maps.saved import MAP_NAME, map_kinds
-from video.decoding import VideoInfo
+from maps.saved import MAP_NAME, map_kinds, read_peak, write_map
+from video.decoding import Damage, VideoInfo
 from video.layout import SPHERE, Layout
 
 RECORD = "saliency.json"
@@ -109,6 +113,55 @@ def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
     for partial in folder.glob(".sal_*.partial.*"):  # of a run that was killed
         partial.unlink()
     return folder
+
+
+class MapWriter:
+    """Writes the maps of a run and saliency.json; an interrupted run is continued.
+
+    folder: where the maps are in the end. facts: the entries of saliency.json that are known
+    before. overwrite: see working_folder. damage: gets the unreadable frames of the source.
+    done: frames, counted from the first, that have all their maps already.
+    """
+
+    def __init__(self, folder: Path, facts: dict, overwrite: str | None, damage: Damage):
+        self.folder, self.facts, self.damage = folder, facts, damage
+        self.work = working_folder(folder, facts, overwrite)
+        write_json(self.work / RECORD, facts | {"frame_count": None, "complete": False})
+        self.done = 0
+        self.peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
+        while all(self._path(self.done + 1, kind).exists() for kind in map_kinds(facts)):
+            self.done += 1
+            self.peaks.append(read_peak(self._path(self.done)))
+
+    def _path(self, number: int, kind: str = ".png") -> Path:
+        return self.work / f"sal_{number:04d}{kind}"
+
+    def write(self, numbered: tuple[int, np.ndarray]) -> None:
+        """Write the map of a frame, (number, (H, W)), if it is not there and the frame readable."""
+        number, saliency = numbered
+        if number <= self.done or number in self.damage.unreadable:
+            return
+        as_density = self.facts["normalisation"] == NORMALISATIONS["density"]
+        peak = write_map(self._path(number), saliency, self.facts["npy"], as_density)
+        self.peaks.extend([math.nan] * (number - 1 - len(self.peaks)))  # of unreadable frames
+        self.peaks.append(peak)
+
+    def finish(self, count: int, times: array) -> dict:
+        """Complete saliency.json and return it. times: seconds of all `count` frames."""
+        self.peaks.extend([math.nan] * (count - len(self.peaks)))
+        fps = self.facts["fps"]  # at whose multiples most clips' frames are, as stated in files
+        steady = all(abs(t - n / fps) < 0.002 or math.isnan(t) for n, t in enumerate(times))
+        record = self.facts | {
+            "frame_count": count,
+            "unreadable": sorted(self.damage.unreadable),
+            "complete": True,
+            "peaks": [None if math.isnan(p) else float(f"{p:.5g}") for p in self.peaks],
+            "times": None if steady else [round(t, 4) for t in times],
+        }
+        write_json(self.work / RECORD, record)
+        if self.work != self.folder:
+            replace_maps(self.folder, self.work, record)
+        return record
 
 
 def replace_maps(folder: Path, new: Path, facts: dict) -> None:
