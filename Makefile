@@ -1,7 +1,7 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip or picture in, an overlay out
 # make demo VIDEO=frames/ FPS=30       the same for a folder of frames, 30 of them a second
 # make test                            the tests
-# make numbers                         the published numbers again, from ../shared, in 20 minutes
+# make numbers                         published numbers, from ../shared, and benchmarks: 20 minutes
 # make browser                         a Chromium for the tests of the viewer (Linux on x86-64, npm)
 # make fuzz                           damaged files through every reader, 24 hours of video
 # make lowest                         the tests with the lowest versions in requirements.txt
@@ -34,10 +34,10 @@ demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 	$(PY) make_video.py --original_video "$(VIDEO)" --saliency_dir "$${name}_saliency"
 
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist worksteal
 
 numbers: setup
-	$(PY) -m pytest -m "" --durations 0 tests/test_published_numbers.py
+	$(PY) -m pytest -m "" --durations 0 tests/test_published_numbers.py tests/test_house.py
 
 # From the npm registry, since that holds a whole Chromium as a package, compressed with Brotli.
 browser: .browser/chromium

@@ -313,6 +313,7 @@ def test_every_command_explains_itself(name, begin):
     assert printed.getvalue().startswith("usage: ")
 
 
+@pytest.mark.numbers
 def test_benchmarks_run_to_their_end():
     names = [name for name, *_ in commands(make("bench").splitlines())]
     assert sorted(names) == sorted(SMALL)
