@@ -4,7 +4,7 @@
     python -m benchmarks.projection
 
 Everything runs in turn in one process, on two threads by default, also of OpenCV. A ratio is the
-other's time by ours: of medians, and of minima in brackets. Images have 3 channels of float32 in
+other's time by ours: of medians, and of minima in parentheses. Images have 3 channels of float32 in
 [0, 1], laid out as each package takes them: (B, 3, H, W) here and for the torch packages, a list of
 (H, W, 3) for py360convert. pytorch360convert takes one image at a time as well, but for panoramas
 in one of its formats, which it does not document: "batched" in the table.

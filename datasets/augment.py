@@ -27,7 +27,7 @@ MAX_TILT = math.radians(10)
 
 
 def possible(names: Sequence[str], motion: str) -> list[str]:
-    """Return those of the augmentations that images of this motion can follow.
+    """Return those of the augmentations that are valid for this motion input.
 
     The colours of optical flow stand for directions in the image, which mirroring and tilting
     change.
