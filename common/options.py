@@ -49,6 +49,13 @@ def rate(text: str) -> Fraction:
 
 frame_rate = at_least(Fraction(1, 1000), 1001, rate)  # 25, 29.97 or 30000/1001
 worker_count = at_least(1, 1025, int)
+pixel_count = at_least(1, 16385, int)
+
+
+def add_size_options(add: Callable) -> None:
+    """Add --height and --width of the frames of a data set. add: the add_argument of a parser."""
+    add("--height", type=pixel_count, default=240, help="height of a frame in pixels")
+    add("--width", type=pixel_count, default=480, help="width of a frame in pixels")
 
 
 def add_machine_options(add: Callable) -> None:

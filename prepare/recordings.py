@@ -27,7 +27,7 @@ from tqdm import tqdm
 from common.errors import Failures, InputError, RunError, counted, run_script
 from common.files import write_array, write_json
 from common.locks import lock
-from common.options import HelpFormatter, at_least
+from common.options import HelpFormatter, add_size_options, at_least, pixel_count
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.splits import read_splits
@@ -36,9 +36,9 @@ from prepare.records import (
     begin_clip,
     finish_clip,
     is_complete,
+    print_empty_splits,
     read_record,
     save_picture,
-    tell_empty,
 )
 from video.reader import read_frames
 from video.spec import Spec
@@ -170,13 +170,11 @@ def update_splits(path: Path, clips: list[str], drawn: dict[str, list[str]]) -> 
 def print_summary(root: Path, clips: list[str], splits: dict[str, list[str]]) -> None:
     """Print what the data set contains, and which gaze samples lie outside their video."""
     records = {clip: read_record(root / clip) for clip in clips}
-    frames, fixations = (
-        sum(record.get(key, 0) for record in records.values()) for key in ("frames", "fixations")
-    )
-    counts = {"clip": len(clips), "frame": frames, "fixation": fixations}
-    print(f"{root}: {', '.join(counted(n, noun) for noun, n in counts.items())}")
+    frames = counted(sum(record.get("frames", 0) for record in records.values()), "frame")
+    fixations = counted(sum(record.get("fixations", 0) for record in records.values()), "fixation")
+    print(f"{root}: {counted(len(clips), 'clip')}, {frames}, {fixations}")
     print("splits: " + ", ".join(f"{name} {len(names)}" for name, names in splits.items()))
-    tell_empty(splits)
+    print_empty_splits(splits)
     for clip, record in records.items():
         if outside := record["samples"] - record.get("fixations", 0):
             samples = f"{outside} of {record['samples']} gaze samples"
@@ -201,10 +199,13 @@ def main() -> None:
         "datasets/gaze.py lists the values of published data sets")  # fmt: skip
     add("--fps", type=at_least(0.01, 1001), default=8.0,
         help="frames a second to keep: every round(video rate / fps)-th frame")  # fmt: skip
-    whole = at_least(1, 16385, int)
-    add("--height", type=whole, default=240, help="height of a frame in pixels")
-    add("--width", type=whole, default=480, help="width of a frame in pixels")
-    add("--gt_height", type=whole, default=128, help="height of a saliency map, half its width")
+    add_size_options(add)
+    add(
+        "--gt_height",
+        type=pixel_count,
+        default=128,
+        help="height of a saliency map, half its width",
+    )
     add("--splits", default="train=0.7,val=0.1,test=0.2",
         help="fractions of the clips; not used where splits.json in the output folder lists "
         "exactly its clips")  # fmt: skip

@@ -35,13 +35,12 @@ def begin_clip(folder: Path, facts: dict) -> None:
     facts: everything that determines the clip, as it is after reading it from JSON.
     Raises InputError where the folder contains frames without a record of such facts.
     """
-    there = [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
-    there += folder.glob(".*.partial.*")  # of a command that was killed
-    if there and not facts.keys() <= read_record(folder).keys():
+    files = [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
+    if files and not facts.keys() <= read_record(folder).keys():
         raise InputError(f"{folder}: contains other frames; choose another output folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RECORD, {**facts, "complete": False})
-    for path in there:
+    for path in files:
         path.unlink()
 
 
@@ -56,7 +55,7 @@ def save_picture(path: Path, picture: np.ndarray, **options) -> None:
         Image.fromarray(picture).save(temporary, **options)
 
 
-def tell_empty(splits: dict[str, list[str]]) -> None:
+def print_empty_splits(splits: dict[str, list[str]]) -> None:
     """Print which splits of a data set have no clips, because there are too few."""
     if empty := [name for name, clips in splits.items() if not clips]:
         few = f"{counted(sum(map(len, splits.values())), 'clip')} for {len(splits)} splits"

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from common.errors import InputError, RunError, counted, run_script
 from common.files import copy, write_array, write_json
 from common.locks import lock
-from common.options import HelpFormatter, at_least, worker_count
+from common.options import HelpFormatter, add_size_options, worker_count
 from datasets.frames import motion_estimator
 from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
 from datasets.splits import read_splits
@@ -63,8 +63,7 @@ def resize_dataset(
 
     def write(name: str) -> list[tuple]:
         write_clip(output / name, clips[name], fixations_csv(root, name), facts)
-        left_out = read_record(output / name).get("left_out", [])
-        return [tuple(map(str, entry)) for entry in left_out if isinstance(entry, list)]
+        return [tuple(entry) for entry in read_record(output / name)["left_out"]]
 
     output.mkdir(parents=True, exist_ok=True)
     left_out = [("clip missing", name) for name in names if name not in clips]
@@ -131,11 +130,10 @@ def main() -> None:
         "again to continue after an interruption.",
         formatter_class=HelpFormatter,
     )
-    add, whole = parser.add_argument, at_least(1, 16385, int)
+    add = parser.add_argument
     add("--data_root", type=Path, required=True, help="data set")
     add("--output", type=Path, required=True, help="folder of the resized data set")
-    add("--height", type=whole, default=240, help="height of a frame in pixels")
-    add("--width", type=whole, default=480, help="width of a frame in pixels")
+    add_size_options(add)
     add("--motion", default="none", choices=["none", *FLOWS],
         help="optical flow to estimate where the data set has no picture of it")  # fmt: skip
     add("--workers", type=worker_count, default=os.cpu_count() or 1, help="threads")

@@ -28,9 +28,9 @@ from tqdm import tqdm
 from common.errors import InputError, run_script
 from common.files import write_array, write_json
 from common.locks import lock
-from common.options import HelpFormatter, at_least, worker_count
+from common.options import HelpFormatter, add_size_options, at_least, pixel_count, worker_count
 from prepare.figures import KINDS, UP, random_figure, rotation
-from prepare.records import begin_clip, finish_clip, is_complete, save_picture, tell_empty
+from prepare.records import begin_clip, finish_clip, is_complete, print_empty_splits, save_picture
 from prepare.worlds import look_up, mix, random_world, smooth
 from projection import directions, solid_angles
 from video.writer import write_pictures
@@ -171,7 +171,7 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
     write_clips(root, write_scene, jobs, workers)
     splits = split(names)
     write_json(root / "splits.json", splits)
-    tell_empty(splits)
+    print_empty_splits(splits)
 
 
 def split(names: list[str], share: float = 1 / 8) -> dict[str, list[str]]:
@@ -219,15 +219,14 @@ def main() -> None:
         description="Render a 360° saliency data set of synthetic scenes.",
         formatter_class=HelpFormatter,
     )
-    add, whole = parser.add_argument, at_least(1, 16385, int)
+    add = parser.add_argument
     add("--output", type=Path, default="synthetic_360", help="folder of the data set")
     add("--video", type=Path, help="write one scene as this .mp4 file instead of a data set")
     add("--clips", type=at_least(1, 10**6, int), default=1000, help="number of scenes")
     add("--frames", type=at_least(1, 10**6, int), default=3, help="number of frames in each scene")
     add("--fps", type=at_least(0.1, 1001), default=8.0, help="frames a second")
-    add("--height", type=whole, default=240, help="height of a frame in pixels")
-    add("--width", type=whole, default=480, help="width of a frame in pixels")
-    add("--attention_height", type=whole, default=128, help="height of a map, half its width")
+    add_size_options(add)
+    add("--attention_height", type=pixel_count, default=128, help="height of a map, half its width")
     add("--seed", type=at_least(0, 2**32, int), default=0, help="seed of all scenes")
     add("--workers", type=worker_count, default=os.cpu_count() or 1, help="number of processes")
     args = parser.parse_args()

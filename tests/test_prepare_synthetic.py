@@ -14,7 +14,7 @@ import evaluate_video
 from common.errors import InputError
 from prepare import synthetic
 from prepare.figures import KINDS, UP, Figure, rotation
-from prepare.records import tell_empty
+from prepare.records import print_empty_splits
 from prepare.synthetic import Scene, render, split, write_dataset
 from prepare.worlds import WORLDS
 from projection import directions, solid_angles
@@ -224,7 +224,7 @@ def test_few_clips_leave_splits_empty_and_it_is_said(tmp_path):
     words = ("--clips", 2, "--frames", 1, "--height", 16, "--width", 32, "--workers", 1)
     code, text, _ = ended(synthetic.main, "--output", tmp_path / "data", *words)
     assert code == 0 and "note: 2 clips for 3 splits, so that val and test can't be used" in text
-    tell_empty({"train": ["a"], "val": ["b"], "test": []})
+    print_empty_splits({"train": ["a"], "val": ["b"], "test": []})
     code, _, text = ended(evaluate_video.main, "--data_root", tmp_path / "data")
     assert code == 2 and "split 'test' has no clips; choose one that has: train" in text
 
