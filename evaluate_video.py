@@ -14,7 +14,6 @@ from contextlib import nullcontext
 from inspect import signature
 from pathlib import Path
 
-from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError, advice, run_script
 from common.files import write_json
 from common.locks import lock
@@ -68,6 +67,7 @@ from tqdm import tqdm
 
 import models
 from common import processes
+from common.devices import autocast, choose_device, choose_precision
 from common.processes import is_main
 from datasets import SaliencyVideos, check
 from datasets.video_saliency import summarise
