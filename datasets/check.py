@@ -95,10 +95,8 @@ def check_targets(data: SaliencyVideos) -> None:
     """
     files = [file for clip in data.clips.values() for file in clip]
     announced = sum(file.truth is not None for file in files)
-    split, see = (
-        f"{data.root}: split '{data.split}'",
-        "'python evaluate_video.py --check' tells why",
-    )
+    split = f"{data.root}: split '{data.split}'"
+    see = "'python evaluate_video.py --check' lists what is wrong"
     if announced < 0.01 * len(files):
         raise InputError(f"{split}: {announced} of {len(files)} frames have ground truth; {see}")
     tried = usable = 0

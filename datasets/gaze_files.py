@@ -22,7 +22,7 @@ from common.restricted_pickle import containers, numpy_arrays, read_pickle
 
 UNKNOWN = -1  # observer where a file has none
 MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
-LIMITS = {"time": 1e9, "frame": 1e9, "longitude": 360, "latitude": 90}  # seconds, degrees
+LIMITS = {"time": 1e9, "frame": 1e9, "longitude": 360, "latitude": 90}  # seconds; none; degrees
 
 
 class Gaze(NamedTuple):
