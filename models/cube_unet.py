@@ -86,9 +86,6 @@ class CubeUNet(SaliencyModel):
     front: power of the equator prior's density over longitude by which maps favour straight
         ahead, from 0 (not at all) to 1.
 
-    scales: attribute, (1,); sizes, as parts of a frame's own, in which it is looked at. The
-        logits are means over all of them.
-
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels don't match.
 
@@ -100,7 +97,6 @@ class CubeUNet(SaliencyModel):
     name = "cube_unet"
     parallel = True
     qualities = {"fast": 0.75}
-    scales = (1,)
     front_bias: Tensor
 
     def __init__(
@@ -164,31 +160,25 @@ class CubeUNet(SaliencyModel):
                 f"expected 3 + {self.arguments['in_channels'] - 3} channels of frames and motion, "
                 f"got {frames.shape[2]} + {motion.shape[2]}"
             )
-        (height, width), images = clips.shape[-2:], clips.flatten(0, 1)
-        parts = []
-        for scale in self.scales:
-            size = round(scale * height), round(scale * width)
-            same = size == (height, width)
-            part = self._seen(images if same else interpolate(images, size, mode="area"))
-            parts.append(part if same else interpolate(part, (height, width), mode="bilinear"))
-        image_logits = sum(parts, torch.zeros(())) / len(parts)
+        to_cube, to_equi = self._projections_for(clips)
+        faces = to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        image_logits = to_equi(self.head(self.backbone(faces)).float())
+        height = clips.shape[-2]
         latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
         return image_logits, latitude_bias
 
-    def _seen(self, images: Tensor) -> Tensor:
-        """Return logits of images, which may have another size than frames: (N, 1, H, W)."""
-        height, width = images.shape[-2:]
-        made, key = (self.to_cube, self.to_equi), (height, width, images.device)
-        if (height, width) != (made[0].height, made[0].width):
-            made = self._others.get(key)
-        if made is None:
+    def _projections_for(self, clips: Tensor) -> tuple[Equi2Cube, Cube2Equi]:
+        """Return the projections for clips of any size; those for the last two others are kept."""
+        height, width = clips.shape[-2:]
+        if (height, width) == (self.to_cube.height, self.to_cube.width):
+            return self.to_cube, self.to_equi
+        key = height, width, clips.device
+        if key not in self._others:
             with torch.inference_mode(False):  # tensors made there could not be used in training
-                made = self._projections(height, width, width // 4)
-            made = made[0].to(images.device), made[1].to(images.device)
+                to_cube, to_equi = self._projections(height, width, width // 4)
+            made = to_cube.to(clips.device), to_equi.to(clips.device)
             self._others = dict([*self._others.items(), (key, made)][-2:])
-        to_cube, to_equi = made
-        faces = to_cube(images).contiguous(memory_format=torch.channels_last)
-        return to_equi(self.head(self.backbone(faces)).float())
+        return self._others[key]
 
     def _front_bias(self, width: int) -> Tensor:
         """Return the bias of each column, (W,) float32."""

@@ -125,11 +125,8 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
                 dynamic_shapes=shapes, dynamo=True, verbose=False,
             )  # fmt: skip
         except Exception as error:  # whatever a model of one's own does
-            first: BaseException = error
-            while first.__cause__:
-                first = first.__cause__
-            cause = str(first).strip().partition("\n")[0]
-            raise ValueError(f"{model.name} can't be written as ONNX ({cause})") from error
+            why = "SALIENCY_TRACEBACK=1 shows why"
+            raise ValueError(f"{model.name} can't be written as ONNX, {why}") from error
     facts = {"model": model.name, "arguments": model.arguments, "spec": asdict(model.spec)}
     program.model.metadata_props.update({name: json.dumps(fact) for name, fact in facts.items()})
     with atomic(path) as temporary:

@@ -49,8 +49,6 @@ def find_model(name: str) -> type[SaliencyModel]:
             )
     if "name" not in vars(kind):
         kind.name = f"{kind.__module__}:{kind.__qualname__}"
-    if not re.fullmatch(r"[\w.:-]+", str(kind.name)):
-        raise InputError(f"{name}: its name is {kind.name!r}; give it one of letters and digits")
     if MODELS.setdefault(kind.name, kind) is not kind:
         raise InputError(f"{name}: another model has the name '{kind.name}'; give it another one")
     return kind

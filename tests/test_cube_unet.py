@@ -163,19 +163,6 @@ def test_the_front_is_favoured_by_the_density_over_longitude():
             models.CubeUNet(height=40, width=80, base_channels=2, front=wrong)
 
 
-def test_logits_of_several_scales_are_their_mean():
-    torch.manual_seed(0)
-    model = CubeUNet(base_channels=4, height=80, width=160).eval()
-    clip = torch.rand(1, 2, 3, 80, 160), torch.rand(1, 2, 1, 80, 160)
-    with torch.no_grad():
-        own = model.logits(*clip)[0]
-        halves = (nn.functional.avg_pool2d(part[0], 2)[None] for part in clip)
-        half = model.logits(*halves)[0]
-        half = nn.functional.interpolate(half, (80, 160), mode="bilinear")
-        model.scales = (1, 0.5)
-        torch.testing.assert_close(model.logits(*clip)[0], (own + half) / 2)
-
-
 def test_projections_for_another_size_are_made_once_and_can_be_trained():
     model = small_unet()
     frames, motion = torch.rand(1, 1, 3, 72, 144), torch.rand(1, 1, 1, 72, 144)
