@@ -55,7 +55,8 @@ def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iter
     except InputError:
         raise
     except Exception as error:  # a damaged or hostile file can fail in any way
-        cause = " ".join(str(error).split())[:200] or type(error).__name__
+        text = str(getattr(error, "strerror", None) or error)  # without number and path
+        cause = " ".join(text.split())[:200] or type(error).__name__
         raise InputError(f"{path}: {otherwise.replace('{}', cause)}") from error
 
 
