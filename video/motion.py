@@ -115,6 +115,8 @@ def flow_colours(flow: Tensor) -> Tensor:
     """Return flow (2, H, W) as RGB in [0, 1], (3, H, W): direction is hue, speed is saturation.
 
     Colours are those of RAFT's demo, in 8 bits: speed is divided by the frame's largest + 1e-5.
+    torchvision.utils.flow_to_image divides by the largest + 1e-7 instead, so that a still frame's
+    noise of 1e-6 pixels is shown in full colours; values of real clips differ by 1/255 at most.
     """
     flow = flow / (flow.square().sum(0).sqrt().max() + 1e-5)
     u, v = flow
