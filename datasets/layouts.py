@@ -120,10 +120,7 @@ def fixations_csv(root: Path, clip: str) -> Path | None:
 
 
 class ClipFixations:
-    """The fixations of a data set by clip, each file read when it is first needed.
-
-    any: whether the data set has fixations at all.
-    """
+    """The fixations of a data set by clip. any: whether the data set has fixations at all."""
 
     def __init__(self, root: Path):
         self.root = root

@@ -41,12 +41,11 @@ class SaliencyVideos(Dataset):
         irregular  problems met while reading: list of (kind, file)
         fixations  (T, 1, H, W) counts, only where the data set has fixations
 
-    Problems that follow from file names are in the data set's own `irregular` from the start:
-    missing clips, frames without ground truth, gaps in the numbering (no sample spans one), and
-    frames at the end of a run that do not fill a sample. Problems inside files are met when an
-    item is read: an unreadable frame is replaced by the last readable one of its run, a frame of
-    another size than the one before is resized, an unreadable flow picture is estimated, an
-    unusable map is all zero. Unreadable frames and unusable maps are never valid.
+    Problems with file names are in the data set's own `irregular` from the start: missing clips,
+    frames without ground truth, gaps in the numbering (no sample spans one), and frames at the end
+    of a run that do not fill a sample. Problems inside files are met when an item is read: an
+    unreadable frame is replaced by the last readable one of its run, a frame of another size is
+    resized, an unreadable flow picture is estimated, an unusable map is all zero.
 
     Raises InputError where the root or the split does not exist, or no ground truth is left.
     """
@@ -72,13 +71,11 @@ class SaliencyVideos(Dataset):
             else:
                 self.irregular.append(("clip missing", name))
         if not self.samples:
+            problem = f"no {spec.clip_length} frames in a row with ground truth ({self.summary()})"
             expected = "expected <clip>/0001.jpg and 0001_gt.npy"
             if skip_frames:
                 expected += f"; give less than {skip_frames} skip_frames if clips are that short"
-            raise InputError(
-                f"{self.root}: split '{split}' has no {spec.clip_length} frames in a row with "
-                f"ground truth ({self.summary()}); {expected}"
-            )
+            raise InputError(f"{self.root}: split '{split}' has {problem}; {expected}")
 
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
         """Add the samples of a clip, and the problems with its files."""
