@@ -38,6 +38,7 @@ from prepare.records import (
     print_empty_splits,
     read_record,
     save_picture,
+    to_picture,
 )
 from video.reader import read_frames
 from video.spec import Spec
@@ -57,10 +58,9 @@ def pair(videos: Path, gaze: Path) -> tuple[dict[str, tuple[Path, Path]], list[s
     films, tables = _by_stem(videos, VIDEOS), _by_stem(gaze, {".csv"})
     pairs = {name: (films[name], tables[name]) for name in sorted(films.keys() & tables.keys())}
     if not pairs:
-        raise InputError(
-            f"{videos} and {gaze}: none of {len(films)} videos has the name of one of "
-            f"{len(tables)} CSV files; name them alike, as 001.mp4 and 001.csv"
-        )
+        problem = f"none of {len(films)} videos has the name of one of {len(tables)} CSV files"
+        advice = "name them alike, as 001.mp4 and 001.csv"
+        raise InputError(f"{videos} and {gaze}: {problem}; {advice}")
     files = [*films.values(), *tables.values()]
     return pairs, [file.name for file in files if file.stem not in pairs]
 
@@ -112,8 +112,7 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         print(f"note: {video}: {note}", file=sys.stderr)
     for frame in reader:
         starts.append(frame.seconds)
-        picture = (frame.rgb * 255).round().byte().permute(1, 2, 0).numpy()
-        save_picture(folder / f"{len(starts):04d}.jpg", picture, quality=92)
+        save_picture(folder / f"{len(starts):04d}.jpg", to_picture(frame.rgb), quality=92)
     fixations = active_fixations(gaze, np.array(starts), reader.end)
     if not len(fixations.frames):
         raise InputError(
@@ -143,9 +142,8 @@ def split(names: list[str], splits: str) -> dict[str, list[str]]:
     except ValueError:
         shares = {}
     if not shares or not (min(shares.values()) > 0 and abs(sum(shares.values()) - 1) < 1e-6):
-        raise InputError(
-            f"splits {splits}: give fractions that sum to 1, as train=0.7,val=0.1,test=0.2"
-        )
+        example = "give fractions that sum to 1, as train=0.7,val=0.1,test=0.2"
+        raise InputError(f"splits {splits}: {example}")
     drawn = random.Random(0).sample(sorted(names), len(names))
     counts = {name: int(n < len(names)) for n, name in enumerate(shares)}
     while sum(counts.values()) < len(names):

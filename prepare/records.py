@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from common.errors import InputError, counted
 from common.files import atomic, read_json, write_json
@@ -45,6 +46,11 @@ def begin_clip(folder: Path, facts: dict) -> bool:
 def finish_clip(folder: Path, facts: dict) -> None:
     """Record that a clip is complete."""
     write_json(folder / RECORD, {**facts, "complete": True})
+
+
+def to_picture(rgb: Tensor) -> np.ndarray:
+    """Return colours (C, H, W) in [0, 1] as uint8 (H, W, C)."""
+    return (rgb * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def save_picture(path: Path, picture: np.ndarray, **options) -> None:

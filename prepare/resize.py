@@ -36,7 +36,14 @@ from datasets.frames import motion_estimator
 from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
-from prepare.records import RECORD, begin_clip, finish_clip, read_record, save_picture
+from prepare.records import (
+    RECORD,
+    begin_clip,
+    finish_clip,
+    read_record,
+    save_picture,
+    to_picture,
+)
 from video.motion import MOTIONS
 from video.pictures import FLOW, read_picture, resize, to_tensor
 
@@ -74,7 +81,7 @@ def resize_dataset(
 
 
 def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: dict) -> None:
-    """Write one clip, unless it is complete and made with the same facts.
+    """Write one clip unless it is complete.
 
     fixations: CSV file to copy. facts: source, height, width and motion, as in `resize_dataset`.
     """
@@ -101,12 +108,11 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
             flow = read(read_resized, file.flow, "unreadable flow")
             rgb = to_tensor(frame)
             if flow is None:
-                motion = motion_estimator(facts["motion"])(previous, rgb)
-                flow = (motion * 255).round().byte().permute(1, 2, 0).numpy()
+                flow = to_picture(motion_estimator(facts["motion"])(previous, rgb))
             name = f"{file.number:04d}"
-            for picture, end in ((frame, ".png"), (flow, FLOW)):
-                if picture.size:  # else there is no motion
-                    save_picture(folder / (name + end), picture, compress_level=1)
+            save_picture(folder / f"{name}.png", frame, compress_level=1)
+            if flow.size:  # else there is no motion
+                save_picture(folder / (name + FLOW), flow, compress_level=1)
             if truth is not None:
                 write_array(folder / f"{name}_gt.npy", truth[0].numpy().astype(np.float16))
             previous = rgb

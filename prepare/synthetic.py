@@ -59,10 +59,9 @@ class Scene:
         return rotation(UP, self.yaw + self.turning * seconds)
 
     def paint(self, seconds: float, camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Paint the scene.
+        """Return RGB in about [0, 1], (H, W, 3), and how much each of K figures stands out, (K,).
 
-        Returns: RGB in about [0, 1], (H, W, 3), and how much each figure stands out, (K,): its mean
-        difference in colour from the world behind it times the solid angle where it can be seen.
+        It is the mean difference in colour from the world behind it times the visible solid angle.
         """
         rays = self.rays @ camera.T.astype(np.float32)
         world = look_up(self.texture, rays).reshape(-1, 3)
@@ -103,10 +102,9 @@ def render(
     fps: float = 8.0,
     attention_height: int = 128,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the frames of one scene, one at a time.
+    """Yield RGB uint8 (H, W, 3) and attention float32 (A, 2A), at most 1, frame by frame.
 
-    Yields: RGB uint8 (H, W, 3) and attention float32 (A, 2A) with maximum 1, where A is the
-    attention height.
+    fps: frames a second. attention_height: A in pixels.
     """
     scene = Scene(seed, height, width)
     rays = directions(attention_height, 2 * attention_height, torch.float32).numpy()
@@ -120,8 +118,8 @@ def render(
 
 def write_scene(folder: Path, seed: int, number: int, options: dict) -> None:
     """Write one clip; options: those of `render` except for the seed."""
-    facts = {"seed": [seed, number], **options}
-    facts["renderer"] = source_hash("prepare.synthetic", "prepare.figures", "prepare.worlds")
+    renderer = source_hash("prepare.synthetic", "prepare.figures", "prepare.worlds")
+    facts = {"seed": [seed, number], **options, "renderer": renderer}
     write_clip(folder, facts, render((seed, number), **options))
 
 
