@@ -10,12 +10,13 @@ and changes motion, ground truth and fixations with the frames. It returns a new
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from projection.resampling import Resampling
@@ -42,19 +43,17 @@ class Augmented(Dataset):
     data: SaliencyVideos, or any data set of such items with a `spec`.
     names: keys of AUGMENTATIONS. seed: any integer.
 
-    An item's key is (epoch, index). Its change depends on the key and the seed alone, not on the
-    worker process or on items that were read before.
-
+    An item's key is (epoch, index). Its change depends on the key and the seed alone.
     Raises ValueError for augmentations that the motion of `data.spec` can't follow.
     """
 
     def __init__(self, data: Any, names: Sequence[str], seed: int):
         self.data, self.names, self.seed = data, names, seed % 2**32
-        if impossible := sorted(set(names) - set(possible(names, data.spec.motion))):
-            raise ValueError(
-                f"{' '.join(impossible)}: not possible with motion {data.spec.motion}, because "
-                "the colours of optical flow stand for directions in the image"
-            )
+        motion = data.spec.motion
+        if impossible := sorted(set(names) - set(possible(names, motion))):
+            why = "the colours of optical flow stand for directions in the image"
+            names = " ".join(impossible)
+            raise ValueError(f"{names}: not possible with motion {motion}, because {why}")
 
     def __len__(self) -> int:
         return len(self.data)
@@ -69,17 +68,19 @@ class Augmented(Dataset):
         return item
 
 
+def _change_images(item: dict, change: Callable[[Tensor], Tensor]) -> dict:
+    return item | {name: change(item[name]) for name in IMAGES if name in item}
+
+
 def yaw(item: dict, random: np.random.Generator) -> dict:
     """Rotate the clip about the vertical axis by a whole number of columns."""
     shift = int(random.integers(item["frames"].shape[-1]))
-    return item | {name: item[name].roll(shift, -1) for name in IMAGES if name in item}
+    return _change_images(item, lambda image: image.roll(shift, -1))
 
 
 def mirror(item: dict, random: np.random.Generator) -> dict:
     """Exchange left and right with a probability of one half."""
-    if random.random() < 0.5:
-        return item
-    return item | {name: item[name].flip(-1) for name in IMAGES if name in item}
+    return item if random.random() < 0.5 else _change_images(item, lambda image: image.flip(-1))
 
 
 def tilt(item: dict, random: np.random.Generator) -> dict:
@@ -94,8 +95,7 @@ def tilt(item: dict, random: np.random.Generator) -> dict:
     points = directions(height, width, torch.float64) @ rotation
     turn = Resampling(*equirectangular_taps(points, height, width), (height, width))
     item = {name: value for name, value in item.items() if name != "fixations"}
-    for name in ("frames", "motion", "target"):
-        item[name] = turn(item[name])
+    item = _change_images(item, turn)
     peak = item["target"].amax((-2, -1), keepdim=True)
     item["target"] /= peak.clamp(min=torch.finfo(peak.dtype).tiny)
     return item

@@ -6,17 +6,17 @@ beginning and its end is found only when it is decoded.
 """
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise, repeat
 from pathlib import Path
 
 from tqdm import tqdm
 
 from common.errors import InputError, counted
-from datasets.layouts import ClipFixations, File, list_clips, read_map, unbroken_runs
+from datasets.layouts import ClipFixations, File, list_clips, read_map, read_truth, unbroken_runs
 from datasets.splits import HOW_TO_GET_DATA, read_splits
 from datasets.video_saliency import SaliencyVideos
 from video.pictures import open_picture, read_picture
@@ -35,6 +35,8 @@ KINDS = {
 }
 NO_SPLIT = "no split"
 SHOWN = 5  # problems of a kind in the summary
+
+Problem = tuple[str, Path | str, str]  # kind, path and detail
 
 # File size of a picture, without its header, over the size of its pixels. That of a constant
 # picture is at most 0.012 in JPEG (grey: 6 bits for each 8×8 block; 0.0091 in colour without
@@ -61,31 +63,29 @@ def check(root: str | Path) -> dict:
     clips = {name: files for name, files in list_clips(root).items() if files}
     if not clips:
         raise InputError(f"{root}: there is no data set; {HOW_TO_GET_DATA}")
-    problems: list[tuple[str, Path | str, str]] = []
-    splits = _splits(root, list(clips), problems)
+    splits, problems = _splits(root, list(clips))
     truths = {file.truth for files in clips.values() for file in files}
     strays = {*root.glob("[!.]*/[0-9]*_gt.npy"), *root.glob("saliency_maps/[!.]*_[0-9]*")} - truths
     problems += [("missing frame", path, "has no frame") for path in sorted(strays)]
     counts, fixations = {}, ClipFixations(root)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor() as pool:
         for name, files in tqdm(clips.items(), "checking", unit="clip", dynamic_ncols=True):
-            usable, found = _check_clip(files, pool)
-            problems += [*found, *_fixation_problems(name, files, fixations)]
+            usable, clip_problems = _check_clip(files, pool)
+            problems += [*clip_problems, *_fixation_problems(name, files, fixations)]
             counts[name] = {"frames": len(files), "usable": usable}
     unique = dict.fromkeys((k, str(p).removeprefix(f"{root}/"), d) for k, p, d in problems)
+    totals = {}
+    for split, names in splits.items():
+        per_clip = {name: counts[name] for name in names}
+        frames = sum(count["frames"] for count in per_clip.values())
+        usable = sum(count["usable"] for count in per_clip.values())
+        totals[split] = {
+            "clips": len(names), "frames": frames, "usable": usable, "per_clip": per_clip
+        }  # fmt: skip
+    problem_list = [{"kind": k, "path": path, "detail": detail} for k, path, detail in unique]
     return {
-        "root": str(root),
-        "clean": not problems,
-        "splits": {
-            split: {
-                "clips": len(names),
-                **{key: sum(counts[n][key] for n in names) for key in ("frames", "usable")},
-                "per_clip": {name: counts[name] for name in names},
-            }
-            for split, names in splits.items()
-        },
-        "problems": [{"kind": k, "path": path, "detail": detail} for k, path, detail in unique],
-    }
+        "root": str(root), "clean": not problems, "splits": totals, "problems": problem_list
+    }  # fmt: skip
 
 
 def check_targets(data: SaliencyVideos) -> None:
@@ -100,20 +100,22 @@ def check_targets(data: SaliencyVideos) -> None:
     if announced < 0.01 * len(files):
         raise InputError(f"{split}: {announced} of {len(files)} frames have ground truth; {see}")
     tried = usable = 0
-    for index in range(0, len(data), max(1, len(data) * data.spec.clip_length // 64)):
-        tried += sum(file.truth is not None for file in data.samples[index].files)
-        usable += len(data.targets(index))
+    for sample in data.samples[:: max(1, len(data) * data.spec.clip_length // 64)]:
+        for path in filter(None, (file.truth for file in sample.files)):
+            tried += 1
+            with suppress(InputError):
+                read_truth(path, data.spec.height, data.spec.width)
+                usable += 1
     if 2 * usable < tried:
         raise InputError(f"{split}: {usable} of {tried} maps that were tried are usable; {see}")
 
 
 def summary(report: dict) -> str:
     """Return the result of `check` as text: splits, the first problems of each kind, advice."""
-    lines = [
-        f"{split}: {counted(total['clips'], 'clip')}, {counted(total['frames'], 'frame')}, "
-        f"{total['usable']} usable"
-        for split, total in report["splits"].items()
-    ]
+    lines = []
+    for split, total in report["splits"].items():
+        clips, frames = counted(total["clips"], "clip"), counted(total["frames"], "frame")
+        lines.append(f"{split}: {clips}, {frames}, {total['usable']} usable")
     for kind, meaning in KINDS.items():
         problems = [problem for problem in report["problems"] if problem["kind"] == kind]
         if problems:
@@ -123,42 +125,41 @@ def summary(report: dict) -> str:
             lines.append(f"    … and {len(problems) - SHOWN} more")
     end = "no problems found; the data set is ready for use"
     if count := len(report["problems"]):
-        end = (
-            f"problems found: {count}; correct what you can and check again; training skips or "
-            "resizes the rest and counts it"
-        )
+        end = f"problems found: {count}; correct what you can and check again; training skips or "
+        end += "resizes the rest and counts it"
     return "\n".join([*lines, "", f"{report['root']}: {end}"])
 
 
-def _splits(root: Path, names: list[str], problems: list) -> dict[str, list[str]]:
-    """Return the existing clips by split; those in none are in NO_SPLIT."""
+def _splits(root: Path, names: list[str]) -> tuple[dict[str, list[str]], list[Problem]]:
+    """Return the existing clips by split, those in none in NO_SPLIT, and the problems."""
     try:
         splits = read_splits(root)
     except InputError as error:
-        problems.append(("split", root / "splits.json", str(error).partition(": ")[2]))
-        return {NO_SPLIT: names}
+        detail = str(error).partition(": ")[2]
+        return {NO_SPLIT: names}, [("split", root / "splits.json", detail)]
+    details = []
     homes = Counter(clip for clips in splits.values() for clip in set(clips))
-    problems += [("split", clip, f"is in {n} splits") for clip, n in homes.items() if n > 1]
+    details += [(clip, f"is in {n} splits") for clip, n in homes.items() if n > 1]
     for split, clips in splits.items():
-        often = [(clip, n) for clip, n in Counter(clips).items() if n > 1]
-        problems += [("split", clip, f"{n} times in '{split}'") for clip, n in often]
-    problems += [("split", clip, "has no frames") for clip in homes if clip not in names]
+        counts = Counter(clips).items()
+        details += [(clip, f"{n} times in '{split}'") for clip, n in counts if n > 1]
+    details += [(clip, "has no frames") for clip in homes if clip not in names]
     existing = {split: [n for n in names if n in clips] for split, clips in splits.items()}
     if alone := [name for name in names if name not in homes]:
-        problems += [("split", name, "is in no split") for name in alone]
+        details += [(name, "is in no split") for name in alone]
         existing[NO_SPLIT] = alone
-    return existing
+    return existing, [("split", clip, detail) for clip, detail in details]
 
 
-def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[tuple]]:
-    """Return the number of usable frames of a clip, and its problems (kind, path, detail)."""
-    problems: list[tuple] = []
+def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[Problem]]:
+    """Return the number of usable frames of a clip, and its problems."""
+    problems: list[Problem] = []
     usable: set[Path] = set()
     for kind in ("picture", "truth", "flow"):
         paths = [path for file in files if (path := getattr(file, kind))]
-        checked = list(zip(paths, pool.map(_check_file, paths, repeat(kind))))
-        sizes = {path: size for path, (size, _) in checked if size}
-        problems += [problem for _, (_, problem) in checked if problem]
+        results = list(pool.map(_check_file, paths, repeat(kind)))
+        sizes = {path: size for path, (size, _) in zip(paths, results) if size}
+        problems += [problem for _, problem in results if problem]
         problems += _other_sizes(kind, sizes)
         usable |= sizes.keys()
     absent = [file.picture for file in files if file.truth is None]
@@ -171,7 +172,7 @@ def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[
     return sum({file.picture, file.truth} <= usable for file in files), problems
 
 
-def _other_sizes(kind: str, sizes: dict[Path, tuple[int, int]]) -> Iterator[tuple]:
+def _other_sizes(kind: str, sizes: dict[Path, tuple[int, int]]) -> Iterator[Problem]:
     """Yield the files of another size than most of their kind, and a clip that is not 2:1."""
     if not sizes:
         return
@@ -185,15 +186,14 @@ def _other_sizes(kind: str, sizes: dict[Path, tuple[int, int]]) -> Iterator[tupl
             yield "other size", path, detail
 
 
-def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, tuple | None]:
+def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, Problem | None]:
     """Return the size of a file, None if it is unusable, and its problem or None.
 
     kind: "picture", "truth" or "flow". A constant picture is usable, as in training; a constant
         truth is not.
     """
     try:
-        size = None if kind == "truth" and path.suffix == ".npy" else _varied(path, kind)
-        if size:
+        if path.suffix != ".npy" and (size := _varied(path, kind)):
             return size, None
         values = read_map(path)[..., None] if kind == "truth" else read_picture(path)
     except InputError as error:
@@ -218,28 +218,26 @@ def _varied(path: Path, kind: str) -> tuple[int, int] | None:
     Raises InputError for a damaged file.
     """
     with open_picture(path) as image:
-        end, pixels = (
-            ENDS.get(image.format or ""),
-            image.height * image.width * len(image.getbands()),
-        )
-        content = image.fp.read() if image.fp else b""  # all but the header, which PIL has read
+        end = ENDS.get(image.format or "")
         if end is None or image.mode.startswith(("I", "F")):
             return None
+        pixels = image.height * image.width * len(image.getbands())
+        content = image.fp.read() if image.fp else b""  # all but the header, which PIL has read
         if end not in content:
             raise ValueError("truncated: its end marker is missing")
         varied = SMALL * pixels + TABLES < len(content) < pixels
         return (image.height, image.width) if varied or kind == "flow" else None
 
 
-def _fixation_problems(clip: str, files: list[File], fixations: ClipFixations) -> Iterator[tuple]:
+def _fixation_problems(name: str, files: list[File], fixations: ClipFixations) -> Iterator[Problem]:
     """Yield an invalid file of fixations, or a clip with fixations in frames that do not exist."""
     try:
-        known = fixations.of(clip)
+        clip_fixations = fixations.of(name)
     except InputError as error:
         path, _, detail = str(error).partition(": ")
         yield "fixations", path, detail
         return
-    absent = set(known.frames.tolist() if known else []) - {file.number for file in files}
-    if absent:
+    frames = clip_fixations.frames.tolist() if clip_fixations else []
+    if absent := set(frames) - {file.number for file in files}:
         detail = f"{len(absent)} frames have fixations but do not exist, the first is {min(absent)}"
-        yield "fixations", clip, detail
+        yield "fixations", name, detail

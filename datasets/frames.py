@@ -37,19 +37,18 @@ def read_run(
     if MOTIONS[spec.motion].channels:
         previous, size = _last_readable(before, spec)
     for index, file in enumerate(files):
+        readable = True
         try:
             rgb, new_size = _read(file.picture, spec)
-            readable = True
+            if size and new_size != size:
+                sizes = f"{new_size[1]}×{new_size[0]} after {size[1]}×{size[0]}"
+                irregular.append(("frame of another size", f"{file.picture}: {sizes}"))
         except InputError as error:
             irregular.append(("unreadable frame", str(error)))
             readable = False
             if previous is None:
                 previous, size = _last_readable(before, spec)
             rgb = torch.zeros(3, spec.height, spec.width) if previous is None else previous
-            new_size = size
-        if size and new_size and new_size != size:
-            sizes = f"{new_size[1]}×{new_size[0]} after {size[1]}×{size[0]}"
-            irregular.append(("frame of another size", f"{file.picture}: {sizes}"))
         motion = _motion(file, previous, rgb, spec, irregular)
         yield ClipFrame(file.number, index / float(spec.fps), rgb, motion, readable=readable)
         if readable:

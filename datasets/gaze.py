@@ -46,12 +46,7 @@ def fixation_map(longitudes, latitudes, height: int, width: int) -> Tensor:
 
 
 def gaussian_map(
-    longitudes,
-    latitudes,
-    height: int,
-    width: int,
-    sigma: float,
-    weights=None,
+    longitudes, latitudes, height: int, width: int, sigma: float, weights=None
 ) -> Tensor:
     """Return Σ weight · exp(−d² / 2σ²), d the great-circle distance of a pixel and a fixation.
 
@@ -101,9 +96,7 @@ class _Gaussian:
         analysis[:, 0] /= 2
         row = sphere.latitudes(height)
         self.first = self.position(row).floor().long() - nearest + 1  # first latitude of each row
-        self.coefficients = torch.empty(
-            2 * nearest, height, 1, self.frequencies, dtype=torch.float32
-        )
+        self.coefficients = torch.empty(2 * nearest, height, 1, self.frequencies)
         for offset in range(2 * nearest):
             source = (self.first + offset - self.margin).double() * self.step - math.pi / 2
             cosine = (row.cos() * source.cos())[:, None] * middle.cos()
@@ -155,10 +148,8 @@ def _directions(longitude, latitude) -> tuple[Tensor, Tensor]:
     longitude = torch.as_tensor(longitude, dtype=torch.float64)
     latitude = torch.as_tensor(latitude, dtype=torch.float64)
     if longitude.ndim != 1 or longitude.shape != latitude.shape:
-        raise ValueError(
-            "longitudes and latitudes must be two lists of one length, "
-            f"got {tuple(longitude.shape)} and {tuple(latitude.shape)}"
-        )
+        shapes = f"{tuple(longitude.shape)} and {tuple(latitude.shape)}"
+        raise ValueError(f"longitudes and latitudes must be lists of one length, got {shapes}")
     if not (longitude.isfinite().all() and (latitude.abs() <= math.pi / 2 + 1e-6).all()):
         raise ValueError("a longitude is not finite or a latitude is outside ±π/2 radians")
     return longitude, latitude.clamp(-math.pi / 2, math.pi / 2)

@@ -26,21 +26,21 @@ LIMITS = {"time": 1e9, "frame": 1e9, "longitude": 360, "latitude": 90}  # second
 
 
 class Gaze(NamedTuple):
-    """Where observers looked, sample by sample."""
+    """Gaze samples: where observers looked, as (N,) each."""
 
-    seconds: np.ndarray  # (N,) float64, since the first frame
-    longitudes: np.ndarray  # (N,) float64 radians, in ±π
-    latitudes: np.ndarray  # (N,) float64 radians, in ±π/2
-    observers: np.ndarray  # (N,) int64
+    seconds: np.ndarray  # float64, since the first frame
+    longitudes: np.ndarray  # float64 radians, in ±π
+    latitudes: np.ndarray  # float64 radians, in ±π/2
+    observers: np.ndarray  # int64
 
 
 class Fixations(NamedTuple):
-    """Where observers looked, frame by frame."""
+    """Fixations: where observers looked in frames, as (N,) each."""
 
-    frames: np.ndarray  # (N,) int64, from 1
-    longitudes: np.ndarray  # (N,) float64 radians, in ±π
-    latitudes: np.ndarray  # (N,) float64 radians, in ±π/2
-    observers: np.ndarray  # (N,) int64; UNKNOWN where the source has none
+    frames: np.ndarray  # int64, from 1
+    longitudes: np.ndarray  # float64 radians, in ±π
+    latitudes: np.ndarray  # float64 radians, in ±π/2
+    observers: np.ndarray  # int64; UNKNOWN where the source has none
 
     def at(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the longitudes and latitudes of one frame's fixations."""
@@ -49,10 +49,7 @@ class Fixations(NamedTuple):
 
 
 def read_gaze_csv(path: str | Path) -> Gaze:
-    """Return the gaze of one video from a file of time,longitude,latitude,observer.
-
-    Raises InputError for an invalid file, naming the line, and for one without samples.
-    """
+    """Return the gaze of one video. Raises InputError for an invalid file or no samples."""
     gaze = Gaze(*_read_csv(path, "time"))
     if not len(gaze.seconds):
         raise InputError(f"{path}: there is no gaze after the header; export it again")
@@ -60,10 +57,7 @@ def read_gaze_csv(path: str | Path) -> Gaze:
 
 
 def read_fixations_csv(path: str | Path) -> Fixations:
-    """Return the fixations of one clip from a file of frame,longitude,latitude,observer.
-
-    Raises InputError for an invalid file, naming the line. A file without fixations is valid.
-    """
+    """Return the fixations of one clip, maybe none. Raises InputError for an invalid file."""
     frames, *others = _read_csv(path, "frame")
     return Fixations(frames.astype(np.int64), *others)
 
@@ -106,7 +100,7 @@ def _read_csv(path: str | Path, first: str) -> tuple[np.ndarray, ...]:
 
 
 def _number(column: str, text: str) -> float:
-    """Return the number in one field of a column. Raises ValueError for an invalid one."""
+    """Return the number in a field. Raises ValueError for one outside the column's LIMITS."""
     value = float(text)
     if not abs(value) <= LIMITS[column]:  # NaN included
         raise ValueError(f"{column} {text} is outside ±{LIMITS[column]}")
@@ -129,11 +123,8 @@ def read_vinfo(path: str | Path) -> dict[str, Fixations]:
     The structure is that of its authors' data.py, since the file itself was not at hand
     (github.com/xuyanyu-shh/Saliency-detection-in-360-video): {clip: {frame: [(x, y), …]}}, where
     the clip is the name of its folder, the frame that of its picture, '0001', and x and y are
-    fractions of the width from the left and of the height from the top. There are no observers.
-    Integers instead of names and NumPy arrays instead of lists are read, too.
-
-    Nothing in the file is imported or executed. Raises InputError for a file that would import
-    anything, is damaged or has another structure.
+    fractions of the width from the left and of the height from the top. Nothing in the file is
+    imported or executed. Raises InputError for any other file.
     """
     otherwise = (
         "not {clip: {'0001': [(x, y), …]}} with x and y in [0, 1], or damaged ({}); use the "

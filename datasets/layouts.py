@@ -96,8 +96,7 @@ def read_map(path: Path) -> np.ndarray:
     saliency = read(path)
     squeezed = np.squeeze(saliency)
     if squeezed.ndim != 2:
-        found = f"{saliency.shape} of {saliency.dtype}"
-        raise InputError(f"{path}: expected a map (H, W), got {found}; make it again")
+        raise InputError(f"{path}: expected a map (H, W), got {saliency.shape}; make it again")
     with np.errstate(over="ignore"):  # an infinite value is found by the caller
         return squeezed.astype(np.float32)
 
@@ -121,29 +120,20 @@ def fixations_csv(root: Path, clip: str) -> Path | None:
 
 
 class ClipFixations:
-    """The fixations of a data set by clip, each file read when it is first needed.
-
-    any: whether the data set has fixations at all.
-    """
+    """The fixations of a data set by clip. any: whether the data set has fixations at all."""
 
     def __init__(self, root: Path):
         self.root = root
-        self.any = (
-            (root / "vinfo.pkl").is_file()
-            or (root / "fixations").is_dir()
-            or any(root.glob("*/fixations.csv"))
-        )
-        self._known: dict[str, Fixations | None] = {}
+        places = "vinfo.pkl", "fixations", "*/fixations.csv"
+        self.any = any(path for place in places for path in root.glob(place))
+        self._by_clip: dict[str, Fixations | None] = {}
 
     def of(self, clip: str) -> Fixations | None:
-        """Return a clip's fixations, None where there are none.
-
-        Raises InputError for an invalid file.
-        """
-        if clip not in self._known:
+        """Return a clip's fixations, None without any. Raises InputError for an invalid file."""
+        if clip not in self._by_clip:
             path = fixations_csv(self.root, clip)
-            self._known[clip] = read_fixations_csv(path) if path else self._vinfo.get(clip)
-        return self._known[clip]
+            self._by_clip[clip] = read_fixations_csv(path) if path else self._vinfo.get(clip)
+        return self._by_clip[clip]
 
     @cached_property
     def _vinfo(self) -> dict[str, Fixations]:

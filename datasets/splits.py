@@ -45,10 +45,8 @@ def read_splits(root: Path) -> dict[str, list[str]]:
         splits = eccv2018_split()
         if any((root / name).is_dir() for names in splits.values() for name in names):
             return splits
-        raise InputError(
-            f"{root}: there is no splits.json and no clip of ECCV 2018 (217 … 320); write "
-            f"splits.json as {EXPECTED}"
-        )
+        missing = "there is no splits.json and no clip of ECCV 2018 (217 … 320)"
+        raise InputError(f"{root}: {missing}; write splits.json as {EXPECTED}")
     splits = read_json(path)
     for clips in splits.values():
         if not isinstance(clips, list) or not all(isinstance(name, (str, int)) for name in clips):

@@ -1,12 +1,11 @@
 """Clips with ground truth for training and evaluation, in the layouts of datasets/layouts.py."""
 
 from collections import Counter
-from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from common.errors import InputError
@@ -42,29 +41,25 @@ class SaliencyVideos(Dataset):
         irregular  problems met while reading: list of (kind, file)
         fixations  (T, 1, H, W) counts, only where the data set has fixations
 
-    Problems that follow from file names are in the data set's own `irregular` from the start:
-    missing clips, frames without ground truth, gaps in the numbering (no sample spans one), and
-    frames at the end of a run that do not fill a sample. Problems inside files are met when an
-    item is read: an unreadable frame is replaced by the last readable one of its run, a frame of
-    another size than the one before is resized, an unreadable flow picture is estimated, an
-    unusable map is all zero. Unreadable frames and unusable maps are never valid.
+    Problems with file names are in the data set's own `irregular` from the start: missing clips,
+    frames without ground truth, gaps in the numbering (no sample spans one), and frames at the end
+    of a run that do not fill a sample. Problems inside files are met when an item is read: an
+    unreadable frame is replaced by the last readable one of its run, a frame of another size is
+    resized, an unreadable flow picture is estimated, an unusable map is all zero.
 
     Raises InputError where the root or the split does not exist, or no ground truth is left.
     """
 
     def __init__(self, root: str | Path, split: str, spec: Spec, skip_frames: int = 0):
         self.root, self.split, self.spec = Path(root), split, spec
-        self.irregular: list[tuple[str, str]] = []
         self.samples: list[Sample] = []
         splits = read_splits(self.root)
         if not splits.get(split):
+            path = self.root / "splits.json"
             filled = ", ".join(name for name, clips in splits.items() if clips) or "none"
-            raise InputError(
-                f"{self.root / 'splits.json'}: split '{split}' has no clips; choose one that has: "
-                f"{filled}"
-            )
+            raise InputError(f"{path}: split '{split}' has no clips; choose one that has: {filled}")
         names = Counter(splits[split])
-        self.irregular += [("clip listed twice", name) for name, n in names.items() if n > 1]
+        self.irregular = [("clip listed twice", name) for name, n in names.items() if n > 1]
         for other, clips in splits.items():
             shared = sorted(names.keys() & set(clips)) if other != split else []
             self.irregular += [(f"clip of '{split}' that is in '{other}' too", c) for c in shared]
@@ -76,19 +71,17 @@ class SaliencyVideos(Dataset):
             else:
                 self.irregular.append(("clip missing", name))
         if not self.samples:
+            problem = f"no {spec.clip_length} frames in a row with ground truth ({self.summary()})"
             expected = "expected <clip>/0001.jpg and 0001_gt.npy"
             if skip_frames:
                 expected += f"; give less than {skip_frames} skip_frames if clips are that short"
-            raise InputError(
-                f"{self.root}: split '{split}' has no {spec.clip_length} frames in a row with "
-                f"ground truth ({self.summary()}); {expected}"
-            )
+            raise InputError(f"{self.root}: split '{split}' has {problem}; {expected}")
 
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
         """Add the samples of a clip, and the problems with its files."""
         problems = [("no ground truth", file.picture.name) for file in files if file.truth is None]
         runs = unbroken_runs(files)
-        for before, after in zip(runs, runs[1:]):
+        for before, after in pairwise(runs):
             gap = f"{before[-1].picture.name} to {after[0].picture.name}"
             problems.append(("gap in the numbering", gap))
         length = self.spec.clip_length
@@ -112,38 +105,28 @@ class SaliencyVideos(Dataset):
         sample = self.samples[index]
         size = self.spec.height, self.spec.width
         irregular: list[tuple[str, str]] = []
-        frames = read_run(sample.files, self.spec, irregular, sample.run[: sample.start])
-        item: dict = {"frames": [], "motion": [], "target": [], "valid": []}
-        for file, frame in zip(sample.files, frames, strict=True):
-            target, usable = torch.zeros(1, *size), False
+        frames = list(read_run(sample.files, self.spec, irregular, sample.run[: sample.start]))
+        targets, valid = torch.zeros(len(frames), 1, *size), [False] * len(frames)
+        for n, file in enumerate(sample.files):
             if file.truth:
                 try:
-                    target, usable = read_truth(file.truth, *size), frame.readable
+                    targets[n], valid[n] = read_truth(file.truth, *size), frames[n].readable
                 except InputError as error:
                     irregular.append(("unusable ground truth", str(error)))
-            item["frames"].append(frame.rgb)
-            item["motion"].append(frame.motion)
-            item["target"].append(target)
-            item["valid"].append(torch.tensor(usable))
-        if self.fixations.any:
-            fixations = self.fixations.of(sample.clip)
-            places = (fixations.at(f.number) if fixations else ((), ()) for f in sample.files)
-            item["fixations"] = [fixation_map(x, y, *size)[None] for x, y in places]
-        return {
-            **{name: torch.stack(tensors) for name, tensors in item.items()},
+        item = {
+            "frames": torch.stack([frame.rgb for frame in frames]),
+            "motion": torch.stack([frame.motion for frame in frames]),
+            "target": targets,
+            "valid": torch.tensor(valid),
             "numbers": torch.tensor([file.number for file in sample.files]),
             "name": sample.clip,
             "irregular": irregular,
         }
-
-    def targets(self, index: int) -> list[Tensor]:
-        """Return the usable ground-truth maps of an item, (1, H, W) each, without its frames."""
-        maps = []
-        for file in self.samples[index].files:
-            if file.truth:
-                with suppress(InputError):
-                    maps.append(read_truth(file.truth, self.spec.height, self.spec.width))
-        return maps
+        if self.fixations.any:
+            fixations = self.fixations.of(sample.clip)
+            places = (fixations.at(f.number) if fixations else ((), ()) for f in sample.files)
+            item["fixations"] = torch.stack([fixation_map(*at, *size)[None] for at in places])
+        return item
 
     def summary(self) -> str:
         """Count the problems known from file names: '3 × no ground truth (first: 217/0004.jpg)'."""

@@ -70,17 +70,12 @@ def tree(u, v, c, swing) -> Parts:
 
 
 class Kind(NamedTuple):
-    """What the figures of one kind have in common.
+    """What the figures of one kind have in common."""
 
-    parts: the function that draws it. appeal: how much it attracts, 1 for people. radius: range of
-    its angular radius in degrees. size: its radius in metres if it stands on the ground, 0 if it
-    hangs in the air. moves: whether it can move.
-    """
-
-    parts: Callable[..., Parts]
-    appeal: float
-    radius: tuple[float, float]
-    size: float = 0.0
+    parts: Callable[..., Parts]  # the function that draws it
+    appeal: float  # how much it attracts, 1 for people
+    radius: tuple[float, float]  # range of its angular radius in degrees
+    size: float = 0.0  # radius in metres if it stands on the ground, 0 if it hangs in the air
     moves: bool = True
 
 
@@ -115,13 +110,10 @@ class Figure(NamedTuple):
         """Return its pose at a time: (3, 3)."""
         return rotation(self.axis, self.speed * seconds) @ self.pose
 
-    def draw(
-        self, local: np.ndarray, pixel: float, seconds: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, local: np.ndarray, pixel: float, seconds: float) -> tuple[np.ndarray, ...]:
         """Return its colours (N, 3) and its coverage (N,) in [0, 1].
 
-        local: rays (N, 3) in the axes of its pose. pixel: the width of a pixel, over which edges
-        are smooth.
+        local: rays (N, 3) in the axes of its pose. pixel: width of a pixel, over which edges blur.
         """
         sine = np.hypot(local[:, 0], local[:, 1])
         scale = np.arctan2(sine, local[:, 2]) / np.maximum(sine, 1e-9) / self.radius
@@ -136,7 +128,6 @@ class Figure(NamedTuple):
 
 
 def random_figure(rng: Generator, name: str) -> Figure:
-    """Return a random figure of a kind of KINDS."""
     kind = KINDS[name]
     radius = math.radians(rng.uniform(*kind.radius))
     if kind.size:

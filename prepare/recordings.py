@@ -35,10 +35,10 @@ from prepare.records import (
     RECORD,
     begin_clip,
     finish_clip,
-    is_complete,
     print_empty_splits,
     read_record,
     save_picture,
+    to_picture,
 )
 from video.reader import read_frames
 from video.spec import Spec
@@ -58,10 +58,9 @@ def pair(videos: Path, gaze: Path) -> tuple[dict[str, tuple[Path, Path]], list[s
     films, tables = _by_stem(videos, VIDEOS), _by_stem(gaze, {".csv"})
     pairs = {name: (films[name], tables[name]) for name in sorted(films.keys() & tables.keys())}
     if not pairs:
-        raise InputError(
-            f"{videos} and {gaze}: none of {len(films)} videos has the name of one of "
-            f"{len(tables)} CSV files; name them alike, as 001.mp4 and 001.csv"
-        )
+        problem = f"none of {len(films)} videos has the name of one of {len(tables)} CSV files"
+        advice = "name them alike, as 001.mp4 and 001.csv"
+        raise InputError(f"{videos} and {gaze}: {problem}; {advice}")
     files = [*films.values(), *tables.values()]
     return pairs, [file.name for file in files if file.stem not in pairs]
 
@@ -70,13 +69,13 @@ def _by_stem(path: Path, suffixes: set[str]) -> dict[str, Path]:
     """Return one file, or those of a folder with one of the suffixes, by name without suffix."""
     if path.is_file():
         return {path.stem: path}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         if file.suffix.lower() in suffixes:
-            if file.stem in found:
-                raise InputError(f"{file} and {found[file.stem]}: would be one clip; rename one")
-            found[file.stem] = file
-    return found
+            if file.stem in files:
+                raise InputError(f"{file} and {files[file.stem]}: would be one clip; rename one")
+            files[file.stem] = file
+    return files
 
 
 def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
@@ -104,18 +103,16 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         "gaze": {"name": table.name, "sha256": hashlib.sha256(table.read_bytes()).hexdigest()},
         **options,
     }
-    if is_complete(folder, facts):
+    if not begin_clip(folder, facts):
         return
     gaze = read_gaze_csv(table)
-    begin_clip(folder, facts)
     spec = Spec(options["height"], options["width"], options["fps"])
     reader, starts = read_frames(video, spec), []
     for note in reader.info.notes:
         print(f"note: {video}: {note}", file=sys.stderr)
     for frame in reader:
         starts.append(frame.seconds)
-        picture = (frame.rgb * 255).round().byte().permute(1, 2, 0).numpy()
-        save_picture(folder / f"{len(starts):04d}.jpg", picture, quality=92)
+        save_picture(folder / f"{len(starts):04d}.jpg", to_picture(frame.rgb), quality=92)
     fixations = active_fixations(gaze, np.array(starts), reader.end)
     if not len(fixations.frames):
         raise InputError(
@@ -145,9 +142,8 @@ def split(names: list[str], splits: str) -> dict[str, list[str]]:
     except ValueError:
         shares = {}
     if not shares or not (min(shares.values()) > 0 and abs(sum(shares.values()) - 1) < 1e-6):
-        raise InputError(
-            f"splits {splits}: give fractions that sum to 1, as train=0.7,val=0.1,test=0.2"
-        )
+        example = "give fractions that sum to 1, as train=0.7,val=0.1,test=0.2"
+        raise InputError(f"splits {splits}: {example}")
     drawn = random.Random(0).sample(sorted(names), len(names))
     counts = {name: int(n < len(names)) for n, name in enumerate(shares)}
     while sum(counts.values()) < len(names):
@@ -161,7 +157,7 @@ def update_splits(path: Path, clips: list[str], drawn: dict[str, list[str]]) -> 
     """Return the splits in a JSON file that lists exactly these clips, else write those drawn."""
     if path.exists():
         known = read_splits(path.parent)
-        if sorted(name for names in known.values() for name in names) == sorted(clips):
+        if sorted(sum(known.values(), [])) == sorted(clips):
             return known
     write_json(path, drawn)
     return drawn
@@ -170,15 +166,15 @@ def update_splits(path: Path, clips: list[str], drawn: dict[str, list[str]]) -> 
 def print_summary(root: Path, clips: list[str], splits: dict[str, list[str]]) -> None:
     """Print what the data set contains, and which gaze samples lie outside their video."""
     records = {clip: read_record(root / clip) for clip in clips}
-    frames = counted(sum(record.get("frames", 0) for record in records.values()), "frame")
-    fixations = counted(sum(record.get("fixations", 0) for record in records.values()), "fixation")
+    frames = counted(sum(record["frames"] for record in records.values()), "frame")
+    fixations = counted(sum(record["fixations"] for record in records.values()), "fixation")
     print(f"{root}: {counted(len(clips), 'clip')}, {frames}, {fixations}")
     print("splits: " + ", ".join(f"{name} {len(names)}" for name, names in splits.items()))
     print_empty_splits(splits)
     for clip, record in records.items():
-        if outside := record["samples"] - record.get("fixations", 0):
-            samples = f"{outside} of {record['samples']} gaze samples"
-            print(f"{clip}: {samples} are before or after the video")
+        samples = record["samples"]
+        if outside := samples - record["fixations"]:
+            print(f"{clip}: {outside} of {samples} gaze samples are before or after the video")
 
 
 def main() -> None:
@@ -200,12 +196,8 @@ def main() -> None:
     add("--fps", type=at_least(0.01, 1001), default=8.0,
         help="frames a second to keep: every round(video rate / fps)-th frame")  # fmt: skip
     add_size_options(add)
-    add(
-        "--gt_height",
-        type=pixel_count,
-        default=128,
-        help="height of a saliency map, half its width",
-    )
+    add("--gt_height", type=pixel_count, default=128,
+        help="height of a saliency map, half its width")  # fmt: skip
     add("--splits", default="train=0.7,val=0.1,test=0.2",
         help="fractions of the clips; not used where splits.json in the output folder lists "
         "exactly its clips")  # fmt: skip
@@ -221,7 +213,7 @@ def main() -> None:
         for name, (video, table) in tqdm(pairs.items(), str(args.output), unit="clip"):
             with failures.collected(args.output / name):
                 write_clip(args.output / name, video, table, options)
-        folders = [path.parent for path in sorted(args.output.glob(f"*/{RECORD}"))]
+        folders = sorted(path.parent for path in args.output.glob(f"*/{RECORD}"))
         complete = [folder.name for folder in folders if "samples" in read_record(folder)]
         splits = update_splits(args.output / "splits.json", complete, split(complete, args.splits))
         print_summary(args.output, complete, splits)

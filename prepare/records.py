@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from common.errors import InputError, counted
 from common.files import atomic, read_json, write_json
@@ -20,33 +21,36 @@ OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
 def read_record(folder: Path) -> dict:
     """Return the content of a clip's record, empty where there is none."""
     path = folder / RECORD
-    kinds = {"frames": int, "fixations": (int, str), "samples": int, "left_out": list}
-    return read_json(path, **kinds) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
-def is_complete(folder: Path, facts: dict) -> bool:
-    """Return whether a clip was written to the end from the same facts."""
-    return {**facts, "complete": True}.items() <= read_record(folder).items()
-
-
-def begin_clip(folder: Path, facts: dict) -> None:
-    """Make an empty folder for a clip, and record that the clip is not complete.
+def begin_clip(folder: Path, facts: dict) -> bool:
+    """Empty a clip's folder and return True, unless the clip is complete and of the same facts.
 
     facts: everything that determines the clip, as it is after reading it from JSON.
     Raises InputError where the folder contains frames without a record of such facts.
     """
+    record = read_record(folder)
+    if {**facts, "complete": True}.items() <= record.items():
+        return False
     files = [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
-    if files and not facts.keys() <= read_record(folder).keys():
+    if files and not facts.keys() <= record.keys():
         raise InputError(f"{folder}: contains other frames; choose another output folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RECORD, {**facts, "complete": False})
     for path in files:
         path.unlink()
+    return True
 
 
 def finish_clip(folder: Path, facts: dict) -> None:
     """Record that a clip is complete."""
     write_json(folder / RECORD, {**facts, "complete": True})
+
+
+def to_picture(rgb: Tensor) -> np.ndarray:
+    """Return colours (C, H, W) in [0, 1] as uint8 (H, W, C)."""
+    return (rgb * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def save_picture(path: Path, picture: np.ndarray, **options) -> None:

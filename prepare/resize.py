@@ -36,11 +36,16 @@ from datasets.frames import motion_estimator
 from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
-from prepare.records import RECORD, begin_clip, finish_clip, is_complete, read_record, save_picture
+from prepare.records import (
+    RECORD,
+    begin_clip,
+    finish_clip,
+    read_record,
+    save_picture,
+    to_picture,
+)
 from video.motion import MOTIONS
 from video.pictures import FLOW, read_picture, resize, to_tensor
-
-FLOWS = [name for name, motion in MOTIONS.items() if motion.channels == 3]
 
 
 def resize_dataset(
@@ -50,7 +55,6 @@ def resize_dataset(
 
     motion: how to estimate the flow where `root` has no picture of it, "none" for not at all.
     workers: threads, each of which writes one clip at a time.
-    Complete clips that were made from `root` with the same options are kept.
     Raises InputError where `root` is no data set, or a clip's folder contains other frames.
     """
     splits = read_splits(root)
@@ -63,13 +67,13 @@ def resize_dataset(
 
     def write(name: str) -> list[tuple]:
         write_clip(output / name, clips[name], fixations_csv(root, name), facts)
-        return [tuple(entry) for entry in read_record(output / name)["left_out"]]
+        return [tuple(problem) for problem in read_record(output / name)["left_out"]]
 
     output.mkdir(parents=True, exist_ok=True)
     left_out = [("clip missing", name) for name in names if name not in clips]
     with ThreadPoolExecutor(workers) as pool:
-        for found in tqdm(pool.map(write, clips), str(output), len(clips), unit="clip"):
-            left_out += found
+        for problems in tqdm(pool.map(write, clips), str(output), len(clips), unit="clip"):
+            left_out += problems
     if (root / "vinfo.pkl").exists():
         copy(root / "vinfo.pkl", output / "vinfo.pkl")
     write_json(output / "splits.json", splits)
@@ -77,13 +81,12 @@ def resize_dataset(
 
 
 def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: dict) -> None:
-    """Write one clip, unless it is complete and made with the same facts.
+    """Write one clip unless it is complete.
 
     fixations: CSV file to copy. facts: source, height, width and motion, as in `resize_dataset`.
     """
-    if is_complete(folder, facts):
+    if not begin_clip(folder, facts):
         return
-    begin_clip(folder, facts)
     one_each = {file.number: file for file in files}
     others = [file for file in files if file is not one_each[file.number]]
     left_out = [("second frame of one number", str(file.picture)) for file in others]
@@ -105,12 +108,11 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
             flow = read(read_resized, file.flow, "unreadable flow")
             rgb = to_tensor(frame)
             if flow is None:
-                motion = motion_estimator(facts["motion"])(previous, rgb)
-                flow = (motion * 255).round().byte().permute(1, 2, 0).numpy()
+                flow = to_picture(motion_estimator(facts["motion"])(previous, rgb))
             name = f"{file.number:04d}"
-            for picture, end in ((frame, ".png"), (flow, FLOW)):
-                if picture.size:  # else there is no motion
-                    save_picture(folder / (name + end), picture, compress_level=1)
+            save_picture(folder / f"{name}.png", frame, compress_level=1)
+            if flow.size:  # else there is no motion
+                save_picture(folder / (name + FLOW), flow, compress_level=1)
             if truth is not None:
                 write_array(folder / f"{name}_gt.npy", truth[0].numpy().astype(np.float16))
             previous = rgb
@@ -134,15 +136,16 @@ def main() -> None:
     add("--data_root", type=Path, required=True, help="data set")
     add("--output", type=Path, required=True, help="folder of the resized data set")
     add_size_options(add)
-    add("--motion", default="none", choices=["none", *FLOWS],
+    flows = [name for name, motion in MOTIONS.items() if motion.channels == 3]
+    add("--motion", default="none", choices=["none", *flows],
         help="optical flow to estimate where the data set has no picture of it")  # fmt: skip
     add("--workers", type=worker_count, default=os.cpu_count() or 1, help="threads")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    size = args.height, args.width
+    options = args.height, args.width, args.motion, args.workers
     with lock(args.output):
-        left_out = resize_dataset(args.data_root, args.output, *size, args.motion, args.workers)
+        left_out = resize_dataset(args.data_root, args.output, *options)
     frames = sum(1 for _ in args.output.glob("*/*[0-9].png"))
     print(f"{args.output}: {counted(frames, 'frame')} at {args.height}×{args.width}")
     if left_out:

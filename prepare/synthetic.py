@@ -30,7 +30,7 @@ from common.files import write_array, write_json
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count, worker_count
 from prepare.figures import KINDS, UP, random_figure, rotation
-from prepare.records import begin_clip, finish_clip, is_complete, print_empty_splits, save_picture
+from prepare.records import begin_clip, finish_clip, print_empty_splits, save_picture
 from prepare.worlds import look_up, mix, random_world, smooth
 from projection import directions, solid_angles
 from video.writer import write_pictures
@@ -59,10 +59,9 @@ class Scene:
         return rotation(UP, self.yaw + self.turning * seconds)
 
     def paint(self, seconds: float, camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Paint the scene.
+        """Return RGB in about [0, 1], (H, W, 3), and how much each of K figures stands out, (K,).
 
-        Returns: RGB in about [0, 1], (H, W, 3), and how much each figure stands out, (K,): its mean
-        difference in colour from the world behind it times the solid angle where it can be seen.
+        It is the mean difference in colour from the world behind it times the visible solid angle.
         """
         rays = self.rays @ camera.T.astype(np.float32)
         world = look_up(self.texture, rays).reshape(-1, 3)
@@ -103,10 +102,9 @@ def render(
     fps: float = 8.0,
     attention_height: int = 128,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the frames of one scene, one at a time.
+    """Yield RGB uint8 (H, W, 3) and attention float32 (A, 2A), at most 1, frame by frame.
 
-    Yields: RGB uint8 (H, W, 3) and attention float32 (A, 2A) with maximum 1, where A is the
-    attention height.
+    fps: frames a second. attention_height: A in pixels.
     """
     scene = Scene(seed, height, width)
     rays = directions(attention_height, 2 * attention_height, torch.float32).numpy()
@@ -120,8 +118,8 @@ def render(
 
 def write_scene(folder: Path, seed: int, number: int, options: dict) -> None:
     """Write one clip; options: those of `render` except for the seed."""
-    facts = {"seed": [seed, number], **options}
-    facts["renderer"] = source_hash("prepare.synthetic", "prepare.figures", "prepare.worlds")
+    renderer = source_hash("prepare.synthetic", "prepare.figures", "prepare.worlds")
+    facts = {"seed": [seed, number], **options, "renderer": renderer}
     write_clip(folder, facts, render((seed, number), **options))
 
 
@@ -132,23 +130,15 @@ def source_hash(*modules: str) -> str:
     return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
 
 
-def write_clip(
-    folder: Path,
-    facts: dict,
-    frames: Iterable[tuple[np.ndarray, np.ndarray]],
-    quality: int = 92,
-) -> None:
-    """Write one clip unless it is there already, complete and with the same facts.
+def write_clip(folder: Path, facts: dict, frames: Iterable, quality: int = 92) -> None:
+    """Write one clip unless it is complete and has the same facts (prepare/records.py).
 
-    facts: everything that determines the clip; written as its record (prepare/records.py).
     frames: RGB uint8 (H, W, 3) and attention (A, 2A) of each; iterated only if they are written.
-    quality: quality of the JPEG files, at most 100.
-
-    Raises: InputError if the folder contains frames that were not rendered here.
+    quality: of the JPEG files, at most 100.
+    Raises InputError if the folder contains frames that were not rendered here.
     """
-    if is_complete(folder, facts):
+    if not begin_clip(folder, facts):
         return
-    begin_clip(folder, facts)
     for n, (frame, attention) in enumerate(frames, start=1):
         save_picture(folder / f"{n:04d}.jpg", frame, quality=quality)
         write_array(folder / f"{n:04d}_gt.npy", attention)
@@ -158,13 +148,10 @@ def write_clip(
 def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **options) -> None:
     """Write clips in the layout of the ECCV 2018 data: `<root>/<clip>/0001.jpg`, `0001_gt.npy`.
 
-    options: frames, height, width, fps and attention_height, as in `render`.
-    Clips that are there already are kept, and `<root>/splits.json` is written last. The files do
-    not depend on the number of worker processes.
-
-    Raises: InputError if a clip's folder contains frames that were not rendered.
+    options: those of `render` except for the seed. `<root>/splits.json` is written last. The files
+    do not depend on the number of worker processes.
+    Raises InputError if a clip's folder contains frames that were not rendered.
     """
-    root.mkdir(parents=True, exist_ok=True)
     (root / "splits.json").unlink(missing_ok=True)
     names = [f"scene_{number:04d}" for number in range(1, clips + 1)]
     jobs = [(root / name, seed, number, options) for number, name in enumerate(names, start=1)]
@@ -232,15 +219,15 @@ def main() -> None:
     args = parser.parse_args()
     names = ("frames", "height", "width", "fps", "attention_height")
     options = {name: getattr(args, name) for name in names}
-    if args.video:
-        if args.height % 2 or args.width % 2:
-            raise InputError("--height and --width of a video are even numbers; change them")
-        bar = tqdm(render(args.seed, **options), str(args.video), args.frames, unit="frame")
-        pictures = (picture for picture, _ in bar)
-        write_pictures(args.video, pictures, args.height, args.width, args.fps)
-    else:
+    if not args.video:
         with lock(args.output):
             write_dataset(args.output, args.clips, args.seed, args.workers, **options)
+        return
+    if args.height % 2 or args.width % 2:
+        raise InputError("--height and --width of a video are even numbers; change them")
+    bar = tqdm(render(args.seed, **options), str(args.video), args.frames, unit="frame")
+    pictures = (picture for picture, _ in bar)
+    write_pictures(args.video, pictures, args.height, args.width, args.fps)
 
 
 if __name__ == "__main__":
