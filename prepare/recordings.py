@@ -103,9 +103,9 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         "gaze": {"name": table.name, "sha256": hashlib.sha256(table.read_bytes()).hexdigest()},
         **options,
     }
+    gaze = read_gaze_csv(table)  # before the clip's earlier frames are removed
     if not begin_clip(folder, facts):
         return
-    gaze = read_gaze_csv(table)
     spec = Spec(options["height"], options["width"], options["fps"])
     reader, starts = read_frames(video, spec), []
     for note in reader.info.notes:

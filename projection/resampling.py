@@ -50,8 +50,8 @@ class Resampling(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if not image.is_cpu or not image.numel() or torch.compiler.is_compiling():
             pixels = image.flatten(-len(self.size))
-            taps = (pixels.index_select(-1, i) * w for i, w in zip(self.index, self.weight))
-            return _rounded(sum(taps, torch.zeros(())), image.dtype).unflatten(-1, self.places)
+            a, b, c, d = (pixels.index_select(-1, i) * w for i, w in zip(self.index, self.weight))
+            return _rounded(a + b + c + d, image.dtype).unflatten(-1, self.places)
         lead = image.shape[: image.dim() - len(self.size)]
         images = image.reshape(-1, *(lead[-1:] or (1,)), *self.size)
         sides = *_rows_and_columns(self.size), *_rows_and_columns(self.places)

@@ -30,7 +30,7 @@ from video import read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACEHOLDERS = {"S": "0", "$S": "0"}  # numbers that stand for themselves in the documents
-FOREIGN = ("pip", "venv", "pytest", "ruff")  # modules that are not ours
+FOREIGN = ("mypy", "pip", "venv", "pytest", "ruff")  # modules that are not ours
 
 
 LAYERS = (  # each may import those before it
