@@ -47,7 +47,7 @@ ANY = b"any kind"
 SAMPLE_TABLE = (b"mdia", b"minf", b"stbl")  # path from a track
 SAMPLE_ENTRIES = (*SAMPLE_TABLE, b"stsd", ANY)
 OFFSETS = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
-OPTIONAL = {b"clap", b"pasp", b"colr", b"btrt", b"fiel", b"gama"}  # must follow st3d and sv3d
+OPTIONAL = {b"clap", b"pasp", b"colr", b"btrt", b"fiel", b"gama", b""}  # follow sv3d
 LARGEST_INDEX = 1 << 28  # bytes: that of weeks of video
 
 
