@@ -269,20 +269,15 @@ def _decode_video(info: VideoInfo, damage: Damage, spare: Spare | None) -> Itera
 def _with_times_before(packets: Iterable[av.Packet]) -> Iterator[tuple[av.Packet, int | None]]:
     """Yield packets, each with the time of the frame displayed before its own, None if unknown."""
     waiting, times = deque(), deque(maxlen=3 * REORDERED)
-
-    def before(packet: av.Packet) -> int | None:
-        if packet.pts is None or times.count(packet.pts) > 1:
-            return None
-        return max((time for time in times if time < packet.pts), default=None)
-
-    for packet in packets:
+    for packet in chain(packets, [None] * REORDERED):  # the last ones are followed by none
         waiting.append(packet)
-        if packet.pts is not None:
+        if packet and packet.pts is not None:
             times.append(packet.pts)
-        if len(waiting) > REORDERED:
-            yield waiting[0], before(waiting.popleft())
-    for packet in waiting:
-        yield packet, before(packet)
+        if len(waiting) > REORDERED and (current := waiting.popleft()):
+            before = None
+            if current.pts is not None and times.count(current.pts) == 1:
+                before = max((time for time in times if time < current.pts), default=None)
+            yield current, before
 
 
 def _damaged(path: Path, count: int, cause: str) -> InputError:
