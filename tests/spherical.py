@@ -4,14 +4,9 @@ import re
 import struct
 from pathlib import Path
 
-from video.spherical_metadata import (
-    PROJECTION,
-    SAMPLE_ENTRIES,
-    V1_UUID,
-    Box,
-    _is_video,
-    _read_movie,
-)
+from video.spherical_metadata import SAMPLE_ENTRIES, V1_UUID, Box, read_movie
+
+PROJECTION = (b"sv3d", b"proj")  # path from a sample entry
 
 
 def read_spherical(path: str | Path) -> dict:
@@ -22,8 +17,7 @@ def read_spherical(path: str | Path) -> dict:
     the panorama). Raises ValueError for a file without an index.
     """
     with open(path, "rb") as file:
-        _, movie = _read_movie(file)
-    track = next(filter(_is_video, movie.find(b"trak")), Box(b"trak"))
+        track = read_movie(file)[2][0]
     v1 = v2 = None
     for box in track.find(b"uuid"):
         if box.fields.startswith(V1_UUID):

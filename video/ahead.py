@@ -13,11 +13,7 @@ END = object()
 def ahead(items: Iterable[T], most: int = 3) -> Iterator[T]:
     """Yield items in their order, while a thread takes the next ones, at most `most`.
 
-    What taking one raises is raised at its place. However the loop over them ends, the thread has
-    ended after it.
-
-    >>> list(ahead(n * n for n in range(4)))
-    [0, 1, 4, 9]
+    What taking one raises is raised at its place. The thread ends with the loop over the items.
     """
     items, thread = iter(items), ThreadPoolExecutor(1)
     try:
@@ -36,11 +32,10 @@ def behind(
     threads: int = 1,
     prepare: Callable[[], object] | None = None,
 ) -> Iterator[S]:
-    """Yield function(item) of each item, in order, computed in a thread while the next one is made.
+    """Yield function(item) of each item, in order, computed in threads while the next one is made.
 
     At most `most` items wait. All items that were taken are computed, however the loop over them
-    ends; what the function raises is raised at its place, or in that of a later item.
-    threads: items that are computed at once. prepare: called first in each of these threads.
+    ends; what the function raises is raised at its place. prepare: called first in each thread.
     """
     with ThreadPoolExecutor(threads, initializer=prepare) as thread:
         waiting = deque()

@@ -6,20 +6,19 @@ passes over. Pictures: XMP in the GPano schema. Sources: see spherical_metadata.
 
 import re
 import struct
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import av
-from av.sidedata.sidedata import Type
+import numpy as np
 
 from common.errors import InputError
 from video.layout import SPHERE, STEREO, Coverage, Layout
-from video.spherical_metadata import read_spherical
+from video.spherical_metadata import POSE, read_spherical
 
 STEREO3D = {0: "none", 1: "left-right", 2: "top-bottom"}  # AVStereo3DType
-SWAPPED = "with the right eye first"
+SWAPPED, OTHER = "with the right eye first", "in another arrangement"
 VR180 = (-90.0, 90.0, -90.0, 90.0)
 PROJECTIONS = {  # AVSphericalProjection, and FFmpeg's filter that makes it equirectangular
     1: "a cubemap (ffmpeg -i IN -vf v360=c3x2:e OUT)",
@@ -32,13 +31,13 @@ MESH = (
     "coverage -90 90 -90 90)"
 )
 FIELD = re.compile(r"(?<!/)(?:GPano|GSpherical):(\w+)\s*(?:=\s*[\"']|>)\s*([^\"'<]*)")
-SIDES = "CroppedAreaLeft", "CroppedAreaTop", "CroppedAreaImageWidth", "CroppedAreaImageHeight"
+SIZES = "CroppedAreaImageWidth", "CroppedAreaImageHeight", "FullPanoWidth", "FullPanoHeight"
 SHAPE = 0.05  # relative difference of two shapes that are taken for the same
 
 
 @dataclass
 class Declared:
-    """What a file says: "none", "" and SPHERE where it says nothing."""
+    """What a file declares; the defaults where it declares nothing."""
 
     stereo: str = "none"  # one of STEREO, or what else it is in words
     projection: str = ""  # which one, where it is not equirectangular
@@ -54,9 +53,8 @@ class Declared:
     ) -> tuple[Layout, list[str]]:
         """Return the layout and what a user should know of it.
 
-        size: width and height of a picture. stereo, coverage: what is known better than the file
-        knows it; None: as it declares.
-        Raises InputError where it declares what is not read, and ValueError as Layout does.
+        size: width and height of a picture. stereo, coverage: given in place of what the file
+        declares. Raises InputError where it declares what is not read, and ValueError as Layout.
         """
         if stereo is None and self.stereo not in STEREO:
             instead = "bring the eyes into the order top-bottom or left-right, or give the stereo"
@@ -64,95 +62,86 @@ class Declared:
         if coverage is None and self.projection:
             instead = "convert it first, or give the coverage if it is equirectangular after all"
             raise InputError(f"{path}: declares {self.projection}; {instead}")
-        covered = coverage or self.coverage
-        if covered is None:
+        if coverage is None and self.coverage is None:
             wrong = "declares to be a part of a panorama that its pixels can't be"
             raise InputError(f"{path}: {wrong}; give the coverage in degrees")
-        notes, pose = [], self.pose
-        if stereo is None and self.stereo != "none":
+        layout = Layout(stereo or self.stereo, coverage or self.coverage, self.pose)
+        notes, (_, pitch, roll) = [], self.pose
+        if stereo is None and layout.stereo != "none":
             one = "maps are made of the left eye and painted over both"
-            notes.append(f"declares {self.stereo} stereo: {one}")
-        if coverage is None and covered != SPHERE:
+            notes.append(f"declares {layout.stereo} stereo: {one}")
+        if coverage is None and not layout.whole:
             angles = "{:.4g}° to {:.4g}° of longitude, {:.4g}° to {:.4g}° of latitude"
-            notes.append(f"declares to cover {angles.format(*covered)}")
-        if max(abs(pose[1]), abs(pose[2])) >= 1:
-            tilt = f"pitch {pose[1]:.3g}°, roll {pose[2]:.3g}°"
+            notes.append(f"declares to cover {angles.format(*layout.coverage)}")
+        if max(abs(pitch), abs(roll)) >= 1:
+            tilt = f"pitch {pitch:.3g}°, roll {roll:.3g}°"
             notes.append(f"declares a tilt that players undo ({tilt}); it is seen as it is stored")
-        layout = Layout(stereo or self.stereo, covered, pose)
-        return layout, [*notes, *_shape_notes(*size, layout, stereo)]
+        return layout, notes + _shape_notes(*size, layout, stereo)
 
 
-def video_declares(file: BinaryIO, kind: str, frame: av.VideoFrame) -> Declared:
+def video_declares(path: Path, kind: str, frame: av.VideoFrame) -> Declared:
     """Return what a video declares. kind: FFmpeg's name of its format; frame: its first one."""
-    said = Declared()
-    for k in range(len(frame.side_data)):
-        entry = frame.side_data[k]
-        if entry.type == Type.STEREO3D:
-            stereo, inverted = struct.unpack_from("=2i", bytes(entry))
-            said.stereo = STEREO3D.get(stereo, "in another arrangement")
-            if inverted & 1 and said.stereo != "none":
-                said.stereo = SWAPPED
-        if entry.type == Type.SPHERICAL:
-            projection, *pose, west, north, east, south = struct.unpack_from("=4i4I", bytes(entry))
-            said.projection = PROJECTIONS.get(projection, "")
-            said.pose = tuple(angle / 2**16 for angle in pose)
-            said.coverage = VR180 if projection == 3 else SPHERE
-            if projection == 2:
-                west, north, east, south = (side / 2**32 for side in (west, north, east, south))
-                said.coverage = _coverage(west, north, 1 - east, 1 - south)
-    if "mp4" in kind:
-        mode, projection, xml = read_spherical(file)
-        if mode > 2:
-            said.stereo = SWAPPED if mode == 4 else "in another arrangement"
-        if projection == b"mshp":
-            said.projection = MESH
-        if xml and not projection:  # V2 is to be believed where both are there
-            fields = dict(FIELD.findall(xml))
-            stereo = fields.get("StereoMode", "mono").strip()
-            if stereo not in ("mono", *STEREO):
-                said.stereo = f"of the kind {stereo[:20]}"
-            size = frame.width, frame.height
-            eyes = (size[0], size[1] / 2), (size[0] / 2, size[1])
-            said.coverage = _cropped(fields, size, *eyes)
-    return said
+    declared = Declared()
+    if entry := frame.side_data.get("STEREO3D"):
+        stereo, inverted = struct.unpack_from("=2i", bytes(entry))
+        declared.stereo = STEREO3D.get(stereo, OTHER)
+        if inverted & 1 and stereo:
+            declared.stereo = SWAPPED
+    if entry := frame.side_data.get("SPHERICAL"):
+        projection, *pose, west, north, east, south = struct.unpack_from("=4i4I", bytes(entry))
+        declared.projection = PROJECTIONS.get(projection, "")
+        declared.pose = tuple(angle / 2**16 for angle in pose)
+        if projection == 2:
+            sides = west / 2**32, north / 2**32, 1 - east / 2**32, 1 - south / 2**32
+            declared.coverage = _coverage(*sides)
+        if projection == 3:
+            declared.coverage = VR180
+    if "mp4" not in kind:
+        return declared
+    mode, projection, xml = read_spherical(path)
+    if mode > 2:
+        declared.stereo = SWAPPED if mode == 4 else OTHER
+    if projection == b"mshp":
+        declared.projection = MESH
+    if xml and not projection:  # V2 is to be believed where both are there
+        fields = dict(FIELD.findall(xml))
+        stereo = fields.get("StereoMode", "mono").strip()
+        if stereo not in ("mono", *STEREO):
+            declared.stereo = f"of the kind {stereo[:20]}"
+        shape = frame.width / frame.height
+        declared.coverage = _cropped(fields, shape, 2 * shape, shape / 2)
+    return declared
 
 
 def picture_declares(xmp: str, width: int, height: int) -> Declared:
     """Return what the XMP of a picture of this size declares."""
     fields = dict(FIELD.findall(xmp))
-    said = Declared(coverage=_cropped(fields, (width, height)))
+    declared = Declared(coverage=_cropped(fields, width / height))
     kind = fields.get("ProjectionType", "equirectangular").strip()
     if kind.lower() != "equirectangular":
         filters = "of a cylinder: ffmpeg -i IN -vf v360=cylindrical:e OUT"
-        said.projection = f"to be {kind[:20]} ({filters})"
-    try:
-        axes = ("Heading", "Pitch", "Roll")
-        heading, pitch, roll = (float(fields.get(f"Pose{axis}Degrees", 0)) for axis in axes)
-        said.pose = heading, pitch, roll
-    except ValueError:
-        pass
-    return said
+        declared.projection = f"to be {kind[:20]} ({filters})"
+    with suppress(ValueError):
+        declared.pose = tuple(float(fields.get(name, 0)) for name in POSE)
+    return declared
 
 
-def _cropped(fields: dict[str, str], *sizes: tuple[float, float]) -> Coverage | None:
+def _cropped(fields: dict[str, str], *shapes: float) -> Coverage | None:
     """Return the coverage that fields of GPano or Spherical Video V1 state.
 
-    sizes: (width, height) of which one has the shape that they state, if they are true.
+    shapes: width / height of the pixels, one of which the fields state if they are true.
     """
-    if f"{SIDES[2]}Pixels" not in fields:
+    if "CroppedAreaImageWidthPixels" not in fields:
         return SPHERE
     try:
-        left, top, width, height = (float(fields.get(f"{side}Pixels", 0)) for side in SIDES)
-        full = (float(fields[f"FullPano{side}Pixels"]) for side in ("Width", "Height"))
-        full_width, full_height = full
-        shape = width / height
-        west, north = left / full_width, top / full_height
-        east, south = west + width / full_width, north + height / full_height
+        width, height, full_width, full_height = (float(fields[f"{name}Pixels"]) for name in SIZES)
+        west = float(fields.get("CroppedAreaLeftPixels", 0)) / full_width
+        north = float(fields.get("CroppedAreaTopPixels", 0)) / full_height
+        if not any(abs(width / height / shape - 1) <= SHAPE for shape in shapes):
+            return None
+        return _coverage(west, north, west + width / full_width, north + height / full_height)
     except (KeyError, ValueError, ArithmeticError):
         return None
-    if not any(abs(shape * h / w - 1) <= SHAPE for w, h in sizes):
-        return None
-    return _coverage(west, north, east, south)
 
 
 def _coverage(west: float, north: float, east: float, south: float) -> Coverage | None:
@@ -161,24 +150,19 @@ def _coverage(west: float, north: float, east: float, south: float) -> Coverage 
     if not (-slack <= west < east <= 1 + slack and -slack <= north < south <= 1 + slack):
         return None
     angles = 360 * west - 180, 360 * east - 180, 90 - 180 * south, 90 - 180 * north
-    limits = zip(angles, (180, 180, 90, 90))
-    west, east, south, north = (
-        float(min(limit, max(-limit, round(angle, 5)))) for angle, limit in limits
-    )
-    return west, east, south, north
+    limits = np.array((180, 180, 90, 90))
+    return tuple(np.clip([round(angle, 5) for angle in angles], -limits, limits).tolist())
 
 
-def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) -> Iterator[str]:
-    """Yield what is doubtful about the shape of mono pictures. stereo: what was given as such."""
+def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) -> list[str]:
+    """Return what is doubtful about the shape of mono pictures. stereo: what was given as such."""
     west, east, south, north = layout.coverage
     wanted = (east - west) / (north - south)
     often = {1.0: "top-bottom", 4.0: "left-right"}.get(round(2 * width / height / wanted, 1))
     if layout.stereo != "none" or abs(width / height / wanted - 1) <= SHAPE or (often and stereo):
-        return
+        return []
     shape = "portrait" if width < height else f"not {wanted:.3g}:1"
-    taken = "taken as a stretched panorama"
+    hint = " (stereo is often 1:1, a cubemap 3:2 or 4:3)"
     if often:
-        taken += f", but may be {often} stereo, or a part of the sphere: give stereo or coverage"
-    else:
-        taken += " (stereo is often 1:1, a cubemap 3:2 or 4:3)"
-    yield f"{width}×{height} pixels are {shape}; {taken}"
+        hint = f", but may be {often} stereo, or a part of the sphere: give stereo or coverage"
+    return [f"{width}×{height} pixels are {shape}; taken as a stretched panorama{hint}"]

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 
@@ -52,7 +51,7 @@ class VideoInfo:
 
     @property
     def files(self) -> list[Path]:
-        """The files that hold the frames: the video, or the pictures in their order."""
+        """The video, or the pictures in their order."""
         return list(self.pictures) or [self.path]
 
 
@@ -78,15 +77,13 @@ class Damage:
         if self.unreadable:
             first = next(iter(self.unreadable.values()))
             return f"{counted(len(self.unreadable), 'frame')} can't be read, the first: {first}"
-        if not self.corrupt:
-            return ""
-        errors = counted(len(self.corrupt), "error")
-        where = f"{errors}, the first at frame {self.corrupt[0]}"
-        return f"the decoder reports {where}, up to the next key frame; copy the file again"
+        if self.corrupt:
+            where = f"{counted(len(self.corrupt), 'error')}, the first at frame {self.corrupt[0]}"
+            return f"the decoder reports {where}, up to the next key frame; copy the file again"
+        return ""
 
 
-# Takes the times of two frames that follow each other, in seconds since the first frame of the
-# source, and returns whether the second one need not be decoded.
+# Whether the second of two successive frames need not be decoded; their seconds since the first.
 Spare = Callable[[float, float], bool]
 
 
@@ -98,26 +95,23 @@ def probe(
 ) -> VideoInfo:
     """Return size, rate, length and layout of a video file, a folder of pictures or one picture.
 
-    fps: pictures a second of a folder, FOLDER_FPS with a note if None. stereo, coverage: as
-    video.layout.Layout takes them, in place of what the file declares.
+    fps: pictures a second of a folder, FOLDER_FPS with a note if None. stereo, coverage: as in
+    Layout, in place of what the file declares.
     Raises InputError for anything else, for a video with an fps other than its own and for one
     that declares a projection, stereo or a turn that is not read; ValueError as Layout does.
     """
     path = Path(path)
-    if pictures := list_pictures(path):
-        size, notes, declared = look_at(pictures)
-        layout, declared_notes = declared.layout(path, size, stereo, coverage)
+    if pictures := tuple(list_pictures(path)):
+        size, more, declared = look_at(pictures)
+        layout, notes = declared.layout(path, size, stereo, coverage)
         if fps is None and len(pictures) > 1:
-            notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
-        fps = Fraction(fps or FOLDER_FPS)
-        seconds, notes = float(len(pictures) / fps), (*declared_notes, *notes)
-        return VideoInfo(
-            path, *size, fps, len(pictures), seconds,
-            notes=notes, layout=layout, pictures=tuple(pictures),
-        )  # fmt: skip
+            more.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
+        fps, count, notes = Fraction(fps or FOLDER_FPS), len(pictures), tuple(notes + more)
+        seconds, start = float(count / fps), Fraction(0)
+        return VideoInfo(path, *size, fps, count, seconds, start, notes, layout, (), pictures)
     if fps is not None:
         raise InputError(f"{path}: a video has a frame rate of its own; remove --fps")
-    with reading(path, NO_VIDEO), open(path, "rb") as file, open_video(path, file) as container:
+    with reading(path, NO_VIDEO), open_video(path) as container:
         stream = container.streams.video[0]
         start = Fraction(max(0, container.start_time or 0), av.time_base)
         seconds, frames = None, stream.frames or None
@@ -132,25 +126,22 @@ def probe(
             packets = chain(first_packets, packets)
         frame = _first_frame(packets)
         size, turn = (stream.width, stream.height), find_turn(path, frame)
-        declared = video_declares(file, container.format.name, frame)
+        declared = video_declares(path, container.format.name, frame)
     if turn and turn[0][0] == "transpose":
         size = size[1], size[0]
     layout, notes = declared.layout(path, size, stereo, coverage)
     return VideoInfo(path, *size, fps, frames, seconds, start, tuple(notes), layout, turn)
 
 
-def open_video(path: Path, file: BinaryIO | None = None) -> av.container.InputContainer:
-    """Open a video file. Raises InputError for anything else, and for one without a decoder.
-
-    file: the open file, if it is to be read through that one.
-    """
+def open_video(path: Path) -> av.container.InputContainer:
+    """Open a video file. Raises InputError for anything else, and for one without a decoder."""
     # With a level, as older versions of torchvision set one, FFmpeg's threads call Python to log:
     # while Python waits for them to end, both wait for ever.
     av.logging.set_level(None)
     with reading(path, NO_VIDEO):
         try:
             container = av.open(
-                file or f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
+                f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
                 metadata_errors="replace",
                 container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
             )
@@ -167,7 +158,7 @@ def open_video(path: Path, file: BinaryIO | None = None) -> av.container.InputCo
 
 
 def _measured_rate(packets: Iterable[av.Packet], time_base: Fraction) -> Fraction:
-    """Return the frame rate that the times of a stream's first packets have on average."""
+    """Return the average frame rate by the times of a stream's first packets."""
     times = [packet.pts for packet in packets if packet.pts is not None]
     ticks = max(times, default=0) - min(times, default=0)
     rate = (len(times) - 1) / (ticks * time_base) if ticks else Fraction(30)
@@ -177,8 +168,8 @@ def _measured_rate(packets: Iterable[av.Packet], time_base: Fraction) -> Fractio
 def _first_frame(packets: Iterable[av.Packet]) -> av.VideoFrame:
     for packet in packets:
         with suppress(av.error.InvalidDataError):
-            for frame in packet.decode():
-                return frame
+            if frames := packet.decode():
+                return frames[0]
     raise ValueError("no frame could be decoded")
 
 
@@ -188,42 +179,34 @@ def decode(
     """Yield all frames of a source at full size, in order of presentation, one at a time.
 
     info: what `probe` returned. damage: what is wrong with frames is added to it. spare: which
-    frames need not be decoded. A frame that is skipped for that, an unreadable picture and, where
-    every packet of the codec holds one frame, a frame that is lost by damage come without an
-    image, so that frames have the same numbers however they are read.
-    Images have their time since the start of the file as `pts` and `time_base`.
+    frames need not be decoded. These, unreadable pictures and, where every packet of the codec
+    holds one frame, frames lost by damage come without an image, so that frames have the same
+    numbers however they are read. Images have their time since the start of the file as `pts`.
     Raises InputError for a file that can't be decoded, for a truncated one after its last frame,
     and without `damage` for an unreadable picture.
     """
-    return (_decode_pictures if info.pictures else _decode_video)(info, damage, spare)
-
-
-def _decode_pictures(
-    info: VideoInfo, damage: Damage | None, spare: Spare | None
-) -> Iterator[Decoded]:
+    if not info.pictures:
+        yield from _decode_video(info, damage or Damage(), spare)
     readable = None  # seconds of the last picture that is not unreadable
     for number, picture in enumerate(info.pictures, 1):
         seconds, image = float((number - 1) / info.fps), None
-        if spare and readable is not None and spare(readable, seconds):
-            readable = seconds
-        else:
-            try:
+        try:
+            if not spare or readable is None or not spare(readable, seconds):
                 image = av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
                 image.pts, image.time_base = number - 1, 1 / info.fps
-                readable = seconds
-            except InputError as error:
-                if damage is None:
-                    raise
-                damage.unreadable[number] = str(error)
+            readable = seconds
+        except InputError as error:
+            if damage is None:
+                raise
+            damage.unreadable[number] = str(error)
         yield Decoded(number, seconds, float(1 / info.fps), image)
 
 
-def _decode_video(info: VideoInfo, damage: Damage | None, spare: Spare | None) -> Iterator[Decoded]:
+def _decode_video(info: VideoInfo, damage: Damage, spare: Spare | None) -> Iterator[Decoded]:
     """Yield the frames of a video file.
 
     After an error, frames are decoded even if they are spare, so that all errors are noted.
     """
-    damage = damage or Damage()
     number, first, last = 0, None, -math.inf  # first, last: times of decoded frames, in ticks
     end, duration, longest = 0.0, 0.0, float(1 / info.fps)  # seconds
     waiting: list[av.Packet] = []  # whose frames are still to come, in order of presentation
@@ -239,8 +222,8 @@ def _decode_video(info: VideoInfo, damage: Damage | None, spare: Spare | None) -
         seconds = float(item.pts * item.time_base)
         longest, end = max(longest, seconds - end), max(end, seconds)
         duration = float((item.duration or 0) * item.time_base)
-        is_frame = isinstance(item, av.VideoFrame)
-        return Decoded(number, seconds, duration, turned(item, info.turn) if is_frame else None)
+        image = turned(item, info.turn) if isinstance(item, av.VideoFrame) else None
+        return Decoded(number, seconds, duration, image)
 
     with open_video(info.path) as container:
         stream = container.streams.video[0]
@@ -253,8 +236,8 @@ def _decode_video(info: VideoInfo, damage: Damage | None, spare: Spare | None) -
                 in_order = one_frame and not packet.is_discard
                 if in_order and first is not None and before is not None and before >= first:
                     insort(waiting, packet, key=lambda packet: packet.pts)
-                    times = ((t - first) * stream.time_base for t in (before, packet.pts))
-                    if spare and not damage.corrupt and spare(*map(float, times)):
+                    times = [float((t - first) * stream.time_base) for t in (before, packet.pts)]
+                    if spare and not damage.corrupt and spare(*times):
                         context.skip_frame = "NONREF"
                 try:
                     frames = packet.decode()
@@ -275,37 +258,26 @@ def _decode_video(info: VideoInfo, damage: Damage | None, spare: Spare | None) -
             raise _damaged(info.path, number, error.strerror) from error
     for packet in waiting:
         yield record(packet)
-    _check_length(info, number, end + (duration or longest))
+    end += duration or longest
+    # A file that was cut short often ends without an error of the decoder.
+    if info.frames and number < info.frames - max(2, info.frames // 100):
+        raise _damaged(info.path, number, f"its header announces {info.frames}")
+    if info.seconds and end < 0.95 * info.seconds - 1:
+        raise _damaged(info.path, number, f"{end:.1f} of {info.seconds:.1f} seconds")
 
 
 def _with_times_before(packets: Iterable[av.Packet]) -> Iterator[tuple[av.Packet, int | None]]:
     """Yield packets, each with the time of the frame displayed before its own, None if unknown."""
     waiting, times = deque(), deque(maxlen=3 * REORDERED)
-
-    def before(packet: av.Packet) -> int | None:
-        if packet.pts is None or times.count(packet.pts) > 1:
-            return None
-        return max((time for time in times if time < packet.pts), default=None)
-
-    for packet in packets:
+    for packet in chain(packets, [None] * REORDERED):  # the last ones are followed by none
         waiting.append(packet)
-        if packet.pts is not None:
+        if packet and packet.pts is not None:
             times.append(packet.pts)
-        if len(waiting) > REORDERED:
-            yield waiting[0], before(waiting.popleft())
-    for packet in waiting:
-        yield packet, before(packet)
-
-
-def _check_length(info: VideoInfo, count: int, end: float) -> None:
-    """Raise InputError where the last of `count` frames ends too early, at `end` seconds.
-
-    A file that was cut short often ends without an error of the decoder.
-    """
-    if info.frames and count < info.frames - max(2, info.frames // 100):
-        raise _damaged(info.path, count, f"its header announces {info.frames}")
-    if info.seconds and end < 0.95 * info.seconds - 1:
-        raise _damaged(info.path, count, f"{end:.1f} of {info.seconds:.1f} seconds")
+        if len(waiting) > REORDERED and (current := waiting.popleft()):
+            before = None
+            if current.pts is not None and times.count(current.pts) == 1:
+                before = max((time for time in times if time < current.pts), default=None)
+            yield current, before
 
 
 def _damaged(path: Path, count: int, cause: str) -> InputError:

@@ -21,15 +21,11 @@ Coverage = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Layout:
-    """How pictures lie on the sphere. Raises ValueError for what is no such layout.
+    """How pictures lie on the sphere. Raises ValueError for what is no such layout."""
 
-    stereo: one of STEREO. coverage: of each eye, (WEST, EAST, SOUTH, NORTH) in degrees;
-    a panorama that continues beyond ±180° is turned first. pose: yaw, pitch and roll in degrees
-    that the source declares for players, which is handed on and does not move anything here.
-    """
-
-    stereo: str = "none"
-    coverage: Coverage = SPHERE
+    stereo: str = "none"  # one of STEREO
+    coverage: Coverage = SPHERE  # of each eye: (WEST, EAST, SOUTH, NORTH) in degrees
+    # Yaw, pitch, roll in degrees: handed on from the source to players, not applied here.
     pose: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self):
@@ -38,10 +34,9 @@ class Layout:
             raise ValueError(f"stereo is one of {', '.join(STEREO)}, got {self.stereo!r}")
         west, east, south, north = self.coverage
         if not (-180 <= west <= east - 1 <= 179 and -90 <= south <= north - 1 <= 89):
-            limits = "at least 1 apart and within -180, 180, -90, 90"
-            given = ", ".join(f"{angle:g}" for angle in self.coverage)
             raise ValueError(
-                f"give the coverage as WEST, EAST, SOUTH, NORTH in degrees, {limits}; got {given}"
+                "give the coverage as WEST, EAST, SOUTH, NORTH in degrees, at least 1 apart and "
+                f"within -180, 180, -90, 90; got {self.coverage}"
             )
 
     @property
@@ -54,58 +49,53 @@ class Layout:
 
         An odd row or column at the end belongs to no eye.
         """
-        rows = height // 2 if self.stereo == "top-bottom" else height
-        columns = width // 2 if self.stereo == "left-right" else width
-        first = slice(0, rows), slice(0, columns)
-        if self.stereo == "none":
-            return [first]
-        down, right = (rows, 0) if self.stereo == "top-bottom" else (0, columns)
-        return [first, (slice(down, down + rows), slice(right, right + columns))]
+        rows, columns = height // 2, width // 2
+        if self.stereo == "top-bottom":
+            return [(slice(0, rows), slice(0, width)), (slice(rows, 2 * rows), slice(0, width))]
+        if self.stereo == "left-right":
+            halves = slice(0, columns), slice(columns, 2 * columns)
+            return [(slice(0, height), half) for half in halves]
+        return [(slice(0, height), slice(0, width))]
 
     def stored_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of pictures that show panoramas of height×width pixels at their scale."""
         west, east, south, north = self.coverage
         rows = max(1, round(height * ((north - south) / 180)))
         columns = max(1, round(width * ((east - west) / 360)))
-        down, across = self.stereo == "top-bottom", self.stereo == "left-right"
-        return rows * (1 + down), columns * (1 + across)
+        return (
+            2 * rows if self.stereo == "top-bottom" else rows,
+            2 * columns if self.stereo == "left-right" else columns,
+        )
+
+    def panorama_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size of the whole sphere at the scale of an eye of height×width pixels."""
+        west, east, south, north = self.coverage
+        return round(height * 180 / (north - south)), round(width * 360 / (east - west))
 
     def panorama(
         self, picture: np.ndarray, height: int | None = None, width: int | None = None
     ) -> np.ndarray:
-        """Return the left eye's view of the whole sphere as a picture of its own.
+        """Return the left eye's view of the whole sphere.
 
-        picture: (h, w) or (h, w, C) uint8, as it is stored. An eye that covers the whole sphere is
-        returned as it is, at its own size. Any other is put into a panorama of height×width pixels
-        (None: as many as give its pixels their size), whose rest repeats the eye's nearest edge:
-        see `covered`.
+        picture: (h, w) or (h, w, C) uint8, as it is stored. An eye that covers the whole sphere
+        keeps its size; any other is put into a panorama of height×width pixels (None: at its own
+        scale), whose rest repeats the nearest edge.
         """
         picture = picture[self.eyes(*picture.shape[:2])[0]]
         if self.whole:
             return picture
-        west, east, south, north = self.coverage
-        rows, columns = picture.shape[:2]
-        height = height or round(rows * 180 / (north - south))
-        width = width or round(columns * 360 / (east - west))
-        return resample(picture, self.coverage, SPHERE, height, width)
+        rows, columns = self.panorama_size(*picture.shape[:2])
+        return resample(picture, self.coverage, SPHERE, height or rows, width or columns)
 
     def covered(self, height: int, width: int) -> np.ndarray:
-        """Return which pixels of a panorama of the whole sphere lie in the coverage: (H, W) bool.
-
-        A pixel does where its centre does.
-        """
+        """Return which pixel centres of a panorama lie in the coverage: (H, W) bool."""
         west, east, south, north = self.coverage
-        latitude = 90 - (np.arange(height) + 0.5) * 180 / height
-        longitude = (np.arange(width) + 0.5) * 360 / width - 180
+        latitude, longitude = _centres(SPHERE, height, width)
         inside = (south <= latitude) & (latitude <= north)
         return inside[:, None] & (west <= longitude) & (longitude <= east)
 
     def part(self, panorama: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Return what an eye of height×width pixels covers of a panorama of the whole sphere.
-
-        panorama: (h, w) uint8, a map for example; it is averaged where it shrinks and interpolated
-        where it grows.
-        """
+        """Return what an eye of height×width pixels covers of a panorama, (h, w) uint8."""
         return resample(panorama, SPHERE, self.coverage, height, width, cubic=True)
 
 
@@ -126,9 +116,9 @@ def resample(
     it grows, linearly or by a cubic, across ±180°; a cubic of a whole sphere also across the poles.
     A place outside of the source gets the nearest edge.
     """
-    shares = [(s[1] - s[0]) / (t[1] - t[0]) for s, t in zip(_axes(source), _axes(target))]
-    scaled = max(1, round(height * shares[0])), max(1, round(width * shares[1]))
-    smaller = min(picture.shape[0], scaled[0]), min(picture.shape[1], scaled[1])
+    rows = round(height * (source[3] - source[2]) / (target[3] - target[2]))
+    columns = round(width * (source[1] - source[0]) / (target[1] - target[0]))
+    smaller = min(picture.shape[0], max(1, rows)), min(picture.shape[1], max(1, columns))
     if smaller != picture.shape[:2]:
         picture = cv2.resize(picture, smaller[::-1], interpolation=cv2.INTER_AREA)
     if source == target and smaller == (height, width):
@@ -143,10 +133,11 @@ def resample(
     return cv2.remap(picture, *grid, kind, borderMode=cv2.BORDER_WRAP)
 
 
-def _axes(coverage: Coverage) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the latitudes and the longitudes of a coverage, each as (least, greatest)."""
+def _centres(coverage: Coverage, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the latitudes (H,) and longitudes (W,) of pixel centres in degrees."""
     west, east, south, north = coverage
-    return (south, north), (west, east)
+    latitude = north - (np.arange(height) + 0.5) * (north - south) / height
+    return latitude, west + (np.arange(width) + 0.5) * (east - west) / width
 
 
 @lru_cache(4)
@@ -159,16 +150,15 @@ def _grid(
     becomes the nearest one on its edge, except across ±180°. margin: rows and columns that were
     put around a source which is a whole sphere, so that it continues across the poles, too.
     """
-    west, east, south, north = target
-    longitude = west + (np.arange(new[1]) + 0.5) * (east - west) / new[1]
-    latitude = north - (np.arange(new[0]) + 0.5) * (north - south) / new[0]
+    latitude, longitude = _centres(target, *new)
     west, east, south, north = source
-    column = (longitude - west) * size[1] / (east - west) - 0.5
-    row = (north - latitude) * size[0] / (north - south) - 0.5
-    if not margin:
-        row = row.clip(0, size[0] - 1)
     if east - west < 360:
         middle = (west + east) / 2
-        around = (longitude - middle + 180) % 360 - 180 + middle  # the nearer edge, round the back
-        column = ((around - west) * size[1] / (east - west) - 0.5).clip(0, size[1] - 1)
+        longitude = (longitude - middle + 180) % 360 - 180 + middle  # to the nearer edge
+    column = (longitude - west) * size[1] / (east - west) - 0.5
+    row = (north - latitude) * size[0] / (north - south) - 0.5
+    if east - west < 360:
+        column = column.clip(0, size[1] - 1)
+    if not margin:
+        row = row.clip(0, size[0] - 1)
     return tuple(np.meshgrid(*((place + margin).astype(np.float32) for place in (column, row))))

@@ -19,10 +19,9 @@ GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 
 
 class Motion(Protocol):
-    """Makes the motion image (channels, H, W), in [0, 1], of the current sampled frame.
+    """Makes the motion image (channels, H, W) of the current sampled frame.
 
-    It is called with the previous one, None for the first, and the current one: (3, H, W) RGB in
-    [0, 1].
+    previous (None for the first frame), current: (3, H, W) RGB. All are in [0, 1].
     """
 
     channels: int
@@ -68,9 +67,6 @@ class FlowImage:
         back = self.flow(current[..., columns], previous[..., columns])
         return flow_colours(-back[..., margin : margin + width])
 
-    def flow(self, current: Tensor, previous: Tensor) -> Tensor:
-        raise NotImplementedError
-
 
 class DISFlow(FlowImage):
     """Dense inverse search (Kroeger et al., ECCV 2016) as in OpenCV, fast on CPUs."""
@@ -79,10 +75,8 @@ class DISFlow(FlowImage):
         self.estimate = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def flow(self, current: Tensor, previous: Tensor) -> Tensor:
-        grey = [
-            (torch.tensordot(GREY, frame, dims=1) * 255).round().to(torch.uint8).numpy()
-            for frame in (current, previous)
-        ]
+        frames = torch.stack([current, previous], dim=1)
+        grey = (torch.tensordot(GREY, frames, dims=1) * 255).round().to(torch.uint8).numpy()
         return torch.from_numpy(self.estimate.calc(*grey, None)).permute(2, 0, 1)
 
 
@@ -121,13 +115,11 @@ def flow_colours(flow: Tensor) -> Tensor:
     flow = flow / (flow.square().sum(0).sqrt().max() + 1e-5)
     u, v = flow
     position = (torch.atan2(-v, -u) / math.pi + 1) / 2 * (len(WHEEL) - 1)
-    first = position.floor()
+    first = position.long()
     share = (position - first)[..., None]
-    first = first.long()
     hue = torch.lerp(WHEEL[first], WHEEL[(first + 1) % len(WHEEL)], share) / 255
     colour = 1 - torch.hypot(u, v)[..., None] * (1 - hue)
     return ((255 * colour).floor() / 255).permute(2, 0, 1)
 
 
-KINDS: tuple[type[Motion], ...] = (NoMotion, Difference, DISFlow, RAFTFlow)
-MOTIONS = dict(zip(MOTION_NAMES, KINDS, strict=True))
+MOTIONS = dict(zip(MOTION_NAMES, (NoMotion, Difference, DISFlow, RAFTFlow), strict=True))

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -28,10 +27,10 @@ Image.MAX_IMAGE_PIXELS = None  # open_picture has a limit of its own
 
 
 def list_pictures(path: Path) -> list[Path]:
-    """Return the pictures of a folder by the numbers in their names; of a picture, itself.
+    """Return the pictures of a folder by the numbers in their names, without flow pictures.
 
-    Flow pictures, 0001_flow.png, belong to a frame and are left out. The list is empty for any
-    other file. Raises InputError for a missing path and for a folder without pictures.
+    Of a picture, itself; the list is empty for any other file. Raises InputError for a missing
+    path and for a folder without pictures.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check the path")
@@ -59,9 +58,8 @@ def open_picture(path: str | Path) -> Iterator[ImageFile.ImageFile]:
 def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
     """Return (H, W, 3) uint8 RGB; (H, W) uint8 grey with mode "L"; grey as it is with "F", float32.
 
-    It is turned as its EXIF orientation says. With the first two modes, grey of 16 bits or floats
-    is scaled to 8 bits; the full scale of floats is 1, 255 or 65535, whichever is the first that no
-    value exceeds.
+    It is turned as its EXIF orientation says. With "RGB" and "L", grey of 16 bits or floats is
+    scaled to 8 bits; the full scale of floats is the first of FULL that no value exceeds.
     Raises InputError for a file that is damaged, no picture, too large or of other values.
     """
     with open_picture(path) as image:
@@ -71,14 +69,12 @@ def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
             return np.array(image if deep else image.convert("L"), np.float32)
         if deep:
             values = np.asarray(image, np.float32)
-            scales = FULL if image.mode == "F" else FULL[2:]
-            full = next(
-                (full for full in scales if 0 <= values.min() <= values.max() <= full), None
-            )
-            if not full:
+            scales = [full for full in FULL if values.max() <= full]
+            if not scales or values.min() < 0:
                 raise ValueError(f"its values range from {values.min():g} to {values.max():g}")
+            full = scales[0] if image.mode == "F" else FULL[-1]
             image = Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8))
-        return np.array(image if image.mode == mode else image.convert(mode))
+        return np.array(image.convert(mode))
 
 
 def read_exr(path: str | Path) -> np.ndarray:
@@ -97,46 +93,36 @@ def read_exr(path: str | Path) -> np.ndarray:
 def save_picture(path: Path, rgb: np.ndarray, original: Path, layout: Layout | None) -> None:
     """Write (H, W, 3) uint8 RGB as PNG or JPEG of best quality, with the original's colour profile.
 
-    layout: that of the panorama as which it is marked; None: not at all. Raises OSError where it
-    can't be written.
+    layout: that of the panorama as which it is marked; None: not at all.
     """
+    options = {"quality": 95, "subsampling": 0}  # each format takes its own
     with open_picture(original) as image:
-        profile = image.info.get("icc_profile") if image.mode == "RGB" else None
-    height, width = rgb.shape[:2]
-    xmp = panorama_xmp(height, width, layout) if layout else ""
-    text = PngInfo()
-    if xmp:
-        text.add_itxt("XML:com.adobe.xmp", xmp)
-    options: dict[str, Any] = {"quality": 95, "subsampling": 0, "pnginfo": text}
-    options["xmp"] = xmp.encode() or None
-    Image.fromarray(rgb).save(path, icc_profile=profile, **options)  # each format takes its own
+        options["icc_profile"] = image.info.get("icc_profile") if image.mode == "RGB" else None
+    if layout:
+        xmp = panorama_xmp(*rgb.shape[:2], layout)
+        options |= {"xmp": xmp.encode(), "pnginfo": PngInfo()}
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
+    Image.fromarray(rgb).save(path, **options)
 
 
 def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str], Declared]:
     """Return (width, height) of the first readable picture, notes on it, and what it declares."""
-    problem = InputError("there is no picture")
     for path in pictures:
         try:
             with open_picture(path) as image:
                 turned, frames = image.getexif().get(0x0112, 1), getattr(image, "n_frames", 1)
                 size = image.size[::-1] if turned in (5, 6, 7, 8) else image.size
-                notes = []
-                if frames > 1:
-                    notes.append(f"animated: only the first of its {frames} frames is read")
+                more = f"animated: only the first of its {frames} frames is read"
                 xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", "")
                 xmp = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
-                return size, notes, picture_declares(xmp, *size)
-        except InputError as error:
-            problem = error
-    raise problem
+                return size, [more] if frames > 1 else [], picture_declares(xmp, *size)
+        except InputError:
+            if path == pictures[-1]:
+                raise
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return an equirectangular (H, W) or (H, W, C) image at another size.
-
-    It is averaged over areas where it shrinks; where it grows it is interpolated bilinearly,
-    across ±180°.
-    """
+    """Return an equirectangular (H, W) or (H, W, C) image at another size; see resample."""
     return resample(image, SPHERE, SPHERE, height, width)
 
 
@@ -148,7 +134,6 @@ def to_tensor(rgb: np.ndarray) -> Tensor:
 def read_flow(picture: Path, height: int, width: int, layout: Layout = MONO) -> Tensor | None:
     """Return the flow picture beside that of a frame, (3, H, W) in [0, 1]; None without one."""
     path = picture.with_name(picture.stem + FLOW)
-    if path.is_file():
-        flow = layout.panorama(read_picture(path), height, width)
-        return to_tensor(resize(flow, height, width))
-    return None
+    if not path.is_file():
+        return None
+    return to_tensor(resize(layout.panorama(read_picture(path), height, width), height, width))

@@ -49,10 +49,10 @@ def find_weights() -> Path:
 
 @cache
 def load_raft(path: Path) -> nn.Module:
-    """Return the network with the weights in a file, in eval mode, on a GPU where there is one.
+    """Return the network in eval mode, on a GPU where there is one.
 
-    The file is torchvision's for raft_large or raft_small, or one of the authors' (raft-sintel.pth,
-    raft-things.pth, raft-kitti.pth, …). Raises InputError for any other.
+    path: torchvision's weights of raft_large or raft_small, or the authors' (raft-sintel.pth,
+    raft-things.pth, raft-kitti.pth, …). Raises InputError for any other file.
     """
     from torchvision.models.optical_flow import raft_large, raft_small  # slow to import
 
@@ -68,13 +68,11 @@ def load_raft(path: Path) -> nn.Module:
 def estimate_flow(network: nn.Module, first: Tensor, second: Tensor) -> Tensor:
     """Return where each pixel of the first image is in the second: (2, H, W) pixels, on the CPU.
 
-    first, second: (3, H, W) RGB in [0, 1]. The network takes multiples of 8 pixels, so edges are
-    repeated up to the next one.
+    first, second: (3, H, W) RGB in [0, 1].
     """
     height, width = first.shape[-2:]
-    pair = torch.stack([first, second]) * 2 - 1
-    pair = pad(pair, (0, -width % 8, 0, -height % 8), mode="replicate")
-    pair = pair.to(next(network.parameters()).device)
+    pair = (torch.stack([first, second]) * 2 - 1).to(next(network.parameters()).device)
+    pair = pad(pair, (0, -width % 8, 0, -height % 8), mode="replicate")  # to multiples of 8
     return network(pair[:1], pair[1:])[-1][0, :, :height, :width].cpu()
 
 
@@ -84,9 +82,8 @@ def torchvision_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return weights
     renamed = {}
     for name, tensor in weights.items():
-        if ".norm3." in name:  # the same tensor again as downsample.1
-            continue
         for theirs, ours in NAMES:
             name = re.sub(theirs, ours, name)
-        renamed[name] = tensor
+        if ".norm3." not in name:  # the same tensor again as downsample.1
+            renamed[name] = tensor
     return renamed

@@ -31,8 +31,7 @@ class Frame:
 class FrameReader(Iterator[Frame]):
     """The sampled frames of a source, one at a time; see read_frames.
 
-    info: what is known about the source. spec: as read_frames takes it. frames: those of the
-    source; decoded from its file if None.
+    frames: those of the source; decoded from its file if None.
     decoded: frames of the source that were read so far, sampled or not, in the end its length.
     end: seconds at which the last of them ends. damage: what is wrong with them.
     """
@@ -40,18 +39,16 @@ class FrameReader(Iterator[Frame]):
     def __init__(self, info: VideoInfo, spec: Spec, frames: Iterable[Decoded] | None = None):
         self.info, self.damage = info, Damage()
         self.decoded, self.end = 0, 0.0
-        self._interval = sampling_interval(info.fps, spec.fps)
-        self._sampled = self._sample(frames or decode(info, self.damage, self._spare), spec)
+        self._sampled = self._sample(frames, spec)
 
     def __next__(self) -> Frame:
         return next(self._sampled)
 
-    def _spare(self, before: float, seconds: float) -> bool:
-        return self._interval(before) == self._interval(seconds)
-
-    def _sample(self, frames: Iterable[Decoded], spec: Spec) -> Iterator[Frame]:
+    def _sample(self, frames: Iterable[Decoded] | None, spec: Spec) -> Iterator[Frame]:
         """Yield the first readable frame of each interval, with the times of those that follow."""
         info, size, motion = self.info, (spec.height, spec.width), MOTIONS[spec.motion]()
+        interval = sampling_interval(info.fps, spec.fps)
+        frames = frames or decode(info, self.damage, lambda a, b: interval(a) == interval(b))
         first, last_interval, sampled, times, problem = None, -1, None, [], None
         try:
             for frame in frames:
@@ -60,10 +57,10 @@ class FrameReader(Iterator[Frame]):
                 times.append(seconds)
                 self.decoded = frame.number
                 self.end = max(self.end, seconds + (frame.duration or float(1 / info.fps)))
-                if frame.image is None or self._interval(seconds) <= last_interval:
+                if frame.image is None or interval(seconds) <= last_interval:
                     continue
-                image = _rgb(frame.image, *info.layout.stored_size(*size))
-                rgb, flow = to_tensor(resize(info.layout.panorama(image, *size), *size)), None
+                image, flow = _rgb(frame.image, *info.layout.stored_size(*size)), None
+                rgb = to_tensor(resize(info.layout.panorama(image, *size), *size))
                 if info.pictures and motion.channels == 3:
                     try:
                         flow = read_flow(info.pictures[frame.number - 1], *size, info.layout)
@@ -74,7 +71,7 @@ class FrameReader(Iterator[Frame]):
                     flow = motion(sampled.rgb if sampled else None, rgb)
                 if sampled:
                     yield replace(sampled, times=tuple(times[:-1]))
-                last_interval, times = self._interval(seconds), times[-1:]
+                last_interval, times = interval(seconds), times[-1:]
                 sampled = Frame(frame.number, seconds, rgb, flow)
         except InputError as error:  # raised after the frames that were read before the damage
             problem = error
@@ -115,18 +112,14 @@ def read_frames(
 ) -> FrameReader:
     """Return an iterator of the frames of a source as a model with this spec takes them.
 
-    path: a video file, a folder of pictures or one picture. fps: pictures a second of a folder, 8
-    if None.
-    stereo: "none", "top-bottom" or "left-right"; coverage: (west, east, south, north) of
-    each eye in degrees; both as the file declares if None, see video.layout. Frames show the whole
-    sphere, as the left eye sees it; `info.layout.covered` says what of it was in the source.
+    path: a video file, a folder of pictures or one picture. fps, stereo, coverage: as
+    video.decoding.probe takes them. Frames show the whole sphere, as the left eye sees it;
+    `info.layout.covered` says what of it was in the source.
 
     Time is divided into intervals of round(source rate / spec.fps) frames, and the first frame of
-    each is sampled: of a steady source every such frame, as SST-Sal's authors do; of a slower
-    source, every frame. Where a folder holds flow pictures, models that take flow get these. A
-    picture that can't be read is left out and noted in the reader's `damage`. Raises InputError
-    for a source that can't be read, at once or when the damage is met, and ValueError for a stereo
-    or coverage that is none.
+    each is sampled, as SST-Sal's authors do; of a slower source, every frame. Where a folder holds
+    flow pictures, models that take flow get these. A picture that can't be read is left out and
+    noted in the reader's `damage`. Raises as `probe` does, and InputError where damage is met.
     """
     return FrameReader(probe(path, fps, stereo, coverage), spec)
 
@@ -140,18 +133,10 @@ def frames_of(
     Iterating raises ValueError for an array of another shape or type.
     """
     rate = Fraction(fps or spec.fps)
-    interval = sampling_interval(rate, spec.fps)
 
     def decoded() -> Iterator[Decoded]:
         for index, picture in enumerate(pictures):
-            seconds, image = float(index / rate), None
-            if index == 0 or interval(seconds) != interval(float((index - 1) / rate)):
-                array = np.asarray(picture)
-                if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-                    raise ValueError(
-                        f"expected (H, W, 3) uint8, got {array.shape} of {array.dtype}"
-                    )
-                image = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-            yield Decoded(index + 1, seconds, float(1 / rate), image)
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            yield Decoded(index + 1, float(index / rate), float(1 / rate), image)
 
     return FrameReader(VideoInfo(Path(), 0, 0, rate, None, None), spec, decoded())

@@ -14,8 +14,6 @@ from video.decoding import VideoInfo, open_video
 COPIED = {"aac", "mp2", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # players know these in MP4
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 AAC_RATES = sorted(av.Codec("aac", "w").audio_rates)  # samples per second
-
-
 BROWSER_LAYOUTS = dict.fromkeys(AAC_LAYOUTS, "stereo") | {1: "mono", 4: "stereo"}
 
 
@@ -24,10 +22,9 @@ def sound_packets(
 ) -> Iterator[av.Packet]:
     """Yield the sound of a video file as packets for `output`, which gets streams for them.
 
-    A codec that players know in MP4 is copied as it is, any other is encoded again as AAC.
-    browser: only the first stream, as AAC, which all browsers play.
-    Times count from the start of the file, as those of video.decoding.decode do. What cannot be
-    carried over is left out with a warning on standard error.
+    A codec that players know in MP4 is copied, any other is encoded again as AAC. browser: only
+    the first stream, as AAC, which all browsers play. Times count from the start of the file.
+    What cannot be carried over is left out with a warning on standard error.
     """
     with open_video(source.path) as container:
         converters = {}
@@ -53,8 +50,8 @@ def sound_packets(
                 index = packet.stream.index
                 convert, target = converters[index]
                 for converted in convert(packet, target, source.start):
-                    if converted.dts * converted.time_base > last[index]:  # MP4 allows no other
-                        last[index] = converted.dts * converted.time_base
+                    if (time := converted.dts * converted.time_base) > last[index]:  # for MP4
+                        last[index] = time
                         yield converted
         except av.error.FFmpegError as error:
             what = f"the sound ends early, it is damaged ({error.strerror})"

@@ -4,7 +4,7 @@ Pictures have XMP in Google's GPano schema,
 https://developers.google.com/streetview/spherical-metadata. Videos have Spherical Video V1 and V2:
 V1 is a `uuid` box with XML at the end of the video track; V2 are the boxes `st3d` and `sv3d` in
 the visual sample entry. Both state the same, but some players read only one of them. What V1 means
-by a cropped panorama is not clear from its specification, so that V2 alone states one.
+by a cropped panorama is not clear from its specification, so V2 alone states one.
 https://github.com/google/spatial-media/tree/master/docs
 """
 
@@ -35,14 +35,10 @@ V1_XML = f"""<?xml version="1.0"?>
 V1_STEREO = "<GSpherical:StereoMode>{}</GSpherical:StereoMode>\n"
 GPANO = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
-<rdf:Description rdf:about="" xmlns:GPano="http://ns.google.com/photos/1.0/panorama/"
- GPano:ProjectionType="equirectangular" GPano:UsePanoramaViewer="True"
- GPano:StitchingSoftware="{software}"
- GPano:FullPanoWidthPixels="{full_width}" GPano:FullPanoHeightPixels="{full_height}"
- GPano:CroppedAreaImageWidthPixels="{width}" GPano:CroppedAreaImageHeightPixels="{height}"
- GPano:CroppedAreaLeftPixels="{left}" GPano:CroppedAreaTopPixels="{top}"{pose}/>
+<rdf:Description rdf:about="" xmlns:GPano="http://ns.google.com/photos/1.0/panorama/"{}/>
 </rdf:RDF>
 </x:xmpmeta>"""
+POSE = ("PoseHeadingDegrees", "PosePitchDegrees", "PoseRollDegrees")
 # Boxes that hold other boxes, with the size of their own fields before these.
 CONTAINERS = dict.fromkeys((b"moov", b"trak", b"mdia", b"minf", b"stbl", b"sv3d", b"proj"), 0)
 CONTAINERS[b"stsd"] = 8
@@ -50,20 +46,16 @@ VISUAL_ENTRY = 78
 ANY = b"any kind"
 SAMPLE_TABLE = (b"mdia", b"minf", b"stbl")  # path from a track
 SAMPLE_ENTRIES = (*SAMPLE_TABLE, b"stsd", ANY)
-PROJECTION = (b"sv3d", b"proj")  # path from a sample entry
 OFFSETS = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
-OPTIONAL = {b"clap", b"pasp", b"colr", b"btrt", b"fiel", b"gama"}  # must follow st3d and sv3d
+OPTIONAL = {b"clap", b"pasp", b"colr", b"btrt", b"fiel", b"gama", b""}  # follow sv3d
 LARGEST_INDEX = 1 << 28  # bytes: that of weeks of video
 
 
 @dataclass
 class Box:
-    """A box of an MP4 file: its own bytes, then the boxes in it.
+    """A box of an MP4 file: its own bytes, then the boxes in it."""
 
-    A box without a kind stands for bytes that are no box.
-    """
-
-    kind: bytes  # four letters
+    kind: bytes  # four letters; none for bytes that are no box
     fields: bytes = b""
     boxes: list["Box"] = field(default_factory=list)
 
@@ -113,33 +105,32 @@ def places(file: BinaryIO) -> Iterator[Place]:
 def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
     """Return the XMP of a picture of this size. It has no word for stereo."""
     west, east, south, north = layout.coverage
-    full = round(width * 360 / (east - west)), round(height * 180 / (north - south))
-    return GPANO.format(
-        software=SOFTWARE,
-        width=width,
-        height=height,
-        full_width=full[0],
-        full_height=full[1],
-        left=min(round((west + 180) * width / (east - west)), full[0] - width),
-        top=min(round((90 - north) * height / (north - south)), full[1] - height),
-        pose="".join(
-            f' GPano:Pose{axis}Degrees="{angle:g}"'
-            for axis, angle in zip(("Heading", "Pitch", "Roll"), layout.pose)
-            if angle
-        ),
-    )
+    full_height, full_width = layout.panorama_size(height, width)
+    left = round((west + 180) * width / (east - west))
+    top = round((90 - north) * height / (north - south))
+    fields = {
+        "ProjectionType": "equirectangular",
+        "UsePanoramaViewer": "True",
+        "StitchingSoftware": SOFTWARE,
+        "FullPanoWidthPixels": full_width,
+        "FullPanoHeightPixels": full_height,
+        "CroppedAreaImageWidthPixels": width,
+        "CroppedAreaImageHeightPixels": height,
+        "CroppedAreaLeftPixels": min(left, full_width - width),
+        "CroppedAreaTopPixels": min(top, full_height - height),
+        **{name: f"{angle:g}" for name, angle in zip(POSE, layout.pose) if angle},
+    }
+    return GPANO.format("".join(f' GPano:{name}="{value}"' for name, value in fields.items()))
 
 
 def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
     """Add metadata of both kinds to the video tracks of an MP4 file that video.writer has written.
 
-    Pictures and sound are copied as they are, in constant memory, and the file is replaced
-    at the end.
+    Pictures and sound are copied as they are, in constant memory.
     """
-    path = Path(path)
     with open(path, "rb") as source, atomic(path) as temporary, open(temporary, "wb") as target:
-        place, movie = _read_movie(source)
-        for track in filter(_is_video, movie.find(b"trak")):
+        place, movie, tracks = read_movie(source)
+        for track in tracks:
             _mark(track, layout)
         _move_chunks(movie, place)
         source.seek(0)
@@ -149,8 +140,8 @@ def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
         shutil.copyfileobj(source, target)
 
 
-def _read_movie(file: BinaryIO) -> tuple[Place, Box]:
-    """Return the place and the content of the `moov` box, the index of pictures and sound.
+def read_movie(file: BinaryIO) -> tuple[Place, Box, list[Box]]:
+    """Return place and content of the `moov` box, the index of an MP4 file, and its video tracks.
 
     Raises ValueError for a file without one.
     """
@@ -158,31 +149,33 @@ def _read_movie(file: BinaryIO) -> tuple[Place, Box]:
     if place is None or place.end - place.content > LARGEST_INDEX:
         raise ValueError("it has no index of an MP4 file")
     file.seek(place.content)
-    movie = Box.parse(b"moov", file.read(place.end - place.content))
-    for track in filter(_is_video, movie.find(b"trak")):
-        for entry in track.find(*SAMPLE_ENTRIES):
-            entry.boxes = Box.parse(entry.kind, entry.fields, VISUAL_ENTRY).boxes
-            entry.fields = entry.fields[:VISUAL_ENTRY]
-    return place, movie
+    movie, tracks = Box.parse(b"moov", file.read(place.end - place.content)), []
+    for track in movie.find(b"trak"):
+        if any(handler.fields[8:12] == b"vide" for handler in track.find(b"mdia", b"hdlr")):
+            tracks.append(track)
+            for entry in track.find(*SAMPLE_ENTRIES):
+                entry.boxes = Box.parse(entry.kind, entry.fields, VISUAL_ENTRY).boxes
+                entry.fields = entry.fields[:VISUAL_ENTRY]
+    return place, movie, tracks
 
 
-def read_spherical(file: BinaryIO) -> tuple[int, bytes, str]:
+def read_spherical(path: Path) -> tuple[int, bytes, str]:
     """Return (stereo mode, kind of projection, XML) of the first video track of an MP4 file.
 
     The first two are of V2: 0 and nothing where it has none; the last is of V1.
     Raises an error of any kind for an index that can't be read.
     """
-    _, movie = _read_movie(file)
-    track = next(filter(_is_video, movie.find(b"trak")), Box(b"trak"))
-    mode = next(track.find(*SAMPLE_ENTRIES, b"st3d"), Box(b"st3d", bytes(5))).fields[4]
-    kinds = [box.kind for box in track.find(*SAMPLE_ENTRIES, *PROJECTION, ANY)]
-    xml = [box.fields[16:] for box in track.find(b"uuid") if box.fields.startswith(V1_UUID)]
-    projection = next((kind for kind in kinds if kind != b"prhd"), b"")
-    return mode, projection, xml[0].decode("utf-8", "replace") if xml else ""
-
-
-def _is_video(track: Box) -> bool:
-    return any(handler.fields[8:12] == b"vide" for handler in track.find(b"mdia", b"hdlr"))
+    with open(path, "rb") as file:
+        track = [*read_movie(file)[2], Box(b"trak")][0]
+    mode, projection, xml = 0, b"", ""
+    for box in track.find(*SAMPLE_ENTRIES, b"st3d"):
+        mode = box.fields[4]
+    for box in track.find(*SAMPLE_ENTRIES, b"sv3d", b"proj", ANY):
+        projection = projection if box.kind == b"prhd" else box.kind
+    for box in track.find(b"uuid"):
+        if box.fields.startswith(V1_UUID):
+            xml = box.fields[16:].decode("utf-8", "replace")
+    return mode, projection, xml
 
 
 def _mark(track: Box, layout: Layout) -> None:
@@ -196,9 +189,8 @@ def _mark(track: Box, layout: Layout) -> None:
     bounds = Box(b"equi", version + struct.pack(">4I", *(round(c * 2**32) for c in cropped)))
     spherical = Box(b"sv3d", b"", [header, Box(b"proj", b"", [pose, bounds])])
     for entry in track.find(*SAMPLE_ENTRIES):
-        optional = [i for i, box in enumerate(entry.boxes) if box.kind in OPTIONAL]
-        place = min(optional, default=len(entry.boxes))
-        entry.boxes[place:place] = [stereo, spherical]
+        entry.boxes += [stereo, spherical]
+        entry.boxes.sort(key=lambda box: box.kind in OPTIONAL)
     if layout.whole:
         name = V1_STEREO.format(layout.stereo) if layout.stereo != "none" else ""
         track.boxes.append(Box(b"uuid", V1_UUID + V1_XML.format(stereo=name).encode()))

@@ -24,8 +24,7 @@ Turn = tuple[tuple[str, str], ...]  # filters, each with its option
 def find_turn(path: Path, frame: av.VideoFrame) -> Turn:
     """Return the filters of TURNS that show a video as it declares.
 
-    Raises InputError for any other angle, for mirrored frames, and where the turn would stand a
-    panorama on its end.
+    Raises InputError for any other angle, for mirrored frames, and for a panorama turned on end.
     """
     entry = frame.side_data.get("DISPLAYMATRIX")
     if entry is None:
@@ -33,17 +32,16 @@ def find_turn(path: Path, frame: av.VideoFrame) -> Turn:
     a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))
     size = max(map(abs, (a, b, c, d))) or 1
     turn = TURNS.get(tuple(round(n / size) for n in (a, b, c, d)))
-    refused = None
     if a * d < b * c:
         refused = "a mirrored picture"
     elif turn is None:
         refused = "a turn by no multiple of 90°"
-    elif turn and turn[0][0] == "transpose" and frame.width > frame.height:
+    elif len(turn) == 1 and frame.width > frame.height:
         refused = "a turn which stands it on its end"
-    if refused:
-        command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
-        raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
-    return turn or ()
+    else:
+        return turn
+    command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
+    raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
 
 
 def turned(frame: av.VideoFrame, turn: Turn) -> av.VideoFrame:

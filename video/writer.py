@@ -1,10 +1,10 @@
 """Writes H.264 in MP4 with the times, the colours and the sound of a source video."""
 
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from heapq import merge
 from itertools import chain
-from math import lcm
 from pathlib import Path
 
 import av
@@ -29,10 +29,7 @@ def _open_mp4(path: str | Path) -> av.container.OutputContainer:
 def write_pictures(
     path: str | Path, pictures: Iterable[np.ndarray], height: int, width: int, fps: float
 ) -> None:
-    """Write (H, W, 3) uint8 RGB pictures, even H and W, as a silent 360° video.
-
-    Raises OSError where the file can't be written.
-    """
+    """Write (H, W, 3) uint8 RGB pictures, even H and W, as a silent 360° video."""
     rate = Fraction(fps).limit_denominator(1001)
     with atomic(path) as temporary:
         with _open_mp4(temporary) as output:
@@ -58,8 +55,8 @@ def write_video(
     pictures: (3·H/2, W) uint8 yuv420p, all of one size, each with the frame of `source` at whose
     time it is shown. Colours are tagged as those of the first frame, and where pictures have
     another height, as what players take these for; sound is carried over.
-    crf: quality from 0 (lossless) to 51; preset: x264's name; browser: only what all browsers play
-    and take alike; options: more of x264's. Raises OSError where the file can't be written.
+    crf: quality from 0 (lossless) to 51; preset, options: x264's; browser: only what all browsers
+    play and take alike. Raises OSError where the file can't be written.
     """
     pictures = ahead(pictures)
     picture, first = next(pictures)
@@ -102,13 +99,11 @@ class Clock:
     """
 
     def __init__(self, first: av.VideoFrame, fps: Fraction):
-        self.fps = fps
-        self.first = first.pts * first.time_base
+        self.fps, self.first, self.last = fps, first.pts * first.time_base, -math.inf
         self.rounding = first.time_base
-        self.rate = lcm(first.time_base.denominator, fps.numerator)  # ticks per second
+        self.rate = math.lcm(first.time_base.denominator, fps.numerator)  # ticks per second
         if self.rate > FINEST_CLOCK:  # an average rate, of a clip without a steady one
             self.rate, self.rounding = first.time_base.denominator, 0
-        self.last: int | None = None
 
     def ticks(self, frame: av.VideoFrame) -> int:
         """Return when to show a frame, later than all frames before it."""
@@ -116,6 +111,5 @@ class Clock:
         steady = self.first + round((time - self.first) * self.fps) / self.fps
         if abs(steady - time) <= self.rounding:
             time = steady
-        ticks = round(time * self.rate)
-        self.last = ticks if self.last is None else max(ticks, self.last + 1)
+        self.last = max(round(time * self.rate), self.last + 1)
         return self.last

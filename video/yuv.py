@@ -31,10 +31,7 @@ class Colour:
         return cls(*tags, int(frame.color_range) if kept else LIMITED)
 
     def assumed(self, height: int) -> "Colour":
-        """Return the tags with the matrix that players assume where a video has none.
-
-        A video of 720 rows (`height`) or more is taken as BT.709, else as BT.601.
-        """
+        """Return the tags with the matrix that players assume for this height if it is unknown."""
         guess = BT709 if height >= 720 else BT601
         return replace(self, matrix=guess) if self.matrix == UNKNOWN else self
 
@@ -70,26 +67,21 @@ def mono(picture: np.ndarray, layout: Layout) -> np.ndarray:
     """
     if layout == MONO:
         return picture
-    y, *chroma = planes(picture)
-    rows, columns = layout.eyes(*chroma[0].shape)[0]
-    luma = y[: 2 * rows.stop, : 2 * columns.stop]
-    eye, part = [luma, *(plane[rows, columns] for plane in chroma)], replace(layout, stereo="none")
-    if not part.whole:
-        height = min(part.panorama(eye[1]).shape[0], LARGEST_SPHERE // 2)
-        sizes = (2 * height, 4 * height), (height, 2 * height), (height, 2 * height)
-        eye = [
-            np.where(part.covered(*size), part.panorama(plane, *size), black)
-            for plane, size, black in zip(eye, sizes, (16, 128, 128))
-        ]
+    luma, u, v = planes(picture)
+    rows, columns = layout.eyes(*u.shape)[0]
+    eye = [luma[: 2 * rows.stop, : 2 * columns.stop], u[rows, columns], v[rows, columns]]
+    if not layout.whole:
+        part = replace(layout, stereo="none")
+        height = min(part.panorama_size(*eye[1].shape)[0], LARGEST_SPHERE // 2)
+        for k, (scale, black) in enumerate(((2, 16), (1, 128), (1, 128))):
+            size = scale * height, 2 * scale * height
+            eye[k] = np.where(part.covered(*size), part.panorama(eye[k], *size), black)
     width = eye[0].shape[1]
     return np.concatenate([eye[0], *(plane.reshape(-1, width) for plane in eye[1:])])
 
 
 def to_yuv420p(frame: av.VideoFrame, colour: Colour) -> np.ndarray:
-    """Return a frame as (3·H/2, W) uint8 yuv420p; an odd last column or row is cut off.
-
-    The bytes of a frame that is yuv420p already are copied unchanged.
-    """
+    """Return a frame as (3·H/2, W) uint8 yuv420p; an odd last column or row is cut off."""
     if frame.format.name != "yuv420p":
         matrix = "ITU709" if frame.format.is_rgb else None
         frame = frame.reformat(
