@@ -24,13 +24,18 @@ from models.efficientnet_lite import EfficientNetReadout
 from projection import CubePadding
 
 
+class NoPadding(nn.Identity):
+    def fill_corners(self, faces: Tensor) -> Tensor:
+        return faces
+
+
 def with_zero_padding(network: nn.Module) -> nn.Module:
     """Return a copy of a network in which each convolution pads with zeros by itself."""
     network = copy.deepcopy(network)
     for module in network.modules():
         for name, child in module.named_children():
             if isinstance(child, CubePadding):
-                setattr(module, name, nn.Identity())
+                setattr(module, name, NoPadding())
         if isinstance(module, EfficientNetReadout):
             module.enlarge = lambda x: interpolate(x, scale_factor=2.0, mode="bilinear")
         if isinstance(module, FusedConv):

@@ -22,8 +22,8 @@ ACTIVATIONS = {  # as PyTorch computes them, and as the operator names them
 def deploy(model: SaliencyModel, dtype: torch.dtype = torch.float32) -> SaliencyModel:
     """Change a model for inference alone, and return it; its maps stay the same up to rounding.
 
-    Convolutions of a CubeUNet take in the BatchNorm and the activation after them. It can't be
-    trained or saved any more. Other models stay as they are, in eval mode.
+    Convolutions of a CubeUNet take in the BatchNorm beside them and the activation after them. It
+    can't be trained or saved any more. Other models stay as they are, in eval mode.
 
     dtype: of the convolutions' weights and results: float32, bfloat16 (fast where the processor
         computes in it) or float16 (on a GPU).
@@ -57,7 +57,9 @@ def _fused(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
     fused: list[nn.Module] = []
     for layer in layers:
         before = fused[-1] if fused else None
-        if isinstance(before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d):
+        if isinstance(before, nn.BatchNorm2d) and isinstance(layer, nn.Conv2d):
+            fused[-1] = _with_norm_before(before, layer)
+        elif isinstance(before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d):
             fused[-1] = fuse_conv_bn_eval(before, layer)
         elif isinstance(before, nn.Conv2d) and type(layer) in ACTIVATIONS:
             fused[-1] = FusedConv(before, dtype, layer)
@@ -66,6 +68,15 @@ def _fused(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
     result = nn.Sequential(*fused)
     _fuse_within(result, dtype)
     return result
+
+
+def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
+    """Return a convolution without padding that has taken in the BatchNorm before it."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    offset = norm.bias - norm.running_mean * scale
+    conv.bias.data += conv.weight.sum((2, 3)) @ offset
+    conv.weight.data *= scale[:, None, None]
+    return conv
 
 
 class FusedConv(nn.Module):

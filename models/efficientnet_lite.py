@@ -22,6 +22,7 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 STEM = 32
+SMALL = 17  # faces of fewer pixels, in units of the padding, are padded after the expansion
 LEVELS = (1, 2, 4, 5, 6)  # stages whose features are read
 WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 24, 40, 112, 192, 320 channels
 MOTION_LEVELS = (2, 0)  # levels at whose resolution motion is read too, the coarser one first
@@ -56,19 +57,28 @@ class Conv(nn.Module):
 
 
 class Block(nn.Module):
-    """Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection."""
+    """Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection.
+
+    Without gradients large faces are padded before the expansion, where there is a sixth of the
+    channels; small ones gain many pixels by it. Both orders give the same.
+    """
 
     def __init__(self, c_in, c_out, kernel, stride, expansion, late):
         super().__init__()
         wide = c_in * expansion
         self.expand = Conv(c_in, wide, 1) if expansion > 1 else nn.Identity()
-        self.pad = CubePadding(kernel // 2, late)
+        self.reach = kernel // 2
+        self.pad = CubePadding(self.reach, late)
         self.depthwise = Conv(wide, wide, kernel, stride, wide)
         self.project = Conv(wide, c_out, 1, activate=False)
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        projected = self.project(self.depthwise(self.pad(self.expand(x))))
+        if torch.is_grad_enabled() or x.shape[-1] < SMALL * self.reach:
+            padded = self.pad(self.expand(x))
+        else:
+            padded = self.pad.fill_corners(self.expand(self.pad(x)))
+        projected = self.project(self.depthwise(padded))
         return projected + x if self.residual else projected
 
 

@@ -39,19 +39,29 @@ class CubePadding(nn.Module):
     def forward(self, faces: Tensor) -> Tensor:
         if faces.dim() != 4 or faces.shape[0] % 6 or faces.shape[-1] != faces.shape[-2]:
             raise ValueError(f"expected faces (B*6, C, S, S), got {tuple(faces.shape)}")
-        size, channels = faces.shape[-1], faces.shape[1]
+        size = faces.shape[-1]
         if self.pad >= size:
             raise ValueError(f"pad {self.pad} needs faces larger than {size} pixels")
         if not self.pad:
             return faces
         border = border_of(size, self.sides, faces.device)
-        cubes = faces.permute(0, 2, 3, 1).reshape(-1, 6 * size**2, channels)
+        cubes = as_cubes(faces)
         if faces.requires_grad and faces.is_cpu and not torch.compiler.is_compiling():
             padded = _Pad.apply(cubes, border)
         else:
             padded = pad_cubes(cubes, border)
-        side = size + sum(self.sides)
-        return padded.view(-1, side, side, channels).permute(0, 3, 1, 2)
+        return as_faces(padded, size + sum(self.sides))
+
+    def fill_corners(self, padded: Tensor) -> Tensor:
+        """Write the vertices' means into the corner blocks again, after a pointwise layer.
+
+        A 1×1 convolution with its activation then gives the same before a padding and after it.
+
+        padded: (B·6, C, P, P), which may be changed → the same shape.
+        """
+        side = padded.shape[-1]
+        border = border_of(side - sum(self.sides), self.sides, padded.device)
+        return as_faces(fill_corners(as_cubes(padded), border), side)
 
     def extra_repr(self) -> str:
         return str(self.pad) + ", late" * (self.sides[0] < self.pad)
@@ -65,6 +75,7 @@ class Border(NamedTuple):
     source: (6·P²,), the pixel that each padded pixel copies; any one beyond a corner.
     vertices: (V·3,), the three pixels that meet at each vertex of the cube; a late padding may
         have no corner at some of them.
+    meeting: (V·3,), the padded pixels that copy them.
     corners, vertex: (N,), the padded pixels beyond a corner, and the number of their vertex.
     inside: (6·S²,), the padded pixels that are not beyond an edge or a corner.
     strips: (M,), the padded pixels beyond an edge.
@@ -72,6 +83,7 @@ class Border(NamedTuple):
 
     source: Tensor
     vertices: Tensor
+    meeting: Tensor
     corners: Tensor
     vertex: Tensor
     inside: Tensor
@@ -105,21 +117,37 @@ def _cached_border(size: int, sides: tuple[int, int], device: torch.device) -> B
     ]
     meeting = torch.stack(meeting, dim=-1).sort().values  # a vertex is the corner of three faces
     vertices, vertex = meeting.unique(dim=0, return_inverse=True)
+    inside = number[:, within[:, None] & within].flatten()
     border = Border(
         source=padded_pixels(size, after)[:, late:, late:].flatten(),
         vertices=vertices.flatten(),
+        meeting=inside[vertices.flatten()],
         corners=number[:, in_corner].flatten(),
         vertex=vertex,
-        inside=number[:, within[:, None] & within].flatten(),
+        inside=inside,
         strips=number[:, within[:, None] ^ within].flatten(),
     )
     return Border(*(index.to(device) for index in border))
 
 
+def as_cubes(faces: Tensor) -> Tensor:
+    """(B·6, C, S, S) → (B, 6·S², C), a view of faces in channels_last memory format."""
+    return faces.permute(0, 2, 3, 1).reshape(-1, 6 * faces.shape[-1] ** 2, faces.shape[1])
+
+
+def as_faces(cubes: Tensor, side: int) -> Tensor:
+    """(B, 6·S², C) → (B·6, C, S, S) in channels_last memory format."""
+    return cubes.view(-1, side, side, cubes.shape[-1]).permute(0, 3, 1, 2)
+
+
 def pad_cubes(cubes: Tensor, border: Border) -> Tensor:
     """(B, 6·S², C) → (B, 6·P², C)."""
-    padded = cubes.index_select(1, border.source)
-    means = cubes.index_select(1, border.vertices).unflatten(1, (-1, 3)).mean(2)
+    return fill_corners(cubes.index_select(1, border.source), border)
+
+
+def fill_corners(padded: Tensor, border: Border) -> Tensor:
+    """Write the vertices' means into the corners of padded cubes, (B, 6·P², C), in place."""
+    means = padded.index_select(1, border.meeting).unflatten(1, (-1, 3)).mean(2)
     return padded.index_copy_(1, border.corners, means.index_select(1, border.vertex))
 
 

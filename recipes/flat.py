@@ -23,6 +23,10 @@ class ReplicationPadding(nn.ReplicationPad2d):
     def __init__(self, replaced: CubePadding):
         super().__init__(replaced.sides * 2)  # left, right, top, bottom
 
+    def fill_corners(self, padded: Tensor) -> Tensor:
+        """Return the tensor itself: after a pointwise layer, repeated pixels are still equal."""
+        return padded
+
 
 class FlatUNet(nn.Module):
     """A CubeUNet that takes flat pictures, with the same weights and without a latitude bias.

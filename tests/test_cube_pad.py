@@ -102,6 +102,16 @@ def test_corners_hold_the_mean_of_the_three_pixels_at_the_vertex(pad):
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize(("pad", "late"), [(1, False), (2, False), (1, True), (2, True)])
+def test_a_pointwise_layer_is_the_same_before_a_padding_and_after(pad, late, memory_format):
+    padding, x = CubePadding(pad, late), torch.rand(12, 3, 5, 5)
+    layer = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.ReLU6())
+    with torch.no_grad():
+        after = layer(padding(x)).contiguous(memory_format=memory_format)
+        torch.testing.assert_close(padding.fill_corners(after), padding(layer(x)))
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("pad", [1, 2])
 def test_gradcheck(pad, memory_format):
     x = torch.rand(12, 2, 3, 3, dtype=torch.float64).to(memory_format=memory_format)

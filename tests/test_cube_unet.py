@@ -10,7 +10,7 @@ import models
 from common.errors import InputError
 from losses import SMSE, DensityLoss
 from models import CubeUNet
-from models.efficientnet_lite import Conv, EfficientNetReadout
+from models.efficientnet_lite import Block, Conv, EfficientNetReadout
 from models.equator_prior import gaze_density
 from projection import CubePadding, Equi2Cube, directions
 from tests.checkpoints import small_unet
@@ -232,6 +232,15 @@ def test_strides_take_every_second_pixel(kernel, late):
         conv.conv.weight[..., kernel // 2, kernel // 2] = 1
         faces = torch.arange(384.0).view(6, 1, 8, 8)
         torch.testing.assert_close(conv(pad(faces)), faces[..., int(late) :: 2, int(late) :: 2])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_maps_are_the_same_with_gradients_and_without(stride):
+    """Without them, large faces are padded before the expansion."""
+    block, x = Block(4, 4, 3, stride, 6, late=stride == 2), torch.rand(6, 4, 20, 20)
+    with torch.no_grad():
+        maps = block(x)
+    torch.testing.assert_close(maps, block(x))
 
 
 def test_network_learns_all_but_the_first_stages():
