@@ -136,7 +136,7 @@ class CubeUNet(SaliencyModel):
         scales = self.backbone.learning_rate_scales
         self.learning_rate_scales = {f"backbone.{part}": scale for part, scale in scales.items()}
         self.to_cube, self.to_equi = self._projections(height, width, size)
-        self._others: dict[tuple, tuple[Equi2Cube, Cube2Equi]] = {}
+        self._other_projections: dict[tuple, tuple[Equi2Cube, Cube2Equi]] = {}
         self.head = nn.Conv2d(self.backbone.out_channels, 1, 1)
         nn.init.constant_(self.head.get_parameter("bias"), -3.0)  # most of a saliency map is dark
         prior = gaze_density(LATITUDES, 1)
@@ -173,12 +173,13 @@ class CubeUNet(SaliencyModel):
         if (height, width) == (self.to_cube.height, self.to_cube.width):
             return self.to_cube, self.to_equi
         key = height, width, clips.device
-        if key not in self._others:
+        made = self._other_projections.get(key)
+        if made is None:
             with torch.inference_mode(False):  # tensors made there could not be used in training
                 to_cube, to_equi = self._projections(height, width, width // 4)
             made = to_cube.to(clips.device), to_equi.to(clips.device)
-            self._others = dict([*self._others.items(), (key, made)][-2:])
-        return self._others[key]
+            self._other_projections = dict([*self._other_projections.items(), (key, made)][-2:])
+        return made
 
     def _front_bias(self, width: int) -> Tensor:
         """Return the bias of each column, (W,) float32."""

@@ -168,11 +168,11 @@ def test_projections_for_another_size_are_made_once_and_can_be_trained():
     frames, motion = torch.rand(1, 1, 3, 72, 144), torch.rand(1, 1, 1, 72, 144)
     with torch.inference_mode():
         wanted = model.eval()(frames, motion)
-    made = next(iter(model._others.values()))
+    made = next(iter(model._other_projections.values()))
     model(frames, motion.requires_grad_()).sum().backward()
     assert motion.grad.any()
     torch.testing.assert_close(model(frames, motion), wanted, atol=1e-6, rtol=1e-5)
-    assert next(iter(model._others.values())) is made
+    assert next(iter(model._other_projections.values())) is made
 
 
 def test_the_fast_quality_takes_smaller_frames(tmp_path):
@@ -267,11 +267,6 @@ def test_other_motion(channels):
         .isfinite()
         .all()
     )
-
-
-def test_another_backbone_is_refused():
-    with pytest.raises(ValueError, match="backbone"):
-        CubeUNet(backbone="resnet")
 
 
 def test_depthwise_convolutions_are_trained_in_float32_on_a_cpu():
