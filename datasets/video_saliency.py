@@ -125,7 +125,7 @@ class SaliencyVideos(Dataset):
         if self.fixations.any:
             fixations = self.fixations.of(sample.clip)
             places = (fixations.at(f.number) if fixations else ((), ()) for f in sample.files)
-            item["fixations"] = torch.stack([fixation_map(*at, *size)[None] for at in places])
+            item["fixations"] = torch.stack([fixation_map(x, y, *size)[None] for x, y in places])
         return item
 
     def summary(self) -> str:

@@ -72,9 +72,10 @@ def _fused(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
 
 def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
     """Return a convolution without padding that has taken in the BatchNorm before it."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    offset = norm.bias - norm.running_mean * scale
-    conv.bias.data += conv.weight.sum((2, 3)) @ offset
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    offset = norm.bias - mean * scale
+    conv.get_parameter("bias").data += conv.weight.sum((2, 3)) @ offset
     conv.weight.data *= scale[:, None, None]
     return conv
 

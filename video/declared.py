@@ -62,10 +62,11 @@ class Declared:
         if coverage is None and self.projection:
             instead = "convert it first, or give the coverage if it is equirectangular after all"
             raise InputError(f"{path}: declares {self.projection}; {instead}")
-        if coverage is None and self.coverage is None:
+        covered = coverage or self.coverage
+        if covered is None:
             wrong = "declares to be a part of a panorama that its pixels can't be"
             raise InputError(f"{path}: {wrong}; give the coverage in degrees")
-        layout = Layout(stereo or self.stereo, coverage or self.coverage, self.pose)
+        layout = Layout(stereo or self.stereo, covered, self.pose)
         notes, (_, pitch, roll) = [], self.pose
         if stereo is None and layout.stereo != "none":
             one = "maps are made of the left eye and painted over both"
@@ -122,7 +123,8 @@ def picture_declares(xmp: str, width: int, height: int) -> Declared:
         filters = "of a cylinder: ffmpeg -i IN -vf v360=cylindrical:e OUT"
         declared.projection = f"to be {kind[:20]} ({filters})"
     with suppress(ValueError):
-        declared.pose = tuple(float(fields.get(name, 0)) for name in POSE)
+        heading, pitch, roll = (float(fields.get(name, 0)) for name in POSE)
+        declared.pose = heading, pitch, roll
     return declared
 
 

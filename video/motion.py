@@ -6,6 +6,7 @@ continue beyond ±180° with their other side, so that it has no edge there.
 """
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import cv2
@@ -57,6 +58,7 @@ class FlowImage:
     """
 
     channels = 3
+    flow: Callable[[Tensor, Tensor], Tensor]
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         if previous is None:
@@ -122,4 +124,5 @@ def flow_colours(flow: Tensor) -> Tensor:
     return ((255 * colour).floor() / 255).permute(2, 0, 1)
 
 
-MOTIONS = dict(zip(MOTION_NAMES, (NoMotion, Difference, DISFlow, RAFTFlow), strict=True))
+KINDS: tuple[type[Motion], ...] = (NoMotion, Difference, DISFlow, RAFTFlow)
+MOTIONS = dict(zip(MOTION_NAMES, KINDS, strict=True))

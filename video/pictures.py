@@ -1,9 +1,10 @@
 """Pictures: which files are pictures, reading them, and changing their size."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -95,18 +96,20 @@ def save_picture(path: Path, rgb: np.ndarray, original: Path, layout: Layout | N
 
     layout: that of the panorama as which it is marked; None: not at all.
     """
-    options = {"quality": 95, "subsampling": 0}  # each format takes its own
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0}  # each format takes its own
     with open_picture(original) as image:
         options["icc_profile"] = image.info.get("icc_profile") if image.mode == "RGB" else None
     if layout:
-        xmp = panorama_xmp(*rgb.shape[:2], layout)
+        height, width = rgb.shape[:2]
+        xmp = panorama_xmp(height, width, layout)
         options |= {"xmp": xmp.encode(), "pnginfo": PngInfo()}
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
     Image.fromarray(rgb).save(path, **options)
 
 
-def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str], Declared]:
+def look_at(pictures: Sequence[Path]) -> tuple[tuple[int, int], list[str], Declared]:
     """Return (width, height) of the first readable picture, notes on it, and what it declares."""
+    problem = InputError("there is no picture")
     for path in pictures:
         try:
             with open_picture(path) as image:
@@ -116,9 +119,9 @@ def look_at(pictures: list[Path]) -> tuple[tuple[int, int], list[str], Declared]
                 xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", "")
                 xmp = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
                 return size, [more] if frames > 1 else [], picture_declares(xmp, *size)
-        except InputError:
-            if path == pictures[-1]:
-                raise
+        except InputError as error:
+            problem = error
+    raise problem
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -99,7 +99,7 @@ class Clock:
     """
 
     def __init__(self, first: av.VideoFrame, fps: Fraction):
-        self.fps, self.first, self.last = fps, first.pts * first.time_base, -math.inf
+        self.fps, self.first, self.last = fps, first.pts * first.time_base, -(1 << 62)
         self.rounding = first.time_base
         self.rate = math.lcm(first.time_base.denominator, fps.numerator)  # ticks per second
         if self.rate > FINEST_CLOCK:  # an average rate, of a clip without a steady one
