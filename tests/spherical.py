@@ -4,6 +4,7 @@ import re
 import struct
 from pathlib import Path
 
+from common.files import reading
 from video.spherical_metadata import SAMPLE_ENTRIES, V1_UUID, Box, read_movie
 
 PROJECTION = (b"sv3d", b"proj")  # path from a sample entry
@@ -14,9 +15,9 @@ def read_spherical(path: str | Path) -> dict:
 
     v1 is a dictionary of the names and texts in its XML. v2 has stereo_mode (0 is mono), source,
     pose (yaw, pitch, roll in degrees) and bounds (top, bottom, left, right: cropped fractions of
-    the panorama). Raises ValueError for a file without an index.
+    the panorama). Raises InputError for a file without an index.
     """
-    with open(path, "rb") as file:
+    with reading(path, "its index can't be read ({})"), open(path, "rb") as file:
         track = read_movie(file)[2][0]
     v1 = v2 = None
     for box in track.find(b"uuid"):

@@ -329,7 +329,7 @@ def test_pictures_of_maps(data, tmp_path):
     [
         (np.full(SIZE, -1.0), "sal_0002.npy: its values are negative or not finite"),
         (np.full(SIZE, math.nan), "sal_0002.npy: its values are negative or not finite"),
-        (np.zeros((*SIZE, 3)), "sal_0002.npy: expected a map (H, W), got (24, 48, 3) of float64"),
+        (np.zeros((*SIZE, 3)), "sal_0002.npy: expected a map (H, W), got (24, 48, 3)"),
         (np.zeros((0, 5)), "sal_0002.npy: not an array of numbers (float64 of shape (0, 5))"),
         (np.array(["text"]), "sal_0002.npy: not an array of numbers (<U4 of shape (1,))"),
         (b"\x93NUMPY", "sal_0002.npy: not an array of numbers"),

@@ -140,15 +140,9 @@ CLIP_059 = "val_VR-EyeTracker_mono_059"  # three rows of six scores: uniform, Ga
 # Phrases of a document, and rows and columns of commands with the numbers that follow them there.
 QUICK = [
     (README, ["(OIQA)"], [(oiqa, NET, README_COLUMNS), (oiqa, PRIOR, README_COLUMNS)]),
-    (README, ["(AVTrack360)"], [(avtrack, NET, README_COLUMNS), (avtrack, PRIOR, README_COLUMNS)]),
-    (README, ["(observers:"], [(avtrack, "human", [CC])]),
     (README, ["(OSIE)"], [(photographs, SHOWN_320, [CC]), (photographs, MEAN_MAP, [CC])]),
     (README, ["(OpenSAL360)"],
      [(opensal, PRIOR, README_COLUMNS), (opensal, GAUSSIAN, README_COLUMNS)]),
-    (CARD, ["| this checkpoint"], [(oiqa, NET, WITH_INTERVAL), (avtrack, NET, WITH_INTERVAL)]),
-    (CARD, ["| equator prior"], [(oiqa, PRIOR, WITH_INTERVAL), (avtrack, PRIOR, WITH_INTERVAL)]),
-    (CARD, ["| uniform"], [(oiqa, "uniform", CARD_COLUMNS), (avtrack, "uniform", CARD_COLUMNS)]),
-    (CARD, ["| observers among"], [(avtrack, "human", CARD_COLUMNS)]),
     (CARD, ["score_flat_photos OSIE_FOLDER"],
      [(photographs, row, [CC]) for row in (SHOWN_320, SHOWN_256, ALONE_320, ALONE_256, MEAN_MAP)]),
     (SCORES, ["benchmarks.equator_prior", "| uniform"], [(opensal, "uniform", ALL)]),
@@ -157,10 +151,14 @@ QUICK = [
     (SCORES, ["Gaussian has a CC of"], [(opensal, CLIP_059, [6 + CC, 12 + CC])]),
 ]  # fmt: skip
 SLOW = [
+    (README, ["(AVTrack360)"], [(avtrack, NET, README_COLUMNS), (avtrack, PRIOR, README_COLUMNS)]),
+    (README, ["(observers:"], [(avtrack, "human", [CC])]),
+    (CARD, ["| this checkpoint"], [(oiqa, NET, WITH_INTERVAL), (avtrack, NET, WITH_INTERVAL)]),
+    (CARD, ["| equator prior"], [(oiqa, PRIOR, WITH_INTERVAL), (avtrack, PRIOR, WITH_INTERVAL)]),
+    (CARD, ["| uniform"], [(oiqa, "uniform", CARD_COLUMNS), (avtrack, "uniform", CARD_COLUMNS)]),
+    (CARD, ["| observers among"], [(avtrack, "human", CARD_COLUMNS)]),
     (README, ["(OIQA)", "weights with flow"], [(oiqa_authors, FLOW, README_COLUMNS)]),
     (README, ["(OIQA)", "weights without flow"], [(oiqa_authors, STILL, README_COLUMNS)]),
-    (README, ["(AVTrack360)", "weights with flow"], [(avtrack_authors, FLOW, README_COLUMNS)]),
-    (README, ["(AVTrack360)", "weights without flow"], [(avtrack_authors, STILL, README_COLUMNS)]),
     (CARD, ["weights with flow"],
      [(oiqa_authors, FLOW, CARD_COLUMNS), (avtrack_authors, FLOW, CARD_COLUMNS)]),
     (CARD, ["weights without flow"],

@@ -242,7 +242,7 @@ def test_a_checkpoint_without_a_run_is_not_gone_on_with(clips_to_train, tmp_path
 
 
 def test_resume_yes_needs_a_run(clips_to_train, tmp_path):
-    assert "no such checkpoint" in train(clips_to_train, tmp_path, "--resume", code=2)
+    assert "cube_unet_last.pth: no such file" in train(clips_to_train, tmp_path, "--resume", code=2)
 
 
 def test_a_longer_run_says_that_it_is_another(clips_to_train, tmp_path):
