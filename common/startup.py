@@ -1,11 +1,14 @@
 """What a script sets before its slow imports. Each script imports it first."""
 
+import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA = -1, -3, -8  # numbers of malloc.h
 
 # Threads of torch that wait for each other soon sleep: beside another busy program, on two cores,
 # a frame took 0.13 s instead of 0.55 s. With GCC's OpenMP they stay awake for some microseconds,
@@ -13,6 +16,18 @@ ROOT = Path(__file__).resolve().parents[1]
 # busy program 120 instead of 101. torch reads this when it is loaded.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+
+# glibc keeps freed memory for the next frame, in one arena for all threads. By default it gives large
+# blocks back, whose pages are cleared anew at every frame: evaluation then takes a sixth more time,
+# and inference 6 to 9 % more memory.
+if sys.platform == "linux":
+    with suppress(AttributeError):  # another C library
+        for option, value in (
+            (M_MMAP_THRESHOLD, 1 << 30),
+            (M_TRIM_THRESHOLD, 1 << 30),
+            (M_ARENA, 1),
+        ):
+            ctypes.CDLL(None).mallopt(option, value)
 
 # Ctrl-C ends a script without a traceback from inside an import; run_script takes over.
 if Path(sys.argv[0]).resolve().parent in (ROOT, ROOT / "prepare", ROOT / "recipes"):
