@@ -154,7 +154,7 @@ class EfficientNetReadout(nn.Module):
             sides = "×".join(map(str, x.shape[-2:]))
             raise ValueError(f"sides are multiples of {self.face_step} pixels, not {sides}")
         features = self.encoder(x[:, :3])
-        motion = x[:, 3:].contiguous()
+        motion = x[:, 3:].contiguous(memory_format=torch.channels_last)  # also for one channel
         for level in self.motion_levels:
             features.insert(level, avg_pool2d(motion, x.shape[-1] // features[level].shape[-1]))
         total = None
