@@ -18,8 +18,8 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
 
 # glibc keeps freed memory for the next frame, in one arena for all threads. By default it gives
-# large blocks back, whose pages are cleared anew at every frame: evaluation takes a sixth more time,
-# and inference 6 to 9 % more memory.
+# large blocks back, whose pages are cleared anew at every frame: evaluation then takes a sixth more
+# time, and inference 6 to 9 % more memory.
 if sys.platform == "linux":
     with suppress(AttributeError):  # another C library
         for option, value in (
