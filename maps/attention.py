@@ -6,12 +6,14 @@ uniform attention.
 """
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
-from projection.sphere import latitudes, longitudes, solid_angles
+from projection.sphere import direction_of, directions, row_of, solid_angles
 
 RADIUS = math.radians(10)  # of a cap of attention, and least angle between two peaks
 FIT = 4.0  # radius in rows of the cap to which a peak's quadratic is fitted
@@ -59,112 +61,92 @@ def share(
 
     saliency: (H, W), not negative. Angles are in radians. Pixels at the cap's edge count in part.
     """
-    maps = np.asarray(saliency)
-    height, width = maps.shape
-    pixel = math.pi / height
-    rows, columns, cosine = _cap(longitude, latitude, radius + pixel / 2, height, width)
-    inside = np.clip((radius - np.arccos(cosine)) / pixel + 0.5, 0, 1)
-    areas = solid_angles(height, width).double().numpy()[:, 0]
-    total, values = areas @ maps.sum(1, dtype=np.float64), maps[rows, columns]
+    maps, centre = np.asarray(saliency), _vector(longitude, latitude)
+    pixel = math.pi / len(maps)
+    cap, points = _cap(centre, radius + pixel / 2, maps.shape)
+    inside = np.clip((radius - np.arccos((points @ centre).clip(-1, 1))) / pixel + 0.5, 0, 1)
+    areas = solid_angles(*maps.shape, torch.float64).numpy()[:, 0]
+    total, values = areas @ maps.sum(1, dtype=np.float64), maps[cap]
     if not total:
         total, values = 4 * math.pi, 1.0
-    return min(1.0, float((values * areas[rows] * inside).sum() / total))
+    return min(1.0, float((values * areas[cap[0]] * inside).sum() / total))
 
 
 def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]]:
     """Return the (longitude, latitude) of the highest peaks in radians, the highest first.
 
     saliency: (H, W), not negative. A peak is a pixel that is as high as all others within RADIUS
-    and not within RADIUS of a peak found before; distances are angles on the sphere. There may be
-    fewer than `count` of them, and none in a map that is the same everywhere. Its place within the
-    pixel is the maximum of a quadratic around it; see `_summit`.
+    and not within RADIUS of a higher peak; distances are angles on the sphere. There may be fewer
+    than `count` of them, and none in a map that is the same everywhere. Its place within the pixel
+    is the maximum of a quadratic around it; see `_summit`.
     """
     values = np.asarray(saliency, np.float32)
-    height, width = values.shape
-    latitude, longitude = latitudes(height).numpy(), longitudes(width).numpy()
+    points = _directions(*values.shape)
     # A peak is also the highest in a rectangle inside its cap, which is quick to find out.
-    side = 2 * int(RADIUS / math.sqrt(2) / math.pi * height) + 1
-    across = 2 * int(RADIUS / math.sqrt(2) / math.pi * width / 2) + 1
-    highest = cv2.dilate(values, np.ones((side, across), np.uint8))
-    left = np.flatnonzero((values == highest) & (values > values.min()))
-    left = left[np.argsort(-values.flat[left], kind="stable")]
-    found: list[tuple[float, float]] = []
-    while len(left) and len(found) < count:
-        row, column = divmod(int(left[0]), width)
-        rows, columns, _ = _cap(longitude[column], latitude[row], RADIUS, height, width)
-        above = np.argmax(values[rows, columns])
-        if values[rows[above], columns[above]] <= values[row, column]:
-            found.append(_summit(values, longitude[column], latitude[row]))
-        else:  # on the slope of a higher place
-            row, column = rows[above], columns[above]
-        # What is left is no higher than this place, so near it there is no other peak.
-        far = _cosines(
-            longitude[column], latitude[row], longitude[left % width], latitude[left // width]
-        ) < math.cos(RADIUS)
-        far[0] = False
-        left = left[far]
-    return found
+    side = int(RADIUS / math.sqrt(2) / math.pi * values.shape[0])
+    across = int(RADIUS / math.sqrt(2) / math.pi * values.shape[1] / 2)
+    highest = cv2.dilate(values, np.ones((2 * side + 1, 2 * across + 1), np.uint8))
+    candidates = np.argwhere((values == highest) & (values > values.min()))
+    candidates = candidates[np.argsort(-values[tuple(candidates.T)], kind="stable")]
+    places: list[np.ndarray] = []
+    while len(candidates) and len(places) < count:
+        pixel, candidates = tuple(candidates[0]), candidates[1:]
+        cap, _ = _cap(points[pixel], RADIUS, values.shape)
+        if values[cap].max() <= values[pixel]:
+            places.append(_summit(values, points[pixel]))
+            apart = points[tuple(candidates.T)] @ points[pixel]
+            candidates = candidates[apart < math.cos(RADIUS)]
+    return [(math.atan2(x, z), math.atan2(y, math.hypot(x, z))) for x, y, z in places]
 
 
-def _summit(values: np.ndarray, longitude: float, latitude: float) -> tuple[float, float]:
-    """Return the maximum of the quadratic that fits a map best around one of its pixels.
+def _summit(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return the maximum of the quadratic that fits a map best around one of its pixels: (3,).
 
-    The fit is made in the plane that touches the sphere there, in which a pixel has its angle and
-    bearing (azimuthal equidistant), so that neither seam nor pole is special. Pixels weigh as much
-    as their solid angle, less towards the edge of the cap. The next fit is around the maximum
-    found: around a symmetric peak's own place, the fit is symmetric, too, and stays there. Where
-    there is no maximum, the place stays as it is.
+    The fit is made in the plane that touches the sphere there, so that neither seam nor pole is
+    special. Pixels weigh as much as their solid angle, less towards the edge of the cap. The next
+    fit is around the maximum of the one before: around a symmetric peak's own place, the fit is
+    symmetric, too, and stays there. Where there is no maximum, the place stays as it is.
     """
-    height, width = values.shape
-    radius = min(FIT * math.pi / height, math.pi / 2)
-    place = longitude, latitude
+    radius = min(FIT * math.pi / len(values), math.pi / 2)
     for _ in range(4):
-        rows, columns, cosine = _cap(*place, radius, height, width)
-        at = latitudes(height).numpy()[rows], longitudes(width).numpy()[columns] - place[0]
-        east = np.cos(at[0]) * np.sin(at[1])
-        north = np.sin(at[0]) * math.cos(place[1]) - np.cos(at[0]) * math.sin(place[1]) * np.cos(
-            at[1]
-        )
-        angle = np.arctan2(np.hypot(east, north), cosine) / radius
-        x, y = (a * angle / np.maximum(np.hypot(east, north), 1e-12) for a in (east, north))
+        cap, points = _cap(place, radius, values.shape)
+        east = np.array([place[2], 0, -place[0]])
+        east = east / (np.linalg.norm(east) or 1)
+        axes = np.stack([east, np.cross(place, east)])  # east and north
+        x, y = axes @ points.T / math.sin(radius)
         terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
-        weighted = terms * np.cos(at[0]) * (1 - angle**2).clip(0) ** 2
-        fit = np.linalg.lstsq(weighted @ terms.T, weighted @ values[rows, columns], rcond=None)[0]
+        area = np.hypot(points[:, 0], points[:, 2])
+        weighted = terms * area * (1 - x * x - y * y).clip(0) ** 2
+        fit = np.linalg.lstsq(weighted @ terms.T, weighted @ values[cap], rcond=None)[0]
         _, slope_x, slope_y, xx, xy, yy = fit
         bend = 4 * xx * yy - xy**2
         if xx >= 0 or bend <= 0:
             break
-        x, y = (xy * slope_y - 2 * yy * slope_x) / bend, (xy * slope_x - 2 * xx * slope_y) / bend
-        if math.hypot(x, y) > 0.5:
+        step = np.array([xy * slope_y - 2 * yy * slope_x, xy * slope_x - 2 * xx * slope_y]) / bend
+        if np.hypot(*step) > 0.5:
             break
-        place = _moved(*place, radius * x, radius * y)
+        place = place + math.sin(radius) * step @ axes
+        place = place / np.linalg.norm(place)
     return place
 
 
-def _moved(longitude: float, latitude: float, east: float, north: float) -> tuple[float, float]:
-    """Return where a great circle leads that starts in a direction east and north, in radians."""
-    angle = math.hypot(east, north)
-    scale = math.sin(angle) / angle if angle else 0.0
-    forward = math.cos(angle) * math.cos(latitude) - scale * north * math.sin(latitude)
-    up = math.cos(angle) * math.sin(latitude) + scale * north * math.cos(latitude)
-    turned = longitude + math.atan2(scale * east, forward)
-    return math.remainder(turned, 2 * math.pi), math.atan2(up, math.hypot(forward, scale * east))
+def _vector(longitude: float, latitude: float) -> np.ndarray:
+    return direction_of(*torch.tensor([longitude, latitude], dtype=torch.float64)).numpy()
 
 
-def _cosines(longitude: float, latitude: float, longitudes, latitudes) -> np.ndarray:
-    """Return the cosine of the angle between one direction and others; arrays that broadcast."""
-    level = math.cos(latitude) * np.cos(latitudes) * np.cos(longitudes - longitude)
-    return (level + math.sin(latitude) * np.sin(latitudes)).clip(-1, 1)
+@lru_cache(4)
+def _directions(height: int, width: int) -> np.ndarray:
+    return directions(height, width, torch.float64).numpy()
 
 
-def _cap(longitude: float, latitude: float, radius: float, height: int, width: int):
-    """Return the pixels within an angle of a direction: rows, columns, cosine of the angle."""
-    first, last = ((math.pi / 2 - latitude + a) * height / math.pi for a in (-radius, radius))
-    rows = np.arange(max(0, math.floor(first)), min(height, math.ceil(last)))
-    band = latitudes(height).numpy()[rows, None]
-    cosine = _cosines(longitude, latitude, longitudes(width).numpy(), band)
-    row, column = np.nonzero(cosine >= math.cos(min(radius, math.pi)))
-    return rows[row], column, cosine[row, column]
+def _cap(centre: np.ndarray, radius: float, size: tuple[int, int]) -> tuple[tuple, np.ndarray]:
+    """Return the pixels within an angle of a direction (3,): rows and columns, and directions."""
+    latitude = math.asin(centre[1].clip(-1, 1))
+    first, last = (row_of(latitude + angle, size[0]) for angle in (radius, -radius))
+    rows = slice(max(0, math.floor(first)), math.ceil(last) + 1)
+    band = _directions(*size)[rows]
+    row, column = np.nonzero(band @ centre >= math.cos(min(radius, math.pi)))
+    return (row + rows.start, column), band[row, column]
 
 
 def _overlaps(tiles: int, pixels: int, measure) -> np.ndarray:
