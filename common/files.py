@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +92,7 @@ def read_array(path: str | Path) -> np.ndarray:
         if array.dtype.kind not in "biuf" or not array.size:
             raise ValueError(f"{array.dtype} of shape {array.shape}")
         if array.offset + array.nbytes != path.stat().st_size:
-            raise ValueError("more numbers than the header announces")
+            raise ValueError("not as many numbers as the header announces")
         return np.array(array)
 
 
@@ -132,11 +133,12 @@ def fingerprint(files: Sequence[Path]) -> str:
 def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path in the same folder, which becomes `path` if the block succeeds.
 
-    Its name depends on `path` alone: the next write replaces what a killed process left.
+    Its name depends on that of `path` alone: the next write replaces what a killed process left.
     durable: wait until the file is on the disk; not worth it for one of thousands of maps.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem[:40]}.partial{path.suffix}")
+    unique = f"{zlib.crc32(path.name.encode()):08x}"  # of names that begin alike
+    temporary = path.with_name(f".{path.stem[:40]}.{unique}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary

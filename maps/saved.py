@@ -86,31 +86,27 @@ def find_maps(
     Raises InputError for maps that are incomplete or of another video.
     """
     again = "run infer_video.py on this video again"
-    found = len(list(folder.glob("sal_*.png")))
-    maps, count, unreadable = counted(found, "map"), found, record.get("unreadable", [])
-    if not found:
+    maps = (path for path in folder.glob("sal_*.png") if MAP_NAME.fullmatch(path.name))
+    paths = {int(path.stem[4:]): path for path in maps}
+    if not paths:
         raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {again}")
-    if record:
-        if not record.get("complete"):
-            raise InputError(f"{folder}: not complete yet; {again} to finish")
-        if record.get("fingerprint") != fingerprint(info.files):
-            raise InputError(
-                f"{folder}: these maps are of another video, {record.get('video')} (its "
-                f"fingerprint is not that of {info.path}); {again} or choose its folder"
-            )
-        count = record.get("frame_count") or found
-        if count > found + len(unreadable):
-            raise InputError(f"{folder}: {maps} for {counted(count, 'frame')}; {again} to finish")
-    elif info.frames and abs(info.frames - found) > max(2, info.frames // 100):  # headers err
-        frames = counted(info.frames, "frame")
-        raise InputError(f"{folder}: {maps}, {info.path} has {frames}; {again}")
-    numbers = [n for n in range(1, count + 1) if n not in unreadable]
-    paths = [folder / f"sal_{number:04d}.png" for number in numbers]
-    for number, path in zip(numbers, paths):
-        if not path.exists():
-            raise InputError(f"{folder}: no map for frame {number} of {count}; {again} to finish")
-    if found > count:
-        raise InputError(f"{folder}: {maps} for {counted(count, 'frame')}; {again}")
+    if record and not record.get("complete"):
+        raise InputError(f"{folder}: not complete yet; {again} to finish")
+    if record and record.get("fingerprint") != fingerprint(info.files):
+        raise InputError(
+            f"{folder}: these maps are of another video, {record.get('video')} (its fingerprint is "
+            f"not that of {info.path}); {again} or choose its folder"
+        )
+    count = record.get("frame_count") or len(paths)
+    if not record and abs((info.frames or count) - count) > max(2, count // 100):  # headers err
+        count = info.frames
+    unreadable = record.get("unreadable", [])
+    most = len(paths) + len(unreadable) + 1  # of which one has no map
+    numbers = [n for n in range(1, min(count, most) + 1) if n not in unreadable]
+    if differing := paths.keys() ^ set(numbers):
+        which = "one too many, of" if min(differing) in paths else "no map for"
+        counts = f"{counted(len(paths), 'map')} for {counted(count, 'frame')}"
+        raise InputError(f"{folder}: {counts}, {which} frame {min(differing)}; {again}")
     peaks = [peak for peak in record.get("peaks", []) if peak is not None]
     factors = [1.0] * len(numbers)
     if scale == "clip" and len(peaks) == len(numbers):
@@ -118,7 +114,7 @@ def find_maps(
     elif scale == "clip" and record:
         problem = f"saliency.json has no maxima; each map is shown on its own scale; {again}"
         print(f"note: {folder}: {problem}", file=sys.stderr)
-    return dict(zip(numbers, zip(paths, factors)))
+    return {number: (paths[number], factor) for number, factor in zip(numbers, factors)}
 
 
 def common_scale(peaks: list[float]) -> list[float]:
