@@ -125,11 +125,7 @@ def main() -> None:
         else:
             write_still(temporary, info, *maps[1], args)
     seconds = time.perf_counter() - start
-    if damage.lost:
-        lost = counted(damage.lost, "frame")
-        instead = "can't be decoded; those before are shown for longer"
-        print(f"note: {source}: {lost} {instead}", file=sys.stderr)
-    done, rate = counted(len(maps) - damage.lost, "frame"), len(maps) / seconds
+    done, rate = counted(len(maps), "frame"), len(maps) / seconds
     print(f"{output}: {done} in {seconds:.1f} s, {rate:.1f} frames/s")
     if str(damage):
         raise RunError(f"{source}: {damage}")

@@ -1,4 +1,4 @@
-"""Decoding of videos: formats, times, truncation, damage, skipped frames."""
+"""Decoding of videos: formats, times, truncation, damage."""
 
 import os
 import re
@@ -8,14 +8,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from common.errors import InputError, counted
 from models import Spec
 from tests.clips import moving_disc, write_video
 from tests.commands import infer, paint
-from video import decoding, read_frames, reader
+from video import read_frames
 from video.decoding import Damage, decode, probe
 from video.writer import write_pictures
 
@@ -88,40 +87,10 @@ def bidirectional(path: Path, codec: str, numbers) -> Path:
     return path
 
 
-UNSTEADY = sorted({n + n // 7 % 3 * (n % 4) for n in range(90)})  # with gaps of up to four frames
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
-@pytest.mark.parametrize("numbers", [range(90), UNSTEADY], ids=["steady", "unsteady"])
-@pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_frames_that_nobody_looks_at_are_not_decoded(tmp_path, monkeypatch, codec, numbers, suffix):
-    """Nor does anything else change by it: frames, their times and how many there are."""
-    clip = bidirectional(tmp_path / f"clip.{suffix}", codec, numbers)
-    spec, found, decoded = Spec(height=24, width=48, fps=8), [], []
-
-    def counted(info, *rest):
-        for frame in decode(info, *rest):
-            decoded[-1] += frame.image is not None
-            yield frame
-
-    monkeypatch.setattr(reader, "decode", counted)
-    for codecs in (), decoding.ONE_FRAME:
-        monkeypatch.setattr(decoding, "ONE_FRAME", codecs)
-        decoded.append(0)
-        frames = read_frames(clip, spec)
-        found.append((list(frames), frames.decoded, frames.end, str(frames.damage)))
-    (every, *facts), (some, *others) = found
-    assert facts == others and facts[0] == len(numbers) and facts[2] == ""
-    for one, other in zip(every, some, strict=True):
-        assert (one.number, one.seconds, one.times) == (other.number, other.seconds, other.times)
-        assert torch.equal(one.rgb, other.rgb) and torch.equal(one.motion, other.motion)
-    assert decoded[1] < 0.85 * decoded[0]
-
-
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_frames_that_are_lost_keep_their_numbers(tmp_path, codec, seed):
-    """Whoever decodes every frame, as make_video.py does, finds as many as who skips some."""
+def test_all_who_read_a_damaged_clip_count_the_same_frames(tmp_path, codec, seed):
+    """Maps lie over the frames that they were made of, and a hole does not end the clip."""
     clip, random = (
         bidirectional(tmp_path / "clip.mp4", codec, range(90)),
         np.random.default_rng(seed),
@@ -133,13 +102,12 @@ def test_frames_that_are_lost_keep_their_numbers(tmp_path, codec, seed):
     for position, size in packets[start : start + number]:
         content[position + kept : position + size] = random.bytes(max(0, size - kept))
     clip.write_bytes(content)
-    some = read_frames(clip, Spec(height=24, width=48, fps=8))
-    try:
-        list(some)
-        numbers = [frame.number for frame in decode(probe(clip), Damage())]
-        assert numbers == list(range(1, 91)) and some.decoded == 90
-    except InputError as error:
-        assert "damaged" in str(error)
+    sampled = read_frames(clip, Spec(height=24, width=48, fps=8))
+    times = [seconds for frame in sampled for seconds in frame.times]
+    frames = list(decode(probe(clip), Damage()))
+    assert [frame.number for frame in frames] == list(range(1, sampled.decoded + 1))
+    assert times == [frame.seconds - frames[0].seconds for frame in frames]
+    assert sampled.decoded > 60
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "clip.nfo", "art.asc", "movie.ans", "list.m3u8"])
@@ -160,9 +128,10 @@ def test_damage_inside_a_clip_is_counted_and_named(checkpoint, tmp_path):
     whole[place + size // 3 : place + size // 3 + 300] = bytes(300)
     clip.write_bytes(whole)
     damage = Damage()
-    assert len(list(decode(probe(clip), damage))) == 60 and damage.corrupt
+    count = len(list(decode(probe(clip), damage)))
+    assert 50 < count <= 60 and damage.corrupt
     code, printed, line = infer(clip, checkpoint, tmp_path / "out")
-    assert code == 1 and "60 maps" in printed
+    assert code == 1 and f"{count} maps" in printed
     assert f"the decoder reports {counted(len(damage.corrupt), 'error')}," in line
     first = re.search(r"the first at frame (\d+),", line)[1]  # of the frames that came by then
     assert abs(int(first) - damage.corrupt[0]) < 4

@@ -1,28 +1,14 @@
-"""Stages of a stream beside each other: a thread computes the next items while one is used."""
+"""Stages of a stream beside each other: threads compute the next items while one is used."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import TypeVar
 
 T = TypeVar("T")
 S = TypeVar("S")
-END = object()
-
-
-def ahead(items: Iterable[T], most: int = 3) -> Iterator[T]:
-    """Yield items in their order, while a thread takes the next ones, at most `most`.
-
-    What taking one raises is raised at its place. The thread ends with the loop over the items.
-    """
-    items, thread = iter(items), ThreadPoolExecutor(1)
-    try:
-        waiting: deque = deque(thread.submit(next, items, END) for _ in range(most))
-        while (item := waiting.popleft().result()) is not END:
-            waiting.append(thread.submit(next, items, END))
-            yield item
-    finally:
-        thread.shutdown(cancel_futures=True)
+END: object = object()
 
 
 def behind(
@@ -45,3 +31,12 @@ def behind(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def ahead(items: Iterable[T], most: int = 3) -> Iterator[T]:
+    """Yield items in their order, while a thread takes the next ones, at most `most`."""
+    iterator = iter(items)
+    for item in behind(lambda _: next(iterator, END), repeat(None), most):
+        if item is END:
+            return
+        yield item

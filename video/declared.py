@@ -15,7 +15,7 @@ import numpy as np
 
 from common.errors import InputError
 from video.layout import SPHERE, STEREO, Coverage, Layout
-from video.spherical_metadata import POSE, read_spherical
+from video.spherical_metadata import POSE, read_index
 
 STEREO3D = {0: "none", 1: "left-right", 2: "top-bottom"}  # AVStereo3DType
 SWAPPED, OTHER = "with the right eye first", "in another arrangement"
@@ -31,6 +31,8 @@ MESH = (
     "coverage -90 90 -90 90)"
 )
 FIELD = re.compile(r"(?<!/)(?:GPano|GSpherical):(\w+)\s*(?:=\s*[\"']|>)\s*([^\"'<]*)")
+ST3D = re.compile(rb"\0\0\0\x0dst3d\0{4}(.)", re.DOTALL)  # the box with the stereo mode of V2
+V2_MESH = re.compile(rb"sv3d.{,500}?proj.{,50}?mshp", re.DOTALL)  # no other box of V2 has this one
 SIZES = "CroppedAreaImageWidth", "CroppedAreaImageHeight", "FullPanoWidth", "FullPanoHeight"
 SHAPE = 0.05  # relative difference of two shapes that are taken for the same
 
@@ -99,13 +101,14 @@ def video_declares(path: Path, kind: str, frame: av.VideoFrame) -> Declared:
             declared.coverage = VR180
     if "mp4" not in kind:
         return declared
-    mode, projection, xml = read_spherical(path)
-    if mode > 2:
-        declared.stereo = SWAPPED if mode == 4 else OTHER
-    if projection == b"mshp":
+    with open(path, "rb") as file:
+        index = read_index(file)[1]
+    if (mode := ST3D.search(index)) and mode[1][0] > 2:
+        declared.stereo = SWAPPED if mode[1] == b"\4" else OTHER
+    if V2_MESH.search(index):
         declared.projection = MESH
-    if xml and not projection:  # V2 is to be believed where both are there
-        fields = dict(FIELD.findall(xml))
+    if b"GSpherical:" in index and b"sv3d" not in index:  # V2 is believed where both are there
+        fields = dict(FIELD.findall(index.decode("utf-8", "replace")))
         stereo = fields.get("StereoMode", "mono").strip()
         if stereo not in ("mono", *STEREO):
             declared.stereo = f"of the kind {stereo[:20]}"

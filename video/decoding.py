@@ -1,13 +1,10 @@
 """Decodes video files and folders of pictures: what they are, and their frames at full size."""
 
-import math
-from bisect import insort
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -28,9 +25,7 @@ FORMATS = (
     "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
 )
 NO_VIDEO = "no video or picture that can be decoded ({}); play it to check, or copy it again"
-ONE_FRAME = ("h264", "hevc")  # codecs in which every packet holds one displayed frame
-REORDERED = 16  # largest reordering distance, in packets
-RATE_PACKETS = 300  # over which a rate is measured where the header states none
+FIRST_PACKETS = 300  # over which a rate is measured and within which a frame must come
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Decoded:
     number: int  # from 1, in order of presentation
     seconds: float  # since the start of the file
     duration: float  # seconds; 0 where the file does not state it
-    image: av.VideoFrame | None  # None: not decoded, because it is spare, unreadable or lost
+    image: av.VideoFrame | None  # None: a picture that is unreadable or not wanted
 
 
 @dataclass
@@ -71,7 +66,6 @@ class Damage:
 
     unreadable: dict[int, str] = field(default_factory=dict)  # pictures, with the error
     corrupt: list[int] = field(default_factory=list)  # where the decoder reports an error
-    lost: int = 0  # frames without an image, counted by who needs every one
 
     def __str__(self) -> str:
         if self.unreadable:
@@ -81,10 +75,6 @@ class Damage:
             where = f"{counted(len(self.corrupt), 'error')}, the first at frame {self.corrupt[0]}"
             return f"the decoder reports {where}, up to the next key frame; copy the file again"
         return ""
-
-
-# Whether the second of two successive frames need not be decoded; their seconds since the first.
-Spare = Callable[[float, float], bool]
 
 
 def probe(
@@ -119,11 +109,11 @@ def probe(
             seconds = float(((stream.start_time or 0) + stream.duration) * stream.time_base - start)
         elif container.duration and len(container.streams) == 1:  # Matroska, counted from zero
             seconds = float(Fraction(container.duration, av.time_base) - start)
-        fps, packets = stream.average_rate or stream.guessed_rate, container.demux(stream)
+        fps = stream.average_rate or stream.guessed_rate
+        packets: Iterable[av.Packet] = islice(container.demux(stream), FIRST_PACKETS)
         if not fps or fps > MAX_FPS:
-            first_packets = list(islice(packets, RATE_PACKETS))
-            fps, frames = _measured_rate(first_packets, stream.time_base), None
-            packets = chain(first_packets, packets)
+            packets = list(packets)
+            fps, frames = _measured_rate(packets, stream.time_base), None
         frame = _first_frame(packets)
         size, turn = (stream.width, stream.height), find_turn(path, frame)
         declared = video_declares(path, container.format.name, frame)
@@ -174,27 +164,26 @@ def _first_frame(packets: Iterable[av.Packet]) -> av.VideoFrame:
 
 
 def decode(
-    info: VideoInfo, damage: Damage | None = None, spare: Spare | None = None
+    info: VideoInfo,
+    damage: Damage | None = None,
+    wanted: Callable[[float], bool] = lambda seconds: True,
 ) -> Iterator[Decoded]:
     """Yield all frames of a source at full size, in order of presentation, one at a time.
 
-    info: what `probe` returned. damage: what is wrong with frames is added to it. spare: which
-    frames need not be decoded. These, unreadable pictures and, where every packet of the codec
-    holds one frame, frames lost by damage come without an image, so that frames have the same
-    numbers however they are read. Images have their time since the start of the file as `pts`.
+    info: what `probe` returned. damage: what is wrong with frames is added to it. wanted: whether
+    the picture of a folder at a time in seconds is to be read. Images have their time since the
+    start of the file as `pts`. Frames that damage destroyed are not counted.
     Raises InputError for a file that can't be decoded, for a truncated one after its last frame,
     and without `damage` for an unreadable picture.
     """
     if not info.pictures:
-        yield from _decode_video(info, damage or Damage(), spare)
-    readable = None  # seconds of the last picture that is not unreadable
+        yield from _decode_video(info, damage or Damage())
     for number, picture in enumerate(info.pictures, 1):
         seconds, image = float((number - 1) / info.fps), None
         try:
-            if not spare or readable is None or not spare(readable, seconds):
+            if wanted(seconds):
                 image = av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
                 image.pts, image.time_base = number - 1, 1 / info.fps
-            readable = seconds
         except InputError as error:
             if damage is None:
                 raise
@@ -202,86 +191,40 @@ def decode(
         yield Decoded(number, seconds, float(1 / info.fps), image)
 
 
-def _decode_video(info: VideoInfo, damage: Damage, spare: Spare | None) -> Iterator[Decoded]:
-    """Yield the frames of a video file.
-
-    After an error, frames are decoded even if they are spare, so that all errors are noted.
-    """
-    number, first, last = 0, None, -math.inf  # first, last: times of decoded frames, in ticks
+def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
+    number, packets, cause = 0, 0, ""
     end, duration, longest = 0.0, 0.0, float(1 / info.fps)  # seconds
-    waiting: list[av.Packet] = []  # whose frames are still to come, in order of presentation
-
-    def record(item: av.VideoFrame | av.Packet) -> Decoded:
-        """Count a frame, or the packet of one that was not decoded."""
-        nonlocal number, end, duration, longest
-        if item.pts is None:  # a stream without a container
-            item.pts, item.time_base = number, 1 / info.fps
-        else:
-            item.pts -= round(info.start / item.time_base)
-        number += 1
-        seconds = float(item.pts * item.time_base)
-        longest, end = max(longest, seconds - end), max(end, seconds)
-        duration = float((item.duration or 0) * item.time_base)
-        image = turned(item, info.turn) if isinstance(item, av.VideoFrame) else None
-        return Decoded(number, seconds, duration, image)
-
     with open_video(info.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        context = stream.codec_context
-        one_frame = context.name in ONE_FRAME
         try:
-            for packet, before in _with_times_before(container.demux(stream)):
-                context.skip_frame = "DEFAULT"
-                in_order = one_frame and not packet.is_discard
-                if in_order and first is not None and before is not None and before >= first:
-                    insort(waiting, packet, key=lambda packet: packet.pts)
-                    times = [float((t - first) * stream.time_base) for t in (before, packet.pts)]
-                    if spare and not damage.corrupt and spare(*times):
-                        context.skip_frame = "NONREF"
+            for packet in container.demux(stream):
+                packets += packet.size > 0
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError:
                     damage.corrupt.append(number + 1)
                     continue
                 for frame in frames:
-                    time = -math.inf if frame.pts is None else frame.pts
-                    if one_frame and time < last:  # too late, after damage
-                        continue
-                    first, last = (frame.pts if first is None else first), time
-                    while waiting and waiting[0].pts <= time:
-                        if (earlier := waiting.pop(0)).pts < time:
-                            yield record(earlier)
-                    damage.corrupt += [number + 1] * frame.is_corrupt
-                    yield record(frame)
+                    if frame.pts is None:  # a stream without a container
+                        frame.pts, frame.time_base = number, 1 / info.fps
+                    else:
+                        frame.pts -= round(info.start / frame.time_base)
+                    number += 1
+                    damage.corrupt += [number] * frame.is_corrupt
+                    longest, end = max(longest, frame.time - end), max(end, frame.time)
+                    duration = float((frame.duration or 0) * frame.time_base)
+                    yield Decoded(number, frame.time, duration, turned(frame, info.turn))
         except av.error.FFmpegError as error:
-            raise _damaged(info.path, number, error.strerror) from error
-    for packet in waiting:
-        yield record(packet)
+            cause = error.strerror
     end += duration or longest
     # A file that was cut short often ends without an error of the decoder.
-    if info.frames and number < info.frames - max(2, info.frames // 100):
-        raise _damaged(info.path, number, f"its header announces {info.frames}")
+    if info.frames and packets < info.frames - max(2, info.frames // 100):
+        cause = cause or f"its header announces {info.frames}"
     if info.seconds and end < 0.95 * info.seconds - 1:
-        raise _damaged(info.path, number, f"{end:.1f} of {info.seconds:.1f} seconds")
-
-
-def _with_times_before(packets: Iterable[av.Packet]) -> Iterator[tuple[av.Packet, int | None]]:
-    """Yield packets, each with the time of the frame displayed before its own, None if unknown."""
-    waiting, times = deque(), deque(maxlen=3 * REORDERED)
-    for packet in chain(packets, [None] * REORDERED):  # the last ones are followed by none
-        waiting.append(packet)
-        if packet and packet.pts is not None:
-            times.append(packet.pts)
-        if len(waiting) > REORDERED and (current := waiting.popleft()):
-            before = None
-            if current.pts is not None and times.count(current.pts) == 1:
-                before = max((time for time in times if time < current.pts), default=None)
-            yield current, before
-
-
-def _damaged(path: Path, count: int, cause: str) -> InputError:
-    return InputError(
-        f"{path}: truncated or damaged after {counted(count, 'frame')} ({cause}); "
-        "copy or download it again, or re-encode it to use what is there"
-    )
+        cause = cause or f"{end:.1f} of {info.seconds:.1f} seconds"
+    if cause:
+        raise InputError(
+            f"{info.path}: truncated or damaged after {counted(number, 'frame')} ({cause}); "
+            "copy or download it again, or re-encode it to use what is there"
+        )

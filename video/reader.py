@@ -48,8 +48,8 @@ class FrameReader(Iterator[Frame]):
         """Yield the first readable frame of each interval, with the times of those that follow."""
         info, size, motion = self.info, (spec.height, spec.width), MOTIONS[spec.motion]()
         interval = sampling_interval(info.fps, spec.fps)
-        frames = frames or decode(info, self.damage, lambda a, b: interval(a) == interval(b))
         first, last_interval, sampled, times, problem = None, -1, None, [], None
+        frames = frames or decode(info, self.damage, lambda time: interval(time) > last_interval)
         try:
             for frame in frames:
                 first = frame.seconds if first is None else first

@@ -42,8 +42,7 @@ def frames_with_maps(
     number, size = 0, None
     for frame in tqdm(decode(info, damage), task, len(maps), unit="frame", disable=None):
         number, image = frame.number, frame.image
-        if image is None:  # unreadable, or lost by damage
-            damage.lost += number not in damage.unreadable
+        if image is None:
             continue
         if number not in maps:
             raise InputError(f"{folder}: no map for frame {number}; {AGAIN}")
