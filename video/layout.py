@@ -51,10 +51,9 @@ class Layout:
         """
         rows, columns = height // 2, width // 2
         if self.stereo == "top-bottom":
-            return [(slice(0, rows), slice(0, width)), (slice(rows, 2 * rows), slice(0, width))]
+            return [(slice(top, top + rows), slice(0, width)) for top in (0, rows)]
         if self.stereo == "left-right":
-            halves = slice(0, columns), slice(columns, 2 * columns)
-            return [(slice(0, height), half) for half in halves]
+            return [(slice(0, height), slice(left, left + columns)) for left in (0, columns)]
         return [(slice(0, height), slice(0, width))]
 
     def stored_size(self, height: int, width: int) -> tuple[int, int]:
@@ -94,27 +93,17 @@ class Layout:
         inside = (south <= latitude) & (latitude <= north)
         return inside[:, None] & (west <= longitude) & (longitude <= east)
 
-    def part(self, panorama: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Return what an eye of height×width pixels covers of a panorama, (h, w) uint8."""
-        return resample(panorama, SPHERE, self.coverage, height, width, cubic=True)
-
 
 MONO = Layout()  # a whole sphere, as it is stored
 
 
 def resample(
-    picture: np.ndarray,
-    source: Coverage,
-    target: Coverage,
-    height: int,
-    width: int,
-    cubic: bool = False,
+    picture: np.ndarray, source: Coverage, target: Coverage, height: int, width: int
 ) -> np.ndarray:
     """Return what `target` covers of a picture that covers `source`, height×width pixels.
 
-    picture: (h, w) or (h, w, C). It is averaged over areas where it shrinks and interpolated where
-    it grows, linearly or by a cubic, across ±180°; a cubic of a whole sphere also across the poles.
-    A place outside of the source gets the nearest edge.
+    picture: (h, w) or (h, w, C). It is averaged over areas where it shrinks and interpolated
+    linearly where it grows, across ±180°. A place outside of the source gets the nearest edge.
     """
     rows = round(height * (source[3] - source[2]) / (target[3] - target[2]))
     columns = round(width * (source[1] - source[0]) / (target[1] - target[0]))
@@ -123,14 +112,8 @@ def resample(
         picture = cv2.resize(picture, smaller[::-1], interpolation=cv2.INTER_AREA)
     if source == target and smaller == (height, width):
         return picture
-    margin = 2 if cubic else 0  # pixels that the kernel of a cubic reaches
-    if cubic:
-        beyond = np.roll(picture, smaller[1] // 2, axis=1)  # a pole, half a turn away
-        picture = np.concatenate([beyond[1::-1], picture, beyond[:-3:-1]])
-        picture = cv2.copyMakeBorder(picture, 0, 0, margin, margin, cv2.BORDER_WRAP)
-    grid = _grid(source, smaller, target, (height, width), margin)
-    kind = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
-    return cv2.remap(picture, *grid, kind, borderMode=cv2.BORDER_WRAP)
+    grid = _grid(source, smaller, target, (height, width))
+    return cv2.remap(picture, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
 def _centres(coverage: Coverage, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,23 +125,19 @@ def _centres(coverage: Coverage, height: int, width: int) -> tuple[np.ndarray, n
 
 @lru_cache(4)
 def _grid(
-    source: Coverage, size: tuple[int, int], target: Coverage, new: tuple[int, int], margin=0
+    source: Coverage, size: tuple[int, int], target: Coverage, new: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where each pixel centre of one picture is in another: columns and rows, both (H, W).
 
-    source, target: what they cover; size, new: their rows and columns. A place outside of a source
-    becomes the nearest one on its edge, except across ±180°. margin: rows and columns that were
-    put around a source which is a whole sphere, so that it continues across the poles, too.
+    source, target: what they cover; size, new: their rows and columns.
     """
     latitude, longitude = _centres(target, *new)
     west, east, south, north = source
-    if east - west < 360:
-        middle = (west + east) / 2
-        longitude = (longitude - middle + 180) % 360 - 180 + middle  # to the nearer edge
+    middle = (west + east) / 2
+    longitude = (longitude - middle + 180) % 360 - 180 + middle  # to the nearer edge
     column = (longitude - west) * size[1] / (east - west) - 0.5
-    row = (north - latitude) * size[0] / (north - south) - 0.5
     if east - west < 360:
         column = column.clip(0, size[1] - 1)
-    if not margin:
-        row = row.clip(0, size[0] - 1)
-    return tuple(np.meshgrid(*((place + margin).astype(np.float32) for place in (column, row))))
+    row = ((north - latitude) * size[0] / (north - south) - 0.5).clip(0, size[0] - 1)
+    columns, rows = np.meshgrid(column.astype(np.float32), row.astype(np.float32))
+    return columns, rows

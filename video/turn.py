@@ -10,19 +10,17 @@ import av
 
 from common.errors import InputError
 
-# FFmpeg's filters by a, b, c and d of the display matrix, divided by the largest of them:
-# pixel (x, y) is shown at (a·x + c·y, b·x + d·y), y downwards.
-TURNS = {
-    (1, 0, 0, 1): (),
-    (-1, 0, 0, -1): (("hflip", ""), ("vflip", "")),
-    (0, 1, -1, 0): (("transpose", "clock"),),
-    (0, -1, 1, 0): (("transpose", "cclock"),),
+Turn = tuple[tuple[str, str], ...]  # FFmpeg's filters, each with its option
+TURNS: dict[int, Turn] = {  # by the angle in degrees, counterclockwise
+    0: (),
+    90: (("transpose", "cclock"),),
+    180: (("hflip", ""), ("vflip", "")),
+    270: (("transpose", "clock"),),
 }
-Turn = tuple[tuple[str, str], ...]  # filters, each with its option
 
 
 def find_turn(path: Path, frame: av.VideoFrame) -> Turn:
-    """Return the filters of TURNS that show a video as it declares.
+    """Return the filters that show a video as its first frame declares.
 
     Raises InputError for any other angle, for mirrored frames, and for a panorama turned on end.
     """
@@ -30,18 +28,13 @@ def find_turn(path: Path, frame: av.VideoFrame) -> Turn:
     if entry is None:
         return ()
     a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))
-    size = max(map(abs, (a, b, c, d))) or 1
-    turn = TURNS.get(tuple(round(n / size) for n in (a, b, c, d)))
-    if a * d < b * c:
-        refused = "a mirrored picture"
-    elif turn is None:
-        refused = "a turn by no multiple of 90°"
-    elif len(turn) == 1 and frame.width > frame.height:
-        refused = "a turn which stands it on its end"
-    else:
-        return turn
-    command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
-    raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
+    turn = TURNS.get(frame.rotation % 360)
+    upended = frame.rotation % 180 and frame.width > frame.height
+    if turn is None or upended or a * d < b * c:
+        command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
+        refused = "to be shown mirrored, on its end or at no multiple of 90°"
+        raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
+    return turn
 
 
 def turned(frame: av.VideoFrame, turn: Turn) -> av.VideoFrame:

@@ -11,10 +11,11 @@ import av
 import cv2
 import numpy as np
 
-from video.layout import Layout
+from video.layout import SPHERE, Layout, resample
 from video.yuv import Colour, planes, to_yuv420p
 from views.frames import FrameWithMap
 
+FINE = 960, 1920  # rows and columns of smooth maps, of which parts are then taken linearly
 COLORMAPS = {
     name.removeprefix("COLORMAP_").lower(): number
     for name, number in sorted(vars(cv2).items())
@@ -143,10 +144,13 @@ def lay_map(saliency: np.ndarray, height: int, width: int, layout: Layout) -> np
     """
     eyes = layout.eyes(height, width)
     size = eyes[0][0].stop, eyes[0][1].stop
-    part = resize_map(saliency, *size) if layout.whole else layout.part(saliency, *size)
+    if layout.whole:
+        saliency = resize_map(saliency, *size)
+    else:
+        saliency = resample(resize_map(saliency, *FINE), SPHERE, layout.coverage, *size)
     if len(eyes) == 1:
-        return part
+        return saliency
     laid = np.zeros((height, width), np.uint8)
     for eye in eyes:
-        laid[eye] = part
+        laid[eye] = saliency
     return laid
