@@ -14,7 +14,7 @@ from common.files import reading
 from video.declared import video_declares
 from video.layout import MONO, Coverage, Layout
 from video.pictures import list_pictures, look_at, read_picture
-from video.turn import Turn, find_turn, turned
+from video.turn import turned
 
 FOLDER_FPS = Fraction(8)  # assumed for pictures, which carry no rate
 MAX_FPS = 240  # a higher rate in a header is the container's clock
@@ -33,7 +33,7 @@ class VideoInfo:
     """What is known about a source before it is decoded."""
 
     path: Path
-    width: int  # pixels
+    width: int  # pixels, of frames as they are shown
     height: int
     fps: Fraction  # an average where the time between frames varies
     frames: int | None  # None where the container does not state it
@@ -41,7 +41,6 @@ class VideoInfo:
     start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
     notes: tuple[str, ...] = ()  # for the user: doubts and defaults in reading this source
     layout: Layout = MONO  # where on the sphere its pictures lie
-    turn: Turn = ()  # applied to its frames; width and height are those of turned ones
     pictures: tuple[Path, ...] = ()  # of a folder, or the one picture; empty for a video file
 
     @property
@@ -92,59 +91,58 @@ def probe(
     """
     path = Path(path)
     if pictures := tuple(list_pictures(path)):
-        size, more, declared = look_at(pictures)
-        layout, notes = declared.layout(path, size, stereo, coverage)
+        size, notes, declared = look_at(pictures)
         if fps is None and len(pictures) > 1:
-            more.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
-        fps, count, notes = Fraction(fps or FOLDER_FPS), len(pictures), tuple(notes + more)
-        seconds, start = float(count / fps), Fraction(0)
-        return VideoInfo(path, *size, fps, count, seconds, start, notes, layout, (), pictures)
-    if fps is not None:
+            notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
+        start, fps, frames = Fraction(0), Fraction(fps or FOLDER_FPS), len(pictures)
+        seconds = float(frames / fps)
+    elif fps is not None:
         raise InputError(f"{path}: a video has a frame rate of its own; remove --fps")
-    with reading(path, NO_VIDEO), open_video(path) as container:
-        stream = container.streams.video[0]
-        start = Fraction(max(0, container.start_time or 0), av.time_base)
-        seconds, frames = None, stream.frames or None
-        if stream.duration:
-            seconds = float(((stream.start_time or 0) + stream.duration) * stream.time_base - start)
-        elif container.duration and len(container.streams) == 1:  # Matroska, counted from zero
-            seconds = float(Fraction(container.duration, av.time_base) - start)
-        fps = stream.average_rate or stream.guessed_rate
-        packets: Iterable[av.Packet] = islice(container.demux(stream), FIRST_PACKETS)
-        if not fps or fps > MAX_FPS:
-            packets = list(packets)
-            fps, frames = _measured_rate(packets, stream.time_base), None
-        frame = _first_frame(packets)
-        size, turn = (stream.width, stream.height), find_turn(path, frame)
-        declared = video_declares(path, container.format.name, frame)
-    if turn and turn[0][0] == "transpose":
-        size = size[1], size[0]
-    layout, notes = declared.layout(path, size, stereo, coverage)
-    return VideoInfo(path, *size, fps, frames, seconds, start, tuple(notes), layout, turn)
+    else:
+        with reading(path, NO_VIDEO), open_video(path) as container:
+            stream, notes = container.streams.video[0], []
+            start = Fraction(max(0, container.start_time or 0), av.time_base)
+            seconds, frames = _length(container, start), stream.frames or None
+            fps = stream.average_rate or stream.guessed_rate
+            packets: Iterable[av.Packet] = islice(container.demux(stream), FIRST_PACKETS)
+            if not fps or fps > MAX_FPS:
+                packets = list(packets)
+                fps, frames = _measured_rate(packets, stream.time_base), None
+            frame = turned(_first_frame(packets), path)
+            size = frame.width, frame.height
+            declared = video_declares(path, container.format.name, frame)
+    layout, layout_notes = declared.layout(path, size, stereo, coverage)
+    notes = (*layout_notes, *notes)
+    return VideoInfo(path, *size, fps, frames, seconds, start, notes, layout, pictures)
 
 
 def open_video(path: Path) -> av.container.InputContainer:
-    """Open a video file. Raises InputError for anything else, and for one without a decoder."""
+    """Open a video file. Raises ValueError or PyAV's errors for anything else."""
     # With a level, as older versions of torchvision set one, FFmpeg's threads call Python to log:
     # while Python waits for them to end, both wait for ever.
     av.logging.set_level(None)
-    with reading(path, NO_VIDEO):
-        try:
-            container = av.open(
-                f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
-                metadata_errors="replace",
-                container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
-            )
-        except av.error.ArgumentError as error:  # the format is not among FORMATS
-            raise ValueError("not in a known format of videos") from error
+    try:
+        container = av.open(
+            f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
+            metadata_errors="replace",
+            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+        )
+    except av.error.ArgumentError as error:  # the format is not among FORMATS
+        raise ValueError("not in a known format of videos") from error
     context = container.streams.video[0].codec_context if container.streams.video else None
     if not context or not context.width:
-        container.close()
-        raise InputError(
-            f"{path}: has no video, or one of unknown size or without a decoder here; give a 360° "
-            "video in H.264, frames or a picture"
-        )
+        raise ValueError("it has no video, or one of unknown size or without a decoder here")
     return container
+
+
+def _length(container: av.container.InputContainer, start: Fraction) -> float | None:
+    """Return the seconds from `start` to the end of the last frame, None if not stated."""
+    stream = container.streams.video[0]
+    if stream.duration:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base - start)
+    if container.duration and len(container.streams) == 1:  # Matroska, counted from zero
+        return float(Fraction(container.duration, av.time_base) - start)
+    return None
 
 
 def _measured_rate(packets: Iterable[av.Packet], time_base: Fraction) -> Fraction:
@@ -214,7 +212,7 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
                     damage.corrupt += [number] * frame.is_corrupt
                     longest, end = max(longest, frame.time - end), max(end, frame.time)
                     duration = float((frame.duration or 0) * frame.time_base)
-                    yield Decoded(number, frame.time, duration, turned(frame, info.turn))
+                    yield Decoded(number, frame.time, duration, turned(frame, info.path))
         except av.error.FFmpegError as error:
             cause = error.strerror
     end += duration or longest

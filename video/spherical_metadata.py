@@ -66,9 +66,9 @@ def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
 
 
 def read_index(file: BinaryIO) -> tuple[int, bytes]:
-    """Return the position of the `moov` box, the index of an MP4 file, and the whole box.
+    """Return position and bytes of the `moov` box, the index of an MP4 file.
 
-    Raises ValueError for a file without one.
+    Raises ValueError for a file without one, or OSError.
     """
     start = 0
     while len(header := file.read(16)) >= 8:

@@ -10,8 +10,7 @@ import av
 
 from common.errors import InputError
 
-Turn = tuple[tuple[str, str], ...]  # FFmpeg's filters, each with its option
-TURNS: dict[int, Turn] = {  # by the angle in degrees, counterclockwise
+TURNS = {  # FFmpeg's filters, each with its option, by the angle counterclockwise in degrees
     0: (),
     90: (("transpose", "cclock"),),
     180: (("hflip", ""), ("vflip", "")),
@@ -19,33 +18,26 @@ TURNS: dict[int, Turn] = {  # by the angle in degrees, counterclockwise
 }
 
 
-def find_turn(path: Path, frame: av.VideoFrame) -> Turn:
-    """Return the filters that show a video as its first frame declares.
+def turned(frame: av.VideoFrame, path: Path) -> av.VideoFrame:
+    """Return a frame of the video at `path` as it is to be shown.
 
     Raises InputError for any other angle, for mirrored frames, and for a panorama turned on end.
     """
     entry = frame.side_data.get("DISPLAYMATRIX")
     if entry is None:
-        return ()
+        return frame
     a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))
-    turn = TURNS.get(frame.rotation % 360)
+    filters = TURNS.get(frame.rotation % 360)
     upended = frame.rotation % 180 and frame.width > frame.height
-    if turn is None or upended or a * d < b * c:
+    if filters is None or upended or a * d < b * c:
         command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
         refused = "to be shown mirrored, on its end or at no multiple of 90°"
         raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
-    return turn
-
-
-def turned(frame: av.VideoFrame, turn: Turn) -> av.VideoFrame:
-    """Return a frame turned by filters of TURNS."""
-    if not turn:
-        return frame
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )
-    filters = [graph.add(name, option) for name, option in turn]
-    graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
+    nodes = [graph.add(name, option) for name, option in filters]
+    graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
     graph.push(frame)
     return graph.pull()
