@@ -150,7 +150,7 @@ def test_version_1_alone(tmp_path):
         assert probe(path).layout == wanted
     path.write_bytes(whole)
     with_v1(path, v1(StereoMode="diagonal"))
-    with pytest.raises(InputError, match="of the kind diagonal"):
+    with pytest.raises(InputError, match="stereo in another arrangement"):
         probe(path)
     for left, wanted in ((0, (-180, 0, -90, 90)), (48, (-90, 90, -90, 90)), (150, None)):
         path.write_bytes(whole)

@@ -18,7 +18,6 @@ from video.layout import SPHERE, STEREO, Coverage, Layout
 from video.spherical_metadata import POSE, read_index
 
 STEREO3D = {0: "none", 1: "left-right", 2: "top-bottom"}  # AVStereo3DType
-SWAPPED, OTHER = "with the right eye first", "in another arrangement"
 VR180 = (-90.0, 90.0, -90.0, 90.0)
 PROJECTIONS = {  # AVSphericalProjection, and FFmpeg's filter that makes it equirectangular
     1: "a cubemap (ffmpeg -i IN -vf v360=c3x2:e OUT)",
@@ -31,8 +30,9 @@ MESH = (
     "coverage -90 90 -90 90)"
 )
 FIELD = re.compile(r"(?<!/)(?:GPano|GSpherical):(\w+)\s*(?:=\s*[\"']|>)\s*([^\"'<]*)")
-ST3D = re.compile(rb"\0\0\0\x0dst3d\0{4}(.)", re.DOTALL)  # the box with the stereo mode of V2
-V2_MESH = re.compile(rb"sv3d.{,500}?proj.{,50}?mshp", re.DOTALL)  # no other box of V2 has this one
+# What FFmpeg passes over in the boxes of V2.
+OTHER_STEREO = re.compile(rb"st3d\0{4}[^\0-\2]")
+MESH_BOX = re.compile(rb"sv3d.{,500}?proj.{,50}?mshp", re.DOTALL)
 SIZES = "CroppedAreaImageWidth", "CroppedAreaImageHeight", "FullPanoWidth", "FullPanoHeight"
 SHAPE = 0.05  # relative difference of two shapes that are taken for the same
 
@@ -41,7 +41,7 @@ SHAPE = 0.05  # relative difference of two shapes that are taken for the same
 class Declared:
     """What a file declares; the defaults where it declares nothing."""
 
-    stereo: str = "none"  # one of STEREO, or what else it is in words
+    stereo: str | None = "none"  # one of STEREO; None: another arrangement
     projection: str = ""  # which one, where it is not equirectangular
     coverage: Coverage | None = SPHERE  # None: bounds that are no part of a panorama
     pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # yaw, pitch, roll in degrees
@@ -58,9 +58,10 @@ class Declared:
         size: width and height of a picture. stereo, coverage: given in place of what the file
         declares. Raises InputError where it declares what is not read, and ValueError as Layout.
         """
-        if stereo is None and self.stereo not in STEREO:
+        if not stereo and not self.stereo:
+            other = "stereo in another arrangement, such as with the right eye first"
             instead = "bring the eyes into the order top-bottom or left-right, or give the stereo"
-            raise InputError(f"{path}: declares stereo {self.stereo}; {instead}")
+            raise InputError(f"{path}: declares {other}; {instead}")
         if coverage is None and self.projection:
             instead = "convert it first, or give the coverage if it is equirectangular after all"
             raise InputError(f"{path}: declares {self.projection}; {instead}")
@@ -68,7 +69,7 @@ class Declared:
         if covered is None:
             wrong = "declares to be a part of a panorama that its pixels can't be"
             raise InputError(f"{path}: {wrong}; give the coverage in degrees")
-        layout = Layout(stereo or self.stereo, covered, self.pose)
+        layout = Layout(stereo or self.stereo or "none", covered, self.pose)
         notes, (_, pitch, roll) = [], self.pose
         if stereo is None and layout.stereo != "none":
             one = "maps are made of the left eye and painted over both"
@@ -87,31 +88,28 @@ def video_declares(path: Path, kind: str, frame: av.VideoFrame) -> Declared:
     declared = Declared()
     if entry := frame.side_data.get("STEREO3D"):
         stereo, inverted = struct.unpack_from("=2i", bytes(entry))
-        declared.stereo = STEREO3D.get(stereo, OTHER)
-        if inverted & 1 and stereo:
-            declared.stereo = SWAPPED
+        declared.stereo = None if stereo and inverted & 1 else STEREO3D.get(stereo)
     if entry := frame.side_data.get("SPHERICAL"):
         projection, *pose, west, north, east, south = struct.unpack_from("=4i4I", bytes(entry))
         declared.projection = PROJECTIONS.get(projection, "")
         declared.pose = tuple(angle / 2**16 for angle in pose)
         if projection == 2:
-            sides = west / 2**32, north / 2**32, 1 - east / 2**32, 1 - south / 2**32
-            declared.coverage = _coverage(*sides)
+            west, north, east, south = (side / 2**32 for side in (west, north, east, south))
+            declared.coverage = _coverage(west, north, 1 - east, 1 - south)
         if projection == 3:
             declared.coverage = VR180
     if "mp4" not in kind:
         return declared
     with open(path, "rb") as file:
         index = read_index(file)[1]
-    if (mode := ST3D.search(index)) and mode[1][0] > 2:
-        declared.stereo = SWAPPED if mode[1] == b"\4" else OTHER
-    if V2_MESH.search(index):
+    if OTHER_STEREO.search(index):
+        declared.stereo = None
+    if MESH_BOX.search(index):
         declared.projection = MESH
     if b"GSpherical:" in index and b"sv3d" not in index:  # V2 is believed where both are there
         fields = dict(FIELD.findall(index.decode("utf-8", "replace")))
-        stereo = fields.get("StereoMode", "mono").strip()
-        if stereo not in ("mono", *STEREO):
-            declared.stereo = f"of the kind {stereo[:20]}"
+        if fields.get("StereoMode", "mono").strip() not in ("mono", *STEREO):
+            declared.stereo = None
         shape = frame.width / frame.height
         declared.coverage = _cropped(fields, shape, 2 * shape, shape / 2)
     return declared

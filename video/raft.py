@@ -1,7 +1,6 @@
 """RAFT (Teed and Deng, ECCV 2020) as in torchvision, and the files of its weights."""
 
 import re
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -20,9 +19,10 @@ SOURCES = (
     "https://github.com/princeton-vl/RAFT fetches"
 )
 # Parts of the authors' parameter names and what torchvision calls them, applied in this order.
-NAMES: tuple[tuple[str, str | Callable], ...] = (
+NAMES = (
     (r"^module\.", ""),
-    (r"^([fc])net\.", lambda m: {"f": "feature", "c": "context"}[m[1]] + "_encoder."),
+    (r"^fnet\.", "feature_encoder."),
+    (r"^cnet\.", "context_encoder."),
     (r"_encoder\.conv1\.", "_encoder.convnormrelu.0."),
     (r"_encoder\.norm1\.", "_encoder.convnormrelu.1."),
     (r"_encoder\.conv2\.", "_encoder.conv."),
@@ -39,8 +39,8 @@ NAMES: tuple[tuple[str, str | Callable], ...] = (
 
 def find_weights() -> Path:
     """Return checkpoints/raft*.pth, the first by name. Raises InputError where there is none."""
-    if found := sorted(CHECKPOINTS.glob("raft*.pth")):
-        return found[0]
+    for path in sorted(CHECKPOINTS.glob("raft*.pth")):
+        return path
     raise InputError(
         f"{CHECKPOINTS}: no weights for RAFT flow (raft*.pth); put {SOURCES} there, "
         "or choose the flow dis, which needs none"
@@ -77,9 +77,7 @@ def estimate_flow(network: nn.Module, first: Tensor, second: Tensor) -> Tensor:
 
 
 def torchvision_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of raft_large by torchvision's names; given ones may be the authors'."""
-    if "feature_encoder.convnormrelu.0.weight" in weights:
-        return weights
+    """Return weights by torchvision's names; given ones may be the authors', of the large RAFT."""
     renamed = {}
     for name, tensor in weights.items():
         for theirs, ours in NAMES:
