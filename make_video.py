@@ -82,6 +82,8 @@ def view_size(text: str) -> tuple[int, int]:
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
     run_script(parse_args)
 
+from tqdm import tqdm
+
 from maps.record import read_record
 from maps.saved import find_maps
 from video.decoding import Damage, VideoInfo, probe
@@ -89,7 +91,7 @@ from video.layout import SPHERE
 from video.pictures import list_pictures, read_picture, save_picture
 from video.spherical_metadata import write_spherical
 from video.writer import write_video
-from views.camera import followed_views
+from views.camera import follow_path, followed_views
 from views.frames import frames_with_maps
 from views.overlay import COLORMAPS, paint_picture, painted_pictures, scaled
 from views.viewer import write_viewer
@@ -121,7 +123,7 @@ def main() -> None:
             write_viewer(temporary, info, frames, source.name, args.viewer_width, args.colormap,
                 args.alpha, args.crf, args.preset)  # fmt: skip
         elif output.suffix.lower() == ".mp4":
-            write_mp4(temporary, info, maps, damage, args)
+            write_mp4(temporary, info, maps, record.get("times") or [], damage, args)
         else:
             write_still(temporary, info, *maps[1], args)
     seconds = time.perf_counter() - start
@@ -172,22 +174,25 @@ def write_still(
 
 
 def write_mp4(
-    path: Path, info: VideoInfo, maps: dict, damage: Damage, args: argparse.Namespace
+    path: Path, info: VideoInfo, maps: dict, times: list, damage: Damage, args: argparse.Namespace
 ) -> None:
     """Write the overlay of a video, or the views of a camera that follows attention.
 
-    The latter decodes the video once to plan the camera's path and once for the views.
+    times: seconds of the frames from the first on; empty where they are steady.
     """
     frames = frames_with_maps(info, args.saliency_dir, maps, damage)
     if args.follow:
-        planned = frames_with_maps(info, args.saliency_dir, maps, Damage(), "planning")
-        views = followed_views(planned, frames, info.layout, args.fov, args.size, args.cuts)
-        write_video(path, info, views, args.crf, args.preset)
-        return
-    style = args.colormap, args.alpha, args.side_by_side
-    painted = painted_pictures(frames, info.layout, *style)
-    write_video(path, info, painted, args.crf, args.preset)
-    if not args.side_by_side:
+        saliency = (read_picture(saliency, "L") for saliency, _ in maps.values())
+        saliency = tqdm(saliency, "planning", len(maps), unit="frame", disable=None)
+        seconds = [times[n - 1] if times else (n - 1) / info.fps for n in maps]
+        directions = follow_path(saliency, seconds, args.fov, args.size, args.cuts)
+        directions = dict(zip(maps, directions))
+        pictures = followed_views(frames, directions, info.layout, args.fov, args.size)
+    else:
+        style = args.colormap, args.alpha, args.side_by_side
+        pictures = painted_pictures(frames, info.layout, *style)
+    write_video(path, info, pictures, args.crf, args.preset)
+    if not args.follow and not args.side_by_side:
         write_spherical(path, info.layout)
 
 

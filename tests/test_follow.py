@@ -16,7 +16,7 @@ from projection import Equi2Perspective, directions
 from tests.overlays import clip, facts, frames, maps, refused, render, sounds, times
 from tests.spherical import read_spherical
 from video.yuv import planes
-from views.camera import CELLS, Camera, _scores, follow_path
+from views.camera import CELLS, Camera, _attention, _turns, follow_path
 
 RAYS = directions(48, 96, torch.float64).numpy()
 STEADY = np.arange(300) / 15
@@ -132,14 +132,13 @@ def test_a_camera_rests_while_little_is_to_be_seen():
 
 def test_turns_are_spread_evenly_from_the_beginning_to_the_end():
     """Each has the attention of what is nearest to it, of which the first and last have half."""
-    seconds = np.arange(26) / 10
-    windows = np.eye(3, CELLS[0] * CELLS[1], dtype=np.float32)
-    flat = np.full(CELLS, 1.0)
-    _, borders, turns, scores = _scores([flat] * 26, seconds, windows, 1.0)
-    assert turns.tolist() == pytest.approx([0, 1.3, 2.6])
-    assert borders.tolist() == pytest.approx([0, 0.6, 2.0, 2.6])  # the starts of parts of 0.2 s
-    assert scores[1] == pytest.approx(scores[0] * 1.4 / 0.6, rel=1e-4)
-    assert scores[2] == pytest.approx(scores[0], rel=1e-4) and len(scores) == 3
+    times, durations, turns, stretches = _turns(np.arange(25) / 10, 1.0)
+    assert len(times) == 25 and durations == pytest.approx([0.1] * 25)
+    assert turns.tolist() == pytest.approx([0, 1.25, 2.5])
+    seconds = np.bincount(stretches, durations)
+    assert (np.diff(stretches) >= 0).all() and seconds == pytest.approx([0.6, 1.3, 0.6])
+    attention = _attention([np.full(CELLS, 1.0)] * 25, durations, stretches)
+    assert attention.sum(1) == pytest.approx(seconds, rel=1e-4)
 
 
 def test_cuts():

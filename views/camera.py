@@ -7,8 +7,7 @@ that falls into the view, and moving has a price, so that the camera rests where
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from itertools import tee
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import av
 import cv2
@@ -32,7 +31,6 @@ from views.frames import FrameWithMap
 
 SPACING = math.radians(7)  # of the directions that are compared
 STEP = 3.1 * SPACING  # the longest way from one direction to the next
-PARTS = 8  # of the time of a step, in which scores are kept
 CELLS = 45, 90  # rows and columns to which maps are reduced
 MOVE = 0.05  # price of moving by a radian: share of the attention times seconds
 CUT = 1.0  # price of a cut, likewise
@@ -42,7 +40,7 @@ HASTE = 0.85  # share of the largest speed that is planned with, as smoothing be
 
 def follow_path(
     maps: Iterable[np.ndarray],
-    seconds: Iterable[float],
+    seconds: Sequence[float],
     fov: float = 90.0,
     size: tuple[int, int] = (720, 1280),
     cuts: bool = False,
@@ -54,11 +52,10 @@ def follow_path(
     """Plan where a camera looks that follows attention over a whole clip.
 
     maps: (H, W) non-negative saliency of each frame, of any size and scale, read as a stream.
-    About eight thousand numbers are kept for every second. seconds: when each frame is shown.
-    fov, size: horizontal field of view in degrees, and (h, w) of the view, of which the ratio
-    counts. cuts: whether the camera may jump; the limits then hold between jumps.
-    max_speed: degrees a second along the sphere. max_acceleration: change of the angular velocity
-    in degrees a second each second. max_latitude: in degrees, at most 75.
+    seconds: when each frame is shown. fov, size: horizontal field of view in degrees, and (h, w) of
+    the view, of which the ratio counts. cuts: whether the camera may jump; the limits then hold
+    between jumps. max_speed: degrees a second along the sphere. max_acceleration: change of the
+    angular velocity in degrees a second each second. max_latitude: in degrees, at most 75.
 
     Returns: longitude and latitude of each frame in degrees, (N, 2) float64. The longitude is
     unwrapped: it begins within ±180° and goes on beyond, so that it can be interpolated.
@@ -67,25 +64,70 @@ def follow_path(
     if not 0 <= max_latitude <= 75 or not max_speed > 0 or not max_acceleration > 0:
         raise ValueError("max_latitude is from 0 to 75, max_speed and max_acceleration above 0")
     speed, acceleration = math.radians(max_speed), math.radians(max_acceleration)
+    times, durations, turns, stretches = _turns(seconds, STEP / (HASTE * speed))
     places = _candidates(math.radians(max_latitude))
-    windows = _windows(places, extent_of(fov, *size))
-    times, starts, turns, scores = _scores(maps, seconds, windows, STEP / (HASTE * speed))
-    durations = np.diff(starts)  # of the stretches of time in which the camera takes one step
-    starts = starts[:-1]
+    attention = _attention(maps, durations, stretches)
+    scores = attention @ _windows(places, extent_of(fov, *size)).T
     rays = direction_of(*places.T).numpy()
     angle = np.arccos((rays @ rays.T).clip(-1, 1)).astype(np.float32)
     home = HOME * np.arccos(rays[:, 2].clip(-1, 1))
-    rewards = scores - durations[:, None] * home
+    rewards = scores - np.bincount(stretches, durations)[:, None] * home
     chosen = _best_sequence(rewards, np.where(angle <= STEP, MOVE * angle, CUT if cuts else np.inf))
-    jumps = angle[chosen[:-1], chosen[1:]] > STEP
-    bounds = np.flatnonzero(np.concatenate([[True], jumps, [True]]))  # of the shots between cuts
+    jumps = np.flatnonzero(angle[chosen[:-1], chosen[1:]] > STEP) + 1
     path = []
-    for first, last in zip(bounds[:-1], bounds[1:]):
-        end = starts[last] if last < len(starts) else math.inf
-        frames = times[(times >= starts[first]) & (times < end)]
-        knots = np.unwrap(places[chosen[first:last]].numpy(), axis=0)
-        path.append(_smooth(turns[first:last], knots, frames, speed, acceleration))
+    for shot in np.split(np.arange(len(turns)), jumps):
+        at = times[(stretches >= shot[0]) & (stretches <= shot[-1])]
+        knots = np.unwrap(places[chosen[shot]].numpy(), axis=0)
+        path.append(_smooth(turns[shot], knots, at, speed, acceleration))
     return np.degrees(np.concatenate(path))
+
+
+def _turns(
+    seconds: Sequence[float], step: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Divide a clip into stretches of time, in each of which the camera turns to one direction.
+
+    step: the shortest time from one turn to the next, in seconds.
+    Returns: times (N,) of the frames, never decreasing, and their durations; times (K,) of the
+    turns, equally spaced from the beginning to the end except where no frame is near; the index
+    (N,) of the turn that is nearest to each frame. A clip shorter than a step has one turn.
+    """
+    times = np.asarray(seconds, float)
+    if not len(times):
+        raise ValueError("there is no map to follow")
+    if not np.isfinite(times).all():
+        raise ValueError(f"the time of map {np.isfinite(times).argmin() + 1} is not finite")
+    times = np.maximum.accumulate(times)
+    last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
+    durations = np.diff(times, append=times[-1] + last)
+    count = min(int(durations.sum() / step), len(times))
+    turns = np.linspace(times[0], times[-1] + last, count + 1)
+    if not count:
+        turns = np.array([times[0] + durations.sum() / 2])
+    borders = (turns[:-1] + turns[1:]) / 2
+    used, stretches = np.unique(
+        np.searchsorted(borders, times + durations / 2, "right"), return_inverse=True
+    )
+    return times, durations, turns[used], stretches
+
+
+def _attention(
+    maps: Iterable[np.ndarray], durations: np.ndarray, stretches: np.ndarray
+) -> np.ndarray:
+    """Return the attention in each of the CELLS, times seconds, summed over stretches: (K, cells).
+
+    maps: (H, W) of each frame. durations, stretches: as _turns returns them.
+    """
+    attention = np.zeros((stretches[-1] + 1, CELLS[0] * CELLS[1]), np.float32)
+    frames = zip(maps, durations, stretches, strict=True)
+    for number, (saliency, duration, stretch) in enumerate(frames, 1):
+        saliency = np.asarray(saliency, np.float32)
+        if saliency.ndim != 2 or not saliency.min() >= 0 or not saliency.max() < 1e30:
+            raise ValueError(f"map {number} is not (H, W), or negative or not finite somewhere")
+        area = solid_angles(*saliency.shape, torch.float32).numpy()
+        cells = cv2.resize(saliency * area, CELLS[::-1], interpolation=cv2.INTER_AREA).ravel()
+        attention[stretch] += cells * (duration / (cells.sum() or 1))
+    return attention
 
 
 def _candidates(max_latitude: float) -> Tensor:
@@ -109,50 +151,6 @@ def _windows(places: Tensor, extent: tuple[float, float]) -> np.ndarray:
     rays = directions(*CELLS, torch.float64).flatten(0, 1)
     u, v = to_plane(torch.einsum("nk,dkc->dnc", rays, cameras), extent)
     return ((1 - u**2).clamp(min=0) * (1 - v**2).clamp(min=0)).float().numpy()
-
-
-def _scores(
-    maps: Iterable[np.ndarray], seconds: Iterable[float], windows: np.ndarray, duration: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the attention in each window, summed over stretches of time.
-
-    Returns: times of the frames (N,), never decreasing; K + 1 borders of the stretches, which begin
-    with a frame; K times, equally spaced from the beginning to the end and at least `duration`
-    seconds apart, each with the stretch of what is nearest to it; shares times seconds (K, D)
-    float32. A shorter clip is one stretch, and times without frames are left out.
-    """
-    times, starts, scores, shares = [], [], [], np.zeros(len(windows), np.float32)
-    for number, (saliency, time) in enumerate(zip(maps, seconds, strict=True), 1):
-        saliency = np.asarray(saliency, np.float32)
-        if saliency.ndim != 2 or not saliency.min() >= 0 or not saliency.max() < 1e30:
-            raise ValueError(f"map {number} is not (H, W), or negative or not finite somewhere")
-        if not math.isfinite(time):
-            raise ValueError(f"the time of map {number} is {time}")
-        height, width = saliency.shape
-        area = solid_angles(height, width, torch.float32).numpy()
-        cells = cv2.resize(saliency * area, CELLS[::-1], interpolation=cv2.INTER_AREA).ravel()
-        if times:
-            time = max(time, times[-1])
-            scores[-1] += shares * float(time - times[-1])
-        if not times or time - starts[-1] >= duration / PARTS:
-            starts.append(time)
-            scores.append(np.zeros(len(windows), np.float32))
-        shares = windows @ (cells / (cells.sum() or 1))
-        times.append(time)
-    if not times:
-        raise ValueError("there is no map to follow")
-    last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
-    scores[-1] += shares * float(last)
-    borders = np.array([*starts, times[-1] + last])
-    turns, first = borders[[0, -1]].mean(keepdims=True), np.array([0])
-    if count := min(int((borders[-1] - borders[0]) / duration), len(starts)):
-        turns = np.linspace(borders[0], borders[-1], count + 1)
-        gap = (turns[1] - turns[0]) / 2
-        nearest = np.searchsorted(starts, turns[1:] - gap - duration / PARTS / 2)
-        first, kept = np.unique([0, *nearest.clip(max=len(starts) - 1)], return_index=True)
-        turns = turns[kept]  # where frames are few, others have none
-    scores = np.add.reduceat(np.array(scores), first)
-    return np.array(times), borders[[*first, -1]], turns, scores
 
 
 def _best_sequence(rewards: np.ndarray, prices: np.ndarray) -> np.ndarray:
@@ -223,27 +221,22 @@ def _motion(path: np.ndarray, times: np.ndarray) -> tuple[float, float]:
 
 
 def followed_views(
-    planned: Iterable[FrameWithMap],
     frames: Iterable[FrameWithMap],
+    path: Mapping[int, Sequence[float]],
     layout: Layout,
     fov: float,
     size: tuple[int, int],
-    cuts: bool,
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
     """Yield (view, frame): (3·h/2, w) uint8 yuv420p, of a camera that follows attention.
 
-    planned: the frames, for the camera's path. frames: the same frames once more, for its views.
-    fov, size, cuts: as in `follow_path`.
+    path: longitude and latitude in degrees by the number of the frame. fov, size: as in Camera.
     """
-    planned, again = tee(planned)
-    maps, seconds = (f.saliency() for f in planned), (f.image.time for f in again)
-    path = follow_path(maps, seconds, fov, size, cuts)
     colour = camera = None
-    for direction, frame in zip(path, frames, strict=True):
+    for frame in frames:
         colour = colour or Colour.of(frame.image)
         panorama = mono(to_yuv420p(frame.image, colour), layout)
         camera = camera or Camera(fov, size, len(panorama) * 2 // 3, panorama.shape[1])
-        yield camera(panorama, *direction), frame.image
+        yield camera(panorama, *path[frame.number]), frame.image
 
 
 class Camera:

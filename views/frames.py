@@ -18,6 +18,7 @@ AGAIN = "run infer_video.py on this video again"
 class FrameWithMap(NamedTuple):
     """A frame with the file of its map, and the factor for the map's values."""
 
+    number: int  # from 1
     image: av.VideoFrame
     path: Path
     factor: float
@@ -32,15 +33,14 @@ def frames_with_maps(
     folder: Path,
     maps: dict[int, tuple[Path, float]],
     damage: Damage,
-    task: str = "rendering",
 ) -> Iterator[FrameWithMap]:
-    """Yield all frames that can be read, all of one size, with a progress bar named by `task`.
+    """Yield all frames that can be read, all of one size, with a progress bar.
 
     maps: file in `folder` and factor by the number of the frame. damage: takes what can't be read.
     Raises InputError for frames without a map and maps without a frame.
     """
     number, size = 0, None
-    for frame in tqdm(decode(info, damage), task, len(maps), unit="frame", disable=None):
+    for frame in tqdm(decode(info, damage), "rendering", len(maps), unit="frame", disable=None):
         number, image = frame.number, frame.image
         if image is None:
             continue
@@ -52,7 +52,7 @@ def frames_with_maps(
                 f"{info.path}: frame {number} has {image.width}×{image.height} pixels, the first "
                 f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
             )
-        yield FrameWithMap(image, *maps[number])
+        yield FrameWithMap(number, image, *maps[number])
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
         more = f"{counted(len(missing), 'map')} more than frames in {info.path}"
         raise InputError(f"{folder}: {more}; {AGAIN}")
