@@ -5,7 +5,6 @@ previous one: (2, H, W), columns to the right and rows downwards. It is estimate
 continue beyond ±180° with their other side, so that it has no edge there.
 """
 
-import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from common.options import MOTION_NAMES
 from video import raft
 
+STILL = 1e-4  # pixels of flow; less is an estimate's noise
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 
 
@@ -92,36 +92,16 @@ class RAFTFlow(FlowImage):
         return raft.estimate_flow(raft.load_raft(self.weights), current, previous)
 
 
-def colour_wheel() -> Tensor:
-    """Return Middlebury's wheel of 55 colours (Baker et al., IJCV 2011): (55, 3), 0 to 255."""
-    wheel = []
-    # From each of these corners of the RGB cube to the next, in 15, 6, 4, … steps.
-    corners = ((255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255))
-    for n, steps in enumerate((15, 6, 4, 11, 13, 6)):
-        start, end = torch.tensor(corners[n]), torch.tensor(corners[(n + 1) % 6])
-        change = (255 * torch.arange(steps) / steps).floor()[:, None]
-        wheel.append(start + change * (end - start).sign())
-    return torch.cat(wheel)
-
-
-WHEEL = colour_wheel()
-
-
 def flow_colours(flow: Tensor) -> Tensor:
     """Return flow (2, H, W) as RGB in [0, 1], (3, H, W): direction is hue, speed is saturation.
 
-    Colours are those of RAFT's demo, in 8 bits: speed is divided by the frame's largest + 1e-5.
-    torchvision.utils.flow_to_image divides by the largest + 1e-7 instead, so that a still frame's
-    noise of 1e-6 pixels is shown in full colours; values of real clips differ by 1/255 at most.
+    Speed is relative to the frame's largest; where that is less than STILL, all is white. The
+    colours are those of RAFT's demo (Baker et al., IJCV 2011), at most 1/255 off.
     """
-    flow = flow / (flow.square().sum(0).sqrt().max() + 1e-5)
-    u, v = flow
-    position = (torch.atan2(-v, -u) / math.pi + 1) / 2 * (len(WHEEL) - 1)
-    first = position.long()
-    share = (position - first)[..., None]
-    hue = torch.lerp(WHEEL[first], WHEEL[(first + 1) % len(WHEEL)], share) / 255
-    colour = 1 - torch.hypot(u, v)[..., None] * (1 - hue)
-    return ((255 * colour).floor() / 255).permute(2, 0, 1)
+    from torchvision.utils import flow_to_image  # slow to import
+
+    moving = flow.abs().max() > STILL
+    return flow_to_image(flow * moving).float() / 255
 
 
 KINDS: tuple[type[Motion], ...] = (NoMotion, Difference, DISFlow, RAFTFlow)

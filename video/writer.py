@@ -60,7 +60,10 @@ def write_video(
     """
     pictures = ahead(pictures)
     picture, first = next(pictures)
-    clock, colour = Clock(first, source.fps), Colour.of(first)
+    rate = math.lcm(first.time_base.denominator, source.fps.numerator)  # ticks per second
+    if rate > FINEST_CLOCK:  # an average frame rate, of a clip without a steady one
+        rate = first.time_base.denominator
+    colour = Colour.of(first)
     colour = colour.in_browsers(first.height) if browser else colour
     with _open_mp4(path) as output:
         options = {"crf": str(crf), "preset": preset, **options}
@@ -70,46 +73,34 @@ def write_video(
         if context.height != first.height:  # a player may assume other colours of this height
             colour = colour.assumed(first.height)
         context.pix_fmt, context.thread_type = "yuv420p", "AUTO"
-        context.time_base = stream.time_base = Fraction(1, clock.rate)
+        context.time_base = stream.time_base = Fraction(1, rate)
         context.colorspace, context.color_range = colour.matrix, colour.range
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         sound = () if source.pictures else sound_packets(source, output, browser)
-        video = _encode(chain([(picture, first)], pictures), stream, clock)
+        video = _encode(chain([(picture, first)], pictures), stream, source.fps)
         # Takes the first packet of each before it yields one: all streams exist by then.
         for packet in merge(sound, video, key=lambda packet: packet.dts * packet.time_base):
             output.mux(packet)
 
 
 def _encode(
-    pictures: Iterable[tuple[np.ndarray, av.VideoFrame]], stream: av.VideoStream, clock: "Clock"
+    pictures: Iterable[tuple[np.ndarray, av.VideoFrame]], stream: av.VideoStream, fps: Fraction
 ) -> Iterator[av.Packet]:
-    for picture, shown in pictures:
-        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-        frame.pts, frame.time_base = clock.ticks(shown), Fraction(1, clock.rate)
-        frame.duration = round(clock.rate / clock.fps)
-        yield from stream.encode(frame)
-    yield from stream.encode(None)
-
-
-class Clock:
-    """Converts the times of a source's frames to ticks of the output.
+    """Encode pictures, each at the time of its frame, later than all before it.
 
     A time within one tick of the source's clock of a multiple of 1/fps becomes that multiple,
     which undoes, for example, the rounding to milliseconds in Matroska.
     """
-
-    def __init__(self, first: av.VideoFrame, fps: Fraction):
-        self.fps, self.first, self.last = fps, first.pts * first.time_base, -(1 << 62)
-        self.rounding = first.time_base
-        self.rate = math.lcm(first.time_base.denominator, fps.numerator)  # ticks per second
-        if self.rate > FINEST_CLOCK:  # an average rate, of a clip without a steady one
-            self.rate, self.rounding = first.time_base.denominator, 0
-
-    def ticks(self, frame: av.VideoFrame) -> int:
-        """Return when to show a frame, later than all frames before it."""
-        time = frame.pts * frame.time_base
-        steady = self.first + round((time - self.first) * self.fps) / self.fps
-        if abs(steady - time) <= self.rounding:
-            time = steady
-        self.last = max(round(time * self.rate), self.last + 1)
-        return self.last
+    tick, first, last = stream.time_base, None, -math.inf
+    steady = (1 / fps / tick).denominator == 1
+    for picture, source in pictures:
+        time = source.pts * source.time_base
+        first = time if first is None else first
+        multiple = first + round((time - first) * fps) / fps
+        if steady and abs(multiple - time) <= source.time_base:
+            time = multiple
+        last = max(round(time / tick), last + 1)
+        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+        frame.pts, frame.time_base, frame.duration = last, tick, round(1 / fps / tick)
+        yield from stream.encode(frame)
+    yield from stream.encode(None)

@@ -7,7 +7,7 @@ import numpy as np
 
 from video.layout import MONO, Layout
 
-BT709, UNKNOWN, BT601, BT2020 = 1, 2, 6, (9, 10)  # H.264's numbers for matrices
+BT709, UNKNOWN, BT601 = 1, 2, 6  # H.264's numbers for matrices
 LIMITED, FULL = 1, 2  # ranges of brightness: 16…235, 0…255
 LARGEST_SPHERE = 2048  # rows
 
@@ -40,17 +40,12 @@ class Colour:
         return Colour(self.assumed(height).matrix, BT709, BT709, self.range or LIMITED)
 
     def from_rgb(self, rgb: np.ndarray, height: int) -> np.ndarray:
-        """Return YUV in [0, 255] for RGB in [0, 1], both (..., 3), of a video of `height` rows."""
+        """Return the YUV of RGB, both (H, W, 3) uint8, in a video of `height` rows."""
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         matrix = self.assumed(height).matrix
-        if matrix == BT709:
-            red, blue = 0.2126, 0.0722
-        else:
-            red, blue = (0.2627, 0.0593) if matrix in BT2020 else (0.299, 0.114)
-        luma = rgb @ np.array([red, 1 - red - blue, blue])
-        cb = (rgb[..., 2] - luma) / (2 - 2 * blue)
-        cr = (rgb[..., 0] - luma) / (2 - 2 * red)
-        scale, chroma, black = (255, 255, 0) if self.range == FULL else (219, 224, 16)
-        return np.stack([black + scale * luma, 128 + chroma * cb, 128 + chroma * cr], axis=-1)
+        return frame.reformat(
+            format="yuv444p", dst_colorspace=matrix, dst_color_range=self.range
+        ).to_ndarray().transpose(1, 2, 0)
 
 
 def planes(picture: np.ndarray) -> list[np.ndarray]:

@@ -23,6 +23,12 @@ COLORMAPS = {
 }
 
 
+def colours(colormap: str) -> np.ndarray:
+    """Return the colours of values 0 to 255, (1, 256, 3) uint8 RGB. colormap: of COLORMAPS."""
+    bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], COLORMAPS[colormap])
+    return np.ascontiguousarray(bgr[..., ::-1])
+
+
 class Overlay:
     """Paints maps over pictures.
 
@@ -37,15 +43,14 @@ class Overlay:
         self, colormap: str, alpha: float, colour: Colour | None, height: int, opaque=False
     ):
         values = np.arange(256)
-        bgr = cv2.applyColorMap(values.astype(np.uint8)[:, None], COLORMAPS[colormap])[:, 0]
-        rgb = bgr[:, ::-1] / 255
+        rgb = colours(colormap)
         saliency = values / 255
         opacity = np.round(255 * alpha * saliency * (2 - saliency))
         if opaque:
             opacity = np.full(256, 255)
-        channels = colour.from_rgb(rgb, height) if colour else 255 * rgb
+        channels = colour.from_rgb(rgb, height) if colour else rgb
         self.rest = (255 - opacity).astype(np.uint8)
-        self.paint = [np.round(c * opacity / 255).astype(np.uint8) for c in channels.T]
+        self.paint = [np.round(c * opacity / 255).astype(np.uint8) for c in channels[0].T]
 
     def __call__(self, picture: np.ndarray, saliency: np.ndarray) -> np.ndarray:
         """Return the painted picture.

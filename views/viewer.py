@@ -25,7 +25,7 @@ from video.writer import write_video
 from video.yuv import FULL, Colour, mono, planes, to_yuv420p
 from views.camera import follow_path
 from views.frames import FrameWithMap
-from views.overlay import COLORMAPS, resize_map, scaled
+from views.overlay import colours, resize_map, scaled
 
 PAGE = Path(__file__).with_name("viewer.html")
 MAP_ROWS = 240  # a multiple of 16, so that no block of H.264 holds parts of both
@@ -138,8 +138,5 @@ def concentration(saliency: np.ndarray) -> float:
 
 def lookup_tables(first: str) -> dict[str, str]:
     """Return the colours of OpenCV's colour maps by name: base64 of 256 times RGB."""
-    values, tables = np.arange(256, dtype=np.uint8)[:, None], {}
-    for name in dict.fromkeys([first, *OFFERED]):
-        bgr = cv2.applyColorMap(values, COLORMAPS[name])[:, 0]
-        tables[name] = base64.b64encode(bgr[:, ::-1].tobytes()).decode()
-    return tables
+    names = dict.fromkeys([first, *OFFERED])
+    return {name: base64.b64encode(colours(name).tobytes()).decode() for name in names}
