@@ -127,8 +127,8 @@ def main() -> None:
         else:
             write_still(temporary, info, *maps[1], args)
     seconds = time.perf_counter() - start
-    done, rate = counted(len(maps), "frame"), len(maps) / seconds
-    print(f"{output}: {done} in {seconds:.1f} s, {rate:.1f} frames/s")
+    rate = len(maps) / seconds
+    print(f"{output}: {counted(len(maps), 'frame')} in {seconds:.1f} s, {rate:.1f} frames/s")
     if str(damage):
         raise RunError(f"{source}: {damage}")
 
@@ -151,10 +151,8 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
         raise InputError(f"{output}: a viewer has both; leave out --side_by_side and --follow")
     if output.exists() and output.samefile(source):
         raise InputError(f"{output}: would replace the original; choose another --output_path")
-    width, height = info.width * (1 + args.side_by_side), info.height
-    if ending == ".mp4" and max(width, height) > LARGEST:
-        largest = f".mp4 holds {LARGEST}×{LARGEST}"
-        raise InputError(f"{source}: {width}×{height} pixels, {largest}; make it smaller")
+    if ending == ".mp4" and max(info.width * (1 + args.side_by_side), info.height) > LARGEST:
+        raise InputError(f"{source}: too large, .mp4 holds {LARGEST}×{LARGEST}; make it smaller")
     return output
 
 
@@ -167,8 +165,8 @@ def write_still(
     painted = paint_picture(rgb, saliency, info.layout, *style)
     layout = None if args.side_by_side else info.layout
     if info.layout.stereo != "none":
-        unmarked = "no metadata say of a picture that it is stereo; not marked as 360°"
-        print(f"note: {info.path}: {unmarked}", file=sys.stderr)
+        print(f"note: {info.path}: no metadata say of a picture that it is stereo; "
+              "not marked as 360°", file=sys.stderr)  # fmt: skip
         layout = None
     save_picture(path, painted, info.path, layout)
 

@@ -42,10 +42,8 @@ class Colour:
     def from_rgb(self, rgb: np.ndarray, height: int) -> np.ndarray:
         """Return the YUV of RGB, both (H, W, 3) uint8, in a video of `height` rows."""
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-        matrix = self.assumed(height).matrix
-        return frame.reformat(
-            format="yuv444p", dst_colorspace=matrix, dst_color_range=self.range
-        ).to_ndarray().transpose(1, 2, 0)
+        tags = {"dst_colorspace": self.assumed(height).matrix, "dst_color_range": self.range}
+        return frame.reformat(format="yuv444p", **tags).to_ndarray().transpose(1, 2, 0)
 
 
 def planes(picture: np.ndarray) -> list[np.ndarray]:

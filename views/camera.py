@@ -171,9 +171,7 @@ def _smooth(
 ) -> np.ndarray:
     """Return a path along knots (K, 2) at times (K,), smoothed until limits hold: (N, 2).
 
-    It is the mean of the polyline over a window of time, whose velocity changes in a window by no
-    more than twice the largest speed. The window grows where the sphere's curvature adds to that.
-
+    It is the mean of the polyline over a window of time, which grows until the limits hold.
     at: (N,) times of the path. speed, acceleration: limits in radians a second.
     """
     width = 2 * speed / acceleration
@@ -252,11 +250,12 @@ class Camera:
     def __init__(self, fov: float, size: tuple[int, int], height: int, width: int):
         self.size = size
         self.samples = n = samples_across(extent_of(fov, *size), size[1], height, width)
-        h, w = size[0] * n, size[1] * n
-        parts = ((h, w), (height, width)), ((h // 2, w // 2), (height // 2, width // 2))
-        self.parts = [(Equi2Perspective(fov, view).rays().float(), of) for view, of in parts]
-        # Where the views of luma and chroma were last read.
-        self.latitude, self.places = math.nan, []
+        # Rays and panorama of luma and of chroma, which is half as large.
+        self.parts = []
+        for part in (1, 2):
+            view = Equi2Perspective(fov, (size[0] * n // part, size[1] * n // part))
+            self.parts.append((view.rays().float(), (height // part, width // part)))
+        self.latitude, self.places = math.nan, []  # columns and rows that were last read
 
     def __call__(self, picture: np.ndarray, longitude: float, latitude: float) -> np.ndarray:
         """Return the view of a (3·H/2, W) uint8 yuv420p panorama: (3·h/2, w) yuv420p.
@@ -265,22 +264,18 @@ class Camera:
         """
         if latitude != self.latitude:  # else the places move along the rows
             self.latitude, turn = latitude, orientation(0, math.radians(latitude)).float().T
-            self.places = [_places(rays @ turn, *size) for rays, size in self.parts]
+            luma, chroma = (_places(rays @ turn, *size) for rays, size in self.parts)
+            self.places = [luma, chroma, chroma]
         out = np.empty((self.size[0] * 3 // 2, self.size[1]), np.uint8)
-        y, *colours = zip(planes(picture), planes(out))
-        for (row, column), group in zip(self.places, ([y], colours)):
-            shift = ((longitude + 180) % 360 - 180) / 360 * group[0][0].shape[1]
-            column = column + np.float32(shift)
-            for plane, target in group:
-                seen = cv2.remap(plane, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-                if self.samples > 1:
-                    seen = cv2.resize(seen, target.shape[::-1], interpolation=cv2.INTER_AREA)
-                target[:] = seen
+        for plane, target, (column, row) in zip(planes(picture), planes(out), self.places):
+            column = column + np.float32((longitude + 180) % 360 - 180) / 360 * plane.shape[1]
+            view = cv2.remap(plane, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+            target[:] = cv2.resize(view, target.shape[::-1], interpolation=cv2.INTER_AREA)
         return out
 
 
 def _places(rays: Tensor, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the row and column (h, w) float32 of an H×W panorama along rays (h, w, 3)."""
+    """Return the column and row (h, w) float32 of an H×W panorama along rays (h, w, 3)."""
     longitude, latitude = angles_of(rays)
     row = row_of(latitude, height).clamp(0, height - 1)
-    return row.numpy(), column_of(longitude, width).numpy()
+    return column_of(longitude, width).numpy(), row.numpy()

@@ -29,10 +29,7 @@ class FrameWithMap(NamedTuple):
 
 
 def frames_with_maps(
-    info: VideoInfo,
-    folder: Path,
-    maps: dict[int, tuple[Path, float]],
-    damage: Damage,
+    info: VideoInfo, folder: Path, maps: dict[int, tuple[Path, float]], damage: Damage
 ) -> Iterator[FrameWithMap]:
     """Yield all frames that can be read, all of one size, with a progress bar.
 

@@ -42,9 +42,7 @@ class Overlay:
     def __init__(
         self, colormap: str, alpha: float, colour: Colour | None, height: int, opaque=False
     ):
-        values = np.arange(256)
-        rgb = colours(colormap)
-        saliency = values / 255
+        rgb, saliency = colours(colormap), np.arange(256) / 255
         opacity = np.round(255 * alpha * saliency * (2 - saliency))
         if opaque:
             opacity = np.full(256, 255)
@@ -75,11 +73,7 @@ class Overlay:
 
 
 def painted_pictures(
-    frames: Iterable[FrameWithMap],
-    layout: Layout,
-    colormap: str,
-    alpha: float,
-    side_by_side: bool,
+    frames: Iterable[FrameWithMap], layout: Layout, colormap: str, alpha: float, side_by_side: bool
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
     """Yield (picture, frame): (3·H/2, W) uint8 yuv420p and the video's frame that it shows.
 
@@ -88,7 +82,7 @@ def painted_pictures(
     overlay = None
     for frame in frames:
         image = frame.image
-        if overlay is None:
+        if not overlay:
             colour = Colour.of(image)
             overlay = Overlay(colormap, alpha, colour, image.height, opaque=side_by_side)
         picture = to_yuv420p(image, colour)
@@ -150,12 +144,10 @@ def lay_map(saliency: np.ndarray, height: int, width: int, layout: Layout) -> np
     eyes = layout.eyes(height, width)
     size = eyes[0][0].stop, eyes[0][1].stop
     if layout.whole:
-        saliency = resize_map(saliency, *size)
+        part = resize_map(saliency, *size)
     else:
-        saliency = resample(resize_map(saliency, *FINE), SPHERE, layout.coverage, *size)
-    if len(eyes) == 1:
-        return saliency
+        part = resample(resize_map(saliency, *FINE), SPHERE, layout.coverage, *size)
     laid = np.zeros((height, width), np.uint8)
     for eye in eyes:
-        laid[eye] = saliency
+        laid[eye] = part
     return laid

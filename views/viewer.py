@@ -20,7 +20,7 @@ import numpy as np
 from projection import solid_angles
 from video.decoding import VideoInfo
 from video.layout import MONO, Layout
-from video.pictures import list_pictures
+from video.pictures import list_pictures, read_picture
 from video.writer import write_video
 from video.yuv import FULL, Colour, mono, planes, to_yuv420p
 from views.camera import follow_path
@@ -32,7 +32,7 @@ MAP_ROWS = 240  # a multiple of 16, so that no block of H.264 holds parts of bot
 OFFERED = ("turbo", "inferno", "viridis", "cividis", "hot", "bone")  # colour maps
 BIT_RATE = 3_200_000  # at most, a second: with sound and as base64, a minute is less than 40 MB
 PART = 3 << 20  # bytes of the clip that are put into the page at a time
-SMALL = 64, 128  # rows and columns of the maps that are measured and followed
+SMALL = 64, 128  # rows and columns of the maps that are measured
 TOP = 0.05  # part of the sphere in which attention is counted
 
 
@@ -56,20 +56,20 @@ def write_viewer(
     facts: dict[str, Any] = {"mapRows": MAP_ROWS, "seconds": [], "shares": []}
     facts |= {"colormap": colormap, "alpha": alpha, "colormaps": lookup_tables(colormap)}
     facts["still"] = list_pictures(source.path) == [source.path]
+    maps: list[Path] = []
+
+    def packed() -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
+        for frame in frames:
+            saliency = frame.saliency()
+            maps.append(frame.path)
+            facts["seconds"].append(round(frame.image.time, 4))
+            small = cv2.resize(saliency, SMALL[::-1], interpolation=cv2.INTER_AREA)
+            facts["shares"].append(round(concentration(small), 4))
+            saliency = scaled(saliency, frame.factor)
+            yield pack(frame.image, saliency, width, source.layout), frame.image
+
     with TemporaryDirectory(dir=path.parent, prefix=".viewer.") as folder:
-        clip, maps = Path(folder, "clip"), Path(folder, "maps")
-
-        def packed() -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-            with open(maps, "wb") as small_maps:
-                for frame in frames:
-                    image, saliency = frame.image, frame.saliency()
-                    small = cv2.resize(saliency, SMALL[::-1], interpolation=cv2.INTER_AREA)
-                    small_maps.write(small)
-                    facts["seconds"].append(round(image.time, 4))
-                    facts["shares"].append(round(concentration(small), 4))
-                    saliency = scaled(saliency, frame.factor)
-                    yield pack(image, saliency, width, source.layout), image
-
+        clip = Path(folder, "clip")
         if facts["still"]:
             ((picture, _),) = packed()
             image = av.VideoFrame.from_ndarray(picture, format="yuv420p")
@@ -81,8 +81,8 @@ def write_viewer(
             write_video(clip, source, packed(), crf, preset, browser=True, g=keyframes, **limits)
             with av.open(clip) as written:
                 facts["sound"] = bool(written.streams.audio)
-        small = np.memmap(maps, np.uint8, "r").reshape(-1, *SMALL)
-        facts["path"] = np.round(follow_path(small, facts["seconds"]), 2).tolist()
+        directions = follow_path((read_picture(path, "L") for path in maps), facts["seconds"])
+        facts["path"] = np.round(directions, 2).tolist()
         _write_page(path, title, facts, clip)
 
 
@@ -128,7 +128,7 @@ def concentration(saliency: np.ndarray) -> float:
     saliency: (H, W), any scale. 0.05 for a uniform map, 1 where nothing else is salient, 0 for a
     map without any.
     """
-    values = saliency.astype(np.float64).ravel()
+    values = saliency.astype(float).ravel()
     area = solid_angles(*saliency.shape).numpy().repeat(saliency.shape[1])
     order = np.argsort(-values)
     attention, covered = np.cumsum(values[order] * area[order]), np.cumsum(area[order])
