@@ -91,7 +91,7 @@ def probe(
     """
     path = Path(path)
     if pictures := tuple(list_pictures(path)):
-        size, notes, declared = look_at(pictures)
+        (width, height), notes, declared = look_at(pictures)
         if fps is None and len(pictures) > 1:
             notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
         start, fps, frames = Fraction(0), Fraction(fps or FOLDER_FPS), len(pictures)
@@ -109,11 +109,12 @@ def probe(
                 packets = list(packets)
                 fps, frames = _measured_rate(packets, stream.time_base), None
             frame = turned(_first_frame(packets), path)
-            size = frame.width, frame.height
+            width, height = frame.width, frame.height
             declared = video_declares(path, container.format.name, frame)
-    layout, layout_notes = declared.layout(path, size, stereo, coverage)
+    layout, layout_notes = declared.layout(path, (width, height), stereo, coverage)
     notes = (*layout_notes, *notes)
-    return VideoInfo(path, *size, fps, frames, seconds, start, notes, layout, pictures)
+    facts = fps, frames, seconds, start, notes, layout, pictures
+    return VideoInfo(path, width, height, *facts)
 
 
 def open_video(path: Path) -> av.container.InputContainer:

@@ -27,8 +27,9 @@ class Colour:
         if frame.format.is_rgb:
             return cls(BT709, BT709, BT709, LIMITED)
         tags = (int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
-        kept = frame.format.name == "yuv420p"  # anything else, yuvj420p too, is converted
-        return cls(*tags, int(frame.color_range) if kept else LIMITED)
+        if frame.format.name != "yuv420p":  # then it is converted, yuvj420p too
+            return cls(*tags, LIMITED)
+        return cls(*tags, int(frame.color_range))
 
     def assumed(self, height: int) -> "Colour":
         """Return the tags with the matrix that players assume for this height if it is unknown."""

@@ -124,7 +124,8 @@ def _attention(
         saliency = np.asarray(saliency, np.float32)
         if saliency.ndim != 2 or not saliency.min() >= 0 or not saliency.max() < 1e30:
             raise ValueError(f"map {number} is not (H, W), or negative or not finite somewhere")
-        area = solid_angles(*saliency.shape, torch.float32).numpy()
+        height, width = saliency.shape
+        area = solid_angles(height, width, torch.float32).numpy()
         cells = cv2.resize(saliency * area, CELLS[::-1], interpolation=cv2.INTER_AREA).ravel()
         attention[stretch] += cells * (duration / (cells.sum() or 1))
     return attention
