@@ -147,6 +147,8 @@ def lay_map(saliency: np.ndarray, height: int, width: int, layout: Layout) -> np
         part = resize_map(saliency, *size)
     else:
         part = resample(resize_map(saliency, *FINE), SPHERE, layout.coverage, *size)
+    if len(eyes) == 1:
+        return part
     laid = np.zeros((height, width), np.uint8)
     for eye in eyes:
         laid[eye] = part
