@@ -34,7 +34,7 @@ from datasets.augment import AUGMENTATIONS
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
 from losses import LOSSES
-from models.ema import weight_average
+from models.ema import WeightAverage
 from models.registry import find_model
 from training.batches import make_loaders, read_data, split
 from training.model import make_model
@@ -215,7 +215,7 @@ class Run:
         self.facts = describe_run(args, options, self.model, self.data, self.dtype)
         stored = stored_state(args.resume, self.path, self.facts["run"])
         self.loss_of = LOSSES[args.loss](spec.height, spec.width).to(self.device)
-        self.average = weight_average(self.model, args.ema) if args.ema else None
+        self.average = WeightAverage(self.model, args.ema) if args.ema else None
         self.result: Any = self.average.module if self.average else self.model
         self.network: Any = processes.parallel(self.model, self.device)
         if args.compile:
@@ -271,7 +271,7 @@ def train_step(run: Run, batch: dict) -> Tensor:
     run.scaler.update()
     run.optimizer.zero_grad()
     if run.average:
-        run.average.update_parameters(run.model)
+        run.average.update(run.model)
     return loss_sum
 
 

@@ -17,8 +17,6 @@ from datasets.check import check_targets
 from datasets.video_saliency import SaliencyVideos, collate
 from models import Spec
 
-GRACE = 20  # seconds that a data worker outlives SIGTERM
-
 
 def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]:
     """Return the clips to train on and to validate with; a dry run has a batch of each.
@@ -134,7 +132,6 @@ def make_loader(
 
 
 def _start_worker(number: int) -> None:
-    """Let a data worker outlive a signal to the whole group until the main process has saved."""
+    """Let a data worker outlive a signal to the whole group; it ends with the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -16,7 +16,7 @@ from common.errors import InputError, RunError
 from common.files import reading
 from datasets.video_saliency import SaliencyVideos
 from models.checkpoint import put_weights, read
-from training.monitor import RunningLoss
+from training.monitor import KEPT, RunningLoss
 
 MAY_CHANGE = ("epochs", "precision")  # between a run and its continuation, with a note
 BEGIN_AGAIN = "give another --output_dir, or --resume no to replace what is there"
@@ -30,7 +30,7 @@ def save(run) -> None:
     """
     average = None
     if run.average:
-        average = {"steps": int(run.average.n_averaged), "weights": run.result.state_dict()}
+        average = {"steps": run.average.steps, "weights": run.result.state_dict()}
     random = {"cpu": torch.get_rng_state()}  # torch's, the only ones that the training draws
     if run.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(run.device)
@@ -45,9 +45,7 @@ def save(run) -> None:
         "random": processes.gather(random),
     }
     if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
-        raise RunError(
-            "a weight is not finite; lower --learning_rate; the checkpoint from before stays"
-        )
+        raise RunError(f"a weight is not finite; lower --learning_rate; {KEPT}")
     if processes.is_main():
         models.save(run.path, run.model, **run.facts, **content)
     processes.wait_for_all()  # torchrun would end the main process with the first that leaves
@@ -59,7 +57,7 @@ def restore(run, content: dict) -> None:
         put_weights(run.model, content["weights"])
         if run.average:
             put_weights(run.result, content["average"]["weights"])
-            run.average.n_averaged.fill_(content["average"]["steps"])
+            run.average.steps = int(content["average"]["steps"])
         run.optimizer.load_state_dict(content["optimizer"])
         if content["scaler"]:  # empty where the run was not in fp16
             run.scaler.load_state_dict(content["scaler"])
