@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -187,11 +188,12 @@ def train(args: argparse.Namespace, folder: Path) -> int:
                 finish_epoch(run, validate(run, interruptions))
         except Stopped as stopped:
             save(run)
+            [number] = stopped.args
             print_main(
-                f"{stopped}: stopped after step {run.step} of {run.order.steps}, which is saved in "
-                f"{run.path}; the same command continues from there"
+                f"{signal.Signals(number).name}: stopped after step {run.step} of "
+                f"{run.order.steps}, which is saved in {run.path}; the same command continues"
             )
-            return stopped.number
+            return number
     print_main(summary(run))
     return 0
 
@@ -343,12 +345,13 @@ def summary(run: Run) -> str:
     best, constant = min(line["val_loss"] for line in run.log), run.best_constant["best_constant"]
     split = "test" if read_splits(args.data_root).get("test") else "val"
     own = f" --model {args.model}" if ":" in args.model else ""
+    model = f"--ckpt_path {run.best_path}{own}"
     return (
-        f"best validation loss {best:.4g}, {best / constant:.2f} of the best constant map's; "
+        f"best validation loss {best:.4g}, {best / constant:.2f} of the best constant map's\n"
         "next:\n"
-        f"  python evaluate_video.py --ckpt_path {run.best_path}{own} "
-        f"--data_root {shlex.quote(str(args.data_root))} --split {split}\n"
-        f"  python infer_video.py --ckpt_path {run.best_path}{own} --video_path YOUR_CLIP"
+        f"  python evaluate_video.py {model} --data_root {shlex.quote(str(args.data_root))} "
+        f"--split {split}\n"
+        f"  python infer_video.py {model} --video_path YOUR_CLIP"
     )
 
 

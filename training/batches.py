@@ -87,13 +87,13 @@ class Batches:
         return self.steps - self.first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        finished_epochs, start = divmod(self.first_step, self.epoch_steps)
-        for epoch in range(finished_epochs + 1, self.epochs + 1):
-            order = self._order(epoch)
-            for step in range(start, self.epoch_steps):
-                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-                yield [(epoch, index) for index in processes.shard(batch)]
-            start = 0
+        order: list[int] = []
+        for step in range(self.first_step, self.steps):
+            finished_epochs, position = divmod(step, self.epoch_steps)
+            if position == 0 or not order:
+                order = self._order(finished_epochs + 1)
+            batch = order[position * self.batch_size : (position + 1) * self.batch_size]
+            yield [(finished_epochs + 1, index) for index in processes.shard(batch)]
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)

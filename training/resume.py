@@ -85,7 +85,6 @@ def describe_run(
     """Return facts about a run for its checkpoints: name of the data, revision of the code, run.
 
     "run" is its identity: all that the weights depend on, which must be the same to resume it.
-
     options: names of the training options. data: the clips by split.
     """
     files = hashlib.sha256()
@@ -115,16 +114,12 @@ def stored_state(resume: str, path: Path, run: dict) -> dict | None:
     if resume == "no" or (resume == "auto" and not path.exists()):
         return None
     content = read(path)
-    stored = content["run"]
-    changed = {
-        name: f"{name} {stored.get(name)} instead of {run.get(name)}"
-        for name in run | stored
-        if stored.get(name) != run.get(name)
-    }
-    refused = [text for name, text in changed.items() if name not in MAY_CHANGE]
-    if refused or not stored:
-        reason = f"it had {', '.join(refused)}" if stored else "it is of an older version"
-        raise InputError(f"{path}: belongs to another run, {reason}; {BEGIN_AGAIN}")
+    if not (stored := content["run"]):
+        raise InputError(f"{path}: is of an older version; {BEGIN_AGAIN}")
+    names = [name for name in run | stored if stored.get(name) != run.get(name)]
+    changed = {name: f"{name} {stored.get(name)} instead of {run.get(name)}" for name in names}
+    if refused := [changed[name] for name in names if name not in MAY_CHANGE]:
+        raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {BEGIN_AGAIN}")
     for text in changed.values():
         processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
     return content
@@ -141,11 +136,7 @@ def git_revision() -> str:
 
 
 class Stopped(Exception):  # noqa: N818  like KeyboardInterrupt, no error
-    """A signal, `number`, came to one process: raised in all of them after the same step."""
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+    """A signal came to one process: raised in all of them after the same step, with its number."""
 
 
 class Interruptions:
