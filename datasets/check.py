@@ -134,9 +134,12 @@ def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[
     usable: set[Path] = set()
     for kind in ("picture", "truth", "flow"):
         paths = [path for file in files if (path := getattr(file, kind))]
-        results = list(pool.map(_check_file, paths, repeat(kind)))
-        sizes = {path: size for path, (size, _) in zip(paths, results) if size}
-        problems += [problem for _, problem in results if problem]
+        sizes = {}
+        for path, (size, problem, detail) in zip(paths, pool.map(_check_file, paths, repeat(kind))):
+            if problem:
+                problems.append((problem, path, detail))
+            if size:
+                sizes[path] = size
         problems += _other_sizes(kind, sizes)
         usable |= sizes.keys()
     absent = [file.picture for file in files if file.truth is None]
@@ -149,25 +152,24 @@ def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[
     return sum({file.picture, file.truth} <= usable for file in files), problems
 
 
-def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, Problem | None]:
-    """Return the size of a file, None if it is unusable, and its problem or None.
+def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, str, str]:
+    """Return the size of a file, None if it is unusable, with kind and detail of its problem.
 
-    kind: "picture", "truth" or "flow". A constant picture is usable, as in training; a constant
-        truth is not, and flow may be constant.
+    A constant picture is usable, as in training; a constant truth is not; flow may be constant.
     """
     try:
         values = read_map(path) if kind == "truth" else read_picture(path)
     except InputError as error:
-        return None, ("unreadable", path, str(error).removeprefix(f"{path}: "))
+        return None, "unreadable", str(error).removeprefix(f"{path}: ")
     size, detail = values.shape[:2], f"its values range from {values.min():g} to {values.max():g}"
     if not (values.min() >= 0 and values.max() < np.inf):
-        return None, ("unusable map", path, detail)
+        return None, "unusable map", detail
     contrast = cv2.absdiff(values, np.broadcast_to(values[0, 0], values.shape)).max()
     if kind == "truth" and contrast == 0:
-        return None, ("constant", path, detail)
+        return None, "constant", detail
     if kind == "picture" and contrast <= FAINT:
-        return size, ("constant", path, detail)
-    return size, None
+        return size, "constant", detail
+    return size, "", ""
 
 
 def _other_sizes(kind: str, sizes: dict[Path, tuple[int, int]]) -> Iterator[Problem]:
