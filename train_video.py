@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -34,7 +35,7 @@ from datasets.augment import AUGMENTATIONS
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
 from losses import LOSSES
-from models.ema import weight_average
+from models.ema import WeightAverage
 from models.registry import find_model
 from training.batches import make_loaders, read_data, split
 from training.model import make_model
@@ -187,11 +188,12 @@ def train(args: argparse.Namespace, folder: Path) -> int:
                 finish_epoch(run, validate(run, interruptions))
         except Stopped as stopped:
             save(run)
+            [number] = stopped.args
             print_main(
-                f"{stopped}: stopped after step {run.step} of {run.order.steps}, which is saved in "
-                f"{run.path}; the same command continues from there"
+                f"{signal.Signals(number).name}: stopped after step {run.step} of "
+                f"{run.order.steps}, which is saved in {run.path}; the same command continues"
             )
-            return stopped.number
+            return number
     print_main(summary(run))
     return 0
 
@@ -215,7 +217,7 @@ class Run:
         self.facts = describe_run(args, options, self.model, self.data, self.dtype)
         stored = stored_state(args.resume, self.path, self.facts["run"])
         self.loss_of = LOSSES[args.loss](spec.height, spec.width).to(self.device)
-        self.average = weight_average(self.model, args.ema) if args.ema else None
+        self.average = WeightAverage(self.model, args.ema) if args.ema else None
         self.result: Any = self.average.module if self.average else self.model
         self.network: Any = processes.parallel(self.model, self.device)
         if args.compile:
@@ -271,7 +273,7 @@ def train_step(run: Run, batch: dict) -> Tensor:
     run.scaler.update()
     run.optimizer.zero_grad()
     if run.average:
-        run.average.update_parameters(run.model)
+        run.average.update(run.model)
     return loss_sum
 
 
@@ -343,12 +345,13 @@ def summary(run: Run) -> str:
     best, constant = min(line["val_loss"] for line in run.log), run.best_constant["best_constant"]
     split = "test" if read_splits(args.data_root).get("test") else "val"
     own = f" --model {args.model}" if ":" in args.model else ""
+    model = f"--ckpt_path {run.best_path}{own}"
     return (
-        f"best validation loss {best:.4g}, {best / constant:.2f} of the best constant map's; "
+        f"best validation loss {best:.4g}, {best / constant:.2f} of the best constant map's\n"
         "next:\n"
-        f"  python evaluate_video.py --ckpt_path {run.best_path}{own} "
-        f"--data_root {shlex.quote(str(args.data_root))} --split {split}\n"
-        f"  python infer_video.py --ckpt_path {run.best_path}{own} --video_path YOUR_CLIP"
+        f"  python evaluate_video.py {model} --data_root {shlex.quote(str(args.data_root))} "
+        f"--split {split}\n"
+        f"  python infer_video.py {model} --video_path YOUR_CLIP"
     )
 
 

@@ -22,7 +22,7 @@ from projection import directions
 def plain_map(
     longitudes: Tensor, latitudes: Tensor, height: int, width: int, sigma: float, dtype: torch.dtype
 ) -> Tensor:
-    """Return the sum that `gaussian_map` approximates, fixation by fixation: (H, W)."""
+    """Return the sum that `gaussian_map` computes near each fixation alone: (H, W)."""
     pixels = directions(height, width, dtype)
     x = latitudes.cos() * longitudes.sin()
     z = latitudes.cos() * longitudes.cos()
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--fixations", type=int, default=200, help="fixations in a map")
+    parser.add_argument("--fixations", type=int, default=30, help="fixations in a map")
     parser.add_argument("--height", type=int, default=240, help="height of the map; half its width")
     parser.add_argument("--repeats", type=int, default=7, help="repeats of each measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads")

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -33,40 +32,33 @@ def read_run(
     irregular: problems are added to this list as (kind, file).
     before: frames that precede `files` in the run, for the motion of the first one.
     """
-    previous, size = None, None  # the last readable frame, and its size on disk
-    if MOTIONS[spec.motion].channels:
-        previous, size = _last_readable(before, spec)
+    previous = _last_readable(before, spec) if MOTIONS[spec.motion].channels else None
     for index, file in enumerate(files):
         readable = True
         try:
-            rgb, new_size = _read(file.picture, spec)
-            if size and new_size != size:
-                sizes = f"{new_size[1]}×{new_size[0]} after {size[1]}×{size[0]}"
-                irregular.append(("frame of another size", f"{file.picture}: {sizes}"))
+            rgb = _read(file.picture, spec)
         except InputError as error:
             irregular.append(("unreadable frame", str(error)))
             readable = False
             if previous is None:
-                previous, size = _last_readable(before, spec)
+                previous = _last_readable(before, spec)
             rgb = torch.zeros(3, spec.height, spec.width) if previous is None else previous
         motion = _motion(file, previous, rgb, spec, irregular)
         yield ClipFrame(file.number, index / float(spec.fps), rgb, motion, readable=readable)
         if readable:
-            previous, size = rgb, new_size
+            previous = rgb
 
 
-def _last_readable(files: Sequence[File], spec: Spec) -> tuple[Tensor | None, tuple | None]:
-    """Return the last readable frame with its size on disk, or None twice."""
+def _last_readable(files: Sequence[File], spec: Spec) -> Tensor | None:
     for file in reversed(files):
         with suppress(InputError):  # named where the frame is part of a sample
             return _read(file.picture, spec)
-    return None, None
+    return None
 
 
-def _read(path: Path, spec: Spec) -> tuple[Tensor, tuple[int, int]]:
-    """Return RGB in [0, 1], (3, H, W), and (height, width) of the picture on disk."""
-    picture = read_picture(path)
-    return to_tensor(resize(picture, spec.height, spec.width)).contiguous(), picture.shape[:2]
+def _read(path: Path, spec: Spec) -> Tensor:
+    """Return RGB in [0, 1] at the size of the spec: (3, H, W)."""
+    return to_tensor(resize(read_picture(path), spec.height, spec.width)).contiguous()
 
 
 def _motion(
@@ -75,10 +67,13 @@ def _motion(
     """Return the motion since `previous`, (M, H, W): the flow picture, else an estimate."""
     if file.flow and MOTIONS[spec.motion].channels == 3:
         try:
-            return _read(file.flow, spec)[0]
+            return _read(file.flow, spec)
         except InputError as error:
             irregular.append(("unreadable flow", str(error)))
     return motion_estimator(spec.motion)(previous, rgb)
+
+
+_estimators = threading.local()
 
 
 def motion_estimator(name: str) -> Motion:
@@ -86,9 +81,6 @@ def motion_estimator(name: str) -> Motion:
 
     OpenCV's optical flow can be neither shared between threads nor sent to another process.
     """
-    return _motion_estimator(name, threading.get_ident())
-
-
-@cache
-def _motion_estimator(name: str, thread: int) -> Motion:
-    return MOTIONS[name]()
+    if name not in vars(_estimators):
+        vars(_estimators)[name] = MOTIONS[name]()
+    return vars(_estimators)[name]

@@ -139,8 +139,7 @@ def _clip_fixations(frames: dict) -> Fixations:
     """Return the fixations in {frame: [(x, y), …]}. Raises an error of any kind for another."""
     points = [(int(frame), x, y) for frame, places in frames.items() for x, y in places]
     number, x, y = np.array(points, np.float64).reshape(-1, 3).T
-    inside = (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
-    if not (inside & (number >= 1)).all():
+    if not ((number >= 1) & (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)).all():
         raise ValueError("a frame before 1, or a place outside the picture")
     longitude, latitude = (x - 0.5) * 2 * math.pi, (0.5 - y) * math.pi
     return Fixations(number.astype(np.int64), longitude, latitude, np.full(len(x), UNKNOWN))

@@ -44,8 +44,8 @@ class SaliencyVideos(Dataset):
     Problems with file names are in the data set's own `irregular` from the start: missing clips,
     frames without ground truth, gaps in the numbering (no sample spans one), and frames at the end
     of a run that do not fill a sample. Problems inside files are met when an item is read: an
-    unreadable frame is replaced by the last readable one of its run, a frame of another size is
-    resized, an unreadable flow picture is estimated, an unusable map is all zero.
+    unreadable frame is replaced by the last readable one of its run, an unreadable flow picture
+    is estimated, an unusable map is all zero.
 
     Raises InputError where the root or the split does not exist, or no ground truth is left.
     """
@@ -58,18 +58,14 @@ class SaliencyVideos(Dataset):
             path = self.root / "splits.json"
             filled = ", ".join(name for name, clips in splits.items() if clips) or "none"
             raise InputError(f"{path}: split '{split}' has no clips; choose one that has: {filled}")
-        names = Counter(splits[split])
-        self.irregular = [("clip listed twice", name) for name, n in names.items() if n > 1]
-        for other, clips in splits.items():
-            shared = sorted(names.keys() & set(clips)) if other != split else []
-            self.irregular += [(f"clip of '{split}' that is in '{other}' too", c) for c in shared]
+        names = list(dict.fromkeys(splits[split]))
+        listed = Counter(sum(splits.values(), []))
+        self.irregular = [("clip listed more than once", n) for n in names if listed[n] > 1]
         self.fixations = ClipFixations(self.root)
-        self.clips = list_clips(self.root, list(names))
-        for name in names:
-            if name in self.clips:
-                self._add_clip(name, self.clips[name], skip_frames)
-            else:
-                self.irregular.append(("clip missing", name))
+        self.clips = list_clips(self.root, names)
+        self.irregular += [("clip without frames", n) for n in names if not self.clips.get(n)]
+        for name, files in self.clips.items():
+            self._add_clip(name, files, skip_frames)
         if not self.samples:
             problem = f"no {spec.clip_length} frames in a row with ground truth ({self.summary()})"
             expected = "expected <clip>/0001.jpg and 0001_gt.npy"
@@ -86,16 +82,15 @@ class SaliencyVideos(Dataset):
             problems.append(("gap in the numbering", gap))
         length = self.spec.clip_length
         for run in runs:
-            start = min(to_skip, len(run))
-            to_skip -= start
-            while start + length <= len(run):
+            skipped = min(to_skip, len(run))
+            to_skip -= skipped
+            for start in range(skipped, len(run), length):
                 sample = Sample(name, run, start, run[start : start + length])
-                if any(file.truth for file in sample.files):
+                if len(sample.files) < length:
+                    unfilled = [file.picture.name for file in sample.files]
+                    problems += [("too few frames for a sample", picture) for picture in unfilled]
+                elif any(file.truth for file in sample.files):
                     self.samples.append(sample)
-                start += length
-            problems += [("too few frames for a sample", file.picture.name) for file in run[start:]]
-        if not files:
-            self.irregular.append(("clip without frames", name))
         self.irregular += [(kind, f"{name}/{what}") for kind, what in problems]
 
     def __len__(self) -> int:

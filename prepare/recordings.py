@@ -35,7 +35,7 @@ from prepare.records import (
     RECORD,
     begin_clip,
     finish_clip,
-    print_empty_splits,
+    print_splits,
     read_record,
     save_picture,
     to_picture,
@@ -56,25 +56,22 @@ def pair(videos: Path, gaze: Path) -> tuple[dict[str, tuple[Path, Path]], list[s
     if videos.is_file() and gaze.is_file():
         return {videos.stem: (videos, gaze)}, []
     films, tables = _by_stem(videos, VIDEOS), _by_stem(gaze, {".csv"})
-    pairs = {name: (films[name], tables[name]) for name in sorted(films.keys() & tables.keys())}
+    pairs = {name: (films[name], tables[name]) for name in films if name in tables}
     if not pairs:
-        problem = f"none of {len(films)} videos has the name of one of {len(tables)} CSV files"
-        advice = "name them alike, as 001.mp4 and 001.csv"
-        raise InputError(f"{videos} and {gaze}: {problem}; {advice}")
+        raise InputError(
+            f"{videos} and {gaze}: none of {len(films)} videos has the name of one of "
+            f"{len(tables)} CSV files; name them alike, as 001.mp4 and 001.csv"
+        )
     files = [*films.values(), *tables.values()]
     return pairs, [file.name for file in files if file.stem not in pairs]
 
 
 def _by_stem(path: Path, suffixes: set[str]) -> dict[str, Path]:
     """Return one file, or those of a folder with one of the suffixes, by name without suffix."""
-    if path.is_file():
-        return {path.stem: path}
     files: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() in suffixes:
-            if file.stem in files:
-                raise InputError(f"{file} and {files[file.stem]}: would be one clip; rename one")
-            files[file.stem] = file
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
+        if file.suffix.lower() in suffixes and files.setdefault(file.stem, file) != file:
+            raise InputError(f"{file} and {files[file.stem]}: would be one clip; rename one")
     return files
 
 
@@ -130,51 +127,49 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         raise RunError(f"{video}: {damage}")
 
 
-def split(names: list[str], splits: str) -> dict[str, list[str]]:
+def fractions(text: str) -> dict[str, float]:
+    """Return the fraction of clips by split, as "train=0.7,val=0.1,test=0.2" gives it."""
+    shares = {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
+    if not (min(shares.values()) > 0 and abs(sum(shares.values()) - 1) < 1e-6):
+        raise argparse.ArgumentTypeError(f"{text}: give fractions that sum to 1")
+    return shares
+
+
+def split(names: list[str], shares: dict[str, float]) -> dict[str, list[str]]:
     """Return the names of clips by split, drawn in an order that depends on the names alone.
 
-    splits: fractions that sum to 1, "train=0.7,val=0.1,test=0.2". A split is empty only where
-    there are fewer names than splits.
-    Raises InputError for anything else.
+    shares: the fraction of each split. A split is empty only where there are fewer names than
+    splits.
     """
-    try:
-        shares = {key: float(share) for key, share in (i.split("=") for i in splits.split(","))}
-    except ValueError:
-        shares = {}
-    if not shares or not (min(shares.values()) > 0 and abs(sum(shares.values()) - 1) < 1e-6):
-        example = "give fractions that sum to 1, as train=0.7,val=0.1,test=0.2"
-        raise InputError(f"splits {splits}: {example}")
-    drawn = random.Random(0).sample(sorted(names), len(names))
+    drawn = iter(random.Random(0).sample(sorted(names), len(names)))
     counts = {name: int(n < len(names)) for n, name in enumerate(shares)}
     while sum(counts.values()) < len(names):
         lacking = max(shares, key=lambda name: shares[name] * len(names) - counts[name])
         counts[lacking] += 1
-    remaining = iter(drawn)
-    return {name: sorted(next(remaining) for _ in range(n)) for name, n in counts.items()}
+    return {name: sorted(next(drawn) for _ in range(n)) for name, n in counts.items()}
 
 
-def update_splits(path: Path, clips: list[str], drawn: dict[str, list[str]]) -> dict:
-    """Return the splits in a JSON file that lists exactly these clips, else write those drawn."""
-    if path.exists():
-        known = read_splits(path.parent)
-        if sorted(sum(known.values(), [])) == sorted(clips):
-            return known
-    write_json(path, drawn)
-    return drawn
+def write_splits(root: Path, clips: list[str], shares: dict[str, float]) -> dict[str, list[str]]:
+    """Return the splits in splits.json if it lists exactly these clips, else write others."""
+    path = root / "splits.json"
+    splits = read_splits(root) if path.exists() else {}
+    if sorted(sum(splits.values(), [])) != sorted(clips):
+        splits = split(clips, shares)
+        write_json(path, splits)
+    return splits
 
 
-def print_summary(root: Path, clips: list[str], splits: dict[str, list[str]]) -> None:
+def print_summary(root: Path, records: dict[str, dict], splits: dict[str, list[str]]) -> None:
     """Print what the data set contains, and which gaze samples lie outside their video."""
-    records = {clip: read_record(root / clip) for clip in clips}
-    frames = counted(sum(record["frames"] for record in records.values()), "frame")
-    fixations = counted(sum(record["fixations"] for record in records.values()), "fixation")
-    print(f"{root}: {counted(len(clips), 'clip')}, {frames}, {fixations}")
-    print("splits: " + ", ".join(f"{name} {len(names)}" for name, names in splits.items()))
-    print_empty_splits(splits)
-    for clip, record in records.items():
-        samples = record["samples"]
-        if outside := samples - record["fixations"]:
-            print(f"{clip}: {outside} of {samples} gaze samples are before or after the video")
+    frames, fixations, samples = (
+        sum(record[key] for record in records.values())
+        for key in ("frames", "fixations", "samples")
+    )
+    clips, frames = counted(len(records), "clip"), counted(frames, "frame")
+    print(f"{root}: {clips}, {frames}, {counted(fixations, 'fixation')}")
+    print_splits(splits)
+    if fixations < samples:
+        print(f"{samples - fixations} of {samples} gaze samples are before or after their video")
 
 
 def main() -> None:
@@ -198,7 +193,7 @@ def main() -> None:
     add_size_options(add)
     add("--gt_height", type=pixel_count, default=128,
         help="height of a saliency map, half its width")  # fmt: skip
-    add("--splits", default="train=0.7,val=0.1,test=0.2",
+    add("--splits", type=fractions, default="train=0.7,val=0.1,test=0.2",
         help="fractions of the clips; not used where splits.json in the output folder lists "
         "exactly its clips")  # fmt: skip
     args = parser.parse_args()
@@ -207,16 +202,16 @@ def main() -> None:
     pairs, alone = pair(args.videos, args.gaze)
     if "frames" in pairs:  # a folder of this name marks the other layout of datasets/layouts.py
         raise InputError(f"{pairs['frames'][0]}: a clip can't have this name; rename it")
-    split(list(pairs), args.splits)  # finds a mistake in --splits before the work begins
     failures = Failures()
     with lock(args.output):
         for name, (video, table) in tqdm(pairs.items(), str(args.output), unit="clip"):
             with failures.collected(args.output / name):
                 write_clip(args.output / name, video, table, options)
-        folders = sorted(path.parent for path in args.output.glob(f"*/{RECORD}"))
-        complete = [folder.name for folder in folders if "samples" in read_record(folder)]
-        splits = update_splits(args.output / "splits.json", complete, split(complete, args.splits))
-        print_summary(args.output, complete, splits)
+        paths = sorted(args.output.glob(f"*/{RECORD}"))
+        records = {path.parent.name: read_record(path.parent) for path in paths}
+        records = {name: record for name, record in records.items() if "samples" in record}
+        splits = write_splits(args.output, list(records), args.splits)
+        print_summary(args.output, records, splits)
         if alone:
             print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
     failures.report(len(pairs))

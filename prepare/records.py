@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from common.errors import InputError, counted
+from common.errors import InputError
 from common.files import atomic, read_json, write_json
 
 RECORD = "prepared.json"
@@ -44,7 +44,6 @@ def begin_clip(folder: Path, facts: dict) -> bool:
 
 
 def finish_clip(folder: Path, facts: dict) -> None:
-    """Record that a clip is complete."""
     write_json(folder / RECORD, {**facts, "complete": True})
 
 
@@ -59,8 +58,8 @@ def save_picture(path: Path, picture: np.ndarray, **options) -> None:
         Image.fromarray(picture).save(temporary, **options)
 
 
-def print_empty_splits(splits: dict[str, list[str]]) -> None:
-    """Print which splits of a data set have no clips, because there are too few."""
+def print_splits(splits: dict[str, list[str]]) -> None:
+    """Print the sizes of a data set's splits, and which of them have no clips."""
+    print("splits: " + ", ".join(f"{name} {len(clips)}" for name, clips in splits.items()))
     if empty := [name for name, clips in splits.items() if not clips]:
-        few = f"{counted(sum(map(len, splits.values())), 'clip')} for {len(splits)} splits"
-        print(f"note: {few}, so that {' and '.join(empty)} can't be used; make more clips")
+        print(f"note: too few clips for {' and '.join(empty)}; make more")

@@ -65,15 +65,15 @@ def resize_dataset(
     motion_estimator(motion)  # raises InputError now where RAFT has no weights
     facts = {"source": str(root.resolve()), "height": height, "width": width, "motion": motion}
 
-    def write(name: str) -> list[tuple]:
+    def write(name: str) -> list[list[str]]:
         write_clip(output / name, clips[name], fixations_csv(root, name), facts)
-        return [tuple(problem) for problem in read_record(output / name)["left_out"]]
+        return read_record(output / name)["left_out"]
 
     output.mkdir(parents=True, exist_ok=True)
-    left_out = [("clip missing", name) for name in names if name not in clips]
+    left_out = [("clip without frames", name) for name in names if not clips.get(name)]
     with ThreadPoolExecutor(workers) as pool:
         for problems in tqdm(pool.map(write, clips), str(output), len(clips), unit="clip"):
-            left_out += problems
+            left_out += map(tuple, problems)
     if (root / "vinfo.pkl").exists():
         copy(root / "vinfo.pkl", output / "vinfo.pkl")
     write_json(output / "splits.json", splits)
@@ -87,9 +87,7 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
     """
     if not begin_clip(folder, facts):
         return
-    one_each = {file.number: file for file in files}
-    others = [file for file in files if file is not one_each[file.number]]
-    left_out = [("second frame of one number", str(file.picture)) for file in others]
+    left_out = []
 
     def read(reader: Callable, path: Path | None, otherwise: str):
         """Return a file's content, or None; if it is unusable, it is left out as `otherwise`."""
@@ -98,7 +96,7 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
         except InputError as error:
             left_out.append((otherwise, str(error)))
 
-    for run in unbroken_runs(list(one_each.values())):
+    for run in unbroken_runs(files):
         previous = None  # the last readable frame of the run
         for file in run:
             frame = read(read_resized, file.picture, "unreadable frame")

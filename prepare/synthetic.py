@@ -30,7 +30,7 @@ from common.files import write_array, write_json
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count, worker_count
 from prepare.figures import KINDS, UP, random_figure, rotation
-from prepare.records import begin_clip, finish_clip, print_empty_splits, save_picture
+from prepare.records import begin_clip, finish_clip, print_splits, save_picture
 from prepare.worlds import look_up, mix, random_world, smooth
 from projection import directions, solid_angles
 from video.writer import write_pictures
@@ -158,7 +158,7 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
     write_clips(root, write_scene, jobs, workers)
     splits = split(names)
     write_json(root / "splits.json", splits)
-    print_empty_splits(splits)
+    print_splits(splits)
 
 
 def split(names: list[str], share: float = 1 / 8) -> dict[str, list[str]]:
@@ -171,33 +171,24 @@ def split(names: list[str], share: float = 1 / 8) -> dict[str, list[str]]:
     return {"train": names[:first], "val": names[first:second], "test": names[second:]}
 
 
+def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) -> None:
+    """Call write(*job) for every job, in several processes if `workers` > 1; show the progress.
+
+    The first error is raised after the running jobs; those that wait are not started.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read where a worker starts
+    spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads can hang
+    with ProcessPoolExecutor(workers, spawn, start_worker) as pool:
+        done = (pool.map if workers > 1 else map)(write, *zip(*jobs, strict=True))
+        for _ in tqdm(done, str(root), len(jobs), unit="clip"):
+            pass
+
+
 def start_worker() -> None:
     """Use one thread in this process, and leave Ctrl-C to the parent, which finishes clips."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-
-
-def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) -> None:
-    """Call write(*job) for every job in `workers` processes and show the progress.
-
-    The first error is raised after the running jobs; those that wait are not started.
-    """
-    progress = {"total": len(jobs), "unit": "clip", "desc": str(root)}
-    if workers == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # sums are rounded as in a worker
-        try:
-            for job in tqdm(jobs, **progress):
-                write(*job)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read where a worker starts
-    spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads can hang
-    with ProcessPoolExecutor(workers, spawn, start_worker) as pool:
-        for _ in tqdm(pool.map(write, *zip(*jobs, strict=True)), **progress):
-            pass
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from common.options import HelpFormatter, at_least
 from datasets.augment import AUGMENTATIONS
 from models import CubeUNet, load, save
 from models.checkpoint import sha256
-from models.ema import weight_average
+from models.ema import WeightAverage
 from recipes.flat import FlatDensityLoss, FlatUNet, read_item
 from recipes.gaze_sources import LICENCES, Picture, read_sources
 
@@ -75,7 +75,7 @@ def train(
     device = choose_device("auto")
     precision = choose_precision("auto", device)
     network, loss_of = FlatUNet(cube).to(device), FlatDensityLoss(HEIGHT, WIDTH).to(device)
-    average = weight_average(network, EMA)
+    average = WeightAverage(network, EMA)
     optimizer = torch.optim.AdamW(
         cube.parameter_groups(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
@@ -98,7 +98,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            average.update_parameters(network)
+            average.update(network)
             step += 1
             train_loss += loss.item() * len(images) / len(pictures)
         with torch.inference_mode():

@@ -16,8 +16,9 @@ from datasets import SaliencyVideos
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import Gaze, read_fixations_csv
 from models import Spec
-from prepare.recordings import active_fixations, main, pair, split, update_splits
+from prepare.recordings import active_fixations, fractions, main, pair, split, write_splits
 from tests.clips import moving_disc, write_video
+from tests.commands import ended
 from video.decoding import decode, probe
 from video.pictures import read_picture
 
@@ -113,8 +114,8 @@ def test_the_summary_counts_and_names_what_was_not_used(made):
     assert first.endswith("data: 1 clip, 8 frames, 4 fixations")
     assert others == [
         "splits: train 1, val 0, test 0",
-        "note: 1 clip for 3 splits, so that val and test can't be used; make more clips",
-        "one: 2 of 6 gaze samples are before or after the video",
+        "note: too few clips for val and test; make more",
+        "2 of 6 gaze samples are before or after their video",
         "2 videos or gaze files without the other: alone.mp4, nothing.csv",
     ]
 
@@ -211,30 +212,31 @@ def test_pairs(tmp_path):
         pair(videos, gaze)
 
 
-def test_splits_by_fraction():
-    names = [f"{n:03d}" for n in range(50)]
-    splits = split(names, "train=0.7,val=0.1,test=0.2")
+def test_splits_by_fraction(tmp_path):
+    names, usual = [f"{n:03d}" for n in range(50)], fractions("train=0.7,val=0.1,test=0.2")
+    splits = split(names, usual)
     assert {key: len(clips) for key, clips in splits.items()} == {"train": 35, "val": 5, "test": 10}
     assert sorted(sum(splits.values(), [])) == names
     assert splits["train"] != names[:35]
-    assert split(names[::-1], "train=0.7,val=0.1,test=0.2") == splits
-    few = split(["a", "b", "c"], "train=0.9,val=0.05,test=0.05")
+    assert split(names[::-1], usual) == splits
+    few = split(["a", "b", "c"], fractions("train=0.9,val=0.05,test=0.05"))
     assert [len(clips) for clips in few.values()] == [1, 1, 1]
-    assert split(["a"], "train=0.5,val=0.5") == {"train": ["a"], "val": []}
+    assert split(["a"], fractions("train=0.5,val=0.5")) == {"train": ["a"], "val": []}
     for wrong in ("train=0.7", "train=0.7,val", "train=1.2,val=-0.2", "train=a", "train=nan"):
-        with pytest.raises(InputError, match="fractions that sum to 1"):
-            split(names, wrong)
+        options = ("--splits", wrong, *paths(tmp_path, tmp_path, tmp_path))
+        assert "argument --splits" in ended(main, *options)[2]
 
 
 def test_splits_that_the_user_edited_are_kept(tmp_path):
-    path, drawn = tmp_path / "splits.json", {"train": ["a", "b"], "val": ["c"]}
-    assert update_splits(path, ["a", "b", "c"], drawn) == drawn
+    path, shares = tmp_path / "splits.json", {"train": 0.7, "val": 0.3}
+    drawn = write_splits(tmp_path, ["a", "b", "c"], shares)
+    assert drawn == split(["a", "b", "c"], shares) == json.loads(path.read_text())
     edited = {"train": ["c", "a"], "test": ["b"]}
     path.write_text(json.dumps(edited))
-    assert update_splits(path, ["a", "b", "c"], drawn) == edited
+    assert write_splits(tmp_path, ["a", "b", "c"], shares) == edited
     assert json.loads(path.read_text()) == edited
-    assert update_splits(path, ["a", "b"], {"train": ["a", "b"]}) == {"train": ["a", "b"]}
-    assert json.loads(path.read_text()) == {"train": ["a", "b"]}
+    others = write_splits(tmp_path, ["a", "b"], {"train": 1.0})
+    assert others == {"train": ["a", "b"]} == json.loads(path.read_text())
     path.write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
-        update_splits(path, ["a"], drawn)
+        write_splits(tmp_path, ["a"], shares)

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,15 +15,15 @@ import train_video
 from common.errors import InputError
 from datasets import SaliencyVideos
 from metrics import cc, nss
-from models.ema import weight_average
+from models.ema import WeightAverage
 from projection import solid_angles
 from tests.commands import ended, infer_as_user, map_files, run_as_user, train_as_user
-from tests.runs import OPTIONS, last, log, same
+from tests.runs import OPTIONS, last, log
 from tests.trainings import train, write_data, write_long_clips
 from train_video import SCHEDULES
 from training.batches import Batches
 from training.model import make_model
-from training.monitor import RunningLoss, pictures
+from training.monitor import Monitor, RunningLoss
 
 
 def test_a_dry_run_keeps_nothing(clips_to_train, tmp_path):
@@ -32,32 +33,23 @@ def test_a_dry_run_keeps_nothing(clips_to_train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-class Noisy(models.CubeUNet):
-    """Draws random numbers even in eval mode."""
-
-    def forward(self, frames, motion):
-        return super().forward(frames + torch.rand_like(frames), motion)
-
-
 @pytest.mark.parametrize("count, indices", [(1, [0]), (2, [0, 1]), (4, [0, 1, 2, 3]),
                                             (80, [10, 30, 50, 70])])  # fmt: skip
-def test_pictures_are_of_clips_spread_evenly(clips_to_train, count, indices):
-    model = models.CubeUNet(base_channels=4, height=40, width=80)
+def test_pictures_are_of_clips_spread_evenly(clips_to_train, tmp_path, count, indices):
+    model = models.CubeUNet(base_channels=4, height=40, width=80).train()
     item = SaliencyVideos(clips_to_train, "val", model.spec)[0]
-    clips = [item | {"name": str(index)} for index in range(count)]
-    names = [name for name, _ in pictures(model, clips, torch.device("cpu"), torch.float32)]
-    assert [int(name.split()[0]) for name in names] == indices
-
-
-def test_pictures_leave_no_trace_in_a_model(clips_to_train):
-    model = Noisy(base_channels=4, height=40, width=80).train()
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    clips, state = SaliencyVideos(clips_to_train, "val", model.spec), torch.get_rng_state()
-    shown = list(pictures(model, clips, torch.device("cpu"), torch.float32))
-    assert [name for name, _ in shown] == ["clip3 4", "clip3 5", "clip3 6", "clip3 7"]
-    assert all(picture.shape == (3, 40, 240) for _, picture in shown)
-    assert model.training and same(weights, model.state_dict())
-    assert torch.equal(state, torch.get_rng_state())
+    run = SimpleNamespace(
+        step=1, log=[], order=SimpleNamespace(epoch_steps=2, steps=2), result=model,
+        data={"val": [item | {"name": str(index)} for index in range(count)]},
+        device=torch.device("cpu"), dtype=torch.float32,
+    )  # fmt: skip
+    monitor, state = Monitor(tmp_path, run), torch.get_rng_state()
+    shown = {}
+    monitor.board.add_image = lambda name, image, step: shown.update({name: image})
+    monitor.write(run)
+    assert [int(name.split("/")[1].split()[0]) for name in shown] == indices
+    assert all(image.shape == (3, 40, 240) for image in shown.values())
+    assert model.training and torch.equal(state, torch.get_rng_state())
 
 
 @pytest.fixture
@@ -203,11 +195,11 @@ def test_a_batch_depends_on_seed_and_step_alone():
 def test_an_average_by_hand():
     """0, then 1 three times with decay 0.5: the rates are 1 − 2/11, 1 − 3/12, 1 − 4/13."""
     model = models.CubeUNet(base_channels=4, height=40, width=80)
-    average, expected = weight_average(model, 0.5), 0.0
+    average, expected = WeightAverage(model, 0.5), 0.0
     norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     for value in (0.0, 1.0, 1.0, 1.0):
         model.head.bias.data.fill_(value), norm.running_var.fill_(value)
-        average.update_parameters(model)
+        average.update(model)
     for rate in (1 - 2 / 11, 1 - 3 / 12, 1 - 4 / 13):
         expected += rate * (1 - expected)
     assert average.module.head.bias.item() == pytest.approx(expected)
@@ -217,23 +209,22 @@ def test_an_average_by_hand():
 
 
 def test_an_average_leaves_integers_as_they_are():
-    """torch's get_ema_multi_avg_fn truncates 0.9 x + 0.1 x: a fourth of the indices changed."""
     model = models.CubeUNet(base_channels=4, height=40, width=80)
-    average = weight_average(model, 0.9)
+    average = WeightAverage(model, 0.9)
     for _ in range(3):
-        average.update_parameters(model)
+        average.update(model)
     for buffer, averaged in zip(model.buffers(), average.module.buffers(), strict=True):
         assert torch.equal(buffer, averaged)
 
 
 def test_an_average_decays_as_told_in_the_long_run():
     model = models.CubeUNet(base_channels=4, height=40, width=80)
-    average = weight_average(model, 0.5)
-    average.n_averaged.fill_(1000)
+    average = WeightAverage(model, 0.5)
+    average.steps = 1000
     average.module.head.bias.data.fill_(0)
     model.head.bias.data.fill_(1)
-    average.update_parameters(model)
-    average.update_parameters(model)
+    average.update(model)
+    average.update(model)
     assert average.module.head.bias.item() == pytest.approx(0.75)
 
 

@@ -17,8 +17,6 @@ from datasets.check import check_targets
 from datasets.video_saliency import SaliencyVideos, collate
 from models import Spec
 
-GRACE = 20  # seconds that a data worker outlives SIGTERM
-
 
 def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]:
     """Return the clips to train on and to validate with; a dry run has a batch of each.
@@ -89,13 +87,13 @@ class Batches:
         return self.steps - self.first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        finished_epochs, start = divmod(self.first_step, self.epoch_steps)
-        for epoch in range(finished_epochs + 1, self.epochs + 1):
-            order = self._order(epoch)
-            for step in range(start, self.epoch_steps):
-                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-                yield [(epoch, index) for index in processes.shard(batch)]
-            start = 0
+        order: list[int] = []
+        for step in range(self.first_step, self.steps):
+            finished_epochs, position = divmod(step, self.epoch_steps)
+            if position == 0 or not order:
+                order = self._order(finished_epochs + 1)
+            batch = order[position * self.batch_size : (position + 1) * self.batch_size]
+            yield [(finished_epochs + 1, index) for index in processes.shard(batch)]
 
     def _order(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
@@ -134,7 +132,6 @@ def make_loader(
 
 
 def _start_worker(number: int) -> None:
-    """Let a data worker outlive a signal to the whole group until the main process has saved."""
+    """Let a data worker outlive a signal to the whole group; it ends with the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -29,13 +29,13 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     of one's own is not caught.
     """
     kind = find_model(args.model)
-    taken = inspect.signature(kind).parameters
-    arguments = parse_arguments(args, {n: parameter.default for n, parameter in taken.items()})
+    defaults = {n: parameter.default for n, parameter in inspect.signature(kind).parameters.items()}
+    arguments = parse_arguments(args, defaults)
     if args.init:
         model = models.load(args.init, **arguments)
     else:
         variant = kind.arguments_for(MOTIONS[args.motion].channels) if args.motion else {}
-        arguments = {name: variant[name] for name in variant if name in taken} | arguments
+        arguments = {name: variant[name] for name in variant if name in defaults} | arguments
         try:
             model = kind(**arguments)
         except ValueError as error:
@@ -44,7 +44,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
             raise InputError(f"--model_args {arguments}: {error}; change it") from error
     if model.name != kind.name:
         raise InputError(f"{args.init}: a {model.name}; give --model {model.name}")
-    if differing := taken.keys() ^ model.arguments.keys():
+    if differing := defaults.keys() ^ model.arguments.keys():
         raise InputError(
             f"--model {args.model}: '{min(differing)}' is not among the arguments of both its "
             "constructor and super().__init__(spec, …); give it to both, so that a checkpoint can "

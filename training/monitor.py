@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-import models
 from common import processes
 from common.devices import autocast
 from common.errors import InputError, RunError
@@ -21,6 +20,8 @@ from datasets.layouts import read_truth
 from datasets.video_saliency import SaliencyVideos
 from metrics import METRICS
 from projection import solid_angles
+
+KEPT = "the checkpoint from before stays"
 
 
 class RunningLoss:
@@ -44,11 +45,10 @@ class RunningLoss:
         if not self._pending:
             return
         (loss, batch), self._pending = self._pending, None
-        loss, count = loss.item(), int(batch["valid"].sum())
-        if not math.isfinite(loss) and not self.error:
+        self.total, self.count = self.total + loss.item(), self.count + int(batch["valid"].sum())
+        if not loss.isfinite() and not self.error:
             frames = [f"{n} {i.tolist()}" for n, i in zip(batch["name"], batch["numbers"])]
-            self.error = f"the loss is {loss} at frames {', '.join(frames)}"
-        self.total, self.count = self.total + loss, self.count + count
+            self.error = f"the loss is {loss.item()} at frames {', '.join(frames)}"
 
     def sums(self) -> tuple[float, int]:
         """Return loss and number of maps over all processes; called in each of them.
@@ -57,10 +57,7 @@ class RunningLoss:
         """
         self._read()
         if error := "; ".join(filter(None, processes.gather(self.error))):
-            raise RunError(
-                f"{error}; lower --learning_rate or look at these frames; the checkpoint from "
-                "before stays"
-            )
+            raise RunError(f"{error}; lower --learning_rate or look at these frames; {KEPT}")
         total, count = processes.total([self.total, self.count]).tolist()
         return total, int(count)
 
@@ -119,9 +116,10 @@ def best_constant(
         for k, mean in enumerate(means):
             losses[k] += loss_of(mean, truth["target"]).item()
             scores[k].add(mean, **truth)
-    found = {"best_constant": processes.total(losses).min().item() / count}
+    loss = processes.total(losses).min().item() / count
     one, other = (both.means() for both in scores)
-    return found | {f"best_constant_{name}": max(one[name], other[name]) for name in one}
+    best = {f"best_constant_{name}": max(one[name], other[name]) for name in one}
+    return {"best_constant": loss, **best}
 
 
 def _usable_truths(data: SaliencyVideos) -> Iterator[dict[str, Tensor]]:
@@ -138,26 +136,19 @@ def _usable_truths(data: SaliencyVideos) -> Iterator[dict[str, Tensor]]:
                 yield truth
 
 
-def pictures(
-    model: models.SaliencyModel, data: SaliencyVideos, device: torch.device, dtype: torch.dtype
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and picture of four clips' last frames: frame, truth and prediction side by side.
+@torch.inference_mode()
+def picture(run, index: int) -> tuple[str, Tensor]:
+    """Return name and picture of a validation clip's last frame: frame, truth, prediction.
 
-    The clips are spread evenly over the data set. Prediction and truth are divided by their
-    maxima: (3, H, 3 W) in [0, 1]. Changes neither the random numbers nor the model, so it can be
-    called at any time.
+    run: train_video.Run. Truth and prediction are divided by their maxima: (3, H, 3 W) in [0, 1].
     """
-    was_training, gpus = model.training, [device] if device.type == "cuda" else []
-    for index in sorted({(2 * k + 1) * len(data) // 8 for k in range(4)}):
-        clip = data[index]
-        batch = (clip[name][None].to(device) for name in ("frames", "motion"))
-        with torch.inference_mode(), torch.random.fork_rng(gpus), autocast(device, dtype):
-            maps = model.eval()(*batch)
-        model.train(was_training)
-        prediction, truth = maps[0, -1].float().cpu(), clip["target"][-1]
-        scaled = [m.clamp(min=0) / m.max().clamp(min=1e-12) for m in (truth, prediction)]
-        row = torch.cat([clip["frames"][-1], *(m.expand(3, -1, -1) for m in scaled)], dim=-1)
-        yield f"{clip['name']} {clip['numbers'][-1]}", row.clamp(0, 1)
+    clip = run.data["val"][index]
+    with autocast(run.device, run.dtype):
+        batch = (clip[name][None].to(run.device) for name in ("frames", "motion"))
+        prediction = run.result(*batch)[0, -1].float().cpu()
+    maps = [m.clamp(min=0) / m.max().clamp(min=1e-12) for m in (clip["target"][-1], prediction)]
+    row = torch.cat([clip["frames"][-1], *(m.expand(3, -1, -1) for m in maps)], dim=-1)
+    return f"{clip['name']} {clip['numbers'][-1]}", row.clamp(0, 1)
 
 
 class Monitor:
@@ -171,33 +162,32 @@ class Monitor:
         validated = run.step < (len(run.log) + 1) * run.order.epoch_steps
         purge_step = run.step + validated  # later events are by a run that was killed
         self.board = SummaryWriter(folder / "tensorboard", purge_step=purge_step) if main else None
-        self.bar = tqdm(
-            total=run.order.steps, initial=run.step, unit="step", dynamic_ncols=True,
-            disable=not main,
-        )  # fmt: skip
+        self.bar = tqdm(total=run.order.steps, initial=run.step, unit="step", disable=not main)
 
     def advance(self, run) -> None:
         """Show loss and scores of the last validation, the best constant map's in parentheses."""
         constant, last = run.best_constant, run.log[-1] if run.log else {}
         loss = run.losses.total / max(run.losses.count, 1)
-        texts = [f"loss {loss:.4g} ({constant['best_constant']:.4g})"]
+        text = f"loss {loss:.4g} ({constant['best_constant']:.4g})"
         for name in MeanScores.NAMES:
-            if (score := last.get(f"val_{name}")) is not None:
-                texts.append(
-                    f"{name.upper()} {score:.3f} ({constant[f'best_constant_{name}']:.3f})"
-                )
+            if score := last.get(f"val_{name}"):
+                text += f", {name.upper()} {score:.3f} ({constant[f'best_constant_{name}']:.3f})"
         self.bar.set_description(f"epoch {len(run.log) + 1}/{run.args.epochs}", refresh=False)
-        self.bar.set_postfix_str(", ".join(texts), refresh=False)
+        self.bar.set_postfix_str(text, refresh=False)
         self.bar.update()
 
     def write(self, run, **scalars: float) -> None:
-        """Write scalars and the pictures of four clips to TensorBoard."""
+        """Write scalars, and pictures of four clips spread evenly over val, to TensorBoard."""
         if not self.board:
             return
         for name, value in scalars.items():
             self.board.add_scalar(name, value, run.step)
-        for name, picture in pictures(run.result, run.data["val"], run.device, run.dtype):
-            self.board.add_image(f"frame, truth, prediction/{name}", picture, run.step)
+        training, clips = run.result.training, len(run.data["val"])
+        run.result.eval()
+        for index in sorted({(2 * k + 1) * clips // 8 for k in range(4)}):
+            name, image = picture(run, index)
+            self.board.add_image(f"frame, truth, prediction/{name}", image, run.step)
+        run.result.train(training)
         self.board.flush()
 
     def write_log(self, log: list[dict]) -> None:

@@ -16,7 +16,7 @@ from common.errors import InputError, RunError
 from common.files import reading
 from datasets.video_saliency import SaliencyVideos
 from models.checkpoint import put_weights, read
-from training.monitor import RunningLoss
+from training.monitor import KEPT, RunningLoss
 
 MAY_CHANGE = ("epochs", "precision")  # between a run and its continuation, with a note
 BEGIN_AGAIN = "give another --output_dir, or --resume no to replace what is there"
@@ -30,7 +30,7 @@ def save(run) -> None:
     """
     average = None
     if run.average:
-        average = {"steps": int(run.average.n_averaged), "weights": run.result.state_dict()}
+        average = {"steps": run.average.steps, "weights": run.result.state_dict()}
     random = {"cpu": torch.get_rng_state()}  # torch's, the only ones that the training draws
     if run.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(run.device)
@@ -45,9 +45,7 @@ def save(run) -> None:
         "random": processes.gather(random),
     }
     if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
-        raise RunError(
-            "a weight is not finite; lower --learning_rate; the checkpoint from before stays"
-        )
+        raise RunError(f"a weight is not finite; lower --learning_rate; {KEPT}")
     if processes.is_main():
         models.save(run.path, run.model, **run.facts, **content)
     processes.wait_for_all()  # torchrun would end the main process with the first that leaves
@@ -59,7 +57,7 @@ def restore(run, content: dict) -> None:
         put_weights(run.model, content["weights"])
         if run.average:
             put_weights(run.result, content["average"]["weights"])
-            run.average.n_averaged.fill_(content["average"]["steps"])
+            run.average.steps = int(content["average"]["steps"])
         run.optimizer.load_state_dict(content["optimizer"])
         if content["scaler"]:  # empty where the run was not in fp16
             run.scaler.load_state_dict(content["scaler"])
@@ -87,7 +85,6 @@ def describe_run(
     """Return facts about a run for its checkpoints: name of the data, revision of the code, run.
 
     "run" is its identity: all that the weights depend on, which must be the same to resume it.
-
     options: names of the training options. data: the clips by split.
     """
     files = hashlib.sha256()
@@ -117,16 +114,12 @@ def stored_state(resume: str, path: Path, run: dict) -> dict | None:
     if resume == "no" or (resume == "auto" and not path.exists()):
         return None
     content = read(path)
-    stored = content["run"]
-    changed = {
-        name: f"{name} {stored.get(name)} instead of {run.get(name)}"
-        for name in run | stored
-        if stored.get(name) != run.get(name)
-    }
-    refused = [text for name, text in changed.items() if name not in MAY_CHANGE]
-    if refused or not stored:
-        reason = f"it had {', '.join(refused)}" if stored else "it is of an older version"
-        raise InputError(f"{path}: belongs to another run, {reason}; {BEGIN_AGAIN}")
+    if not (stored := content["run"]):
+        raise InputError(f"{path}: is of an older version; {BEGIN_AGAIN}")
+    names = [name for name in run | stored if stored.get(name) != run.get(name)]
+    changed = {name: f"{name} {stored.get(name)} instead of {run.get(name)}" for name in names}
+    if refused := [changed[name] for name in names if name not in MAY_CHANGE]:
+        raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {BEGIN_AGAIN}")
     for text in changed.values():
         processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
     return content
@@ -143,11 +136,7 @@ def git_revision() -> str:
 
 
 class Stopped(Exception):  # noqa: N818  like KeyboardInterrupt, no error
-    """A signal, `number`, came to one process: raised in all of them after the same step."""
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
+    """A signal came to one process: raised in all of them after the same step, with its number."""
 
 
 class Interruptions:
