@@ -65,7 +65,7 @@ def share(
     pixel = math.pi / len(maps)
     cap, points = _cap(centre, radius + pixel / 2, maps.shape)
     inside = np.clip((radius - np.arccos((points @ centre).clip(-1, 1))) / pixel + 0.5, 0, 1)
-    areas = solid_angles(*maps.shape, torch.float64).numpy()[:, 0]
+    areas = solid_angles(*maps.shape[-2:]).double().numpy()[:, 0]
     total, values = areas @ maps.sum(1, dtype=np.float64), maps[cap]
     if not total:
         total, values = 4 * math.pi, 1.0

@@ -98,8 +98,9 @@ def find_maps(
             f"not that of {info.path}); {again} or choose its folder"
         )
     count = record.get("frame_count") or len(paths)
-    if not record and abs((info.frames or count) - count) > max(2, count // 100):  # headers err
-        count = info.frames
+    announced = info.frames or count
+    if not record and abs(announced - count) > max(2, count // 100):  # headers err
+        count = announced
     unreadable = record.get("unreadable", [])
     most = len(paths) + len(unreadable) + 1  # of which one has no map
     numbers = [n for n in range(1, min(count, most) + 1) if n not in unreadable]

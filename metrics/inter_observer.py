@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metrics.protocol import Protocol
 
+ROUNDING = 1e-6  # share of the maximum below which a difference of two blurred maps is none
 LEFT_OUT = 16  # observers of a frame who are left out in turn, at most; drawn at random
 
 
@@ -36,7 +37,7 @@ def inter_observer(
     longitudes, latitudes: (N,) fixations in radians. observers: (N,) integers; with any negative
         one the observers are unknown, and each fixation counts as one observer.
     others: (H, W) fixation counts of other clips.
-    count, blur: map longitudes and latitudes to fixation counts and to Gaussians, (H, W).
+    count, blur: map longitudes and latitudes to fixation counts and to sums of Gaussians, (H, W).
     """
     if (observers < 0).any():
         observers = np.arange(len(observers))
@@ -51,8 +52,10 @@ def inter_observer(
 
     halves = torch.stack([image(blur, half) for half in np.array_split(order, 2)])
     scores = protocol(halves, target=halves.flip(0))
+    everyone = halves.sum(0)
     for left_out in order[:LEFT_OUT]:
-        rest, fixations = image(blur, order[order != left_out]), image(count, np.array([left_out]))
+        rest, fixations = everyone - image(blur, [left_out]), image(count, [left_out])
+        rest = torch.where(rest > ROUNDING * everyone.max(), rest, 0.0)
         single = protocol(rest[None], fixations=fixations[None], others=others[None])
         for metric, values in single.items():
             scores.setdefault(metric, []).extend(values)
