@@ -70,9 +70,10 @@ import models
 from common import processes
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError
+from common.files import output_name, protected
 from common.locks import lock
 from maps.interpolate import interpolate, timed
-from maps.record import NORMALISATIONS, MapWriter, complete_record, source_facts
+from maps.record import NORMALISATIONS, MapWriter, complete_record, read_record, source_facts
 from maps.saved import read_maps
 from models.checkpoint import sha256
 from models.registry import find_model
@@ -93,9 +94,11 @@ def main() -> None:
         model.use_motion(args.motion)
     model = models.deploy(model, dtype)
     folders = output_folders(args.video_path, args.output_dir)
-    if len(folders) > 1 and (named := [path for path in args.export if path.is_absolute()]):
-        raise InputError(f"{named[0]}: each of several clips has a file in its folder; give a name")
+    for path in args.export:
+        if len(folders) > 1 and path != Path(path.name):
+            raise InputError(f"{path}: each of several clips has its own; give a name, no folder")
     failures = Failures()
+    processes.be_patient()
     with autocast(device, dtype):
         for folder, path in processes.shard(folders.items()):
             with failures.collected(path):
@@ -113,7 +116,8 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         reader = read_frames(path, model.spec, args.fps, args.stereo, args.coverage)
     for note in reader.info.notes:
         print(f"note: {path}: {note}", file=sys.stderr)
-    facts = source_facts(reader.info) | {
+    unreadable = read_record(folder).get("unreadable", [])
+    facts = source_facts(reader.info, unreadable) | {
         "map_width": model.spec.width,
         "map_height": model.spec.height,
         "model": model.name,
@@ -127,7 +131,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
     }
     if folder.resolve() in (path.resolve(), *path.resolve().parents):
         raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
-    with lock(folder):
+    with lock(folder), protected(args.ckpt_path, *reader.info.files):
         record = complete_record(folder, facts) if args.export and args.overwrite != "all" else None
         record = record or write_maps(model, reader, folder, facts, args.overwrite)
         for name in args.export:
@@ -159,7 +163,8 @@ def write_maps(
     bar = {"total": length, "initial": done, "unit": "frame", "disable": not processes.is_main()}
     for _ in tqdm(written, facts["video"], **bar):
         pass
-    record = writer.finish(reader.decoded, times)
+    source = source_facts(info, reader.damage.unreadable)
+    record = writer.finish(reader.decoded, times, source)
     seconds, made = time.perf_counter() - start, counted(reader.decoded, "map")
     new = reader.decoded - done
     print(f"{made} in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
@@ -176,7 +181,8 @@ def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -
     bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
     maps = tqdm(read_maps(folder, record), target.name, **bar)
     try:
-        target = KINDS[target.suffix.lower()](target, maps, shape, args.peaks, args.tiles)
+        with protected(*folder.glob("sal_*.*")):
+            target = KINDS[target.suffix.lower()](target, maps, shape, args.peaks, args.tiles)
     except ValueError as error:
         raise RunError(f"{target}: {error}; choose another kind of file") from error
     print(f"{target}: {counted(shape[0], 'frame')}")
@@ -188,8 +194,7 @@ def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
         return {folder: clips[0]}
     folders: dict[Path, Path] = {}
     for path in clips:
-        name = path.stem if path.is_file() else path.resolve().name
-        if (other := folders.setdefault(folder / name, path)) is not path:
+        if (other := folders.setdefault(folder / output_name(path), path)) is not path:
             raise InputError(f"{path}: has the same name as {other}; infer them one by one")
     return folders
 

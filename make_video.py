@@ -20,7 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from common.errors import InputError, RunError, advice, counted, run_script
-from common.files import atomic
+from common.files import atomic, output_name, protected
 from common.options import HelpFormatter, add_layout_options, at_least, frame_rate
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
@@ -117,7 +117,8 @@ def main() -> None:
     output = choose_output(args, info, still=pictures == [source])
     start = time.perf_counter()
     maps, damage = find_maps(args.saliency_dir, info, record, args.scale), Damage()
-    with atomic(output) as temporary:
+    inputs = protected(*info.files, *args.saliency_dir.glob("sal_*.*"))
+    with inputs, atomic(output) as temporary:
         if output.suffix.lower() == ".html":
             frames = frames_with_maps(info, args.saliency_dir, maps, damage)
             write_viewer(temporary, info, frames, source.name, args.viewer_width, args.colormap,
@@ -142,15 +143,14 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
     endings = [".html"] if args.viewer else [".mp4", ".html"]
     if still and not args.viewer:
         endings = [".png", ".jpg", ".jpeg", *endings]
-    name = source.stem if source.is_file() else source.resolve().name
-    output = args.output_path or Path("outputs", f"{name}_{kind}{endings[0]}")
+    output = args.output_path
+    if not output:
+        output = Path("outputs", f"{output_name(source)}_{kind}{endings[0]}")
     ending = output.suffix.lower()
     if ending not in endings or output.is_dir():
         raise InputError(f"{output}: give a name that ends with {' or '.join(endings)}")
     if ending == ".html" and (args.side_by_side or args.follow):
         raise InputError(f"{output}: a viewer has both; leave out --side_by_side and --follow")
-    if output.exists() and output.samefile(source):
-        raise InputError(f"{output}: would replace the original; choose another --output_path")
     if ending == ".mp4" and max(info.width * (1 + args.side_by_side), info.height) > LARGEST:
         raise InputError(f"{source}: too large, .mp4 holds {LARGEST}×{LARGEST}; make it smaller")
     return output

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
@@ -26,6 +27,7 @@ GIVEN_WRONG = {  # errors of the system that a better path or place mends
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR),
     *(errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 }
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 TRACEBACK = "SALIENCY_TRACEBACK"  # environment variable; 1: show the traceback of every error
 _own_code = False
 
@@ -39,12 +41,14 @@ def show_tracebacks() -> None:
 def run_script(main: Callable[[], object]) -> None:
     """Run a script's main. An error becomes one line and an exit code.
 
-    2: something was given wrong. 1: something went wrong on the way, or a bug. 130: Ctrl-C. 143:
-    SIGTERM, at which files that are not complete are removed.
+    2: something was given wrong. 1: something went wrong on the way, or a bug. 130: Ctrl-C. 129 and
+    143: SIGHUP and SIGTERM, at which files that are not complete are removed.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     if "RANK" not in os.environ:  # torchrun's processes may wait for each other: end at once
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        for number in ENDING:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         try:
             main()
@@ -56,8 +60,11 @@ def run_script(main: Callable[[], object]) -> None:
         if wants_traceback(error):
             raise
         message, code = explain(error) or (unexpected(error), 1)
+    if "tqdm" in sys.modules:  # progress bars, which would share their line with the message
+        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
+            bar.close()
     try:
-        print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {printable(' '.join(message.split()))}", file=sys.stderr)
         sys.stdout.flush()
     except OSError:  # nobody reads it: what is left to be written goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -80,6 +87,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         if error.errno in GIVEN_WRONG:
             return f"{where}; check the path", 2
         return f"{where}; make room there, and run the same command again", 1
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's words
+        return f"{error}; check the path", 2
     out_of_memory = isinstance(error, RuntimeError) and "allocate" in str(error)  # torch's words
     if isinstance(error, MemoryError) or out_of_memory:
         less = "smaller sizes; train_video.py also takes --accumulate 2 or --precision bf16"
@@ -131,6 +140,11 @@ def advice(option: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise InputError(f"{option}: {error}") from error
+
+
+def printable(text: str) -> str:
+    """Return a text without the control characters by which it would steer a terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,18 +11,19 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.errors import InputError
+from common.errors import InputError, printable
 
 JSON_BYTES = 128 << 20  # the largest JSON file that is read
 ARRAY_BYTES = 4 << 30  # the largest .npy file that is read
 BLOCK = 1 << 20  # bytes of each part of a file that a fingerprint reads
+_inputs: set[tuple[int, int]] = set()  # device and inode of the files that are not to be replaced
 
 
 def check_file(path: str | Path, largest: float = math.inf) -> Path:
@@ -33,6 +34,8 @@ def check_file(path: str | Path, largest: float = math.inf) -> Path:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check the path")
+    if printable(path.name) != path.name:
+        raise InputError(f"{path}: the name holds control characters; rename it")
     if not path.is_file():
         raise InputError(f"{path}: a folder, a pipe or a device, not a file; check the path")
     if not os.access(path, os.R_OK):
@@ -110,23 +113,48 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def fingerprint(files: Sequence[Path]) -> str:
+def fingerprint(files: Sequence[Path], without: Collection[int] = ()) -> str:
     """Return a SHA-256 digest of a source: a video file, or pictures in their order.
 
-    It depends on how many files there are, and on the size and parts of the content (beginning,
-    middle and end) of the first, the middle and the last one.
+    Of a video, it depends on its size and on its beginning, middle and end; of pictures, on the
+    name, size and time of each. without: numbers, from 1, of pictures that can't be read.
     """
     digest = hashlib.sha256(str(len(files)).encode())
-    for path in (files[0], files[len(files) // 2], files[-1]):
-        if not path.is_file() or not os.access(path, os.R_OK):  # a pipe would hang
-            continue
-        size = path.stat().st_size
-        digest.update(str(size).encode())
-        with open(path, "rb") as file:
+    for number, path in enumerate(files, 1):
+        if number not in without and path.exists():
+            facts = path.stat()
+            picture = (path.name, facts.st_mtime_ns) if len(files) > 1 else ()
+            digest.update(repr((facts.st_size, *picture)).encode(errors="replace"))
+    if len(files) == 1 and os.access(files[0], os.R_OK):
+        size = files[0].stat().st_size
+        with open(files[0], "rb") as file:
             for start in (0, size // 2, max(0, size - BLOCK)):
                 file.seek(start)
                 digest.update(file.read(BLOCK))
     return digest.hexdigest()
+
+
+@contextmanager
+def protected(*paths: Path) -> Iterator[None]:
+    """Let `atomic` refuse to replace these files, which are read in the block."""
+    files = [path.stat() for path in paths if path.is_file()]
+    inputs = {(facts.st_dev, facts.st_ino) for facts in files} - _inputs
+    _inputs.update(inputs)
+    try:
+        yield
+    finally:
+        _inputs.difference_update(inputs)
+
+
+def output_name(path: Path) -> str:
+    """Return the name that a clip gives to its outputs, without an ending.
+
+    Raises InputError for a clip whose name would lead out of the folder of outputs.
+    """
+    name = path.stem if path.is_file() else path.resolve().name
+    if name in ("", ".", "..") or printable(name) != name:
+        raise InputError(f"{path}: no output can be named after it; rename it")
+    return name
 
 
 @contextmanager
@@ -137,6 +165,8 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     durable: wait until the file is on the disk; not worth it for one of thousands of maps.
     """
     path = Path(path)
+    if path.exists() and (path.stat().st_dev, path.stat().st_ino) in _inputs:
+        raise InputError(f"{path}: is read by this run and would be replaced; choose another name")
     unique = f"{zlib.crc32(path.name.encode()):08x}"  # of names that begin alike
     temporary = path.with_name(f".{path.stem[:40]}.{unique}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)

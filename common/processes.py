@@ -22,10 +22,13 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from tqdm import tqdm
 
+from common.errors import RunError
+
 T = TypeVar("T")
 
-# One process may wait long for another's clips. torchrun ends all processes where one fails.
-PATIENCE = timedelta(days=1)
+# At the start, processes wait for each other's imports and data sets; later, one may wait long for
+# another's clips. torchrun ends all processes where one fails.
+START, PATIENCE = timedelta(minutes=5), timedelta(days=1)
 
 
 def rank() -> int:
@@ -62,7 +65,13 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
         gpus, local_rank = torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", 0))
         if local_rank < torch.cuda.device_count():
             torch.cuda.set_device(local_rank)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=START)
+            wait_for_all()
+        except RuntimeError as error:  # all that gloo, nccl and their store raise
+            raise RunError(
+                f"the processes of torchrun do not meet: {error}; start again"
+            ) from error
         try:
             result = main()
             wait_for_all()
@@ -101,6 +110,13 @@ def total(values) -> Tensor:
         sums = sums.clone()
         dist.all_reduce(sums)
     return sums
+
+
+def be_patient() -> None:
+    """Let processes wait long for each other from now on; until then, a few minutes."""
+    if world() > 1:
+        former_name = dist.distributed_c10d._set_pg_timeout  # before it became public
+        getattr(dist, "set_timeout", former_name)(PATIENCE, dist.group.WORLD)
 
 
 def wait_for_all() -> None:

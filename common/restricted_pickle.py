@@ -8,12 +8,13 @@ file, so that a pickle which sets attributes on it changes nothing for the next 
 
 import io
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ import torch
 from common.errors import InputError
 
 Constructors = dict[str, Callable]  # "module.name" in the pickle → what is called in its place
+PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
+CHANGES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
+MOST_PARTS = 10, 100_000  # of a pickle: for each of its bytes, and for a small one
 
 
 def read_pickle(
@@ -51,7 +55,44 @@ def read_pickle(
                 raise pickle.UnpicklingError("it refers to data outside the pickle")
             return read_storage(key)
 
+    check_pickle(content, len(content))
     return Unpickler(io.BytesIO(content), encoding="latin1").load()  # keeps Python 2's bytes
+
+
+def check_pickle(content: bytes | IO[bytes], size: int) -> None:
+    """Raise an error of any kind for a pickle that is cut, or takes endless time or memory to read.
+
+    A pickle names a part again instead of repeating it, so a few bytes can stand for 2⁴⁰ parts of a
+    key, whose hash never ends. Here the parts are counted without making them. An index into the
+    memo takes as much memory as if all below it were there, so it is at most `size`, in bytes.
+    """
+    stack: list[list[int]] = []  # the number of parts of each object, in a list to be shared
+    marks: list[int] = []
+    memo: dict[int, list[int]] = {}
+    for opcode, argument, _ in pickletools.genops(content):
+        name, before = opcode.name, opcode.stack_before
+        if name == "MARK":
+            marks.append(len(stack))
+        elif name in PUTS:
+            index = len(memo) if argument is None else argument
+            if index > size:
+                raise ValueError(f"an index of {index} in {size} bytes")
+            memo[index] = stack[-1]
+        elif name in GETS or name == "DUP":
+            stack.append(memo[argument] if name in GETS else stack[-1])
+        elif not before:
+            stack += [[1] for _ in opcode.stack_after]
+        else:
+            start = len(stack) - len(before)
+            if pickletools.markobject in before:
+                start = marks.pop() - before.index(pickletools.markobject)
+            parts = stack[start:]
+            del stack[start:]
+            whole = parts[0] if name in CHANGES else [0]
+            whole[0] = 1 + sum(part[0] for part in parts)
+            if whole[0] > max(MOST_PARTS[0] * size, MOST_PARTS[1]):
+                raise ValueError("it repeats its parts without end")
+            stack += [whole] * len(opcode.stack_after)
 
 
 def read_torch(path: str | Path) -> Any:
@@ -59,8 +100,12 @@ def read_torch(path: str | Path) -> Any:
 
     Nothing is executed. Raises an error of any kind for any other file.
     """
-    if zipfile.is_zipfile(path):  # torch before 1.6 wrote no archive
+    if zipfile.is_zipfile(path):
         check_archive(path)
+    else:  # torch before 1.6 wrote pickles: magic number, version, system, object, storages
+        with open(path, "rb") as file:
+            for _ in range(5):
+                check_pickle(file, Path(path).stat().st_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice to programmers
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -69,13 +114,17 @@ def read_torch(path: str | Path) -> Any:
 def check_archive(path: str | Path) -> None:
     """Raise an error for a torch file that unpacks to more than its size, or with a flipped bit.
 
-    torch compresses nothing, and does not compare the checksums in its files.
+    torch compresses nothing, and does not compare the checksums in its files. See check_pickle.
     """
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > Path(path).stat().st_size:
             raise ValueError("it unpacks to more than its size")
         if damaged := archive.testzip():
             raise ValueError(f"the checksum of {damaged} is wrong")
+        for name in archive.namelist():
+            if name.endswith(".pkl"):
+                content = archive.read(name)
+                check_pickle(content, len(content))
 
 
 def containers() -> Constructors:

@@ -1,6 +1,7 @@
 """What a script sets before its slow imports. Each script imports it first."""
 
 import ctypes
+import io
 import os
 import signal
 import sys
@@ -28,6 +29,14 @@ if sys.platform == "linux":
             (M_ARENA, 1),
         ):
             ctypes.CDLL(None).mallopt(option, value)
+
+# A closed stream is like /dev/null: else the next file that is opened takes its place. A character
+# that a terminal can't show is written as its number.
+for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    if getattr(sys, name) is None:
+        setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")
 
 # Ctrl-C ends a script without a traceback from inside an import; run_script takes over.
 if Path(sys.argv[0]).resolve().parent in (ROOT, ROOT / "prepare", ROOT / "recipes"):

@@ -125,9 +125,8 @@ KINDS = {
 def export_path(text: str) -> Path:
     """Return the path of a file to export to, an argparse type."""
     path = Path(text)
-    is_map = re.fullmatch(r"sal_\d{4,}\.npy", path.name)
-    if path.suffix.lower() not in KINDS or path.is_dir() or is_map:
-        wanted = f"{', '.join(KINDS)}, not that of a map"
+    if path.suffix.lower() not in KINDS or path.is_dir():
+        wanted = ", ".join(KINDS)
         raise argparse.ArgumentTypeError(f"{text}: give a name that ends with one of {wanted}")
     return path
 

@@ -4,13 +4,14 @@ import math
 import os
 import shutil
 from array import array
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import InputError
 from common.files import fingerprint, read_json, reading, write_json
-from maps.saved import MAP_NAME, map_kinds, read_peak, write_map
+from maps.saved import MAP_NAME, holds_map, map_kinds, read_peak, write_map
 from video.decoding import Damage, VideoInfo
 from video.layout import SPHERE, Layout
 
@@ -23,16 +24,20 @@ NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by i
 # Entries in which the maps of one run agree.
 SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "quality", "width", "height",
             "fps", "stereo", "coverage", "normalisation")  # fmt: skip
+ELSEWHERE = "choose another --output_dir"
 AGAIN = "delete it and the maps beside it, and run infer_video.py again"
 
 
-def source_facts(info: VideoInfo) -> dict:
-    """Return what saliency.json says about the source of maps."""
+def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
+    """Return what saliency.json says about the source of maps.
+
+    unreadable: numbers of its frames that could not be read, which may be mended.
+    """
     path, layout = info.path, info.layout
     return {
         "video": path.resolve().name,
         "video_bytes": path.stat().st_size if path.is_file() else None,
-        "fingerprint": fingerprint(info.files),
+        "fingerprint": fingerprint(info.files, unreadable),
         "fps": float(info.fps),
         "width": info.width,
         "height": info.height,
@@ -53,6 +58,9 @@ def read_record(folder: Path) -> dict:
     record = read_json(path, **kinds)
     with reading(path, "not as infer_video.py wrote it ({}); " + AGAIN):
         Layout(record.get("stereo") or "none", record.get("coverage") or SPHERE)
+        for name in record.keys() & {"peaks", "times"}:
+            values = record[name] or []
+            record[name] = [v if v is None else 0.0 + v for v in values]  # no text
         peaks = [peak for peak in record.get("peaks", []) if peak is not None]
         if not 0.001 <= record.get("fps", 1) <= 1000 or not all(0 <= p < 1e30 for p in peaks):
             raise ValueError("fps or peaks are out of range")
@@ -73,7 +81,7 @@ def complete_record(folder: Path, facts: dict) -> dict | None:
     readable = [n for n in range(1, count + 1) if n not in record["unreadable"]]
     files = [folder / f"sal_{n:04d}{kind}" for n in readable for kind in map_kinds(record)]
     known = all(peaks[n - 1] is not None for n in readable)
-    return record if known and all(path.exists() for path in files) else None
+    return record if known and all(map(holds_map, files)) else None
 
 
 def our_maps(folder: Path, record: dict) -> set[Path]:
@@ -90,11 +98,13 @@ def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
     infer_video.py did not write.
     """
     new, record = folder / NEW, read_record(folder)
+    if record and "fingerprint" not in record:
+        raise InputError(f"{folder / RECORD}: not written by infer_video.py; {ELSEWHERE}")
     ours = our_maps(folder, record)
     foreign = our_maps(folder, facts) - ours
     if foreign:
         first = min(foreign)
-        raise InputError(f"{first}: not written by infer_video.py; choose another --output_dir")
+        raise InputError(f"{first}: not written by infer_video.py; {ELSEWHERE}")
     differing = [f"{key} {record.get(key)}" for key in SAME_RUN if record.get(key) != facts[key]]
     if overwrite == "other" and not differing:
         overwrite = None
@@ -129,7 +139,7 @@ class MapWriter:
         write_json(self.work / RECORD, facts | {"frame_count": None, "complete": False})
         self.done = 0
         self.peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
-        while all(self._path(self.done + 1, kind).exists() for kind in map_kinds(facts)):
+        while all(holds_map(self._path(self.done + 1, kind)) for kind in map_kinds(facts)):
             self.done += 1
             self.peaks.append(read_peak(self._path(self.done)))
 
@@ -146,18 +156,25 @@ class MapWriter:
         self.peaks.extend([math.nan] * (number - 1 - len(self.peaks)))  # of unreadable frames
         self.peaks.append(peak)
 
-    def finish(self, count: int, times: array) -> dict:
-        """Complete saliency.json and return it. times: seconds of all `count` frames."""
+    def finish(self, count: int, times: array, source: dict) -> dict:
+        """Complete saliency.json and return it.
+
+        times: seconds of all `count` frames. source: source_facts without the unreadable ones.
+        """
         self.peaks.extend([math.nan] * (count - len(self.peaks)))
         fps = self.facts["fps"]  # at whose multiples most clips' frames are, as stated in files
         steady = all(abs(t - n / fps) < 0.002 or math.isnan(t) for n, t in enumerate(times))
-        record = self.facts | {
-            "frame_count": count,
-            "unreadable": sorted(self.damage.unreadable),
-            "complete": True,
-            "peaks": [None if math.isnan(p) else float(f"{p:.5g}") for p in self.peaks],
-            "times": None if steady else [round(t, 4) for t in times],
-        }
+        record = (
+            self.facts
+            | source
+            | {
+                "frame_count": count,
+                "unreadable": sorted(self.damage.unreadable),
+                "complete": True,
+                "peaks": [None if math.isnan(p) else float(f"{p:.5g}") for p in self.peaks],
+                "times": None if steady else [round(t, 4) for t in times],
+            }
+        )
         write_json(self.work / RECORD, record)
         if self.work != self.folder:
             replace_maps(self.folder, self.work, record)

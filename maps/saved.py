@@ -21,6 +21,7 @@ from maps.attention import density
 from video.decoding import VideoInfo
 from video.pictures import open_picture, read_picture
 
+AGAIN = "run infer_video.py on this video again"
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
 PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
 
@@ -55,6 +56,11 @@ def read_peak(path: Path) -> float:
         return peak if 0 <= peak < 1e30 else math.nan
 
 
+def holds_map(path: Path) -> bool:
+    """Return whether there is a map; after a power cut, a file may have no content."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def map_kinds(record: dict) -> tuple[str, ...]:
     """Return the endings of the maps of a run; records without "npy" predate that field."""
     return (".png", ".npy") if record.get("npy", True) else (".png",)
@@ -64,17 +70,23 @@ def read_maps(folder: Path, record: dict) -> Iterator[tuple[int, float, np.ndarr
     """Yield the maps that infer_video.py wrote into a folder: the float ones where they are there,
     else the PNG times the maximum of the map, which has 255 steps.
 
-    record: what saliency.json says. Raises InputError for a map that can't be read.
+    record: what saliency.json says. Raises InputError for a map that can't be read or is none.
     """
+    shape = record["map_height"], record["map_width"]
     for number, peak in enumerate(record["peaks"], 1):
         times, path = record.get("times"), folder / f"sal_{number:04d}.png"
         seconds = times[number - 1] if times else (number - 1) / record["fps"]
         if number in record["unreadable"]:
             yield number, seconds, None
-        elif record["npy"]:
-            yield number, seconds, read_array(path.with_suffix(".npy")).astype(np.float32)
+            continue
+        if record["npy"]:
+            path = path.with_suffix(".npy")
+            saliency = read_array(path).astype(np.float32)
         else:
-            yield number, seconds, read_picture(path, "L") * np.float32(peak / 255)
+            saliency = read_picture(path, "L") * np.float32(peak / 255)
+        if saliency.shape != shape or not 0 <= saliency.min() <= saliency.max() < math.inf:
+            raise InputError(f"{path}: no longer the map that was written; delete it, and {AGAIN}")
+        yield number, seconds, saliency
 
 
 def find_maps(
@@ -85,35 +97,34 @@ def find_maps(
     record: what saliency.json says. scale: "clip" (one for all maps) or "frame".
     Raises InputError for maps that are incomplete or of another video.
     """
-    again = "run infer_video.py on this video again"
     maps = (path for path in folder.glob("sal_*.png") if MAP_NAME.fullmatch(path.name))
     paths = {int(path.stem[4:]): path for path in maps}
     if not paths:
-        raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {again}")
+        raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {AGAIN}")
     if record and not record.get("complete"):
-        raise InputError(f"{folder}: not complete yet; {again} to finish")
-    if record and record.get("fingerprint") != fingerprint(info.files):
+        raise InputError(f"{folder}: not complete yet; {AGAIN} to finish")
+    unreadable = record.get("unreadable", [])
+    if record and record.get("fingerprint") != fingerprint(info.files, unreadable):
         raise InputError(
             f"{folder}: these maps are of another video, {record.get('video')} (its fingerprint is "
-            f"not that of {info.path}); {again} or choose its folder"
+            f"not that of {info.path}); {AGAIN} or choose its folder"
         )
     count = record.get("frame_count") or len(paths)
     announced = info.frames or count
     if not record and abs(announced - count) > max(2, count // 100):  # headers err
         count = announced
-    unreadable = record.get("unreadable", [])
     most = len(paths) + len(unreadable) + 1  # of which one has no map
     numbers = [n for n in range(1, min(count, most) + 1) if n not in unreadable]
     if differing := paths.keys() ^ set(numbers):
         which = "one too many, of" if min(differing) in paths else "no map for"
         counts = f"{counted(len(paths), 'map')} for {counted(count, 'frame')}"
-        raise InputError(f"{folder}: {counts}, {which} frame {min(differing)}; {again}")
+        raise InputError(f"{folder}: {counts}, {which} frame {min(differing)}; {AGAIN}")
     peaks = [peak for peak in record.get("peaks", []) if peak is not None]
     factors = [1.0] * len(numbers)
     if scale == "clip" and len(peaks) == len(numbers):
         factors = common_scale(peaks)
     elif scale == "clip" and record:
-        problem = f"saliency.json has no maxima; each map is shown on its own scale; {again}"
+        problem = f"saliency.json has no maxima; each map is shown on its own scale; {AGAIN}"
         print(f"note: {folder}: {problem}", file=sys.stderr)
     return {number: (paths[number], factor) for number, factor in zip(numbers, factors)}
 

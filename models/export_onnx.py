@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError, run_script
-from common.files import atomic
+from common.files import atomic, protected
 from common.options import HelpFormatter, add_sampling_option
 from models.base import SaliencyModel
 from models.checkpoint import load
@@ -152,7 +152,11 @@ def main() -> None:
     model = load(args.ckpt_path, **({"sampling": args.sampling} if args.sampling else {}))
     logging.disable()  # PyTorch logs and prints pages about a model that it can't follow
     try:
-        with contextlib.redirect_stdout(io.StringIO()) as pages, contextlib.redirect_stderr(pages):
+        with (
+            protected(args.ckpt_path),
+            contextlib.redirect_stdout(io.StringIO()) as pages,
+            contextlib.redirect_stderr(pages),
+        ):
             inputs = write_onnx(args.output_path, model)
     except ValueError as error:
         raise InputError(f"{args.ckpt_path}: {error}; export another model") from error

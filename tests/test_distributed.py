@@ -296,3 +296,38 @@ def test_alone_there_is_nothing_to_share():
     assert processes.total([1, True]).tolist() == [1, 1]
     network = models.CubeUNet(base_channels=4, height=40, width=80)
     assert processes.parallel(network, torch.device("cpu")) is network
+
+
+MEETING = """
+import os, sys, time
+from datetime import timedelta
+sys.path.insert(0, {root!r})
+from common import processes
+from common.errors import run_script
+
+processes.START, processes.PATIENCE = timedelta(seconds=2), timedelta(seconds=60)
+late = os.environ["RANK"] == "1"
+
+def main():
+    if {patient}:
+        processes.be_patient()
+    time.sleep(6 * late)
+    print("sum", processes.total(1).item())
+
+time.sleep(6 * (late and {absent}))
+run_script(processes.session(main))
+"""
+
+
+@pytest.mark.parametrize("patient, absent", [(False, True), (False, False), (True, False)])
+def test_waits_at_the_start_end(tmp_path, patient, absent):
+    """A training of two processes hung at its start, with a time limit of a day."""
+    script = tmp_path / "meeting.py"
+    script.write_text(MEETING.format(root=str(ROOT), patient=patient, absent=absent))
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
+    if patient:
+        assert done.returncode == 0 and done.stdout.count("sum 2.0") == 2
+    else:
+        assert done.returncode != 0 and "sum" not in done.stdout
+        assert "do not meet" in done.stderr if absent else "imed out" in done.stderr

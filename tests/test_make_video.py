@@ -213,7 +213,7 @@ def test_bad_outputs(tmp_path, capsys, monkeypatch):
     before = video.read_bytes()
     with pytest.raises(SystemExit):
         render(video, folder, video)
-    assert video.read_bytes() == before and "original" in capsys.readouterr().err
+    assert video.read_bytes() == before and "would be replaced" in capsys.readouterr().err
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -12,7 +12,7 @@ import torch
 
 import models
 from common import processes
-from common.errors import InputError, RunError
+from common.errors import ENDING, InputError, RunError
 from common.files import reading
 from datasets.video_saliency import SaliencyVideos
 from models.checkpoint import put_weights, read
@@ -149,7 +149,8 @@ class Interruptions:
         self.save_minutes, self.last_save, self.signal = save_minutes, time.monotonic(), 0
 
     def __enter__(self) -> "Interruptions":
-        self.before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [n for n in (signal.SIGINT, *ENDING) if signal.getsignal(n) != signal.SIG_IGN]
+        self.before = {n: signal.signal(n, self._note) for n in numbers}
         return self
 
     def __exit__(self, *exception) -> None:
