@@ -34,8 +34,8 @@ def parse_args() -> argparse.Namespace:
     add("--ckpt_path", type=Path, default=CHECKPOINT, help="checkpoint")
     add("--model", metavar="package.module:Class", help="model of the checkpoint "
         "where it is one of your own, whose code is then run")  # fmt: skip
-    add("--output_dir", type=Path, default="outputs/infer", help="folder for the maps; of "
-        "several clips, each gets a folder of its name in it")  # fmt: skip
+    add("--output_dir", type=Path, help="folder for the maps; of several clips, each gets a folder "
+        "of its name in it (default: outputs/<name>_saliency for each)")  # fmt: skip
     add("--save_npy", action="store_true", help="also write float32 maps; see --normalise")
     add("--normalise", choices=["max", "density"], default="max", help="what float maps hold; "
         "max: the network's output as it is; density: attention per steradian, whose integral "
@@ -70,7 +70,7 @@ import models
 from common import processes
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError
-from common.files import output_name, protected
+from common.files import maps_folder, protected
 from common.locks import lock
 from maps.interpolate import interpolate, timed
 from maps.record import NORMALISATIONS, MapWriter, complete_record, read_record, source_facts
@@ -188,13 +188,13 @@ def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -
     print(f"{target}: {counted(shape[0], 'frame')}")
 
 
-def output_folders(clips: list[Path], folder: Path) -> dict[Path, Path]:
+def output_folders(clips: list[Path], folder: Path | None) -> dict[Path, Path]:
     """Return {folder for the maps: clip}. Raises InputError for two clips of the same name."""
-    if len(clips) == 1:
+    if folder and len(clips) == 1:
         return {folder: clips[0]}
     folders: dict[Path, Path] = {}
     for path in clips:
-        if (other := folders.setdefault(folder / output_name(path), path)) is not path:
+        if (other := folders.setdefault(maps_folder(path, folder), path)) is not path:
             raise InputError(f"{path}: has the same name as {other}; infer them one by one")
     return folders
 

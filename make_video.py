@@ -20,7 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from common.errors import InputError, RunError, advice, counted, run_script
-from common.files import atomic, output_name, protected
+from common.files import atomic, maps_folder, output_name, protected
 from common.options import HelpFormatter, add_layout_options, at_least, frame_rate
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
@@ -31,8 +31,8 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--original_video", type=Path, required=True, metavar="PATH",
         help="video, folder of frames, or picture")  # fmt: skip
-    add("--saliency_dir", type=Path, required=True, metavar="PATH",
-        help="folder of maps that infer_video.py wrote")  # fmt: skip
+    add("--saliency_dir", type=Path, metavar="PATH", help="folder of maps that infer_video.py "
+        "wrote (default: outputs/<name>_saliency)")  # fmt: skip
     add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4, .html or, of a "
         "picture, .png or .jpg; replaced when it is complete (default: outputs/<name>_overlay.mp4, "
         "of a picture .png; with --follow outputs/<name>_follow.mp4, with --viewer "
@@ -103,7 +103,9 @@ def main() -> None:
     args = parse_args()
     if args.colormap not in COLORMAPS:
         raise InputError(f"--colormap {args.colormap}: choose one of {', '.join(COLORMAPS)}")
-    source, record = args.original_video, read_record(args.saliency_dir)
+    source = args.original_video
+    args.saliency_dir = args.saliency_dir or maps_folder(source)
+    record = read_record(args.saliency_dir)
     pictures = list_pictures(source)
     if pictures and args.fps is None and "fps" in record:
         args.fps = Fraction(record["fps"]).limit_denominator(1001)

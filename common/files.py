@@ -157,6 +157,12 @@ def output_name(path: Path) -> str:
     return name
 
 
+def maps_folder(clip: Path, parent: Path | None = None) -> Path:
+    """Return the folder for a clip's maps: parent/<name>, by default outputs/<name>_saliency."""
+    name = output_name(clip)
+    return parent / name if parent else Path("outputs", f"{name}_saliency")
+
+
 @contextmanager
 def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path in the same folder, which becomes `path` if the block succeeds.

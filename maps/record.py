@@ -24,6 +24,7 @@ NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by i
 # Entries in which the maps of one run agree.
 SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "quality", "width", "height",
             "fps", "stereo", "coverage", "normalisation")  # fmt: skip
+READABLE = {"fingerprint": "video", "checkpoint_sha256": "checkpoint"}  # instead of digests
 ELSEWHERE = "choose another --output_dir"
 AGAIN = "delete it and the maps beside it, and run infer_video.py again"
 
@@ -105,14 +106,13 @@ def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
     if foreign:
         first = min(foreign)
         raise InputError(f"{first}: not written by infer_video.py; {ELSEWHERE}")
-    differing = [f"{key} {record.get(key)}" for key in SAME_RUN if record.get(key) != facts[key]]
+    differing = [key for key in SAME_RUN if record.get(key) != facts[key]]
     if overwrite == "other" and not differing:
         overwrite = None
     if ours and differing and not overwrite:
-        raise InputError(
-            f"{folder}: holds maps of another run ({differing[0]}); choose another --output_dir or "
-            "use --overwrite"
-        )
+        key = READABLE.get(differing[0], differing[0])
+        run = f"holds maps of another run ({key} {record.get(key)})"
+        raise InputError(f"{folder}: {run}; {ELSEWHERE} or use --overwrite")
     if not overwrite or any(read_record(new).get(key) != facts[key] for key in SAME_RUN):
         shutil.rmtree(new, ignore_errors=True)
     if ours and overwrite:

@@ -95,7 +95,7 @@ def test_maps_of_other_content_of_the_same_name_and_size(checkpoint, tmp_path):
         out = tmp_path / f"of {one.name}"
         assert infer(one, checkpoint, out)[0] == 0
         for found in (infer(other, checkpoint, out), paint(other, out, tmp_path / "o.mp4")):
-            assert found[0] == 2 and "fingerprint" in found[2]
+            assert found[0] == 2 and "video" in found[2]
         assert paint(one, out, tmp_path / "o.mp4")[0] == 0
         (tmp_path / "o.mp4").unlink()
 
