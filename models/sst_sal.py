@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import SaliencyModel
-from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d
+from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d, to_images, to_pixels
 from models.sphere_taps import SphereTaps
 from projection.resampling import Resampling
 from projection.sphere import directions, equirectangular_taps
@@ -99,16 +99,20 @@ class SSTSal(SaliencyModel):
         self._check(frames, motion)
         encoder, decoder, maps = None, None, []
         with torch.autocast(frames.device.type, enabled=False):
-            for rgb, flow in zip(frames.unbind(1), motion.unbind(1), strict=True):
-                bgr = torch.cat([rgb.flip(1), flow.flip(1)], dim=1)  # the weights' channel order
-                encoder = self.encoder["lstm"](bgr.flatten(2).transpose(1, 2), encoder)
-                decoder = self.decoder["lstm"](self.encoder["pool"](encoder[0]), decoder)
+            for images in zip(frames.unbind(1), motion.unbind(1), strict=True):
+                encoder, decoder = self.step(images, encoder, decoder)
                 maps.append(self.to_map(decoder[0]))
         return torch.stack(maps, dim=1)
 
+    def step(self, images, encoder, decoder) -> tuple[tuple, tuple]:
+        """Return the states of encoder and decoder after RGB images (B, C, H, W), given before."""
+        bgr = torch.cat([image.flip(1) for image in images], dim=1)  # the weights' channel order
+        encoder = self.encoder["lstm"](to_pixels(bgr), encoder)
+        return encoder, self.decoder["lstm"](self.encoder["pool"](encoder[0]), decoder)
+
     def to_map(self, state: Tensor) -> Tensor:
-        """Turn the decoder's hidden state, (B, H/2·W/2, 1), into maps, (B, 1, H, W)."""
-        image = state.transpose(1, 2).unflatten(2, self.half_size)
+        """Turn the decoder's hidden state, (H/2·W/2, B, 1), into maps, (B, 1, H, W)."""
+        image = to_images(state, self.half_size)
         if self.arguments["sampling"] == "reference":
             return image.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
         image = self.enlarge(image)
