@@ -77,12 +77,11 @@ class Resampling(nn.Module):
         lead = image.shape[: image.dim() - len(self.size)]
         pixels = image.flatten(-len(self.size)).to(torch.promote_types(image.dtype, torch.float32))
         longest = max(*_rows_and_columns(self.size), *_rows_and_columns(self.places))
+        gradient = torch.is_grad_enabled() and image.requires_grad
         if not image.is_cpu or not image.numel() or torch.compiler.is_compiling():
             a, b, c, d = (pixels.index_select(-1, i) * w for i, w in zip(self.index, self.weight))
             sums = a + b + c + d
-        elif torch.is_grad_enabled() and image.requires_grad or pixels.dtype == torch.float64:
-            sums = self._sum_bags(pixels)
-        elif OPENCV < 5 or longest >= 2**15:
+        elif gradient or pixels.dtype == torch.float64 or OPENCV < 5 or longest >= 2**15:
             sums = self._sum_bags(pixels)
         else:
             sums = self._remap(pixels)
@@ -105,14 +104,8 @@ class Resampling(nn.Module):
         result = torch.empty(len(images), x.size, channels)
         for source, target in zip(images, result):
             picture = source.view(-1, self.size[-1], channels).numpy()
-            cv2.remap(
-                picture,
-                x,
-                y,
-                cv2.INTER_LINEAR,
-                target.view(*x.shape, -1).numpy(),
-                cv2.BORDER_REPLICATE,
-            )
+            out = target.view(*x.shape, channels).numpy()
+            cv2.remap(picture, x, y, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
             sums = (source.index_select(0, taps).view(4, -1, channels) * weight).sum(0)
             target.index_copy_(0, others, sums)
         return result.mT.reshape(*pixels.shape[:-1], -1)
@@ -136,16 +129,20 @@ class Resampling(nn.Module):
     @cached_property
     def bags(self) -> Bags:
         """The taps of each place."""
-        starts = torch.arange(0, self.index.numel() + 1, 4, dtype=torch.int32)
-        return Bags(self.index.T.flatten(), self.weight.T.flatten(), starts.to(self.index.device))
+        index = self.index.T.flatten()
+        return Bags(index, self.weight.T.flatten(), _numbers(len(index) // 4 + 1, index) * 4)
 
     @cached_property
     def back(self) -> Bags:
         """The places that each pixel is a tap of."""
         index, order = self.index.flatten().sort(stable=True)
-        pixels = torch.arange(math.prod(self.size) + 1, dtype=torch.int32).to(index.device)
+        pixels = _numbers(math.prod(self.size) + 1, index)
         starts = torch.searchsorted(index, pixels, out_int32=True)
         return Bags((order % self.index.shape[1]).int(), self.weight.flatten()[order], starts)
+
+
+def _numbers(count: int, like: Tensor) -> Tensor:
+    return torch.arange(count, dtype=like.dtype, device=like.device)
 
 
 def _rows_and_columns(shape: tuple[int, ...]) -> tuple[int, int]:
