@@ -119,9 +119,8 @@ class EfficientNetLite0(nn.Module):
 class EfficientNetReadout(nn.Module):
     """A few layers that read saliency from the features of EfficientNetLite0 and from motion.
 
-    What the encoder learned from a million photographs is worth more than what a thousand with
-    fixations could teach it (Kümmerer, Wallis and Bethge, DeepGaze II, 2016). So its first
-    FIXED stages stay as they are and the others learn slowly.
+    The encoder's first FIXED stages stay as they were learned from a million photographs, the
+    others learn slowly (Kümmerer, Wallis and Bethge, DeepGaze II, 2016).
 
     forward: (B·6, 3 + M, S, S) → (B·6, out_channels, S/4, S/4). S is a multiple of face_step: a
     side that does not halve evenly would shift coarse features by up to half of their pixel.
@@ -150,9 +149,6 @@ class EfficientNetReadout(nn.Module):
         self.pad = CubePadding(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if any(n % self.face_step for n in x.shape[-2:]):
-            sides = "×".join(map(str, x.shape[-2:]))
-            raise ValueError(f"sides are multiples of {self.face_step} pixels, not {sides}")
         features = self.encoder(x[:, :3])
         motion = x[:, 3:].contiguous(memory_format=torch.channels_last)  # also for one channel
         for level in self.motion_levels:
