@@ -46,7 +46,9 @@ class SaliencyModel(nn.Module):
         if new != own:
             fitting = [other for other in MOTIONS if MOTIONS[other].channels == own]
             choice = " or ".join(fitting)
-            raise ValueError(f"motion '{name}' has {new} channels, not {own}; choose {choice}")
+            raise ValueError(
+                f"motion '{name}' has {new} channels, but this model takes {own}; choose {choice}"
+            )
         self.spec = replace(self.spec, motion=name)
 
     def parameter_groups(self) -> list[dict]:

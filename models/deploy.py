@@ -22,8 +22,7 @@ ACTIVATIONS = {  # as PyTorch computes them, and as the operator names them
 def deploy(model: SaliencyModel, dtype: torch.dtype = torch.float32) -> SaliencyModel:
     """Change a model for inference alone, and return it; its maps stay the same up to rounding.
 
-    Convolutions of a CubeUNet take in the BatchNorm beside them and the activation after them. It
-    can't be trained or saved any more. Other models stay as they are, in eval mode.
+    A CubeUNet can't be trained or saved any more. Other models stay as they are, in eval mode.
 
     dtype: of the convolutions' weights and results: float32, bfloat16 (fast where the processor
         computes in it) or float16 (on a GPU).
@@ -91,11 +90,10 @@ class FusedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, activation: nn.Module | None = None):
         super().__init__()
-        weight = conv.weight.detach()
-        bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach()
-        weight = weight.to(dtype, memory_format=torch.channels_last)
+        weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
+        bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().to(dtype)
         self.register_buffer("weight", weight, persistent=False)
-        self.register_buffer("bias", bias.to(dtype), persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
         self.padding, self.steps = [0, 0], (conv.stride, conv.dilation, conv.groups)
         self.activate, *self.operator = ACTIVATIONS[type(activation or nn.Identity())]
         bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported

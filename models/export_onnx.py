@@ -75,10 +75,8 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
     onnxscript, and OSError where the file can't be written.
     """
     if model.spec.clip_length > 1 and not isinstance(model, SSTSal):
-        raise ValueError(
-            f"{model.name} sees {model.spec.clip_length} frames together, and its state is not "
-            "known here"
-        )
+        frames = f"{model.spec.clip_length} frames together"
+        raise ValueError(f"{model.name} sees {frames}, and its state is not known here")
     network = RecurrentStep(model) if isinstance(model, SSTSal) else FrameModel(model)
     size, channels = (model.spec.height, model.spec.width), MOTIONS[model.spec.motion].channels
     motion = {"motion": (channels, *size)} if channels else {}
@@ -96,8 +94,8 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
                 dynamic_shapes=shapes, dynamo=True, verbose=False,
             )  # fmt: skip
         except Exception as error:  # whatever a model of one's own does
-            why = "SALIENCY_TRACEBACK=1 shows why"
-            raise ValueError(f"{model.name} can't be written as ONNX, {why}") from error
+            message = f"{model.name} can't be written as ONNX, SALIENCY_TRACEBACK=1 shows why"
+            raise ValueError(message) from error
     facts = {"model": model.name, "arguments": model.arguments, "spec": asdict(model.spec)}
     program.model.metadata_props.update({name: json.dumps(fact) for name, fact in facts.items()})
     with atomic(path) as temporary:

@@ -51,13 +51,12 @@ def predict(
     Clips of `clip_length` frames follow each other, each begun with a fresh memory. The maps of
     a clip's first `warm_up` frames are taken from the clip before; over the next `fade` frames
     the maps of that clip turn into its own, linearly. Before the first frame of the stream, that
-    frame is repeated for a warm-up. With fade = 0, clips are cut as SST-Sal's authors cut them,
-    and the first clip's maps are kept from its first frame on.
+    frame is repeated for a warm-up; with fade = 0, as SST-Sal's authors cut clips, it is not.
 
-    People look for a moment at what was there a moment ago. So where the spec has a `smoothing`
-    of s seconds, a frame's map is the sigmoid of the mean of the maps' logits over the frames at
-    most s seconds before and after it, with weights exp(−|Δt| / s). It is nowhere less than half
-    of the frame's own map, so that what passes by quickly stays visible.
+    Where the spec has a `smoothing` of s seconds, a frame's map is the sigmoid of the mean of the
+    maps' logits over the frames at most s seconds before and after it, with weights
+    exp(−|Δt| / s), and nowhere less than half of the frame's own map, so that what passes by
+    quickly stays visible.
 
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
         any size, (H, W, 3) uint8 RGB arrays or tensors, from a camera for example, of which
@@ -65,9 +64,8 @@ def predict(
     needed: whether the map of a frame is wanted; the others are not yielded. Clips before the
         first such frame are not computed; all other maps are the same as without it.
     fps: pictures a second; they are sampled at the rate of `model.spec`. None: all are.
-    live: whether to look at each frame as soon as it is there; else a model of single frames looks
-        at up to 8 small ones at once, and on a CPU up to four threads compute different ones, which
-        is faster.
+    live: whether to look at each frame as soon as it is there; otherwise a model of single frames
+        takes several at once.
     Yields: the frame and its map (1, H, W), float32 on the CPU. Live, the map of a video.Frame
         comes before the next one is taken, and that of a picture when the next picture that is
         sampled has come; it is smoothed over the frames before alone. A model with a memory gives

@@ -31,8 +31,7 @@ BLOCK = 960
 def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
     """Return the angles of the nine taps of a kernel centred on each of the given rows.
 
-    The inverse gnomonic projection follows the authors' formula term by term, because its
-    rounding shows in the last digits of the result.
+    It follows the authors' formula term by term, whose rounding shows in the last digits.
     rows: (R,) float64, may be fractional. over_pole: whether a tap beyond a pole is placed on its
     other side; the one-argument arctangent of the authors' code leaves it on this side.
     Returns: latitude of each tap and its longitude minus the centre's in radians, (R, 3, 3) each,

@@ -14,12 +14,11 @@ class CubePadding(nn.Module):
     """Pad each cube face with the pixels of its four neighbours.
 
     The pixel beyond an edge is the one that is found by going on over the edge at the same depth.
-    It is the geometric neighbour on all 24 edges, for every width. No pixel lies beyond a corner
-    of a face: its p×p block holds the mean of the three pixels that meet at that vertex.
+    No pixel lies beyond a corner of a face: its p×p block holds the mean of the three pixels that
+    meet at that vertex.
 
     late: leaves out the first row and column, so that a convolution with a stride of 2 takes the
         padded pixels 1, 3, … as centres instead of 0, 2, …
-
     sides: attribute, the pixels that are added before and after each row and column.
 
     forward: (B·6, C, S, S) → (B·6, C, P, P), P = S + 2p − late, in channels_last memory format.
