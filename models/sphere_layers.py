@@ -20,7 +20,7 @@ def to_pixels(images: Tensor) -> Tensor:
     return images.flatten(2).movedim(-1, 0).contiguous()
 
 
-def to_images(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def to_images(pixels: Tensor, size: tuple[int, ...]) -> Tensor:
     """(H·W, B, C) → (B, C, H, W)."""
     return pixels.movedim(0, -1).unflatten(2, size)
 

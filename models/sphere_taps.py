@@ -145,10 +145,10 @@ class SphereTaps(Resampling):
         if torch.compiler.is_compiling():  # in operations that ONNX has
             samples = self(x.movedim(0, -1)).movedim(-1, 0)
         else:
-            index, weight, starts = self.bags
+            rows, weight, starts = self.bags
             corners = slice(36 * block.start, 36 * block.stop)
             starts = starts[: 9 * (block.stop - block.start) + 1]
-            samples = Bags(index[corners], weight[corners], starts).sums(x.flatten(1))
+            samples = Bags(rows[corners], weight[corners], starts).sums(x.flatten(1))
         return samples.view(-1, 9, *x.shape[1:]).transpose(1, 2).flatten(2)
 
     def read_all(self, x: Tensor) -> Tensor:

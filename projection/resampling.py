@@ -16,14 +16,14 @@ OPENCV = int(cv2.__version__.partition(".")[0])
 class Bags(NamedTuple):
     """Weighted sums of the rows of a table; sum k has the terms starts[k] to starts[k + 1]."""
 
-    index: Tensor
+    rows: Tensor
     weight: Tensor
     starts: Tensor
 
     def sums(self, table: Tensor) -> Tensor:
         """(rows, C) → (sums, C), without a gradient."""
         return embedding_bag(
-            self.index, table, self.starts, mode="sum", include_last_offset=True,
+            self.rows, table, self.starts, mode="sum", include_last_offset=True,
             per_sample_weights=self.weight.to(table.dtype),
         )  # fmt: skip
 
