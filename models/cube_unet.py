@@ -14,12 +14,9 @@ from projection import Cube2Equi, Equi2Cube
 from video.spec import LARGEST_SIDE, Spec, check_number
 
 
-class DoubleConv(nn.Sequential):
-    """Cube padding, 3×3 convolution, BatchNorm and ReLU, twice."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        first = padded_conv(in_channels, out_channels)
-        super().__init__(*first, *padded_conv(out_channels, out_channels))
+def double_conv(c_in: int, c_out: int) -> nn.Sequential:
+    """Return cube padding, 3×3 convolution, BatchNorm and ReLU, twice."""
+    return nn.Sequential(*padded_conv(c_in, c_out), *padded_conv(c_out, c_out))
 
 
 class UNet(nn.Module):
@@ -38,13 +35,13 @@ class UNet(nn.Module):
         super().__init__()
         self.out_channels = base_channels
         widths = [base_channels * m for m in (1, 2, 4, 8, 8)]
-        self.stem = DoubleConv(in_channels, widths[0])
-        self.down = nn.ModuleList(DoubleConv(*pair) for pair in pairwise(widths))
+        self.stem = double_conv(in_channels, widths[0])
+        self.down = nn.ModuleList(double_conv(*pair) for pair in pairwise(widths))
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         outputs = [base_channels, base_channels, *widths[1:-2]]  # of each level, finest first
         below = [*outputs[1:], widths[-1]]
         self.up = nn.ModuleList(
-            DoubleConv(skip + low, out)
+            double_conv(skip + low, out)
             for skip, low, out in zip(widths[:-1], below, outputs, strict=True)
         )
 

@@ -41,14 +41,15 @@ def deploy(model: SaliencyModel, dtype: torch.dtype = torch.float32) -> Saliency
 def _fuse_within(module: nn.Module, dtype: torch.dtype) -> None:
     """Replace all convolutions in a module, and what follows them, by FusedConvs."""
     for name, child in module.named_children():
+        if isinstance(child, nn.Sequential):
+            child = _fused(child, dtype)
         if isinstance(child, Conv):
-            setattr(module, name, FusedConv(child.conv, dtype, child.activate))
+            child = FusedConv(child.conv, dtype, child.activate)
         elif isinstance(child, nn.Conv2d):
-            setattr(module, name, FusedConv(child, dtype))
-        elif isinstance(child, nn.Sequential):
-            setattr(module, name, _fused(child, dtype))
+            child = FusedConv(child, dtype)
         else:
             _fuse_within(child, dtype)
+        setattr(module, name, child)
 
 
 def _fused(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
@@ -64,9 +65,7 @@ def _fused(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
             fused[-1] = FusedConv(before, dtype, layer)
         else:
             fused.append(layer)
-    result = nn.Sequential(*fused)
-    _fuse_within(result, dtype)
-    return result
+    return nn.Sequential(*fused)
 
 
 def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
