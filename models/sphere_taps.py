@@ -25,7 +25,7 @@ from common.options import SAMPLINGS
 from projection.resampling import Bags, Resampling, SumBags
 from projection.sphere import equirectangular_taps, longitudes
 
-BLOCK = 960
+BLOCK = 1920
 
 
 def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
