@@ -31,7 +31,6 @@ LARGEST = 64 << 20  # bytes of a file; the released ones have 0.2 MiB
 def read_authors_file(path: Path) -> dict:
     """Return the model's name, arguments and weights, as a checkpoint of SSTSal has them.
 
-    The model keeps the half-pixel shift that the weights are trained for; see models/sst_sal.py.
     Raises InputError for a file that asks for another class or function, and an error of any kind
     for a file that is damaged or holds something else.
     """

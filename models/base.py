@@ -39,26 +39,20 @@ class SaliencyModel(nn.Module):
         return {"in_channels": 3 + motion_channels}
 
     def use_motion(self, name: str | None) -> None:
-        """Set another motion image for the model; None keeps its own.
-
-        Raises ValueError where that image has another number of channels.
-        """
+        """Set another motion image, of as many channels; None keeps the model's own."""
         if name is None:
             return
         new, own = MOTIONS[name].channels, MOTIONS[self.spec.motion].channels
         if new != own:
             fitting = [other for other in MOTIONS if MOTIONS[other].channels == own]
+            choice = " or ".join(fitting)
             raise ValueError(
-                f"motion '{name}' has {new} channels, but this model takes {own}; choose "
-                f"{' or '.join(fitting)}"
+                f"motion '{name}' has {new} channels, but this model takes {own}; choose {choice}"
             )
         self.spec = replace(self.spec, motion=name)
 
     def parameter_groups(self) -> list[dict]:
-        """Return the trainable parameters as an optimizer takes them, grouped by "scale".
-
-        The scale is the factor of the learning rate in learning_rate_scales.
-        """
+        """Return the trainable parameters, grouped by "scale", the factor of the learning rate."""
         groups: dict[float, list] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:

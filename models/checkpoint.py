@@ -1,8 +1,7 @@
 """Checkpoints: a model's weights with everything that is needed to build it again.
 
-A checkpoint names its model and holds the arguments and the Spec that build it, so that loading
-needs no option. Nothing in a file is imported or executed: a model of one's own is imported where
-its name is given to `models.registry.find_model`, never where a checkpoint names it.
+Nothing in a file is imported or executed: a model of one's own is imported where its name is given
+to `models.registry.find_model`, never where a checkpoint names it.
 """
 
 import hashlib
@@ -28,7 +27,7 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
     """Write a model's weights, with all that is needed to build it again, atomically.
 
     facts: whatever else is worth knowing (epoch, metrics, data, …), plain Python or tensors.
-    Raises OSError where the file can't be written; a previous file of that name stays.
+    Raises OSError where the file can't be written.
     """
     content = {
         "model": model.name,
@@ -51,8 +50,8 @@ def load(
     quality: "fast": a CubeUNet takes frames of three quarters of the height and width.
     overrides: arguments of the model that replace the stored ones. The stored Spec is kept in all
         fields that they do not determine.
-    Raises InputError for a file that holds no known model, or other weights or another Spec
-    than the arguments ask for, and ValueError for another quality.
+    Raises InputError for a file without a known model, and for arguments and weights that do not
+    fit each other.
 
     >>> model = load("checkpoints/cube_unet_best.pth")
     >>> model.name, model.spec.motion, model.training
@@ -65,9 +64,11 @@ def load(
     try:
         model = kind(**arguments)
         if quality:
-            sizes = {"height": model.spec.height, "width": model.spec.width}
-            scaled = {name: int(kind.qualities[quality] * size) for name, size in sizes.items()}
-            overrides = scaled | overrides
+            share, own = kind.qualities[quality], model.spec
+            overrides = {
+                "height": int(share * own.height),
+                "width": int(share * own.width),
+            } | overrides
         if overrides:
             before, arguments = asdict(model.spec), arguments | overrides
             model = kind(**arguments)
@@ -77,10 +78,8 @@ def load(
         put_weights(model, content["weights"])
         model.spec = replace(model.spec, **spec)
     except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{path}: as {content['model']}({arguments}): {error}; leave out arguments that change "
-            "it, or use another checkpoint"
-        ) from error
+        what = f"{path}: as {content['model']}({arguments})"
+        raise InputError(f"{what}: {error}; leave out arguments, or take another file") from error
     return model.to(device).eval()
 
 

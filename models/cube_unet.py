@@ -14,20 +14,16 @@ from projection import Cube2Equi, Equi2Cube
 from video.spec import LARGEST_SIDE, Spec, check_number
 
 
-class DoubleConv(nn.Sequential):
-    """Cube padding, 3×3 convolution, BatchNorm and ReLU, twice."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        first = padded_conv(in_channels, out_channels)
-        super().__init__(*first, *padded_conv(out_channels, out_channels))
+def double_conv(c_in: int, c_out: int) -> nn.Sequential:
+    """Return cube padding, 3×3 convolution, BatchNorm and ReLU, twice."""
+    return nn.Sequential(*padded_conv(c_in, c_out), *padded_conv(c_out, c_out))
 
 
 class UNet(nn.Module):
     """The published backbone: encoder and decoder with skip connections on cube faces.
 
     Pooling keeps the last row and column of faces that do not halve evenly. On the way up each
-    pixel is repeated in 2×2 and the result is cropped, so that pixels meet their own skip
-    connection exactly. Repetition needs no neighbour; the convolution after it sees across edges.
+    pixel is repeated in 2×2 and the result is cropped, so that pixels meet their skip connection.
 
     forward: (B·6, C, S, S) → (B·6, base_channels, S, S).
     """
@@ -39,13 +35,13 @@ class UNet(nn.Module):
         super().__init__()
         self.out_channels = base_channels
         widths = [base_channels * m for m in (1, 2, 4, 8, 8)]
-        self.stem = DoubleConv(in_channels, widths[0])
-        self.down = nn.ModuleList(DoubleConv(*pair) for pair in pairwise(widths))
+        self.stem = double_conv(in_channels, widths[0])
+        self.down = nn.ModuleList(double_conv(*pair) for pair in pairwise(widths))
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         outputs = [base_channels, base_channels, *widths[1:-2]]  # of each level, finest first
         below = [*outputs[1:], widths[-1]]
         self.up = nn.ModuleList(
-            DoubleConv(skip + low, out)
+            double_conv(skip + low, out)
             for skip, low, out in zip(widths[:-1], below, outputs, strict=True)
         )
 
@@ -72,22 +68,20 @@ class CubeUNet(SaliencyModel):
     """A U-Net over the six cube faces of each frame: RGB and one motion channel.
 
     A cube face does not know where on the sphere it is, and people look at the horizon first. So
-    the map is sigmoid(image logits + latitude bias). The bias begins as the logarithm of the
-    equator prior and is learned with the network, which can outvote it above and below. People
-    also look straight ahead more than behind them; that bias is not learned and not there during
-    training, in which clips are turned to any side.
+    the map is sigmoid(image logits + latitude bias); the bias begins as the logarithm of the
+    equator prior and is learned with the network. The bias to straight ahead is not learned and
+    not there during training, in which clips are turned to any side.
 
     in_channels: 3 (RGB), 4 (and the grey difference) or 6 (and the colours of optical flow).
     base_channels: width of the plain backbone.
-    height, width: size in pixels of the frames that the projections are built for; frames of
-        another size work too, on faces of width // 4, with projections built at the first call.
+    height, width: size in pixels of the frames.
     face_size: pixels along the edge of a face, width // 4 if None.
     backbone: a name in BACKBONES; "plain" is the published network.
     front: power of the equator prior's density over longitude by which maps favour straight
         ahead, from 0 (not at all) to 1.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
-    in [0, 1]. Raises ValueError where the channels don't match.
+    in [0, 1]. Raises ValueError where the channels or the size don't match.
 
     >>> model = CubeUNet(base_channels=4, height=40, width=80)
     >>> model(torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80)).shape
@@ -135,21 +129,21 @@ class CubeUNet(SaliencyModel):
         self.backbone = kind(in_channels, base_channels).to(memory_format=torch.channels_last)
         scales = self.backbone.learning_rate_scales
         self.learning_rate_scales = {f"backbone.{part}": scale for part, scale in scales.items()}
-        self.to_cube, self.to_equi = self._projections(height, width, size)
-        self._other_projections: dict[tuple, tuple[Equi2Cube, Cube2Equi]] = {}
+        self.to_cube = Equi2Cube(height, width, size)
+        self.to_equi = Cube2Equi(size // self.backbone.output_stride, height, width)
         self.head = nn.Conv2d(self.backbone.out_channels, 1, 1)
         nn.init.constant_(self.head.get_parameter("bias"), -3.0)  # most of a saliency map is dark
         prior = gaze_density(LATITUDES, 1)
         prior = (prior / prior.max()).log().float().view(1, 1, LATITUDES)
         self.latitude_bias = nn.Parameter(prior)
-        self.register_buffer("front_bias", self._front_bias(width), persistent=False)
+        front_bias = (front * longitude_density(width).log()).float()
+        self.register_buffer("front_bias", front_bias, persistent=False)
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         image_logits, latitude_bias = self.logits(frames, motion)
-        logits, width = image_logits + latitude_bias, frames.shape[-1]
+        logits = image_logits + latitude_bias
         if not self.training:
-            same = width == len(self.front_bias)
-            logits = logits + (self.front_bias if same else self._front_bias(width).to(logits))
+            logits = logits + self.front_bias
         return logits.sigmoid().unflatten(0, frames.shape[:2])
 
     def logits(self, frames: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,31 +154,8 @@ class CubeUNet(SaliencyModel):
                 f"expected 3 + {self.arguments['in_channels'] - 3} channels of frames and motion, "
                 f"got {frames.shape[2]} + {motion.shape[2]}"
             )
-        to_cube, to_equi = self._projections_for(clips)
-        faces = to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        image_logits = to_equi(self.head(self.backbone(faces)).float())
+        faces = self.to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        image_logits = self.to_equi(self.head(self.backbone(faces)).float())
         height = clips.shape[-2]
         latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
         return image_logits, latitude_bias
-
-    def _projections_for(self, clips: Tensor) -> tuple[Equi2Cube, Cube2Equi]:
-        """Return the projections for clips of any size; those for the last two others are kept."""
-        height, width = clips.shape[-2:]
-        if (height, width) == (self.to_cube.height, self.to_cube.width):
-            return self.to_cube, self.to_equi
-        key = height, width, clips.device
-        made = self._other_projections.get(key)
-        if made is None:
-            with torch.inference_mode(False):  # tensors made there could not be used in training
-                to_cube, to_equi = self._projections(height, width, width // 4)
-            made = to_cube.to(clips.device), to_equi.to(clips.device)
-            self._other_projections = dict([*self._other_projections.items(), (key, made)][-2:])
-        return made
-
-    def _front_bias(self, width: int) -> Tensor:
-        """Return the bias of each column, (W,) float32."""
-        return (self.arguments["front"] * longitude_density(width).log()).float()
-
-    def _projections(self, height: int, width: int, size: int) -> tuple[Equi2Cube, Cube2Equi]:
-        out = size // self.backbone.output_stride
-        return Equi2Cube(height, width, size), Cube2Equi(out, height, width)

@@ -22,8 +22,7 @@ ACTIVATIONS = {  # as PyTorch computes them, and as the operator names them
 def deploy(model: SaliencyModel, dtype: torch.dtype = torch.float32) -> SaliencyModel:
     """Change a model for inference alone, and return it; its maps stay the same up to rounding.
 
-    Convolutions of a CubeUNet take in the BatchNorm beside them and the activation after them. It
-    can't be trained or saved any more. Other models stay as they are, in eval mode.
+    A CubeUNet can't be trained or saved any more. Other models stay as they are, in eval mode.
 
     dtype: of the convolutions' weights and results: float32, bfloat16 (fast where the processor
         computes in it) or float16 (on a GPU).
@@ -42,14 +41,15 @@ def deploy(model: SaliencyModel, dtype: torch.dtype = torch.float32) -> Saliency
 def _fuse_within(module: nn.Module, dtype: torch.dtype) -> None:
     """Replace all convolutions in a module, and what follows them, by FusedConvs."""
     for name, child in module.named_children():
+        if isinstance(child, nn.Sequential):
+            child = _fused(child, dtype)
         if isinstance(child, Conv):
-            setattr(module, name, FusedConv(child.conv, dtype, child.activate))
+            child = FusedConv(child.conv, dtype, child.activate)
         elif isinstance(child, nn.Conv2d):
-            setattr(module, name, FusedConv(child, dtype))
-        elif isinstance(child, nn.Sequential):
-            setattr(module, name, _fused(child, dtype))
+            child = FusedConv(child, dtype)
         else:
             _fuse_within(child, dtype)
+        setattr(module, name, child)
 
 
 def _fused(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
@@ -65,9 +65,7 @@ def _fused(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
             fused[-1] = FusedConv(before, dtype, layer)
         else:
             fused.append(layer)
-    result = nn.Sequential(*fused)
-    _fuse_within(result, dtype)
-    return result
+    return nn.Sequential(*fused)
 
 
 def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
@@ -91,11 +89,10 @@ class FusedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, activation: nn.Module | None = None):
         super().__init__()
-        weight = conv.weight.detach()
-        bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach()
-        weight = weight.to(dtype, memory_format=torch.channels_last)
+        weight = conv.weight.detach().to(dtype, memory_format=torch.channels_last)
+        bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().to(dtype)
         self.register_buffer("weight", weight, persistent=False)
-        self.register_buffer("bias", bias.to(dtype), persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
         self.padding, self.steps = [0, 0], (conv.stride, conv.dilation, conv.groups)
         self.activate, *self.operator = ACTIVATIONS[type(activation or nn.Identity())]
         bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported

@@ -9,9 +9,8 @@ al., "A taxonomy and dataset for 360° videos", MMSys 2019) follow, per steradia
 
 with latitude φ and longitude λ. `python -m recipes.head_prior FILE` fits the three numbers.
 
-Gaze is the head's direction plus the eyes' in the head. The density of gaze is the head's density
-blurred by a Gaussian of EYE_SPREAD along latitude and along longitude. On the sphere a blur is
-wider in longitude away from the equator; where the density matters, the maps are the same.
+The density of gaze is the head's density blurred by a Gaussian of EYE_SPREAD, the eyes' directions
+in the head, along latitude and along longitude.
 """
 
 import math
@@ -26,9 +25,7 @@ from video.spec import Spec
 LATITUDE_WIDTH = 0.123  # s, sine of the latitude where the head's density is half its maximum
 FRONT_SHARE = 0.566  # w, share of directions that cluster around straight ahead
 CONCENTRATION = 0.626  # ρ, their mean cos λ: 0 uniform, 1 all straight ahead
-# Per axis. It is not fitted, as the file holds no eyes; the mean angle between gaze and head is
-# EYE_SPREAD · √(π/2) = 14°.
-EYE_SPREAD = math.radians(11)
+EYE_SPREAD = math.radians(11)  # per axis, not fitted; 14° between gaze and head in the mean
 
 
 def head_density(latitude: Tensor, longitude: Tensor) -> Tensor:
@@ -86,7 +83,6 @@ class EquatorPrior(SaliencyModel):
         return {}
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
-        size, prior = frames.shape[-2:], self.prior
-        if prior.shape != size:
-            prior = equator_prior(*size).to(frames.device)
+        size = frames.shape[-2:]
+        prior = self.prior if self.prior.shape == size else equator_prior(*size).to(frames.device)
         return prior.repeat(*frames.shape[:2], 1, 1, 1)

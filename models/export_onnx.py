@@ -24,8 +24,7 @@ from common.options import HelpFormatter, add_sampling_option
 from models.base import SaliencyModel
 from models.checkpoint import load
 from models.registry import find_model
-from models.sphere_layers import ConvLSTMCell
-from models.sphere_taps import SphereTaps
+from models.sphere_layers import to_images, to_pixels
 from models.sst_sal import SSTSal
 from video.motion import MOTIONS
 
@@ -50,9 +49,6 @@ class FrameModel(nn.Module):
 class RecurrentStep(nn.Module):
     """One frame of SST-Sal, with its state before the frame as input and after it as output.
 
-    The same as SSTSal.forward in plain operations: gathers instead of embedding bags, nothing in
-    place, any number of images together.
-
     state: the shape, less the batch, of each tensor of the state, by name.
     """
 
@@ -65,36 +61,11 @@ class RecurrentStep(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         images, states = inputs[: -len(STATE)], inputs[-len(STATE) :]
-        bgr = _pixels(torch.cat([image.flip(1) for image in images], dim=1))
-        before = [_pixels(state) for state in states]
-        encoder: Any = self.model.encoder
-        decoder: Any = self.model.decoder
-        h, c = _lstm(encoder.lstm, bgr, *before[:2])
-        pooled = _samples(encoder.pool.taps, h).amax(dim=2)
-        after = h, c, *_lstm(decoder.lstm, pooled, *before[2:])
-        next_states = (a.mT.reshape(state.shape) for a, state in zip(after, states))
-        return self.model.to_map(after[2]), *next_states
-
-
-def _pixels(image: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, H·W, C)."""
-    return image.flatten(2).mT
-
-
-def _samples(taps: SphereTaps, pixels: Tensor) -> Tensor:
-    """Sample all taps of images: (B, H·W, C) → (B, N, 9, C)."""
-    corners = zip(taps.index.view(-1, 4).unbind(1), taps.weight.view(-1, 4, 1).unbind(1))
-    samples = torch.stack([pixels.index_select(1, index) * weight for index, weight in corners])
-    return samples.sum(0).unflatten(1, (-1, 9))
-
-
-def _lstm(cell: ConvLSTMCell, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the hidden and the cell state after a step; all (B, P, channels)."""
-    samples = _samples(cell.taps, torch.cat([x, h], dim=-1)).flatten(2)
-    matrix = cell.conv["weight"].permute(2, 3, 1, 0).flatten(0, 2)
-    i, f, o, g = (samples @ matrix + cell.conv["bias"]).chunk(4, dim=-1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
+        before = [to_pixels(state) for state in states]
+        encoder, decoder = self.model.step(images, before[:2], before[2:])
+        after = zip((*encoder, *decoder), states)
+        next_states = (to_images(pixels, state.shape[-2:]) for pixels, state in after)
+        return self.model.to_map(decoder[0]), *next_states
 
 
 def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
@@ -104,10 +75,8 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
     onnxscript, and OSError where the file can't be written.
     """
     if model.spec.clip_length > 1 and not isinstance(model, SSTSal):
-        raise ValueError(
-            f"{model.name} sees {model.spec.clip_length} frames together, and its state is not "
-            "known here"
-        )
+        frames = f"{model.spec.clip_length} frames together"
+        raise ValueError(f"{model.name} sees {frames}, and its state is not known here")
     network = RecurrentStep(model) if isinstance(model, SSTSal) else FrameModel(model)
     size, channels = (model.spec.height, model.spec.width), MOTIONS[model.spec.motion].channels
     motion = {"motion": (channels, *size)} if channels else {}
@@ -125,8 +94,8 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
                 dynamic_shapes=shapes, dynamo=True, verbose=False,
             )  # fmt: skip
         except Exception as error:  # whatever a model of one's own does
-            why = "SALIENCY_TRACEBACK=1 shows why"
-            raise ValueError(f"{model.name} can't be written as ONNX, {why}") from error
+            message = f"{model.name} can't be written as ONNX, SALIENCY_TRACEBACK=1 shows why"
+            raise ValueError(message) from error
     facts = {"model": model.name, "arguments": model.arguments, "spec": asdict(model.spec)}
     program.model.metadata_props.update({name: json.dumps(fact) for name, fact in facts.items()})
     with atomic(path) as temporary:

@@ -1,7 +1,6 @@
 """A clip model over an endless stream: one map for each frame, in constant memory."""
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
@@ -22,6 +21,8 @@ FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 THREADS = 4  # that compute different frames of a model at once
 EPSILON = 1e-6  # least distance of a map from 0 and 1 in its logits
 LEAST = 0.5  # share of a frame's own map that smoothing keeps
+
+Pair = tuple[Frame, Tensor]  # with its map (1, H, W)
 
 
 class Batch(NamedTuple):
@@ -50,13 +51,12 @@ def predict(
     Clips of `clip_length` frames follow each other, each begun with a fresh memory. The maps of
     a clip's first `warm_up` frames are taken from the clip before; over the next `fade` frames
     the maps of that clip turn into its own, linearly. Before the first frame of the stream, that
-    frame is repeated for a warm-up. With fade = 0, clips are cut as SST-Sal's authors cut them,
-    and the first clip's maps are kept from its first frame on.
+    frame is repeated for a warm-up; with fade = 0, as SST-Sal's authors cut clips, it is not.
 
-    People look for a moment at what was there a moment ago. So where the spec has a `smoothing`
-    of s seconds, a frame's map is the sigmoid of the mean of the maps' logits over the frames at
-    most s seconds before and after it, with weights exp(−|Δt| / s). It is nowhere less than half
-    of the frame's own map, so that what passes by quickly stays visible.
+    Where the spec has a `smoothing` of s seconds, a frame's map is the sigmoid of the mean of the
+    maps' logits over the frames at most s seconds before and after it, with weights
+    exp(−|Δt| / s), and nowhere less than half of the frame's own map, so that what passes by
+    quickly stays visible.
 
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
         any size, (H, W, 3) uint8 RGB arrays or tensors, from a camera for example, of which
@@ -64,9 +64,8 @@ def predict(
     needed: whether the map of a frame is wanted; the others are not yielded. Clips before the
         first such frame are not computed; all other maps are the same as without it.
     fps: pictures a second; they are sampled at the rate of `model.spec`. None: all are.
-    live: whether to look at each frame as soon as it is there; else a model of single frames looks
-        at up to 8 small ones at once, and on a CPU up to four threads compute different ones, which
-        is faster.
+    live: whether to look at each frame as soon as it is there; otherwise a model of single frames
+        takes several at once.
     Yields: the frame and its map (1, H, W), float32 on the CPU. Live, the map of a video.Frame
         comes before the next one is taken, and that of a picture when the next picture that is
         sampled has come; it is smoothed over the frames before alone. A model with a memory gives
@@ -87,60 +86,10 @@ def predict(
         source = frames_of(source, spec, fps)
     batches = _batches(source, spec, 1 if live else FRAMES_AT_ONCE)
     batches = _from_first_needed(batches, needed, spec.smoothing)
-    smoother = Smoother(spec.smoothing, live)
-    overlap: Tensor | None = None  # the last clip's maps of frames that it shares with the next
-    for batch, maps in _computed(model, batches, live):
-        if overlap is not None:
-            share = torch.arange(1, len(overlap) + 1)[:, None, None, None] / (len(overlap) + 1)
-            maps[: len(overlap)] = torch.lerp(overlap, maps[: len(overlap)], share)
-        complete = len(maps) if batch.last else len(maps) - spec.fade
-        overlap = maps[complete:] if complete < len(maps) else None
-        for frame, saliency in zip(batch.frames[:complete], maps):
-            yield from (pair for pair in smoother.add(frame, saliency) if needed(pair[0]))
-    yield from (pair for pair in smoother.finish() if needed(pair[0]))
-
-
-class Smoother:
-    """Weighted means of the maps around each frame, as `predict` describes them.
-
-    seconds: before and after a frame; with 0, maps stay as they are. live: only those before.
-    """
-
-    def __init__(self, seconds: float, live: bool):
-        self.seconds, self.live = seconds, live
-        self.near: list[tuple[Frame, Tensor, Tensor]] = []  # frames, maps and logits still needed
-        self.next = 0  # index in `near` of the frame whose mean comes next
-
-    def add(self, frame: Frame, saliency: Tensor) -> list[tuple[Frame, Tensor]]:
-        """Take the next frame and its map; return the frames whose means are now complete."""
-        if not self.seconds:
-            return [(frame, saliency)]
-        self.near.append((frame, saliency, saliency.logit(eps=EPSILON)))
-        complete = []
-        while self.next < len(self.near):
-            apart = abs(frame.seconds - self.near[self.next][0].seconds)
-            if not self.live and apart <= self.seconds:
-                break  # the next frame may be near, too
-            complete.append(self._mean())
-        return complete
-
-    def finish(self) -> list[tuple[Frame, Tensor]]:
-        """Return the last frames and their means."""
-        return [self._mean() for _ in range(self.next, len(self.near))]
-
-    def _mean(self) -> tuple[Frame, Tensor]:
-        """Return the next frame and its mean, and drop the frames that no later one is near to."""
-        frame, own, _ = self.near[self.next]
-        apart = [abs(other.seconds - frame.seconds) for other, *_ in self.near]
-        weights = [math.exp(-a / self.seconds) if a <= self.seconds else 0.0 for a in apart]
-        mean = torch.zeros_like(own)
-        for weight, (*_, logits) in zip(weights, self.near):
-            mean.add_(logits, alpha=weight / sum(weights))
-        self.next += 1
-        while self.next > 1 and abs(self.near[0][0].seconds - frame.seconds) > self.seconds:
-            del self.near[0]
-            self.next -= 1
-        return frame, torch.maximum(mean.sigmoid_(), LEAST * own)
+    pairs = _stitched(_computed(model, batches, live), spec.fade)
+    if spec.smoothing:
+        pairs = _smoothed(pairs, spec.smoothing, live)
+    yield from (pair for pair in pairs if needed(pair[0]))
 
 
 def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:
@@ -174,25 +123,21 @@ def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:
 
 
 def _from_first_needed(
-    batches: Iterable[Batch], needed: Callable[[Frame], bool], seconds: float
+    batches: Iterator[Batch], needed: Callable[[Frame], bool], seconds: float
 ) -> Iterator[Batch]:
     """Yield batches from the first with a needed frame, and those at most some seconds before.
 
     Whole batches are left out, so that the others are computed as if these were there.
     """
-    before: deque[Batch] = deque(maxlen=None if seconds else 1)
-    batches = iter(batches)
+    near: list[Batch] = []
     for batch in batches:
         frame = next(filter(needed, batch.frames), None)
-        before.append(batch)
-        latest = frame or batch.frames[-1]
-        while len(before) > 1 and abs(latest.seconds - before[0].frames[-1].seconds) > seconds:
-            before.popleft()
+        now = (frame or batch.frames[-1]).seconds if seconds else 0.0
+        near = [b for b in near if seconds and abs(now - b.frames[-1].seconds) <= seconds]
+        near.append(batch)
         if frame:
-            break
-    else:
-        return
-    yield from chain(before, batches)
+            yield from near
+            yield from batches
 
 
 def _computed(
@@ -216,12 +161,46 @@ def _computed(
 
     number = torch.get_num_threads()
     threads = min(number, THREADS) if model.parallel and device.type == "cpu" and not live else 1
-    first = list(islice(batches, threads))
-    if len(first) < 2:
-        yield from map(compute, chain(first, batches))
+    if threads == 1:
+        yield from map(compute, batches)
         return
     try:
         prepare = partial(torch.set_num_threads, number // threads)
-        yield from behind(compute, chain(first, batches), threads, threads, prepare)
+        yield from behind(compute, batches, threads, threads, prepare)
     finally:
         torch.set_num_threads(number)  # `prepare` sets it for all threads that start later
+
+
+def _stitched(computed: Iterable[tuple[Batch, Tensor]], fade: int) -> Iterator[Pair]:
+    """Yield frames and maps; where clips overlap, the maps of one turn into those of the next."""
+    overlap = torch.zeros(0)  # the last clip's maps of frames that it shares with the next
+    for batch, maps in computed:
+        share = torch.arange(1, len(overlap) + 1)[:, None, None, None] / (len(overlap) + 1)
+        if len(overlap):
+            maps[: len(overlap)] = torch.lerp(overlap, maps[: len(overlap)], share)
+        complete = len(maps) if batch.last else len(maps) - fade
+        overlap = maps[complete:]
+        yield from zip(batch.frames[:complete], maps)
+
+
+def _smoothed(pairs: Iterable[Pair], seconds: float, live: bool) -> Iterator[Pair]:
+    """Yield frames with weighted means of the maps around them, as `predict` describes them."""
+    near: list[tuple[Frame, Tensor, Tensor]] = []  # frames, maps and logits that are still needed
+    following = 0  # index in `near` of the frame whose mean comes next
+    for pair in chain(pairs, [None]):
+        if pair:
+            near.append((*pair, pair[1].logit(eps=EPSILON)))
+        while following < len(near):
+            frame, own, _ = near[following]
+            apart = [abs(other.seconds - frame.seconds) for other, *_ in near]
+            if pair and not live and apart[-1] <= seconds:
+                break  # the next frame may be near, too
+            weights = [math.exp(-a / seconds) if a <= seconds else 0.0 for a in apart]
+            mean = torch.zeros_like(own)
+            for weight, (*_, logits) in zip(weights, near):
+                mean.add_(logits, alpha=weight / sum(weights))
+            yield frame, torch.maximum(mean.sigmoid_(), LEAST * own)
+            following += 1
+            while following > 1 and abs(near[0][0].seconds - frame.seconds) > seconds:
+                del near[0]
+                following -= 1

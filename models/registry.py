@@ -19,9 +19,8 @@ PLAIN = (bool, int, float, str, type(None))  # types of a model's arguments in a
 def find_model(name: str) -> type[SaliencyModel]:
     """Return the model of a name in MODELS, or import "package.module:Class" and add it there.
 
-    The current folder is searched last. A class without a name of its own is called after its
-    module. Errors in the module's own code are not caught, and from then on scripts show the
-    traceback of an unexpected error.
+    The current folder is searched last. A class without a name is called after its module. From
+    then on scripts show the traceback of an error in its code.
     Raises InputError for anything else than a model that a checkpoint can build again.
     """
     if name in MODELS:
@@ -43,10 +42,8 @@ def find_model(name: str) -> type[SaliencyModel]:
         raise InputError(f"{name}: not a subclass of models.SaliencyModel; check the name")
     for argument in inspect.signature(kind).parameters.values():
         if not isinstance(argument.default, PLAIN):
-            raise InputError(
-                f"{name}: its constructor takes '{argument}'; give that a default: a number, a "
-                "text, True, False or None"
-            )
+            defaults = "a default: a number, a text, True, False or None"
+            raise InputError(f"{name}: its constructor takes '{argument}'; give that {defaults}")
     if "name" not in vars(kind):
         kind.name = f"{kind.__module__}:{kind.__qualname__}"
     if MODELS.setdefault(kind.name, kind) is not kind:

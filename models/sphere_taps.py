@@ -10,30 +10,28 @@ image is sampled there bilinearly, in one of two ways:
                image rolls the result. With `half_pixel` the half pixel up and to the left stays,
                because weights trained by the authors' code expect it; without it nothing shifts.
 
-An image is a list of pixels here, (H·W, C), in which the C channels of a pixel lie side by side:
-a tap then moves C numbers at once. On a CPU the work is done in blocks of BLOCK pixels, so that
-their samples stay in the cache and never exist for the whole image.
+Images are lists of pixels here, (H·W, B, C): a tap then moves B·C numbers that lie side by side.
+On a CPU the work is done in blocks of BLOCK pixels, so that their samples stay in the cache and
+never exist for the whole image, in two thirds of the time.
 """
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.options import SAMPLINGS
+from projection.resampling import Bags, Resampling, SumBags
 from projection.sphere import equirectangular_taps, longitudes
 
-BLOCK = 960
+BLOCK = 1920
 
 
 def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
     """Return the angles of the nine taps of a kernel centred on each of the given rows.
 
-    The inverse gnomonic projection follows the authors' formula term by term, because its
-    rounding shows in the last digits of the result.
+    It follows the authors' formula term by term, whose rounding shows in the last digits.
     rows: (R,) float64, may be fractional. over_pole: whether a tap beyond a pole is placed on its
     other side; the one-argument arctangent of the authors' code leaves it on this side.
     Returns: latitude of each tap and its longitude minus the centre's in radians, (R, 3, 3) each,
@@ -75,7 +73,7 @@ def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
 def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor]:
     """Return the taps of `reference_grid` as indices of four pixels and their weights.
 
-    Both are (N, 4), where N is nine times the number of output pixels. Sums of pixels with these
+    Both are (4, N), where N is nine times the number of output pixels. Sums of pixels with these
     weights equal F.grid_sample; a pixel outside the image has weight 0.
     """
     x, y = reference_grid(height, width, stride).view(-1, 2).unbind(-1)
@@ -89,11 +87,11 @@ def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor
             inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
             index.append((r * width + c).where(inside, 0).long())
             weight.append((row_weight * column_weight).where(inside, 0))
-    return torch.stack(index, dim=-1), torch.stack(weight, dim=-1)
+    return torch.stack(index), torch.stack(weight)
 
 
 def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tuple[Tensor, Tensor]:
-    """Return the taps on the sphere as indices of four pixels and their weights, (N, 4) each.
+    """Return the taps on the sphere as indices of four pixels and their weights, (4, N) each.
 
     Without `half_pixel` an output pixel is centred on its stride×stride input pixels.
     """
@@ -105,31 +103,15 @@ def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tup
     longitude = longitudes(width)[::stride, None, None] + east[:, None] - west
     x, z = latitude.cos() * longitude.sin(), latitude.cos() * longitude.cos()
     points = torch.stack([x, latitude.sin().expand_as(x), z], dim=-1)
-    index, weight = equirectangular_taps(points.view(-1, 3), height, width)
-    return index.t(), weight.t()
+    return equirectangular_taps(points.view(-1, 3), height, width)
 
 
-def blend(rows: Tensor, index: Tensor, weight: Tensor, start: Tensor) -> Tensor:
-    """Return weighted sums of rows, (P, C) → (S, C).
-
-    index, weight: the rows to add, sum after sum. start: (S,), where each sum begins in them.
-    """
-    return F.embedding_bag(index, rows, start, mode="sum", per_sample_weights=weight)
-
-
-class SphereTaps(nn.Module):
+class SphereTaps(Resampling):
     """Samples the nine taps around every output pixel of an H×W image; also the adjoint map.
 
     stride: step between output pixels. sampling, half_pixel: see above.
     Raises ValueError for another sampling and for a size that the stride does not divide.
     """
-
-    index: Tensor
-    weight: Tensor
-    start: Tensor
-    reader: Tensor
-    reader_weight: Tensor
-    reader_start: Tensor
 
     def __init__(
         self,
@@ -139,7 +121,6 @@ class SphereTaps(nn.Module):
         sampling: str = "seamless",
         half_pixel: bool = False,
     ):
-        super().__init__()
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling is one of {', '.join(SAMPLINGS)}, got {sampling!r}")
         if height % stride or width % stride:
@@ -148,58 +129,32 @@ class SphereTaps(nn.Module):
             index, weight = reference_taps(height, width, stride)
         else:
             index, weight = seamless_taps(height, width, stride, half_pixel)
-        self.size = (height, width)
+        super().__init__(index, weight, (height * width,))
         self.out_size = (height // stride, width // stride)
-        self._freeze("index", index.int().flatten())
-        self._freeze("weight", weight.to(torch.get_default_dtype()).flatten())
-        self._freeze("start", torch.arange(0, len(self.index), 4, dtype=torch.int32))
-        # For the adjoint: the samples that read each pixel, and their weights.
-        used = self.weight.nonzero().squeeze(1)
-        pixel, order = self.index[used].sort(stable=True)
-        count = torch.bincount(pixel, minlength=height * width)
-        self._freeze("reader", (used[order] // 4).int())
-        self._freeze("reader_weight", self.weight[used[order]])
-        self._freeze("reader_start", (count.cumsum(0) - count).int())
 
-    def _freeze(self, name: str, buffer: Tensor) -> None:
-        self.register_buffer(name, buffer, persistent=False)
-
-    def blocks(self, x: Tensor):
-        """Yield pairs (index in the batch, slice of output pixels) that cover x, (B, ...)."""
+    def blocks(self, x: Tensor) -> Iterator[slice]:
+        """Yield the output pixels of images (H·W, B, C) in blocks, on a GPU all together."""
         pixels = self.out_size[0] * self.out_size[1]
-        block = pixels if x.is_cuda else BLOCK
-        for b in range(x.shape[0]):
-            for start in range(0, pixels, block):
-                yield b, slice(start, min(start + block, pixels))
+        whole = x.is_cuda or torch.compiler.is_compiling()
+        block = pixels if whole else max(1, BLOCK // x.shape[1])
+        for start in range(0, pixels, block):
+            yield slice(start, min(start + block, pixels))
 
-    def each_block(self, x: Tensor, work: Callable[[int, slice], None]) -> None:
-        """Call work(index in the batch, slice of output pixels) for blocks that cover x, (B, ...).
+    def read(self, x: Tensor, block: slice) -> Tensor:
+        """Sample the taps of n output pixels, without a gradient: (H·W, B, C) → (n, B, 9·C)."""
+        if torch.compiler.is_compiling():  # in operations that ONNX has
+            samples = self(x.movedim(0, -1)).movedim(-1, 0)
+        else:
+            rows, weight, starts = self.bags
+            corners = slice(36 * block.start, 36 * block.stop)
+            starts = starts[: 9 * (block.stop - block.start) + 1]
+            samples = Bags(rows[corners], weight[corners], starts).sums(x.flatten(1))
+        return samples.view(-1, 9, *x.shape[1:]).transpose(1, 2).flatten(2)
 
-        A block is too small to be divided, so on a CPU each of torch's threads takes whole ones.
-        `work` writes into slices of tensors and records no gradient.
-        """
-        blocks, number = list(self.blocks(x)), torch.get_num_threads()
-        threads = min(number, len(blocks)) if x.is_cpu and not torch.compiler.is_compiling() else 1
-        left = iter(blocks)
-
-        def run(_) -> None:
-            for b, pixels in left:
-                work(b, pixels)
-
-        if threads == 1:
-            return run(0)
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            runs = pool.map(torch.inference_mode()(run), range(threads))
-        torch.set_num_threads(number)  # the pool has set it for all threads that start later
-        list(runs)  # raises what a thread has raised
-
-    def read(self, image: Tensor, pixels: slice) -> Tensor:
-        """Sample the taps of n output pixels: (H·W, C) → (n, 9, C)."""
-        corners = slice(36 * pixels.start, 36 * pixels.stop)
-        start = self.start[: 9 * (pixels.stop - pixels.start)]
-        samples = blend(image, self.index[corners], self.weight[corners], start)
-        return samples.view(-1, 9, image.shape[-1])
+    def read_all(self, x: Tensor) -> Tensor:
+        """Sample all taps with a gradient: (H·W, B, C) → (N, 9, B, C)."""
+        return SumBags.apply(x.flatten(1), self.bags, self.back).view(-1, 9, *x.shape[1:])
 
     def adjoint(self, samples: Tensor) -> Tensor:
-        """Return the gradient of an image from that of all its taps: (n, 9, C) → (H·W, C)."""
-        return blend(samples.flatten(0, 1), self.reader, self.reader_weight, self.reader_start)
+        """Return the gradient of images from that of all taps: (N, 9, B, C) → (H·W, B, C)."""
+        return self.back.sums(samples.flatten(2).flatten(0, 1)).view(-1, *samples.shape[2:])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import SaliencyModel
-from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d
+from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d, to_images, to_pixels
 from models.sphere_taps import SphereTaps
 from projection.resampling import Resampling
 from projection.sphere import directions, equirectangular_taps
@@ -26,9 +26,7 @@ class SSTSal(SaliencyModel):
     sampling: how the image is read on the sphere, see models/sphere_taps.py.
         "reference" returns the decoder's raw state, in (−1, 1), each value in 2×2 pixels, as
         the authors' code does. "seamless" enlarges it bilinearly across the seam and the poles
-        and subtracts each frame's minimum, which makes the map non-negative. The spherical
-        Kullback-Leibler divergence scales each map to [0, 1] itself, so neither its value nor
-        its gradient is changed by the subtraction.
+        and subtracts each frame's minimum, which changes nothing for the loss.
     half_pixel: whether seamless sampling keeps the half-pixel shift of the authors' code, which
         their weights are trained for. False for new training.
     height, width: input size in pixels; the height is even, the width a multiple of 4.
@@ -96,29 +94,28 @@ class SSTSal(SaliencyModel):
         return {"in_channels": 3 + motion_channels, "hidden_channels": 36 if motion_channels else 9}
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
-        self._check(frames, motion)
+        channels, (height, width) = frames.shape[2] + motion.shape[2], frames.shape[-2:]
+        wanted = self.arguments["in_channels"], self.spec.height, self.spec.width
+        if (channels, height, width) != wanted:
+            takes = "this SSTSal takes {} channels of {}×{} pixels".format(*wanted)
+            raise ValueError(f"{takes}, got {channels} of {height}×{width}")
         encoder, decoder, maps = None, None, []
         with torch.autocast(frames.device.type, enabled=False):
-            for rgb, flow in zip(frames.unbind(1), motion.unbind(1), strict=True):
-                bgr = torch.cat([rgb.flip(1), flow.flip(1)], dim=1)  # the weights' channel order
-                encoder = self.encoder["lstm"](bgr.flatten(2).transpose(1, 2), encoder)
-                decoder = self.decoder["lstm"](self.encoder["pool"](encoder[0]), decoder)
+            for images in zip(frames.unbind(1), motion.unbind(1), strict=True):
+                encoder, decoder = self.step(images, encoder, decoder)
                 maps.append(self.to_map(decoder[0]))
         return torch.stack(maps, dim=1)
 
+    def step(self, images, encoder, decoder) -> tuple[tuple, tuple]:
+        """Return the states of encoder and decoder after RGB images (B, C, H, W), given before."""
+        bgr = torch.cat([image.flip(1) for image in images], dim=1)  # the weights' channel order
+        encoder = self.encoder["lstm"](to_pixels(bgr), encoder)
+        return encoder, self.decoder["lstm"](self.encoder["pool"](encoder[0]), decoder)
+
     def to_map(self, state: Tensor) -> Tensor:
-        """Turn the decoder's hidden state, (B, H/2·W/2, 1), into maps, (B, 1, H, W)."""
-        image = state.transpose(1, 2).unflatten(2, self.half_size)
+        """Turn the decoder's hidden state, (H/2·W/2, B, 1), into maps, (B, 1, H, W)."""
+        image = to_images(state, self.half_size)
         if self.arguments["sampling"] == "reference":
             return image.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
         image = self.enlarge(image)
         return image - image.amin(dim=(-2, -1), keepdim=True)
-
-    def _check(self, frames: Tensor, motion: Tensor) -> None:
-        channels, (height, width) = frames.shape[2] + motion.shape[2], frames.shape[-2:]
-        wanted = self.arguments["in_channels"], self.spec.height, self.spec.width
-        if (channels, height, width) != wanted:
-            raise ValueError(
-                f"this SSTSal takes {wanted[0]} channels of {wanted[1]}×{wanted[2]} pixels, "
-                f"got {channels} of {height}×{width}"
-            )

@@ -37,9 +37,7 @@ FACE_AXES = torch.tensor(
 def face_directions(face_size: int, pad: int = 0) -> Tensor:
     """Return the points of the cube [−1, 1]³ at all pixel centres: (6, S+2p, S+2p, 3) float64.
 
-    Padded faces fold over the cube's edges: a point of the face's plane beyond its edge, at
-    u = ±(1 + d), folds onto the cube at u = ±1 and d below the face: the same place along the
-    edge, at the same depth.
+    Padded faces fold over the cube's edges: u = ±(1 + d) is at u = ±1 and d below the face.
     """
     centres = torch.arange(-pad, face_size + pad, dtype=torch.float64)
     centres = (centres + 0.5) * 2 / face_size - 1
@@ -120,10 +118,9 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
     """Return linear interpolation at any direction as four taps on the pixels of six faces.
 
     The pixel centres of all faces are the vertices of a cube with bevelled edges, onto which
-    the direction is projected from the centre. Inside a face it meets a square of four
-    pixels, on a bevel a trapezoid of two pixels of each face (bilinear across and along the
-    edge), at a corner of the cube the triangle of the three pixels that meet there (linear).
-    So the result is continuous everywhere, and no edge is clamped.
+    the direction is projected from the centre. Inside a face it meets a square of four pixels,
+    on a bevel a trapezoid of two pixels of each face, at a corner of the cube the triangle of the
+    three pixels that meet there. So the result is continuous everywhere.
 
     points: (N, 3) float64. Returns: index (4, N) into six flattened faces, weight (4, N).
     """
@@ -170,8 +167,7 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
 def padded_pixels(face_size: int, pad: int = 1) -> Tensor:
     """Return the pixel at each place of the padded faces, see face_directions.
 
-    Returns: index into six flattened faces, (6, S+2p, S+2p) int64; the corners, where no
-    pixel lies, hold any valid index.
+    Returns: index into six flattened faces, (6, S+2p, S+2p) int64, any valid one in the corners.
     """
     face, u, v = locate(face_directions(face_size, pad))
     column, row = (((a + 1) * face_size / 2).long().clamp(0, face_size - 1) for a in (u, v))

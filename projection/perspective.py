@@ -1,9 +1,7 @@
 """Perspective views of the sphere and back, and rotated panoramas. Angles are in degrees.
 
-A camera is turned to the right by `yaw`, up by `pitch` and clockwise by `roll`, in this order (see
-sphere.orientation), so that its middle looks at longitude `yaw` and latitude `pitch`. Its image
-lies in a plane with coordinates u to the right and v downwards, ±1 at the image's edges; `extent`
-are the tangents of half its horizontal and half its vertical field of view.
+Cameras are those of projection/__init__.py. `extent` are the tangents of half the horizontal and
+half the vertical field of view; u and v are ±1 at the image's edges.
 """
 
 import math
@@ -28,8 +26,7 @@ from projection.sphere import (
 def extent_of(fov: float, height: int, width: int) -> tuple[float, float]:
     """Return the extent of a view of square pixels. Raises ValueError for sizes that are none.
 
-    fov: horizontal field of view in (0, 180). The vertical one is 2·atan(extent[1]), which is
-    2·atan(tan(fov/2)·height/width): 58.7° for 90° at 16:9.
+    fov: horizontal field of view in (0, 180). The vertical one is 58.7° for 90° at 16:9.
     """
     check_size(height, width)
     if not 0 < fov < 180:
@@ -57,19 +54,13 @@ def to_plane(points: Tensor, extent: tuple[float, float]) -> tuple[Tensor, Tenso
 def samples_across(extent: tuple[float, float], view_width: int, height: int, width: int) -> int:
     """Return how many samples across a pixel of a view lie at most one source pixel apart.
 
-    Compared are pixels in the middle of the view, where they are the largest, and at the equator
-    of the H×W source.
+    Compared are pixels in the middle of the view and at the equator of the H×W source.
     """
-    return _steps(_pixel(extent, view_width), min(math.pi / height, 2 * math.pi / width))
-
-
-def _pixel(extent: tuple[float, float], width: int) -> float:
-    """Return the angle in radians that a pixel spans in the middle of a view."""
-    return 2 * extent[0] / width
+    return _steps(2 * extent[0] / view_width, min(math.pi / height, 2 * math.pi / width))
 
 
 def _steps(length: float, longest: float) -> int:
-    """Return into how many equal parts a length is to be divided that are no longer than this."""
+    """Return into how many equal parts no longer than this a length is to be divided."""
     return max(1, math.ceil(length / longest - 1e-9))
 
 
@@ -82,9 +73,8 @@ def _places(n: int) -> list[tuple[float, float]]:
 class Equi2Perspective(nn.Module):
     """Renders what an ideal camera in the middle of the sphere sees.
 
-    Where the view is smaller than the source, so that a pixel spans several of its pixels, it is
-    the mean of as many bilinear samples as that takes (samples_across), and the rows near the
-    poles, which have more columns than they need, are smoothed first. Otherwise one sample is
+    Where a pixel of the view spans several of the source, it is the mean of as many bilinear
+    samples (samples_across), and rows near the poles are smoothed first. Otherwise one sample is
     taken, as Equi2Cube does. Wraps at ±180° and across the poles.
 
     fov: horizontal field of view; the vertical one follows from square pixels, see extent_of.
@@ -118,7 +108,7 @@ class Equi2Perspective(nn.Module):
         n = samples_across(self.extent, self.size[1], height, width)
         pixels = image.to(torch.promote_types(image.dtype, torch.float32))
         if n > 1:
-            pixels = _smooth_polar_rows(pixels, _pixel(self.extent, self.size[1]) / n)
+            pixels = _smooth_polar_rows(pixels, 2 * self.extent[0] / self.size[1] / n)
         views = (_sample(pixels, self.rays(yaw, pitch, roll, place)) for place in _places(n))
         return (sum(views, torch.zeros(())) / n**2).to(image.dtype)
 
@@ -150,7 +140,7 @@ class Perspective2Equi(nn.Module):
         camera = orientation(*map(math.radians, (yaw, pitch, roll)))
         pixel = max(math.pi / height, 2 * math.pi / width)
         secant = math.hypot(1, *extent)  # 1 / cos of the angle to the corners
-        n = _steps(pixel, _pixel(extent, w) / secant**2)
+        n = _steps(pixel, 2 * extent[0] / w / secant**2)
         ahead = directions(height, width, torch.float64).flatten(0, 1) @ camera[:, 2]
         near = (ahead >= math.cos(math.acos(1 / secant) + pixel)).nonzero()[:, 0]
         row, column = (near // width).double(), (near % width).double()
@@ -175,9 +165,8 @@ class Perspective2Equi(nn.Module):
 def rotate(image: Tensor, yaw=0.0, pitch=0.0, roll=0.0, inverse: bool = False) -> Tensor:
     """Return the panorama as a camera sees it that is turned so, by bilinear interpolation.
 
-    Its middle is what was at longitude `yaw` and latitude `pitch`; a view of the result with no
-    angles is the view of the image with these angles. inverse: undo such a rotation, so that what
-    was in the middle comes to longitude `yaw` and latitude `pitch`.
+    Its middle is what was at longitude `yaw` and latitude `pitch`. inverse: undo such a rotation,
+    so that what was in the middle comes to longitude `yaw` and latitude `pitch`.
 
     image: (B, C, H, W) → (B, C, H, W). Raises ValueError for no such image.
 
@@ -200,8 +189,8 @@ def _sample(image: Tensor, rays: Tensor) -> Tensor:
 def _smooth_polar_rows(image: Tensor, spacing: float) -> Tensor:
     """Blur rows along the longitude where samples `spacing` radians apart skip columns.
 
-    Near the poles neighbouring columns are closer than samples. The standard deviation is half
-    the distance of samples in columns where that is much more than 1, and 0 where it is 1.
+    The standard deviation is half the distance of samples in columns where that is much more than
+    1, and 0 where it is 1.
 
     image: (B, C, H, W), float32 or float64, and the same is returned.
     """

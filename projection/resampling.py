@@ -1,6 +1,8 @@
 """Resampling with fixed geometry: each place is a weighted sum of four pixels."""
 
 import math
+from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import torch
@@ -9,7 +11,34 @@ from torch.autograd import Function
 from torch.nn.functional import embedding_bag
 
 OPENCV = int(cv2.__version__.partition(".")[0])
-INTERPOLATED = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)  # by OpenCV
+
+
+class Bags(NamedTuple):
+    """Weighted sums of the rows of a table; sum k has the terms starts[k] to starts[k + 1]."""
+
+    rows: Tensor
+    weight: Tensor
+    starts: Tensor
+
+    def sums(self, table: Tensor) -> Tensor:
+        """(rows, C) → (sums, C), without a gradient."""
+        return embedding_bag(
+            self.rows, table, self.starts, mode="sum", include_last_offset=True,
+            per_sample_weights=self.weight.to(table.dtype),
+        )  # fmt: skip
+
+
+class SumBags(Function):
+    """Bags.sums with a gradient, which the bags of the transposed map give, of any order."""
+
+    @staticmethod
+    def forward(ctx, table, bags, back):
+        ctx.bags, ctx.back = bags, back
+        return bags.sums(table)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return SumBags.apply(gradient.contiguous(), ctx.back, ctx.bags), None, None
 
 
 class Resampling(nn.Module):
@@ -22,19 +51,14 @@ class Resampling(nn.Module):
     forward: (..., *size) → (..., *places), for which the channels come before `size`: summed in
     float32 at the least, rounded for integers. Gradients of any order.
 
-    A CPU has two faster forms. Without gradients OpenCV interpolates, with places rounded to
-    float32, 2⁻¹⁵ of a pixel at most before row and column 1024, and for uint8 to 1/32 of a pixel:
-    a frame of the shipped network takes about 12 % less time than by bags. With gradients, for
-    float64, and with OpenCV before version 5, which rounds all places to 1/32 of a pixel, the taps
-    of each place are a bag, and so are those of each pixel for the gradient: eight times as fast
-    as the plain form.
+    A CPU has two faster forms. With gradients and for float64 the taps of each place are a bag,
+    five to ten times as fast as the plain form. Otherwise OpenCV interpolates, by which
+    infer_video.py takes an eighth less time, with places rounded to float32: 2⁻¹⁵ of a pixel at
+    most before row and column 1024. Before version 5 it rounds to 1/32 of a pixel: bags then.
     """
 
     index: Tensor
     weight: Tensor
-    # Made at the first call that needs them.
-    _squares: tuple | None = None
-    _bags: tuple | None = None
 
     def __init__(self, index: Tensor, weight: Tensor, size: tuple[int, ...], dtype=None):
         super().__init__()
@@ -44,46 +68,53 @@ class Resampling(nn.Module):
         self.register_buffer("weight", weight.flatten(1), persistent=False)
 
     def _apply(self, *args, **kwargs):
-        self._squares = self._bags = None  # of weights in another precision
+        for made in ("bags", "back", "squares"):  # of weights in another precision
+            self.__dict__.pop(made, None)
         return super()._apply(*args, **kwargs)
 
     def forward(self, image: Tensor) -> Tensor:
-        if not image.is_cpu or not image.numel() or torch.compiler.is_compiling():
-            pixels = image.flatten(-len(self.size))
-            a, b, c, d = (pixels.index_select(-1, i) * w for i, w in zip(self.index, self.weight))
-            return _rounded(a + b + c + d, image.dtype).unflatten(-1, self.places)
         lead = image.shape[: image.dim() - len(self.size)]
-        images = image.reshape(-1, *(lead[-1:] or (1,)), *self.size)
-        sides = *_rows_and_columns(self.size), *_rows_and_columns(self.places)
+        pixels = image.flatten(-len(self.size)).to(torch.promote_types(image.dtype, torch.float32))
+        longest = max(*_rows_and_columns(self.size), *_rows_and_columns(self.places))
         gradient = torch.is_grad_enabled() and image.requires_grad
-        if OPENCV >= 5 and image.dtype in INTERPOLATED and max(sides) < 2**15 and not gradient:
-            result = self._remap(images)
+        if not image.is_cpu or not image.numel() or torch.compiler.is_compiling():
+            a, b, c, d = (pixels.index_select(-1, i) * w for i, w in zip(self.index, self.weight))
+            sums = a + b + c + d
+        elif gradient or pixels.dtype == torch.float64 or OPENCV < 5 or longest >= 2**15:
+            sums = self._sum_bags(pixels)
         else:
-            self._bags = self._bags or (self._bags_of_places(), self._bags_of_pixels())
-            result = _SumBags.apply(images, *self._bags)
-        return result.reshape(*lead, *self.places)
+            sums = self._remap(pixels)
+        sums = sums if image.is_floating_point() else sums.round()
+        return sums.to(image.dtype).view(*lead, *self.places)
 
-    def _remap(self, images: Tensor) -> Tensor:
-        """(B, C, *size) → (B, C, *places), by OpenCV where the taps are a square of neighbours."""
-        self._squares = self._squares or self._find_squares()
-        x, y, others, taps, weight = self._squares
-        channels = images.shape[1] if images.shape[1] in (3, 4) else 1  # OpenCV's exact ways
-        planes = images.reshape(-1, channels, *self.size).movedim(1, -1)
-        kind = torch.uint8 if images.dtype == torch.uint8 else torch.float32
-        result = torch.empty(len(planes), *x.shape, channels, dtype=kind)
-        for plane, target in zip(planes, result):
-            source = plane.to(kind).contiguous().view(-1, self.size[-1], channels)
-            cv2.remap(source.numpy(), x, y, cv2.INTER_LINEAR, target.numpy(), cv2.BORDER_REPLICATE)
-            sums = source.view(-1, channels).index_select(0, taps).view(4, -1, channels) * weight
-            target.view(-1, channels).index_copy_(0, others, _rounded(sums.sum(0), kind))
-        result = result.flatten(1, 2).mT.reshape(*images.shape[:2], *self.places)
-        return result.to(images.dtype)
+    def _sum_bags(self, pixels: Tensor) -> Tensor:
+        """(..., P) → (..., N)."""
+        table = pixels.reshape(-1, pixels.shape[-1]).T.contiguous()
+        sums = SumBags.apply(table, self.bags, self.back)
+        channels = pixels.shape[-2] if pixels.dim() > 1 else 1
+        sums = sums.view(len(sums), -1, channels).transpose(0, 1).contiguous().mT  # channels_last
+        return sums.reshape(*pixels.shape[:-1], -1)
 
-    def _find_squares(self) -> tuple:
-        """Return where cv2.remap finds the places, and the taps of those that it can't sum.
+    def _remap(self, pixels: Tensor) -> Tensor:
+        """(..., P) → (..., N), by OpenCV where the taps are a square of neighbours."""
+        x, y, others, taps, weight = self.squares
+        channels = pixels.shape[-2] if pixels.dim() > 1 and pixels.shape[-2] in (3, 4) else 1
+        images = pixels.reshape(-1, channels, pixels.shape[-1]).mT.contiguous()
+        result = torch.empty(len(images), x.size, channels)
+        for source, target in zip(images, result):
+            picture = source.view(-1, self.size[-1], channels).numpy()
+            out = target.view(*x.shape, channels).numpy()
+            cv2.remap(picture, x, y, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
+            sums = (source.index_select(0, taps).view(4, -1, channels) * weight).sum(0)
+            target.index_copy_(0, others, sums)
+        return result.mT.reshape(*pixels.shape[:-1], -1)
 
-        Returns: x and y, (rows, columns) float32; of the n others the number among the places
-        (n,), the pixels (4·n,) and the weights (4, n, 1).
+    @cached_property
+    def squares(self) -> tuple:
+        """Where cv2.remap finds the places, and the taps of those that it can't sum.
+
+        x and y, (rows, columns) float32; of the n others the number among the places (n,), the
+        pixels (4·n,) and the weights (4, n, 1).
         """
         width, first = self.size[-1], self.index[0]
         neighbours = torch.tensor([0, 1, width, width + 1])[:, None]
@@ -94,48 +125,24 @@ class Resampling(nn.Module):
         others = others.nonzero()[:, 0]
         return x, y, others, self.index[:, others].flatten(), self.weight[:, others, None].float()
 
-    def _bags_of_places(self) -> tuple:
-        starts = torch.arange(0, self.index.numel() + 1, 4, dtype=torch.int32)
-        return self.index.T.flatten(), self.weight.T.flatten(), starts, self.places
+    @cached_property
+    def bags(self) -> Bags:
+        """The taps of each place."""
+        index = self.index.T.flatten()
+        return Bags(index, self.weight.T.flatten(), _numbers(len(index) // 4 + 1, index) * 4)
 
-    def _bags_of_pixels(self) -> tuple:
-        """Return the transposed map: for each pixel the places that it is a tap of."""
+    @cached_property
+    def back(self) -> Bags:
+        """The places that each pixel is a tap of."""
         index, order = self.index.flatten().sort(stable=True)
-        pixels = torch.arange(math.prod(self.size) + 1, dtype=torch.int32)
+        pixels = _numbers(math.prod(self.size) + 1, index)
         starts = torch.searchsorted(index, pixels, out_int32=True)
-        places = (order % self.index.shape[1]).int()
-        return places, self.weight.flatten()[order], starts, self.size
+        return Bags((order % self.index.shape[1]).int(), self.weight.flatten()[order], starts)
 
 
-class _SumBags(Function):
-    """Weighted sums of pixels, (B, C, ...) → (B, C, *shape).
-
-    bags: index and weight of all terms, where those of each sum begin, with the end after them,
-    and the shape. back: bags of the transposed map, which gives the gradient.
-    """
-
-    @staticmethod
-    def forward(ctx, images, bags, back):
-        ctx.bags, ctx.back = bags, back
-        index, weight, starts, shape = bags
-        batch, channels = images.shape[:2]
-        table = images.to(torch.promote_types(images.dtype, torch.float32))
-        table = table.movedim((0, 1), (-2, -1)).reshape(-1, batch * channels).contiguous()
-        sums = embedding_bag(
-            index, table, starts, mode="sum", per_sample_weights=weight.to(table.dtype),
-            include_last_offset=True,
-        )  # fmt: skip
-        sums = sums.view(*shape, batch, channels).movedim(-2, 0).contiguous().movedim(-1, 1)
-        return _rounded(sums, images.dtype)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return _SumBags.apply(gradient, ctx.back, ctx.bags), None, None
+def _numbers(count: int, like: Tensor) -> Tensor:
+    return torch.arange(count, dtype=like.dtype, device=like.device)
 
 
 def _rows_and_columns(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1]
-
-
-def _rounded(sums: Tensor, dtype: torch.dtype) -> Tensor:
-    return sums.to(dtype) if dtype.is_floating_point else sums.round().to(dtype)

@@ -45,9 +45,7 @@ def angles_of(points: Tensor) -> tuple[Tensor, Tensor]:
 def orientation(yaw: float, pitch: float, roll: float = 0.0) -> Tensor:
     """Return the axes of a camera: (3, 3) float64, columns right, up and ahead.
 
-    It rotates directions from the camera's axes to the world's. The camera is turned to the right
-    by `yaw`, then up by `pitch`, so that it looks at this longitude and latitude, and then
-    clockwise about the line of sight by `roll`, so that its upper edge leans to its right.
+    It rotates directions from the camera's axes to the world's; see projection/__init__.py.
     """
     (sy, sp, sr), (cy, cp, cr) = ([f(a) for a in (yaw, pitch, roll)] for f in (math.sin, math.cos))
     turn = torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]], dtype=torch.float64)

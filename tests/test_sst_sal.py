@@ -1,7 +1,6 @@
 """SST-Sal against the authors' numbers, against the plain formulation, and on the sphere."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from benchmarks.plain_sst_sal import PlainSSTSal, tile_grid
 from losses import SphericalKLDivergence
 from models import load, predict
-from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d, _Samples
+from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d, to_images, to_pixels
 from models.sphere_taps import SphereTaps, tap_angles
 from models.sst_sal import SSTSal
 from tests.seeded_sst_sal import SEEDED, recipe, seeded_weights
@@ -66,19 +65,9 @@ def reference_model(variant: str, height: int, width: int) -> SSTSal:
     return model.eval()
 
 
-def to_pixels(images: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) → (B, H·W, C)."""
-    return images.flatten(2).transpose(1, 2).contiguous()
-
-
-def to_images(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(B, H·W, C) → (B, C, H, W)."""
-    return pixels.transpose(1, 2).unflatten(2, size)
-
-
 def convolve(image, weight, bias, taps: SphereTaps) -> torch.Tensor:
     """Convolution on the sphere: (B, C, H, W) → (B, out, H/stride, W/stride)."""
-    samples = _Samples.apply(to_pixels(image), taps).flatten(2)
+    samples = taps.read_all(to_pixels(image)).transpose(1, 2).flatten(2)
     matrix = weight.permute(0, 2, 3, 1).flatten(1)
     return to_images(F.linear(samples, matrix, bias), taps.out_size)
 
@@ -135,7 +124,7 @@ def test_layers_equal_the_original(variant, name):
     with torch.no_grad():
         zeros = x.new_zeros(1, model.encoder.lstm.hidden_channels, height, width)
         conv = gates(model.encoder.lstm, torch.cat([x, zeros], dim=1))
-        h, c, _ = model.encoder.lstm(to_pixels(x), None)
+        h, c = model.encoder.lstm(to_pixels(x), None)
         h, c = (to_images(a, (height, width)) for a in (h, c))
         pool = pool_image(h, model.encoder.pool)
         dec_conv = gates(model.decoder.lstm, torch.cat([pool, pool[:, :1] * 0], dim=1))
@@ -179,12 +168,12 @@ def test_last_step_from_the_originals_state(variant, size):
 
     def state(part):
         h, c = known[f"{part}_h_before"], known[f"{part}_c_before"]
-        return to_pixels(h), to_pixels(c), None
+        return to_pixels(h), to_pixels(c)
 
     with torch.no_grad():
-        h, c, _ = model.encoder.lstm(to_pixels(known["x_last"]), state("enc"))
+        h, c = model.encoder.lstm(to_pixels(known["x_last"]), state("enc"))
         pooled = model.encoder.pool(h)
-        dec_h, dec_c, _ = model.decoder.lstm(pooled, state("dec"))
+        dec_h, dec_c = model.decoder.lstm(pooled, state("dec"))
         output = model.to_map(dec_h)
     for name, ours in {
         "enc_h_after": to_images(h, size),
@@ -222,8 +211,6 @@ def test_gradients_and_one_step_of_sgd_equal_the_original(variant):
 def test_equals_the_plain_formulation_and_its_gradient():
     torch.manual_seed(0)
     model = SSTSal(6, 5, sampling="reference", height=20, width=28).double()
-    for taps in (m for m in model.modules() if isinstance(m, SphereTaps)):
-        taps.weight = taps.weight.double()
     clip = torch.rand(2, 4, 6, 20, 28, dtype=torch.float64)
     wanted = torch.rand(2, 4, 1, 20, 28, dtype=torch.float64)
     maps = run(model, clip)
@@ -248,13 +235,13 @@ def test_gradients_by_differences(sampling):
     taps = SphereTaps(4, 8, sampling=sampling).double()
     cell = ConvLSTMCell(1, 2, taps).double()
     pool = SphereMaxPool2d(SphereTaps(4, 8, stride=2, sampling=sampling)).double()
-    h, c = torch.rand(2, 2, 32, 2).double()
-    x = torch.rand(2, 32, 1).double()
+    h, c = torch.rand(2, 32, 2, 2).double()
+    x = torch.rand(32, 2, 1).double()
     for leaf in (h, c, x):
         leaf.requires_grad_()
 
     def step(x, h, c, *_):
-        return cell(x, (h, c, None))[:2]
+        return cell(x, (h, c))
 
     assert torch.autograd.gradcheck(step, (x, h, c, *cell.parameters()))
     image = torch.rand(2, 2, 4, 8).double().requires_grad_()
@@ -272,33 +259,6 @@ def test_blocks_change_nothing(monkeypatch):
         whole = run(model, clip)
         monkeypatch.setattr("models.sphere_taps.BLOCK", 7)
         torch.testing.assert_close(run(model, clip), whole, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("hidden", [4, 20])
-@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_threads_change_nothing(hidden, mode, monkeypatch):
-    """Not the maps, and not the number of threads that torch gives to later threads."""
-    torch.manual_seed(0)
-    monkeypatch.setattr("models.sphere_taps.BLOCK", 50)
-    model = SSTSal(3, hidden, height=16, width=24)
-    clip = torch.rand(2, 3, 3, 16, 24)
-    with mode():
-        alone = run(model, clip)
-        torch.set_num_threads(3)
-        assert torch.equal(run(model, clip), alone)
-    with ThreadPoolExecutor(1) as later:
-        assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
-
-
-def test_what_a_thread_raises_is_raised(monkeypatch):
-    monkeypatch.setattr("models.sphere_taps.BLOCK", 50)
-    torch.set_num_threads(2)
-
-    def fail(b, pixels):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        SphereTaps(16, 24).each_block(torch.rand(1, 384, 1), fail)
 
 
 def test_convolution_without_shift_finds_the_middle():
