@@ -79,7 +79,7 @@ def check_pickle(content: bytes | IO[bytes], size: int) -> None:
                 raise ValueError(f"an index of {index} in {size} bytes")
             memo[index] = stack[-1]
         elif name in GETS or name == "DUP":
-            stack.append(memo[argument] if name in GETS else stack[-1])
+            stack.append(memo[int(argument or 0)] if name in GETS else stack[-1])
         elif not before:
             stack += [[1] for _ in opcode.stack_after]
         else:
