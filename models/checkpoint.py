@@ -76,7 +76,11 @@ def load(
             determined = {name for name, _ in changed} | overrides.keys()
             spec = {name: value for name, value in spec.items() if name not in determined}
         put_weights(model, content["weights"])
-        model.spec = replace(model.spec, **spec)
+        stored = replace(model.spec, **spec)
+        if (stored.height, stored.width) != (model.spec.height, model.spec.width):
+            raise ValueError("its spec states frames of another size")
+        model.use_motion(stored.motion)
+        model.spec = stored
     except (ValueError, TypeError) as error:
         what = f"{path}: as {content['model']}({arguments})"
         raise InputError(f"{what}: {error}; leave out arguments, or take another file") from error
@@ -118,12 +122,14 @@ def read(path: str | Path) -> dict:
             content = read_authors_file(path)
         content = {"spec": {}, "run": {}} | content
         content["run"] = dict(content["run"])
-        for entry, kind in (("arguments", PLAIN), ("weights", Tensor), ("spec", PLAIN)):
+        kinds = {"arguments": PLAIN, "weights": Tensor, "spec": PLAIN, "run": (*PLAIN, list)}
+        for entry, kind in kinds.items():
             for name, value in content[entry].items():
                 if not isinstance(name, str) or not isinstance(value, kind):
                     raise TypeError(f"'{name}' in '{entry}'")
-        if any(t.layout != torch.strided or t.is_quantized for t in content["weights"].values()):
-            raise TypeError("its weights are not plain numbers")
+        for tensor in content["weights"].values():
+            if tensor.layout != torch.strided or tensor.is_quantized or not tensor.is_cpu:
+                raise TypeError("its weights are not plain numbers")
         if content["model"] not in MODELS:
             raise InputError(
                 f"{path}: its model is {content['model'][:100]!r}, not one of {', '.join(MODELS)}; "

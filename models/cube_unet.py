@@ -11,7 +11,7 @@ from models.base import SaliencyModel
 from models.efficientnet_lite import EfficientNetReadout, padded_conv
 from models.equator_prior import gaze_density, longitude_density
 from projection import Cube2Equi, Equi2Cube
-from video.spec import LARGEST_SIDE, Spec, check_number
+from video.spec import Spec, check_number
 
 
 def double_conv(c_in: int, c_out: int) -> nn.Sequential:
@@ -110,8 +110,8 @@ class CubeUNet(SaliencyModel):
         if not 0 <= front <= 1:
             raise ValueError(f"front is from 0 to 1: {front}")
         check_number("base_channels", base_channels, 1, 256)
-        check_number("face_size", face_size or 1, 1, LARGEST_SIDE)
         spec = Spec(height=height, width=width, motion=MOTION_OF[in_channels])
+        check_number("face_size", face_size or 1, 1, width // 2 + 1)
         super().__init__(
             spec,
             in_channels=in_channels,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import infer_video
@@ -259,3 +260,37 @@ def test_an_output_folder_that_leads_to_itself(clip, checkpoint, tmp_path):
         ended(make_video.main, "--original_video", clip, "--saliency_dir", tmp_path / "a"),
     ):
         assert found[0] == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": {"width": 8192, "height": 4096}},
+        {"spec": {"width": 1, "height": 1}},
+        {"spec": {"motion": "none"}},
+        {"spec": {"motion": "dis"}},
+        {"arguments": {"width": 8192, "height": 4096}},
+        {"arguments": {"width": 8192, "height": 256}},
+        {"arguments": {"face_size": 8192}},
+        {"run": {"loss": torch.zeros(3)}},
+        {"run": {"epochs": torch.zeros(3, 3)}},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_contradicts_itself(checkpoint, tmp_path, change):
+    """Some took half a minute and gigabytes, others ended in a traceback at the first frame."""
+    content, begun = torch.load(checkpoint, weights_only=True), time.monotonic()
+    for entry, values in change.items():
+        content[entry] = content.get(entry, {}) | values
+    torch.save(content, tmp_path / "wrong.pth")
+    with pytest.raises(InputError, match="wrong.pth: "):
+        load(tmp_path / "wrong.pth")
+    assert time.monotonic() - begun < 5
+
+
+def test_weights_without_numbers(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    content["weights"] = {n: t.to("meta") for n, t in content["weights"].items()}
+    torch.save(content, tmp_path / "meta.pth")
+    with pytest.raises(InputError, match="meta.pth: "):
+        load(tmp_path / "meta.pth")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from video.motion import MOTIONS
 
-LARGEST_SIDE = 8192  # pixels of the frames that models take
+LARGEST_SIDE, LARGEST_FRAME = 4096, 1024 * 2048  # pixels of the frames that models take
 
 
 def check_number(name: str, value: object, least: int, most: int) -> None:
@@ -38,6 +38,10 @@ class Spec:
         for name in ("height", "width", "clip_length", "warm_up", "fade"):
             least = 0 if name in ("warm_up", "fade") else 1
             check_number(name, getattr(self, name), least, LARGEST_SIDE)
+        if self.height * self.width > LARGEST_FRAME:
+            raise ValueError(
+                f"frames have at most {LARGEST_FRAME} pixels, got {self.height}×{self.width}"
+            )
         if not 0 < self.fps <= 1000:
             raise ValueError(f"fps is more than 0 and at most 1000, got {self.fps!r}")
         if self.warm_up + self.fade >= self.clip_length:
