@@ -5,8 +5,8 @@
 FOLDER has .npz files, each a set of its own. A panorama called NAME in one of them is made of
 
     NAME_rgb     (H, W, 3) uint8
-    NAME_fix     (N, 2) degrees: longitude to the right, latitude upwards
     NAME_gt      (h, w) density per direction on any scale
+    NAME_fix     (N, 2) degrees: longitude to the right, latitude upwards; optional, for NSS and AUC
     NAME_user    (N,) numbers of the observers, optional: with them there are inter-observer scores
 
 A folder of saved maps has NAME.npy, .exr or .png. Pixels are weighted with their solid angles, and
@@ -45,8 +45,8 @@ def read_set(path: Path) -> dict[str, np.ndarray]:
     ):
         content = {key: file[key] for key in file.files}
         for name in names_of(content):
-            shapes = [content[f"{name}_{kind}"].shape for kind in ("rgb", "fix", "gt")]
-            if [len(shape) for shape in shapes] != [3, 2, 2]:
+            shapes = [content[f"{name}_{kind}"].shape for kind in ("rgb", "gt")]
+            if [len(shape) for shape in shapes] != [3, 2]:
                 raise ValueError(f"{name}: arrays of {shapes}")
         return content
 
@@ -68,7 +68,8 @@ class GazeSet:
         self.inside = (latitudes(height).abs() <= np.radians(latitude)).double()[:, None]
         self.protocol = Protocol("sphere", *self.size)
         self.protocol.weights *= self.inside
-        self.counts = {name: self.count(*self.places(name).T) for name in self.names}
+        fixated = [name for name in self.names if f"{name}_fix" in content]
+        self.counts = {name: self.count(*self.places(name).T) for name in fixated}
 
     def places(self, name: str) -> np.ndarray:
         """Return the fixations, (N, 2) longitude and latitude in radians."""
@@ -85,8 +86,10 @@ class GazeSet:
         stack = torch.stack([torch.from_numpy(resize(m, *self.size)) for m in maps.values()])
         truth = resize(self.content[f"{name}_gt"].astype(np.float32), *self.size)
         others = sum(count for other, count in self.counts.items() if other != name)
-        truths = {"target": torch.from_numpy(truth), "fixations": self.counts[name]}
-        truths |= {"others": others} if len(self.names) > 1 else {}
+        truths = {"target": torch.from_numpy(truth)}
+        if name in self.counts:
+            truths["fixations"] = self.counts[name]
+            truths |= {"others": others} if len(self.names) > 1 else {}
         truths = {kind: truth.expand_as(stack) for kind, truth in truths.items()}
         values = self.protocol(stack, **truths)
         scores = {p: {m: v[k] for m, v in values.items()} for k, p in enumerate(maps)}
@@ -127,6 +130,7 @@ def main() -> None:
         "which nothing is scored")  # fmt: skip
     add("--sigma", type=at_least(0.5, 30), default=5.0, help="width in degrees of the Gaussian "
         "that blurs fixations for the inter-observer scores")  # fmt: skip
+    add("--each", action="store_true", help="also print the CC of each panorama")
     args = parser.parse_args()
     networks = {path.stem: models.load(path) for path in args.ckpt_path}
     if args.quality:
@@ -148,6 +152,10 @@ def main() -> None:
             clips[name] = {"frames": 1, "scores": gaze.score(name, maps)}
         print(f"{path.name}: {counted(len(clips), 'panorama')}, |latitude| ≤ {args.latitude:g}°\n")
         print(summary.table(summary.summarise_clips(clips)), end="\n\n")
+        if args.each:
+            for name, content in clips.items():
+                scores = (f"{label} {s['cc']:.2f}" for label, s in content["scores"].items())
+                print(f"{name} CC: {', '.join(scores)}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from torch import Tensor
 from projection import sphere
 
 SIGMAS = 0.5, 30.0  # degrees; a wider Gaussian has a cusp at the antipode
-CUTOFF = 5.0  # sigmas beyond which the Gaussian may be left out: exp(−12.5) = 4e-6
+CUTOFF = 5.5  # sigmas beyond which the Gaussian may be left out: exp(−15) = 3e-7
 
 
 def fixation_map(longitudes, latitudes, height: int, width: int) -> Tensor:

@@ -71,11 +71,11 @@ def printed(main: Callable, *words) -> Rows:
 
 
 @cache
-def panoramas(name: str, *checkpoints: Path) -> Rows:
+def panoramas(name: str, *checkpoints: Path, latitude: float = 75) -> Rows:
     path = shared(f"data/gaze360/{name}.npz")
     with TemporaryDirectory() as folder:
         (Path(folder) / path.name).symlink_to(path)
-        return printed(real_gaze.main, folder, "--ckpt_path", *checkpoints, "--latitude", 75)
+        return printed(real_gaze.main, folder, "--ckpt_path", *checkpoints, "--latitude", latitude)
 
 
 def authors(name: str) -> Rows:
@@ -119,6 +119,7 @@ def scenes(seed: int) -> list[float]:
 
 oiqa = partial(panoramas, "oiqa_10panoramas", CHECKPOINT)
 avtrack = partial(panoramas, "avtrack360_20stills", CHECKPOINT)
+wild = partial(panoramas, "wild360_16frames", CHECKPOINT, latitude=90)
 oiqa_authors = partial(authors, "oiqa_10panoramas")
 avtrack_authors = partial(authors, "avtrack360_20stills")
 
@@ -126,6 +127,7 @@ avtrack_authors = partial(authors, "avtrack360_20stills")
 CC, SIM, KLD, NSS, AUC, SHUFFLED_AUC, CC_LOW, CC_HIGH = range(8)
 README_COLUMNS, CARD_COLUMNS = (CC, KLD, NSS), (CC, KLD, NSS, AUC)
 WITH_INTERVAL = CC, CC_LOW, CC_HIGH, KLD, NSS, AUC
+WITHOUT_FIXATIONS, CC_LOW_ALONE, CC_HIGH_ALONE = (CC, KLD), 3, 4  # of three columns
 ALL = CC, SIM, KLD, NSS, AUC, SHUFFLED_AUC
 CLIPS = range(7)  # CC and NSS, and the CC of each of the five clips
 
@@ -135,7 +137,6 @@ SMOOTHED, MIDDLE = "with motion, smoothed", "Gaussian in the middle"
 MEAN_MAP, SHOWN = "mean map of 550 photographs: CC", "{} pixels wide, model × mean map^{}: CC"
 SHOWN_320, SHOWN_256 = SHOWN.format(320, 0.5), SHOWN.format(256, 0.5)
 ALONE_320, ALONE_256 = SHOWN.format(320, 0), SHOWN.format(256, 0)
-CLIP_059 = "val_VR-EyeTracker_mono_059"  # three rows of six scores: uniform, Gaussian, prior
 
 # Phrases of a document, and rows and columns of commands with the numbers that follow them there.
 QUICK = [
@@ -148,9 +149,11 @@ QUICK = [
     (SCORES, ["benchmarks.equator_prior", "| uniform"], [(opensal, "uniform", ALL)]),
     (SCORES, ["benchmarks.equator_prior", "| Gaussian"], [(opensal, GAUSSIAN, ALL)]),
     (SCORES, ["benchmarks.equator_prior", "| equator prior"], [(opensal, PRIOR, ALL)]),
-    (SCORES, ["Gaussian has a CC of"], [(opensal, CLIP_059, [6 + CC, 12 + CC])]),
 ]  # fmt: skip
 SLOW = [
+    (README, ["(Wild360)"],
+     [(wild, NET, WITHOUT_FIXATIONS), (wild, PRIOR, [CC]), (wild, "uniform", [KLD])]),
+    (CARD, ["**Sports.**"], [(wild, NET, (CC, CC_LOW_ALONE, CC_HIGH_ALONE, KLD))]),
     (README, ["(AVTrack360)"], [(avtrack, NET, README_COLUMNS), (avtrack, PRIOR, README_COLUMNS)]),
     (README, ["(observers:"], [(avtrack, "human", [CC])]),
     (CARD, ["| this checkpoint"], [(oiqa, NET, WITH_INTERVAL), (avtrack, NET, WITH_INTERVAL)]),
