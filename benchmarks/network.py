@@ -70,7 +70,7 @@ def mixed(model: CubeUNet, clip: list[Tensor]) -> Tensor:
 def inference(clip: list[Tensor], make, title: str, repeats: int) -> None:
     """Compare the forms of one network in which it can run. make: returns it anew."""
     plain, fast = make(), models.deploy(make(), torch.bfloat16)
-    whole = models.deploy(make())
+    whole = models.deploy(make(), torch.float32)
     zeros = with_zero_padding(fast)
     with torch.inference_mode():
         same = [correlation(fast(*clip), maps) for maps in (plain(*clip), mixed(plain, clip))]

@@ -1,10 +1,13 @@
 """A trained model as it computes fastest: BatchNorm and activations are part of convolutions."""
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu, relu6
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from common.devices import choose_precision
 from models.base import SaliencyModel
 from models.cube_unet import CubeUNet
 from models.efficientnet_lite import Conv
@@ -19,13 +22,13 @@ ACTIVATIONS = {  # as PyTorch computes them, and as the operator names them
 }
 
 
-def deploy(model: SaliencyModel, dtype: torch.dtype = torch.float32) -> SaliencyModel:
+def deploy(model: SaliencyModel, dtype: torch.dtype | None = None) -> SaliencyModel:
     """Change a model for inference alone, and return it; its maps stay the same up to rounding.
 
     A CubeUNet can't be trained or saved any more. Other models stay as they are, in eval mode.
 
-    dtype: of the convolutions' weights and results: float32, bfloat16 (fast where the processor
-        computes in it) or float16 (on a GPU).
+    dtype: of the convolutions' weights and results: float32, bfloat16 or float16 (on a GPU).
+        None: bfloat16 where the hardware computes in it, else float32.
 
     >>> from models import CubeUNet
     >>> model = deploy(CubeUNet(base_channels=4, height=40, width=80))
@@ -33,6 +36,8 @@ def deploy(model: SaliencyModel, dtype: torch.dtype = torch.float32) -> Saliency
     torch.Size([1, 2, 1, 40, 80])
     """
     model.eval().requires_grad_(False)
+    if dtype is None:
+        dtype = choose_precision("auto", next(chain(model.parameters(), model.buffers())).device)
     if isinstance(model, CubeUNet):
         _fuse_within(model, dtype)
     return model

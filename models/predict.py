@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,11 +43,13 @@ class Batch(NamedTuple):
 def predict(
     model: SaliencyModel,
     frames: Iterable[Frame] | Iterable[np.ndarray | Tensor],
-    needed: Callable[[Frame], bool] = lambda frame: True,
+    needed: Callable[[Frame], bool] | None = None,
     fps: float | None = None,
     live: bool = False,
 ) -> Iterator[tuple[Frame, Tensor]]:
     """Yield each frame of a stream with its saliency map, in order.
+
+        for frame, saliency in predict(model, read_frames("clip.mp4", model.spec)):
 
     Clips of `clip_length` frames follow each other, each begun with a fresh memory. The maps of
     a clip's first `warm_up` frames are taken from the clip before; over the next `fade` frames
@@ -62,7 +65,7 @@ def predict(
         any size, (H, W, 3) uint8 RGB arrays or tensors, from a camera for example, of which
         video.Frames are made.
     needed: whether the map of a frame is wanted; the others are not yielded. Clips before the
-        first such frame are not computed; all other maps are the same as without it.
+        first such frame are not computed; all other maps are the same as without it. None: all.
     fps: pictures a second; they are sampled at the rate of `model.spec`. None: all are.
     live: whether to look at each frame as soon as it is there; otherwise a model of single frames
         takes several at once.
@@ -70,7 +73,7 @@ def predict(
         comes before the next one is taken, and that of a picture when the next picture that is
         sampled has come; it is smoothed over the frames before alone. A model with a memory gives
         the maps of a clip when the clip is full and the next frame has come, live or not.
-    Raises ValueError for pictures of another shape or type.
+    Raises ValueError for pictures of another shape or type, and TypeError for what holds no frames.
 
     >>> from models import EquatorPrior
     >>> from video import Frame
@@ -79,17 +82,22 @@ def predict(
     [(1, torch.Size([1, 4, 8]))]
     """
     spec = model.spec
+    if isinstance(frames, (str, Path)):
+        raise TypeError("predict takes frames, no path: give read_frames(path, model.spec)")
+    if isinstance(frames, (np.ndarray, Tensor)) and frames.ndim == 3:
+        raise TypeError(f"predict takes several pictures (N, H, W, 3), got {tuple(frames.shape)}")
     rest = iter(frames)
     first = list(islice(rest, 1))
     source: Iterable[Any] = chain(first, rest)
     if first and not hasattr(first[0], "rgb"):
         source = frames_of(source, spec, fps)
     batches = _batches(source, spec, 1 if live else FRAMES_AT_ONCE)
-    batches = _from_first_needed(batches, needed, spec.smoothing)
+    if needed:
+        batches = _from_first_needed(batches, needed, spec.smoothing)
     pairs = _stitched(_computed(model, batches, live), spec.fade)
     if spec.smoothing:
         pairs = _smoothed(pairs, spec.smoothing, live)
-    yield from (pair for pair in pairs if needed(pair[0]))
+    yield from (pair for pair in pairs if not needed or needed(pair[0]))
 
 
 def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:

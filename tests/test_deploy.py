@@ -48,7 +48,7 @@ def test_maps_stay_the_same(kind, onednn):
     model = settled(kind)
     clip = clip_for(model, 2)
     before = model(*clip)
-    fused = [m for m in deploy(model).modules() if isinstance(m, FusedConv)]
+    fused = [m for m in deploy(model, torch.float32).modules() if isinstance(m, FusedConv)]
     for conv in fused:
         conv.onednn = conv.onednn and onednn
     assert len(fused) > 15 and not any(p.requires_grad for p in model.parameters())
@@ -56,10 +56,12 @@ def test_maps_stay_the_same(kind, onednn):
 
 
 def test_the_only_batch_norm_left_is_beside_no_convolution():
-    model = deploy(settled("motion"))
+    model = deploy(settled("motion"), torch.float32)
     left = [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
     assert left == ["backbone.mix.0"]
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in deploy(settled("plain")).modules())
+    assert not any(
+        isinstance(m, nn.BatchNorm2d) for m in deploy(settled("plain"), torch.float32).modules()
+    )
 
 
 @torch.inference_mode()

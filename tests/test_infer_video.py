@@ -189,7 +189,7 @@ def test_maps_are_those_of_the_network_frame_by_frame(clip, checkpoint, tmp_path
     """Twice, since threads that race would not always fail."""
     words = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", tmp_path / "out"]
     assert ended(infer_video.main, *words, "--save_npy", "--precision", "fp32")[0] == 0
-    model = models.deploy(models.load(checkpoint))
+    model = models.deploy(models.load(checkpoint), torch.float32)
     for frame, saliency in models.predict(model, list(read_frames(clip, model.spec))):
         written = np.load(tmp_path / f"out/sal_{frame.number:04d}.npy")
         assert np.array_equal(written, saliency[0].numpy())

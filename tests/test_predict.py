@@ -94,7 +94,7 @@ def test_the_stream_is_read_no_further_than_needed():
         assert len(taken) <= made + 32
 
 
-@pytest.mark.parametrize(("height", "together"), [(40, 8), (240, 8), (320, 4), (512, 1), (2048, 1)])
+@pytest.mark.parametrize(("height", "together"), [(40, 8), (240, 8), (320, 4), (512, 1), (1024, 1)])
 def test_single_frames_come_in_batches_of_no_more_than_so_many_pixels(height, together):
     model, sizes = Echo(1, 0), []
     model.spec = replace(model.spec, height=height, width=2 * height)
@@ -389,3 +389,14 @@ def test_motion_is_computed_in_float32_beside_a_network_in_bfloat16(clip, checkp
             seen.append(frame.motion)
     wanted = [frame.motion for frame in read_frames(clip, model.spec)]
     assert all(map(torch.equal, seen, wanted)) and seen[1].max() > 0
+
+
+@pytest.mark.parametrize("given", ["clip.mp4", Path("clip.mp4")])
+def test_a_path_is_answered_with_the_call_that_reads_it(given):
+    with pytest.raises(TypeError, match=r"read_frames\(path, model.spec\)"):
+        next(models.predict(models.EquatorPrior(4, 8), given))
+
+
+def test_one_picture_is_no_stream():
+    with pytest.raises(TypeError, match=r"\(N, H, W, 3\), got \(4, 8, 3\)"):
+        next(models.predict(models.EquatorPrior(4, 8), np.zeros((4, 8, 3), np.uint8)))
