@@ -9,6 +9,7 @@ import io
 import pickle
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,7 +123,7 @@ def read(path: str | Path) -> dict:
             content = read_authors_file(path)
         content = {"spec": {}, "run": {}} | content
         content["run"] = dict(content["run"])
-        kinds = {"arguments": PLAIN, "weights": Tensor, "spec": PLAIN, "run": (*PLAIN, list)}
+        kinds: dict[str, Any] = {"arguments": PLAIN, "weights": Tensor, "spec": PLAIN, "run": (*PLAIN, list)}
         for entry, kind in kinds.items():
             for name, value in content[entry].items():
                 if not isinstance(name, str) or not isinstance(value, kind):
