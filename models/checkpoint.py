@@ -123,7 +123,12 @@ def read(path: str | Path) -> dict:
             content = read_authors_file(path)
         content = {"spec": {}, "run": {}} | content
         content["run"] = dict(content["run"])
-        kinds: dict[str, Any] = {"arguments": PLAIN, "weights": Tensor, "spec": PLAIN, "run": (*PLAIN, list)}
+        kinds: dict[str, Any] = {
+            "arguments": PLAIN,
+            "weights": Tensor,
+            "spec": PLAIN,
+            "run": (*PLAIN, list),
+        }
         for entry, kind in kinds.items():
             for name, value in content[entry].items():
                 if not isinstance(name, str) or not isinstance(value, kind):
