@@ -26,33 +26,23 @@ from common.errors import RunError
 
 T = TypeVar("T")
 
-# At the start, processes wait for each other's imports and data sets; later, one may wait long for
-# another's clips. torchrun ends all processes where one fails.
+# How long processes wait until all have started, and later for each other's clips.
 START, PATIENCE = timedelta(minutes=5), timedelta(days=1)
 
 
 def rank() -> int:
     """Return the number of this process, from 0."""
-    return dist.get_rank() if _together() else 0
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
     """Return the number of processes."""
-    return dist.get_world_size() if _together() else 1
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main() -> bool:
     """Return whether this is the one process that writes and prints."""
     return rank() == 0
-
-
-def _together() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def local_world() -> int:
-    """Return the number of processes that share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if world() > 1 else 1
 
 
 def session(main: Callable[[], T]) -> Callable[[], T]:
@@ -69,9 +59,10 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
             dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=START)
             wait_for_all()
         except RuntimeError as error:  # all that gloo, nccl and their store raise
-            raise RunError(
-                f"the processes of torchrun do not meet: {error}; start again"
-            ) from error
+            message = f"the processes of torchrun do not meet: {error}; start again"
+            raise RunError(message) from error
+        former_name = dist.distributed_c10d._set_pg_timeout  # before torch made it public
+        getattr(dist, "set_timeout", former_name)(PATIENCE, dist.group.WORLD)
         try:
             result = main()
             wait_for_all()
@@ -112,13 +103,6 @@ def total(values) -> Tensor:
     return sums
 
 
-def be_patient() -> None:
-    """Let processes wait long for each other from now on; until then, a few minutes."""
-    if world() > 1:
-        former_name = dist.distributed_c10d._set_pg_timeout  # before it became public
-        getattr(dist, "set_timeout", former_name)(PATIENCE, dist.group.WORLD)
-
-
 def wait_for_all() -> None:
     """Return when every process has come here."""
     total(0)
@@ -144,11 +128,10 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm2d  # the same state, another forward
     wrap = nn.parallel.DistributedDataParallel
-    names = ("forward_sync_buffers", "broadcast_buffers")  # in newer and older versions of torch
-    known = signature(wrap).parameters
-    no_copies: dict[str, Any] = {next(name for name in names if name in known): False}
+    new = "forward_sync_buffers" in signature(wrap).parameters  # its name in later versions
+    options: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
     device_ids = [device] if device.type == "cuda" else None
-    return wrap(network, device_ids=device_ids, gradient_as_bucket_view=True, **no_copies)
+    return wrap(network, device_ids=device_ids, gradient_as_bucket_view=True, **options)
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):

@@ -9,25 +9,21 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA = -1, -3, -8  # numbers of malloc.h
+# Options of malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX.
+MALLOC = {-1: 1 << 30, -3: 1 << 30, -8: 1}
 
 # Threads of torch that wait for each other soon sleep: beside another busy program, on two cores,
-# a frame took 0.13 s instead of 0.55 s. With GCC's OpenMP they stay awake for some microseconds,
-# since waking takes longer than small layers: a frame then takes 58 ms instead of 66, beside a
-# busy program 120 instead of 101. torch reads this when it is loaded.
+# a frame takes 0.13 s instead of 0.55 s. With GCC's OpenMP they stay awake for some microseconds,
+# since waking takes longer than small layers: 58 ms instead of 66. torch reads this when loaded.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
     os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
 
-# glibc keeps freed memory for the next frame, in one arena for all threads. By default it gives
-# large blocks back, whose pages are cleared anew at every frame: evaluation then takes a sixth more
-# time, and inference 6 to 9 % more memory.
+# glibc keeps freed memory for the next frame, in one arena for all threads. Otherwise the pages of
+# large blocks are cleared at every frame: evaluation then takes a sixth more time, and inference
+# 6 to 9 % more memory.
 if sys.platform == "linux":
     with suppress(AttributeError):  # another C library
-        for option, value in (
-            (M_MMAP_THRESHOLD, 1 << 30),
-            (M_TRIM_THRESHOLD, 1 << 30),
-            (M_ARENA, 1),
-        ):
+        for option, value in MALLOC.items():
             ctypes.CDLL(None).mallopt(option, value)
 
 # A closed stream is like /dev/null: else the next file that is opened takes its place. A character

@@ -8,25 +8,20 @@ from matplotlib.figure import Figure
 
 from evaluation.summary import HUMAN, Comparison, number
 
-BINS = 200  # points of a curve over time, at most
 ROWS = 100  # clips in a plot by clip, at most
 BETTER, WORSE, DARK = "#0067b1", "#c2500f", "0.2"
-# Names of files are no formulas, even if they hold dollar signs.
 STYLE: dict = {
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "lines.markersize": 2,
+    "text.parse_math": False,  # names of files are no formulas, even if they hold dollar signs
+    **{"font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left", "lines.markersize": 2},
+    **{"axes.grid": True, "axes.axisbelow": True, "grid.color": "0.9"},
+    **{"axes.spines.top": False, "axes.spines.right": False},
 }
-STYLE |= {"axes.grid": True, "axes.axisbelow": True, "grid.color": "0.9"}
-STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame to look at.
+    """One frame, (H, W, 3) uint8 RGB, with its saliency maps, (H, W); all of any size.
 
-    frame: (H, W, 3) uint8 RGB. truth, prediction: (H, W) saliency maps; all of any size.
     fixations: (N, 2) longitude and latitude in radians, or None.
     """
 
@@ -48,14 +43,16 @@ def time_plot(metric: Comparison, series: dict) -> Figure | None:
         return None
     figure = Figure(figsize=(5.6, 3), layout="constrained")
     axes = figure.subplots()
-    axes.plot(x, curves.T, ".-", color=BETTER, lw=0.5, alpha=0.3)
+    for curve in curves:
+        scored = np.isfinite(curve)
+        axes.plot(x[scored], curve[scored], ".-", color=BETTER, lw=0.5, alpha=0.3)
     styles = {HUMAN: (DARK, ":"), metric.baseline: (DARK, "--"), metric.model: (BETTER, "-")}
     for name, (colour, line) in styles.items():
-        curves = over_time(series, name, metric.key)[1]
-        known = 2 * np.isfinite(curves).sum(0) >= len(curves)
-        if known.any():
-            median = np.nanmedian(curves[:, known], axis=0)
-            axes.plot(x[known], median, f"o{line}", color=colour, lw=2, label=short(name or ""))
+        _, curves = over_time(series, name, metric.key)
+        scored = 2 * np.isfinite(curves).sum(0) >= len(curves)
+        if scored.any():
+            median = np.nanmedian(curves[:, scored], axis=0)
+            axes.plot(x[scored], median, f"o{line}", color=colour, lw=2, label=short(name or ""))
     axes.set(title=metric.heading, xlabel="frame number")
     figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure
@@ -100,24 +97,16 @@ def picture_plot(picture: Picture) -> Figure:
 
 
 def over_time(series: dict, predictor: str | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of each clip over time, as means over at most BINS stretches of frames.
+    """Return the frame numbers of all clips, (n,), and the scores there, (clips, n), NaN for none.
 
     series: clip → frame number → predictor → metric → value.
-    Returns: the middles of the stretches, (n,) frame numbers; and the means, (clips, n), NaN where
-    a stretch has no score.
     """
-    every = np.concatenate([list(frames) for frames in series.values()])
-    most = max(len(frames) for frames in series.values())
-    edges = np.linspace(every.min() - 0.5, every.max() + 0.5, min(BINS, most) + 1)
-    means = []
-    for frames in series.values():
-        numbers = np.array(list(frames))
-        values = np.array([s.get(predictor, {}).get(metric, np.nan) for s in frames.values()])
-        scored = np.isfinite(values)
-        counts, _ = np.histogram(numbers[scored], edges)
-        sums, _ = np.histogram(numbers[scored], edges, weights=values[scored])
-        means.append(np.where(counts > 0, sums / counts.clip(1), np.nan))
-    return (edges[1:] + edges[:-1]) / 2, np.stack(means)
+    numbers = np.unique([number for frames in series.values() for number in frames])
+    curves = np.full((len(series), len(numbers)), np.nan)
+    for curve, frames in zip(curves, series.values()):
+        values = [scores.get(predictor, {}).get(metric, np.nan) for scores in frames.values()]
+        curve[np.searchsorted(numbers, list(frames))] = values
+    return numbers, curves
 
 
 def short(name: str) -> str:

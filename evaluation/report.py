@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from common.files import atomic
-from evaluation.plots import BINS, ROWS, Picture, clip_plot, picture_plot, time_plot
+from evaluation.plots import ROWS, Picture, clip_plot, picture_plot, time_plot
 from evaluation.summary import BASELINES, HUMAN, Comparison, comparisons, interval, number
 
 SIGNS = {"beats": "✓", "ahead": "≈", "behind": "✗", "beaten": "✗", "unscored": "–"}
@@ -48,8 +48,8 @@ the inter-observer score. Bold: the best that is not human. ↑ higher, ↓ lowe
 <ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
 <h2>Over time</h2>
 <p>Plots and pictures show {escape(results["model"])}.
-Means over at most {BINS} stretches of frames. Thin lines: the model on each clip.
-Thick lines: medians over clips, drawn where at least half of the clips have a score.</p>
+Thin lines: the model on each clip. Thick lines: medians over clips, drawn where at least half
+of the clips have a score.</p>
 {"".join(times)}
 <h2>By clip</h2>
 <p>At most {ROWS} clips, the worst first. Dot: the model, orange where it is not better

@@ -30,11 +30,9 @@ TRAINING_FRAMES = 50  # of each clip, evenly spread, in the mean of the training
 
 @dataclass
 class ClipScores:
-    """Scores of one clip.
+    """Scores of one clip: frame number → predictor → metric → value.
 
-    frames: frame number → predictor → metric → value.
     irregular: problems with its files, (kind, file).
-    picture: one frame to look at.
     """
 
     frames: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)

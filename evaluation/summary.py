@@ -19,9 +19,8 @@ CLAIMS = {"beats": "beats", "ahead": "is ahead of", "behind": "is behind", "beat
 def over_clips(values: Iterable[float], seed: int = 0) -> dict[str, float | int]:
     """Return the mean over clips with its 95 % percentile bootstrap interval (Efron 1979).
 
-    values: one score of each clip, NaN where it has none. The clips are redrawn.
-    Returns: mean, low, high, and the number of clips with a score. The interval of a single clip
-    is NaN, because one clip does not show how much others would differ.
+    values: one score of each clip, NaN where it has none.
+    Returns: mean, low, high (NaN for a single clip), and the number of clips with a score.
     """
     values = np.array([value for value in values if math.isfinite(value)])
     low = high = math.nan
@@ -38,21 +37,15 @@ def summarise_clips(clips: dict[str, dict]) -> dict[str, dict]:
     Metrics without a score are left out of the first two.
     """
     by_clip = [content["scores"] for content in clips.values()]
-    predictors = {}
-    for name in dict.fromkeys(predictor for scores in by_clip for predictor in scores):
-        columns = {
-            m: [scores.get(name, {}).get(m, math.nan) for scores in by_clip] for m in METRICS
-        }
-        predictors[name] = {m: over_clips(column) for m, column in columns.items()}
-    known = [m for m in METRICS if any(scores[m]["clips"] for scores in predictors.values())]
-    return {
-        "metrics": {
-            m: {"title": METRICS[m].title, "higher_is_better": METRICS[m].higher_is_better}
-            for m in known
-        },
-        "predictors": {name: {m: scores[m] for m in known} for name, scores in predictors.items()},
-        "clips": clips,
-    }
+    predictors: dict[str, dict] = {name: {} for scores in by_clip for name in scores}
+    metrics = {}
+    for key, metric in METRICS.items():
+        columns = [[scores.get(n, {}).get(key, math.nan) for scores in by_clip] for n in predictors]
+        if np.isfinite(columns).any():
+            metrics[key] = {"title": metric.title, "higher_is_better": metric.higher_is_better}
+            for scores, column in zip(predictors.values(), columns):
+                scores[key] = over_clips(column)
+    return {"metrics": metrics, "predictors": predictors, "clips": clips}
 
 
 class Comparison:
@@ -125,20 +118,16 @@ def comparisons(results: dict) -> list[Comparison]:
 def differences(results: dict) -> list[dict]:
     """Return the comparisons for metrics.json, those without a score left out.
 
-    Each has metric; model; other, a baseline or model; difference, the mean over clips of the
-    model's score less the other's; low and high, its 95 % interval by a paired bootstrap; clips.
+    difference: mean over clips of the model's score less that of other, a baseline or model. low,
+    high: its 95 % interval by a paired bootstrap.
     """
-    return [
-        {
-            "metric": comparison.key,
-            "model": comparison.model,
-            "other": comparison.baseline,
-            "difference": comparison.difference["mean"],
-            **{key: comparison.difference[key] for key in ("low", "high", "clips")},
-        }
-        for comparison in comparisons(results)
-        if comparison.difference["clips"]
-    ]
+    entries = []
+    for comparison in comparisons(results):
+        names = comparison.key, comparison.model, comparison.baseline
+        values = comparison.difference.values()
+        keys = "metric", "model", "other", "difference", "low", "high", "clips"
+        entries.append(dict(zip(keys, (*names, *values), strict=True)))
+    return [entry for entry in entries if entry["clips"]]
 
 
 def table(results: dict) -> str:
@@ -151,12 +140,9 @@ def table(results: dict) -> str:
         intervals = [interval(score, "–") for score in scores]
         if any(intervals):
             rows.append(["", *intervals])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for name, *cells in rows:
-        right = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:])]
-        lines.append("  ".join([f"{name:{widths[0]}}", *right]).rstrip())
-    return "\n".join(lines)
+    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[name.ljust(first), *map(str.rjust, row, widths)] for name, *row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in cells)
 
 
 def verdicts(results: dict) -> str:

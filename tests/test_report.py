@@ -141,20 +141,7 @@ def test_a_clip_of_one_frame(report):
     assert len(Page(report(evaluation(["a"]), curves(["a"], n=1))).images) == 4
 
 
-def test_long_series_become_means():
-    """1000 frames in 200 stretches of 5: the means of 1 … 5, 6 … 10, … are 3, 8, …"""
-    x, [means] = over_time({"a": {n: {"m": {"cc": n}} for n in range(1, 1001)}}, "m", "cc")
-    np.testing.assert_allclose(x, np.arange(3, 1000, 5))
-    np.testing.assert_allclose(means, x)
-
-
-def test_every_third_frame_stays_what_it_is():
-    numbers = range(1, 61, 3)
-    _, [means] = over_time({"a": {n: {"m": {"cc": n}} for n in numbers}}, "m", "cc")
-    np.testing.assert_array_equal(means, numbers)
-
-
-def test_a_stretch_without_a_score_is_nan():
+def test_a_frame_without_a_score_is_nan():
     """Clip b has no frame 2 and no score in frame 3."""
     frames = {n: {"m": {"cc": 0.5}} for n in (1, 2, 3)}
     series = {"a": frames, "b": {1: frames[1], 3: {"m": {"cc": math.nan}}}}

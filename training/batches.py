@@ -117,7 +117,8 @@ def make_loader(
     """
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = max(1, min(8, (cores or 1) // processes.local_world()))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes on this machine
+        workers = max(1, min(8, (cores or 1) // here))
     return DataLoader(
         data,
         batch_sampler=batches,
