@@ -7,7 +7,6 @@ core 8 ms, one of 3840×1920 0.15 s.
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import pairwise, repeat
 from pathlib import Path
 
@@ -16,9 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import InputError, counted
-from datasets.layouts import ClipFixations, File, list_clips, read_map, read_truth, unbroken_runs
+from datasets.layouts import ClipFixations, File, list_clips, read_map, unbroken_runs
 from datasets.splits import HOW_TO_GET_DATA, read_splits
-from datasets.video_saliency import SaliencyVideos
 from video.pictures import read_picture
 
 KINDS = {
@@ -65,30 +63,14 @@ def check(root: str | Path) -> dict:
             usable, clip_problems = _check_clip(files, pool)
             problems += [*clip_problems, *_fixation_problems(name, files, fixations)]
             counts[name] = {"frames": len(files), "usable": usable}
-    unique = dict.fromkeys((k, str(p).removeprefix(f"{root}/"), d) for k, p, d in problems)
     totals = {}
     for split, names in splits.items():
         per_clip = {name: counts[name] for name in names}
         sums = {key: sum(c[key] for c in per_clip.values()) for key in ("frames", "usable")}
         totals[split] = {"clips": len(names), **sums, "per_clip": per_clip}
-    found = [{"kind": kind, "path": path, "detail": detail} for kind, path, detail in unique]
-    return {"root": str(root), "clean": not found, "splits": totals, "problems": found}
-
-
-def check_targets(data: SaliencyVideos) -> None:
-    """Raise InputError where less than half of about 64 maps spread over a split are usable."""
-    tried = usable = 0
-    for sample in data.samples[:: max(1, len(data) * data.spec.clip_length // 64)]:
-        for path in filter(None, (file.truth for file in sample.files)):
-            tried += 1
-            with suppress(InputError):
-                read_truth(path, data.spec.height, data.spec.width)
-                usable += 1
-    if 2 * usable < tried:
-        raise InputError(
-            f"{data.root}: split '{data.split}': {usable} of {tried} maps that were tried are "
-            "usable; 'python evaluate_video.py --check' lists what is wrong"
-        )
+    unique = dict.fromkeys((kind, str(p).removeprefix(f"{root}/"), d) for kind, p, d in problems)
+    entries = [dict(zip(("kind", "path", "detail"), problem)) for problem in unique]
+    return {"root": str(root), "clean": not unique, "splits": totals, "problems": entries}
 
 
 def summary(report: dict) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import InputError
 from common.files import fingerprint, read_json, reading, write_json
-from maps.saved import MAP_NAME, holds_map, map_kinds, read_peak, write_map
+from maps.saved import MAP_NAME, holds_map, read_peak, write_map
 from video.decoding import Damage, VideoInfo
 from video.layout import SPHERE, Layout
 
@@ -70,19 +70,27 @@ def read_record(folder: Path) -> dict:
     return record
 
 
+def differences(record: dict, facts: dict) -> list[str]:
+    """Return the entries in which a record is of another run."""
+    return [key for key in SAME_RUN if record.get(key) != facts[key]]
+
+
 def complete_record(folder: Path, facts: dict) -> dict | None:
     """Return what saliency.json says where all maps of this run are there, else nothing."""
     record = read_record(folder)
-    same = all(record.get(key) == facts[key] for key in (*SAME_RUN, "map_width", "map_height"))
-    count, peaks = record.get("frame_count"), record.get("peaks", [])
-    if not (same and record.get("complete") and len(peaks) == count and "unreadable" in record):
+    needed = {"frame_count", "unreadable", "npy", "peaks"}
+    if differences(record, facts) or not record.get("complete") or not needed <= record.keys():
         return None
-    if facts["npy"] and not record.get("npy"):
-        return None
-    readable = [n for n in range(1, count + 1) if n not in record["unreadable"]]
-    files = [folder / f"sal_{n:04d}{kind}" for n in readable for kind in map_kinds(record)]
-    known = all(peaks[n - 1] is not None for n in readable)
-    return record if known and all(map(holds_map, files)) else None
+    peaks = {n: p for n, p in enumerate(record["peaks"], 1) if n not in record["unreadable"]}
+    files = [folder / f"sal_{n:04d}{kind}" for n in peaks for kind in map_kinds(record)]
+    complete = len(record["peaks"]) == record["frame_count"] and None not in peaks.values()
+    complete &= record["npy"] or not facts["npy"]
+    return record if complete and all(map(holds_map, files)) else None
+
+
+def map_kinds(record: dict) -> tuple[str, ...]:
+    """Return the endings of the maps of a run."""
+    return (".png", ".npy") if record.get("npy") else (".png",)
 
 
 def our_maps(folder: Path, record: dict) -> set[Path]:
@@ -102,20 +110,17 @@ def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
     if record and "fingerprint" not in record:
         raise InputError(f"{folder / RECORD}: not written by infer_video.py; {ELSEWHERE}")
     ours = our_maps(folder, record)
-    foreign = our_maps(folder, facts) - ours
-    if foreign:
-        first = min(foreign)
-        raise InputError(f"{first}: not written by infer_video.py; {ELSEWHERE}")
-    differing = [key for key in SAME_RUN if record.get(key) != facts[key]]
-    if overwrite == "other" and not differing:
-        overwrite = None
+    if foreign := our_maps(folder, facts) - ours:
+        raise InputError(f"{min(foreign)}: not written by infer_video.py; {ELSEWHERE}")
+    differing = differences(record, facts)
     if ours and differing and not overwrite:
         key = READABLE.get(differing[0], differing[0])
         run = f"holds maps of another run ({key} {record.get(key)})"
         raise InputError(f"{folder}: {run}; {ELSEWHERE} or use --overwrite")
-    if not overwrite or any(read_record(new).get(key) != facts[key] for key in SAME_RUN):
+    replacing = ours and (overwrite == "all" or differing)
+    if not replacing or differences(read_record(new), facts):
         shutil.rmtree(new, ignore_errors=True)
-    if ours and overwrite:
+    if replacing:
         new.mkdir(exist_ok=True)
         folder = new
     elif ours:
@@ -164,17 +169,13 @@ class MapWriter:
         self.peaks.extend([math.nan] * (count - len(self.peaks)))
         fps = self.facts["fps"]  # at whose multiples most clips' frames are, as stated in files
         steady = all(abs(t - n / fps) < 0.002 or math.isnan(t) for n, t in enumerate(times))
-        record = (
-            self.facts
-            | source
-            | {
-                "frame_count": count,
-                "unreadable": sorted(self.damage.unreadable),
-                "complete": True,
-                "peaks": [None if math.isnan(p) else float(f"{p:.5g}") for p in self.peaks],
-                "times": None if steady else [round(t, 4) for t in times],
-            }
-        )
+        record = self.facts | source | {
+            "frame_count": count,
+            "unreadable": sorted(self.damage.unreadable),
+            "complete": True,
+            "peaks": [None if math.isnan(p) else float(f"{p:.5g}") for p in self.peaks],
+            "times": None if steady else [round(t, 4) for t in times],
+        }  # fmt: skip
         write_json(self.work / RECORD, record)
         if self.work != self.folder:
             replace_maps(self.folder, self.work, record)

@@ -7,7 +7,6 @@ saliency.json. Beside it may lie sal_0001.npy, the map itself as float32.
 import math
 import re
 import struct
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,11 +58,6 @@ def read_peak(path: Path) -> float:
 def holds_map(path: Path) -> bool:
     """Return whether there is a map; after a power cut, a file may have no content."""
     return path.is_file() and path.stat().st_size > 0
-
-
-def map_kinds(record: dict) -> tuple[str, ...]:
-    """Return the endings of the maps of a run; records without "npy" predate that field."""
-    return (".png", ".npy") if record.get("npy", True) else (".png",)
 
 
 def read_maps(folder: Path, record: dict) -> Iterator[tuple[int, float, np.ndarray | None]]:
@@ -120,12 +114,8 @@ def find_maps(
         counts = f"{counted(len(paths), 'map')} for {counted(count, 'frame')}"
         raise InputError(f"{folder}: {counts}, {which} frame {min(differing)}; {AGAIN}")
     peaks = [peak for peak in record.get("peaks", []) if peak is not None]
-    factors = [1.0] * len(numbers)
-    if scale == "clip" and len(peaks) == len(numbers):
-        factors = common_scale(peaks)
-    elif scale == "clip" and record:
-        problem = f"saliency.json has no maxima; each map is shown on its own scale; {AGAIN}"
-        print(f"note: {folder}: {problem}", file=sys.stderr)
+    known = scale == "clip" and len(peaks) == len(numbers)  # not for maps of other programs
+    factors = common_scale(peaks) if known else [1.0] * len(numbers)
     return {number: (paths[number], factor) for number, factor in zip(numbers, factors)}
 
 

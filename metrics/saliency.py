@@ -167,20 +167,16 @@ def broadcast(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
     try:
         return tensor.expand(shape)
     except RuntimeError as error:
-        raise ValueError(
-            f"{name} {tuple(tensor.shape)} can't be broadcast to {tuple(shape)}"
-        ) from error
+        shapes = f"{tuple(tensor.shape)} can't be broadcast to {tuple(shape)}"
+        raise ValueError(f"{name} {shapes}") from error
 
 
 def area_shares(weights: Tensor | None, maps: Tensor) -> Tensor:
     """Return the share of each pixel in the area: float64, broadcasts to `maps`, sums to 1."""
-    height, width = maps.shape[-2:]
     weights = torch.ones(1, 1) if weights is None else weights
     weights = weights.to(maps.device, torch.float64)
-    broadcast("weights", weights, maps.shape)
-    weights = weights.expand(torch.broadcast_shapes(weights.shape, (height, 1)))
-    total = weights.sum((-2, -1), keepdim=True) * (width // weights.shape[-1])
-    if not (weights >= 0).all() or not (total > 0).all() or not total.isfinite().all():
+    total = broadcast("weights", weights, maps.shape).sum((-2, -1), keepdim=True)
+    if not ((weights >= 0).all() and (total > 0).all() and total.isfinite().all()):
         raise ValueError("weights must be areas: finite, not negative, not all zero")
     return weights / total
 

@@ -1,7 +1,5 @@
 """train_video.py: what a run saves, shows, refuses and computes; schedules and averages."""
 
-import contextlib
-import io
 import json
 import shutil
 from dataclasses import replace
@@ -136,26 +134,21 @@ def test_init_keeps_the_loss_and_the_spec_of_its_checkpoint(clips_to_train, tmp_
     model.spec = replace(model.spec, fps=5.0)
     models.save(tmp_path / "start.pth", model, run={"loss": "density"})
     options = ("--init", tmp_path / "start.pth", "--epochs", 1, "--samples", 4)
-    printed = train(clips_to_train, tmp_path / "run", *options)
-    made = "start.pth was made with height 48, width 96; this run uses height 40, width 80"
-    assert made in printed and "made with loss" not in printed
+    train(clips_to_train, tmp_path / "run", *options)
     best = last(tmp_path / "run", "cube_unet_best.pth")
     assert (best["run"]["loss"], best["spec"]["fps"], best["spec"]["height"]) == ("density", 5, 40)
 
-    printed = train(clips_to_train, tmp_path / "other", *options, "--loss", "smse")
-    assert "width 96, loss density; this run uses height 40, width 80, loss smse" in printed
+    train(clips_to_train, tmp_path / "other", *options, "--loss", "smse")
     assert last(tmp_path / "other", "cube_unet_best.pth")["run"]["loss"] == "smse"
     models.save(tmp_path / "start.pth", model)  # by an older version, which did not note the loss
-    assert "loss None" not in train(clips_to_train, tmp_path / "unknown", *options)
+    train(clips_to_train, tmp_path / "unknown", *options)
 
 
-def test_init_with_another_motion_is_told(clips_to_train, tmp_path):
+def test_init_with_another_motion(clips_to_train, tmp_path):
     models.save(tmp_path / "start.pth", models.CubeUNet(6, base_channels=4, height=40, width=80))
     options = ("--init", tmp_path / "start.pth", "--motion", "raft", "--dry_run")
     args = train_video.parse_args([*map(str, options)])
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert make_model(args).spec.motion == "raft"
-    assert "was made with motion dis; this run uses motion raft" in printed.getvalue()
+    assert make_model(args).spec.motion == "raft"
 
 
 def test_too_little_truth_is_told_before_the_first_epoch(tmp_path):
@@ -163,7 +156,7 @@ def test_too_little_truth_is_told_before_the_first_epoch(tmp_path):
     for path in sorted((data / "clip3").glob("*_gt.npy"))[1:]:
         path.write_bytes(b"")
     message = train(data, tmp_path / "run", code=2).splitlines()[-1]
-    assert "split 'val': 1 of 4 maps that were tried are usable" in message
+    assert "split 'val': 1 of 4 maps are usable" in message
     assert not (tmp_path / "run").exists()
     (data / "splits.json").write_text(json.dumps({"train": ["clip0"], "val": []}))
     assert "split 'val' has no clips" in train(data, tmp_path / "run", code=2)

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from common import processes
 from common.errors import InputError, advice, counted
 from datasets.augment import Augmented, possible
-from datasets.check import check_targets
 from datasets.video_saliency import SaliencyVideos, collate
 from models import Spec
 
@@ -26,7 +25,6 @@ def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]
     data = {}
     for name in ("train", "val"):
         clips = data[name] = SaliencyVideos(args.data_root, name, spec, args.skip_frames)
-        check_targets(clips)
         length, problems = counted(spec.clip_length, "frame"), clips.summary() or "all in order"
         processes.print_main(f"{name}: {counted(len(clips), 'clip')} of {length}; {problems}")
     if args.augment is None:

@@ -3,11 +3,9 @@
 import argparse
 import inspect
 from collections.abc import Callable
-from dataclasses import asdict
 
 import models
 from common.errors import InputError, advice
-from common.processes import print_main
 from losses import LOSSES
 from models.checkpoint import read
 from models.registry import find_model
@@ -52,9 +50,8 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
         )
     with advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
-    if args.init:
-        compare_with_init(args, model)
-    args.loss = args.loss or args.default_loss
+    stored = read(args.init)["run"].get("loss") if args.init and not args.loss else None
+    args.loss = args.loss or (stored if stored in LOSSES else args.default_loss)
     return model.train()
 
 
@@ -70,16 +67,3 @@ def parse_arguments(args: argparse.Namespace, defaults: dict) -> dict:
             message = f"--model_args {text}: {args.model} takes {takes}; change it"
             raise InputError(message) from error
     return arguments
-
-
-def compare_with_init(args: argparse.Namespace, model: models.SaliencyModel) -> None:
-    """Take the loss of the checkpoint given with --init if none is given; print what differs."""
-    content = read(args.init)
-    stored = content["arguments"] | content.get("spec", {})
-    if loss := content["run"].get("loss"):  # older checkpoints do not tell
-        stored["loss"] = loss
-        args.loss = args.loss or (loss if loss in LOSSES else None)
-    own = model.arguments | asdict(model.spec) | {"loss": args.loss or args.default_loss}
-    if changed := [name for name in stored if stored[name] != own.get(name)]:
-        before, now = (", ".join(f"{n} {of.get(n)}" for n in changed) for of in (stored, own))
-        print_main(f"note: {args.init} was made with {before}; this run uses {now}")

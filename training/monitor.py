@@ -101,14 +101,18 @@ def best_constant(
 
     That is the mean of the maps for a squared error, and of the maps scaled to sum 1 for a
     divergence. Each score is the better one of these two. Keys: best_constant, its loss, and
-    best_constant_<metric>.
+    best_constant_<metric>. Raises InputError where less than half of the maps are usable.
     """
     size = data.spec.height, data.spec.width
     sums, count = torch.zeros(2, 1, *size), 0
     for truth in _usable_truths(data):
         sums += torch.stack([truth["target"], truth["target"] / truth["target"].sum()])
         count += 1
-    count = processes.total(count).item()
+    count = int(processes.total(count))
+    listed = sum(file.truth is not None for sample in data.samples for file in sample.files)
+    if 2 * count < listed:
+        problem = f"{count} of {listed} maps are usable; 'python evaluate_video.py --check' lists"
+        raise InputError(f"{data.root}: split '{data.split}': {problem} what is wrong")
     means = (processes.total(sums) / count).float().to(device)
     losses, scores = [0.0, 0.0], [MeanScores(*size, device) for _ in means]
     for truth in _usable_truths(data):
