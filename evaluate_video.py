@@ -9,7 +9,6 @@ from common import startup  # noqa: F401  # isort: skip
 import argparse
 import shlex
 import sys
-from collections import Counter
 from contextlib import nullcontext
 from inspect import signature
 from pathlib import Path
@@ -126,13 +125,11 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> list[Network
     if args.sampling and not any("sampling" in network.model.arguments for network in networks):
         raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")
     sources: list[Network | SavedMaps] = [*networks, *(SavedMaps(path) for path in args.pred_dir)]
-    if len(sources) > 1:
-        paths = [*args.ckpt_path, *args.pred_dir]
-        names = Counter(path.resolve().stem for path in paths)
-        for source, path in zip(sources, paths):
-            name = path.resolve().stem
-            source.name = name if names[name] == 1 else str(path)
-    for source in sources:
+    paths = [*args.ckpt_path, *args.pred_dir]
+    stems = [path.resolve().stem for path in paths]
+    for source, path, stem in zip(sources, paths, stems):
+        if len(sources) > 1:
+            source.name = stem if stems.count(stem) == 1 else str(path)
         if source.name in (*summary.BASELINES, summary.HUMAN):
             source.name += " (maps)"
     return sources

@@ -40,7 +40,7 @@ from models.registry import find_model
 from training.batches import make_loaders, read_data, split
 from training.model import make_model
 from training.monitor import MeanScores, Monitor, RunningLoss, best_constant
-from training.resume import Interruptions, Stopped, describe_run, restore, save, stored_state
+from training.resume import Interruptions, Stopped, describe_run, restore, save
 from video.motion import MOTIONS
 
 OPTIMIZERS = {
@@ -213,9 +213,8 @@ class Run:
         self.data = read_data(args, self.model.spec)
         stem = self.model.name.rpartition(":")[2]
         self.path, self.best_path = (folder / f"{stem}_{kind}.pth" for kind in ("last", "best"))
-        spec, options = self.model.spec, tuple(DEFAULTS)
-        self.facts = describe_run(args, options, self.model, self.data, self.dtype)
-        stored = stored_state(args.resume, self.path, self.facts["run"])
+        self.facts = describe_run(self, DEFAULTS)
+        spec = self.model.spec
         self.loss_of = LOSSES[args.loss](spec.height, spec.width).to(self.device)
         self.average = WeightAverage(self.model, args.ema) if args.ema else None
         self.result: Any = self.average.module if self.average else self.model
@@ -226,8 +225,7 @@ class Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.step, self.log = 0, []
         self.begin_epoch()
-        if stored:
-            restore(self, stored)
+        restore(self)
 
         loaders = make_loaders(args, self.data, self.step, self.device)
         self.order, self.train_loader, self.val_loader = loaders
@@ -314,15 +312,10 @@ def validate(run: Run, interruptions: Interruptions) -> dict[str, float]:
 
 def finish_epoch(run: Run, scores: dict[str, float]) -> None:
     """Log a validated epoch, and save the run and the model if it is the best so far."""
-    line = {
-        "epoch": len(run.log) + 1,
-        "step": run.step,
-        "train_loss": run.losses.mean(),
-        **scores,
-        **run.best_constant,
-        "learning_rate": run.learning_rate(),
-        "seconds": round(time.monotonic() - run.epoch_start, 1),
-    }
+    scalars = {"train_loss": run.losses.mean(), **scores, **run.best_constant}
+    scalars["learning_rate"] = run.learning_rate()
+    seconds = round(time.monotonic() - run.epoch_start, 1)
+    line = {"epoch": len(run.log) + 1, "step": run.step, **scalars, "seconds": seconds}
     if math.isnan(line["train_loss"] + line["val_loss"]):
         raise InputError(f"{run.args.data_root}: no frame with ground truth was readable; check it")
     run.log.append(line)
@@ -331,7 +324,7 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
         print_main(f"in this epoch's clips: {summarise(irregular)}")
     if is_main() and line["val_loss"] <= min(line["val_loss"] for line in run.log):
         models.save(run.best_path, run.result, **run.facts, **line)
-    run.monitor.write(run, **{n: line[n] for n in line if n not in ("epoch", "step", "seconds")})
+    run.monitor.write(run, **scalars)
     run.monitor.write_log(run.log)
     run.begin_epoch()
     save(run)
@@ -344,8 +337,7 @@ def summary(run: Run) -> str:
         return "dry run: a batch of everything went through; nothing was kept"
     best, constant = min(line["val_loss"] for line in run.log), run.best_constant["best_constant"]
     split = "test" if read_splits(args.data_root).get("test") else "val"
-    own = f" --model {args.model}" if ":" in args.model else ""
-    model = f"--ckpt_path {run.best_path}{own}"
+    model = f"--ckpt_path {run.best_path}" + f" --model {args.model}" * (":" in args.model)
     return (
         f"best validation loss {best:.4g}, {best / constant:.2f} of the best constant map's\n"
         "next:\n"

@@ -96,8 +96,8 @@ def hills(rays: np.ndarray, rng: Generator) -> np.ndarray:
     for near in (0.5, 0.75, 1.0):
         ridge = rng.uniform(0, 12) * (1.3 - near) + 3 * noise(around, rng.uniform(3, 12), rng)
         slope = colour(rng, (0.2, 0.4), (0.2, 0.6), GREENS) * (1 + 0.2 * near * bushes)[:, None]
-        shown = step(np.radians(ridge + near * bushes) - altitude, 0.01)
-        colours = mix(colours, slope, near * shown)
+        below = step(np.radians(ridge + near * bushes) - altitude, 0.01)
+        colours = mix(colours, slope, near * below)
     return colours
 
 

@@ -1,10 +1,10 @@
 """Exact resume: the state of a run, its identity, and what interrupts it."""
 
-import argparse
 import hashlib
 import signal
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import models
 from common import processes
 from common.errors import ENDING, InputError, RunError
 from common.files import reading
-from datasets.video_saliency import SaliencyVideos
 from models.checkpoint import put_weights, read
 from training.monitor import KEPT, RunningLoss
 
@@ -51,8 +50,13 @@ def save(run) -> None:
     processes.wait_for_all()  # torchrun would end the main process with the first that leaves
 
 
-def restore(run, content: dict) -> None:
-    """Continue from what `save` wrote. Raises InputError where it is damaged."""
+def restore(run) -> None:
+    """Continue from what `save` wrote, if there is something to continue.
+
+    Raises InputError where it is damaged or of another run.
+    """
+    if not (content := stored_state(run.args.resume, run.path, run.facts["run"])):
+        return
     with reading(run.path, f"the state of its run is damaged ({{}}); {BEGIN_AGAIN}"):
         put_weights(run.model, content["weights"])
         if run.average:
@@ -75,34 +79,28 @@ def restore(run, content: dict) -> None:
         processes.print_main("training is complete; --resume no restarts it")
 
 
-def describe_run(
-    args: argparse.Namespace,
-    options: tuple[str, ...],
-    model: models.SaliencyModel,
-    data: dict[str, SaliencyVideos],
-    dtype: torch.dtype,
-) -> dict:
+def describe_run(run, options: Iterable[str]) -> dict:
     """Return facts about a run for its checkpoints: name of the data, revision of the code, run.
 
     "run" is its identity: all that the weights depend on, which must be the same to resume it.
-    options: names of the training options. data: the clips by split.
+    options: names of the training options.
     """
-    files = hashlib.sha256()
-    for name, clips in data.items():
+    args, files = run.args, hashlib.sha256()
+    for name, clips in run.data.items():
         for sample in clips.samples:
             frames = [(file.number, file.truth is not None) for file in sample.files]
             files.update(repr((name, sample.clip, frames)).encode())
     folder = args.data_root.resolve().name
-    run = {
-        "model": model.name,
-        **model.arguments,
-        **asdict(model.spec),
+    identity = {
+        "model": run.model.name,
+        **run.model.arguments,
+        **asdict(run.model.spec),
         **{name: getattr(args, name) for name in (*options, "seed", "accumulate")},
         "init": args.init.name if args.init else "",
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": str(run.dtype).removeprefix("torch."),
         "data": f"{folder} ({files.hexdigest()[:8]})",
     }
-    return {"data": folder, "revision": git_revision(), "run": run}
+    return {"data": folder, "revision": git_revision(), "run": identity}
 
 
 def stored_state(resume: str, path: Path, run: dict) -> dict | None:
@@ -165,13 +163,13 @@ class Interruptions:
 
         Raises RunError where a loss in any process is not finite, and Stopped where a signal came.
         """
-        due = time.monotonic() - self.last_save >= 60 * self.save_minutes
-        flags = [bool(losses.error), self.signal > 0, due]
-        not_finite, stopped, due = processes.total(flags).tolist()
+        late = time.monotonic() - self.last_save >= 60 * self.save_minutes
+        flags = [bool(losses.error), self.signal > 0, late]
+        not_finite, stopped, save_due = processes.total(flags).tolist()
         if not_finite:
             losses.sums()  # raises the RunError
         if stopped:
             raise Stopped(self.signal or signal.SIGTERM)
-        if due:
+        if save_due:
             self.last_save = time.monotonic()
-        return due > 0
+        return save_due > 0
