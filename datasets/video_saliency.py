@@ -67,11 +67,11 @@ class SaliencyVideos(Dataset):
         for name, files in self.clips.items():
             self._add_clip(name, files, skip_frames)
         if not self.samples:
-            problem = f"no {spec.clip_length} frames in a row with ground truth ({self.summary()})"
-            expected = "expected <clip>/0001.jpg and 0001_gt.npy"
-            if skip_frames:
-                expected += f"; give less than {skip_frames} skip_frames if clips are that short"
-            raise InputError(f"{self.root}: split '{split}' has {problem}; {expected}")
+            raise InputError(
+                f"{self.root}: split '{split}' has no {spec.clip_length} frames in a row with ground "
+                f"truth after {skip_frames} skip_frames ({summarise(self.irregular)}); expected "
+                "<clip>/0001.jpg and 0001_gt.npy"
+            )
 
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
         """Add the samples of a clip, and the problems with its files."""
@@ -123,13 +123,9 @@ class SaliencyVideos(Dataset):
             item["fixations"] = torch.stack([fixation_map(x, y, *size)[None] for x, y in places])
         return item
 
-    def summary(self) -> str:
-        """Count the problems known from file names: '3 × no ground truth (first: 217/0004.jpg)'."""
-        return summarise(self.irregular)
-
 
 def summarise(irregular: list[tuple[str, str]]) -> str:
-    """Count problems by kind, and name the first file of each kind."""
+    """Return the number of problems by kind: '3 × no ground truth (first: 217/0004.jpg)'."""
     first = dict(reversed(irregular))
     counts = Counter(kind for kind, _ in irregular)
     return "; ".join(f"{n} × {kind} (first: {first[kind]})" for kind, n in counts.items())

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from common.errors import InputError
 from datasets.gaze import fixation_map, gaussian_map
-from datasets.layouts import File, read_truth
+from datasets.layouts import read_truth
 from datasets.video_saliency import SaliencyVideos
 from evaluation.plots import Picture
 from evaluation.summary import BASELINES, HUMAN
@@ -112,7 +112,8 @@ class Scorer:
             stack = torch.stack([*(m.to(self.device) for m in maps), *self.baselines.values()])
             truths = {"target": truth.expand_as(stack)}
             if fixations:
-                counts = self._count(*fixations.at(file.number))
+                gaze = fixations.at(file.number)
+                counts = self._count(*gaze)
                 truths |= {"fixations": counts.expand_as(stack), "others": others}
             columns = self.protocol(stack, **truths)
             scores = {
@@ -120,12 +121,17 @@ class Scorer:
                 for row, predictor in enumerate(predictors)
             }
             if fixations and len(result.frames) % OBSERVERS_EVERY == 0:
-                scores[HUMAN] = self._inter_observer(fixations, file.number, others, random)
+                observers = fixations.observers[fixations.frames == file.number]
+                how = self.protocol, self._count, self._blur, random
+                scores[HUMAN] = inter_observer(*gaze, observers, others, *how)
             result.frames[file.number] = {name: values for name, values in scores.items() if values}
             if picture and len(result.frames) <= max(1, len(files) // 2):
-                middle = file, maps[0], truth
+                middle = file, truth.cpu().numpy(), maps[0].numpy()
         if picture and result.frames:
-            result.picture = self._picture(clip, *middle)
+            file, *images = middle
+            frame = resize(read_picture(file.picture), *self.size)
+            places = np.stack(fixations.at(file.number), axis=-1) if fixations else None
+            result.picture = Picture(f"{clip}, frame {file.number}", frame, *images, places)
         return result
 
     def _add_training_mean(self, root: Path) -> None:
@@ -148,25 +154,8 @@ class Scorer:
         else:
             self.notes.append("There is no training mean: no training map is usable.")
 
-    def _inter_observer(self, fixations, frame: int, others: Tensor, random) -> dict[str, float]:
-        """Return how well the observers of a frame predict each other, by metric."""
-        here = fixations.frames == frame
-        columns = fixations.longitudes, fixations.latitudes, fixations.observers
-        longitudes, latitudes, observers = (column[here] for column in columns)
-        return inter_observer(
-            longitudes, latitudes, observers, others,
-            self.protocol, self._count, self._blur, random,
-        )  # fmt: skip
-
     def _count(self, longitudes: np.ndarray, latitudes: np.ndarray) -> Tensor:
         return fixation_map(longitudes, latitudes, *self.size).to(self.device)
 
     def _blur(self, longitudes: np.ndarray, latitudes: np.ndarray) -> Tensor:
         return gaussian_map(longitudes, latitudes, *self.size, self.sigma).to(self.device)
-
-    def _picture(self, clip: str, file: File, saliency: Tensor, truth: Tensor) -> Picture:
-        frame = resize(read_picture(file.picture), *self.size)
-        fixations = self.data.fixations.of(clip)
-        places = np.stack(fixations.at(file.number), axis=-1) if fixations else None
-        title = f"{clip}, frame {file.number}"
-        return Picture(title, frame, truth.cpu().numpy(), saliency.numpy(), places)

@@ -69,7 +69,7 @@ def test_the_layouts_of_a_map(tmp_path, shape):
 def test_a_gap_in_the_numbering_breaks_the_run(tmp_path):
     data = data_set(tmp_path, a=[1, 2, 3, 7, 8])
     assert kinds(data.irregular) == ["gap in the numbering"]
-    assert "0003.jpg to 0007.jpg" in data.summary()
+    assert "0003.jpg to 0007.jpg" in summarise(data.irregular)
     assert data[3]["motion"].abs().max() == 0  # nothing before it
 
 
@@ -246,7 +246,7 @@ def test_clips_listed_twice_and_in_two_splits_are_named(tmp_path):
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     data = SaliencyVideos(tmp_path, "train", Spec(height=16, width=32))
     assert len(data) == 8
-    assert data.summary() == "2 × clip listed more than once (first: a)"
+    assert summarise(data.irregular) == "2 × clip listed more than once (first: a)"
     problems = check.check(tmp_path)["problems"]
     details = [(p["path"], p["detail"]) for p in problems if p["kind"] == "split"]
     assert sorted(details) == [("a", "is listed 2 times"), ("b", "is listed 3 times")]

@@ -15,6 +15,7 @@ from common.errors import InputError
 from datasets import SaliencyVideos
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import Gaze, read_fixations_csv
+from datasets.video_saliency import summarise
 from models import Spec
 from prepare.recordings import active_fixations, fractions, main, pair, split, write_splits
 from tests.clips import moving_disc, write_video
@@ -127,7 +128,7 @@ def test_the_result_trains(made):
     assert data[0]["valid"].tolist() == [True, True, False, False]
     assert data[1]["numbers"].tolist() == [5, 6, 7, 8]
     assert data[0]["target"][0].max() == 1
-    assert data.summary().startswith("5 × no ground truth")
+    assert summarise(data.irregular).startswith("5 × no ground truth")
 
 
 def test_a_second_run_keeps_complete_clips(made):

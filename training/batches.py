@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from common import processes
 from common.errors import InputError, advice, counted
 from datasets.augment import Augmented, possible
-from datasets.video_saliency import SaliencyVideos, collate
+from datasets.video_saliency import SaliencyVideos, collate, summarise
 from models import Spec
 
 
@@ -25,7 +25,8 @@ def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]
     data = {}
     for name in ("train", "val"):
         clips = data[name] = SaliencyVideos(args.data_root, name, spec, args.skip_frames)
-        length, problems = counted(spec.clip_length, "frame"), clips.summary() or "all in order"
+        length = counted(spec.clip_length, "frame")
+        problems = summarise(clips.irregular) or "all in order"
         processes.print_main(f"{name}: {counted(len(clips), 'clip')} of {length}; {problems}")
     if args.augment is None:
         args.augment = possible(args.default_augment, spec.motion)
