@@ -1,8 +1,4 @@
-"""Files from anyone: checks before they are read, atomic writes, fingerprints.
-
-Every reader of the project begins here, so that a pipe never hangs a run, a damaged file is named
-in one line, and what is read has the kind that the code after it expects.
-"""
+"""Files from anyone: checks before they are read, atomic writes, fingerprints."""
 
 import hashlib
 import io
@@ -114,10 +110,10 @@ def copy(source: Path, target: Path) -> None:
 
 
 def fingerprint(files: Sequence[Path], without: Collection[int] = ()) -> str:
-    """Return a SHA-256 digest of a source: a video file, or pictures in their order.
+    """Return a SHA-256 digest of a video's size, beginning, middle and end, or of pictures.
 
-    Of a video, it depends on its size and on its beginning, middle and end; of pictures, on the
-    name, size and time of each. without: numbers, from 1, of pictures that can't be read.
+    Of pictures, it depends on name, size and time of each. without: numbers, from 1, of those that
+    can't be read.
     """
     digest = hashlib.sha256(str(len(files)).encode())
     for number, path in enumerate(files, 1):

@@ -1,10 +1,7 @@
 """One job in several processes, as torchrun starts them. In a single process, nothing changes.
 
-    torchrun --nproc_per_node 4 train_video.py …
-
-Each process ("rank") has a GPU of its own where there are GPUs. Tensors on the CPU are exchanged
-through gloo, those on a GPU through nccl. Every process must call the functions that add up or
-gather, in the same order.
+Each process ("rank") has a GPU of its own where there are GPUs. Every process must call the
+functions that add up or gather, in the same order.
 """
 
 import functools
@@ -135,10 +132,9 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d over the batches of all processes, on the CPU; SyncBatchNorm is for GPUs alone.
+    """BatchNorm2d over the equal batches of all processes, on the CPU; SyncBatchNorm needs GPUs.
 
-    The processes' batches are of equal size. Computed in float64, so that one process and several
-    differ in hardly any bit.
+    Computed in float64, so that one process and several differ in hardly any bit.
     """
 
     running_mean: Tensor

@@ -1,9 +1,8 @@
 """A reader of pickles from unknown sources that imports and executes nothing for them.
 
-A pickle is a program: the ordinary reader calls whatever function it names. This one knows only
-the names on a list that its caller passes in, each with a harmless constructor in its place, and
-refuses every other name. A constructor is a type that takes no attributes, or made anew for each
-file, so that a pickle which sets attributes on it changes nothing for the next file.
+A pickle is a program that calls whatever function it names. Here it gets only the names that the
+caller lists, each with a harmless constructor in its place: a type that takes no attributes, or
+one made anew for each file, so that attributes set on it change nothing for the next file.
 """
 
 import io

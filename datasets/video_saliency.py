@@ -41,10 +41,9 @@ class SaliencyVideos(Dataset):
         irregular  problems met while reading: list of (kind, file)
         fixations  (T, 1, H, W) counts, only where the data set has fixations
 
-    Problems with file names are in the data set's own `irregular` from the start: missing clips,
-    frames without ground truth, gaps in the numbering (no sample spans one), and frames at the end
-    of a run that do not fill a sample. Problems inside files are met when an item is read: an
-    unreadable frame is replaced by the last readable one of its run, an unreadable flow picture
+    The data set's own `irregular` holds problems with file names: missing clips, frames without
+    ground truth, gaps in the numbering, frames at the end of a run that do not fill a sample.
+    An unreadable frame is replaced by the last readable one of its run, an unreadable flow picture
     is estimated, an unusable map is all zero.
 
     Raises InputError where the root or the split does not exist, or no ground truth is left.
@@ -68,9 +67,9 @@ class SaliencyVideos(Dataset):
             self._add_clip(name, files, skip_frames)
         if not self.samples:
             raise InputError(
-                f"{self.root}: split '{split}' has no {spec.clip_length} frames in a row with ground "
-                f"truth after {skip_frames} skip_frames ({summarise(self.irregular)}); expected "
-                "<clip>/0001.jpg and 0001_gt.npy"
+                f"{self.root}: split '{split}' has no {spec.clip_length} frames in a row with "
+                f"ground truth after {skip_frames} skip_frames ({summarise(self.irregular)}); "
+                "expected <clip>/0001.jpg and 0001_gt.npy"
             )
 
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:

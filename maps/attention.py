@@ -1,8 +1,7 @@
 """A saliency map in numbers: its density, peaks, attention around a direction and in tiles.
 
-A map is piecewise constant over the pixels of projection/__init__.py. What is said about it does
-not depend on its scale. A map that is zero everywhere prefers no direction, and so it counts as
-uniform attention.
+A map is piecewise constant over the pixels of projection/__init__.py, and its scale does not
+matter. A map that is zero everywhere counts as uniform attention.
 """
 
 import math
@@ -61,7 +60,8 @@ def share(
 
     saliency: (H, W), not negative. Angles are in radians. Pixels at the cap's edge count in part.
     """
-    maps, centre = np.asarray(saliency), _vector(longitude, latitude)
+    maps = np.asarray(saliency)
+    centre = direction_of(*torch.tensor([longitude, latitude], dtype=torch.float64)).numpy()
     pixel = math.pi / len(maps)
     cap, points = _cap(centre, radius + pixel / 2, maps.shape)
     inside = np.clip((radius - np.arccos((points @ centre).clip(-1, 1))) / pixel + 0.5, 0, 1)
@@ -76,16 +76,15 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
     """Return the (longitude, latitude) of the highest peaks in radians, the highest first.
 
     saliency: (H, W), not negative. A peak is a pixel that is as high as all others within RADIUS
-    and not within RADIUS of a higher peak; distances are angles on the sphere. There may be fewer
-    than `count` of them, and none in a map that is the same everywhere. Its place within the pixel
-    is the maximum of a quadratic around it; see `_summit`.
+    and not within RADIUS of a higher peak; a constant map has none. Its place within the pixel is
+    the maximum of a quadratic around it; see `_summit`.
     """
     values = np.asarray(saliency, np.float32)
-    points = _directions(*values.shape)
+    height, width = values.shape
+    points = _directions(height, width)
     # A peak is also the highest in a rectangle inside its cap, which is quick to find out.
-    side = int(RADIUS / math.sqrt(2) / math.pi * values.shape[0])
-    across = int(RADIUS / math.sqrt(2) / math.pi * values.shape[1] / 2)
-    highest = cv2.dilate(values, np.ones((2 * side + 1, 2 * across + 1), np.uint8))
+    down, across = (int(RADIUS / math.sqrt(2) * n / math.pi) for n in (height, width / 2))
+    highest = cv2.dilate(values, np.ones((2 * down + 1, 2 * across + 1), np.uint8))
     candidates = np.argwhere((values == highest) & (values > values.min()))
     candidates = candidates[np.argsort(-values[tuple(candidates.T)], kind="stable")]
     places: list[np.ndarray] = []
@@ -102,10 +101,9 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
 def _summit(values: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Return the maximum of the quadratic that fits a map best around one of its pixels: (3,).
 
-    The fit is made in the plane that touches the sphere there, so that neither seam nor pole is
-    special. Pixels weigh as much as their solid angle, less towards the edge of the cap. The next
-    fit is around the maximum of the one before: around a symmetric peak's own place, the fit is
-    symmetric, too, and stays there. Where there is no maximum, the place stays as it is.
+    The fit is made in the plane that touches the sphere there. Pixels weigh as much as their solid
+    angle, less towards the edge of the cap. The next fit is around the maximum of the one before.
+    Where there is no maximum, the place stays as it is.
     """
     radius = min(FIT * math.pi / len(values), math.pi / 2)
     for _ in range(4):
@@ -128,10 +126,6 @@ def _summit(values: np.ndarray, place: np.ndarray) -> np.ndarray:
         place = place + math.sin(radius) * step @ axes
         place = place / np.linalg.norm(place)
     return place
-
-
-def _vector(longitude: float, latitude: float) -> np.ndarray:
-    return direction_of(*torch.tensor([longitude, latitude], dtype=torch.float64)).numpy()
 
 
 @lru_cache(4)

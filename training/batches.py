@@ -46,32 +46,26 @@ def make_loaders(
     cv2.setNumThreads(1)  # the data workers are many, and forked, where its threads are missing
     count = processes.world() * args.accumulate
     if args.batch_size % count:
-        raise InputError(
-            f"--batch_size {args.batch_size}: can't be divided among {processes.world()} processes "
-            f"with --accumulate {args.accumulate}; give a multiple of {count}"
-        )
+        shares = f"{processes.world()} processes with --accumulate {args.accumulate}"
+        problem = f"can't be divided among {shares}; give a multiple of {count}"
+        raise InputError(f"--batch_size {args.batch_size}: {problem}")
     with advice("--augment"):
         clips = Augmented(data["train"], args.augment, args.seed)
     order = Batches(len(clips), args.samples, args.batch_size, args.seed, args.epochs, first_step)
     val_order = torch.arange(len(data["val"])).split(args.batch_size // count)
     val_order = [indices.tolist() for indices in processes.shard(val_order)]
-    return (
-        order,
-        make_loader(clips, order, device, args.workers),
-        make_loader(data["val"], val_order, device, args.workers),
-    )
+    train_loader = make_loader(clips, order, device, args.workers)
+    return order, train_loader, make_loader(data["val"], val_order, device, args.workers)
 
 
 class Batches:
     """Yields this process' share of the clips of each step's batch: lists of (epoch, index).
 
     A batch is a function of seed and step alone, and the same however many processes share it.
-    Every epoch draws a new permutation of the clips; where they do not fill its last batch, those
-    of a further permutation do.
+    Every epoch draws a new permutation of the clips; a further one fills its last batch.
 
     clips: number of clips in the data set. samples: clips drawn for an epoch, 0 for all.
     batch_size: over all processes. first_step: the step that an iteration begins with, from 0.
-    epoch_steps, steps: the number of steps in an epoch and in the whole run.
     """
 
     def __init__(
@@ -133,5 +127,5 @@ def make_loader(
 
 def _start_worker(number: int) -> None:
     """Let a data worker outlive a signal to the whole group; it ends with the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, signal.SIG_IGN)
