@@ -13,29 +13,21 @@ from contextlib import nullcontext
 from inspect import signature
 from pathlib import Path
 
+from common import options
 from common.errors import InputError, RunError, advice, run_script
 from common.files import write_json
 from common.locks import lock
-from common.options import (
-    CHECKPOINT,
-    PROTOCOLS,
-    HelpFormatter,
-    add_machine_options,
-    add_motion_option,
-    add_sampling_option,
-    at_least,
-)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
     add("--split", default="test", help="split whose clips are scored: test, val or train")
     add("--train_root", type=Path, help="data set whose training maps make the mean map "
         "among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
-        f"(default: {CHECKPOINT}, without --pred_dir)")  # fmt: skip
+        f"(default: {options.CHECKPOINT}, without --pred_dir)")  # fmt: skip
     add("--model", nargs="+", metavar="package.module:Class", default=[], help="models of "
         "checkpoints that are your own, whose code is then run")  # fmt: skip
     add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps, "
@@ -43,18 +35,18 @@ def parse_args() -> argparse.Namespace:
         "with the frame's number; .npy, .exr or .png")  # fmt: skip
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
     add("--report", action="store_true", help="also write report.html with plots and pictures")
-    add("--protocol", default="sphere", choices=PROTOCOLS, help="sphere: pixels "
+    add("--protocol", default="sphere", choices=options.PROTOCOLS, help="sphere: pixels "
         "are weighted with their exact solid angles; planar: every pixel counts the same; sin: "
         "planar, after both maps are multiplied by the sine of the colatitude")  # fmt: skip
-    add("--height", type=at_least(8, 4097, int), default=240,
+    add("--height", type=options.at_least(8, 4097, int), default=240,
         help="rows of the grid on which maps are compared")  # fmt: skip
-    add("--sigma", type=at_least(0.5, 30), default=3.34, help="width in degrees of the "
+    add("--sigma", type=options.at_least(0.5, 30), default=3.34, help="width in degrees of the "
         "Gaussian that the ground truth was made with; used for the inter-observer scores "
         "only")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
-    add_motion_option(add)
-    add_sampling_option(add)
-    add_machine_options(add)
+    options.add_motion_option(add)
+    options.add_sampling_option(add)
+    options.add_machine_options(add)
     return parser.parse_args()
 
 
@@ -118,7 +110,7 @@ def main() -> None:
 def make_sources(args: argparse.Namespace, device: torch.device) -> list[Network | SavedMaps]:
     """Return what is scored, under different names."""
     if not args.ckpt_path and not args.pred_dir:
-        args.ckpt_path = [CHECKPOINT]
+        args.ckpt_path = [options.CHECKPOINT]
     for name in args.model:
         find_model(name)
     networks = [Network(path, load_model(args, path, device)) for path in args.ckpt_path]

@@ -12,26 +12,17 @@ import time
 from array import array
 from pathlib import Path
 
+from common import options
 from common.errors import Failures, advice, counted, run_script
-from common.options import (
-    CHECKPOINT,
-    HelpFormatter,
-    add_layout_options,
-    add_machine_options,
-    add_motion_option,
-    add_sampling_option,
-    at_least,
-    frame_rate,
-)
 from maps.exports import KINDS, export_path, grid
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
     add("--video_path", type=Path, nargs="+", required=True, metavar="PATH",
         help="video, folder of frames, or picture; several are allowed")  # fmt: skip
-    add("--ckpt_path", type=Path, default=CHECKPOINT, help="checkpoint")
+    add("--ckpt_path", type=Path, default=options.CHECKPOINT, help="checkpoint")
     add("--model", metavar="package.module:Class", help="model of the checkpoint "
         "where it is one of your own, whose code is then run")  # fmt: skip
     add("--output_dir", type=Path, help="folder for the maps; of several clips, each gets a folder "
@@ -45,16 +36,16 @@ def parse_args() -> argparse.Namespace:
         ".npy: one array (…float16.npy: in 16 bits); .bin: Salient360's. Of several clips, each "
         "gets one in its folder. Where all maps are there, nothing else is done. "
         "May be given several times")  # fmt: skip
-    add("--peaks", type=at_least(1, 1001, int), default=5, help="directions in a .csv, at most")
+    add("--peaks", type=options.at_least(1, 1001, int), default=5, help="most directions in a .csv")
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
-    add_motion_option(add)
-    add_sampling_option(add)
+    options.add_motion_option(add)
+    options.add_sampling_option(add)
     add("--quality", choices=["fast"], help="inference resolution of the cube U-Net; "
         "fast: 75%% of the height and width, and maps are as small (default: in full)")  # fmt: skip
-    add_machine_options(add)
-    add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: 8, "
-        "with a note); a video has its own rate")  # fmt: skip
-    add_layout_options(add)
+    options.add_machine_options(add)
+    add("--fps", type=options.frame_rate, help="pictures a second of a folder of frames "
+        "(default: 8, with a note); a video has its own rate")  # fmt: skip
+    options.add_layout_options(add)
     add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
         "are already there, once all new ones are made; other: only those of another source or "
         "checkpoint, and keep or complete those of the same")  # fmt: skip

@@ -61,10 +61,10 @@ def holds_map(path: Path) -> bool:
 
 
 def read_maps(folder: Path, record: dict) -> Iterator[tuple[int, float, np.ndarray | None]]:
-    """Yield the maps that infer_video.py wrote into a folder: the float ones where they are there,
-    else the PNG times the maximum of the map, which has 255 steps.
+    """Yield number, seconds and map of each frame from a folder of infer_video.py, None for none.
 
-    record: what saliency.json says. Raises InputError for a map that can't be read or is none.
+    record: saliency.json; a map is the float one where it says so, else the PNG times its maximum.
+    Raises InputError for a map that can't be read or is none.
     """
     shape = record["map_height"], record["map_width"]
     for number, peak in enumerate(record["peaks"], 1):
@@ -103,10 +103,9 @@ def find_maps(
             f"{folder}: these maps are of another video, {record.get('video')} (its fingerprint is "
             f"not that of {info.path}); {AGAIN} or choose its folder"
         )
-    count = record.get("frame_count") or len(paths)
-    announced = info.frames or count
-    if not record and abs(announced - count) > max(2, count // 100):  # headers err
-        count = announced
+    count = record.get("frame_count") or info.frames or len(paths)
+    if not record and abs(count - len(paths)) <= max(2, len(paths) // 100):  # headers err
+        count = len(paths)
     most = len(paths) + len(unreadable) + 1  # of which one has no map
     numbers = [n for n in range(1, min(count, most) + 1) if n not in unreadable]
     if differing := paths.keys() ^ set(numbers):

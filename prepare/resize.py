@@ -36,14 +36,7 @@ from datasets.frames import motion_estimator
 from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
-from prepare.records import (
-    RECORD,
-    begin_clip,
-    finish_clip,
-    read_record,
-    save_picture,
-    to_picture,
-)
+from prepare.records import RECORD, begin_clip, finish_clip, read_record, save_picture, to_picture
 from video.motion import MOTIONS
 from video.pictures import FLOW, read_picture, resize, to_tensor
 
