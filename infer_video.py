@@ -123,7 +123,9 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
     with lock(folder), protected(args.ckpt_path, *reader.info.files):
         record = complete_record(folder, facts) if args.export and args.overwrite != "all" else None
-        record = record or write_maps(model, reader, folder, facts, args.overwrite)
+        if not record:
+            writer = MapWriter(folder, facts, args.overwrite, reader.damage)
+            record = write_maps(model, reader, writer)
         for name in args.export:
             target = name if len(args.video_path) == 1 else folder / name
             export(target, folder, record, args)
@@ -131,33 +133,22 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         raise RunError(f"{path}: {reader.damage}")
 
 
-def write_maps(
-    model: models.SaliencyModel,
-    reader: FrameReader,
-    folder: Path,
-    facts: dict,
-    overwrite: str | None,
-) -> dict:
-    """Write the maps of a source into a folder, of which this process has the lock.
-
-    Returns what saliency.json says about them.
-    """
-    info, start, times = reader.info, time.perf_counter(), array("d")
-    writer = MapWriter(folder, facts, overwrite, reader.damage)
-    done = writer.done
+def write_maps(model: models.SaliencyModel, reader: FrameReader, writer: MapWriter) -> dict:
+    """Write the maps of a source that are missing, and return what saliency.json says about all."""
+    info, start, times, done = reader.info, time.perf_counter(), array("d"), writer.done
     frames = ahead(timed(reader, times))
     maps = models.predict(model, frames, lambda frame: frame.number + len(frame.times) > done + 1)
     covered = info.layout.covered(model.spec.height, model.spec.width)
     written = behind(writer.write, interpolate(maps, covered))
     length = info.frames or round((info.seconds or 0) * info.fps) or None
     bar = {"total": length, "initial": done, "unit": "frame", "disable": not processes.is_main()}
-    for _ in tqdm(written, facts["video"], **bar):
+    for _ in tqdm(written, writer.facts["video"], **bar):
         pass
     source = source_facts(info, reader.damage.unreadable)
     record = writer.finish(reader.decoded, times, source)
     seconds, made = time.perf_counter() - start, counted(reader.decoded, "map")
     new = reader.decoded - done
-    print(f"{made} in {folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
+    print(f"{made} in {writer.folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
     return record
 
 

@@ -11,10 +11,9 @@ from common.errors import InputError
 from common.files import read_json
 
 HOW_TO_GET_DATA = (
-    "get 360_Saliency_dataset_2018ECCV from its authors (Zhang et al., ECCV 2018: "
-    "github.com/xuyanyu-shh/Saliency-detection-in-360-video) and put it there as "
-    "<root>/<clip>/0001.jpg with 0001_gt.npy beside it, or render a synthetic data set with "
-    "'python -m prepare.synthetic' and give its folder"
+    "get 360_Saliency_dataset_2018ECCV (github.com/xuyanyu-shh/Saliency-detection-in-360-video) "
+    "and put it there as <root>/<clip>/0001.jpg with 0001_gt.npy beside it, or render a data set "
+    "with 'python -m prepare.synthetic' and give its folder"
 )
 EXPECTED = '{"train": [clip folders], "val": [...], "test": [...]}'
 
@@ -22,9 +21,8 @@ EXPECTED = '{"train": [clip folders], "val": [...], "test": [...]}'
 def eccv2018_split() -> dict[str, list[str]]:
     """Return the split of ECCV 2018 by which published re-implementations train on 80 clips.
 
-    The other 24 of the 104 clips are the test split. Eight of the 80 training clips, the first
-    ones drawn, become the validation split, so that the best checkpoint is not chosen on the
-    test clips.
+    The other 24 of the 104 clips are the test split, and the first eight drawn of the 80 the
+    validation split, so that the best checkpoint is not chosen on the test clips.
     """
     names = [str(n) for n in range(217, 321)]
     drawn = random.Random(367643).sample(names, 80)

@@ -33,14 +33,12 @@ class Picture:
 
 
 @matplotlib.rc_context(STYLE)
-def time_plot(metric: Comparison, series: dict) -> Figure | None:
+def time_plot(metric: Comparison, series: dict) -> Figure:
     """Draw each clip's score over time, and medians over clips of model, best baseline and human.
 
     series: clip → frame number → predictor → metric → value.
     """
     x, curves = over_time(series, metric.model, metric.key)
-    if not np.isfinite(curves).any():
-        return None
     figure = Figure(figsize=(5.6, 3), layout="constrained")
     axes = figure.subplots()
     for curve in curves:
@@ -59,10 +57,8 @@ def time_plot(metric: Comparison, series: dict) -> Figure | None:
 
 
 @matplotlib.rc_context(STYLE)
-def clip_plot(metric: Comparison) -> Figure | None:
+def clip_plot(metric: Comparison) -> Figure:
     """Draw the score of the model (dot) and the best baseline (tick) by clip, the worst first."""
-    if not metric.clips:
-        return None
     names = [name for name, *_ in metric.clips[:ROWS]]
     model, baseline = np.array([scores for _, *scores in metric.clips[:ROWS]]).T
     rows = range(len(names))

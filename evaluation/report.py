@@ -29,8 +29,9 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
     kinds = [kind for _, kind, _ in verdicts]
     lines = [f"{SIGNS[kind]} <b>{name}</b>: {escape(text)}" for name, kind, text in verdicts]
     facts = [(fact, escape(text)) for fact, text in results.items() if isinstance(text, str)]
-    times = [image(time_plot(metric, series)) for metric in metrics]
-    clips = [image(clip_plot(metric)) for metric in metrics]
+    scored = [metric for metric in metrics if metric.clips]
+    times = [image(time_plot(metric, series)) for metric in scored]
+    clips = [image(clip_plot(metric)) for metric in scored]
     examples = [f"<h3>{escape(p.title)}</h3>{image(picture_plot(p), 'picture')}" for p in pictures]
     title = escape(f"{results['model']} on {results['data']}, split {results['split']}")
     page = f"""<!DOCTYPE html>
@@ -85,10 +86,8 @@ def score_table(metrics: list[Comparison], models: list[str]) -> str:
     return f"<table>{rows}</table>"
 
 
-def image(figure: Figure | None, kind: str = "plot") -> str:
-    """Return the figure as an <img> that holds its PNG file, nothing where there is none."""
-    if figure is None:
-        return ""
+def image(figure: Figure, kind: str = "plot") -> str:
+    """Return the figure as an <img> that holds its PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     content = base64.b64encode(file.getvalue()).decode()

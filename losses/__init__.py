@@ -4,10 +4,6 @@ from losses.density import DensityLoss
 from losses.smse import SMSE
 from losses.spherical_kl import ScaledSphericalKLDivergence, SphericalKLDivergence
 
-LOSSES = {
-    "smse": SMSE,
-    "density": DensityLoss,
-    "spherical_kl": ScaledSphericalKLDivergence,
-}
+LOSSES = {"smse": SMSE, "density": DensityLoss, "spherical_kl": ScaledSphericalKLDivergence}
 
 __all__ = ["LOSSES", "SMSE", "DensityLoss", "SphericalKLDivergence"]

@@ -99,10 +99,8 @@ def find_maps(
         raise InputError(f"{folder}: not complete yet; {AGAIN} to finish")
     unreadable = record.get("unreadable", [])
     if record and record.get("fingerprint") != fingerprint(info.files, unreadable):
-        raise InputError(
-            f"{folder}: these maps are of another video, {record.get('video')} (its fingerprint is "
-            f"not that of {info.path}); {AGAIN} or choose its folder"
-        )
+        other = f"these maps are of another video ({record.get('video')}), not of {info.path}"
+        raise InputError(f"{folder}: {other}; {AGAIN} or choose its folder")
     count = record.get("frame_count") or info.frames or len(paths)
     if not record and abs(count - len(paths)) <= max(2, len(paths) // 100):  # headers err
         count = len(paths)

@@ -43,11 +43,9 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     if model.name != kind.name:
         raise InputError(f"{args.init}: a {model.name}; give --model {model.name}")
     if differing := defaults.keys() ^ model.arguments.keys():
-        raise InputError(
-            f"--model {args.model}: '{min(differing)}' is not among the arguments of both its "
-            "constructor and super().__init__(spec, …); give it to both, so that a checkpoint can "
-            "build the model again"
-        )
+        both = "its constructor and super().__init__(spec, …), by which a checkpoint builds it"
+        problem = f"'{min(differing)}' is not among the arguments of both {both}"
+        raise InputError(f"--model {args.model}: {problem}; give it to both")
     with advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     stored = read(args.init)["run"].get("loss") if args.init and not args.loss else None

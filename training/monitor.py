@@ -21,7 +21,7 @@ from datasets.video_saliency import SaliencyVideos
 from metrics import METRICS
 from projection import solid_angles
 
-KEPT = "the checkpoint from before stays"
+LOWER_RATE = "lower --learning_rate; the checkpoint from before stays"
 
 
 class RunningLoss:
@@ -57,7 +57,7 @@ class RunningLoss:
         """
         self._read()
         if error := "; ".join(filter(None, processes.gather(self.error))):
-            raise RunError(f"{error}; lower --learning_rate or look at these frames; {KEPT}")
+            raise RunError(f"{error}; look at these frames, or {LOWER_RATE}")
         total, count = processes.total([self.total, self.count]).tolist()
         return total, int(count)
 

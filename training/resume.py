@@ -15,7 +15,7 @@ from common import processes
 from common.errors import ENDING, InputError, RunError
 from common.files import reading
 from models.checkpoint import put_weights, read
-from training.monitor import KEPT, RunningLoss
+from training.monitor import LOWER_RATE, RunningLoss
 
 MAY_CHANGE = ("epochs", "precision")  # between a run and its continuation, with a note
 BEGIN_AGAIN = "give another --output_dir, or --resume no to replace what is there"
@@ -44,7 +44,7 @@ def save(run) -> None:
         "random": processes.gather(random),
     }
     if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
-        raise RunError(f"a weight is not finite; lower --learning_rate; {KEPT}")
+        raise RunError(f"a weight is not finite; {LOWER_RATE}")
     if processes.is_main():
         models.save(run.path, run.model, **run.facts, **content)
     processes.wait_for_all()  # torchrun would end the main process with the first that leaves
