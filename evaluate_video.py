@@ -102,7 +102,7 @@ def main() -> None:
         print(summary.table(scores), summary.verdicts(scores), notes, sep="\n\n")
         results.write(args.output_dir, scores, clips, args.report)
         print(f"metrics.json, metrics.csv{' and report.html' * args.report} in {args.output_dir}")
-    problems = [problem for scores in clips.values() for problem in scores.irregular]
+    problems = sum((scores.irregular for scores in clips.values()), [])
     if left_out := [problem for problem in problems if problem[0] in LEFT_OUT]:
         raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
 

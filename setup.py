@@ -41,10 +41,8 @@ class Build(build_py):
 
     def run(self) -> None:
         if self.editable_mode:
-            raise SystemExit(
-                "pip install -e: the package is made by rewriting imports and can't be edited in "
-                "place; run pip install . again after each change"
-            )
+            problem = "imports are rewritten, so the package can't be edited in place"
+            raise SystemExit(f"pip install -e: {problem}; run pip install . after each change")
         target = Path(self.build_lib, NAME)
         shutil.rmtree(target, ignore_errors=True)  # modules that are no longer there
         super().run()

@@ -34,19 +34,17 @@ def read_pickle(
 ) -> Any:
     """Return the object in a pickle that uses no other global names than those listed.
 
-    content: the pickle. path: the file that it comes from, for messages.
-    read_storage: returns the object of a persistent id, which torch uses for tensors' storages.
-    Raises InputError for a pickle that asks for another name, and any error for a damaged one.
+    path: the file that it comes from. read_storage: returns the object of a persistent id, which
+    torch uses for tensors' storages. Raises InputError for a pickle that asks for another name, and
+    any error for a damaged one.
     """
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Callable:
             if f"{module}.{name}" not in constructors:
-                raise InputError(
-                    f"{path}: asks for {module}.{name}, which no file that can be read here does; "
-                    "nothing in it was executed. Use a file of this project, or one that the "
-                    "authors of the data set or of SST-Sal released"
-                )
+                problem = f"asks for {module}.{name}, and nothing in it was executed"
+                advice = "use a file of this project, of SST-Sal's authors or of the data set's"
+                raise InputError(f"{path}: {problem}; {advice}")
             return constructors[f"{module}.{name}"]
 
         def persistent_load(self, key: tuple) -> object:

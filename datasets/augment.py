@@ -50,10 +50,9 @@ class Augmented(Dataset):
     def __init__(self, data: Any, names: Sequence[str], seed: int):
         self.data, self.names, self.seed = data, names, seed % 2**32
         motion = data.spec.motion
-        if impossible := sorted(set(names) - set(possible(names, motion))):
+        if impossible := " ".join(sorted(set(names) - set(possible(names, motion)))):
             why = "the colours of optical flow stand for directions in the image"
-            names = " ".join(impossible)
-            raise ValueError(f"{names}: not possible with motion {motion}, because {why}")
+            raise ValueError(f"{impossible}: not possible with motion {motion}, because {why}")
 
     def __len__(self) -> int:
         return len(self.data)

@@ -115,16 +115,12 @@ def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[
     usable: set[Path] = set()
     for kind in ("picture", "truth", "flow"):
         paths = [path for file in files if (path := getattr(file, kind))]
-        sizes = {}
-        for path, (size, problem, detail) in zip(paths, pool.map(_check_file, paths, repeat(kind))):
-            if problem:
-                problems.append((problem, path, detail))
-            if size:
-                sizes[path] = size
+        results = list(zip(paths, pool.map(_check_file, paths, repeat(kind))))
+        problems += [(problem, path, detail) for path, (_, problem, detail) in results if problem]
+        sizes = {path: size for path, (size, *_) in results if size}
         problems += _other_sizes(kind, sizes)
         usable |= sizes.keys()
-    absent = [file.picture for file in files if file.truth is None]
-    problems += [("missing ground truth", path, "has no map") for path in absent]
+    problems += [("missing ground truth", f.picture, "has no map") for f in files if not f.truth]
     for before, after in pairwise(files):
         if before.number == after.number:
             problems.append(("duplicate", after.picture, f"numbered as {before.picture.name}"))

@@ -57,8 +57,7 @@ class Comparison:
     sign: 1 where higher is better, −1 where lower is.
     baseline: what the model is compared with, None where no baseline has a score.
     clips: (name, score of the model, score of the baseline or NaN), worst first.
-    difference: mean, interval and number of clips of the model's score less the baseline's.
-    wins: the number of clips on which the model is better.
+    difference: that of the model's score less the baseline's, as `over_clips` returns it.
     """
 
     def __init__(self, key: str, results: dict, model: str | None = None, other: str | None = None):

@@ -28,7 +28,6 @@ class RunningLoss:
     """The mean loss over the valid maps of an epoch.
 
     A step's loss is read one step later, so that a GPU has work while it is waited for.
-
     total, count: sums over the maps of this process so far. error: of a loss that is not finite.
     """
 
