@@ -63,10 +63,7 @@ SCHEDULES = {
 # A training option that is not given has the value of its column here; other models have the
 # columns of cube_unet.
 # fmt: off
-COLUMNS = {
-    ("cube_unet", "default"): 0, ("cube_unet", "paper"): 1,
-    ("sst_sal", "default"): 2, ("sst_sal", "paper"): 2,
-}
+COLUMNS = {"cube_unet": {"default": 0, "paper": 1}, "sst_sal": {"default": 2, "paper": 2}}
 DEFAULTS = {
     #                 cube_unet          as published  sst_sal, as published
     "epochs":        (10,                10,           240),
@@ -94,7 +91,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="defaults of the training options; paper: as published")
     chosen = first.parse_known_args(arguments)[0]
     name = find_model(chosen.model).name
-    column = COLUMNS.get((name, chosen.recipe), COLUMNS["cube_unet", chosen.recipe])
+    column = COLUMNS.get(name, COLUMNS["cube_unet"])[chosen.recipe]
     defaults = {name: values[column] for name, values in DEFAULTS.items()}
 
     parser = argparse.ArgumentParser(
@@ -189,10 +186,9 @@ def train(args: argparse.Namespace, folder: Path) -> int:
         except Stopped as stopped:
             save(run)
             [number] = stopped.args
-            print_main(
-                f"{signal.Signals(number).name}: stopped after step {run.step} of "
-                f"{run.order.steps}, which is saved in {run.path}; the same command continues"
-            )
+            name, place = signal.Signals(number).name, f"step {run.step} of {run.order.steps}"
+            saved = f"stopped after {place}, which is saved in {run.path}"
+            print_main(f"{name}: {saved}; the same command continues")
             return number
     print_main(summary(run))
     return 0

@@ -122,16 +122,18 @@ class Scorer:
             }
             if fixations and len(result.frames) % OBSERVERS_EVERY == 0:
                 observers = fixations.observers[fixations.frames == file.number]
-                how = self.protocol, self._count, self._blur, random
-                scores[HUMAN] = inter_observer(*gaze, observers, others, *how)
+                scores[HUMAN] = inter_observer(
+                    *gaze, observers, others, self.protocol, self._count, self._blur, random
+                )
             result.frames[file.number] = {name: values for name, values in scores.items() if values}
             if picture and len(result.frames) <= max(1, len(files) // 2):
                 middle = file, truth.cpu().numpy(), maps[0].numpy()
         if picture and result.frames:
-            file, *images = middle
+            file, target, saliency = middle
             frame = resize(read_picture(file.picture), *self.size)
             places = np.stack(fixations.at(file.number), axis=-1) if fixations else None
-            result.picture = Picture(f"{clip}, frame {file.number}", frame, *images, places)
+            title = f"{clip}, frame {file.number}"
+            result.picture = Picture(title, frame, target, saliency, places)
         return result
 
     def _add_training_mean(self, root: Path) -> None:
