@@ -84,7 +84,8 @@ def main() -> None:
         bar = {"unit": "clip", "disable": not is_main(), "dynamic_ncols": True}
         for clip in tqdm(processes.shard(data.clips), "scoring", **bar):
             clips[clip] = scorer.score(clip, sources, args.report)
-        clips = processes.merge(clips, list(data.clips))
+        shares = processes.gather(clips)
+        clips = {clip: share[clip] for clip in data.clips for share in shares if clip in share}
         if not is_main():
             return
         facts = {

@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from inspect import signature
 from typing import Any, TypeVar
@@ -83,12 +83,6 @@ def gather(item: T) -> list[T]:
     items: list = [None] * world()
     dist.all_gather_object(items, item)
     return items
-
-
-def merge(mine: dict, order: Sequence) -> dict:
-    """Return the entries of all processes' dictionaries, with their keys in the given order."""
-    entries = {key: value for part in gather(mine) for key, value in part.items()}
-    return {key: entries[key] for key in order if key in entries}
 
 
 def total(values) -> Tensor:

@@ -272,9 +272,6 @@ def lists_are_shared_and_put_together():
     assert world == 3
     assert processes.shard("abcdefg") == [["a", "d", "g"], ["b", "e"], ["c", "f"]][rank]
     assert processes.gather(rank * "x") == ["", "x", "xx"]
-    mine = {letter: ord(letter) for letter in processes.shard("gfedcba")}
-    merged = processes.merge(mine, "abcdefg")
-    assert list(merged.items()) == [(letter, ord(letter)) for letter in "abcdefg"]
     assert processes.total([rank, 1, 0.5]).tolist() == [3, 3, 1.5]
     assert processes.total(torch.full((2, 2), rank)).tolist() == [[3, 3], [3, 3]]
     assert processes.is_main() == (rank == 0)
@@ -292,7 +289,6 @@ def test_alone_there_is_nothing_to_share():
     assert (processes.rank(), processes.world(), processes.is_main()) == (0, 1, True)
     assert processes.shard("abc") == ["a", "b", "c"]
     assert processes.gather(7) == [7]
-    assert processes.merge({"b": 1, "a": 2}, "ab") == {"a": 2, "b": 1}
     assert processes.total([1, True]).tolist() == [1, 1]
     network = models.CubeUNet(base_channels=4, height=40, width=80)
     assert processes.parallel(network, torch.device("cpu")) is network

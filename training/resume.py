@@ -51,12 +51,22 @@ def save(run) -> None:
 
 
 def restore(run) -> None:
-    """Continue from what `save` wrote, if there is something to continue.
+    """Continue from what `save` wrote, unless --resume is no, or auto and there is nothing.
 
-    Raises InputError where it is damaged or of another run.
+    Raises InputError where it is damaged, and where it is of another run, naming what differs.
     """
-    if not (content := stored_state(run.args.resume, run.path, run.facts["run"])):
+    path, resume, now = run.path, run.args.resume, run.facts["run"]
+    if resume == "no" or (resume == "auto" and not path.exists()):
         return
+    content = read(path)
+    if not (stored := content["run"]):
+        raise InputError(f"{path}: is of an older version; {BEGIN_AGAIN}")
+    names = [name for name in now | stored if stored.get(name) != now.get(name)]
+    changed = {name: f"{name} {stored.get(name)} instead of {now.get(name)}" for name in names}
+    if refused := [changed[name] for name in names if name not in MAY_CHANGE]:
+        raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {BEGIN_AGAIN}")
+    for text in changed.values():
+        processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
     with reading(run.path, f"the state of its run is damaged ({{}}); {BEGIN_AGAIN}"):
         put_weights(run.model, content["weights"])
         if run.average:
@@ -101,26 +111,6 @@ def describe_run(run, options: Iterable[str]) -> dict:
         "data": f"{folder} ({files.hexdigest()[:8]})",
     }
     return {"data": folder, "revision": git_revision(), "run": identity}
-
-
-def stored_state(resume: str, path: Path, run: dict) -> dict | None:
-    """Return what a checkpoint holds of an interrupted run; None to begin afresh.
-
-    resume: "yes", "no", or "auto": yes if the checkpoint is there.
-    Raises InputError where the checkpoint belongs to another run, naming what differs.
-    """
-    if resume == "no" or (resume == "auto" and not path.exists()):
-        return None
-    content = read(path)
-    if not (stored := content["run"]):
-        raise InputError(f"{path}: is of an older version; {BEGIN_AGAIN}")
-    names = [name for name in run | stored if stored.get(name) != run.get(name)]
-    changed = {name: f"{name} {stored.get(name)} instead of {run.get(name)}" for name in names}
-    if refused := [changed[name] for name in names if name not in MAY_CHANGE]:
-        raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {BEGIN_AGAIN}")
-    for text in changed.values():
-        processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
-    return content
 
 
 def git_revision() -> str:
