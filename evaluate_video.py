@@ -79,6 +79,7 @@ def main() -> None:
     sources = make_sources(args, device)
     data = SaliencyVideos(args.data_root, args.split, models.Spec())
     scorer = Scorer(data, args.protocol, args.height, args.sigma, args.train_root, device)
+    processes.be_patient()
     with lock(args.output_dir) if is_main() else nullcontext():
         clips = {}
         bar = {"unit": "clip", "disable": not is_main(), "dynamic_ncols": True}

@@ -170,6 +170,7 @@ def main() -> None:
 def train(args: argparse.Namespace, folder: Path) -> int:
     """Train a model, with all files in a folder. Returns the signal that ended it early, or 0."""
     run = Run(args, folder)
+    processes.be_patient()
     batches, epoch_steps = iter(run.train_loader), run.order.epoch_steps
     with Interruptions(args.save_minutes) as interruptions, run.monitor.bar:
         try:

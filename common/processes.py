@@ -58,8 +58,6 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
         except RuntimeError as error:  # all that gloo, nccl and their store raise
             message = f"the processes of torchrun do not meet: {error}; start again"
             raise RunError(message) from error
-        former_name = dist.distributed_c10d._set_pg_timeout  # before torch made it public
-        getattr(dist, "set_timeout", former_name)(PATIENCE, dist.group.WORLD)
         try:
             result = main()
             wait_for_all()
@@ -69,6 +67,13 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
             dist.destroy_process_group()
 
     return run
+
+
+def be_patient() -> None:
+    """Let processes wait long for each other from now on; until then, a few minutes."""
+    if world() > 1:
+        former_name = dist.distributed_c10d._set_pg_timeout  # before torch made it public
+        getattr(dist, "set_timeout", former_name)(PATIENCE, dist.group.WORLD)
 
 
 def shard(items: Iterable[T]) -> list[T]:

@@ -305,6 +305,8 @@ processes.START, processes.PATIENCE = timedelta(seconds=5), timedelta(seconds=60
 late = os.environ["RANK"] == "1"
 
 def main():
+    if {patient}:
+        processes.be_patient()
     time.sleep(8 * late)
     print("sum", processes.total(1).item())
 
@@ -313,14 +315,15 @@ run_script(processes.session(main))
 """
 
 
-@pytest.mark.parametrize("absent", [False, True])
-def test_waits_at_the_start_end(tmp_path, absent):
+@pytest.mark.parametrize("patient, absent", [(False, True), (False, False), (True, False)])
+def test_waits_at_the_start_end(tmp_path, patient, absent):
     """A training of two processes hung at its start, with a time limit of a day."""
     script = tmp_path / "meeting.py"
-    script.write_text(MEETING.format(root=str(ROOT), absent=absent))
+    script.write_text(MEETING.format(root=str(ROOT), patient=patient, absent=absent))
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
-    if absent:
-        assert done.returncode != 0 and "sum" not in done.stdout and "do not meet" in done.stderr
-    else:
+    if patient:
         assert done.returncode == 0 and done.stdout.count("sum 2.0") == 2
+    else:
+        assert done.returncode != 0 and "sum" not in done.stdout
+        assert "do not meet" in done.stderr if absent else "imed out" in done.stderr
