@@ -169,7 +169,7 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and (path.stat().st_dev, path.stat().st_ino) in _inputs:
         raise InputError(f"{path}: is read by this run and would be replaced; choose another name")
-    unique = f"{zlib.crc32(path.name.encode()):08x}"  # of names that begin alike
+    unique = f"{zlib.crc32(os.fsencode(path.name)):08x}"  # of names that begin alike
     temporary = path.with_name(f".{path.stem[:40]}.{unique}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -106,5 +106,6 @@ def over_time(series: dict, predictor: str | None, metric: str) -> tuple[np.ndar
 
 
 def short(name: str) -> str:
-    """Return a name in at most 20 characters."""
+    """Return a name in at most 20 characters, with ? for what is no UTF-8."""
+    name = name.encode(errors="replace").decode()
     return name if len(name) <= 20 else f"{name[:9]}…{name[-10:]}"

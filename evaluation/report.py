@@ -64,7 +64,7 @@ can't be compared between maps. White dots: fixations.</p>
 <dl>{"".join(f"<dt>{fact}</dt><dd>{value}</dd>" for fact, value in facts)}</dl></body></html>
 """
     with atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
 def score_table(metrics: list[Comparison], models: list[str]) -> str:

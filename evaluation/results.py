@@ -76,17 +76,22 @@ def write(folder: Path, results: dict, clips: dict[str, ClipScores], report: boo
     metrics = list(results["metrics"])
     with (
         atomic(folder / "metrics.csv") as path,
-        open(path, "w", newline="", encoding="utf-8") as file,
+        open(path, "w", newline="", encoding="utf-8", errors="replace") as file,
     ):
         table = csv.writer(file)
         table.writerow(["clip", "frames", "predictor", *metrics])
         for clip, entry in content["clips"].items():
             for predictor, scores in entry["scores"].items():
                 row = [scores.get(metric) for metric in metrics]
-                table.writerow([clip, entry["frames"], predictor, *row])
+                table.writerow([_cell(clip), entry["frames"], _cell(predictor), *row])
     if report:
         series = {clip: scores.frames for clip, scores in clips.items() if scores.frames}
         write_report(folder / "report.html", results, series, best_median_worst(results, clips))
+
+
+def _cell(name: str) -> str:
+    """Return a name as a cell that no spreadsheet takes for a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def best_median_worst(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:

@@ -97,7 +97,7 @@ class Scorer:
         fixations = self.data.fixations.of(clip)
         others = self.all_fixated - self.fixated.get(clip, 0)
         predictors = [*(source.name for source in sources), *self.baselines]
-        random = np.random.default_rng(zlib.crc32(clip.encode()))
+        random = np.random.default_rng(zlib.crc32(clip.encode(errors="replace")))
         with_truth = [file for file in files if file.truth]
         streams = [source.maps(clip, files, result.irregular) for source in sources]
         for file, *maps in zip(with_truth, *streams, strict=True):

@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import Failures, InputError, RunError, counted, run_script
-from common.files import write_array, write_json
+from common.files import output_name, write_array, write_json
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count
 from datasets.gaze import SIGMAS, gaussian_map
@@ -54,7 +54,7 @@ def pair(videos: Path, gaze: Path) -> tuple[dict[str, tuple[Path, Path]], list[s
     Raises InputError where there is no pair or two files would become one clip.
     """
     if videos.is_file() and gaze.is_file():
-        return {videos.stem: (videos, gaze)}, []
+        return {output_name(videos): (videos, gaze)}, []
     films, tables = _by_stem(videos, VIDEOS), _by_stem(gaze, {".csv"})
     pairs = {name: (films[name], tables[name]) for name in films if name in tables}
     if not pairs:
@@ -70,7 +70,9 @@ def _by_stem(path: Path, suffixes: set[str]) -> dict[str, Path]:
     """Return one file, or those of a folder with one of the suffixes, by name without suffix."""
     files: dict[str, Path] = {}
     for file in [path] if path.is_file() else sorted(path.iterdir()):
-        if file.suffix.lower() in suffixes and files.setdefault(file.stem, file) != file:
+        if file.suffix.lower() not in suffixes:
+            continue
+        if files.setdefault(output_name(file), file) != file:
             raise InputError(f"{file} and {files[file.stem]}: would be one clip; rename one")
     return files
 

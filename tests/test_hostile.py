@@ -1,15 +1,18 @@
 """Hostile files, names and surroundings: one line, an exit code, nothing of the user's lost."""
 
+import csv
 import json
 import os
 import pickle
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -18,13 +21,26 @@ from PIL import Image
 import infer_video
 import make_video
 from common.errors import InputError, printable
-from common.files import atomic, output_name, protected, read_array
+from common.files import atomic, output_name, protected, read_array, read_json
 from common.restricted_pickle import containers, read_pickle
 from datasets.gaze_files import read_vinfo
+from maps.saved import find_maps
 from models import export_onnx
 from models.checkpoint import load
-from tests.clips import moving_disc
-from tests.commands import ended, infer, map_files, paint, read_record, start
+from prepare import recordings
+from tests.clips import (
+    frame_times,
+    moving_disc,
+    write_eccv_clip,
+    write_varying_video,
+    write_video,
+)
+from tests.commands import ended, evaluate, infer, map_files, paint, read_record, start
+from video.decoding import Damage, decode, probe
+from video.layout import Layout
+from video.spherical_metadata import panorama_xmp, write_spherical
+from video.yuv import Colour, mono, to_yuv420p
+from views.viewer import pack
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -294,3 +310,216 @@ def test_weights_without_numbers(checkpoint, tmp_path):
     torch.save(content, tmp_path / "meta.pth")
     with pytest.raises(InputError, match="meta.pth: "):
         load(tmp_path / "meta.pth")
+
+
+# Videos and what is made of them.
+
+
+@pytest.mark.parametrize("coverage", [(0, 1, 0, 1), (0, 1, -90, 90), (-180, 180, 0, 1)], ids=str)
+@pytest.mark.parametrize("mode", ["--viewer", "--follow"])
+def test_a_sliver_of_the_sphere(clip, checkpoint, tmp_path, coverage, mode):
+    """A whole panorama at its scale was built: 6.7 GB, then an error of OpenCV."""
+    out, video = tmp_path / "out", tmp_path / ("o.html" if mode == "--viewer" else "o.mp4")
+    assert infer(clip, checkpoint, out, "--coverage", *coverage)[0] == 0
+    assert paint(clip, out, video, mode)[0] == 0
+    assert 1000 < video.stat().st_size < 10_000_000
+    layout, frame = Layout("none", coverage), av.VideoFrame(3840, 2160, "yuv420p")
+    rows, columns = mono(to_yuv420p(frame, Colour.of(frame)), layout).shape
+    assert rows * 2 // 3 <= 2048 and columns <= 4096
+
+
+def test_a_page_is_never_too_tall_for_the_encoder():
+    picture = av.VideoFrame(64, 15_000, "yuv420p")
+    packed = pack(picture, np.zeros((24, 48), np.uint8), 1920)
+    assert len(packed) * 2 // 3 <= 8192 + 240
+
+
+@pytest.mark.parametrize("place", ["end", "before", "moov", "stbl"])
+def test_an_index_of_empty_boxes(clip, tmp_path, place):
+    """Eight million took FFmpeg and us more than a minute."""
+    content, empty = clip.read_bytes(), struct.pack(">I4s", 8, b"free") * 1_000_000
+    boxes = {"moov": [b"moov"], "stbl": [b"moov", b"trak", b"mdia", b"minf", b"stbl"]}
+    start = len(content) if place == "end" else content.index(b"moov") - 4
+    for kind in boxes.get(place, ()):
+        at = content.index(kind) - 4
+        size = struct.unpack_from(">I", content, at)[0]
+        start, longer = at + size, struct.pack(">I", size + len(empty))
+        content = content[:at] + longer + content[at + 4 :]
+    path, begun = tmp_path / "a.mp4", time.monotonic()
+    path.write_bytes(content[:start] + empty + content[start:])
+    with pytest.raises(InputError, match="a.mp4: .*more boxes than any film"):
+        probe(path)
+    assert time.monotonic() - begun < 5
+
+
+def test_an_index_that_is_searched_for_ever(clip, tmp_path):
+    """Words of the metadata, again and again, were searched with steps for each pair of them."""
+    content, path, begun = clip.read_bytes(), tmp_path / "a.mp4", time.monotonic()
+    at = content.index(b"moov") - 4
+    end = at + struct.unpack_from(">I", content, at)[0]
+    words = b"sv3dproj" * 500_000 + b"GSpherical:a=>" * 500_000
+    words = struct.pack(">I4s", len(words) + 8, b"free") + words
+    longer = struct.pack(">I", end - at + len(words))
+    path.write_bytes(content[:at] + longer + content[at + 4 : end] + words + content[end:])
+    probe(path)
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "sizes", "nothing"])
+def test_marking_a_damaged_file_as_360_degrees(clip, tmp_path, damage):
+    """A traceback, or a loop without end for a box without a size."""
+    content, path = bytearray(clip.read_bytes()), tmp_path / "a.mp4"
+    at = content.index(b"mdia")
+    if damage == "cut":
+        del content[at + 100 :]
+    elif damage == "zeros":
+        content[at - 4 : at] = bytes(4)
+    elif damage == "sizes":
+        content[at - 4 : at] = b"\xff" * 4
+    else:
+        content = bytearray(b"nothing of a film")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a.mp4: .*make it again"):
+        write_spherical(path)
+    assert path.read_bytes() == content and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("mode", ["--viewer", "--follow", "--side_by_side"])
+def test_a_clock_that_jumps(checkpoint, tmp_path, mode):
+    """PatchWelcomeError, or, without a word, frames shown for a thousandth of a second."""
+    times = [n / 30 + 1e6 * (n > 5) for n in range(12)]
+    path = write_varying_video(tmp_path / "jump.mkv", times)
+    assert infer(path, checkpoint, tmp_path / "out")[0] == 0
+    output = tmp_path / ("o.html" if mode == "--viewer" else "o.mp4")
+    code, _, line = paint(path, tmp_path / "out", output, mode)
+    assert code == 2 and "jump.mkv: its clock jumps by 1,000,000 s" in line
+    assert not list(tmp_path.glob("*o.*"))
+
+
+def test_a_pause_of_minutes_is_kept(checkpoint, tmp_path):
+    times = [n / 30 + 900 * (n > 5) for n in range(12)]
+    path = write_varying_video(tmp_path / "pause.mkv", times)
+    assert infer(path, checkpoint, tmp_path / "out")[0] == 0
+    assert paint(path, tmp_path / "out", tmp_path / "o.mp4")[0] == 0
+    assert np.abs(np.array(frame_times(tmp_path / "o.mp4")) - times).max() < 0.01
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
+def test_names_that_are_not_utf_8(clip, checkpoint, tmp_path):
+    folder = tmp_path / os.fsdecode(b"m\xff")
+    path = shutil.copy(clip, tmp_path / os.fsdecode(b"\xfe.mp4"))
+    assert infer(path, checkpoint, folder, "--export", tmp_path / os.fsdecode(b"\xfd.csv"))[0] == 0
+    for name, *more in ((b"o\xff.html", "--viewer"), (b"f\xff.mp4", "--follow"), (b"o\xff.mp4",)):
+        output = tmp_path / os.fsdecode(name)
+        assert paint(path, folder, output, *more)[0] == 0 and output.stat().st_size > 1000
+    (page,) = tmp_path.glob("*.html")
+    assert "<title>?.mp4</title>" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
+def test_clips_that_a_spreadsheet_would_run(checkpoint, tmp_path):
+    """Nor do names that are not UTF-8 end an evaluation."""
+    names = ["=1+1", "+1", "-1", "@a", os.fsdecode(b"\xff"), "b"]
+    for name in names:
+        write_eccv_clip(tmp_path / "data" / name, range(1, 3), 20, 40)
+    splits = {"train": ["b"], "val": ["b"], "test": names}
+    (tmp_path / "data/splits.json").write_text(json.dumps(splits))
+    words = "--ckpt_path", checkpoint, "--report"
+    code, _, line = evaluate(tmp_path / "data", tmp_path / "out", *words)
+    assert code == 0, line
+    with open(tmp_path / "out/metrics.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert {row[0] for row in rows} == {"'=1+1", "'+1", "'-1", "'@a", "?", "b"}
+    assert all(float(cell) <= 1 for row in rows for cell in row[3:4])
+    assert read_json(tmp_path / "out/metrics.json")["clips"].keys() == set(names)
+
+
+@pytest.mark.parametrize("angle", ["nan", "inf", "-inf", "1e9", "33000"])
+def test_an_impossible_pose_of_a_picture(checkpoint, tmp_path, angle):
+    path, layout = tmp_path / "a.jpg", Layout(pose=(0, 30, 0))
+    xmp = panorama_xmp(24, 48, layout).replace('"30"', f'"{angle}"').encode()
+    Image.fromarray(moving_disc(1, 24, 48)).save(path, xmp=xmp)
+    assert probe(path).layout.pose == (0, 0, 0)
+    assert infer(path, checkpoint, tmp_path / "out")[0] == 0
+    for name in ("o.png", "o.jpg", "o.html", "o.mp4"):
+        assert paint(path, tmp_path / "out", tmp_path / name)[0] == 0
+
+
+@pytest.mark.parametrize("lost", [slice(5, 6), slice(0, 1), slice(0, 12)], ids=str)
+@pytest.mark.parametrize("mode", ["--viewer", "--follow", "--side_by_side"])
+def test_frames_that_vanish_while_a_video_is_made(
+    picture_folder, checkpoint, tmp_path, monkeypatch, mode, lost
+):
+    out, output = tmp_path / "out", tmp_path / ("o.html" if mode == "--viewer" else "o.mp4")
+    assert infer(picture_folder, checkpoint, out)[0] == 0
+
+    def vanish(*arguments):
+        found = find_maps(*arguments)
+        for path in sorted(picture_folder.iterdir())[lost]:
+            path.unlink()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(make_video, "find_maps", vanish)
+        code, _, line = paint(picture_folder, out, output, mode)
+    assert code in (1, 2) and (
+        "0001.png" in line or "0006.png" in line or "no frame is left" in line
+    )
+    assert output.exists() == (lost.stop != 12)
+
+
+def test_a_viewer_that_was_killed_leaves_nothing_in_the_end(clip, checkpoint, tmp_path):
+    """Each one that was killed left a folder of its own for ever."""
+    out, folder = tmp_path / "out", tmp_path / "pages"
+    assert infer(clip, checkpoint, out)[0] == 0
+    words = ("--original_video", clip, "--saliency_dir", out, "--output_path", folder / "o.html")
+    left = []
+    for _ in range(2):
+        process = start("make_video.py", *words)
+        while process.poll() is None and not list(folder.glob(".*clip")):
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        left.append(sorted(path.name for path in folder.iterdir()))
+    assert left[0] == left[1] and len(left[0]) == 1
+    assert paint(clip, out, folder / "o.html")[0] == 0
+    assert [path.name for path in folder.iterdir()] == ["o.html"]
+
+
+def test_a_title_that_is_a_template(clip, checkpoint, tmp_path):
+    """The facts came into the title, as JSON."""
+    name = "{{facts}}\"'{{clip}}<b>.mp4"
+    path = shutil.copy(clip, tmp_path / name)
+    assert infer(path, checkpoint, tmp_path / "out")[0] == 0
+    assert paint(path, tmp_path / "out", tmp_path / "o.html")[0] == 0
+    page = (tmp_path / "o.html").read_text()
+    assert page.count("mapRows&quot;") == 0
+    title = "{{facts}}&quot;&#x27;{{clip}}&lt;b&gt;.mp4"
+    assert f"<title>{title}</title>" in page and f'aria-label="{title}"' in page
+
+
+def test_a_recording_whose_name_is_no_name(clip, tmp_path):
+    """It was left out without a word."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.mp4", "...mp4"):
+        shutil.copy(clip, folder / name)
+        table = "time,longitude,latitude,observer\n0.1,3,4,x\n"
+        folder.joinpath(name).with_suffix(".csv").write_text(table)
+    for videos in (folder, folder / "...mp4"):
+        gaze = videos.with_suffix(".csv") if videos.suffix else videos
+        words = "--videos", videos, "--gaze", gaze, "--output", tmp_path / "data"
+        code, _, line = ended(recordings.main, *words)
+        assert code == 2 and "rename it" in line
+
+
+def test_packets_that_the_container_finds_damaged(tmp_path):
+    """Continuity counters of a transport stream tell what its decoder does not."""
+    path = write_video(tmp_path / "a.ts", 60)
+    whole = Damage()
+    assert len(list(decode(probe(path), whole))) == 60 and not str(whole)
+    content, damage = path.read_bytes(), Damage()
+    middle = len(content) // 376 * 188
+    path.write_bytes(content[:middle] + content[middle + 188 :])  # a packet is missing
+    list(decode(probe(path), damage))
+    assert "the decoder reports" in str(damage)

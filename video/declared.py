@@ -32,7 +32,8 @@ MESH = (
 FIELD = re.compile(r"(?<!/)(?:GPano|GSpherical):(\w+)\s*(?:=\s*[\"']|>)\s*([^\"'<]*)")
 # What FFmpeg passes over in the boxes of V2.
 OTHER_STEREO = re.compile(rb"st3d\0{4}[^\0-\2]")
-MESH_BOX = re.compile(rb"sv3d.{,500}?proj.{,50}?mshp", re.DOTALL)
+MESH_BOX = re.compile(rb"prhd.{20}mshp", re.DOTALL)
+XML = 1 << 20  # characters that are read of XMP or of Spherical Video V1
 SIZES = "CroppedAreaImageWidth", "CroppedAreaImageHeight", "FullPanoWidth", "FullPanoHeight"
 SHAPE = 0.05  # relative difference of two shapes that are taken for the same
 
@@ -107,7 +108,8 @@ def video_declares(path: Path, kind: str, frame: av.VideoFrame) -> Declared:
     if MESH_BOX.search(index):
         declared.projection = MESH
     if b"GSpherical:" in index and b"sv3d" not in index:  # V2 is believed where both are there
-        fields = dict(FIELD.findall(index.decode("utf-8", "replace")))
+        start = index.index(b"GSpherical:")
+        fields = dict(FIELD.findall(index[start : start + XML].decode("utf-8", "replace")))
         if fields.get("StereoMode", "mono").strip() not in ("mono", *STEREO):
             declared.stereo = None
         shape = frame.width / frame.height
@@ -117,7 +119,7 @@ def video_declares(path: Path, kind: str, frame: av.VideoFrame) -> Declared:
 
 def picture_declares(xmp: str, width: int, height: int) -> Declared:
     """Return what the XMP of a picture of this size declares."""
-    fields = dict(FIELD.findall(xmp))
+    fields = dict(FIELD.findall(xmp[:XML]))
     declared = Declared(coverage=_cropped(fields, width / height))
     kind = fields.get("ProjectionType", "equirectangular").strip()
     if kind.lower() != "equirectangular":
@@ -125,7 +127,8 @@ def picture_declares(xmp: str, width: int, height: int) -> Declared:
         declared.projection = f"to be {kind[:20]} ({filters})"
     with suppress(ValueError):
         heading, pitch, roll = (float(fields.get(name, 0)) for name in POSE)
-        declared.pose = heading, pitch, roll
+        if all(abs(angle) <= 360 for angle in (heading, pitch, roll)):  # none is NaN
+            declared.pose = heading, pitch, roll
     return declared
 
 

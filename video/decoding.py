@@ -14,6 +14,7 @@ from common.files import reading
 from video.declared import video_declares
 from video.layout import MONO, Coverage, Layout
 from video.pictures import list_pictures, look_at, read_picture
+from video.spherical_metadata import check_boxes
 from video.turn import turned
 
 FOLDER_FPS = Fraction(8)  # assumed for pictures, which carry no rate
@@ -99,6 +100,8 @@ def probe(
     elif fps is not None:
         raise InputError(f"{path}: a video has a frame rate of its own; remove --fps")
     else:
+        with reading(path, NO_VIDEO):
+            check_boxes(path)
         with reading(path, NO_VIDEO), open_video(path) as container:
             stream, notes = container.streams.video[0], []
             start = Fraction(max(0, container.start_time or 0), av.time_base)
@@ -199,6 +202,7 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
         try:
             for packet in container.demux(stream):
                 packets += packet.size > 0
+                damage.corrupt += [number + 1] * packet.is_corrupt  # as the container finds it
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from common.files import atomic
+from common.files import atomic, reading
 from video.layout import MONO, STEREO, Layout
 
 SOFTWARE = "360-video-saliency"
@@ -40,8 +40,11 @@ VISUAL_ENTRY = 78  # bytes of a sample entry before the boxes in it, the first o
 # Boxes that hold other boxes, with the bytes of their own before these.
 CONTAINERS = dict.fromkeys((b"moov", b"trak", b"mdia", b"minf", b"stbl"), 0)
 CONTAINERS |= {b"stsd": 8, b"avc1": VISUAL_ENTRY}
+DAMAGED = "no MP4 file that can be marked as 360° ({}); make it again"
 OFFSETS = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
+NESTED = {*CONTAINERS, b"moof", b"traf", b"mvex", b"edts", b"dinf", b"udta"}
 LARGEST_INDEX = 1 << 28  # bytes: that of weeks of video
+MOST_BOXES = 500_000  # of a file: those of half a day in fragments of a second
 
 
 def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
@@ -65,6 +68,25 @@ def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
     return GPANO.format("".join(f' GPano:{name}="{value}"' for name, value in fields.items()))
 
 
+def check_boxes(path: Path) -> None:
+    """Raise ValueError for an MP4 file of so many boxes that FFmpeg would read them for minutes."""
+    count, ranges = 0, [(0, path.stat().st_size)]
+    with open(path, "rb") as file:
+        while ranges:
+            start, end = ranges.pop()
+            while start + 8 <= end:
+                file.seek(start)
+                size, kind, size64 = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+                size = size64 if size == 1 else size or end - start
+                if (count := count + 1) > MOST_BOXES:
+                    raise ValueError("it has more boxes than any film")
+                if size < 8:
+                    break
+                if kind in NESTED:
+                    ranges.append((start + 8 + CONTAINERS.get(kind, 0), min(end, start + size)))
+                start += size
+
+
 def read_index(file: BinaryIO) -> tuple[int, bytes]:
     """Return position and bytes of the `moov` box, the index of an MP4 file.
 
@@ -86,7 +108,7 @@ def read_index(file: BinaryIO) -> tuple[int, bytes]:
 def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
     """Add metadata of both kinds to the H.264 track of an MP4 file that video.writer has written.
 
-    Pictures and sound are copied as they are, in constant memory.
+    Pictures and sound are copied as they are, in constant memory. Raises InputError for any other.
     """
     v1, v2 = _marks(layout)
 
@@ -104,24 +126,28 @@ def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
             return content[:8] + struct.pack(form, *moved)
         return content
 
-    with open(path, "rb") as source, atomic(path) as temporary, open(temporary, "wb") as target:
+    with reading(path, DAMAGED), open(path, "rb") as source:
         start, index = read_index(source)
-        source.seek(0)
+        rewritten = _rewritten(index, marked)
+    with open(path, "rb") as source, atomic(path) as temporary, open(temporary, "wb") as target:
         target.write(source.read(start))
-        target.write(_rewritten(index, marked))
+        target.write(rewritten)
         source.seek(start + len(index))
         shutil.copyfileobj(source, target)
 
 
 def _rewritten(boxes: bytes, change: Callable[[bytes, bytes], bytes]) -> bytes:
     """Return boxes one after the other with change(kind, content) as the content of each."""
-    out = b""
-    while boxes:
-        size, kind = struct.unpack_from(">I4s", boxes)
-        content, boxes = boxes[8:size], boxes[size:]
+    out, start = [], 0
+    while start < len(boxes):
+        size, kind = struct.unpack_from(">I4s", boxes, start)
+        if not 8 <= size <= len(boxes) - start:
+            raise ValueError(f"a box of {size} bytes")
+        content = boxes[start + 8 : start + size]
         own = CONTAINERS.get(kind, len(content))
-        out += _box(kind, change(kind, content[:own] + _rewritten(content[own:], change)))
-    return out
+        out.append(_box(kind, change(kind, content[:own] + _rewritten(content[own:], change))))
+        start += size
+    return b"".join(out)
 
 
 def _box(kind: bytes, *content: bytes) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from common.errors import InputError
 from common.files import atomic
 from video.ahead import ahead
 from video.decoding import VideoInfo
@@ -18,6 +19,7 @@ from video.spherical_metadata import write_spherical
 from video.yuv import Colour
 
 FINEST_CLOCK = 10**6  # ticks per second
+LONGEST_GAP = 2**29  # ticks from one frame to the next; MP4's decoding delays have 32 bits
 
 
 def _open_mp4(path: str | Path) -> av.container.OutputContainer:
@@ -56,7 +58,8 @@ def write_video(
     time it is shown. Colours are tagged as those of the first frame, and where pictures have
     another height, as what players take these for; sound is carried over.
     crf: quality from 0 (lossless) to 51; preset, options: x264's; browser: only what all browsers
-    play and take alike. Raises OSError where the file can't be written.
+    play and take alike. Raises OSError where the file can't be written, and InputError for a source
+    whose clock jumps.
     """
     pictures = ahead(pictures)
     picture, first = next(pictures)
@@ -77,28 +80,35 @@ def write_video(
         context.colorspace, context.color_range = colour.matrix, colour.range
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         sound = () if source.pictures else sound_packets(source, output, browser)
-        video = _encode(chain([(picture, first)], pictures), stream, source.fps)
+        video = _encode(chain([(picture, first)], pictures), stream, source)
         # Takes the first packet of each before it yields one: all streams exist by then.
         for packet in merge(sound, video, key=lambda packet: packet.dts * packet.time_base):
             output.mux(packet)
 
 
 def _encode(
-    pictures: Iterable[tuple[np.ndarray, av.VideoFrame]], stream: av.VideoStream, fps: Fraction
+    pictures: Iterable[tuple[np.ndarray, av.VideoFrame]], stream: av.VideoStream, source: VideoInfo
 ) -> Iterator[av.Packet]:
     """Encode pictures, each at the time of its frame, later than all before it.
 
     A time within one tick of the source's clock of a multiple of 1/fps becomes that multiple,
     which undoes, for example, the rounding to milliseconds in Matroska.
     """
-    tick, first, last = stream.time_base, None, -math.inf
+    fps, tick, first, last = source.fps, stream.time_base, None, -math.inf
     steady = (1 / fps / tick).denominator == 1
-    for picture, source in pictures:
-        time = source.pts * source.time_base
+    for picture, shown in pictures:
+        time = shown.pts * shown.time_base
         first = time if first is None else first
         multiple = first + round((time - first) * fps) / fps
-        if steady and abs(multiple - time) <= source.time_base:
+        if steady and abs(multiple - time) <= shown.time_base:
             time = multiple
+        gap = round(time / tick) - last
+        if LONGEST_GAP < gap < math.inf:
+            jump = f"its clock jumps by {float(gap * tick):,.0f} s, more than .mp4 holds"
+            cure = (
+                "cut it there, or give it a steady clock with ffmpeg -i IN -vf setpts=N/FR/TB OUT"
+            )
+            raise InputError(f"{source.path}: {jump}; {cure}")
         last = max(round(time / tick), last + 1)
         frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
         frame.pts, frame.time_base, frame.duration = last, tick, round(1 / fps / tick)

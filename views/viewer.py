@@ -8,9 +8,9 @@ user likes. viewer.html is the page; what it shows is put into it as JSON and ba
 import base64
 import html
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
@@ -20,7 +20,7 @@ import numpy as np
 from projection import solid_angles
 from video.decoding import VideoInfo
 from video.layout import MONO, Layout
-from video.pictures import list_pictures, read_picture
+from video.pictures import read_picture
 from video.writer import write_video
 from video.yuv import FULL, Colour, mono, planes, to_yuv420p
 from views.camera import follow_path
@@ -30,6 +30,7 @@ from views.overlay import colours, resize_map, scaled
 PAGE = Path(__file__).with_name("viewer.html")
 MAP_ROWS = 240  # a multiple of 16, so that no block of H.264 holds parts of both
 OFFERED = ("turbo", "inferno", "viridis", "cividis", "hot", "bone")  # colour maps
+TALLEST = 8192  # rows of the clip; with those of the map, within the encoder's 16384
 BIT_RATE = 3_200_000  # at most, a second: with sound and as base64, a minute is less than 40 MB
 PART = 3 << 20  # bytes of the clip that are put into the page at a time
 SMALL = 64, 128  # rows and columns of the maps that are measured
@@ -55,7 +56,7 @@ def write_viewer(
     """
     facts: dict[str, Any] = {"mapRows": MAP_ROWS, "seconds": [], "shares": []}
     facts |= {"colormap": colormap, "alpha": alpha, "colormaps": lookup_tables(colormap)}
-    facts["still"] = list_pictures(source.path) == [source.path]
+    facts["still"] = source.pictures == (source.path,)
     maps: list[Path] = []
 
     def packed() -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
@@ -68,8 +69,8 @@ def write_viewer(
             saliency = scaled(saliency, frame.factor)
             yield pack(frame.image, saliency, width, source.layout), frame.image
 
-    with TemporaryDirectory(dir=path.parent, prefix=".viewer.") as folder:
-        clip = Path(folder, "clip")
+    clip = path.with_name(f".{path.name}.clip")  # after SIGKILL, the next run replaces it
+    try:
         if facts["still"]:
             ((picture, _),) = packed()
             image = av.VideoFrame.from_ndarray(picture, format="yuv420p")
@@ -84,14 +85,18 @@ def write_viewer(
         directions = follow_path((read_picture(path, "L") for path in maps), facts["seconds"])
         facts["path"] = np.round(directions, 2).tolist()
         _write_page(path, title, facts, clip)
+    finally:
+        clip.unlink(missing_ok=True)
 
 
 def _write_page(path: Path, title: str, facts: dict, clip: Path) -> None:
     """Write viewer.html with its title, its facts and, a part at a time, its clip."""
     before, _, after = PAGE.read_text(encoding="utf-8").partition("{{clip}}\n")
-    before = before.replace("{{title}}", html.escape(title))
-    with open(path, "w", encoding="utf-8") as page, open(clip, "rb") as content:
-        page.write(before.replace("{{facts}}", json.dumps(facts).replace("<", "\\u003c")))
+    texts = {"title": html.escape(title), "facts": json.dumps(facts).replace("<", "\\u003c")}
+    before = re.sub(r"{{(\w+)}}", lambda match: texts[match[1]], before)
+    # A name that is not UTF-8 has question marks.
+    with open(path, "w", encoding="utf-8", errors="replace") as page, open(clip, "rb") as content:
+        page.write(before)
         while part := content.read(PART):
             text = base64.b64encode(part).decode()
             page.write(f'<script type="text/plain" class="clip">{text}</script>\n')
@@ -111,7 +116,7 @@ def pack(
     picture = mono(to_yuv420p(frame, colour), layout)
     rows, columns = len(picture) * 2 // 3, picture.shape[1]
     width = min(width, columns) // 2 * 2
-    height = max(2, 2 * round(rows * width / columns / 2))
+    height = min(max(2, 2 * round(rows * width / columns / 2)), TALLEST)
     packed = np.full((3 * (MAP_ROWS + height) // 2, width), 128, np.uint8)
     for source, target in zip(planes(picture), planes(packed), strict=True):
         below = target[MAP_ROWS * len(target) // (MAP_ROWS + height) :]
