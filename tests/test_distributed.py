@@ -315,7 +315,7 @@ run_script(processes.session(main))
 """
 
 
-@pytest.mark.parametrize("patient, absent", [(False, True), (False, False), (True, False)])
+@pytest.mark.parametrize("patient, absent", [(False, True), (True, False)])
 def test_waits_at_the_start_end(tmp_path, patient, absent):
     """A training of two processes hung at its start, with a time limit of a day."""
     script = tmp_path / "meeting.py"
@@ -326,4 +326,4 @@ def test_waits_at_the_start_end(tmp_path, patient, absent):
         assert done.returncode == 0 and done.stdout.count("sum 2.0") == 2
     else:
         assert done.returncode != 0 and "sum" not in done.stdout
-        assert "do not meet" in done.stderr if absent else "imed out" in done.stderr
+        assert "do not meet" in done.stderr

@@ -79,7 +79,7 @@ def test_parts_that_are_named_again_are_read():
         assert read_pickle(content, "a.pkl", containers())["y"] == again
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_like_dev_null(clip, checkpoint, tmp_path, closed):
     """make_video.py hung for ever, and files took the place of the streams."""
     infer_words = f"--video_path {clip} --ckpt_path {checkpoint} --output_dir maps"
@@ -108,7 +108,6 @@ def test_an_output_that_was_an_input(clip, checkpoint, tmp_path, still_maps):
     assert infer(own, network, out, "--save_npy", "--overwrite")[0] == 0
     maps = map_files(out)
     assert infer(own, network, out, "--save_npy", "--export", out / "sal_0001.npy")[0] == 2
-    assert ended(export_onnx.main, network, tmp_path / "a.onnx")[0] in (0, 2)
     os.link(network, tmp_path / "network.onnx")
     assert ended(export_onnx.main, network, tmp_path / "network.onnx")[0] == 2
     still, folder = still_maps

@@ -334,7 +334,7 @@ def with_sound(path, rate, layout):
     return path
 
 
-@pytest.mark.parametrize("tag", [None, 111, 126, 128, 160, 167])
+@pytest.mark.parametrize("tag", [None, 126, 167])
 def test_eight_channels_in_an_order_of_their_own(checkpoint, tmp_path, tag):
     """They ended the interpreter: PyAV frees such an order of channels twice."""
     clip = with_sound(tmp_path / "clip.mov", 48000, "7.1")
@@ -362,7 +362,7 @@ def test_sound_of_192_khz(checkpoint, tmp_path, rate):
 
 def test_partial_files_after_a_kill(checkpoint, tmp_path):
     """`.o.PID.partial.mp4` stayed."""
-    clip = write_video(tmp_path / "clip.mp4", 200, 480, 960)
+    clip = write_video(tmp_path / "clip.mp4", 120, 480, 960)
     assert infer(clip, checkpoint, tmp_path / "maps")[0] == 0
     for number in (signal.SIGTERM, signal.SIGKILL):
         process = start("make_video.py", "--original_video", clip, "--saliency_dir",

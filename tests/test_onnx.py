@@ -151,7 +151,9 @@ def test_the_shipped_network(tmp_path):
 
 
 @pytest.mark.parametrize("sampling", ["seamless", "reference"])
-@pytest.mark.parametrize("name", ["SST_Sal.pth", "SST_Sal_wo_OF.pth"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("SST_Sal.pth", marks=pytest.mark.numbers), "SST_Sal_wo_OF.pth"]
+)
 def test_the_authors_weights(name, sampling, tmp_path):
     path = shared(f"official/{name}")
     session = written(path, tmp_path / "sst.onnx", "--sampling", sampling)
