@@ -15,7 +15,7 @@ from video.declared import video_declares
 from video.layout import MONO, Coverage, Layout
 from video.pictures import list_pictures, look_at, read_picture
 from video.spherical_metadata import check_boxes
-from video.turn import turned
+from video.turn import find_turn, turned
 
 FOLDER_FPS = Fraction(8)  # assumed for pictures, which carry no rate
 MAX_FPS = 240  # a higher rate in a header is the container's clock
@@ -111,7 +111,8 @@ def probe(
             if not fps or fps > MAX_FPS:
                 packets = list(packets)
                 fps, frames = _measured_rate(packets, stream.time_base), None
-            frame = turned(_first_frame(packets), path)
+            frame = _first_frame(packets)
+            frame = turned(frame, find_turn(frame, path))
             width, height = frame.width, frame.height
             declared = video_declares(path, container.format.name, frame)
     layout, layout_notes = declared.layout(path, (width, height), stereo, coverage)
@@ -194,7 +195,7 @@ def decode(
 
 
 def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
-    number, packets, cause = 0, 0, ""
+    number, packets, cause, turn = 0, 0, "", None
     end, duration, longest = 0.0, 0.0, float(1 / info.fps)  # seconds
     with open_video(info.path) as container:
         stream = container.streams.video[0]
@@ -217,7 +218,8 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
                     damage.corrupt += [number] * frame.is_corrupt
                     longest, end = max(longest, frame.time - end), max(end, frame.time)
                     duration = float((frame.duration or 0) * frame.time_base)
-                    yield Decoded(number, frame.time, duration, turned(frame, info.path))
+                    turn = find_turn(frame, info.path) if turn is None else turn
+                    yield Decoded(number, frame.time, duration, turned(frame, turn))
         except av.error.FFmpegError as error:
             cause = error.strerror
     end += duration or longest

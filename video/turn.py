@@ -10,7 +10,9 @@ import av
 
 from common.errors import InputError
 
-TURNS = {  # FFmpeg's filters, each with its option, by the angle counterclockwise in degrees
+TURNS: dict[
+    float, "Turn"
+] = {  # FFmpeg's filters, each with its option, by the angle counterclockwise in degrees
     0: (),
     90: (("transpose", "cclock"),),
     180: (("hflip", ""), ("vflip", "")),
@@ -18,14 +20,18 @@ TURNS = {  # FFmpeg's filters, each with its option, by the angle counterclockwi
 }
 
 
-def turned(frame: av.VideoFrame, path: Path) -> av.VideoFrame:
-    """Return a frame of the video at `path` as it is to be shown.
+Turn = tuple[tuple[str, str], ...]
 
+
+def find_turn(frame: av.VideoFrame, path: Path) -> Turn:
+    """Return the filters of TURNS that show a video as its first frame declares.
+
+    A frame whose side data were looked at is freed late, so this is not done with every frame.
     Raises InputError for any other angle, for mirrored frames, and for a panorama turned on end.
     """
     entry = frame.side_data.get("DISPLAYMATRIX")
     if entry is None:
-        return frame
+        return ()
     a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))
     filters = TURNS.get(frame.rotation % 360)
     upended = frame.rotation % 180 and frame.width > frame.height
@@ -33,6 +39,13 @@ def turned(frame: av.VideoFrame, path: Path) -> av.VideoFrame:
         command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
         refused = "to be shown mirrored, on its end or at no multiple of 90°"
         raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
+    return filters
+
+
+def turned(frame: av.VideoFrame, filters: Turn) -> av.VideoFrame:
+    """Return a frame after filters of TURNS."""
+    if not filters:
+        return frame
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
