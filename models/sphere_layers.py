@@ -35,8 +35,11 @@ class SphereMaxPool2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
             return self.taps.read_all(x).max(dim=1).values
-        reads = (self.taps.read(x, block) for block in self.taps.blocks(x))
-        return torch.cat([samples.unflatten(2, (9, -1)).amax(2) for samples in reads])
+
+        def largest(block: slice) -> Tensor:
+            return self.taps.read(x, block).unflatten(2, (9, -1)).amax(2)
+
+        return torch.cat(self.taps.map_blocks(largest, x))
 
 
 def lstm_step(z, c, matrix, bias, taps, gates=None) -> tuple[Tensor, Tensor]:
@@ -47,16 +50,19 @@ def lstm_step(z, c, matrix, bias, taps, gates=None) -> tuple[Tensor, Tensor]:
         into `gates`, (P, B, 4·hidden), if given.
     Returns the next hidden and cell state, (P, B, hidden).
     """
-    sigmoids, h_next, c_next = 3 * c.shape[2], [], []
-    for block in taps.blocks(z):
+    sigmoids = 3 * c.shape[2]
+
+    def step(block: slice) -> tuple[Tensor, Tensor]:
         s = linear(taps.read(z, block), matrix, bias)
         s[..., :sigmoids].sigmoid_()
         s[..., sigmoids:].tanh_()
         i, f, o, g = s.chunk(4, dim=-1)
-        c_next.append((f * c[block]).addcmul_(i, g))
-        h_next.append(o * c_next[-1].tanh())
+        c_next = (f * c[block]).addcmul_(i, g)
         if gates is not None:
             gates[block] = s
+        return o * c_next.tanh(), c_next
+
+    h_next, c_next = zip(*taps.map_blocks(step, z))
     return torch.cat(h_next), torch.cat(c_next)
 
 

@@ -16,7 +16,9 @@ never exist for the whole image, in two thirds of the time.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from projection.resampling import Bags, Resampling, SumBags
 from projection.sphere import equirectangular_taps, longitudes
 
 BLOCK = 1920
+T = TypeVar("T")
 
 
 def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
@@ -139,6 +142,20 @@ class SphereTaps(Resampling):
         block = pixels if whole else max(1, BLOCK // x.shape[1])
         for start in range(0, pixels, block):
             yield slice(start, min(start + block, pixels))
+
+    def map_blocks(self, work: Callable[[slice], T], x: Tensor) -> list[T]:
+        """Return work(block) of all blocks, without gradients.
+
+        A block is too small to be divided, so on a CPU each of torch's threads takes whole ones: on
+        two cores three quarters of the time.
+        """
+        blocks, number = list(self.blocks(x)), torch.get_num_threads()
+        if not x.is_cpu or min(number, len(blocks)) == 1:
+            return [work(block) for block in blocks]
+        with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            results = pool.map(torch.no_grad()(work), blocks)
+        torch.set_num_threads(number)  # the pool has set it for all threads that start later
+        return list(results)
 
     def read(self, x: Tensor, block: slice) -> Tensor:
         """Sample the taps of n output pixels, without a gradient: (H·W, B, C) → (n, B, 9·C)."""
