@@ -173,7 +173,7 @@ class Monitor:
         loss = run.losses.total / max(run.losses.count, 1)
         text = f"loss {loss:.4g} ({constant['best_constant']:.4g})"
         for name in MeanScores.NAMES:
-            if score := last.get(f"val_{name}"):
+            if (score := last.get(f"val_{name}")) is not None:
                 text += f", {name.upper()} {score:.3f} ({constant[f'best_constant_{name}']:.3f})"
         self.bar.set_description(f"epoch {len(run.log) + 1}/{run.args.epochs}", refresh=False)
         self.bar.set_postfix_str(text, refresh=False)
