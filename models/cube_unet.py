@@ -79,6 +79,8 @@ class CubeUNet(SaliencyModel):
     backbone: a name in BACKBONES; "plain" is the published network.
     front: power of the equator prior's density over longitude by which maps favour straight
         ahead, from 0 (not at all) to 1.
+    local_prior: whether the network says at each place how much the latitude bias counts there,
+        from 0 (not at all) to twice: somebody near the camera is looked at wherever they are.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels or the size don't match.
@@ -102,6 +104,7 @@ class CubeUNet(SaliencyModel):
         face_size: int | None = None,
         backbone: str = "plain",
         front: float = 0.0,
+        local_prior: bool = False,
     ):
         if in_channels not in MOTION_OF:
             raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
@@ -121,6 +124,7 @@ class CubeUNet(SaliencyModel):
             face_size=face_size,
             backbone=backbone,
             front=front,
+            local_prior=local_prior,
         )
         kind, size = BACKBONES[backbone], face_size or width // 4
         if size < kind.smallest_face or size % kind.face_step:
@@ -133,6 +137,10 @@ class CubeUNet(SaliencyModel):
         self.to_equi = Cube2Equi(size // self.backbone.output_stride, height, width)
         self.head = nn.Conv2d(self.backbone.out_channels, 1, 1)
         nn.init.constant_(self.head.get_parameter("bias"), -3.0)  # most of a saliency map is dark
+        self.prior_head = nn.Conv2d(self.backbone.out_channels, 1, 1) if local_prior else None
+        if self.prior_head:  # in the beginning the latitude bias counts once everywhere
+            nn.init.zeros_(self.prior_head.weight)
+            nn.init.zeros_(self.prior_head.get_parameter("bias"))
         prior = gaze_density(LATITUDES, 1)
         prior = (prior / prior.max()).log().float().view(1, 1, LATITUDES)
         self.latitude_bias = nn.Parameter(prior)
@@ -147,7 +155,9 @@ class CubeUNet(SaliencyModel):
         return logits.sigmoid().unflatten(0, frames.shape[:2])
 
     def logits(self, frames: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image logits (B·T, 1, H, W) and latitude bias (1, 1, H, 1)."""
+        """Return image logits (B·T, 1, H, W) and latitude bias: (1, 1, H, 1), or like the logits
+        with a local prior.
+        """
         clips = torch.cat([frames, motion], dim=2)
         if clips.shape[2] != self.arguments["in_channels"]:
             raise ValueError(
@@ -155,7 +165,9 @@ class CubeUNet(SaliencyModel):
                 f"got {frames.shape[2]} + {motion.shape[2]}"
             )
         faces = self.to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        image_logits = self.to_equi(self.head(self.backbone(faces)).float())
-        height = clips.shape[-2]
+        features, height = self.backbone(faces), clips.shape[-2]
         latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
-        return image_logits, latitude_bias
+        if self.prior_head is None:
+            return self.to_equi(self.head(features).float()), latitude_bias
+        both = self.to_equi(torch.cat([self.head(features), self.prior_head(features)], 1).float())
+        return both[:, :1], 2 * both[:, 1:].sigmoid() * latitude_bias

@@ -1,4 +1,4 @@
-"""Photographs arranged on the sphere: mosaics cover it, windows and panels leave a background.
+"""Photographs arranged on the sphere: mosaics cover it, the others leave a background.
 
 Angles are in radians.
 """
@@ -19,6 +19,7 @@ from recipes.patches import Canvas, Outline, Patch, angles, pose
 from video.pictures import read_picture
 
 PLAYING = 1 / 3  # share of the scenes in which one to three clips play
+TALL = 0.4  # of a picture's height: least size of somebody who stands near the camera
 PLAYED_BELOW = math.radians(40)  # largest latitude of a clip; few people look beyond
 SPACING = 0.75  # distance of a mosaic's photographs as a share of their width
 AROUND = 48  # rows of the picture of the surroundings
@@ -42,11 +43,13 @@ class Fixated(NamedTuple):
     """The fixations of one photograph: coordinates u and v as in Patch, and weights, (N,) each.
 
     The weights sum to the photograph's solid angle, so that the mean of its content is 1.
+    person: which of them are on somebody.
     """
 
     u: np.ndarray
     v: np.ndarray
     weights: np.ndarray
+    person: np.ndarray
 
 
 class Placed(NamedTuple):
@@ -77,6 +80,12 @@ class Album:
         self.clips = [sources.clips[i] for i in rng.permutation(len(sources.clips))[:count]]
         self.density = rng.uniform(0.7, 1.4) / pixel  # resolution of a photograph, pixels a radian
 
+    def portrait(self) -> Picture:
+        """Return a photograph of somebody at least TALL as high as the picture, if there is one."""
+        heights = ((p.people[:, 3] - p.people[:, 1]).max(initial=0) for p in self.photographs)
+        tall = [k for k, height in enumerate(heights) if height >= TALL]
+        return self.photographs[tall[self.rng.integers(len(tall))]] if tall else self.photograph()
+
     def photograph(self) -> Picture:
         """Return the next photograph. All are used before one comes again."""
         if not self.order:
@@ -91,14 +100,21 @@ class Album:
         start = self.rng.integers(max(1, len(clip) - self.frames + 1))
         return clip[start : start + self.frames]
 
-    def place(self, centre: np.ndarray, field: float, edge: Outline | None = None) -> Placed:
-        """Place the next photograph or clip at a direction (3,).
+    def place(
+        self,
+        centre: np.ndarray,
+        field: float,
+        edge: Outline | None = None,
+        pictures: list[Picture] | None = None,
+    ) -> Placed:
+        """Place a photograph or clip at a direction (3,).
 
-        field: field of view of its longer side. edge: a random outline if not given.
+        field: field of view of its longer side. edge: a random outline if not given. pictures: the
+        next ones if not given.
         """
         rng = self.rng
         longitude, latitude = map(float, angles(centre))
-        pictures = self.deal(latitude)
+        pictures = pictures or self.deal(latitude)
         images = [read_picture(picture.path) for picture in pictures]
         size = np.array(images[0].shape[1::-1])  # width and height
         roll = math.radians(10) * rng.uniform(-1, 1) * rng.random()
@@ -126,7 +142,7 @@ def outline(rng: Generator) -> Outline:
 def fixated(picture: Picture, mirror: int, solid_angle: float) -> Fixated:
     """Return the fixations of a picture. mirror: −1 exchanges left and right, 1 does not."""
     weights = picture.weights / max(picture.weights.sum(), 1e-9) * solid_angle
-    return Fixated(mirror * (2 * picture.x - 1), 2 * picture.y - 1, weights)
+    return Fixated(mirror * (2 * picture.x - 1), 2 * picture.y - 1, weights, picture.on_people())
 
 
 def mosaic(rng: Generator, album: Album) -> list[Placed]:
@@ -176,6 +192,23 @@ def panels(rng: Generator, album: Album) -> list[Placed]:
         for k in range(count)
     ]
     return [album.place(centre, field, edge) for centre in centres]
+
+
+def near(rng: Generator, album: Album) -> list[Placed]:
+    """Return panels, and before them a few large photographs of people, most below the horizon.
+
+    So people are seen who stand beside a camera, one to three metres away.
+    """
+    placed: list[Placed] = []
+    for _ in range(rng.integers(1, 6)):
+        latitude = np.radians(rng.normal(-15, 25, 8)).clip(-1.4, 1.4)
+        directions = [pose(rng.uniform(-math.pi, math.pi), where)[:, 2] for where in latitude]
+        others = np.array([other.patch.pose[:, 2] for other in placed]).reshape(-1, 3)
+        nearest = (np.array(directions) @ others.T).max(axis=1, initial=-1)  # cosines
+        field = math.radians(rng.uniform(35, 110))
+        chosen = directions[nearest.argmin()]
+        placed.append(album.place(chosen, field, pictures=[album.portrait()]))
+    return placed + panels(rng, album)
 
 
 def surroundings(placed: list[Placed]) -> np.ndarray:

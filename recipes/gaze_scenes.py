@@ -18,6 +18,10 @@ photograph is its fixations blurred by SIGMA, with a mean of 1 over the photogra
 background is EMPTY. The content of photographs near the horizon is near the horizon too, so the
 full prior would count latitude twice. With the powers, the mean attention over all scenes of a
 kind has the prior's standard deviation in latitude.
+
+Where it is known which fixations are on people (recipes/people.py), these keep nearly all of their
+weight at any latitude, by the power ON_PEOPLE: somebody near the camera is looked at wherever they
+are. In a fifth of the scenes people are near then.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -46,7 +50,7 @@ from prepare.synthetic import source_hash, split, write_clip, write_clips
 from prepare.worlds import look_up, random_world, smooth
 from projection import directions, solid_angles
 from projection.sphere import latitude_of, latitudes, longitude_of
-from recipes.collages import LEVEL, LUMA, Album, mosaic, panels, surroundings, windows
+from recipes.collages import LEVEL, LUMA, Album, mosaic, near, panels, surroundings, windows
 from recipes.gaze_sources import LICENCES, Sources, read_sources
 from recipes.patches import Canvas, angles, pose
 from video.pictures import read_picture
@@ -56,7 +60,9 @@ ATTENTION_HEIGHT = 128  # pixels of an attention map; it is twice as wide
 BASE, EMPTY = 0.05, 0.25  # see above
 SIGMA = 3.34  # degrees, as in datasets/gaze.py; it is 3 % of a photograph 111° wide
 SHARES = {mosaic: 0.3, windows: 0.2, panels: 0.5}  # of the scenes
-POWERS = {mosaic: 1.0, windows: 0.9, panels: 0.55}  # exponents of the prior
+WITH_PEOPLE = {mosaic: 0.24, windows: 0.16, panels: 0.4, near: 0.2}  # where people are known
+POWERS = {mosaic: 1.0, windows: 0.9, panels: 0.55, near: 0.55}  # exponents of the prior
+ON_PEOPLE = 0.12  # the exponent for fixations on people
 BACKGROUNDS = {"surroundings": 0.6, "world": 0.2, "blurred": 0.2}  # shares of windows and panels
 STILL = 0.5  # share of the scenes with a camera that does not move
 FIXATIONS = 60, 121  # range of the expected number of fixations in a frame
@@ -75,7 +81,9 @@ class Scene:
         self.rng = rng = np.random.default_rng(seed)
         self.rays = directions(height, 2 * height, torch.float32).numpy()
         album = Album(rng, sources, FRAMES, math.pi / height)
-        arrange = list(SHARES)[rng.choice(len(SHARES), p=list(SHARES.values()))]
+        known = any(len(picture.people) for picture in sources.photographs)
+        shares = WITH_PEOPLE if known else SHARES
+        arrange = list(shares)[rng.choice(len(shares), p=list(shares.values()))]
         self.placed = arrange(rng, album)
         self.power = POWERS[arrange]
         self.world = self.blurred = None
@@ -115,18 +123,21 @@ class Scene:
         column, row = (128 + 127 * rays[..., 0], 128 - 127 * rays[..., 1])
         return cv2.remap(self.blurred, column, row, cv2.INTER_LINEAR)
 
-    def paint(self, frame: int) -> tuple[Canvas, np.ndarray, np.ndarray]:
-        """Return the painted canvas, and the directions (N, 3) and weights (N,) of fixations."""
+    def paint(self, frame: int) -> tuple[Canvas, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the painted canvas, and of the fixations in it the directions (N, 3), the
+        weights and the exponents of the prior, (N,) each.
+        """
         camera = self.camera(frame / FPS)
-        canvas, rays, weights = Canvas(self.rays), [], []
+        canvas, rays, weights, powers = Canvas(self.rays), [], [], []
         for placed in self.placed:
             patch = placed.patch.seen_from(camera)
-            image, (u, v, weight) = placed.at(frame)
+            image, (u, v, weight, person) = placed.at(frame)
             rays.append(patch.directions(u, v))
             weights.append(weight * canvas.visible(patch, rays[-1]))
+            powers.append(np.where(person, min(ON_PEOPLE, self.power), self.power))
             canvas.put(patch, image)
         canvas.light += canvas.left[..., None] * self.background(camera)
-        return canvas, np.concatenate(rays), np.concatenate(weights)
+        return canvas, *(np.concatenate(parts) for parts in (rays, weights, powers))
 
     def expose(self, light: np.ndarray, frame: int) -> np.ndarray:
         """Return colours (H, W, 3) up to 255 as the camera records them: uint8."""
@@ -158,27 +169,37 @@ class Attention:
         self.areas = solid_angles(height, 2 * height, torch.float64).numpy()
 
     def density(
-        self, rays: np.ndarray, weights: np.ndarray, left: np.ndarray, power: float = 1.0
+        self,
+        rays: np.ndarray,
+        weights: np.ndarray,
+        left: np.ndarray,
+        power: float = 1.0,
+        powers: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the density, and the attention to each fixation and to the rest.
 
         rays, weights: fixations (N, 3) and (N,).
         left: (H, W) share of each pixel that the photographs leave to the background.
-        power: exponent of the prior.
+        power: exponent of the prior. powers: of each fixation, (N,), as the rest if not given.
 
         Returns: float32 (A, 2A) with maximum 1; shares of the fixations (N,), and of base and
         background in each pixel (A, 2A), which are not normalised.
         """
         longitude, latitude = angles(rays)
         peaks = weights / (2 * math.pi * math.radians(SIGMA) ** 2)
-        seen = peaks > 1e-6
-        content = gaussian_map(longitude[seen], latitude[seen], *self.size, SIGMA, peaks[seen])
+        powers = np.full(len(weights), power) if powers is None else powers
         rest = BASE + EMPTY * cv2.resize(left, self.size[::-1], interpolation=cv2.INTER_AREA)
         prior = self.prior**power
-        density = prior * (rest + content.numpy())
-        there = np.interp(latitude, self.latitudes[::-1], prior[::-1, 0])
-        shares = weights * there, prior * rest * self.areas
-        return (density / density.max()).astype(np.float32), *shares
+        density, shares = prior * rest, np.zeros(len(weights))
+        for each in np.unique(powers):
+            these, own = powers == each, self.prior**each
+            seen = (peaks > 1e-6) & these
+            content = gaussian_map(longitude[seen], latitude[seen], *self.size, SIGMA, peaks[seen])
+            density = density + own * content.numpy()
+            there = np.interp(latitude[these], self.latitudes[::-1], own[::-1, 0])
+            shares[these] = weights[these] * there
+        rest = prior * rest * self.areas
+        return (density / density.max()).astype(np.float32), shares, rest
 
     def draw(
         self, rng: Generator, rays: np.ndarray, shares: np.ndarray, rest: np.ndarray
@@ -209,26 +230,29 @@ def render(
     """
     scene, attention = Scene(seed, sources, height), Attention()
     for frame in range(FRAMES):
-        canvas, rays, weights = scene.paint(frame)
-        density, shares, rest = attention.density(rays, weights, canvas.left, scene.power)
+        canvas, rays, weights, powers = scene.paint(frame)
+        density, shares, rest = attention.density(rays, weights, canvas.left, scene.power, powers)
         image = scene.expose(canvas.light, frame)
         yield image, density.astype(np.float16), *attention.draw(scene.rng, rays, shares, rest)
 
 
 @lru_cache(maxsize=1)  # once in each process
-def sources_of(root: Path) -> dict[str, Sources]:
-    return read_sources(root)
+def sources_of(root: Path, people: Path | None) -> dict[str, Sources]:
+    return read_sources(root, people)
 
 
-def write_scene(folder: Path, root: Path, part: str, number: int, facts: dict) -> None:
+def write_scene(
+    folder: Path, root: Path, people: Path | None, part: str, number: int, facts: dict
+) -> None:
     """Write one scene from the sources of one split below `root`.
 
+    people: see read_sources.
     facts: the properties of the data set that the scene depends on; they go into its prepared.json.
     """
     seed = (facts["seed"], number)
     facts = {**facts, "seed": list(seed), "split": part}
     quality = facts["quality"] = int(np.random.default_rng((*seed, 1)).integers(70, 96))
-    frames = render(seed, sources_of(root)[part], facts["height"])
+    frames = render(seed, sources_of(root, people)[part], facts["height"])
     write_clip(folder, facts, with_fixations(folder, frames), quality)
 
 
@@ -253,6 +277,7 @@ def write_dataset(
     height: int,
     part: str = "all",
     workers: int = 1,
+    people: str | Path | None = None,
 ) -> None:
     """Write scenes in the layout of the ECCV 2018 data, each from photographs of one split.
 
@@ -261,7 +286,8 @@ def write_dataset(
     Raises InputError where the sources are damaged or hold nothing for a split.
     """
     root, sources = Path(root), Path(sources).resolve()
-    available = sources_of(sources)
+    people = None if people is None else Path(people).resolve()
+    available = sources_of(sources, people)
     names = [f"scene_{number:06d}" for number in range(1, clips + 1)]
     splits = split(names, HELD_OUT) if part == "all" else {part: names}
     for name, scenes in splits.items():
@@ -273,6 +299,8 @@ def write_dataset(
     kinds = "fixations.npz", "*maps/*.png"
     files = [path for name in sets for kind in kinds for path in (sources / name).glob(kind)]
     fixations = b"".join(path.read_bytes() for path in sorted(files))
+    if people is not None:
+        fixations += people.read_bytes()
     facts = {
         "seed": seed,
         "height": height,
@@ -281,7 +309,10 @@ def write_dataset(
         "renderer": source_hash(*RENDERER),
     }
     part_of = {scene: name for name, scenes in splits.items() for scene in scenes}
-    jobs = [(root / s, sources, part_of[s], n, facts) for n, s in enumerate(names, start=1)]
+    jobs = [
+        (root / scene, sources, people, part_of[scene], number, facts)
+        for number, scene in enumerate(names, start=1)
+    ]
     write_clips(root, write_scene, jobs, workers)
     licences = {name: LICENCES[name] for name in sets}
     write_json(root / "scenes.json", {"clips": clips, "split": part, **facts, "sources": licences})
@@ -315,9 +346,11 @@ def main() -> None:
         default=os.cpu_count() or 1,
         help="number of processes",
     )
+    add("--people", type=Path, help="file of recipes.people: people count at any latitude, and in "
+        "a fifth of the scenes they are near")  # fmt: skip
     args = parser.parse_args()
     write_dataset(args.output, args.sources, args.clips, args.seed, args.height, args.split,
-                  args.workers)  # fmt: skip
+                  args.workers, args.people)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ import cv2
 import numpy as np
 
 from common.errors import InputError
+from common.files import read_json
 from video.pictures import read_picture
 
 LICENCES = {
@@ -77,12 +78,20 @@ class Picture(NamedTuple):
     """The file of a photograph or of a clip's frame, and the fixations in it.
 
     x, y: (N,) fractions of width and height. weights: (N,), positive.
+    people: (K, 4) left, top, right and bottom of the people in it, as fractions.
     """
 
     path: Path
     x: np.ndarray
     y: np.ndarray
     weights: np.ndarray
+    people: np.ndarray = np.empty((0, 4))
+
+    def on_people(self) -> np.ndarray:
+        """Return which fixations (N,) are on somebody."""
+        left, top, right, bottom = self.people.T[..., None]
+        x, y = self.x, self.y
+        return ((left <= x) & (x <= right) & (top <= y) & (y <= bottom)).any(axis=0)
 
 
 class Sources(NamedTuple):
@@ -92,8 +101,10 @@ class Sources(NamedTuple):
     clips: list[list[Picture]]
 
 
-def read_sources(root: str | Path) -> dict[str, Sources]:
+def read_sources(root: str | Path, people: str | Path | None = None) -> dict[str, Sources]:
     """Return the sources below a folder by split: "train", "val", "test".
+
+    people: file of recipes/people.py, without which nobody is known to be in a picture.
 
     Raises InputError where there is no source, and where one is incomplete or damaged.
     """
@@ -109,7 +120,17 @@ def read_sources(root: str | Path) -> dict[str, Sources]:
         else:
             for split, photograph in _photographs(root / name):
                 splits[split].photographs.append(photograph)
+    if people is not None:
+        boxes = read_json(people)
+        for part in splits.values():
+            for pictures in (part.photographs, *part.clips):
+                pictures[:] = [_with_people(picture, root, boxes) for picture in pictures]
     return splits
+
+
+def _with_people(picture: Picture, root: Path, boxes: dict) -> Picture:
+    name = picture.path.relative_to(root).as_posix()
+    return picture._replace(people=np.array(boxes.get(name, []), float).reshape(-1, 4))
 
 
 def _photographs(folder: Path):

@@ -116,7 +116,7 @@ def test_what_was_fixated_and_its_fixation_land_at_the_same_direction(where):
         canvas, there = Canvas(rays(180, 360)), patch(*where)
         canvas.put(there, np.ascontiguousarray(image[:, ::mirror]))
         one = Picture(Path(), np.array([0.7]), np.array([0.4]), np.array([1.0]))
-        u, v, _ = fixated(one, mirror, there.solid_angle)
+        u, v, *_ = fixated(one, mirror, there.solid_angle)
         light = canvas.light[..., :1].astype(np.float64) * np.cos(
             np.linspace(math.pi / 2, -math.pi / 2, 180)
         ).reshape(-1, 1, 1)
@@ -174,7 +174,7 @@ def test_mean_content_of_a_photograph_is_one():
     for where, count in (((170, 0, 80), 30), ((0, 85, 60), 200)):
         there, rng = patch(*where), np.random.default_rng(0)
         one = Picture(Path(), *rng.random((2, count)), rng.uniform(1, 2, count))
-        u, v, weights = fixated(one, 1, there.solid_angle)
+        u, v, weights, _ = fixated(one, 1, there.solid_angle)
         assert weights.sum() == pytest.approx(there.solid_angle)
         density, _, _ = Attention(128).density(
             there.directions(u, v), weights, np.zeros((128, 256), np.float32)
@@ -242,7 +242,7 @@ def test_panels_leave_no_gap_around_the_horizon(root, seed):
 def test_surroundings_are_the_colours_of_what_is_near():
     """Of one colour where there is one; half of each halfway; without a seam or a pole."""
     image = np.zeros((4, 4, 3), np.uint8)
-    nothing = [Fixated(*np.zeros((3, 0)))]
+    nothing = [Fixated(*np.zeros((4, 0)))]
     red, blue = image + np.uint8([200, 0, 0]), image + np.uint8([0, 0, 100])
     one = surroundings([Placed(patch(170, 40), [red], nothing)])
     assert one == pytest.approx(np.broadcast_to([200, 0, 0], one.shape), rel=1e-4, abs=1e-6)
@@ -275,9 +275,9 @@ def test_clips_play_in_order_and_stop_at_their_end(root):
 def test_turning_the_camera_by_whole_columns_rolls_the_picture(root, seed):
     scene = Scene(seed, read_sources(root)["train"], 30)
     scene.turning, scene.shaking = 0.0, np.zeros(3)
-    canvas, there, weights = scene.paint(0)
+    canvas, there, weights, _ = scene.paint(0)
     scene.yaw += 2 * math.pi * 7 / 60
-    turned, _, weights_turned = scene.paint(0)
+    turned, _, weights_turned, _ = scene.paint(0)
     error = abs(turned.light - np.roll(canvas.light, -7, axis=1))
     assert np.median(error) < 0.5 and error.mean() < 2
     assert turned.left == pytest.approx(np.roll(canvas.left, -7, axis=1), abs=1e-3)
@@ -376,7 +376,7 @@ def test_attention_to_scenes_is_as_high_and_low_as_the_prior(arrange, monkeypatc
     total = np.zeros(32)
     for seed in range(40):
         scene = Scene(seed, sources, 48)
-        canvas, there, weights = scene.paint(0)
+        canvas, there, weights, _ = scene.paint(0)
         density = attention.density(there, weights, canvas.left, scene.power)[0]
         total += (density / (density * attention.areas).sum() * attention.areas).sum(1)
     prior = (attention.prior * attention.areas)[:, 0]
