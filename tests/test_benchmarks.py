@@ -1,11 +1,15 @@
-"""Benchmarks with data of their own: people near the camera."""
+"""Benchmarks with data of their own: people near the camera, and figures of which one moves."""
 
 import math
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks.moving_object import HEIGHT, WIDTH, render, shares_of
 from benchmarks.near_people import areas_in, read_moments, share
+from projection import directions
+from projection.sphere import column_of, direction_of
 
 
 @pytest.mark.parametrize("box", [(-57, -34, -44, -15), (148, 198.3, -65, -26), (-180, 180, -90, 9)])
@@ -32,3 +36,27 @@ def test_the_boxes_of_people_are_valid():
         assert -180 <= left < right < left + 90 and -90 < bottom < top < 10
     shown = [moment["file"] for moment in moments if moment["licence"]]
     assert len(shown) == 7 and not any(file.startswith("drive") for file in shown)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return render(np.random.default_rng(0))
+
+
+def test_figures_that_stand_still_are_equal_in_each_pixel(clip):
+    moved = clip.longitudes[:, 0] - clip.longitudes[8, 0]  # after one second it is in the middle
+    for time, picture in enumerate(clip.pictures):
+        columns = [math.ceil(column_of(place, WIDTH)) for place in clip.longitudes[8]]
+        mover, *still = (np.roll(picture, WIDTH // 8 - k, axis=1)[:, : WIDTH // 4] for k in columns)
+        assert all((one == still[0]).all() for one in still)
+        assert (mover == still[0]).all() == (moved[time] == 0)
+
+
+def test_maps_on_the_figure_that_moves_count_for_it_alone(clip):
+    places = direction_of(
+        torch.from_numpy(clip.longitudes[:, 0]), torch.tensor(clip.latitude, dtype=torch.float64)
+    )
+    rays = directions(HEIGHT, WIDTH, torch.float64)
+    maps = [(None, (rays @ place > math.cos(clip.radius))[None].double()) for place in places]
+    np.testing.assert_allclose(shares_of(clip, maps), [1, 0, 0, 0], atol=0.05)
+    assert clip.pictures.shape == (len(maps), HEIGHT, WIDTH, 3)
