@@ -1,15 +1,21 @@
 """Benchmarks with data of their own: people near the camera, and figures of which one moves."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+import models
 from benchmarks.moving_object import HEIGHT, WIDTH, render, shares_of
-from benchmarks.near_people import areas_in, read_moments, share
+from benchmarks.near_people import areas_in, panels, predicted, read_moments, save, share
+from common.errors import InputError
 from projection import directions
-from projection.sphere import column_of, direction_of
+from projection.sphere import column_of, direction_of, row_of
+from tests.clips import write_video
+from video import read_frames
+from video.pictures import read_picture
 
 
 @pytest.mark.parametrize("box", [(-57, -34, -44, -15), (148, 198.3, -65, -26), (-180, 180, -90, 9)])
@@ -38,6 +44,21 @@ def test_the_boxes_of_people_are_valid():
     assert len(shown) == 7 and not any(file.startswith("drive") for file in shown)
 
 
+def test_the_map_of_a_moment_is_that_of_the_whole_clip_and_is_painted(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", frames=60, fps=30)
+    model = models.CubeUNet(base_channels=4, height=40, width=80).eval()
+    model.spec = replace(model.spec, smoothing=0.3)
+    frame, saliency = predicted(model, path, 1)
+    whole = models.predict(model, read_frames(path, model.spec), lambda f: f.number >= frame.number)
+    assert frame.seconds == pytest.approx(32 / 30)  # every fourth frame of 30 a second
+    np.testing.assert_array_equal(saliency, next(whole)[1][0])
+    with pytest.raises(InputError, match="ends before 3 s"):
+        predicted(model, path, 3)
+    block = panels("clip, 1 s", frame, [[170, 190, -20, -10]], {"tiny": saliency})
+    save([block] * 3, tmp_path / "picture.jpg")
+    assert read_picture(tmp_path / "picture.jpg").shape[:2] == (2 * (2 * 196 + 8), 2 * (640 + 8))
+
+
 @pytest.fixture(scope="module")
 def clip():
     return render(np.random.default_rng(0))
@@ -50,6 +71,9 @@ def test_figures_that_stand_still_are_equal_in_each_pixel(clip):
         mover, *still = (np.roll(picture, WIDTH // 8 - k, axis=1)[:, : WIDTH // 4] for k in columns)
         assert all((one == still[0]).all() for one in still)
         assert (mover == still[0]).all() == (moved[time] == 0)
+        row = round(row_of(clip.latitude, HEIGHT))
+        columns = [round(column_of(place, WIDTH)) % WIDTH for place in clip.longitudes[time]]
+        np.testing.assert_allclose(*picture[row, columns[:2]].astype(int), atol=9)  # its clothes
 
 
 def test_maps_on_the_figure_that_moves_count_for_it_alone(clip):
