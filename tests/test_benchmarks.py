@@ -1,0 +1,86 @@
+"""Benchmarks with data of their own: people near the camera, and figures of which one moves."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from benchmarks.moving_object import HEIGHT, WIDTH, render, shares_of
+from benchmarks.near_people import areas_in, panels, predicted, read_moments, save, share
+from common.errors import InputError
+from projection import directions
+from projection.sphere import column_of, direction_of, row_of
+from tests.clips import write_video
+from video import read_frames
+from video.pictures import read_picture
+
+
+@pytest.mark.parametrize("box", [(-57, -34, -44, -15), (148, 198.3, -65, -26), (-180, 180, -90, 9)])
+def test_boxes_have_their_solid_angle_on_any_grid_and_across_the_seam(box):
+    left, right, bottom, top = np.radians(box)
+    exact = (right - left) * (math.sin(top) - math.sin(bottom))
+    for size in ((24, 48), (161, 320)):
+        assert areas_in(box, *size).sum() == pytest.approx(exact, rel=1e-12)
+
+
+def test_the_share_of_a_box_is_that_of_the_pixels_in_it():
+    saliency = np.zeros((18, 36))
+    saliency[10, [0, 35]] = 1  # latitudes −20° to −10°, at both sides of the seam
+    assert share(saliency, (170, 190, -20, -10)) == pytest.approx(1)
+    assert share(saliency, (175, 190, -20, -10)) == pytest.approx(3 / 4)
+    assert share(saliency, (-170, 170, -90, 90)) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_boxes_of_people_are_valid():
+    moments = read_moments()
+    assert len(moments) == 8
+    boxes = [box for moment in moments for box in moment["people"].values()]
+    for left, right, bottom, top in boxes:
+        assert -180 <= left < right < left + 90 and -90 < bottom < top < 10
+    shown = [moment["file"] for moment in moments if moment["licence"]]
+    assert len(shown) == 7 and not any(file.startswith("drive") for file in shown)
+
+
+def test_the_map_of_a_moment_is_that_of_the_whole_clip_and_is_painted(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", frames=60, fps=30)
+    model = models.CubeUNet(base_channels=4, height=40, width=80).eval()
+    model.spec = replace(model.spec, smoothing=0.3)
+    frame, saliency = predicted(model, path, 1)
+    whole = models.predict(model, read_frames(path, model.spec), lambda f: f.number >= frame.number)
+    assert frame.seconds == pytest.approx(32 / 30)  # every fourth frame of 30 a second
+    np.testing.assert_array_equal(saliency, next(whole)[1][0])
+    with pytest.raises(InputError, match="ends before 3 s"):
+        predicted(model, path, 3)
+    block = panels("clip, 1 s", frame, [[170, 190, -20, -10]], {"tiny": saliency})
+    save([block] * 3, tmp_path / "picture.jpg")
+    assert read_picture(tmp_path / "picture.jpg").shape[:2] == (2 * (2 * 196 + 8), 2 * (640 + 8))
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return render(np.random.default_rng(0))
+
+
+def test_figures_that_stand_still_are_equal_in_each_pixel(clip):
+    moved = clip.longitudes[:, 0] - clip.longitudes[8, 0]  # after one second it is in the middle
+    for time, picture in enumerate(clip.pictures):
+        columns = [math.ceil(column_of(place, WIDTH)) for place in clip.longitudes[8]]
+        mover, *still = (np.roll(picture, WIDTH // 8 - k, axis=1)[:, : WIDTH // 4] for k in columns)
+        assert all((one == still[0]).all() for one in still)
+        assert (mover == still[0]).all() == (moved[time] == 0)
+        row = round(row_of(clip.latitude, HEIGHT))
+        columns = [round(column_of(place, WIDTH)) % WIDTH for place in clip.longitudes[time]]
+        np.testing.assert_allclose(*picture[row, columns[:2]].astype(int), atol=9)  # its clothes
+
+
+def test_maps_on_the_figure_that_moves_count_for_it_alone(clip):
+    places = direction_of(
+        torch.from_numpy(clip.longitudes[:, 0]), torch.tensor(clip.latitude, dtype=torch.float64)
+    )
+    rays = directions(HEIGHT, WIDTH, torch.float64)
+    maps = [(None, (rays @ place > math.cos(clip.radius))[None].double()) for place in places]
+    np.testing.assert_allclose(shares_of(clip, maps), [1, 0, 0, 0], atol=0.05)
+    assert clip.pictures.shape == (len(maps), HEIGHT, WIDTH, 3)
