@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from models.base import SaliencyModel
-from models.efficientnet_lite import EfficientNetReadout, padded_conv
+from models.efficientnet_lite import EfficientNetReadout, enlarge, padded_conv
 from models.equator_prior import gaze_density, longitude_density
-from projection import Cube2Equi, Equi2Cube
+from projection import Cube2Equi, CubePadding, Equi2Cube
 from video.spec import Spec, check_number
 
 
@@ -81,6 +81,7 @@ class CubeUNet(SaliencyModel):
         ahead, from 0 (not at all) to 1.
     local_prior: whether the network says at each place how much the latitude bias counts there,
         from 0 (not at all) to twice: somebody near the camera is looked at wherever they are.
+    coarse: share in the logits of a second pass over faces of half the size, from 0 (none) to 1.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels or the size don't match.
@@ -105,13 +106,15 @@ class CubeUNet(SaliencyModel):
         backbone: str = "plain",
         front: float = 0.0,
         local_prior: bool = False,
+        coarse: float = 0.0,
     ):
         if in_channels not in MOTION_OF:
             raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
-        if not 0 <= front <= 1:
-            raise ValueError(f"front is from 0 to 1: {front}")
+        for name, share in (("front", front), ("coarse", coarse)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is from 0 to 1: {share}")
         check_number("base_channels", base_channels, 1, 256)
         spec = Spec(height=height, width=width, motion=MOTION_OF[in_channels])
         check_number("face_size", face_size or 1, 1, width // 2 + 1)
@@ -125,10 +128,12 @@ class CubeUNet(SaliencyModel):
             backbone=backbone,
             front=front,
             local_prior=local_prior,
+            coarse=coarse,
         )
-        kind, size = BACKBONES[backbone], face_size or width // 4
-        if size < kind.smallest_face or size % kind.face_step:
-            sizes = ", ".join(str(kind.smallest_face + k * kind.face_step) for k in range(3))
+        kind, size, passes = BACKBONES[backbone], face_size or width // 4, 2 if coarse else 1
+        smallest, step = passes * kind.smallest_face, passes * kind.face_step
+        if size < smallest or size % step:
+            sizes = ", ".join(str(smallest + k * step) for k in range(3))
             raise ValueError(f"faces of {size} pixels; this backbone takes {sizes}, …")
         self.backbone = kind(in_channels, base_channels).to(memory_format=torch.channels_last)
         scales = self.backbone.learning_rate_scales
@@ -141,6 +146,7 @@ class CubeUNet(SaliencyModel):
         if self.prior_head:  # in the beginning the latitude bias counts once everywhere
             nn.init.zeros_(self.prior_head.weight)
             nn.init.zeros_(self.prior_head.get_parameter("bias"))
+        self.pad = CubePadding(1) if coarse else None
         prior = gaze_density(LATITUDES, 1)
         prior = (prior / prior.max()).log().float().view(1, 1, LATITUDES)
         self.latitude_bias = nn.Parameter(prior)
@@ -165,9 +171,22 @@ class CubeUNet(SaliencyModel):
                 f"got {frames.shape[2]} + {motion.shape[2]}"
             )
         faces = self.to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        features, height = self.backbone(faces), clips.shape[-2]
+        logits, height = self.to_equi(self.read(faces)), clips.shape[-2]
         latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
-        if self.prior_head is None:
-            return self.to_equi(self.head(features).float()), latitude_bias
-        both = self.to_equi(torch.cat([self.head(features), self.prior_head(features)], 1).float())
-        return both[:, :1], 2 * both[:, 1:].sigmoid() * latitude_bias
+        if self.prior_head:
+            latitude_bias = 2 * logits[:, 1:].sigmoid() * latitude_bias
+        return logits[:, :1], latitude_bias
+
+    def read(self, faces: Tensor) -> Tensor:
+        """Return image logits, and those of the local prior if there is one: (B·T·6, 1 or 2, S, S).
+
+        faces: (B·T·6, C, S', S'), of which the backbone makes features of S×S.
+        """
+        features = self.backbone(faces)
+        heads = [self.head, self.prior_head] if self.prior_head else [self.head]
+        logits = torch.cat([head(features) for head in heads], dim=1).float()
+        if self.pad is None:
+            return logits
+        features = self.backbone(avg_pool2d(faces, 2))
+        half = torch.cat([head(features) for head in heads], dim=1).float()
+        return logits.lerp(enlarge(half, self.pad), self.arguments["coarse"])

@@ -34,6 +34,15 @@ def padded_conv(c_in: int, c_out: int, dilation: int = 1) -> list[nn.Module]:
     return [CubePadding(dilation), conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
 
 
+def enlarge(x: Tensor, pad: nn.Module) -> Tensor:
+    """Double the resolution bilinearly: (B·6, C, S, S) → (B·6, C, 2S, 2S).
+
+    pad: adds one pixel on each side, in place of the edge pixels that interpolation would repeat,
+    so that there is no step between neighbouring faces.
+    """
+    return interpolate(pad(x), scale_factor=2.0, mode="bilinear")[..., 2:-2, 2:-2]
+
+
 class Conv(nn.Module):
     """A convolution with a bias and, where `activate`, ReLU6. Faces are padded before it.
 
@@ -158,13 +167,5 @@ class EfficientNetReadout(nn.Module):
             if total is None:
                 total = part
             else:  # in this order: the sum has the memory format of the first
-                total = (total if total.shape == part.shape else self.enlarge(total)) + part
+                total = (total if total.shape == part.shape else enlarge(total, self.pad)) + part
         return self.mix(total)
-
-    def enlarge(self, x: Tensor) -> Tensor:
-        """Double the resolution bilinearly: (B·6, C, S, S) → (B·6, C, 2S, 2S).
-
-        The padding takes the place of the edge pixels that interpolation would repeat, so that
-        there is no step between neighbouring faces.
-        """
-        return interpolate(self.pad(x), scale_factor=2.0, mode="bilinear")[..., 2:-2, 2:-2]

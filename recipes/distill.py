@@ -1,4 +1,4 @@
-"""Let a CubeUNet learn what it says itself at several sizes of a frame.
+"""Let a CubeUNet learn what it says itself at several sizes of a frame, or what others say.
 
     python -m recipes.distill CHECKPOINT OUTPUT --data_root gaze_360
 
@@ -6,16 +6,21 @@ The mean of a network's logits over frames of several sizes is better than those
 costs as many passes. A network can learn to give this mean in one pass (G. Hinton, O. Vinyals and
 J. Dean, "Distilling the Knowledge in a Neural Network", 2015). The target of each step is
 
-    TEACHER · sigmoid(mean of the logits) + (1 − TEACHER) · map of the data set
+    teacher · sigmoid(mean of the logits) + (1 − teacher) · map of the data set
 
 for the last frame of a training clip, turned by any angle and mirrored or not; the data set's map
-is scaled to the mean of the other one. No gaze on panoramas is needed. Batch statistics stay as
-they are and nothing is dropped out, because the network is only corrected a little.
+is scaled to the mean of the other one. With --maps, the maps that recipes.teachers has written
+take the place of the sigmoid. No gaze on panoramas is needed. Batch statistics stay as they are
+and nothing is dropped out, because the network is only corrected a little.
+
+With --varied, half of the frames are first made as small as cheap cameras', down to COARSEST rows,
+while the target stays; and MOVING of them come with their motion, the others as if nothing moved.
 """
 
 from common import startup  # noqa: F401  # isort: skip
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +31,9 @@ from tqdm import tqdm
 
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
+from common.files import read_array
 from common.options import HelpFormatter, at_least
-from datasets.augment import AUGMENTATIONS
+from datasets.augment import AUGMENTATIONS, possible
 from datasets.layouts import File, list_clips, read_truth
 from datasets.splits import read_splits
 from losses import DensityLoss
@@ -36,11 +42,14 @@ from models.checkpoint import read, sha256
 from projection import solid_angles
 from recipes.flat_photos import cosine
 from recipes.output import writable
+from video.motion import MOTIONS
 from video.pictures import read_picture, resize, to_tensor
+from video.spec import Spec
 
 HEIGHTS = 384, 512, 640  # of the frames whose logits are averaged
 TEACHER = 0.85  # share of the mean in the target
 STEPS, LEARNING_RATE = 900, 1e-4
+SMALL, COARSEST, MOVING = 0.5, 80, 0.3  # see above
 
 
 def teacher_map(teachers: list[CubeUNet], frames: Tensor) -> Tensor:
@@ -62,47 +71,97 @@ def no_motion(model: CubeUNet, frames: Tensor) -> Tensor:
     return frames.new_zeros(1, 1, channels, *frames.shape[-2:])
 
 
-def item_of(file: File, height: int, width: int, random: np.random.Generator) -> dict:
-    """Return a frame (1, 3, H, W) and its map (1, 1, H, W), turned and perhaps mirrored."""
-    frame = to_tensor(resize(read_picture(file.picture), height, width))
-    item = {"frames": frame[None], "target": read_truth(file.truth, height, width)[None]}
-    for name in ("yaw", "mirror"):
+def mixed(mean: Tensor, truth: Tensor, share: float, areas: Tensor) -> Tensor:
+    """Return share · mean + (1 − share) · truth, which is scaled to the mean of the other one."""
+    truth = truth * ((mean * areas).sum() / (truth * areas).sum())
+    return share * mean + (1 - share) * truth
+
+
+def item_of(
+    clip: list[File], target: Tensor, spec: Spec, random: np.random.Generator, varied: bool
+) -> dict:
+    """Return the last frame (1, 3, H, W) of a clip, its motion and target, turned and mirrored.
+
+    target: (1, H, W). varied: see above.
+    """
+    size = spec.height, spec.width
+    frames = [to_tensor(resize(read_picture(file.picture), *size)) for file in clip[-2:]]
+    if varied and random.random() < SMALL:
+        rows = round(math.exp(random.uniform(math.log(COARSEST), math.log(spec.height))))
+        small = interpolate(torch.stack(frames), (rows, 2 * rows), mode="area")
+        frames = list(interpolate(small, size, mode="bilinear"))
+    moves = varied and random.random() < MOVING and len(clip) > 1
+    motion = MOTIONS[spec.motion]()(frames[0] if moves else None, frames[-1])
+    item = {"frames": frames[-1][None], "motion": motion[None], "target": target[None]}
+    for name in possible(("yaw", "mirror"), spec.motion):
         item = AUGMENTATIONS[name](item, random)
     return item
 
 
-def distill(path: Path, files: list[File], steps: int, share: float, seed: int) -> CubeUNet:
-    """Return the network in a checkpoint after some steps on frames with their maps.
+def student(path: Path, **arguments) -> CubeUNet:
+    """Return the CubeUNet in a checkpoint with other arguments.
 
-    share: of the mean of the logits in the target. seed: of the order of frames and their changes.
+    What it has no weights of begins as in a new network. Raises InputError for another model.
     """
-    device, random = choose_device("auto"), np.random.default_rng(seed)
-    precision = choose_precision("auto", device)
-    teachers = [load(path, device, height=height, width=2 * height) for height in HEIGHTS]
-    model = load(path, device).train()
+    if not isinstance(model := load(path), CubeUNet):
+        raise InputError(f"{path}: holds '{model.name}'; give one of a CubeUNet")
+    grown = CubeUNet(**(model.arguments | arguments))
+    grown.load_state_dict(model.state_dict(), strict=False)
+    grown.spec = model.spec
+    return grown
+
+
+def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) -> CubeUNet:
+    """Return the network after some steps on frames with their maps. args: see main."""
+    device, random = choose_device("auto"), np.random.default_rng(args.seed)
+    precision, spec, path = choose_precision("auto", device), model.spec, args.checkpoint
+    heights = HEIGHTS if args.teacher and not args.maps else ()
+    teachers = [load(path, device, height=height, width=2 * height) for height in heights]
+    model.to(device).train()
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm2d, nn.Dropout2d)):
             module.eval()
-    size = model.spec.height, model.spec.width
-    loss_of, areas = DensityLoss(*size).to(device), solid_angles(*size).to(device)
+    size = spec.height, spec.width
+    loss_of, areas = DensityLoss(*size).to(device), solid_angles(*size)
     learned = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learned, weight_decay=0)
-    order = np.concatenate([random.permutation(len(files)) for _ in range(-(-steps // len(files)))])
-    for step, index in enumerate(tqdm(order[:steps], unit="step")):
-        item = item_of(files[index], *size, random)
-        frames, truth = (item[name].to(device)[None] for name in ("frames", "target"))
-        with torch.no_grad(), autocast(device, precision):
-            mean = teacher_map(teachers, frames)
-        truth = truth * ((mean * areas).sum() / (truth * areas).sum())
+    rounds = -(-args.steps // len(clips))
+    order = np.concatenate([random.permutation(len(clips)) for _ in range(rounds)])
+    for step, index in enumerate(tqdm(order[: args.steps], unit="step")):
+        truth = read_truth(clips[index][-1].truth, *size)
+        if args.maps:
+            said = read_array(map_path(args.maps, clips[index])).astype(np.float32)
+            said = torch.from_numpy(resize(said, *size))
+            truth = mixed(said, truth, args.teacher, areas)
+        item = item_of(clips[index], truth, spec, random, args.varied)
+        frames, motion, target = (item[name].to(device)[None] for name in item)
+        if teachers:
+            with torch.no_grad(), autocast(device, precision):
+                mean = teacher_map(teachers, frames)
+            target = mixed(mean, target, args.teacher, areas.to(device))
         with autocast(device, precision):
-            maps = model(frames, no_motion(model, frames))
-        loss = loss_of(maps.float(), share * mean + (1 - share) * truth)
+            maps = model(frames, motion)
+        loss = loss_of(maps.float(), target)
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * cosine(step, steps)
+            group["lr"] = args.rate * cosine(step, args.steps)
         optimizer.step()
     return model.eval()
+
+
+def training_clips(root: Path) -> list[list[File]]:
+    """Return the training clips whose last frame has a map. Raises InputError for none."""
+    clips = list_clips(root, read_splits(root).get("train", [])).values()
+    clips = [clip for clip in clips if clip and clip[-1].truth]
+    if not clips:
+        raise InputError(f"{root}: no training frame with a map; give another data set")
+    return clips
+
+
+def map_path(maps: Path, clip: list[File]) -> Path:
+    """Return where the map of a clip's last frame is that recipes.teachers writes."""
+    return maps / f"{clip[-1].picture.parent.name}.npy"
 
 
 def main() -> None:
@@ -113,22 +172,30 @@ def main() -> None:
     add("checkpoint", type=Path, help="checkpoint of a CubeUNet")
     add("output", type=Path, help="checkpoint to write")
     add("--data_root", type=Path, required=True, help="data set whose training frames are used")
-    add("--teacher", type=at_least(0, 1.001), default=TEACHER, help="share of the mean's map")
+    add("--maps", type=Path, help="folder of the maps that recipes.teachers has written")
+    add("--teacher", type=at_least(0, 1.001), default=TEACHER, help="share of the mean's map, or "
+        "of that in --maps")  # fmt: skip
     add("--steps", type=at_least(1, kind=int), default=STEPS, help="frames to learn from")
+    add("--rate", type=at_least(1e-9), default=LEARNING_RATE, help="largest learning rate")
+    add("--varied", action="store_true", help="also frames of small pictures, and their motion")
+    add("--local_prior", action="store_true", help="let the network weigh the latitude bias")
+    add("--coarse", type=at_least(0, 1.001), help="share of a second pass over smaller faces")
     add("--seed", type=int, default=0, help="seed of the order of frames and their changes")
     args = parser.parse_args()
     writable(args.output)
-    if not isinstance(found := load(args.checkpoint), CubeUNet):
-        raise InputError(f"{args.checkpoint}: holds '{found.name}'; give one of a CubeUNet")
-    clips = list_clips(args.data_root, read_splits(args.data_root).get("train", []))
-    files = [clip[-1] for clip in clips.values() if clip and clip[-1].truth]
-    if not files:
-        raise InputError(f"{args.data_root}: no training frame with a map; give another data set")
-    model = distill(args.checkpoint, files, args.steps, args.teacher, args.seed)
+    arguments = {"local_prior": True} if args.local_prior else {}
+    arguments |= {} if args.coarse is None else {"coarse": args.coarse}
+    model, clips = student(args.checkpoint, **arguments), training_clips(args.data_root)
+    if args.maps and (
+        missing := [clip for clip in clips if not map_path(args.maps, clip).exists()]
+    ):
+        raise InputError(f"{map_path(args.maps, missing[0])}: no such file; run recipes.teachers")
+    model = distill(model, clips, args)
     content = read(args.checkpoint)
     kept = "calibrated", "mean_of", "front", "run"
     facts = {name: content[name] for name in kept if content.get(name)}
-    facts["distilled"] = {name: getattr(args, name) for name in ("teacher", "steps", "seed")}
+    said = "teacher", "steps", "rate", "varied", "seed"
+    facts["distilled"] = {name: getattr(args, name) for name in said}
     facts["distilled"]["sha256"] = sha256(args.checkpoint)
     save(args.output, model, **facts)
 

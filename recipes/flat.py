@@ -50,7 +50,7 @@ class FlatUNet(nn.Module):
         count, channels, height, width = rgb.shape
         motion = rgb.new_zeros(count, self.cube.arguments["in_channels"] - channels, height, width)
         images = torch.cat([rgb, motion], dim=1).contiguous(memory_format=torch.channels_last)
-        logits = self.cube.head(self.cube.backbone(images)).float()
+        logits = self.cube.read(images)[:, :1]
         return nn.functional.interpolate(logits, (height, width), mode="bilinear").sigmoid()
 
 

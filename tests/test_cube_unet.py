@@ -1,5 +1,6 @@
 """The cube U-Net: sizes, learning, edges of the cube, priors, qualities, both backbones."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import models
 from common.errors import InputError
 from losses import SMSE, DensityLoss
 from models import CubeUNet
-from models.efficientnet_lite import Block, Conv, EfficientNetReadout
+from models.efficientnet_lite import Block, Conv, EfficientNetReadout, enlarge
 from models.equator_prior import gaze_density
 from projection import CubePadding, Equi2Cube, directions
 from tests.checkpoints import small_unet
@@ -177,7 +178,7 @@ def test_enlarged_features_lie_where_they_were():
     small = nn.functional.avg_pool2d(picture, 2)
     readout = EfficientNetReadout(3)
     readout.pad = nn.ReplicationPad2d(1)
-    large = readout.enlarge(small)
+    large = enlarge(small, readout.pad)
     inside = slice(2, -2)
     torch.testing.assert_close(large[..., inside, inside], picture[..., inside, inside])
 
@@ -196,7 +197,7 @@ def test_enlarged_features_have_no_edge_between_faces():
 
     whole = small
     for _ in range(3):
-        whole = readout.enlarge(whole)
+        whole = enlarge(whole, readout.pad)
     apart = nn.functional.interpolate(small, size, mode="bilinear")
     assert step(whole) < 1.2 * step(values) and step(apart) > 5 * step(values)
 
@@ -261,3 +262,53 @@ def test_depthwise_convolutions_are_trained_in_float32_on_a_cpu():
     gradients = [torch.autograd.grad(y.sum(), conv.conv.weight) for y in (trained, conv(x.float()))]
     assert torch.equal(*(gradient for (gradient,) in gradients))
     assert conv.double()(x.double()).dtype == torch.float64  # which was once made float32
+
+
+# A latitude bias that the network weighs, and a second pass over smaller faces
+
+
+@torch.no_grad()
+def test_a_local_prior_begins_as_the_latitude_bias_and_can_take_it_away():
+    clip = torch.rand(1, 1, 3, 40, 80), torch.zeros(1, 1, 1, 40, 80)
+    torch.manual_seed(0)
+    plain = models.CubeUNet(height=40, width=80, base_channels=2).eval()
+    model = models.CubeUNet(height=40, width=80, base_channels=2, local_prior=True).eval()
+    model.load_state_dict(plain.state_dict(), strict=False)
+    torch.testing.assert_close(model(*clip), plain(*clip), atol=1e-6, rtol=0)
+    for logit, factor in ((-50.0, 0.0), (50.0, 2.0), (math.log(3), 1.5)):
+        model.prior_head.bias.fill_(logit)
+        image_logits, bias = model.logits(*clip)
+        expected = plain.logits(*clip)
+        torch.testing.assert_close(image_logits, expected[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(bias, factor * expected[1].expand_as(bias), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_coarse_pass_is_the_network_on_frames_of_half_the_size():
+    """Of a smooth picture: its faces made small are nearly the faces of the small picture."""
+    rays = directions(160, 320, torch.float32).permute(2, 0, 1)
+    frames = (0.5 + 0.4 * (3 * rays).sin())[None, None]
+    torch.manual_seed(1)
+    fine = models.CubeUNet(height=160, width=320, base_channels=4, in_channels=3).eval()
+    for norm in (module for module in fine.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_var.fill_(0.1)
+    half = models.CubeUNet(height=80, width=160, base_channels=4, in_channels=3).eval()
+    half.load_state_dict(fine.state_dict())
+    small = nn.functional.avg_pool2d(frames[0], 2)[None]
+    none, less = frames.new_zeros(1, 1, 0, 160, 320), small.new_zeros(1, 1, 0, 80, 160)
+    on_fine, on_half = fine.logits(frames, none)[0], half.logits(small, less)[0]
+    on_half = nn.functional.interpolate(on_half, (160, 320), mode="bilinear")
+    for share in (0.25, 1.0):
+        arguments = fine.arguments | {"coarse": share}
+        both = models.CubeUNet(**arguments).eval()
+        both.load_state_dict(fine.state_dict())
+        expected = on_fine.lerp(on_half, share)
+        error = (both.logits(frames, none)[0] - expected)[..., 8:-8, 8:-8].abs().mean()
+        assert error < 0.1 * share * (on_half - on_fine).abs().mean()
+
+
+def test_faces_too_small_for_a_second_pass_are_refused():
+    with pytest.raises(ValueError, match="faces of 20 pixels; this backbone takes 34"):
+        models.CubeUNet(height=40, width=80, base_channels=2, coarse=0.3)
+    with pytest.raises(ValueError, match="coarse is from 0 to 1"):
+        models.CubeUNet(height=80, width=160, base_channels=2, coarse=1.5)

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+import struct
 
 import numpy as np
 import pytest
@@ -22,8 +24,10 @@ from recipes.calibrate import calibrate
 from recipes.calibrate import main as calibrate_main
 from recipes.distill import main as distill_main
 from recipes.distill import no_motion, teacher_map
+from recipes.fastgaze import load_fastgaze, panorama_density
 from recipes.pretrained import from_pretrained
 from recipes.pretrained import main as pretrained_main
+from recipes.teachers import main as teachers_main
 from tests.clips import write_eccv_clip
 from tests.commands import ended, run
 from video.pictures import read_picture, resize, to_tensor
@@ -248,9 +252,70 @@ def test_a_network_learns_the_target(teacher, data, tmp_path):
     assert fixed and all(torch.equal(after[name], before[name]) for name in fixed)
     content = read(output)
     assert content["distilled"] == {
-        "teacher": 0.0, "steps": 60, "seed": 0, "sha256": sha256(teacher),
+        "teacher": 0.0, "steps": 60, "rate": 1e-4, "varied": False, "seed": 0,
+        "sha256": sha256(teacher),
     }  # fmt: skip
     assert model.arguments["front"] == 0.0 and models.load(output).arguments["front"] == 0.5
+
+
+def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, monkeypatch):
+    """From the maps of recipes.teachers alone, with small frames, motion, and all that is new."""
+    monkeypatch.setattr("recipes.teachers.HEIGHTS", (72, 96))
+    monkeypatch.setattr("recipes.distill.COARSEST", 36)
+    write_fastgaze(tmp_path / "fastgaze.vxm")
+    words = "--data_root", data, "--checkpoints", teacher, "--fastgaze", tmp_path / "fastgaze.vxm"
+    run(teachers_main, tmp_path / "maps", *words)
+    said = np.load(tmp_path / "maps" / "a.npy")
+    assert (said.shape, said.dtype) == ((256, 512), np.float16) and (said >= 0).all()
+    losses = []
+    for steps in (1, 40):
+        words = "--maps", tmp_path / "maps", "--steps", steps, "--teacher", 1, "--rate", 1e-3
+        more = "--varied", "--local_prior", "--coarse", 0.25, "--seed", 1
+        run(distill_main, teacher, tmp_path / "new.pth", "--data_root", data, *words, *more)
+        model = models.load(tmp_path / "new.pth", front=0.0)
+        losses.append(score_student(model, data, torch.from_numpy(said.astype(np.float32))))
+    assert losses[1] < losses[0]
+    assert model.arguments["local_prior"] and model.arguments["coarse"] == 0.25
+    (tmp_path / "maps" / "a.npy").unlink()
+    again = "--data_root", data, "--maps", tmp_path / "maps"
+    code, _, line = ended(distill_main, teacher, tmp_path / "new.pth", *again)
+    assert (code, "run recipes.teachers" in line) == (2, True)
+
+
+def write_fastgaze(path):
+    """A network of one convolution that sums the colours, one pooling and one blur."""
+
+    def entry(name, value):
+        name = name.encode() + b"\0"
+        return struct.pack("<I", len(name)) + name + struct.pack("<I", len(value)) + value
+
+    def number(name, value, kind="<i"):
+        return entry(name, struct.pack(kind, value))
+
+    content = number("layerCount", 3) + number("0Type", 0) + number("0Act", 4)
+    content += number("0alpha", 0.25, "<f") + entry("0w.shape", struct.pack("<4i", 1, 3, 1, 1))
+    content += entry("0w", struct.pack("<3f", 1, 2, 3)) + entry("0b", struct.pack("<f", 4))
+    content += number("1Type", 2) + number("1Pool", 2)
+    content += number("2Type", 3) + number("2KernelSize", 3) + number("2Std", 1)
+    path.write_bytes(struct.pack("<2I", 1, 17) + content)
+
+
+def test_fastgaze_is_read_layer_by_layer(tmp_path):
+    """Against the same three layers, computed by hand; another file is refused."""
+    write_fastgaze(tmp_path / "fastgaze.vxm")
+    network = load_fastgaze(tmp_path / "fastgaze.vxm")
+    image = torch.zeros(1, 3, 6, 6)
+    image[..., 2, 2] = torch.tensor([1.0, 1, 1])  # 1 + 2 + 3 + 4 = 10 against 4
+    image[..., 0, 0] = -2.0  # (−12 + 4) · 0.25 = −2, which the pooling hides
+    side = math.exp(-0.5) / (1 + 2 * math.exp(-0.5))
+    weights = torch.tensor([side, 1 - 2 * side, side])
+    expected = 4 + 6 * weights[:, None] * weights
+    torch.testing.assert_close(network(image)[0, 0], expected)
+    density = panorama_density(network, np.full((32, 64, 3), 90, np.uint8), 16, 32)
+    assert density == pytest.approx(np.ones((16, 32)), rel=1e-5)
+    (tmp_path / "fastgaze.vxm").write_bytes(b"something else that is longer")
+    with pytest.raises(InputError, match="fastgaze.vxm: not"):
+        load_fastgaze(tmp_path / "fastgaze.vxm")
 
 
 @torch.no_grad()

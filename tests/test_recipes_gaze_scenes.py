@@ -25,6 +25,7 @@ from recipes.collages import (
     fixated,
     lattice,
     mosaic,
+    near,
     panels,
     surroundings,
     windows,
@@ -32,8 +33,10 @@ from recipes.collages import (
 from recipes.gaze_scenes import BASE, EMPTY, POWERS, Attention, Scene, main, render, write_dataset
 from recipes.gaze_sources import Picture, read_sources
 from recipes.patches import Canvas, Outline, Patch, angles, pose
+from recipes.people import Detector
 from tests.scenes import write_clips, write_photographs
 from tests.shared import shared
+from video.pictures import read_picture
 
 HARD = Outline(16, 1e-3, 0.0, np.zeros(3))  # opaque nearly to the edges
 SPEC = SimpleNamespace(
@@ -211,6 +214,51 @@ def test_drawn_fixations_follow_the_shares():
     assert (np.floor((others[0] + 180) / 360 * 64) == 5).all()
     assert (np.floor((90 - others[1]) / 180 * 32) == 20).all()
     assert len(longitudes) / 200 == pytest.approx(90, rel=0.1)
+
+
+# People
+
+
+def test_fixations_on_people_keep_their_weight_at_any_latitude(tmp_path):
+    """One on somebody and one beside them at −60°: as dense as the prior to either power."""
+    box = np.array([[0.4, 0.2, 0.6, 0.9]])
+    one = Picture(Path(), np.array([0.5, 0.1]), np.array([0.5, 0.5]), np.ones(2), box)
+    assert one.on_people().tolist() == [True, False]
+    assert Picture(Path(), np.zeros(2), np.zeros(2), np.ones(2)).on_people().tolist() == [False] * 2
+    there = np.stack([direction(90, -60), direction(-90, -60)])
+    powers = np.array([gaze_scenes.ON_PEOPLE, 1.0])
+    left = np.zeros((128, 256), np.float32)
+    density, shares, _ = Attention(128).density(there, np.ones(2), left, 1.0, powers)
+    prior = gaze_density(128, 1).numpy()[:, 0]
+    ratio = np.interp(-60, np.linspace(-89.3, 89.3, 128), prior[::-1] / prior.max())
+    assert shares[1] / shares[0] == pytest.approx(ratio ** (1 - gaze_scenes.ON_PEOPLE), rel=0.05)
+    halves = density[:, 128:].max(), density[:, :128].max()
+    assert halves[1] / halves[0] == pytest.approx(shares[1] / shares[0], rel=0.3)
+
+
+def test_people_are_near_where_they_are_known(root, tmp_path):
+    """A file of boxes gives them to the pictures; large photographs of them lie in front."""
+    paths = [p.path for p in read_sources(root)["train"].photographs]
+    tall = {paths[0].relative_to(root).as_posix(): [[0.3, 0.1, 0.6, 0.9]]}
+    (tmp_path / "people.json").write_text(json.dumps(tall))
+    sources = read_sources(root, tmp_path / "people.json")["train"]
+    assert [len(p.people) for p in sources.photographs] == [1] + [0] * (len(paths) - 1)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        album = Album(rng, sources, 1, math.pi / 24)
+        assert album.portrait().path == paths[0]
+        placed = near(rng, album)
+        others = len(placed) - sum(p.fixated[0].person.any() for p in placed)
+        assert 5 <= len(placed) <= 12 and others < len(placed)
+
+
+def test_people_of_a_photograph_are_found():
+    """With the real detector, where it is at hand: one woman in the middle of a clip's frame."""
+    detector = Detector(shared("teachers/detectors/fastestdet.onnx"), 0.35)
+    picture = read_picture(shared("data/osie/images") / "1001.jpg")
+    boxes = np.array(detector(picture)).reshape(-1, 4)
+    assert ((boxes >= 0) & (boxes <= 1)).all() and (boxes[:, :2] < boxes[:, 2:]).all()
+    assert detector(np.full((60, 80, 3), 90, np.uint8)) == []
 
 
 # Scenes

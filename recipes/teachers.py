@@ -1,0 +1,71 @@
+"""Write what several networks say about training frames, for recipes.distill to learn from.
+
+    python -m recipes.teachers MAPS --data_root people_360 --checkpoints a.pth b.pth \\
+        --fastgaze fastgaze.vxm
+
+The map of the last frame of each training clip is
+
+    (1 − FASTGAZE) · mean over checkpoints of sigmoid(mean over HEIGHTS of the logits)
+        + FASTGAZE · density of FastGaze
+
+with a density of the same mean, and without a front. A checkpoint that is given twice counts
+twice. The map is written as MAPS/CLIP.npy, float16; one that is there is kept, so that an
+interrupted command continues.
+"""
+
+from common import startup  # noqa: F401  # isort: skip
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+from tqdm import tqdm
+
+from common.devices import autocast, choose_device, choose_precision
+from common.errors import run_script
+from common.files import write_array
+from models import deploy, load
+from projection import solid_angles
+from recipes.distill import map_path, teacher_map, training_clips
+from recipes.fastgaze import load_fastgaze, panorama_density
+from video.pictures import read_picture, to_tensor
+
+HEIGHTS = 384, 512, 640  # of the frames whose logits are averaged
+FASTGAZE = 0.3  # its share
+ROWS = 256  # of a map, which is twice as wide
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("maps", type=Path, help="folder to write")
+    add("--data_root", type=Path, required=True, help="data set whose training frames are used")
+    add("--checkpoints", type=Path, nargs="+", required=True, help="checkpoints of CubeUNets")
+    add("--fastgaze", type=Path, required=True, help="fastgaze.vxm of FastGaze")
+    args = parser.parse_args()
+    device, clips = choose_device("auto"), training_clips(args.data_root)
+    precision, size = choose_precision("auto", device), (ROWS, 2 * ROWS)
+    networks = {
+        path: [deploy(load(path, device, height=rows, width=2 * rows)) for rows in HEIGHTS]
+        for path in args.checkpoints
+    }
+    fastgaze, areas = load_fastgaze(args.fastgaze), solid_angles(*size).numpy()
+    args.maps.mkdir(parents=True, exist_ok=True)
+    for clip in tqdm(clips, unit="frame"):
+        if (path := map_path(args.maps, clip)).exists():
+            continue
+        image = read_picture(clip[-1].picture)
+        frame = to_tensor(image)[None, None].to(device)
+        with torch.no_grad(), autocast(device, precision):
+            maps = {path: teacher_map(models, frame)[0] for path, models in networks.items()}
+            other = panorama_density(fastgaze, image, *size)
+        mean = torch.stack([maps[path].float() for path in args.checkpoints]).mean(0)
+        mean = interpolate(mean, size, mode="area")[0, 0].cpu().numpy()
+        other *= (mean * areas).sum() / (other * areas).sum()
+        write_array(path, ((1 - FASTGAZE) * mean + FASTGAZE * other).astype(np.float16))
+
+
+if __name__ == "__main__":
+    run_script(main)
