@@ -121,8 +121,7 @@ class _Planner:
     def __init__(self, extent: tuple, highest: float, speed: float, change: float, cuts: bool):
         self.speed, self.acceleration, self.cuts = min(speed, 0.9 * change**0.5), change, cuts
         self.fastest = min(0.53 * self.speed, 0.5 * change**0.5)  # a turn catches up with it
-        rows = math.ceil(highest / TAU * COLUMNS)
-        latitude = highest * np.arange(-rows, rows + 1) / max(rows, 1)
+        latitude = np.linspace(-highest, highest, 2 * math.ceil(highest / TAU * COLUMNS) + 1)
         longitude = TAU / COLUMNS * (np.arange(COLUMNS) - COLUMNS // 2)
         self.places = np.stack(np.meshgrid(longitude, latitude), axis=-1)  # (R, C, 2)
         # How much each cell counts in a view towards each place, little at its edges: (R·C, cells)
