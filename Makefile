@@ -1,10 +1,10 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip or picture in, an overlay out
 # make demo VIDEO=frames/ FPS=30       the same for a folder of frames, 30 of them a second
-# make test                            the tests
-# make numbers                         published numbers, from ../shared, and benchmarks: 20 minutes
+# make test                            the tests: about six minutes on two cores, with setup
+# make numbers                         published numbers, from ../shared, and benchmarks: far longer
 # make browser                         a Chromium for the tests of the viewer (Linux on x86-64, npm)
-# make fuzz                           damaged files through every reader, 24 hours of video
-# make lowest                         the tests with the lowest versions in requirements.txt
+# make fuzz                            damaged files through every reader, 24 hours of video
+# make lowest                          the tests with the lowest versions in requirements.txt
 # make setup | lint | bench
 # make clean                           removes what make made, but no results of yours
 
@@ -21,7 +21,7 @@ setup: .venv/ready
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 outputs/demo.mp4: .venv/ready
@@ -53,7 +53,7 @@ browser: .browser/chromium
 .venv-lowest/ready: requirements.txt
 	$(PYTHON) -m venv --clear .venv-lowest
 	sed 's/>=/==/' requirements.txt > .venv-lowest/requirements.txt
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check \
 		-r .venv-lowest/requirements.txt
 	@touch $@
 
@@ -69,7 +69,7 @@ lint: setup
 	$(PY) -m mypy
 
 .venv/bench: .venv/ready requirements-bench.txt
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	$(PY) -m pip install --disable-pip-version-check -r requirements-bench.txt
 	@touch $@
 
 bench: .venv/bench

@@ -60,7 +60,8 @@ def parse_args() -> argparse.Namespace:
         "people would look, up to 30 degrees a second, with a level horizon")  # fmt: skip
     add("--fov", type=at_least(10, 160), default=90, metavar="DEGREES", help="its horizontal field "
         "of view; 90 degrees are 58.7 vertically at 16:9")  # fmt: skip
-    add("--size", type=view_size, default="1280x720", metavar="WIDTHxHEIGHT", help="its pixels")
+    add("--size", type=view_size, metavar="WIDTHxHEIGHT", help="its pixels (default: 16:9, as wide "
+        "as the clip, from 320x180 to 1280x720)")  # fmt: skip
     add("--cuts", action="store_true", help="the camera may also jump")
     args = parser.parse_args()
     if args.follow and args.side_by_side:
@@ -185,9 +186,11 @@ def write_mp4(
         saliency = (read_picture(saliency, "L") for saliency, _ in maps.values())
         saliency = tqdm(saliency, "planning", len(maps), unit="frame", disable=None)
         seconds = [times[n - 1] if times else (n - 1) / info.fps for n in maps]
-        directions = follow_path(saliency, seconds, args.fov, args.size, args.cuts)
+        width = min(max(320, info.width // 32 * 32), 1280)  # a finer view shows nothing more
+        size = args.size or (width * 9 // 16, width)
+        directions = follow_path(saliency, seconds, args.fov, size, args.cuts)
         directions = dict(zip(maps, directions))
-        pictures = followed_views(frames, directions, info.layout, args.fov, args.size)
+        pictures = followed_views(frames, directions, info.layout, args.fov, size)
     else:
         style = args.colormap, args.alpha, args.side_by_side
         pictures = painted_pictures(frames, info.layout, *style)

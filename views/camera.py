@@ -1,13 +1,14 @@
 """A virtual camera in a 360° video: a path that follows attention, and what is seen on it.
 
-The path is planned as in Pano2Vid (Su, Jayaraman, Grauman, ACCV 2016): directions are scored by
-what a view towards them shows, and a dynamic programme finds the best sequence of them that the
-camera is fast enough for, which is then smoothed. Here the score is the share of the attention
-that falls into the view, and moving has a price, so that the camera rests where that costs little.
+The path is made of shots: the camera turns, then holds a direction or pans slowly. It earns what is
+in view: attention above the clip's own mean map, which fades while it is in view and recovers later
+(inhibition of return: Itti, Koch and Niebur, 1998). As it depends on all that was seen before, beam
+search finds the shots; during a turn nothing is earned.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import av
 import cv2
@@ -16,26 +17,43 @@ import torch
 from torch import Tensor
 
 from projection.perspective import Equi2Perspective, extent_of, samples_across, to_plane
-from projection.sphere import (
-    angles_of,
-    column_of,
-    direction_of,
-    directions,
-    orientation,
-    row_of,
-    solid_angles,
-)
+from projection.sphere import angles_of, column_of, directions, orientation, row_of, solid_angles
 from video.layout import Layout
 from video.yuv import Colour, mono, planes, to_yuv420p
 from views.frames import FrameWithMap
 
-SPACING = math.radians(7)  # of the directions that are compared
-STEP = 3.1 * SPACING  # the longest way from one direction to the next
-CELLS = 45, 90  # rows and columns to which maps are reduced
-MOVE = 0.05  # price of moving by a radian: share of the attention times seconds
-CUT = 1.0  # price of a cut, likewise
-HOME = 0.005  # share of the attention that a radian away from straight ahead must add
-HASTE = 0.85  # share of the largest speed that is planned with, as smoothing bends the path
+LONGEST = 5.0  # seconds that a frame counts at most
+CELLS = 30, 60  # rows and columns to which maps are reduced
+COLUMNS = 24  # longitudes that are compared; latitudes are about as far apart
+KNOWN = 0.8  # share of the mean map that is taken off; the rest leads where nothing ever changes
+SEEN = 1.5  # seconds in view after which the interest of a place has faded to 1/e
+RECOVERY = 30.0  # seconds out of view after which it is back to 1 − 1/e
+HOLD = 3  # seconds that a view is held for at least
+TURN, CUT = 0.05, 10  # price of a second of turning, in seconds of the best view; a cut is as 10
+NEAR, FAR = math.radians(30), math.radians(60)  # from which on a turn is worth it, and a cut
+PANS = -1, -0.5, 0.5, 1  # parts of the fastest pan
+STEADY = 0.4  # share by which the fastest pan must show more than a direction that is held
+SECTORS, PLANS = 4, 4  # parts of the horizon to go on to, and plans that are gone on with
+TAU = 2 * math.pi
+
+
+class Shot(NamedTuple):
+    """A turn from second `start` to second `arrival`, none for a cut, then a hold or a slow pan.
+
+    place: longitude and latitude at the arrival, in radians. pan: radians of longitude a second.
+    """
+
+    start: int
+    arrival: int
+    place: np.ndarray
+    pan: float
+
+    def held(self, time: np.ndarray | int) -> np.ndarray:
+        """Return the directions (..., 2) that are held at times (...)."""
+        return self.place + np.multiply.outer(time - self.arrival, (self.pan, 0))
+
+
+Plan = tuple[float, tuple[Shot, ...], np.ndarray]  # what is earned, shots, freshness of each cell
 
 
 def follow_path(
@@ -63,35 +81,14 @@ def follow_path(
     """
     if not 0 <= max_latitude <= 75 or not max_speed > 0 or not max_acceleration > 0:
         raise ValueError("max_latitude is from 0 to 75, max_speed and max_acceleration above 0")
-    speed, acceleration = math.radians(max_speed), math.radians(max_acceleration)
-    times, durations, turns, stretches = _turns(seconds, STEP / (HASTE * speed))
-    places = _candidates(math.radians(max_latitude))
-    attention = _attention(maps, durations, stretches)
-    scores = attention @ _windows(places, extent_of(fov, *size)).T
-    rays = direction_of(*places.T).numpy()
-    angle = np.arccos((rays @ rays.T).clip(-1, 1)).astype(np.float32)
-    home = HOME * np.arccos(rays[:, 2].clip(-1, 1))
-    rewards = scores - np.bincount(stretches, durations)[:, None] * home
-    chosen = _best_sequence(rewards, np.where(angle <= STEP, MOVE * angle, CUT if cuts else np.inf))
-    jumps = np.flatnonzero(angle[chosen[:-1], chosen[1:]] > STEP) + 1
-    path = []
-    for shot in np.split(np.arange(len(turns)), jumps):
-        at = times[(stretches >= shot[0]) & (stretches <= shot[-1])]
-        knots = np.unwrap(places[chosen[shot]].numpy(), axis=0)
-        path.append(_smooth(turns[shot], knots, at, speed, acceleration))
-    return np.degrees(np.concatenate(path))
+    clock = _clock(seconds)
+    limits = math.radians(max_speed), math.radians(max_acceleration)
+    planner = _Planner(extent_of(fov, *size), math.radians(max_latitude), *limits, cuts)
+    return np.degrees(_path(planner.shots(_attention(maps, clock)), clock[:-1]))
 
 
-def _turns(
-    seconds: Sequence[float], step: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Divide a clip into stretches of time, in each of which the camera turns to one direction.
-
-    step: the shortest time from one turn to the next, in seconds.
-    Returns: times (N,) of the frames, never decreasing, and their durations; times (K,) of the
-    turns, equally spaced from the beginning to the end except where no frame is near; the index
-    (N,) of the turn that is nearest to each frame. A clip shorter than a step has one turn.
-    """
+def _clock(seconds: Sequence[float]) -> np.ndarray:
+    """Return when the frames begin and the last one ends, from 0 on, in seconds: (N + 1,)."""
     times = np.asarray(seconds, float)
     if not len(times):
         raise ValueError("there is no map to follow")
@@ -99,124 +96,134 @@ def _turns(
         raise ValueError(f"the time of map {np.isfinite(times).argmin() + 1} is not finite")
     times = np.maximum.accumulate(times)
     last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
-    durations = np.diff(times, append=times[-1] + last)
-    count = min(int(durations.sum() / step), len(times))
-    turns = np.linspace(times[0], times[-1] + last, count + 1)
-    if not count:
-        turns = np.array([times[0] + durations.sum() / 2])
-    borders = (turns[:-1] + turns[1:]) / 2
-    used, stretches = np.unique(
-        np.searchsorted(borders, times + durations / 2, "right"), return_inverse=True
-    )
-    return times, durations, turns[used], stretches
+    return np.append(0, np.cumsum(np.append(np.diff(times), last).clip(max=LONGEST)))
 
 
-def _attention(
-    maps: Iterable[np.ndarray], durations: np.ndarray, stretches: np.ndarray
-) -> np.ndarray:
-    """Return the attention in each of the CELLS, times seconds, summed over stretches: (K, cells).
-
-    maps: (H, W) of each frame. durations, stretches: as _turns returns them.
-    """
-    attention = np.zeros((stretches[-1] + 1, CELLS[0] * CELLS[1]), np.float32)
-    frames = zip(maps, durations, stretches, strict=True)
-    for number, (saliency, duration, stretch) in enumerate(frames, 1):
+def _attention(maps: Iterable[np.ndarray], clock: np.ndarray) -> np.ndarray:
+    """Return how attention is divided among the CELLS in each second: (K, cells) float32."""
+    area = solid_angles(*CELLS, torch.float32).numpy()
+    attention = np.zeros((math.ceil(clock[-1]), CELLS[0] * CELLS[1]), np.float32)
+    frames = zip(maps, clock[:-1], clock[1:], strict=True)
+    for number, (saliency, start, end) in enumerate(frames, 1):
         saliency = np.asarray(saliency, np.float32)
         if saliency.ndim != 2 or not saliency.min() >= 0 or not saliency.max() < 1e30:
             raise ValueError(f"map {number} is not (H, W), or negative or not finite somewhere")
-        height, width = saliency.shape
-        area = solid_angles(height, width, torch.float32).numpy()
-        cells = cv2.resize(saliency * area, CELLS[::-1], interpolation=cv2.INTER_AREA).ravel()
-        attention[stretch] += cells * (duration / (cells.sum() or 1))
-    return attention
+        cells = cv2.resize(saliency, CELLS[::-1], interpolation=cv2.INTER_AREA) * area
+        for second in range(int(start), math.ceil(end)):
+            inside = min(end, second + 1) - max(start, second)
+            attention[second] += cells.ravel() * (inside / (cells.sum() or 1))
+    return attention / np.maximum(attention.sum(1, keepdims=True), 1e-9)
 
 
-def _candidates(max_latitude: float) -> Tensor:
-    """Return directions about SPACING apart: (D, 2) float64, longitude and latitude."""
-    rings = math.ceil(max_latitude / SPACING)
-    places = []
-    for latitude in torch.linspace(-max_latitude, max_latitude, 2 * rings + 1, dtype=torch.float64):
-        count = math.ceil(2 * math.pi * math.cos(latitude) / SPACING)
-        longitude = torch.arange(count, dtype=torch.float64) * 2 * math.pi / count
-        longitude = torch.where(longitude < math.pi, longitude, longitude - 2 * math.pi)
-        places.append(torch.stack([longitude, latitude.expand(count)], dim=-1))
-    return torch.cat(places)
+class _Planner:
+    """Finds the shots of a camera. extent: of its view. Limits are in radians and seconds."""
+
+    def __init__(self, extent: tuple, highest: float, speed: float, change: float, cuts: bool):
+        self.speed, self.acceleration, self.cuts = min(speed, 0.9 * change**0.5), change, cuts
+        self.fastest = min(0.53 * self.speed, 0.5 * change**0.5)  # a turn catches up with it
+        latitude = np.linspace(-highest, highest, 2 * math.ceil(highest / TAU * COLUMNS) + 1)
+        longitude = TAU / COLUMNS * (np.arange(COLUMNS) - COLUMNS // 2)
+        self.places = np.stack(np.meshgrid(longitude, latitude), axis=-1)  # (R, C, 2)
+        # How much each cell counts in a view towards each place, little at its edges: (R·C, cells)
+        cameras = torch.stack([orientation(*p) for p in self.places.reshape(-1, 2).tolist()])
+        rays = directions(*CELLS, torch.float64).flatten(0, 1)
+        u, v = to_plane(torch.einsum("nk,dkc->dnc", rays, cameras), extent)
+        self.windows = ((1 - u**4).clamp(min=0) * (1 - v**4).clamp(min=0)).float().numpy()
+
+    def shots(self, attention: np.ndarray) -> tuple[Shot, ...]:
+        """Return the best shots found. attention: (K, cells), as _attention returns it."""
+        # Interest: attention above the mean map, and above an even share of what that leaves.
+        even = solid_angles(*CELLS, torch.float32).expand(CELLS).numpy().ravel() / (2 * TAU)
+        self.interest = attention - KNOWN * attention.mean(0) - (1 - KNOWN) * 1.001 * even
+        np.maximum(self.interest, 0, out=self.interest)
+        self.interest /= (self.interest @ self.windows.T).max(1).mean() or 1
+        self.usual = self.interest.mean() or 1
+        plans: list[dict[int, Plan]] = [{} for _ in range(len(attention) + 1)]  # by their last view
+        plans[0][0] = 0.0, (Shot(0, 0, np.zeros(2), 0.0),), np.ones_like(even)
+        for now in range(len(attention)):
+            best, plans[now] = sorted(plans[now].values(), key=lambda plan: -plan[0]), {}
+            for plan in best[:PLANS]:
+                for shot in [plan[1][-1], *self.options(plan, now)]:
+                    end = min(max(now + 1, shot.arrival + HOLD), len(attention))
+                    view = int(self.views(shot.held(end)))
+                    longer = self.extended(plan, shot, now, end)
+                    if view not in plans[end] or plans[end][view][0] < longer[0]:
+                        plans[end][view] = longer
+        return max(plans[-1].values(), key=lambda plan: plan[0])[1]
+
+    def views(self, path: np.ndarray) -> np.ndarray:
+        """Return the indices (...) of the places nearest to directions (..., 2)."""
+        row = abs(path[..., 1, None] - self.places[:, 0, 1]).argmin(-1)
+        column = np.rint((path[..., 0] / TAU + 0.5) * COLUMNS).astype(int)
+        return row * COLUMNS + column % COLUMNS
+
+    def extended(self, plan: Plan, shot: Shot, now: int, end: int) -> Plan:
+        """Return a plan that goes on with a shot, new or its last, from now to the end."""
+        earned, shots, fresh = plan
+        if shot is not shots[-1]:
+            shots = (*shots, shot)
+            earned -= TURN * (shot.arrival - now or CUT) if now else 0
+            fresh = 1 - (1 - fresh) * math.exp((now - shot.arrival) / RECOVERY)
+            now = shot.arrival
+        steady = 1 - STEADY * abs(shot.pan) / self.fastest
+        for second in range(now, end):
+            window, interest = self.windows[self.views(shot.held(second))], self.interest[second]
+            earned += steady * float((interest * fresh) @ window)
+            seen = (window > 0.1) * interest / (interest + self.usual)  # from 0 to 1
+            fresh = (1 - (1 - fresh) * math.exp(-1 / RECOVERY)) * np.exp(-seen / SEEN)
+        return earned, shots, fresh
+
+    def options(self, plan: Plan, now: int) -> Iterator[Shot]:
+        """Yield those next shots to each sector and with each pan that show most a second."""
+        _, (*_, last), fresh = plan
+        way = self.places - last.held(now)
+        way[..., 0] -= TAU * np.rint(way[..., 0] / TAU)
+        angle = np.hypot(way[..., 0] * np.cos(self.places[..., 1] - way[..., 1] / 2), way[..., 1])
+        # A turn from rest to rest, cubic in time, has these largest values.
+        needed = np.maximum(1.5 * angle / self.speed, np.sqrt(6 * angle / self.acceleration))
+        needed = np.ceil(needed).clip(min=1).astype(int)
+        if self.cuts or not now:  # the first shot may begin anywhere
+            needed[angle > (FAR if now else -1)] = 0
+        seen = np.zeros((1 + needed.max() + HOLD, *needed.shape))
+        ahead = (self.interest[now : now + len(seen) - 1] * fresh) @ self.windows.T
+        seen[1 : 1 + len(ahead)] = ahead.reshape(-1, *needed.shape)
+        every, seconds = np.arange(COLUMNS), np.arange(len(seen))[:, None, None] - 1
+        sectors = [(0, sector) for sector in np.split(every, SECTORS)]
+        for part, sector in [*sectors, *((part, every) for part in PANS)]:
+            pan, start = part * self.fastest, needed[None, :, sector]
+            columns = sector + np.rint(pan * COLUMNS / TAU * seconds).astype(int)
+            total = np.cumsum(np.take_along_axis(seen, columns % COLUMNS, 2), axis=0)
+            shown = (np.take_along_axis(total, n, 0)[0] for n in (start + HOLD, start))
+            value = np.subtract(*shown) / (start[0] + HOLD) - 1e-6 * angle[:, sector]
+            value[angle[:, sector] < (NEAR if now and not part else 0)] = -1
+            row, column = np.unravel_index(value.argmax(), value.shape)
+            length, way_there = int(start[0, row, column]), way[row, sector[column]]
+            while length and not self.keeps_limits(way_there, last, pan, length):
+                length += 1
+            yield Shot(now, now + length, last.held(now) + way_there + (pan * length, 0), pan)
+
+    def keeps_limits(self, way: np.ndarray, last: Shot, pan: float, length: int) -> bool:
+        """Return whether a turn from the last shot to what is now a way (2,) off is in limits."""
+        x, pans = np.linspace(0, 1, 17)[:, None], np.array([[last.pan, 0], [pan, 0]])
+        offset = way / length + pans[1] - pans.mean(0)
+        velocity = (1 - x) * pans[0] + x * pans[1] + 6 * x * (1 - x) * offset
+        change = (pans[1] - pans[0] + 6 * (1 - 2 * x) * offset) / length
+        speed, change = np.linalg.norm(velocity, axis=1), np.linalg.norm(change, axis=1)
+        # On the sphere, what moves by its longitude is bent, by at most the square of its speed.
+        return bool((speed <= self.speed).all() and (change + speed**2 <= self.acceleration).all())
 
 
-def _windows(places: Tensor, extent: tuple[float, float]) -> np.ndarray:
-    """Return how much each of the CELLS counts in a view towards each direction: (D, cells).
-
-    That is (1 − u²)(1 − v²) in the view, so that what attracts comes to its middle, and 0 outside.
-    """
-    cameras = torch.stack([orientation(*place) for place in places.tolist()])
-    rays = directions(*CELLS, torch.float64).flatten(0, 1)
-    u, v = to_plane(torch.einsum("nk,dkc->dnc", rays, cameras), extent)
-    return ((1 - u**2).clamp(min=0) * (1 - v**2).clamp(min=0)).float().numpy()
-
-
-def _best_sequence(rewards: np.ndarray, prices: np.ndarray) -> np.ndarray:
-    """Return the directions, (K,) indices, whose rewards (K, D) less prices (D, D) sum highest."""
-    total, before = rewards[0], []
-    for reward in rewards[1:]:
-        values = total[:, None] - prices
-        before.append(values.argmax(0).astype(np.int16))
-        total = values.max(0) + reward
-    chosen = [int(total.argmax())]
-    for previous in reversed(before):
-        chosen.append(int(previous[chosen[-1]]))
-    return np.array(chosen[::-1])
-
-
-def _smooth(
-    times: np.ndarray, knots: np.ndarray, at: np.ndarray, speed: float, acceleration: float
-) -> np.ndarray:
-    """Return a path along knots (K, 2) at times (K,), smoothed until limits hold: (N, 2).
-
-    It is the mean of the polyline over a window of time, which grows until the limits hold.
-    at: (N,) times of the path. speed, acceleration: limits in radians a second.
-    """
-    width = 2 * speed / acceleration
-    while True:
-        path = _integral(times, knots, at + width / 2) - _integral(times, knots, at - width / 2)
-        path /= width
-        fastest, strongest = _motion(path, at)
-        if (fastest <= speed and strongest <= acceleration) or width > 1e9:  # then it stands
-            return path
-        width *= 1.1
-
-
-def _integral(times: np.ndarray, knots: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return the integral over time, from the first knot on, of the polyline through knots.
-
-    times: (K,), increasing. knots: (K, 2). Before the first and after the last, the line is level.
-    Returns: (N, 2) for N times.
-    """
-    steps = np.diff(times)[:, None]
-    slopes = np.concatenate([np.diff(knots, axis=0) / steps, np.zeros((1, 2))])
-    areas = np.cumsum((knots[:-1] + knots[1:]) / 2 * steps, axis=0)
-    areas = np.concatenate([np.zeros((1, 2)), areas])
-    k = (np.searchsorted(times, at, "right") - 1).clip(0)
-    since = (at - times[k])[:, None]
-    return areas[k] + knots[k] * since + slopes[k] * since * since.clip(0) / 2
-
-
-def _motion(path: np.ndarray, times: np.ndarray) -> tuple[float, float]:
-    """Return the largest speed and acceleration of a path (N, 2) at times (N,), in radians.
-
-    The angular velocity between frames is along the great circle. Of frames within a tenth of a
-    millisecond, only the first counts.
-    """
-    first = np.unique(np.round(times, 4), return_index=True)[1]
-    times = times[first]
-    rays = direction_of(*torch.from_numpy(path[first]).T).numpy()
-    steps = np.diff(times)[:, None]
-    turns = np.cross(rays[:-1], rays[1:])
-    sines = np.linalg.norm(turns, axis=1, keepdims=True)
-    angles = np.arctan2(sines, (rays[:-1] * rays[1:]).sum(1, keepdims=True))
-    velocity = turns * (angles / np.maximum(sines, 1e-300)) / steps
-    change = np.diff(velocity, axis=0) / ((steps[:-1] + steps[1:]) / 2)
-    speed, acceleration = (np.linalg.norm(a, axis=1).max(initial=0) for a in (velocity, change))
-    return speed, acceleration
+def _path(shots: Sequence[Shot], times: np.ndarray) -> np.ndarray:
+    """Return longitude and latitude (N, 2) in radians at times (N,). Turns are cubic in time."""
+    path = np.empty((len(times), 2))
+    for last, shot in zip([shots[0], *shots], shots):
+        path[times >= shot.start] = shot.held(times[times >= shot.start])
+        turning = (times >= shot.start) & (times < shot.arrival)
+        begin, length = last.held(shot.start), max(1, shot.arrival - shot.start)
+        x = (times[turning, None] - shot.start) / length
+        path[turning] = begin + (shot.place - begin) * x**2 * (3 - 2 * x)
+        path[turning, :1] += length * x * (1 - x) * (last.pan * (1 - x) - shot.pan * x)
+    return path
 
 
 def followed_views(
