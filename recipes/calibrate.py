@@ -50,15 +50,15 @@ def calibrate(model: CubeUNet, clips: Iterable[dict]) -> Calibration:
 
     Raises ValueError where no frame of the clips has ground truth.
     """
-    logits, truth = [], []
+    logits, biases, truth = [], [], []
     for item in clips:
         image_logits, latitude_bias = model.logits(item["frames"][None], item["motion"][None])
         logits.append(image_logits[item["valid"]][PIXELS])
+        biases.append(latitude_bias.expand_as(image_logits)[item["valid"]][PIXELS])
         truth.append(item["target"][item["valid"]][PIXELS])
     if not sum(map(len, truth)):
         raise ValueError("no frame of the clips has ground truth")
-    rows = latitude_bias.expand_as(image_logits[:1])[PIXELS]
-    fitted = fit(torch.cat(logits), rows, torch.cat(truth))
+    fitted = fit(torch.cat(logits), torch.cat(biases), torch.cat(truth))
     model.head.weight *= fitted.image
     model.head.bias.mul_(fitted.image).add_(fitted.offset)
     model.latitude_bias *= fitted.latitude
@@ -69,7 +69,7 @@ def calibrate(model: CubeUNet, clips: Iterable[dict]) -> Calibration:
 def fit(logits: Tensor, latitude_bias: Tensor, truth: Tensor) -> Calibration:
     """Minimise the density loss; factors 1 and offset 0 where nothing lowers it.
 
-    logits, truth: (N, 1, H, W). latitude_bias: (1, 1, H, W).
+    logits, latitude_bias, truth: (N, 1, H, W).
     """
     factors = torch.tensor([1.0, 1.0, 0.0], requires_grad=True)
     optimizer = torch.optim.LBFGS([factors], max_iter=ITERATIONS, line_search_fn="strong_wolfe")

@@ -101,8 +101,8 @@ def panorama_density(network: nn.Module, image: np.ndarray, height: int, width: 
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)[..., ::-1] - MEAN_BGR
         margin = round(MARGIN * wide)
         around = np.pad(small, ((0, 0), (margin, margin), (0, 0)), mode="wrap")
-        log_density = network(torch.from_numpy(around).permute(2, 0, 1)[None])[0, 0].float().numpy()
-        cut = round(log_density.shape[1] * margin / around.shape[1])
-        density = np.exp(log_density[:, cut : log_density.shape[1] - cut])
+        logs = network(torch.from_numpy(around).permute(2, 0, 1)[None])[0, 0].float().numpy()
+        cut = round(logs.shape[1] * margin / around.shape[1])
+        density = np.exp(logs[:, cut : logs.shape[1] - cut] - logs.max())
         total += cv2.resize(density / density.mean(), (width, height))
     return total / len(WIDTHS)

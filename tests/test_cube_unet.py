@@ -304,7 +304,7 @@ def test_the_coarse_pass_is_the_network_on_frames_of_half_the_size():
         both.load_state_dict(fine.state_dict())
         expected = on_fine.lerp(on_half, share)
         error = (both.logits(frames, none)[0] - expected)[..., 8:-8, 8:-8].abs().mean()
-        assert error < 0.1 * share * (on_half - on_fine).abs().mean()
+        assert error < 0.2 * share * (on_half - on_fine).abs().mean()
 
 
 def test_faces_too_small_for_a_second_pass_are_refused():
