@@ -28,8 +28,7 @@ outputs/demo.mp4: .venv/ready
 	$(PY) -m prepare.synthetic --video $@ --seed 14 --frames 240 --fps 24 --height 480 --width 960
 
 demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
-	$(PY) infer_video.py --video_path "$(VIDEO)" --overwrite other $(if $(FPS),--fps $(FPS))
-	$(PY) make_video.py --original_video "$(VIDEO)"
+	$(PY) . "$(VIDEO)" --overwrite $(if $(FPS),--fps $(FPS))
 
 test: setup
 	$(PY) -m pytest -n auto --dist worksteal

@@ -7,6 +7,8 @@ GPUs: torchrun --nproc_per_node 4 infer_video.py --video_path *.mp4 …
 from common import startup  # noqa: F401  # isort: skip
 
 import argparse
+import os
+import shlex
 import sys
 import time
 from array import array
@@ -181,5 +183,17 @@ def output_folders(clips: list[Path], folder: Path | None) -> dict[Path, Path]:
     return folders
 
 
+def next_step() -> str:
+    """Return the command that shows the maps of the first clip."""
+    args = parse_args()
+    words = ["--original_video", str(args.video_path[0])]
+    if args.output_dir:
+        folders = output_folders(args.video_path, args.output_dir)
+        words += ["--saliency_dir", str(next(iter(folders)))]
+    return f"next: python make_video.py {shlex.join(words)}"
+
+
 if __name__ == "__main__":
     run_script(processes.session(main))
+    if os.environ.get("RANK", "0") == "0":
+        print(next_step())

@@ -14,6 +14,7 @@ around in the clip and chooses how its maps are shown. Both show the left eye of
 from common import startup  # noqa: F401  # isort: skip
 
 import argparse
+import shlex
 import sys
 import time
 from fractions import Fraction
@@ -159,6 +160,16 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
     return output
 
 
+def next_step() -> str | None:
+    """Return the command that writes a viewer of the clip, if this run has not."""
+    args = parse_args()
+    if args.viewer or args.follow or args.output_path and args.output_path.suffix == ".html":
+        return None
+    words = ["--original_video", str(args.original_video)]
+    words += ["--saliency_dir", str(args.saliency_dir)] if args.saliency_dir else []
+    return f"next: python make_video.py {shlex.join(words)} --viewer"
+
+
 def write_still(
     path: Path, info: VideoInfo, saliency: Path, factor: float, args: argparse.Namespace
 ) -> None:
@@ -201,3 +212,5 @@ def write_mp4(
 
 if __name__ == "__main__":
     run_script(main)
+    if command := next_step():
+        print(command)

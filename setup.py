@@ -15,7 +15,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-NAME = "saliency360"
+NAME, VERSION = "saliency360", "0.1.0"
 CHECKPOINT = "checkpoints/cube_unet_best.pth"
 PACKAGES = [
     *("common", "datasets", "evaluation", "losses", "maps", "metrics", "models", "prepare"),
@@ -33,6 +33,7 @@ INIT = f'''"""Saliency of 360° video: `from {NAME} import models`, `from {NAME}
 from pathlib import Path
 
 CHECKPOINT = Path(__file__).parent / "{CHECKPOINT}"
+__version__ = "{VERSION}"
 '''
 
 
@@ -63,7 +64,7 @@ scripts_need = (ROOT / "requirements.txt").read_text(encoding="utf-8").partition
 
 setup(
     name=NAME,
-    version="0.1.0",
+    version=VERSION,
     description="Predict where people look in 360° video",
     license="MIT",
     python_requires=">=3.10",
@@ -72,4 +73,5 @@ setup(
     package_dir={NAME: "."},
     package_data={NAME: [CHECKPOINT, "checkpoints/README.md", "views/viewer.html"]},
     cmdclass={"build_py": Build},
+    entry_points={"console_scripts": [f"{NAME} = {NAME}.__main__:command"]},
 )

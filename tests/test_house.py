@@ -70,7 +70,7 @@ def test_nothing_imports_the_recipes():
             assert "from recipes" not in text and "import recipes" not in text, path
 
 
-PLAIN = {path.stem for path in ROOT.glob("*.py")}
+PLAIN = {path.stem for path in ROOT.glob("*.py")} - {"__main__"}
 PLAIN |= {path.parent.name for path in ROOT.glob("*/*.py")} - {"build"}
 MAP_OF_ONE_FRAME = """
 import sys
@@ -164,10 +164,21 @@ def test_predicts_the_same_map_beside_packages_of_the_same_names(elsewhere):
     np.testing.assert_allclose(np.load(folder / "map.npy"), expected.numpy(), rtol=1e-5, atol=1e-7)
 
 
-def test_scripts_of_the_package_find_their_checkpoint_from_anywhere(elsewhere):
+def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed):
+    """From anywhere, with the package's own checkpoint; then with the maps that are there."""
     folder, run = elsewhere
-    run("-m", "saliency360.infer_video", "--video_path", "clip.mp4", "--output_dir", "maps")
-    assert len(list((folder / "maps").glob("sal_*.png"))) == 2
+    run("-m", "saliency360", "clip.mp4", "--export", "maps.csv")
+    assert len(list((folder / "outputs/clip_saliency").glob("sal_*.png"))) == 2
+    assert (folder / "maps.csv").is_file() and not list((folder / "outputs").glob("clip_*.*"))
+    assert "0 new in" in run("-m", "saliency360", "clip.mp4", "--viewer")
+    assert (folder / "outputs/clip_viewer.html").is_file()
+    said = run("-m", "saliency360.make_video", "--original_video", "clip.mp4")
+    assert said.endswith(
+        "next: python -m saliency360.make_video --original_video clip.mp4 --viewer\n"
+    )
+    entry = (installed[1] / "entry_points.txt").read_text()
+    assert "saliency360 = saliency360.__main__:command" in entry
+    assert run("-c", "import saliency360; print(saliency360.__version__)") == "0.1.0\n"
 
 
 PUBLIC = {

@@ -314,7 +314,7 @@ def test_clips_play_in_order_and_stop_at_their_end(root):
     first = int(names[0].split("_")[1])
     assert names == [f"Clip_{n}" for n in range(first, first + 3)]
     images = [np.full((2, 2, 3), n, np.uint8) for n in (1, 2)]
-    placed = Placed(patch(0, 0), images, [Fixated(*np.zeros((3, n))) for n in (1, 2)])
+    placed = Placed(patch(0, 0), images, [Fixated(*np.zeros((4, n))) for n in (1, 2)])
     assert [placed.at(n)[0].max() for n in range(4)] == [1, 2, 2, 2]
     assert [len(placed.at(n)[1].u) for n in range(4)] == [1, 2, 2, 2]
 
@@ -422,7 +422,7 @@ def test_attention_to_scenes_is_as_high_and_low_as_the_prior(arrange, monkeypatc
     monkeypatch.setattr(Scene, "background", lambda scene, camera: np.float32(0))
     attention = Attention(32)
     total = np.zeros(32)
-    for seed in range(40):
+    for seed in range(24):
         scene = Scene(seed, sources, 48)
         canvas, there, weights, _ = scene.paint(0)
         density = attention.density(there, weights, canvas.left, scene.power)[0]
