@@ -34,6 +34,18 @@ for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
 
-# Ctrl-C ends a script without a traceback from inside an import; run_script takes over.
+
+def explain_missing(kind, error, trace) -> None:
+    """Say in one line which package an import at the beginning of a script has not found."""
+    if not issubclass(kind, ModuleNotFoundError):
+        return sys.__excepthook__(kind, error, trace)
+    script, needed = Path(sys.argv[0]).name, ROOT / "requirements.txt"
+    how = f"pip install -r {needed}" if needed.exists() else "the installation of saliency360 again"
+    print(f"{script}: the package '{error.name}' is missing; run {how}", file=sys.stderr)
+
+
+# In a script of ours, not where another program imports it: Ctrl-C ends it without a traceback from
+# inside an import, and a missing package is one line. run_script takes over.
 if Path(sys.argv[0]).resolve().parent in (ROOT, ROOT / "prepare", ROOT / "recipes"):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.excepthook = explain_missing

@@ -83,6 +83,24 @@ except SystemExit:
     assert result.returncode == 2 and result.stderr.count("error:") == 1
 
 
+NEEDED = {
+    "train_video.py": "--data_root",
+    "infer_video.py": "--video_path",
+    "make_video.py": "--original_video",
+    "evaluate_video.py": "--data_root",
+}
+
+
+@pytest.mark.parametrize("script, option", NEEDED.items())
+def test_a_missing_package_is_one_line(script, option, tmp_path):
+    (tmp_path / "tqdm.py").write_text("raise ModuleNotFoundError('none', name='tqdm')")
+    done = subprocess.run([sys.executable, script, option, "."], cwd=ROOT, capture_output=True,
+        text=True, env=os.environ | {"PYTHONPATH": str(tmp_path)})  # fmt: skip
+    assert done.returncode == 1
+    how = f"pip install -r {ROOT / 'requirements.txt'}"
+    assert done.stderr == f"{script}: the package 'tqdm' is missing; run {how}\n"
+
+
 def test_options_name_what_the_libraries_have(capsys):
     """Their names stand in the scripts, which read options before they import the libraries."""
     for script, names in (

@@ -7,6 +7,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import make_video
 from common.files import fingerprint
@@ -16,7 +17,7 @@ from tests.commands import paint
 from tests.overlays import clip, frames, maps, render, sounds
 from tests.spherical import read_spherical
 from video.yuv import Colour, planes
-from views.overlay import Overlay, resize_map
+from views.overlay import Overlay, paint_picture, resize_map
 
 W, H = 96, 48
 
@@ -69,6 +70,17 @@ def test_colour_maps_come_out_as_opencv_draws_them(name, matrix, height, key):
     seen = frame.reformat(format="bgr24", src_colorspace=space).to_ndarray()[16, 4::8]
     wanted = cv2.applyColorMap(values, make_video.COLORMAPS[name])[16, 4::8]
     assert np.abs(seen.astype(int) - wanted).max() <= 6
+
+
+def test_a_map_over_a_picture_in_one_call():
+    """As models.predict yields it, its maximum has the opacity 0.7 and the last colour of turbo."""
+    rgb, saliency = np.full((H, W, 3), 100, np.uint8), torch.zeros(1, H // 2, W // 2)
+    saliency[0, :, : W // 4] = 0.02
+    painted = paint_picture(rgb, saliency).astype(int)
+    red = cv2.applyColorMap(np.uint8([[255]]), cv2.COLORMAP_TURBO)[0, 0, ::-1].astype(int)
+    assert painted[H // 2, W // 4] == pytest.approx(0.3 * 100 + 0.7 * red, abs=3)
+    assert painted[H // 2, 3 * W // 4] == pytest.approx(np.full(3, 100), abs=1)
+    assert (paint_picture(rgb, 0 * saliency) == rgb).all()
 
 
 def test_overlay_of_nothing_changes_nothing():

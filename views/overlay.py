@@ -11,7 +11,7 @@ import av
 import cv2
 import numpy as np
 
-from video.layout import SPHERE, Layout, resample
+from video.layout import MONO, SPHERE, Layout, resample
 from video.yuv import Colour, planes, to_yuv420p
 from views.frames import FrameWithMap
 
@@ -94,15 +94,19 @@ def painted_pictures(
 def paint_picture(
     rgb: np.ndarray,
     saliency: np.ndarray,
-    layout: Layout,
-    colormap: str,
-    alpha: float,
-    side_by_side: bool,
+    layout: Layout = MONO,
+    colormap: str = "turbo",
+    alpha: float = 0.7,
+    side_by_side: bool = False,
 ) -> np.ndarray:
     """Return a still picture with its map over it, (H, W, 3) RGB, or beside it, (H, 2·W, 3).
 
-    rgb: (H, W, 3) uint8. saliency: (h, w) uint8.
+    rgb: (H, W, 3) uint8. saliency: (h, w) uint8, or one of models.predict, any not negative array
+    or tensor (1, h, w), whose maximum is then shown as the strongest. alpha: opacity of that.
     """
+    saliency = np.asarray(saliency).reshape(saliency.shape[-2:])
+    if saliency.dtype != np.uint8:
+        saliency = np.rint(saliency * (255 / max(saliency.max(), 1e-9))).astype(np.uint8)
     overlay = Overlay(colormap, alpha, None, len(rgb), opaque=side_by_side)
     height, width = rgb.shape[:2]
     painted = overlay(rgb, lay_map(saliency, height, width, layout))
