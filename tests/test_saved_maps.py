@@ -133,7 +133,8 @@ def test_the_demo_replaces_maps_of_another_clip_and_keeps_its_own(clip, checkpoi
     assert {path: path.stat().st_mtime_ns for path in maps.glob("sal_*")} == before
     code, text, _ = infer(other, checkpoint, maps, "--overwrite", "other")
     assert code == 0 and "(9 new" in text and len(list(maps.glob("sal_*"))) == 9
-    assert "--overwrite other" in (ROOT / "Makefile").read_text()
+    assert '"$(VIDEO)" --overwrite' in (ROOT / "Makefile").read_text()
+    assert '["--overwrite", "other"]' in (ROOT / "__main__.py").read_text()
 
 
 def test_each_maps_maximum_is_kept(clip, checkpoint, tmp_path):
