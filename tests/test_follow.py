@@ -65,14 +65,20 @@ TARGETS = {
     "still": lambda t: (0 * t + 40, 0 * t + 10),
     "behind": lambda t: (0 * t + 180, 0 * t),
     "across the seam": lambda t: (150 + 12 * t, 5 * np.sin(t)),
-    "and to the left": lambda t: (-100 - 15 * t, 0 * t - 20),
+    "and to the left": lambda t: (-100 - 20 * t, 0 * t - 20),
     "there and back": lambda t: (170 + 50 * np.sin(0.4 * t), 30 * np.sin(0.3 * t)),
     "near a pole": lambda t: (15 * t, 0 * t + 80),
+    "over a pole": lambda t: (np.where(t < 10, 20, -160), 90 - abs(10 * t - 100)),
     "below": lambda t: (-60 - 8 * t, -40 - 10 * np.cos(0.5 * t)),
 }
 
 
-@pytest.mark.parametrize("target", TARGETS)
+SHOTS = "a camera that holds and pans slowly does not keep up; the one before did"
+OVER = pytest.param("over a pole", marks=pytest.mark.xfail(strict=True, reason=SHOTS))
+FAST = pytest.param(5, marks=pytest.mark.xfail(strict=True, reason=SHOTS))  # 27° a second
+
+
+@pytest.mark.parametrize("target", [*list(TARGETS)[:-2], OVER, "below"])
 def test_a_target_stays_in_view(target):
     where = np.stack(TARGETS[target](STEADY), axis=-1)
     path = follow_path((spot(*place) for place in where), STEADY)
@@ -89,7 +95,7 @@ def test_a_target_over_a_pole_is_met_on_the_other_side():
     check_limits(path, STEADY)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, FAST])
 def test_a_figure_of_a_synthetic_scene_stays_in_view(seed):
     """The only figure of a rendered scene moves, and so may the camera that films it."""
     scene = Scene(seed, 24, 48)
@@ -124,7 +130,7 @@ def test_limits_hold_whatever_the_maps_and_the_times(seed, limits):
 def test_the_short_way_across_the_seam():
     found = [spot(170 if t < 10 else -160, 0) for t in STEADY]
     path = follow_path(found, STEADY)
-    assert abs(path[0, 0] - 170) < 8 and abs(path[-1, 0] - 200) < 8
+    assert abs(path[0, 0] - 170) < 5 and abs(path[-1, 0] - 200) < 5
     assert np.ptp(path[:, 0]) < 40 and (np.diff(path[:, 0]) > -1e-9).all()
 
 
@@ -164,10 +170,11 @@ def test_cuts():
     check_limits(follow_path(found, STEADY), STEADY)
     path = follow_path(found, STEADY, cuts=True)
     jumps = np.flatnonzero(motion(path, STEADY)[0] > 30)
-    assert len(jumps) and abs(STEADY[jumps] - 10).min() < 2
-    for part in np.split(np.arange(300), jumps + 1):
+    (jump,) = jumps
+    assert abs(STEADY[jump] - 10) < 1
+    for part in (slice(None, jump + 1), slice(jump + 1, None)):
         check_limits(path[part], STEADY[part])
-    assert share_inside(path[-60:], toward(np.full(60, 150), np.zeros(60))) == 1
+    assert abs(path[-1] - (150, 0)).max() < 5
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e20])
@@ -180,7 +187,7 @@ def test_nothing_to_follow_is_straight_ahead(value, count):
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_frames_look_at_the_target(count):
     path = follow_path([spot(-170, 20)] * count, STEADY[:count])
-    assert abs(path - (-170, 20)).max() < 8
+    assert abs(path - (-170, 20)).max() < 5
 
 
 def test_limits_hold_by_the_clock_of_the_epoch():
@@ -196,7 +203,7 @@ def test_limits_hold_by_the_clock_of_the_epoch():
 )
 def test_clocks_that_stand_or_jump(seconds):
     path = follow_path([spot(60, 0)] * 4, seconds)
-    assert abs(path - (60, 0)).max() < 8
+    assert abs(path - (60, 0)).max() < 5
 
 
 def test_bytes_and_pixels_beyond_the_grid():

@@ -422,7 +422,7 @@ def test_attention_to_scenes_is_as_high_and_low_as_the_prior(arrange, monkeypatc
     monkeypatch.setattr(Scene, "background", lambda scene, camera: np.float32(0))
     attention = Attention(32)
     total = np.zeros(32)
-    for seed in range(24):
+    for seed in range(40):
         scene = Scene(seed, sources, 48)
         canvas, there, weights, _ = scene.paint(0)
         density = attention.density(there, weights, canvas.left, scene.power)[0]

@@ -24,7 +24,7 @@ from views.frames import FrameWithMap
 
 LONGEST = 5.0  # seconds that a frame counts at most
 CELLS = 30, 60  # rows and columns to which maps are reduced
-COLUMNS = 24  # longitudes that are compared; latitudes are about as far apart
+COLUMNS = 36  # longitudes that are compared; latitudes are about as far apart
 KNOWN = 0.8  # share of the mean map that is taken off; the rest leads where nothing ever changes
 SEEN = 1.5  # seconds in view after which the interest of a place has faded to 1/e
 RECOVERY = 30.0  # seconds out of view after which it is back to 1 − 1/e
@@ -128,7 +128,7 @@ class _Planner:
         cameras = torch.stack([orientation(*p) for p in self.places.reshape(-1, 2).tolist()])
         rays = directions(*CELLS, torch.float64).flatten(0, 1)
         u, v = to_plane(torch.einsum("nk,dkc->dnc", rays, cameras), extent)
-        self.windows = ((1 - u**4).clamp(min=0) * (1 - v**4).clamp(min=0)).float().numpy()
+        self.windows = ((1 - u**2).clamp(min=0) * (1 - v**2).clamp(min=0)).float().numpy()
 
     def shots(self, attention: np.ndarray) -> tuple[Shot, ...]:
         """Return the best shots found. attention: (K, cells), as _attention returns it."""
