@@ -80,6 +80,7 @@ DEFAULTS = {
     "ema":           (0.0,               0.0,          0.0),
     "augment":       (["yaw", "mirror"], [],           []),
 }
+PAPER_MODELS = {"cube_unet": ["backbone=published"]}  # what --recipe paper puts before --model_args
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -88,7 +89,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="model to train: cube_unet, sst_sal, or package.module:Class for one of your own, "
         "see docs/own_model.md")
     first.add_argument("--recipe", default="default", choices=["default", "paper"],
-        help="defaults of the training options; paper: as published")
+        help="defaults of the training options; paper: as published, also the U-Net's backbone")
     chosen = first.parse_known_args(arguments)[0]
     name = find_model(chosen.model).name
     column = COLUMNS.get(name, COLUMNS["cube_unet"])[chosen.recipe]
@@ -103,7 +104,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="motion channels (default: those of the checkpoint given with --init, else the "
         "model's own: difference for cube_unet and dis for sst_sal)")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
-        help="arguments of the model, such as height=120 width=240 base_channels=16")
+        help="arguments of the model, such as height=120 width=240 base_channels=16 "
+        "backbone=published")
     add("--init", type=Path, metavar="CHECKPOINT",
         help="checkpoint to start from (default: random weights)")
     add("--output_dir", type=Path, default="checkpoints", help="folder for checkpoints and logs")
@@ -124,7 +126,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--accumulate", type=at_least(1, 10**5, int), default=1, metavar="PARTS",
         help="parts of a batch that are computed one after the other, to save memory")
     parser.set_defaults(**defaults | {"loss": None, "augment": None},  # may follow --init, --motion
-        default_loss=defaults["loss"], default_augment=defaults["augment"])
+        default_loss=defaults["loss"], default_augment=defaults["augment"],
+        default_model_args=PAPER_MODELS.get(name, []) if chosen.recipe == "paper" else [])
     return parser.parse_args(arguments)
 
 

@@ -12,7 +12,7 @@ CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints/cube_unet_best.p
 # Choices that are used by modules which take long to import: --help needs none of these.
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 SAMPLINGS = ("reference", "seamless")  # of SST-Sal, in models/sphere_taps.py
-MOTION_NAMES = ("none", "difference", "dis", "raft")  # in video/motion.py
+MOTION_NAMES = ("none", "difference", "colour_difference", "dis", "raft")  # in video/motion.py
 PROTOCOLS = ("sphere", "planar", "sin")  # in metrics/protocol.py
 STEREO = ("none", "top-bottom", "left-right")  # in video/layout.py
 

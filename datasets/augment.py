@@ -31,9 +31,11 @@ def possible(names: Sequence[str], motion: str) -> list[str]:
     """Return those of the augmentations that are valid for this motion input.
 
     The colours of optical flow stand for directions in the image, which mirroring and tilting
-    change.
+    change. A difference of colours changes with saturation and hue.
     """
     impossible = {"mirror", "tilt"} if MOTIONS[motion].channels == 3 else set()
+    if motion == "colour_difference":
+        impossible = {"light"}
     return [name for name in names if name not in impossible]
 
 
@@ -51,8 +53,8 @@ class Augmented(Dataset):
         self.data, self.names, self.seed = data, names, seed % 2**32
         motion = data.spec.motion
         if impossible := " ".join(sorted(set(names) - set(possible(names, motion)))):
-            why = "the colours of optical flow stand for directions in the image"
-            raise ValueError(f"{impossible}: not possible with motion {motion}, because {why}")
+            why = "which such changes do not leave as it would be estimated after them"
+            raise ValueError(f"{impossible}: not possible with motion {motion}, {why}")
 
     def __len__(self) -> int:
         return len(self.data)

@@ -19,6 +19,7 @@ from common.files import atomic, reading
 from common.restricted_pickle import read_torch
 from models.authors_files import read_authors_file
 from models.base import SaliencyModel
+from models.published_unet import FIRST_WEIGHT, from_state_dict
 from models.registry import MODELS, PLAIN
 
 LARGEST_WEIGHT = 1e10  # no training leads to such a number, and half of float32's range is left
@@ -46,7 +47,7 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
 def load(
     path: str | Path, device: str | torch.device = "cpu", quality: str | None = None, **overrides
 ) -> SaliencyModel:
-    """Return the model in a checkpoint or in a file of SST-Sal's authors, in eval mode.
+    """Return the model in a checkpoint, or in a file of others that `read` takes, in eval mode.
 
     quality: "fast": a CubeUNet takes frames of three quarters of the height and width.
     overrides: arguments of the model that replace the stored ones. The stored Spec is kept in all
@@ -107,18 +108,21 @@ def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
 
 
 def read(path: str | Path) -> dict:
-    """Return everything that a checkpoint or a file of SST-Sal's authors holds, on the CPU.
+    """Return everything that a checkpoint or a file of others holds, on the CPU.
 
-    It has at least "model", "arguments", "weights", "spec" and "run"; the last two may be empty.
+    Files of others are those of SST-Sal's authors and a state_dict of the published cube U-Net.
+    There are at least "model", "arguments", "weights", "spec" and "run"; the last two may be empty.
     Raises InputError for a file that holds no model in MODELS.
     """
     otherwise = (
-        "damaged ({}), or not a checkpoint of this project or of SST-Sal's authors; copy it again "
-        "or train one with train_video.py"
+        "damaged ({}), or not a checkpoint of this project, of SST-Sal's authors or of the "
+        "published cube U-Net; copy it again or train one with train_video.py"
     )
     with reading(path, otherwise) as path:
         try:
             content = read_torch(path)
+            if FIRST_WEIGHT in content:
+                content = from_state_dict(content)
         except pickle.UnpicklingError:  # the file holds more than tensors in plain containers
             content = read_authors_file(path)
         content = {"spec": {}, "run": {}} | content

@@ -10,6 +10,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from models.base import SaliencyModel
 from models.efficientnet_lite import EfficientNetReadout, enlarge, padded_conv
 from models.equator_prior import gaze_density, longitude_density
+from models.published_unet import PublishedUNet
 from projection import Cube2Equi, CubePadding, Equi2Cube
 from video.spec import Spec, check_number
 
@@ -20,7 +21,7 @@ def double_conv(c_in: int, c_out: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """The published backbone: encoder and decoder with skip connections on cube faces.
+    """Encoder and decoder with skip connections, a level deeper than the published network.
 
     Pooling keeps the last row and column of faces that do not halve evenly. On the way up each
     pixel is repeated in 2×2 and the result is cropped, so that pixels meet their skip connection.
@@ -29,6 +30,7 @@ class UNet(nn.Module):
     """
 
     smallest_face, face_step, output_stride = 17, 1, 1  # 17: two pixels at the lowest level
+    published = False
     learning_rate_scales: dict[str, float] = {}
 
     def __init__(self, in_channels: int, base_channels: int):
@@ -58,10 +60,15 @@ class UNet(nn.Module):
 
 
 # Called with (in_channels, base_channels). Each states its smallest face and the step between
-# faces that it takes, its output stride, out_channels and learning_rate_scales.
-BACKBONES: dict[str, Any] = {"plain": UNet, "efficientnet_lite0": EfficientNetReadout}
-MOTION_OF = {3: "none", 4: "difference", 6: "dis"}  # by the number of input channels
+# faces that it takes, its output stride, out_channels and learning_rate_scales, and whether motion
+# and head are as published, too: a sigmoid on each face, PyTorch's initialisation.
+BACKBONES: dict[str, Any] = {
+    "plain": UNet,
+    "published": PublishedUNet,
+    "efficientnet_lite0": EfficientNetReadout,
+}
 LATITUDES = 33  # at which the latitude bias is learned
+LEAST = 1e-7  # of a probability whose logit is taken
 
 
 class CubeUNet(SaliencyModel):
@@ -72,16 +79,17 @@ class CubeUNet(SaliencyModel):
     equator prior and is learned with the network. The bias to straight ahead is not learned and
     not there during training, in which clips are turned to any side.
 
-    in_channels: 3 (RGB), 4 (and the grey difference) or 6 (and the colours of optical flow).
-    base_channels: width of the plain backbone.
+    in_channels: 3 (RGB), 4 (and the difference of frames) or 6 (and the colours of optical flow).
+    base_channels: width of the plain and of the published backbone.
     height, width: size in pixels of the frames.
     face_size: pixels along the edge of a face, width // 4 if None.
-    backbone: a name in BACKBONES; "plain" is the published network.
+    backbone: a name in BACKBONES.
     front: power of the equator prior's density over longitude by which maps favour straight
         ahead, from 0 (not at all) to 1.
     local_prior: whether the network says at each place how much the latitude bias counts there,
         from 0 (not at all) to twice: somebody near the camera is looked at wherever they are.
     coarse: share in the logits of a second pass over faces of half the size, from 0 (none) to 1.
+    latitude_bias: whether there is one. None: not with the published backbone.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels or the size don't match.
@@ -94,6 +102,7 @@ class CubeUNet(SaliencyModel):
     name = "cube_unet"
     parallel = True
     qualities = {"fast": 0.75}
+    latitude_bias: Tensor
     front_bias: Tensor
 
     def __init__(
@@ -107,16 +116,22 @@ class CubeUNet(SaliencyModel):
         front: float = 0.0,
         local_prior: bool = False,
         coarse: float = 0.0,
+        latitude_bias: bool | None = None,
     ):
-        if in_channels not in MOTION_OF:
-            raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
+        kind = BACKBONES[backbone]
+        difference = "colour_difference" if kind.published else "difference"
+        motions = {3: "none", 4: difference, 6: "dis"}
+        if in_channels not in motions:
+            raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
+        if latitude_bias is None:
+            latitude_bias = not kind.published
         for name, share in (("front", front), ("coarse", coarse)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is from 0 to 1: {share}")
         check_number("base_channels", base_channels, 1, 256)
-        spec = Spec(height=height, width=width, motion=MOTION_OF[in_channels])
+        spec = Spec(height=height, width=width, motion=motions[in_channels])
         check_number("face_size", face_size or 1, 1, width // 2 + 1)
         super().__init__(
             spec,
@@ -129,8 +144,9 @@ class CubeUNet(SaliencyModel):
             front=front,
             local_prior=local_prior,
             coarse=coarse,
+            latitude_bias=latitude_bias,
         )
-        kind, size, passes = BACKBONES[backbone], face_size or width // 4, 2 if coarse else 1
+        size, passes = face_size or width // 4, 2 if coarse else 1
         smallest, step = passes * kind.smallest_face, passes * kind.face_step
         if size < smallest or size % step:
             sizes = ", ".join(str(smallest + k * step) for k in range(3))
@@ -141,7 +157,8 @@ class CubeUNet(SaliencyModel):
         self.to_cube = Equi2Cube(height, width, size)
         self.to_equi = Cube2Equi(size // self.backbone.output_stride, height, width)
         self.head = nn.Conv2d(self.backbone.out_channels, 1, 1)
-        nn.init.constant_(self.head.get_parameter("bias"), -3.0)  # most of a saliency map is dark
+        if not kind.published:  # most of a saliency map is dark
+            nn.init.constant_(self.head.get_parameter("bias"), -3.0)
         self.prior_head = nn.Conv2d(self.backbone.out_channels, 1, 1) if local_prior else None
         if self.prior_head:  # in the beginning the latitude bias counts once everywhere
             nn.init.zeros_(self.prior_head.weight)
@@ -149,7 +166,10 @@ class CubeUNet(SaliencyModel):
         self.pad = CubePadding(1) if coarse else None
         prior = gaze_density(LATITUDES, 1)
         prior = (prior / prior.max()).log().float().view(1, 1, LATITUDES)
-        self.latitude_bias = nn.Parameter(prior)
+        if latitude_bias:
+            self.latitude_bias = nn.Parameter(prior)
+        else:
+            self.register_buffer("latitude_bias", torch.zeros_like(prior), persistent=False)
         front_bias = (front * longitude_density(width).log()).float()
         self.register_buffer("front_bias", front_bias, persistent=False)
 
@@ -171,7 +191,12 @@ class CubeUNet(SaliencyModel):
                 f"got {frames.shape[2]} + {motion.shape[2]}"
             )
         faces = self.to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        logits, height = self.to_equi(self.read(faces)), clips.shape[-2]
+        logits = self.read(faces)
+        if self.backbone.published:
+            logits = self.to_equi(logits.sigmoid()).logit(LEAST)
+        else:
+            logits = self.to_equi(logits)
+        height = clips.shape[-2]
         latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
         if self.prior_head:
             latitude_bias = 2 * logits[:, 1:].sigmoid() * latitude_bias

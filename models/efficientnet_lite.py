@@ -136,6 +136,7 @@ class EfficientNetReadout(nn.Module):
 
     FIXED = 3
     smallest_face, face_step, output_stride, out_channels = 96, 32, 4, 64
+    published = False
     learning_rate_scales = {"encoder.": 0.1}
 
     def __init__(self, in_channels: int, base_channels: int | None = None):

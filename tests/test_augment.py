@@ -152,7 +152,7 @@ def test_models_without_motion_and_with_flow():
     flow = Augmented(Clips("dis"), ["yaw", "light"], 0)[1, 0]
     assert flow["motion"].shape == (2, 3, 32, 64)
     for name in ("mirror", "tilt"):
-        with pytest.raises(ValueError, match=f"{name}: .*colours of optical flow"):
+        with pytest.raises(ValueError, match=f"{name}: not possible with motion dis"):
             Augmented(Clips("dis"), [name], 0)
 
 
@@ -161,3 +161,4 @@ def test_the_default_recipe_fits_every_motion():
     names = ["yaw", "mirror", "tilt", "light"]
     assert possible(names, "difference") == possible(names, "none") == names
     assert possible(names, "dis") == possible(names, "raft") == ["yaw", "light"]
+    assert possible(names, "colour_difference") == ["yaw", "mirror", "tilt"]

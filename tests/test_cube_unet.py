@@ -30,7 +30,7 @@ def test_unet_at_any_size(height, width, face_size):
     assert maps.max() <= 1
 
 
-def test_published_size():
+def test_size_of_the_default_network():
     model = CubeUNet()
     assert (model.spec.height, model.spec.width) == (240, 480)
     assert model.to_cube.face_size == 120
@@ -39,9 +39,10 @@ def test_published_size():
     assert bytes_of_weights < 16 * 2**20
 
 
-def test_gradient_reaches_every_weight_through_the_projection():
-    """Regression: the published script detaches the map before its loss and never learns."""
-    model = small_unet()
+@pytest.mark.parametrize("backbone", ["plain", "published"])
+def test_gradient_reaches_every_weight_through_the_projection(backbone):
+    """Regression: the published script detaches the map before its loss, so backward() fails."""
+    model = small_unet(backbone=backbone)
     maps = model(torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80))
     SMSE()(maps, torch.rand_like(maps)).backward()
     for name, parameter in model.named_parameters():
@@ -101,7 +102,7 @@ def test_faces_that_do_not_halve_evenly_are_refused():
     for width in (240, 256, 480):
         with pytest.raises(ValueError, match="96, 128"):
             CubeUNet(backbone="efficientnet_lite0", height=width // 2, width=width)
-    with pytest.raises(ValueError, match="one of plain, efficientnet_lite0"):
+    with pytest.raises(ValueError, match="one of plain, published, efficientnet_lite0"):
         CubeUNet(backbone="resnet")
 
 

@@ -10,6 +10,7 @@ from models.deploy import FusedConv
 
 KINDS = {
     "plain": {"base_channels": 4, "height": 80, "width": 160},
+    "published": {"backbone": "published", "base_channels": 4, "height": 80, "width": 160},
     "extended": {
         "base_channels": 4,
         "height": 80,
@@ -58,7 +59,7 @@ def test_maps_stay_the_same(kind, onednn):
     fused = [m for m in deploy(model, torch.float32).modules() if isinstance(m, FusedConv)]
     for conv in fused:
         conv.onednn = conv.onednn and onednn
-    assert len(fused) > 15 and not any(p.requires_grad for p in model.parameters())
+    assert len(fused) >= 15 and not any(p.requires_grad for p in model.parameters())
     torch.testing.assert_close(model(*clip), before, atol=2e-5, rtol=1e-4)
 
 

@@ -113,7 +113,8 @@ def test_the_summary_tells_what_to_do_next(clips_to_train, tmp_path):
 
 @pytest.mark.parametrize("model, published", [
     ("cube_unet", {"optimizer": "sgd", "learning_rate": 1e-3, "momentum": 0.9,
-                   "schedule": "constant"}),
+                   "schedule": "constant", "backbone": "published", "latitude_bias": False,
+                   "motion": "colour_difference", "base_channels": 4}),
     ("sst_sal", {"optimizer": "sgd", "momentum": 0.0, "schedule": "constant",
                  "loss": "spherical_kl", "batch_size": 1, "learning_rate": 0.8}),
 ])  # fmt: skip
@@ -126,6 +127,13 @@ def test_the_published_recipe(tmp_path, model, published):
     train(tmp_path / "long", tmp_path / "run", *options)
     run = last(tmp_path / "run", f"{model}_best.pth")["run"]
     assert {name: run[name] for name in published} == published
+
+
+def test_the_published_recipe_keeps_the_backbone_of_init(clips_to_train, tmp_path):
+    models.save(tmp_path / "start.pth", models.CubeUNet(base_channels=4, height=40, width=80))
+    options = ("--init", tmp_path / "start.pth", "--recipe", "paper", "--epochs", 1)
+    train(clips_to_train, tmp_path / "run", *options, "--samples", 2)
+    assert last(tmp_path / "run", "cube_unet_best.pth")["arguments"]["backbone"] == "plain"
 
 
 def test_init_keeps_the_loss_and_the_spec_of_its_checkpoint(clips_to_train, tmp_path):

@@ -11,12 +11,13 @@ from models.checkpoint import read
 from models.registry import find_model
 from video.motion import MOTIONS
 
+BOOLEANS = {"true": True, "false": False}
 PARSERS: dict[type, Callable] = {  # of values of --model_args, by the type of the default
-    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    bool: lambda text: BOOLEANS[text.lower()],
     int: int,
     float: float,
     str: str,
-    type(None): int,
+    type(None): lambda text: BOOLEANS.get(text.lower()) if text.lower() in BOOLEANS else int(text),
 }
 
 
@@ -54,9 +55,12 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
 
 
 def parse_arguments(args: argparse.Namespace, defaults: dict) -> dict:
-    """Return what --model_args gives. Raises InputError for what is not among the defaults."""
+    """Return what --model_args and, without --init, the recipe give.
+
+    Raises InputError for what is not among the defaults.
+    """
     arguments = {}
-    for text in args.model_args:
+    for text in ([] if args.init else args.default_model_args) + args.model_args:
         name, _, value = text.partition("=")
         try:
             arguments[name] = PARSERS[type(defaults[name])](value)

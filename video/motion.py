@@ -50,6 +50,17 @@ class Difference:
         return torch.tensordot(GREY, current - previous, dims=1).abs()[None]
 
 
+class ColourDifference:
+    """Grey value of |RGB_t − RGB_{t−1}| in 8 bits, as published with the U-Net: (1, H, W)."""
+
+    channels = 1
+
+    def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
+        change = torch.zeros_like(current) if previous is None else (current - previous).abs()
+        pixels = (255 * change).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+        return torch.from_numpy(cv2.cvtColor(pixels.numpy(), cv2.COLOR_RGB2GRAY))[None] / 255
+
+
 class FlowImage:
     """Optical flow as colour-wheel image, RGB in [0, 1]: (3, H, W). White where nothing moves.
 
@@ -104,5 +115,5 @@ def flow_colours(flow: Tensor) -> Tensor:
     return flow_to_image(flow * moving).float() / 255
 
 
-KINDS: tuple[type[Motion], ...] = (NoMotion, Difference, DISFlow, RAFTFlow)
+KINDS: tuple[type[Motion], ...] = (NoMotion, Difference, ColourDifference, DISFlow, RAFTFlow)
 MOTIONS = dict(zip(MOTION_NAMES, KINDS, strict=True))

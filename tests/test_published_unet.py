@@ -1,0 +1,186 @@
+"""The published cube-padded U-Net against its layers written plainly: weights, files, motion."""
+
+from collections import OrderedDict
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import models
+from common.errors import InputError
+from models import CubeUNet
+from projection import Cube2Equi, CubePadding, Equi2Cube
+from tests.clips import write_video
+from video import read_frames
+from video.motion import ColourDifference
+
+BLOCKS = {  # input and output channels in units of the base, in the order of their code
+    "enc1": (None, 1),
+    "enc2": (1, 2),
+    "enc3": (2, 4),
+    "enc4": (4, 8),
+    "dec1": (12, 4),
+    "dec2": (6, 2),
+    "dec3": (3, 1),
+}
+
+
+def plain_layers(base: int = 32, channels: int = 4) -> dict[str, nn.Module]:
+    """Return the layers by the names in their state_dict, each as PyTorch makes it."""
+    layers = {}
+    for name, (c_in, c_out) in BLOCKS.items():
+        c = c_in * base if c_in else channels
+        for part in ("c1", "c2"):
+            layers[f"{name}.{part}.conv"] = nn.Conv2d(c, c_out * base, 3, bias=False)
+            layers[f"{name}.{part}.bn"] = nn.BatchNorm2d(c_out * base)
+            c = c_out * base
+    return layers | {"head": nn.Conv2d(base, 1, 1)}
+
+
+def plain_faces(layers: dict[str, nn.Module], faces: torch.Tensor) -> torch.Tensor:
+    """Return the sigmoid maps of faces: (B·6, C, S, S) → (B·6, 1, S, S)."""
+    pad, pool, up = CubePadding(1), nn.MaxPool2d(2), nn.Upsample(None, 2, "bilinear", False)
+
+    def block(name, x):
+        for part in ("c1", "c2"):
+            conv, norm = (layers[f"{name}.{part}.{kind}"] for kind in ("conv", "bn"))
+            x = norm(conv(pad(x))).relu()
+        return x
+
+    e1 = block("enc1", faces)
+    e2 = block("enc2", pool(e1))
+    e3 = block("enc3", pool(e2))
+    d1 = block("dec1", torch.cat([up(block("enc4", pool(e3))), e3], 1))
+    d2 = block("dec2", torch.cat([up(d1), e2], 1))
+    d3 = block("dec3", torch.cat([up(d2), e1], 1))
+    return layers["head"](d3).sigmoid()
+
+
+@torch.no_grad()
+def settled(base: int = 32, channels: int = 4) -> dict[str, nn.Module]:
+    """Return plain layers whose BatchNorms have seen something, in eval mode."""
+    torch.manual_seed(1)
+    layers = plain_layers(base, channels)
+    for layer in layers.values():
+        if isinstance(layer.eval(), nn.BatchNorm2d):
+            for values, low, high in (
+                (layer.weight.data, 0.7, 1.5),
+                (layer.bias.data, -0.3, 0.3),
+                (layer.running_mean, -0.2, 0.2),
+                (layer.running_var, 0.1, 0.5),
+            ):
+                values.uniform_(low, high)
+    layers["head"].weight.data *= 10  # so that maps have contrast, around one half
+    layers["head"].bias.data -= plain_faces(layers, torch.rand(6, channels, 32, 32)).logit().mean()
+    return layers
+
+
+def state_dict(layers: dict[str, nn.Module]) -> OrderedDict:
+    return OrderedDict(
+        (f"{name}.{key}", value)
+        for name, layer in layers.items()
+        for key, value in layer.state_dict().items()
+    )
+
+
+def test_weights_are_as_many_as_published():
+    model = CubeUNet(backbone="published")
+    assert sum(weight.numel() for weight in model.parameters()) == 1_948_577
+    assert "latitude_bias" not in model.state_dict()
+    assert (model.spec.height, model.spec.width, model.to_cube.face_size) == (240, 480, 120)
+    assert model.spec.motion == "colour_difference"
+    assert CubeUNet(3, backbone="published").spec.motion == "none"
+
+
+def test_weights_begin_as_pytorch_makes_them():
+    torch.manual_seed(0)
+    model = CubeUNet(backbone="published", base_channels=4)
+    torch.manual_seed(0)
+    expected = state_dict(plain_layers(4))
+    found = {name.removeprefix("backbone."): w for name, w in model.state_dict().items()}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [4, 3])
+def test_a_file_of_theirs_gives_the_maps_of_their_layers(tmp_path, channels):
+    layers = settled(channels=channels)
+    torch.save(state_dict(layers), tmp_path / "theirs.pth")
+    model = models.load(tmp_path / "theirs.pth")
+    clip = nn.functional.interpolate(torch.rand(2, channels, 12, 24), (240, 480), mode="bilinear")
+    faces = Equi2Cube(240, 480, 120)(clip)
+    expected = Cube2Equi(120, 240, 480)(plain_faces(layers, faces))
+    assert expected.std() > 0.02
+    maps = model(clip[None, :, :3], clip[None, :, 3:])[0]
+    torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_their_sigmoid_is_taken_on_the_faces(tmp_path):
+    """Where an edge between black and white is interpolated, the order makes a difference."""
+    model = CubeUNet(backbone="published", base_channels=2, height=40, width=80).eval()
+    logits = torch.where(torch.rand(6, 1, 20, 20) < 0.5, -9.0, 9.0)
+    model.read = lambda faces: logits
+    maps = model(torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 1, 40, 80))[0]
+    expected = model.to_equi(logits.sigmoid())
+    torch.testing.assert_close(maps, expected, atol=1e-6, rtol=0)
+    assert (model.to_equi(logits).sigmoid() - expected).abs().max() > 0.2
+
+
+def test_saturated_maps_have_a_gradient_that_is_finite():
+    model = CubeUNet(backbone="published", base_channels=2, height=40, width=80)
+    for bias in (-100.0, 0.0, 100.0):
+        model.head.bias.data.fill_(bias)
+        maps = model(torch.rand(1, 1, 3, 40, 80), torch.rand(1, 1, 1, 40, 80))
+        maps.sum().backward()
+        assert maps.isfinite().all() and all(w.grad.isfinite().all() for w in model.parameters())
+
+
+def test_a_file_of_theirs_sees_all_frames_of_a_video(tmp_path):
+    """Their motion is between consecutive frames; ours between those of 8 frames a second."""
+    torch.save(state_dict(settled(2)), tmp_path / "theirs.pth")
+    model = models.load(tmp_path / "theirs.pth")
+    write_video(tmp_path / "clip.mp4", frames=7, fps=30)
+    frames = list(read_frames(tmp_path / "clip.mp4", model.spec))
+    assert [frame.number for frame in frames] == list(range(1, 8))
+    models.save(tmp_path / "ours.pth", model)
+    assert models.load(tmp_path / "ours.pth").spec == model.spec
+
+
+@pytest.mark.parametrize("change", [
+    lambda weights: weights.pop("dec3.c2.bn.running_var"),
+    lambda weights: weights.update({"enc5.c1.conv.weight": torch.zeros(2)}),
+    lambda weights: weights.update({"enc1.c1.conv.weight": torch.zeros(2)}),
+    lambda weights: weights.update({"enc1.c1.conv.weight": torch.zeros(2, 5, 3, 3)}),
+    lambda weights: weights.update({"enc1.c1.conv.weight": torch.zeros(1).expand(9999, 4, 3, 3)}),
+    lambda weights: weights.update({"enc1.c1.conv.weight": "zeros"}),
+    lambda weights: weights.update({"head.bias": [0.0]}),
+    lambda weights: weights.update({"head.bias": torch.tensor([float("nan")])}),
+    lambda weights: weights.update({3: torch.zeros(2)}),
+], ids=range(9))  # fmt: skip
+def test_files_that_are_only_nearly_theirs_are_refused(tmp_path, change):
+    weights = state_dict(settled(2))
+    change(weights)
+    torch.save(weights, tmp_path / "nearly.pth")
+    with pytest.raises(InputError, match="nearly.pth"):
+        models.load(tmp_path / "nearly.pth")
+
+
+def test_motion_is_the_grey_value_of_the_difference_of_colours():
+    """Of 255: (10, 0, 0) is 2.99, (0, 0, −100) is 11.4, (3, −6, 9) is 5.4 as (3, 6, 9)."""
+    before = torch.full((3, 1, 3), 100.0)
+    change = torch.tensor([[10.0, 0, 0], [0, 0, -100], [3, -6, 9]]).T[:, None]
+    motion = ColourDifference()(before / 255, (before + change) / 255)
+    assert torch.equal((255 * motion).round(), torch.tensor([[[3.0, 11.0, 5.0]]]))
+    assert torch.equal(ColourDifference()(None, before), torch.zeros(1, 1, 3))
+
+
+def test_motion_is_that_of_opencv_on_8_bits():
+    one, other = np.random.default_rng(0).integers(0, 256, (2, 24, 48, 3), np.uint8)
+    expected = cv2.cvtColor(cv2.absdiff(one, other), cv2.COLOR_RGB2GRAY)
+    tensors = (torch.from_numpy(rgb).permute(2, 0, 1).float() / 255 for rgb in (one, other))
+    motion = ColourDifference()(*tensors)
+    assert torch.equal(motion[0], torch.from_numpy(expected) / 255)
