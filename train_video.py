@@ -105,7 +105,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "model's own: difference for cube_unet and dis for sst_sal)")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
         help="arguments of the model, such as height=120 width=240 base_channels=16 "
-        "backbone=published")
+        "backbone=published padding=zero latitude_bias=false")
     add("--init", type=Path, metavar="CHECKPOINT",
         help="checkpoint to start from (default: random weights)")
     add("--output_dir", type=Path, default="checkpoints", help="folder for checkpoints and logs")

@@ -20,7 +20,6 @@ from benchmarks.timing import interleaved
 from common.options import CHECKPOINT, HelpFormatter, at_least
 from models import CubeUNet
 from models.deploy import FusedConv
-from models.efficientnet_lite import EfficientNetReadout
 from projection import CubePadding
 
 
@@ -36,8 +35,6 @@ def with_zero_padding(network: nn.Module) -> nn.Module:
         for name, child in module.named_children():
             if isinstance(child, CubePadding):
                 setattr(module, name, NoPadding())
-        if isinstance(module, EfficientNetReadout):
-            module.enlarge = lambda x: interpolate(x, scale_factor=2.0, mode="bilinear")
         if isinstance(module, FusedConv):
             _, dilation, _ = module.steps
             module.padding = [d * (k // 2) for d, k in zip(dilation, module.weight.shape[2:])]

@@ -1,5 +1,6 @@
-"""Sphere-weighted mean squared error (Zhang et al. 2018, section 4)."""
+"""Mean squared error, weighted on the sphere (Zhang et al. 2018, section 4) or planar."""
 
+import torch
 from torch import Tensor
 
 from losses.base import MapLoss
@@ -22,3 +23,15 @@ class SMSE(MapLoss):
 
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
         return (areas * (pred - target).square()).sum((-3, -2, -1)).mean()
+
+
+class MSE(SMSE):
+    """Mean over pixels of (pred − target)², as on a flat picture, averaged over maps.
+
+    It is 4π times smaller than an SMSE of equal errors everywhere.
+    """
+
+    @staticmethod
+    def areas_of(height: int, width: int) -> Tensor:
+        """Return the share of a pixel of each row in the picture: (H, 1) float64."""
+        return torch.full((height, 1), 1 / (height * width), dtype=torch.float64)

@@ -12,6 +12,7 @@ from models.efficientnet_lite import EfficientNetReadout, enlarge, padded_conv
 from models.equator_prior import gaze_density, longitude_density
 from models.published_unet import PublishedUNet
 from projection import Cube2Equi, CubePadding, Equi2Cube
+from projection.cube_pad import FacePadding, pad_each_face
 from video.spec import Spec, check_number
 
 
@@ -90,6 +91,7 @@ class CubeUNet(SaliencyModel):
         from 0 (not at all) to twice: somebody near the camera is looked at wherever they are.
     coarse: share in the logits of a second pass over faces of half the size, from 0 (none) to 1.
     latitude_bias: whether there is one. None: not with the published backbone.
+    padding: "cube", or for comparison "zero" or "replicate", which pad each face by itself.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
     in [0, 1]. Raises ValueError where the channels or the size don't match.
@@ -117,6 +119,7 @@ class CubeUNet(SaliencyModel):
         local_prior: bool = False,
         coarse: float = 0.0,
         latitude_bias: bool | None = None,
+        padding: str = "cube",
     ):
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
@@ -125,6 +128,8 @@ class CubeUNet(SaliencyModel):
         motions = {3: "none", 4: difference, 6: "dis"}
         if in_channels not in motions:
             raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
+        if padding not in (paddings := ("cube", *FacePadding.PADDINGS)):
+            raise ValueError(f"padding is one of {', '.join(paddings)}, got {padding!r}")
         if latitude_bias is None:
             latitude_bias = not kind.published
         for name, share in (("front", front), ("coarse", coarse)):
@@ -145,6 +150,7 @@ class CubeUNet(SaliencyModel):
             local_prior=local_prior,
             coarse=coarse,
             latitude_bias=latitude_bias,
+            padding=padding,
         )
         size, passes = face_size or width // 4, 2 if coarse else 1
         smallest, step = passes * kind.smallest_face, passes * kind.face_step
@@ -164,6 +170,8 @@ class CubeUNet(SaliencyModel):
             nn.init.zeros_(self.prior_head.weight)
             nn.init.zeros_(self.prior_head.get_parameter("bias"))
         self.pad = CubePadding(1) if coarse else None
+        if padding != "cube":
+            pad_each_face(self, padding)
         prior = gaze_density(LATITUDES, 1)
         prior = (prior / prior.max()).log().float().view(1, 1, LATITUDES)
         if latitude_bias:

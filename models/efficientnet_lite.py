@@ -37,9 +37,11 @@ def padded_conv(c_in: int, c_out: int, dilation: int = 1) -> list[nn.Module]:
 def enlarge(x: Tensor, pad: nn.Module) -> Tensor:
     """Double the resolution bilinearly: (B·6, C, S, S) → (B·6, C, 2S, 2S).
 
-    pad: adds one pixel on each side, in place of the edge pixels that interpolation would repeat,
-    so that there is no step between neighbouring faces.
+    pad: if it is cube padding, the pixel that it adds on each side takes the place of the edge
+    pixels that interpolation repeats, so that there is no step between neighbouring faces.
     """
+    if not isinstance(pad, CubePadding):
+        return interpolate(x, scale_factor=2.0, mode="bilinear")
     return interpolate(pad(x), scale_factor=2.0, mode="bilinear")[..., 2:-2, 2:-2]
 
 

@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
@@ -64,6 +65,38 @@ class CubePadding(nn.Module):
 
     def extra_repr(self) -> str:
         return str(self.pad) + ", late" * (self.sides[0] < self.pad)
+
+
+class FacePadding(nn.Module):
+    """Pad each face by itself, with what cube padding is compared to: zeros or its edge pixels.
+
+    padding: a name in PADDINGS. sides: as those of CubePadding.
+
+    forward: (B·6, C, S, S) → (B·6, C, P, P), or flat pictures (N, C, H, W) likewise.
+    """
+
+    PADDINGS = {"zero": "constant", "replicate": "replicate"}
+
+    def __init__(self, padding: str, sides: tuple[int, int]):
+        super().__init__()
+        self.mode, self.sides = self.PADDINGS[padding], sides
+
+    def forward(self, faces: Tensor) -> Tensor:
+        return F.pad(faces, self.sides * 2, mode=self.mode)
+
+    def fill_corners(self, padded: Tensor) -> Tensor:
+        """Pad again after a pointwise layer, as if it had been computed before the padding."""
+        before, after = self.sides
+        height, width = padded.shape[-2:]
+        return self(padded[..., before : height - after, before : width - after])
+
+
+def pad_each_face(network: nn.Module, padding: str) -> None:
+    """Put a FacePadding in the place of each CubePadding within a network."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, CubePadding):
+                setattr(parent, name, FacePadding(padding, child.sides))
 
 
 class Border(NamedTuple):

@@ -9,23 +9,12 @@ from torch import Tensor, nn
 
 from losses import DensityLoss
 from models import CubeUNet
-from projection import CubePadding
+from projection.cube_pad import pad_each_face
 from recipes.gaze_sources import Picture
 from video.pictures import read_picture, to_tensor
 
 BLUR = 0.03  # standard deviation over the width: 3.34° where a photograph is 111° wide
 MAP_WIDTH = 160  # pixels of a ground-truth map
-
-
-class ReplicationPadding(nn.ReplicationPad2d):
-    """Repeats the pixels at the edges, as many on each side as the CubePadding that it replaces."""
-
-    def __init__(self, replaced: CubePadding):
-        super().__init__(replaced.sides * 2)  # left, right, top, bottom
-
-    def fill_corners(self, padded: Tensor) -> Tensor:
-        """Return the tensor itself: after a pointwise layer, repeated pixels are still equal."""
-        return padded
 
 
 class FlatUNet(nn.Module):
@@ -41,10 +30,7 @@ class FlatUNet(nn.Module):
     def __init__(self, cube: CubeUNet):
         super().__init__()
         self.cube = cube
-        for parent in cube.modules():
-            for name, child in list(parent.named_children()):
-                if isinstance(child, CubePadding):
-                    setattr(parent, name, ReplicationPadding(child))
+        pad_each_face(cube, "replicate")
 
     def forward(self, rgb: Tensor) -> Tensor:
         count, channels, height, width = rgb.shape

@@ -14,6 +14,7 @@ from models import CubeUNet
 from models.efficientnet_lite import Block, Conv, EfficientNetReadout, enlarge
 from models.equator_prior import gaze_density
 from projection import CubePadding, Equi2Cube, directions
+from projection.cube_pad import FacePadding, pad_each_face
 from tests.checkpoints import small_unet
 
 
@@ -216,10 +217,13 @@ def test_strides_take_every_second_pixel(kernel, late):
         torch.testing.assert_close(conv(pad(faces)), faces[..., int(late) :: 2, int(late) :: 2])
 
 
+@pytest.mark.parametrize("padding", ["cube", "zero", "replicate"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_maps_are_the_same_with_gradients_and_without(stride):
+def test_maps_are_the_same_with_gradients_and_without(stride, padding):
     """Without them, large faces are padded before the expansion."""
     block, x = Block(4, 4, 3, stride, 6, late=stride == 2), torch.rand(6, 4, 20, 20)
+    if padding != "cube":
+        pad_each_face(block, padding)
     with torch.no_grad():
         maps = block(x)
     torch.testing.assert_close(maps, block(x))
@@ -263,6 +267,47 @@ def test_depthwise_convolutions_are_trained_in_float32_on_a_cpu():
     gradients = [torch.autograd.grad(y.sum(), conv.conv.weight) for y in (trained, conv(x.float()))]
     assert torch.equal(*(gradient for (gradient,) in gradients))
     assert conv.double()(x.double()).dtype == torch.float64  # which was once made float32
+
+
+# What each part of the network brings: other paddings, and no latitude bias
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone, size", [("plain", 20), ("published", 20),
+                                            ("efficientnet_lite0", 96)])  # fmt: skip
+def test_faces_padded_by_themselves_do_not_see_each_other(backbone, size):
+    arguments = {"height": 2 * size, "width": 4 * size, "backbone": backbone}
+    faces = torch.rand(6, 4, size, size)
+    changed = faces.clone()
+    changed[4] = torch.rand(4, size, size)
+    for padding in ("cube", "zero", "replicate"):
+        model = small_unet(padding=padding, **arguments).eval()
+        differ = (model.read(changed) != model.read(faces)).flatten(1).any(1)
+        assert differ.tolist() == [padding == "cube" or face == 4 for face in range(6)]
+        assert model.arguments["padding"] == padding
+    with pytest.raises(ValueError, match="padding is one of cube, zero, replicate, got 'same'"):
+        small_unet(padding="same")
+
+
+def test_faces_padded_by_themselves_by_hand():
+    face = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(6, 1, 2, 2)
+    late = FacePadding("zero", CubePadding(1, late=True).sides)
+    assert late(face)[0, 0].tolist() == [[1, 2, 0], [3, 4, 0], [0, 0, 0]]
+    edges = FacePadding("replicate", CubePadding(1).sides)(face)[0, 0]
+    assert edges.tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+
+
+@torch.no_grad()
+def test_without_a_latitude_bias_maps_are_the_image_logits(tmp_path):
+    model = small_unet(latitude_bias=False, front=0.5)
+    assert not {name for name, _ in model.named_parameters()} & {"latitude_bias"}
+    models.save(tmp_path / "m.pth", model)
+    again = models.load(tmp_path / "m.pth", front=0.0)
+    clip = torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80)
+    logits, bias = again.logits(*clip)
+    assert torch.equal(again(*clip)[0], logits.sigmoid()) and not bias.any()
+    published = small_unet(backbone="published", latitude_bias=True)
+    assert torch.equal(published.latitude_bias, small_unet().latitude_bias)
 
 
 # A latitude bias that the network weighs, and a second pass over smaller faces

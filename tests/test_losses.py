@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from losses import LOSSES, SMSE, DensityLoss, SphericalKLDivergence
+from losses import LOSSES, MSE, SMSE, DensityLoss, SphericalKLDivergence
 from tests.shared import reference
 
 spherical_kl = SphericalKLDivergence()
@@ -45,6 +45,13 @@ def test_smse_of_the_published_code(case):
     assert math.isclose(ours * half / math.tan(half), golden["smse"], rel_tol=1e-5)
     if golden["H"] >= 120:
         assert math.isclose(ours, golden["smse"], rel_tol=2e-4)
+
+
+def test_mse_is_that_of_a_flat_picture():
+    pred, target = torch.rand(2, 3, 1, 7, 9, dtype=torch.float64).unbind()
+    expected = torch.nn.functional.mse_loss(pred, target)
+    torch.testing.assert_close(LOSSES["mse"]()(pred, target), expected)
+    assert math.isclose(SMSE()(target + 0.5, target), 4 * math.pi * MSE()(target + 0.5, target))
 
 
 def test_losses_refuse_maps_that_only_broadcast():

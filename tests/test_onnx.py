@@ -79,6 +79,15 @@ def test_the_u_net_and_the_example_of_the_page(checkpoint, tmp_path, monkeypatch
         np.testing.assert_allclose(found, saliency[0], atol=1e-5)
 
 
+def test_the_published_network(tmp_path):
+    torch.manual_seed(0)
+    network = {"backbone": "published", "base_channels": 4, "height": 40, "width": 80}
+    model = models.CubeUNet(**network).eval()
+    model.head.weight.data *= 30
+    models.save(tmp_path / "m.pth", model)
+    assert largest_error(model, written(tmp_path / "m.pth", tmp_path / "m.onnx"), batch=2) < 1e-4
+
+
 def test_sst_sal_with_its_state_and_the_example_of_the_page(tmp_path, monkeypatch):
     model = models.SSTSal(6, 16, height=24, width=32).eval()
     model.load_state_dict(seeded_weights("seeded"))

@@ -39,9 +39,15 @@ def plain_layers(base: int = 32, channels: int = 4) -> dict[str, nn.Module]:
     return layers | {"head": nn.Conv2d(base, 1, 1)}
 
 
-def plain_faces(layers: dict[str, nn.Module], faces: torch.Tensor) -> torch.Tensor:
+PADDINGS = {"cube": CubePadding, "zero": nn.ZeroPad2d, "replicate": nn.ReplicationPad2d}
+
+
+def plain_faces(
+    layers: dict[str, nn.Module], faces: torch.Tensor, padding: str = "cube"
+) -> torch.Tensor:
     """Return the sigmoid maps of faces: (B·6, C, S, S) → (B·6, 1, S, S)."""
-    pad, pool, up = CubePadding(1), nn.MaxPool2d(2), nn.Upsample(None, 2, "bilinear", False)
+    pad, pool = PADDINGS[padding](1), nn.MaxPool2d(2)
+    up = nn.Upsample(None, 2, "bilinear", align_corners=False)
 
     def block(name, x):
         for part in ("c1", "c2"):
@@ -105,14 +111,18 @@ def test_weights_begin_as_pytorch_makes_them():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("channels", [4, 3])
-def test_a_file_of_theirs_gives_the_maps_of_their_layers(tmp_path, channels):
+@pytest.mark.parametrize(
+    "channels, padding", [(4, "cube"), (3, "cube"), (4, "zero"), (4, "replicate")]
+)
+def test_a_file_of_theirs_gives_the_maps_of_their_layers(tmp_path, channels, padding):
+    """Without options; and with another padding, as the layers with that padding."""
+    options = {} if padding == "cube" else {"padding": padding}
     layers = settled(channels=channels)
     torch.save(state_dict(layers), tmp_path / "theirs.pth")
-    model = models.load(tmp_path / "theirs.pth")
+    model = models.load(tmp_path / "theirs.pth", **options)
     clip = nn.functional.interpolate(torch.rand(2, channels, 12, 24), (240, 480), mode="bilinear")
     faces = Equi2Cube(240, 480, 120)(clip)
-    expected = Cube2Equi(120, 240, 480)(plain_faces(layers, faces))
+    expected = Cube2Equi(120, 240, 480)(plain_faces(layers, faces, padding))
     assert expected.std() > 0.02
     maps = model(clip[None, :, :3], clip[None, :, 3:])[0]
     torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)

@@ -27,6 +27,7 @@ from training.monitor import Monitor, RunningLoss
 def test_a_dry_run_keeps_nothing(clips_to_train, tmp_path):
     printed = train(clips_to_train, tmp_path / "run", "--dry_run", *OPTIONS)
     assert "dry run" in printed
+    assert "loss nan" not in printed and "loss 0 " not in printed  # before one is known
     assert json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
     assert not (tmp_path / "run").exists()
 
@@ -127,6 +128,17 @@ def test_the_published_recipe(tmp_path, model, published):
     train(tmp_path / "long", tmp_path / "run", *options)
     run = last(tmp_path / "run", f"{model}_best.pth")["run"]
     assert {name: run[name] for name in published} == published
+
+
+def test_checkpoints_keep_what_an_ablation_changed(clips_to_train, tmp_path):
+    more = ("--model_args", "height=40", "width=80", "base_channels=4", "padding=zero",
+            "latitude_bias=false", "--loss", "mse", "--epochs", 1, "--samples", 2)  # fmt: skip
+    train(clips_to_train, tmp_path, *more)
+    best = last(tmp_path, "cube_unet_best.pth")
+    assert (best["arguments"]["padding"], best["arguments"]["latitude_bias"]) == ("zero", False)
+    assert best["run"]["loss"] == "mse" and "latitude_bias" not in best["weights"]
+    with pytest.raises(InputError, match="latitude_bias=perhaps"):
+        make_model(train_video.parse_args(["--model_args", "latitude_bias=perhaps"]))
 
 
 def test_the_published_recipe_keeps_the_backbone_of_init(clips_to_train, tmp_path):

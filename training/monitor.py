@@ -170,8 +170,8 @@ class Monitor:
     def advance(self, run) -> None:
         """Show loss and scores of the last validation, the best constant map's in parentheses."""
         constant, last = run.best_constant, run.log[-1] if run.log else {}
-        loss = run.losses.total / max(run.losses.count, 1)
-        text = f"loss {loss:.4g} ({constant['best_constant']:.4g})"
+        mean = f"{run.losses.total / run.losses.count:.4g}" if run.losses.count else "…"
+        text = f"loss {mean} ({constant['best_constant']:.4g})"
         for name in MeanScores.NAMES:
             if (score := last.get(f"val_{name}")) is not None:
                 text += f", {name.upper()} {score:.3f} ({constant[f'best_constant_{name}']:.3f})"
