@@ -102,7 +102,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
     add("--motion", choices=list(MOTIONS),
         help="motion channels (default: those of the checkpoint given with --init, else the "
-        "model's own: difference for cube_unet and dis for sst_sal)")
+        "model's own: difference for cube_unet, colour_difference for its published backbone, "
+        "dis for sst_sal)")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
         help="arguments of the model, such as height=120 width=240 base_channels=16 "
         "backbone=published padding=zero latitude_bias=false")

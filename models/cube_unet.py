@@ -200,7 +200,7 @@ class CubeUNet(SaliencyModel):
             )
         faces = self.to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
         logits = self.read(faces)
-        if self.backbone.published:
+        if self.backbone.published:  # probabilities are interpolated
             logits = self.to_equi(logits.sigmoid()).logit(LEAST)
         else:
             logits = self.to_equi(logits)

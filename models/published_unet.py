@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from models.efficientnet_lite import padded_conv
+from video.spec import HIGHEST_FPS
 
 FIRST_WEIGHT = "enc1.c1.conv.weight"  # of a state_dict that its authors' code saves
 
@@ -56,18 +57,18 @@ class PublishedUNet(nn.Module):
 
 
 def from_state_dict(weights: dict[str, Tensor]) -> dict:
-    """Return a state_dict of the published network as a checkpoint has it, unless it is damaged.
+    """Return what a checkpoint of the published network with these weights would hold.
 
-    Its motion is between all consecutive frames, so the spec states the highest rate there is.
+    weights: a state_dict that its authors' code has saved. Their motion is between consecutive
+    frames, so the spec states the highest rate that there is. Raises an error of any kind for
+    other weights.
     """
-    base_channels, in_channels = weights[FIRST_WEIGHT].shape[:2]
-    sizes = {"in_channels": in_channels, "base_channels": base_channels}
+    base, channels = weights[FIRST_WEIGHT].shape[:2]
+    arguments = {"in_channels": channels, "base_channels": base, "backbone": "published"}
+    named = {n if n.startswith("head.") else f"backbone.{n}": t for n, t in weights.items()}
     return {
         "model": "cube_unet",
-        "arguments": {**sizes, "backbone": "published"},
-        "spec": {"fps": 1000.0},
-        "weights": {
-            name if name.startswith("head.") else f"backbone.{name}": tensor
-            for name, tensor in weights.items()
-        },
+        "arguments": arguments,
+        "spec": {"fps": HIGHEST_FPS},
+        "weights": named,
     }

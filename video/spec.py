@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from video.motion import MOTIONS
 
 LARGEST_SIDE, LARGEST_FRAME = 4096, 1024 * 2048  # pixels of the frames that models take
+HIGHEST_FPS = 1000.0  # at which every frame of a video is sampled
 
 
 def check_number(name: str, value: object, least: int, most: int) -> None:
@@ -42,8 +43,8 @@ class Spec:
             raise ValueError(
                 f"frames have at most {LARGEST_FRAME} pixels, got {self.height}×{self.width}"
             )
-        if not 0 < self.fps <= 1000:
-            raise ValueError(f"fps is more than 0 and at most 1000, got {self.fps!r}")
+        if not 0 < self.fps <= HIGHEST_FPS:
+            raise ValueError(f"fps is more than 0 and at most {HIGHEST_FPS:g}, got {self.fps!r}")
         if self.warm_up + self.fade >= self.clip_length:
             raise ValueError("warm_up and fade together are less than clip_length")
         if not 0 <= self.smoothing <= 10:
