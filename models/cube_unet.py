@@ -199,12 +199,11 @@ class CubeUNet(SaliencyModel):
                 f"got {frames.shape[2]} + {motion.shape[2]}"
             )
         faces = self.to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        logits = self.read(faces)
+        logits, height = self.read(faces), clips.shape[-2]
         if self.backbone.published:  # probabilities are interpolated
             logits = self.to_equi(logits.sigmoid()).logit(LEAST)
         else:
             logits = self.to_equi(logits)
-        height = clips.shape[-2]
         latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
         if self.prior_head:
             latitude_bias = 2 * logits[:, 1:].sigmoid() * latitude_bias

@@ -66,9 +66,5 @@ def from_state_dict(weights: dict[str, Tensor]) -> dict:
     base, channels = weights[FIRST_WEIGHT].shape[:2]
     arguments = {"in_channels": channels, "base_channels": base, "backbone": "published"}
     named = {n if n.startswith("head.") else f"backbone.{n}": t for n, t in weights.items()}
-    return {
-        "model": "cube_unet",
-        "arguments": arguments,
-        "spec": {"fps": HIGHEST_FPS},
-        "weights": named,
-    }
+    spec = {"fps": HIGHEST_FPS}
+    return {"model": "cube_unet", "arguments": arguments, "spec": spec, "weights": named}
