@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import interpolate
 
 from models.base import SaliencyModel
-from models.efficientnet_lite import EfficientNetReadout, enlarge, padded_conv
+from models.efficientnet_lite import EfficientNetReadout, padded_conv
 from models.equator_prior import gaze_density, longitude_density
 from models.published_unet import PublishedUNet
-from projection import Cube2Equi, CubePadding, Equi2Cube
+from projection import Cube2Equi, Equi2Cube
 from projection.cube_pad import FacePadding, pad_each_face
 from video.spec import Spec, check_number
 
@@ -89,7 +89,6 @@ class CubeUNet(SaliencyModel):
         ahead, from 0 (not at all) to 1.
     local_prior: whether the network says at each place how much the latitude bias counts there,
         from 0 (not at all) to twice: somebody near the camera is looked at wherever they are.
-    coarse: share in the logits of a second pass over faces of half the size, from 0 (none) to 1.
     latitude_bias: whether there is one. None: not with the published backbone.
     padding: "cube", or for comparison "zero" or "replicate", which pad each face by itself.
 
@@ -117,7 +116,6 @@ class CubeUNet(SaliencyModel):
         backbone: str = "plain",
         front: float = 0.0,
         local_prior: bool = False,
-        coarse: float = 0.0,
         latitude_bias: bool | None = None,
         padding: str = "cube",
     ):
@@ -132,9 +130,8 @@ class CubeUNet(SaliencyModel):
             raise ValueError(f"padding is one of {', '.join(paddings)}, got {padding!r}")
         if latitude_bias is None:
             latitude_bias = not kind.published
-        for name, share in (("front", front), ("coarse", coarse)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} is from 0 to 1: {share}")
+        if not 0 <= front <= 1:
+            raise ValueError(f"front is from 0 to 1: {front}")
         check_number("base_channels", base_channels, 1, 256)
         spec = Spec(height=height, width=width, motion=motions[in_channels])
         check_number("face_size", face_size or 1, 1, width // 2 + 1)
@@ -148,12 +145,10 @@ class CubeUNet(SaliencyModel):
             backbone=backbone,
             front=front,
             local_prior=local_prior,
-            coarse=coarse,
             latitude_bias=latitude_bias,
             padding=padding,
         )
-        size, passes = face_size or width // 4, 2 if coarse else 1
-        smallest, step = passes * kind.smallest_face, passes * kind.face_step
+        size, smallest, step = face_size or width // 4, kind.smallest_face, kind.face_step
         if size < smallest or size % step:
             sizes = ", ".join(str(smallest + k * step) for k in range(3))
             raise ValueError(f"faces of {size} pixels; this backbone takes {sizes}, …")
@@ -169,7 +164,6 @@ class CubeUNet(SaliencyModel):
         if self.prior_head:  # in the beginning the latitude bias counts once everywhere
             nn.init.zeros_(self.prior_head.weight)
             nn.init.zeros_(self.prior_head.get_parameter("bias"))
-        self.pad = CubePadding(1) if coarse else None
         if padding != "cube":
             pad_each_face(self, padding)
         prior = gaze_density(LATITUDES, 1)
@@ -216,9 +210,4 @@ class CubeUNet(SaliencyModel):
         """
         features = self.backbone(faces)
         heads = [self.head, self.prior_head] if self.prior_head else [self.head]
-        logits = torch.cat([head(features) for head in heads], dim=1).float()
-        if self.pad is None:
-            return logits
-        features = self.backbone(avg_pool2d(faces, 2))
-        half = torch.cat([head(features) for head in heads], dim=1).float()
-        return logits.lerp(enlarge(half, self.pad), self.arguments["coarse"])
+        return torch.cat([head(features) for head in heads], dim=1).float()

@@ -21,7 +21,8 @@ kind has the prior's standard deviation in latitude.
 
 Where it is known which fixations are on people (recipes/people.py), these keep nearly all of their
 weight at any latitude, by the power ON_PEOPLE: somebody near the camera is looked at wherever they
-are. In a fifth of the scenes people are near then.
+are. In a fifth of the scenes people are near then. How much denser attention is there than by the
+prior alone is written as NNNN_lift.npy, but not for mosaics, in which nobody stands near anything.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -40,7 +41,7 @@ import torch
 from numpy.random import Generator
 
 from common.errors import InputError, run_script
-from common.files import write_json
+from common.files import write_array, write_json
 from common.options import HelpFormatter, at_least
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import UNKNOWN, Fixations, write_fixations_csv
@@ -86,6 +87,7 @@ class Scene:
         arrange = list(shares)[rng.choice(len(shares), p=list(shares.values()))]
         self.placed = arrange(rng, album)
         self.power = POWERS[arrange]
+        self.lifts = known and arrange is not mosaic
         self.world = self.blurred = None
         background = rng.choice(list(BACKGROUNDS), p=list(BACKGROUNDS.values()))
         if arrange is mosaic or background == "blurred":
@@ -185,6 +187,16 @@ class Attention:
         Returns: float32 (A, 2A) with maximum 1; shares of the fixations (N,), and of base and
         background in each pixel (A, 2A), which are not normalised.
         """
+        density, shares, rest = self.sums(rays, weights, left, power, powers)
+        return (density / density.max()).astype(np.float32), shares, rest
+
+    def lift(self, rays, weights, left, power: float, powers: np.ndarray) -> np.ndarray:
+        """Return the density over that with one power for all, float16 (A, 2A), at least 1."""
+        density, alone = (self.sums(rays, weights, left, power, p)[0] for p in (powers, None))
+        return (density / alone).clip(1, 1e4).astype(np.float16)
+
+    def sums(self, rays, weights, left, power, powers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what `density` returns, but the density as the formula above gives it."""
         longitude, latitude = angles(rays)
         peaks = weights / (2 * math.pi * math.radians(SIGMA) ** 2)
         powers = np.full(len(weights), power) if powers is None else powers
@@ -198,8 +210,7 @@ class Attention:
             density = density + own * content.numpy()
             there = np.interp(latitude[these], self.latitudes[::-1], own[::-1, 0])
             shares[these] = weights[these] * there
-        rest = prior * rest * self.areas
-        return (density / density.max()).astype(np.float32), shares, rest
+        return density, shares, prior * rest * self.areas
 
     def draw(
         self, rng: Generator, rays: np.ndarray, shares: np.ndarray, rest: np.ndarray
@@ -222,18 +233,21 @@ class Attention:
 
 def render(
     seed, sources: Sources, height: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]]:
     """Render the frames of one scene, one at a time.
 
-    Yields: RGB uint8 (H, 2H, 3), attention float16 (A, 2A) with maximum 1, and longitudes and
-    latitudes (N,) of fixations in radians.
+    Yields: RGB uint8 (H, 2H, 3), attention float16 (A, 2A) with maximum 1, its lift if it has one,
+    and longitudes and latitudes (N,) of fixations in radians.
     """
     scene, attention = Scene(seed, sources, height), Attention()
     for frame in range(FRAMES):
         canvas, rays, weights, powers = scene.paint(frame)
-        density, shares, rest = attention.density(rays, weights, canvas.left, scene.power, powers)
+        given = rays, weights, canvas.left, scene.power, powers
+        density, shares, rest = attention.density(*given)
+        lift = attention.lift(*given) if scene.lifts else None
         image = scene.expose(canvas.light, frame)
-        yield image, density.astype(np.float16), *attention.draw(scene.rng, rays, shares, rest)
+        places = attention.draw(scene.rng, rays, shares, rest)
+        yield image, density.astype(np.float16), lift, *places
 
 
 @lru_cache(maxsize=1)  # once in each process
@@ -257,10 +271,12 @@ def write_scene(
 
 
 def with_fixations(folder: Path, frames: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the RGB and attention of what `render` yields; after it, write fixations.csv."""
+    """Yield the RGB and attention of what `render` yields; write its lifts and fixations.csv."""
     places = []
-    for image, attention, *place in frames:
+    for number, (image, attention, lift, *place) in enumerate(frames, start=1):
         places.append(place)
+        if lift is not None:
+            write_array(folder / f"{number:04d}_lift.npy", lift)
         yield image, attention
     longitudes, latitudes = zip(*places, strict=True)
     numbers = np.repeat(np.arange(1, len(places) + 1), [len(at) for at in longitudes])

@@ -8,9 +8,11 @@ The map of the last frame of each training clip is
     (1 − FASTGAZE) · mean over checkpoints of sigmoid(mean over HEIGHTS of the logits)
         + FASTGAZE · density of FastGaze
 
-with a density of the same mean, and without a front. A checkpoint that is given twice counts
-twice. The map is written as MAPS/CLIP.npy, float16; one that is there is kept, so that an
-interrupted command continues.
+with a density of the same mean, and without a front. Where the data set says how much denser
+attention to people is than by the prior alone (recipes/gaze_scenes.py), the checkpoints' mean is
+first multiplied by it, at most by MOST. A checkpoint that is given twice counts twice. The map is
+written as MAPS/CLIP.npy, float16; one that is there is kept, so that an interrupted command
+continues.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -25,15 +27,16 @@ from tqdm import tqdm
 
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import run_script
-from common.files import write_array
+from common.files import read_array, write_array
 from models import deploy, load
 from projection import solid_angles
 from recipes.distill import map_path, teacher_map, training_clips
 from recipes.fastgaze import load_fastgaze, panorama_density
-from video.pictures import read_picture, to_tensor
+from video.pictures import read_picture, resize, to_tensor
 
 HEIGHTS = 384, 512, 640  # of the frames whose logits are averaged
 FASTGAZE = 0.3  # its share
+MOST = 3.0  # times the attention of the prior: what people get 40° below the horizon
 ROWS = 256  # of a map, which is twice as wide
 
 
@@ -63,6 +66,8 @@ def main() -> None:
             other = panorama_density(fastgaze, image, *size)
         mean = torch.stack([maps[path].float() for path in args.checkpoints]).mean(0)
         mean = interpolate(mean, size, mode="area")[0, 0].cpu().numpy()
+        if (lifted := clip[-1].picture.with_name(f"{clip[-1].picture.stem}_lift.npy")).exists():
+            mean *= resize(read_array(lifted).astype(np.float32), *size).clip(1, MOST)
         other *= (mean * areas).sum() / (other * areas).sum()
         write_array(path, ((1 - FASTGAZE) * mean + FASTGAZE * other).astype(np.float16))
 

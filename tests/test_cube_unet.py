@@ -310,7 +310,7 @@ def test_without_a_latitude_bias_maps_are_the_image_logits(tmp_path):
     assert torch.equal(published.latitude_bias, small_unet().latitude_bias)
 
 
-# A latitude bias that the network weighs, and a second pass over smaller faces
+# A latitude bias that the network weighs
 
 
 @torch.no_grad()
@@ -327,34 +327,3 @@ def test_a_local_prior_begins_as_the_latitude_bias_and_can_take_it_away():
         expected = plain.logits(*clip)
         torch.testing.assert_close(image_logits, expected[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(bias, factor * expected[1].expand_as(bias), atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-def test_the_coarse_pass_is_the_network_on_frames_of_half_the_size():
-    """Of a smooth picture: its faces made small are nearly the faces of the small picture."""
-    rays = directions(160, 320, torch.float32).permute(2, 0, 1)
-    frames = (0.5 + 0.4 * (3 * rays).sin())[None, None]
-    torch.manual_seed(1)
-    fine = models.CubeUNet(height=160, width=320, base_channels=4, in_channels=3).eval()
-    for norm in (module for module in fine.modules() if isinstance(module, nn.BatchNorm2d)):
-        norm.running_var.fill_(0.1)
-    half = models.CubeUNet(height=80, width=160, base_channels=4, in_channels=3).eval()
-    half.load_state_dict(fine.state_dict())
-    small = nn.functional.avg_pool2d(frames[0], 2)[None]
-    none, less = frames.new_zeros(1, 1, 0, 160, 320), small.new_zeros(1, 1, 0, 80, 160)
-    on_fine, on_half = fine.logits(frames, none)[0], half.logits(small, less)[0]
-    on_half = nn.functional.interpolate(on_half, (160, 320), mode="bilinear")
-    for share in (0.25, 1.0):
-        arguments = fine.arguments | {"coarse": share}
-        both = models.CubeUNet(**arguments).eval()
-        both.load_state_dict(fine.state_dict())
-        expected = on_fine.lerp(on_half, share)
-        error = (both.logits(frames, none)[0] - expected)[..., 8:-8, 8:-8].abs().mean()
-        assert error < 0.2 * share * (on_half - on_fine).abs().mean()
-
-
-def test_faces_too_small_for_a_second_pass_are_refused():
-    with pytest.raises(ValueError, match="faces of 20 pixels; this backbone takes 34"):
-        models.CubeUNet(height=40, width=80, base_channels=2, coarse=0.3)
-    with pytest.raises(ValueError, match="coarse is from 0 to 1"):
-        models.CubeUNet(height=80, width=160, base_channels=2, coarse=1.5)

@@ -11,13 +11,7 @@ from models.deploy import FusedConv
 KINDS = {
     "plain": {"base_channels": 4, "height": 80, "width": 160},
     "published": {"backbone": "published", "base_channels": 4, "height": 80, "width": 160},
-    "extended": {
-        "base_channels": 4,
-        "height": 80,
-        "width": 160,
-        "local_prior": True,
-        "coarse": 0.3,
-    },
+    "local_prior": {"base_channels": 4, "height": 80, "width": 160, "local_prior": True},
     "no_motion": {"backbone": "efficientnet_lite0", "in_channels": 3, "height": 192, "width": 384},
     "motion": {"backbone": "efficientnet_lite0", "height": 192, "width": 384},
     "flow": {"backbone": "efficientnet_lite0", "in_channels": 6, "height": 192, "width": 384},

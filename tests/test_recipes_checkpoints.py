@@ -252,14 +252,14 @@ def test_a_network_learns_the_target(teacher, data, tmp_path):
     assert fixed and all(torch.equal(after[name], before[name]) for name in fixed)
     content = read(output)
     assert content["distilled"] == {
-        "teacher": 0.0, "steps": 60, "rate": 1e-4, "varied": False, "seed": 0,
+        "teacher": 0.0, "learn": [], "steps": 60, "rate": 1e-4, "varied": False, "seed": 0,
         "sha256": sha256(teacher),
     }  # fmt: skip
     assert model.arguments["front"] == 0.0 and models.load(output).arguments["front"] == 0.5
 
 
 def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, monkeypatch):
-    """From the maps of recipes.teachers alone, with small frames, motion, and all that is new."""
+    """From the maps of recipes.teachers, where people count more, with small frames and motion."""
     monkeypatch.setattr("recipes.teachers.HEIGHTS", (72, 96))
     monkeypatch.setattr("recipes.distill.COARSEST", 36)
     write_fastgaze(tmp_path / "fastgaze.vxm")
@@ -267,15 +267,31 @@ def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, mo
     run(teachers_main, tmp_path / "maps", *words)
     said = np.load(tmp_path / "maps" / "a.npy")
     assert (said.shape, said.dtype) == ((256, 512), np.float16) and (said >= 0).all()
+    lift = np.repeat(np.float16([[1, 2, 9, 0.5]]), 2, axis=0)  # at most 3 and at least 1 count
+    np.save(data / "a" / "0002_lift.npy", lift)
+    monkeypatch.setattr("recipes.teachers.FASTGAZE", 0.0)
+    for folder in ("lifted", "plain"):
+        run(teachers_main, tmp_path / folder, *words)
+        (data / "a" / "0002_lift.npy").unlink(missing_ok=True)
+    lifted, plain = (np.load(tmp_path / f / "a.npy").astype(float) for f in ("lifted", "plain"))
+    ratio = (lifted / plain)[100, [64, 192, 320, 448]]
+    assert ratio == pytest.approx([1 + 1 / 256, 2 + 7 / 256, 3, 1], rel=0.002)  # bilinear
     losses = []
     for steps in (1, 40):
         words = "--maps", tmp_path / "maps", "--steps", steps, "--teacher", 1, "--rate", 1e-3
-        more = "--varied", "--local_prior", "--coarse", 0.25, "--seed", 1
+        more = "--varied", "--local_prior", "--seed", 1
         run(distill_main, teacher, tmp_path / "new.pth", "--data_root", data, *words, *more)
         model = models.load(tmp_path / "new.pth", front=0.0)
         losses.append(score_student(model, data, torch.from_numpy(said.astype(np.float32))))
     assert losses[1] < losses[0]
-    assert model.arguments["local_prior"] and model.arguments["coarse"] == 0.25
+    assert model.arguments["local_prior"]
+    before, words = model.state_dict(), ("--data_root", data, *words[:2], "--steps", 1)
+    run(distill_main, tmp_path / "new.pth", tmp_path / "part.pth", *words, "--learn", "prior_head")
+    after = models.load(tmp_path / "part.pth").state_dict()
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved == {"prior_head.weight", "prior_head.bias"}
+    code, _, line = ended(distill_main, teacher, tmp_path / "x.pth", *words, "--learn", "tail")
+    assert (code, "--learn tail" in line) == (2, True)
     (tmp_path / "maps" / "a.npy").unlink()
     again = "--data_root", data, "--maps", tmp_path / "maps"
     code, _, line = ended(distill_main, teacher, tmp_path / "new.pth", *again)

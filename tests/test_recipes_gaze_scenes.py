@@ -234,6 +234,10 @@ def test_fixations_on_people_keep_their_weight_at_any_latitude(tmp_path):
     assert shares[1] / shares[0] == pytest.approx(ratio ** (1 - gaze_scenes.ON_PEOPLE), rel=0.05)
     halves = density[:, 128:].max(), density[:, :128].max()
     assert halves[1] / halves[0] == pytest.approx(shares[1] / shares[0], rel=0.3)
+    lift = Attention(128).lift(there, np.ones(2), left, 1.0, powers)
+    row = int(128 * 150 / 180)
+    assert lift.min() == 1 and lift[row, 64] == pytest.approx(1, abs=0.01)
+    assert lift[row, 192] == pytest.approx(ratio ** (gaze_scenes.ON_PEOPLE - 1), rel=0.05)
 
 
 def test_people_are_near_where_they_are_known(root, tmp_path):
@@ -250,6 +254,11 @@ def test_people_are_near_where_they_are_known(root, tmp_path):
         placed = near(rng, album)
         others = len(placed) - sum(p.fixated[0].person.any() for p in placed)
         assert 5 <= len(placed) <= 12 and others < len(placed)
+    lifted = {}
+    for seed in range(12):
+        power, (*_, lift, _, _) = Scene(seed, sources, 24).power, next(render(seed, sources, 24))
+        lifted.setdefault(power, set()).add(lift is not None)
+    assert lifted == {1.0: {False}, 0.9: {True}, 0.55: {True}}
 
 
 def test_people_of_a_photograph_are_found():
@@ -337,8 +346,9 @@ def test_frames_are_valid_and_reproducible(root):
     sources = read_sources(root)["train"]
     one, two, other = (list(render(seed, sources, 24)) for seed in (3, 3, 4))
     for frame, again in zip(one, two, strict=True):
-        assert all((a == b).all() for a, b in zip(frame, again, strict=True))
-        image, density, longitudes, latitudes = frame
+        assert all(np.array_equal(a, b) for a, b in zip(frame, again, strict=True))
+        image, density, lift, longitudes, latitudes = frame
+        assert lift is None  # nobody knows who is in these photographs
         assert image.shape == (24, 48, 3) and image.dtype == np.uint8
         assert density.shape == (128, 256) and density.dtype == np.float16
         assert density.min() > 0 and density.max() == 1
