@@ -289,7 +289,7 @@ def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, mo
     run(distill_main, tmp_path / "new.pth", tmp_path / "part.pth", *words, "--learn", "prior_head")
     after = models.load(tmp_path / "part.pth").state_dict()
     moved = {name for name in after if not torch.equal(after[name], before[name])}
-    assert moved == {"prior_head.weight", "prior_head.bias"}
+    assert moved and all(name.startswith("prior_head.") for name in moved)
     code, _, line = ended(distill_main, teacher, tmp_path / "x.pth", *words, "--learn", "tail")
     assert (code, "--learn tail" in line) == (2, True)
     (tmp_path / "maps" / "a.npy").unlink()
