@@ -190,7 +190,7 @@ def main() -> None:
     model, clips = student(args.checkpoint, **arguments), training_clips(args.data_root)
     for part in args.learn:
         if not any(name.startswith(part) for name, _ in model.named_parameters()):
-            raise InputError(f"--learn {part}: {args.checkpoint} has no such weights")
+            raise InputError(f"{args.checkpoint}: has no weights '{part}…'; give other --learn")
     if args.maps and (
         missing := [clip for clip in clips if not map_path(args.maps, clip).exists()]
     ):
