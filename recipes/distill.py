@@ -124,8 +124,9 @@ def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) 
     size = spec.height, spec.width
     loss_of, areas = DensityLoss(*size).to(device), solid_angles(*size)
     names = tuple(args.learn) or ("",)
-    learned = [weight for name, weight in model.named_parameters() if name.startswith(names)]
-    learned = [weight for weight in learned if weight.requires_grad]
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(weight.requires_grad and name.startswith(names))
+    learned = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learned, weight_decay=0)
     rounds = -(-args.steps // len(clips))
     order = np.concatenate([random.permutation(len(clips)) for _ in range(rounds)])
