@@ -4,8 +4,11 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ import evaluate_video
 import infer_video
 import models
 from common import processes
+from common.errors import run_script
 from datasets.video_saliency import SaliencyVideos, collate
 from losses import SMSE, SphericalKLDivergence
 from tests.clips import write_video
@@ -294,37 +298,45 @@ def test_alone_there_is_nothing_to_share():
     assert processes.parallel(network, torch.device("cpu")) is network
 
 
-MEETING = """
-import os, sys, time
-from datetime import timedelta
-sys.path.insert(0, {root!r})
-from common import processes
-from common.errors import run_script
+def meet(rank, port, patient, absent, printed):
+    """A script of two processes, of which the second comes late or does not come."""
+    for stream in (1, 2):
+        os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT), stream)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    processes.START, processes.PATIENCE = timedelta(seconds=3), timedelta(seconds=60)
 
-processes.START, processes.PATIENCE = timedelta(seconds=5), timedelta(seconds=60)
-late = os.environ["RANK"] == "1"
+    def main():
+        if patient:
+            processes.be_patient()
+        time.sleep(5 * rank)
+        print("sum", processes.total(1).item())
 
-def main():
-    if {patient}:
-        processes.be_patient()
-    time.sleep(8 * late)
-    # One write each: print's newline is a write of its own, and two processes share the pipe.
-    os.write(1, f"sum {{processes.total(1).item()}}\\n".encode())
-
-time.sleep(15 * (late and {absent}))
-run_script(processes.session(main))
-"""
+    time.sleep(60 * (rank and absent))
+    run_script(processes.session(main))
 
 
 @pytest.mark.parametrize("patient, absent", [(False, True), (True, False)])
 def test_waits_at_the_start_end(tmp_path, patient, absent):
     """A training of two processes hung at its start, with a time limit of a day."""
-    script = tmp_path / "meeting.py"
-    script.write_text(MEETING.format(root=str(ROOT), patient=patient, absent=absent))
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
+    context, printed = multiprocessing.get_context("forkserver"), [tmp_path / n for n in "ab"]
+    context.set_forkserver_preload(["tests.trainings"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [
+        context.Process(target=meet, args=(rank, port, patient, absent, printed[rank]))
+        for rank in range(2)
+    ]
+    for process in started:
+        process.start()
+    started[0].join(60)
+    if absent:  # as torchrun ends those that are left
+        started[1].kill()
+    started[1].join(60)
+    codes = [process.exitcode for process in started]
+    told = [path.read_text() if path.exists() else "" for path in printed]
     if patient:
-        assert done.returncode == 0 and done.stdout.count("sum 2.0") == 2
+        assert codes == [0, 0] and told == ["sum 2.0\n"] * 2
     else:
-        assert done.returncode != 0 and "sum" not in done.stdout
-        assert "do not meet" in done.stderr
+        assert codes[0] == 1 and "sum" not in told[0] and "do not meet" in told[0]

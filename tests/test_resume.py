@@ -10,20 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import models
 from tests.checkpoints import changed
-from tests.commands import run_as_user, train_as_user, train_one_epoch
+from tests.commands import train_one_epoch
 from tests.runs import OPTIONS, last, log, same
 from tests.trainings import TINY, train, write_long_clips
 
 STATE = ("step", "log", "sums", "seconds", "optimizer", "scaler", "average", "random", "weights",
          "arguments", "spec", "run", "model")  # fmt: skip
 ROOT = Path(__file__).resolve().parents[1]
-TINY_MODEL = {"height": 40, "width": 80, "base_channels": 4}
 
 
 def events(folder, ends_only=False):
@@ -292,37 +290,14 @@ def test_looking_does_not_change_the_run(clips_to_train, whole, tmp_path):
 
 def test_train_goes_on_after_the_last_epoch(scenes, tmp_path):
     """Three epochs in one go and one, killed, then two more: the same weights."""
-    train_as_user(scenes, tmp_path / "whole", "--epochs", 3, "--precision", "fp32")
-    command = [
-        sys.executable,
-        str(ROOT / "train_video.py"),
-        "--data_root",
-        str(scenes),
-        "--output_dir",
-        str(tmp_path / "parts"),
-        "--workers",
-        "0",
-        "--precision",
-        "fp32",
-        "--epochs",
-        "3",
-        "--model_args",
-        *(f"{k}={v}" for k, v in TINY_MODEL.items()),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "parts/cube_unet_last.pth").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    run_as_user("train_video.py", *command[2:], "--resume")
-    whole, parts = (
-        torch.load(tmp_path / name / "cube_unet_last.pth", weights_only=True)
-        for name in ("whole", "parts")
-    )
-    assert len(whole["log"]) == len(parts["log"]) == 3
-    for name, weights in whole["weights"].items():
-        assert torch.equal(weights, parts["weights"][name]), name
+    options = ("--epochs", 3)
+    train(scenes, tmp_path / "whole", *options)
+    fault = ("die_in_validation", 2)
+    train(scenes, tmp_path / "parts", *options, fault=fault, code=-signal.SIGKILL)
+    assert len(last(tmp_path / "parts")["log"]) == 1
+    train(scenes, tmp_path / "parts", *options, "--resume")
+    assert len(log(tmp_path / "parts")) == 3
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize("name", STATE)
