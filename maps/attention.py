@@ -9,10 +9,9 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
-from projection.sphere import direction_of, directions, row_of, solid_angles
+from projection.sphere import column_of, latitudes, longitudes, row_of, solid_angles
 
 RADIUS = math.radians(10)  # of a cap of attention, and least angle between two peaks
 FIT = 4.0  # radius in rows of the cap to which a peak's quadratic is fitted
@@ -60,13 +59,17 @@ def share(
 
     saliency: (H, W), not negative. Angles are in radians. Pixels at the cap's edge count in part.
     """
-    maps = np.asarray(saliency)
-    centre = direction_of(*torch.tensor([longitude, latitude], dtype=torch.float64)).numpy()
+    maps = np.asarray(saliency, np.float32)
+    across = math.cos(latitude)
+    centre = np.array(
+        [across * math.sin(longitude), math.sin(latitude), across * math.cos(longitude)]
+    )
     pixel = math.pi / len(maps)
     cap, points = _cap(centre, radius + pixel / 2, maps.shape)
     inside = np.clip((radius - np.arccos((points @ centre).clip(-1, 1))) / pixel + 0.5, 0, 1)
-    areas = solid_angles(*maps.shape[-2:]).double().numpy()[:, 0]
-    total, values = areas @ maps.sum(1, dtype=np.float64), maps[cap]
+    areas = _areas(*maps.shape)
+    total = (areas @ cv2.reduce(maps, 1, cv2.REDUCE_SUM, dtype=cv2.CV_64F))[0]
+    values = maps[cap]
     if not total:
         total, values = 4 * math.pi, 1.0
     return min(1.0, float((values * areas[cap[0]] * inside).sum() / total))
@@ -81,20 +84,24 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
     """
     values = np.asarray(saliency, np.float32)
     height, width = values.shape
-    points = _directions(height, width)
+    rows, columns = _angles(height, width)
     # A peak is also the highest in a rectangle inside its cap, which is quick to find out.
     down, across = (int(RADIUS / math.sqrt(2) * n / math.pi) for n in (height, width / 2))
     highest = cv2.dilate(values, np.ones((2 * down + 1, 2 * across + 1), np.uint8))
-    candidates = np.argwhere((values == highest) & (values > values.min()))
-    candidates = candidates[np.argsort(-values[tuple(candidates.T)], kind="stable")]
+    left = np.where(values == highest, values, np.float32(-1))
     places: list[np.ndarray] = []
-    while len(candidates) and len(places) < count:
-        pixel, candidates = tuple(candidates[0]), candidates[1:]
-        cap, _ = _cap(points[pixel], RADIUS, values.shape)
-        if values[cap].max() <= values[pixel]:
-            places.append(_summit(values, points[pixel]))
-            apart = points[tuple(candidates.T)] @ points[pixel]
-            candidates = candidates[apart < math.cos(RADIUS)]
+    lowest = values.min()
+    while len(places) < count:
+        row, column = divmod(int(left.argmax()), width)
+        if (value := left[row, column]) <= lowest:
+            break
+        (up, across), (right, ahead) = rows[:, row], columns[:, column]
+        point = np.array([across * right, up, across * ahead])
+        cap, _ = _cap(point, RADIUS, values.shape)
+        if values[cap].max() <= value:
+            places.append(_summit(values, point))
+            left[cap] = -1
+        left[row, column] = -1
     return [(math.atan2(x, z), math.atan2(y, math.hypot(x, z))) for x, y, z in places]
 
 
@@ -108,9 +115,10 @@ def _summit(values: np.ndarray, place: np.ndarray) -> np.ndarray:
     radius = min(FIT * math.pi / len(values), math.pi / 2)
     for _ in range(4):
         cap, points = _cap(place, radius, values.shape)
-        east = np.array([place[2], 0, -place[0]])
-        east = east / (np.linalg.norm(east) or 1)
-        axes = np.stack([east, np.cross(place, east)])  # east and north
+        px, py, pz = place
+        across = math.hypot(px, pz) or 1
+        east, north = (pz, 0, -px), (-px * py, across**2, -py * pz)
+        axes = np.array([east, north]) / across
         x, y = axes @ points.T / math.sin(radius)
         terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
         area = np.hypot(points[:, 0], points[:, 2])
@@ -129,18 +137,35 @@ def _summit(values: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(4)
-def _directions(height: int, width: int) -> np.ndarray:
-    return directions(height, width, torch.float64).numpy()
+def _angles(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return sine and cosine of the latitude of each row, (2, H), and of longitudes, (2, W)."""
+    rows, columns = latitudes(height).numpy(), longitudes(width).numpy()
+    return np.stack([np.sin(rows), np.cos(rows)]), np.stack([np.sin(columns), np.cos(columns)])
+
+
+@lru_cache(4)
+def _areas(height: int, width: int) -> np.ndarray:
+    return solid_angles(height, width).double().numpy()[:, 0]
 
 
 def _cap(centre: np.ndarray, radius: float, size: tuple[int, int]) -> tuple[tuple, np.ndarray]:
     """Return the pixels within an angle of a direction (3,): rows and columns, and directions."""
-    latitude = math.asin(centre[1].clip(-1, 1))
-    first, last = (row_of(latitude + angle, size[0]) for angle in (radius, -radius))
-    rows = slice(max(0, math.floor(first)), math.ceil(last) + 1)
-    band = _directions(*size)[rows]
-    row, column = np.nonzero(band @ centre >= math.cos(min(radius, math.pi)))
-    return (row + rows.start, column), band[row, column]
+    x, y, z = centre.tolist()
+    latitude, (height, width) = math.asin(min(max(y, -1.0), 1.0)), size
+    first, last = (row_of(latitude + angle, height) for angle in (radius, -radius))
+    row = np.arange(max(0, math.floor(first)), min(math.ceil(last) + 1, height))
+    column = np.arange(width)
+    if abs(latitude) + radius < math.pi / 2:  # no pole is inside
+        reach = math.asin(math.sin(radius) / math.cos(latitude)) * width / (2 * math.pi) + 1
+        middle = column_of(math.atan2(x, z), width)
+        first, last = math.floor(middle - reach), math.ceil(middle + reach) + 1
+        column = np.arange(first, min(last, first + width)) % width
+    rows, columns = _angles(height, width)
+    (up, across), (right, ahead) = rows[:, row], columns[:, column]
+    cosine = across[:, None] * (x * right + z * ahead) + (y * up)[:, None]
+    i, j = (cosine >= math.cos(min(radius, math.pi))).nonzero()
+    points = np.stack([across[i] * right[j], up[i], across[i] * ahead[j]], axis=-1)
+    return (row[i], column[j]), points
 
 
 def _overlaps(tiles: int, pixels: int, measure) -> np.ndarray:
