@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import options
 from common.errors import Failures, advice, counted, run_script
-from maps.exports import KINDS, export_path, grid
+from maps.exports import KINDS, array_bytes, export_path, grid
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,6 +44,8 @@ def parse_args() -> argparse.Namespace:
     options.add_sampling_option(add)
     add("--quality", choices=["fast"], help="inference resolution of the cube U-Net; "
         "fast: 75%% of the height and width, and maps are as small (default: in full)")  # fmt: skip
+    add("--front", type=float, help="how much maps of the cube U-Net favour straight "
+        "ahead, where viewers begin, 0 to 1 (default: the checkpoint's)")  # fmt: skip
     options.add_machine_options(add)
     add("--fps", type=options.frame_rate, help="pictures a second of a folder of frames "
         "(default: 8, with a note); a video has its own rate")  # fmt: skip
@@ -79,8 +81,9 @@ def main() -> None:
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
     kind = find_model(args.model) if args.model else models.SaliencyModel
-    sampling = {"sampling": args.sampling} if args.sampling else {}
-    model = models.load(args.ckpt_path, device, args.quality, **sampling)
+    given = {"sampling": args.sampling, "front": args.front}
+    given = {name: value for name, value in given.items() if value is not None}
+    model = models.load(args.ckpt_path, device, args.quality, **given)
     if not isinstance(model, kind):
         raise InputError(f"{args.ckpt_path}: holds a {model.name}; leave out --model")
     with advice(f"--motion {args.motion}"):
@@ -117,6 +120,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         "motion": model.spec.motion,
         "sampling": model.arguments.get("sampling"),
         "quality": args.quality,
+        "front": args.front,
         "checkpoint": str(args.ckpt_path),
         "checkpoint_sha256": sha256(args.ckpt_path),
         "normalisation": NORMALISATIONS[args.normalise],
@@ -162,6 +166,9 @@ def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -
         frames = counted(len(unreadable), "unreadable frame")
         print(f"note: {target}: no map of {frames} ({numbers})", file=sys.stderr)
     shape = record["frame_count"], record["map_height"], record["map_width"]
+    if size := array_bytes(target, *shape):
+        maps = f"{counted(shape[0], 'map')} of {shape[1]}×{shape[2]}"
+        print(f"note: {target}: {maps} take {size / 1e6:,.1f} MB", file=sys.stderr)
     bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
     maps = tqdm(read_maps(folder, record), target.name, **bar)
     try:

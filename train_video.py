@@ -327,6 +327,7 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
         models.save(run.best_path, run.result, **run.facts, **line)
     run.monitor.write(run, **scalars)
     run.monitor.write_log(run.log)
+    run.monitor.show(run)
     run.begin_epoch()
     save(run)
 

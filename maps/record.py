@@ -22,8 +22,9 @@ NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by i
     "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
 }
 # Entries in which the maps of one run agree.
-SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "quality", "width", "height",
-            "fps", "stereo", "coverage", "normalisation", "map_width", "map_height")  # fmt: skip
+SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "quality", "front", "width",
+            "height", "fps", "stereo", "coverage", "normalisation", "map_width",
+            "map_height")  # fmt: skip
 READABLE = {"fingerprint": "video", "checkpoint_sha256": "checkpoint"}  # instead of digests
 ELSEWHERE = "choose another --output_dir"
 AGAIN = "delete it and the maps beside it, and run infer_video.py again"

@@ -229,7 +229,11 @@ def test_known_maps_that_are_already_there(clip, checkpoint, tmp_path, monkeypat
     write_map(out / f"sal_{n:04d}.png", saliency, save_npy=True)
     no_network(monkeypatch)
     before = content(out)
-    assert infer(clip, checkpoint, out, *exports(tmp_path), "--peaks", 1, "--tiles", "9x18")[0] == 0
+    more = "--peaks", 1, "--tiles", "9x18"
+    code, _, notes = infer(clip, checkpoint, out, *exports(tmp_path), *more)
+    assert code == 0
+    sizes = [line.split()[-2] for line in notes.splitlines() if ": 23 maps of 40×80 take " in line]
+    assert sorted(sizes) == ["0.1", "0.3", "0.3"]  # one is float16
     assert content(out) == before
     rows = table(tmp_path / "p.csv")
     assert len(rows) == 23 and [int(r["frame"]) for r in rows] == [*range(1, 24)]

@@ -171,6 +171,21 @@ def test_maps_of_another_sampling_are_maps_of_another_run(clip, tmp_path):
     assert np.abs(first / 255.0 - (raw - raw.min()) / (raw.max() - raw.min())).max() < 0.003
 
 
+def test_the_preference_for_the_front_is_an_option(still, checkpoint, tmp_path):
+    sums = {}
+    for front in ("0", "1"):
+        assert infer(still, checkpoint, tmp_path / front, "--front", front)[0] == 0
+        columns = read_pixels(tmp_path / front / "sal_0001.png").sum(0)
+        sums[front] = columns[30:50].sum() / columns.sum()
+    assert sums["1"] > 1.5 * sums["0"]
+    code, _, line = infer(still, checkpoint, tmp_path / "1", "--front", "0.5")
+    assert code == 2 and "front 1.0" in line
+    models.save(tmp_path / "e.pth", models.EquatorPrior(10, 20))
+    for network, front in ((checkpoint, "2"), (tmp_path / "e.pth", "1")):
+        code, _, line = infer(still, network, tmp_path / "other", "--front", front)
+        assert code == 2 and "front" in line
+
+
 @pytest.mark.parametrize("wrong", ['"fps": NaN', '"fps": 0', '"peaks": [1, "2"]', '"peaks": [-1]'])
 def test_a_record_with_nonsense_is_refused(still, checkpoint, tmp_path, wrong):
     maps = tmp_path / "maps"

@@ -15,7 +15,14 @@ from datasets import SaliencyVideos
 from metrics import cc, nss
 from models.ema import WeightAverage
 from projection import solid_angles
-from tests.commands import ended, infer_as_user, map_files, run_as_user, train_as_user
+from tests.commands import (
+    ended,
+    infer_as_user,
+    map_files,
+    run_as_user,
+    train_as_user,
+    train_one_epoch,
+)
 from tests.runs import OPTIONS, last, log
 from tests.trainings import train, write_data, write_long_clips
 from train_video import SCHEDULES
@@ -319,3 +326,10 @@ def test_arguments_of_a_model_beyond_reason(data_root, tmp_path, name, value):
     assert code == 2 and "--model_args" in line
     with pytest.raises(ValueError):
         models.CubeUNet(**{name: value})
+
+
+def test_the_last_line_of_progress_shows_the_last_validation(scenes, tmp_path):
+    """It showed the one before, and after a single epoch none."""
+    code, _, progress = train_one_epoch(scenes, tmp_path)
+    score = json.loads((tmp_path / "log.jsonl").read_text())["val_cc"]
+    assert code == 0 and f"CC {score:.3f} (" in progress.strip().splitlines()[-1].split("\r")[-1]

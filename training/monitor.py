@@ -168,6 +168,12 @@ class Monitor:
         self.bar = tqdm(total=run.order.steps, initial=run.step, unit="step", disable=not main)
 
     def advance(self, run) -> None:
+        """Count a step."""
+        self.bar.set_description(f"epoch {len(run.log) + 1}/{run.args.epochs}", refresh=False)
+        self.show(run)
+        self.bar.update()
+
+    def show(self, run) -> None:
         """Show loss and scores of the last validation, the best constant map's in parentheses."""
         constant, last = run.best_constant, run.log[-1] if run.log else {}
         mean = f"{run.losses.total / run.losses.count:.4g}" if run.losses.count else "…"
@@ -175,9 +181,7 @@ class Monitor:
         for name in MeanScores.NAMES:
             if (score := last.get(f"val_{name}")) is not None:
                 text += f", {name.upper()} {score:.3f} ({constant[f'best_constant_{name}']:.3f})"
-        self.bar.set_description(f"epoch {len(run.log) + 1}/{run.args.epochs}", refresh=False)
         self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update()
 
     def write(self, run, **scalars: float) -> None:
         """Write scalars, and pictures of four clips spread evenly over val, to TensorBoard."""
