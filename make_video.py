@@ -44,8 +44,8 @@ def parse_args() -> argparse.Namespace:
     add("--scale", choices=["clip", "frame"], default="clip", help="what is shown as the strongest "
         "saliency; clip: one value for all maps, the 95th percentile of their maxima; frame: the "
         "maximum of each map")  # fmt: skip
-    add("--alpha", type=float, default=0.7, help="opacity of the strongest saliency, 0 to 1; half "
-        "the saliency has three quarters of it")  # fmt: skip
+    add("--alpha", type=float, help="opacity of the strongest saliency, 0 to 1; half "
+        "the saliency has three quarters of it (default: 0.7, in a viewer 0.5)")  # fmt: skip
     add("--colormap", default="turbo", metavar="NAME", help="OpenCV's name")
     add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay")
     add("--viewer", action="store_true", help="write a page to look around in, as every "
@@ -67,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.follow and args.side_by_side:
         raise InputError("--follow shows no heat map; leave out --side_by_side")
-    if not 0 <= args.alpha <= 1 or not 0 <= args.crf <= 51:
+    if not 0 <= (args.alpha or 0) <= 1 or not 0 <= args.crf <= 51:
         raise InputError("--alpha is from 0 to 1 and --crf from 0 to 51; change them")
     return args
 
@@ -119,6 +119,8 @@ def main() -> None:
     for note in info.notes:
         print(f"note: {source}: {note}", file=sys.stderr)
     output = choose_output(args, info, still=pictures == [source])
+    if args.alpha is None:
+        args.alpha = 0.5 if output.suffix.lower() == ".html" else 0.7
     start = time.perf_counter()
     maps, damage = find_maps(args.saliency_dir, info, record, args.scale), Damage()
     inputs = protected(*info.files, *args.saliency_dir.glob("sal_*.*"))

@@ -44,7 +44,7 @@ def write_viewer(
     title: str,
     width: int = 1920,
     colormap: str = "turbo",
-    alpha: float = 0.7,
+    alpha: float = 0.5,
     crf: float = 20,
     preset: str = "fast",
 ) -> None:
