@@ -14,7 +14,7 @@ from inspect import signature
 from pathlib import Path
 
 from common import options
-from common.errors import InputError, RunError, advice, run_script
+from common.errors import InputError, RunError, advice, counted, run_script
 from common.files import write_json
 from common.locks import lock
 
@@ -33,6 +33,8 @@ def parse_args() -> argparse.Namespace:
     add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps, "
         "FOLDER/<clip>/sal_0001.npy as infer_video.py writes them, or under any name that ends "
         "with the frame's number; .npy, .exr or .png")  # fmt: skip
+    add("--names", nargs="+", metavar="NAME", default=[], help="what to call these models, "
+        "checkpoints first (default: names of files and folders)")  # fmt: skip
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
     add("--report", action="store_true", help="also write report.html with plots and pictures")
     add("--protocol", default="sphere", choices=options.PROTOCOLS, help="sphere: pixels "
@@ -121,11 +123,17 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> list[Network
     sources: list[Network | SavedMaps] = [*networks, *(SavedMaps(path) for path in args.pred_dir)]
     paths = [*args.ckpt_path, *args.pred_dir]
     stems = [path.resolve().stem for path in paths]
-    for source, path, stem in zip(sources, paths, stems):
-        if len(sources) > 1:
-            source.name = stem if stems.count(stem) == 1 else str(path)
+    names = args.names or stems
+    if len(names) != len(sources):
+        models = counted(len(sources), "model")
+        raise InputError(f"--names: {len(names)} for {models}; give each a name, checkpoints first")
+    for source, path, name in zip(sources, paths, names):
+        if len(sources) > 1 or args.names:
+            source.name = name if names.count(name) == 1 else f"{path.resolve().parent.name}/{name}"
         if source.name in (*summary.BASELINES, summary.HUMAN):
             source.name += " (maps)"
+    if len({source.name for source in sources}) < len(sources):
+        raise InputError(f"two models are called {sources[-1].name}; give --names that differ")
     return sources
 
 

@@ -1,15 +1,17 @@
 """Plots of the evaluation report, drawn by matplotlib without its global state."""
 
 from dataclasses import dataclass
+from itertools import cycle
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.summary import HUMAN, Comparison, number
+from evaluation.summary import HUMAN, Comparison
 
 ROWS = 100  # clips in a plot by clip, at most
-BETTER, WORSE, DARK = "#0067b1", "#c2500f", "0.2"
+COLOURS = "#0067b1", "#c2500f", "#00846b", "#8a4b9e", "#a07800", "#c33c7d"  # of the models
+DARK = "0.2"
 STYLE: dict = {
     "text.parse_math": False,  # names of files are no formulas, even if they hold dollar signs
     **{"font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left", "lines.markersize": 2},
@@ -22,70 +24,84 @@ STYLE: dict = {
 class Picture:
     """One frame, (H, W, 3) uint8 RGB, with its saliency maps, (H, W); all of any size.
 
-    fixations: (N, 2) longitude and latitude in radians, or None.
+    predictions: map by the name of the model. fixations: (N, 2) longitude and latitude in radians,
+    or None.
     """
 
     title: str
     frame: np.ndarray
     truth: np.ndarray
-    prediction: np.ndarray
+    predictions: dict[str, np.ndarray]
     fixations: np.ndarray | None = None
 
 
 @matplotlib.rc_context(STYLE)
-def time_plot(metric: Comparison, series: dict) -> Figure:
-    """Draw each clip's score over time, and medians over clips of model, best baseline and human.
+def time_plot(metrics: list[Comparison], series: dict) -> Figure:
+    """Draw medians over clips over time: of each model, the best baseline and humans.
 
-    series: clip → frame number → predictor → metric → value.
+    Thin lines are the clips of a single model.
+
+    metrics: one for each model. series: clip → frame number → predictor → metric → value.
     """
-    x, curves = over_time(series, metric.model, metric.key)
+    first = metrics[0]
     figure = Figure(figsize=(5.6, 3), layout="constrained")
     axes = figure.subplots()
-    for curve in curves:
-        scored = np.isfinite(curve)
-        axes.plot(x[scored], curve[scored], ".-", color=BETTER, lw=0.5, alpha=0.3)
-    styles = {HUMAN: (DARK, ":"), metric.baseline: (DARK, "--"), metric.model: (BETTER, "-")}
+    if len(metrics) == 1:
+        x, curves = over_time(series, first.model, first.key)
+        for curve in curves:
+            scored = np.isfinite(curve)
+            axes.plot(x[scored], curve[scored], ".-", color=COLOURS[0], lw=0.5, alpha=0.3)
+    styles = {HUMAN: (DARK, ":"), first.baseline: (DARK, "--")}
+    styles |= {metric.model: (colour, "-") for metric, colour in zip(metrics, cycle(COLOURS))}
     for name, (colour, line) in styles.items():
-        _, curves = over_time(series, name, metric.key)
+        x, curves = over_time(series, name, first.key)
         scored = 2 * np.isfinite(curves).sum(0) >= len(curves)
         if scored.any():
             median = np.nanmedian(curves[:, scored], axis=0)
             axes.plot(x[scored], median, f"o{line}", color=colour, lw=2, label=short(name or ""))
-    axes.set(title=metric.heading, xlabel="frame number")
+    axes.set(title=first.heading, xlabel="frame number")
     figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure
 
 
 @matplotlib.rc_context(STYLE)
-def clip_plot(metric: Comparison) -> Figure:
-    """Draw the score of the model (dot) and the best baseline (tick) by clip, the worst first."""
-    names = [name for name, *_ in metric.clips[:ROWS]]
-    model, baseline = np.array([scores for _, *scores in metric.clips[:ROWS]]).T
+def clip_plot(metrics: list[Comparison]) -> Figure:
+    """Draw the score of each model (dot) and the best baseline (tick) by clip.
+
+    metrics: one for each model; the first one's worst clip is above.
+    """
+    first = metrics[0]
+    names = [name for name, *_ in first.clips[:ROWS]]
     rows = range(len(names))
-    colours = np.where(metric.sign * (model - baseline) <= 0, WORSE, BETTER)
-    figure = Figure(figsize=(5.6, 0.7 + 0.18 * len(names)), layout="constrained")
+    figure = Figure(figsize=(5.6, 1 + 0.18 * len(names)), layout="constrained")
     axes = figure.subplots()
-    axes.hlines(rows, model, baseline, colours, lw=1.5)
-    axes.scatter(baseline, rows, 40, DARK, marker="|")
-    axes.scatter(model, rows, 25, colours)
-    for row, score in zip(rows, model):
-        axes.text(1.01, row, number(score), va="center", transform=axes.get_yaxis_transform())
+    baseline = [score for *_, score in first.clips[:ROWS]]
+    axes.scatter(baseline, rows, 40, DARK, marker="|", label=short(first.baseline or ""))
+    for metric, colour in zip(metrics, cycle(COLOURS)):
+        scores = {name: score for name, score, _ in metric.clips}
+        x = [scores.get(name, np.nan) for name in names]
+        axes.scatter(x, rows, 25, colour, label=short(metric.model))
     axes.set_yticks(rows, map(short, names))
-    axes.set(title=metric.heading, ylim=(len(rows) - 0.5, -0.5))
+    axes.set(title=first.heading, ylim=(len(rows) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
+    figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def picture_plot(picture: Picture) -> Figure:
-    """Draw the frame with its fixations, the ground truth and the prediction side by side."""
-    figure = Figure(figsize=(12, 2.3), layout="constrained")
-    panels = figure.subplots(1, 3)
-    images = picture.frame, picture.truth, picture.prediction
-    for axes, name, image in zip(panels, ("frame", "ground truth", "prediction"), images):
-        axes.imshow(image, "inferno", vmin=0, extent=(-180, 180, -90, 90), interpolation="bilinear")
-        axes.set(title=name, autoscale_on=False)
+    """Draw the frame with its fixations, the ground truth and all predictions side by side."""
+    images = {"frame": picture.frame, "ground truth": picture.truth}
+    shown = [*images.items(), *picture.predictions.items()]
+    columns = 3 if len(shown) < 4 else 4
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(12, rows * (0.3 + 6 / columns)), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
         axes.set_axis_off()
+    for axes, (name, image) in zip(panels, shown):
+        axes.imshow(image, "inferno", vmin=0, extent=(-180, 180, -90, 90), interpolation="bilinear")
+        axes.set(title=short(name), autoscale_on=False)
     if picture.fixations is not None:
         places = np.degrees(picture.fixations).T
         panels[0].scatter(*places, 14, "white", edgecolors="black", linewidths=0.7)

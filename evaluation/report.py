@@ -9,59 +9,53 @@ from matplotlib.figure import Figure
 
 from common.files import atomic
 from evaluation.plots import ROWS, Picture, clip_plot, picture_plot, time_plot
-from evaluation.summary import BASELINES, HUMAN, Comparison, comparisons, interval, number
+from evaluation.summary import BASELINES, HUMAN, Comparison, interval, number, sentences
 
-SIGNS = {"beats": "✓", "ahead": "≈", "behind": "✗", "beaten": "✗", "unscored": "–"}
 STYLE = """body{max-width:72rem;margin:2rem auto;padding:0 1rem;font:16px/1.45 sans-serif}
-h1,li,dd{overflow-wrap:anywhere}img{max-width:100%}.plot{width:35rem}small{display:block;color:#555}
+h1,li,dd{overflow-wrap:anywhere}img{max-width:100%}.plot{width:35rem}
+small,caption{display:block;color:#555;text-align:inherit}caption{text-align:left}
 table{border-collapse:collapse;display:block;overflow-x:auto}.model{background:#eef3f8}
 th,td{padding:.4rem .8rem;text-align:right;border-bottom:1px solid #ccc;white-space:nowrap}"""
 
 
 def write_report(path: str | Path, results: dict, series: dict, pictures: list[Picture]) -> None:
-    """Write the page: verdicts, scores, plots over time and by clip, pictures and provenance.
+    """Write the page: scores and what they say, plots over time and by clip, pictures, provenance.
 
-    results: content of metrics.json, NaN for absent scores. Plots show its first model.
+    results: content of metrics.json, NaN for absent scores.
     series: clip → frame number → predictor → metric → value.
     """
+    models = list(results["models"])
     metrics = [Comparison(key, results) for key in results["metrics"]]
-    verdicts = [(metric.title, *metric.verdict()) for metric in comparisons(results)]
-    kinds = [kind for _, kind, _ in verdicts]
-    lines = [f"{SIGNS[kind]} <b>{name}</b>: {escape(text)}" for name, kind, text in verdicts]
-    facts = [(fact, escape(text)) for fact, text in results.items() if isinstance(text, str)]
-    scored = [metric for metric in metrics if metric.clips]
-    times = [image(time_plot(metric, series)) for metric in scored]
-    clips = [image(clip_plot(metric)) for metric in scored]
+    about = {name: ", ".join(facts.values()) for name, facts in results["models"].items()}
+    known = {"model", *(fact for facts in results["models"].values() for fact in facts)}
+    about |= {k: v for k, v in results.items() if isinstance(v, str) and k not in known}
+    facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in about.items())
+    scored = [metric.key for metric in metrics if metric.clips]
+    compared = [[Comparison(key, results, model) for model in models] for key in scored]
+    times = [image(time_plot(both, series)) for both in compared]
+    clips = [image(clip_plot(both)) for both in compared]
     examples = [f"<h3>{escape(p.title)}</h3>{image(picture_plot(p), 'picture')}" for p in pictures]
-    title = escape(f"{results['model']} on {results['data']}, split {results['split']}")
+    title = escape(f"{', '.join(models)} on {results['data']}, split {results['split']}")
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
-<p>Clips: {len(results["clips"])}. Scored frames: {results["frames"]:,}.</p>
-<p>Beyond chance in {kinds.count("beats")} of {len(kinds) - kinds.count("unscored")} comparisons.
-In brackets: 95 % interval of the mean difference over clips.</p>
-<ul>{"".join(f"<li>{line}</li>" for line in lines)}</ul>
-<h2>Scores</h2>
-<p>Mean over clips, 95 % interval below. Baselines do not depend on the video; human is
-the inter-observer score. Bold: the best that is not human. ↑ higher, ↓ lower is better.</p>
-{score_table(metrics, results["models"])}
-<ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
+{score_table(metrics, models)}
+<p>{" ".join(map(escape, sentences(results)))}</p>
 <h2>Over time</h2>
-<p>Plots and pictures show {escape(results["model"])}.
-Thin lines: the model on each clip. Thick lines: medians over clips, drawn where at least half
-of the clips have a score.</p>
+<p>Medians over clips, where at least half of them have a score; thin: clips of a single model.</p>
 {"".join(times)}
 <h2>By clip</h2>
-<p>At most {ROWS} clips, the worst first. Dot: the model, orange where it is not better
-than the baseline. Tick: the best baseline of the metric.</p>
+<p>At most {ROWS} clips, the worst of {escape(models[0])} first. Dots: models. Tick: the best
+baseline of the metric.</p>
 {"".join(clips)}
 <h2>Pictures</h2>
 <p>Each map has its own scale from 0 (black) to its maximum (yellow), so brightness
 can't be compared between maps. White dots: fixations.</p>
 {"".join(examples)}
 <h2>Where it comes from</h2>
-<dl>{"".join(f"<dt>{fact}</dt><dd>{value}</dd>" for fact, value in facts)}</dl></body></html>
+<ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
+<dl>{facts}</dl></body></html>
 """
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
@@ -83,7 +77,8 @@ def score_table(metrics: list[Comparison], models: list[str]) -> str:
             fewer = f"<br>{score['clips']} clips" if score["clips"] < most else ""
             rows += f"<td>{mean}<small>{interval(score, ' to ')}{fewer}</small></td>"
         rows += "</tr>"
-    return f"<table>{rows}</table>"
+    caption = "Mean over clips and its 95 % interval; bold is the best but for human observers."
+    return f"<table><caption>{caption}</caption>{rows}</table>"
 
 
 def image(figure: Figure, kind: str = "plot") -> str:

@@ -91,7 +91,7 @@ class Scorer:
         """Score what sources predict for a clip, the baselines, and observers in some frames.
 
         sources: as in evaluation/sources.py. Scored are the frames for which all have a map.
-        picture: whether to include the middle frame of the clip with the first source's map.
+        picture: whether to include the middle frame of the clip with its maps.
         """
         result, files = ClipScores(), self.data.clips[clip]
         fixations = self.data.fixations.of(clip)
@@ -127,13 +127,14 @@ class Scorer:
                 )
             result.frames[file.number] = {name: values for name, values in scores.items() if values}
             if picture and len(result.frames) <= max(1, len(files) // 2):
-                middle = file, truth.cpu().numpy(), maps[0].numpy()
+                middle = file, truth.cpu().numpy(), [saliency.numpy() for saliency in maps]
         if picture and result.frames:
-            file, target, saliency = middle
+            file, target, saliencies = middle
+            predictions = dict(zip(predictors, saliencies))
             frame = resize(read_picture(file.picture), *self.size)
             places = np.stack(fixations.at(file.number), axis=-1) if fixations else None
             title = f"{clip}, frame {file.number}"
-            result.picture = Picture(title, frame, target, saliency, places)
+            result.picture = Picture(title, frame, target, predictions, places)
         return result
 
     def _add_training_mean(self, root: Path) -> None:

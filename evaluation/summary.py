@@ -1,11 +1,12 @@
 """Means over clips with confidence intervals, and how a model compares with the baselines."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 
 import numpy as np
 
+from common.errors import counted
 from metrics import METRICS
 from metrics.inter_observer import mean_of_finite
 
@@ -150,6 +151,37 @@ def verdicts(results: dict) -> str:
     if len(results["clips"]) > 1:
         lines.append("In brackets: 95\u00a0% interval of the mean difference over clips.")
     return "\n".join(lines)
+
+
+def sentences(results: dict) -> list[str]:
+    """Return at most five sentences: models beside baselines, each other and observers."""
+    models, metrics = list(results["models"]), [Comparison(m, results) for m in results["metrics"]]
+    first = metrics[0]
+    means = {name: score["mean"] for name, score in first.scores.items()}
+
+    def better(what: str, others: Callable[[str], list]) -> str:
+        """Return in how many metrics each model beats all of its others; None: the baselines."""
+        counts = []
+        for model in models:
+            pairs = [[Comparison(m.key, results, model, o) for o in others(model)] for m in metrics]
+            count = sum({pair.verdict()[0] for pair in metric} == {"beats"} for metric in pairs)
+            counts.append(
+                f"{model} {'is better than ' + what + ' ' if not counts else ''}in {count}"
+            )
+        return f"Of {len(metrics)} metrics, {', '.join(counts)}."
+
+    size = f"{counted(len(results['clips']), 'clip')}, {counted(results['frames'], 'scored frame')}"
+    ranked = sorted(models, key=lambda name: -first.sign * means[name])
+    lines = [f"{first.title} ({size}): {', '.join(f'{n} {number(means[n])}' for n in ranked)}."]
+    if any(metric.baseline for metric in metrics):
+        lines.append(better("the best baseline", lambda model: [None]))
+    if len(models) > 1:
+        lines.append(better("every other model", lambda model: [o for o in models if o != model]))
+    if math.isfinite(means.get(HUMAN, math.nan)):
+        lines.append(f"Observers predict each other with {number(means[HUMAN])} in {first.title}.")
+    interval = "the 95\u00a0% interval of their mean difference excludes zero"
+    lines.append(f"Better: over more than {FEW_CLIPS} clips, where {interval}.")
+    return lines
 
 
 def number(x: float) -> str:

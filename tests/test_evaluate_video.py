@@ -415,7 +415,8 @@ def test_missing_maps_are_counted_and_all_models_scored_on_the_same_frames(
     assert pairs >= set(others) and len(pairs) == 6
     assert "CC: unet is behind first by " in printed
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert page.count('class="model"') == 3 and "show unet." in page
+    assert page.count('class="model"') == 3 and str(tmp_path) not in page.partition("<ul>")[0]
+    assert "unet is better than every other model in 0, first in 0, second in 0." in page
     alone = scores(data, "--pred_dir", first)["first"]["cc"]
     assert alone == pytest.approx(1)
 
@@ -431,7 +432,12 @@ def test_models_of_one_name_are_told_apart(data, checkpoints, tmp_path):
     other = shutil.copy(checkpoints / "unet.pth", tmp_path / "other/unet.pth")
     evaluate(data, "--ckpt_path", checkpoints / "unet.pth", other, checkpoints / "equator.pth")
     names = list(results(tmp_path / "out")["predictors"])
-    assert names[:3] == [str(checkpoints / "unet.pth"), str(other), "equator"]
+    assert names[:3] == [f"{checkpoints.name}/unet", "other/unet", "equator"]
+    words = "--ckpt_path", other, other
+    assert "give --names that differ" in evaluate(data, *words, code=2)
+    assert "--names: 1 for 2 models" in evaluate(data, *words, "--names", "one", code=2)
+    evaluate(data, *words, "--names", "one", "two")
+    assert list(results(tmp_path / "out")["models"]) == ["one", "two"]
 
 
 def test_sampling_is_chosen_on_the_command_line(data, checkpoints, tmp_path):

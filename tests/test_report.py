@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from evaluation import report as evaluation_report
 from evaluation.plots import Picture, over_time
 from evaluation.report import write_report
 from evaluation.summary import over_clips
@@ -63,7 +64,7 @@ def evaluation(clips, model="cube_unet"):
         "metrics": {k: {"title": t, "higher_is_better": k != "kld"} for k, t in METRICS.items()},
         "predictors": predictors,
         "clips": {clip: {"frames": 300, "scores": by_clip[clip]} for clip in clips},
-        "models": {model: {"checkpoint": "best.pth"}},
+        "models": {model: {"checkpoint": "best.pth", "sha256": "9f86d0"}},
     }
 
 
@@ -79,7 +80,8 @@ def curves(clips, n=30, model="cube_unet"):
 
 def picture(title="clip 217"):
     image = np.random.default_rng(0).integers(0, 255, (24, 48, 3), np.uint8)
-    return Picture(title, image, image[..., 0], 0 * image[..., 0], np.array([[1.5, 0.7]]))
+    maps = {HOSTILE: image[..., 1], "b": 0 * image[..., 0]}
+    return Picture(title, image, image[..., 0], maps, np.array([[1.5, 0.7]]))
 
 
 @pytest.fixture
@@ -106,9 +108,12 @@ def test_a_report_needs_no_other_file(report, count):
     assert all(source.startswith("data:image/png;base64,") for source in page.images)
     assert page.texts["h1"] == ["cube_unet on ECCV 2018, split test"]
     assert page.texts["li"][-1].startswith("3 × no ground truth")
-    assert "9f86d0" in page.texts["dd"] and "0.700" in text
-    verdict = page.texts["li"][0]
-    assert verdict.startswith("✓ CC: cube_unet beats" if count > 5 else "≈ CC: cube_unet is ahead")
+    assert "best.pth, 9f86d0" in page.texts["dd"] and "0.700" in text
+    assert text.index("<table>") < text.index("<p>")
+    said = page.texts["p"][0]
+    metrics = 2 if count > 5 else 0  # by chance, all of five clips may agree
+    assert f"Of 2 metrics, cube_unet is better than the best baseline in {metrics}." in said
+    assert "Observers predict each other with 0.700 in CC." in said and said.count(". ") <= 4
     assert "nan" not in words.lower()
 
 
@@ -123,6 +128,36 @@ def test_hostile_names(report):
     assert HOSTILE in page.texts["li"] and HOSTILE in page.texts["dd"]
 
 
+def test_all_models_are_in_every_plot_and_compared(report, monkeypatch):
+    clips = [f"clip {k}" for k in range(8)]
+    results, series = evaluation(clips, "first"), curves(clips, model="first")
+    scores = [content["scores"] for content in results["clips"].values()]
+    for predictors in [
+        results["predictors"],
+        *scores,
+        *(f for c in series.values() for f in c.values()),
+    ]:
+        predictors["second"] = predictors["first"]
+    for clip in scores:
+        clip["second"] = {"cc": clip["first"]["cc"] - 0.05, "kld": clip["first"]["kld"] + 0.05}
+    results["models"]["second"] = {"maps": "folder"}
+    drawn = []
+    for name in ("time_plot", "clip_plot", "picture_plot"):
+        plot = getattr(evaluation_report, name)
+        draw = lambda *given, plot=plot: drawn.append(plot(*given)) or drawn[-1]  # noqa: E731
+        monkeypatch.setattr(evaluation_report, name, draw)
+    page = Page(report(results, series, [picture()]))
+    assert page.texts["h1"] == ["first, second on ECCV 2018, split test"]
+    assert "second in 2." in page.texts["p"][0]  # better than the best baseline
+    assert (
+        "Of 2 metrics, first is better than every other model in 2, second in 0."
+        in page.texts["p"][0]
+    )
+    for figure in drawn[:4]:
+        assert {"first", "second"} <= {text.get_text() for text in figure.legends[0].get_texts()}
+    assert len(drawn) == 5 and len(drawn[-1].axes) == 4
+
+
 def test_a_report_without_baselines_and_observers(report):
     results = evaluation(["a", "b"])
     for clip in results["clips"].values():
@@ -133,7 +168,7 @@ def test_a_report_without_baselines_and_observers(report):
         for clip, frames in curves(["a", "b"]).items()
     }
     page = Page(report(results, series))
-    assert page.texts["li"][0] == "– CC: there is no baseline to compare with."
+    assert "baseline" not in page.texts["p"][0] and "Observers" not in page.texts["p"][0]
     assert len(page.images) == 4
 
 
