@@ -54,7 +54,7 @@ def main() -> None:
         kind = given(args, "viewer", "follow")
         run(make_video.main, "--original_video", args.clip, *kind, *shared)
         if not kind:
-            name = "saliency360" if __package__ else "python ."
+            name = "saliency360" if __package__ else f"{options.python()} ."
             print(f"next: {name} {shlex.quote(args.clip)} --viewer")
 
 

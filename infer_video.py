@@ -197,7 +197,7 @@ def next_step() -> str:
     if args.output_dir:
         folders = output_folders(args.video_path, args.output_dir)
         words += ["--saliency_dir", str(next(iter(folders)))]
-    return f"next: python make_video.py {shlex.join(words)}"
+    return f"next: {options.python()} make_video.py {shlex.join(words)}"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from common.errors import InputError, RunError, advice, counted, run_script
 from common.files import atomic, maps_folder, output_name, protected
-from common.options import HelpFormatter, add_layout_options, at_least, frame_rate
+from common.options import HelpFormatter, add_layout_options, at_least, frame_rate, python
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
 
@@ -169,7 +169,7 @@ def next_step() -> str | None:
         return None
     words = ["--original_video", str(args.original_video)]
     words += ["--saliency_dir", str(args.saliency_dir)] if args.saliency_dir else []
-    return f"next: python make_video.py {shlex.join(words)} --viewer"
+    return f"next: {python()} make_video.py {shlex.join(words)} --viewer"
 
 
 def write_still(

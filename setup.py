@@ -27,6 +27,7 @@ REWRITTEN = {  # what a line of a module says, and what it says in the package
     rf"^( *)import ({OURS})$": rf"\1from {NAME} import \2",
     r"python -m (?=(prepare|models)\.)": f"python -m {NAME}.",
     r"python (\w+_video)\.py": rf"python -m {NAME}.\1",
+    r"(\{(?:options\.)?python\(\)\}) (\w+_video)\.py": rf"\1 -m {NAME}.\2",
 }
 INIT = f'''"""Saliency of 360° video: `from {NAME} import models`, `from {NAME}.video import …`."""
 

@@ -29,7 +29,7 @@ from common import processes
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
 from common.locks import lock
-from common.options import HelpFormatter, add_machine_options, at_least
+from common.options import HelpFormatter, add_machine_options, at_least, python
 from common.processes import is_main, print_main
 from datasets.augment import AUGMENTATIONS
 from datasets.splits import read_splits
@@ -343,9 +343,9 @@ def summary(run: Run) -> str:
     return (
         f"best validation loss {best:.4g}, {best / constant:.2f} of the best constant map's\n"
         "next:\n"
-        f"  python evaluate_video.py {model} --data_root {shlex.quote(str(args.data_root))} "
+        f"  {python()} evaluate_video.py {model} --data_root {shlex.quote(str(args.data_root))} "
         f"--split {split}\n"
-        f"  python infer_video.py {model} --video_path YOUR_CLIP"
+        f"  {python()} infer_video.py {model} --video_path YOUR_CLIP"
     )
 
 

@@ -2,6 +2,9 @@
 
 import argparse
 import math
+import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +28,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         if default is None or default is False or default == [] or action.required:
             return action.help
         return super()._get_help_string(action)
+
+
+def python() -> str:
+    """Return what starts this Python on the command line, such as .venv/bin/python."""
+    path, here = Path(sys.executable), Path.cwd()
+    if Path(shutil.which("python") or "").parent == path.parent:
+        return "python"
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def at_least(low: Any, below: float = math.inf, kind: Any = float) -> Callable[[str], Any]:

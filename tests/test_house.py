@@ -24,6 +24,7 @@ import torch
 
 import models
 from common import errors
+from common.options import python
 from tests.clips import write_video
 from tests.shared import REFERENCE
 from video import read_frames
@@ -173,9 +174,8 @@ def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed):
     assert "0 new in" in run("-m", "saliency360", "clip.mp4", "--viewer")
     assert (folder / "outputs/clip_viewer.html").is_file()
     said = run("-m", "saliency360.make_video", "--original_video", "clip.mp4")
-    assert said.endswith(
-        "next: python -m saliency360.make_video --original_video clip.mp4 --viewer\n"
-    )
+    words = "-m saliency360.make_video --original_video clip.mp4 --viewer"
+    assert said.endswith(f"next: {python()} {words}\n")
     entry = (installed[1] / "entry_points.txt").read_text()
     assert "saliency360 = saliency360.__main__:command" in entry
     assert run("-c", "import saliency360; print(saliency360.__version__)") == "0.1.0\n"
