@@ -22,6 +22,7 @@ from tests.clips import frame_times, moving_disc, read_pixels, write_video
 from tests.commands import ended, infer, paint, start
 from tests.overlays import arguments, clip, facts, frames, maps, refused, render, sounds, times
 from tests.spherical import read_spherical
+from video import decoding, writer
 
 ROOT = Path(__file__).resolve().parents[1]
 COURTYARD = ROOT / "../shared/media/courtyard_640x322_30fps.mp4"
@@ -61,6 +62,17 @@ def test_the_script_on_a_clip_with_sound(tmp_path):
     said = read_spherical(output)
     assert said["v1"]["ProjectionType"] == "equirectangular" and said["v2"]["stereo_mode"] == 0
     assert "SPHERICAL" in {data.type.name for data in frames(output)[0].side_data}
+
+
+def test_large_pictures_are_encoded_with_less_memory(tmp_path, monkeypatch):
+    """Those of 7680×3840 took 6 GB."""
+    for module in (decoding, writer):
+        monkeypatch.setattr(module, "LARGE", 1000)
+    video = clip(tmp_path / "clip.mp4", 30)
+    output = render(video, maps(tmp_path / "maps", 30), tmp_path / "o.mp4", "--preset", "fast")
+    assert times(output) == times(video)
+    for option in (b"rc_lookahead=2", b"bframes=1"):  # as x264 writes them
+        assert option in output.read_bytes()
 
 
 @pytest.mark.parametrize(

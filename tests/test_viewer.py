@@ -376,6 +376,7 @@ def test_follow_turns_as_the_path_says(page):
     path = follow_path([saliency(n) for n in range(FRAMES)], np.arange(FRAMES) / FPS)
     page.press("a")
     assert page.run("$('follow').ariaPressed") == "true"
+    page.run("source.loop = false")
     page.press(" ")
     page.wait(f"index === {FRAMES - 1} && source.paused", 30)
     page.wait("drawing === 0")

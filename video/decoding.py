@@ -27,6 +27,7 @@ FORMATS = (
 )
 NO_VIDEO = "no video or picture that can be decoded ({}); play it to check, or copy it again"
 FIRST_PACKETS = 300  # over which a rate is measured and within which a frame must come
+LARGE = 10_000_000  # pixels of a frame beyond which memory counts for more than time
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,8 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
     with open_video(info.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        if info.width * info.height > LARGE:
+            stream.codec_context.thread_count = 4  # each holds frames
         try:
             for packet in container.demux(stream):
                 packets += packet.size > 0

@@ -13,12 +13,14 @@ import numpy as np
 from common.errors import InputError
 from common.files import atomic
 from video.ahead import ahead
-from video.decoding import VideoInfo
+from video.decoding import LARGE, VideoInfo
 from video.sound import sound_packets
 from video.spherical_metadata import write_spherical
 from video.yuv import Colour
 
 FINEST_CLOCK = 10**6  # ticks per second
+# Of pictures with more than LARGE pixels, so that those of 7680×3840 take 2.5 GB, not 6.
+LESS_MEMORY = {"rc-lookahead": "2", "bf": "1", "x264-params": "sync-lookahead=0:sliced-threads=1"}
 LONGEST_GAP = 2**29  # ticks from one frame to the next; MP4's decoding delays have 32 bits
 
 
@@ -61,8 +63,10 @@ def write_video(
     play and take alike. Raises OSError where the file can't be written, and InputError for a source
     whose clock jumps.
     """
-    pictures = ahead(pictures)
+    pictures = ahead(pictures, 1 if source.width * source.height > LARGE else 3)
     picture, first = next(pictures)
+    if picture.size > 1.5 * LARGE:
+        options |= LESS_MEMORY
     rate = math.lcm(first.time_base.denominator, source.fps.numerator)  # ticks per second
     if rate > FINEST_CLOCK:  # an average frame rate, of a clip without a steady one
         rate = first.time_base.denominator
