@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 from common import options
-from common.errors import run_script
+from common.errors import InputError, run_script
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,7 +49,11 @@ def main() -> None:
     shared = given(args, "fps", "stereo", "coverage")
     exports = [word for file in args.export for word in ("--export", file)]
     own = *exports, *given(args, "quality"), *(["--overwrite", "other"] * args.overwrite)
-    run(infer_video.main, "--video_path", args.clip, *own, *shared)
+    try:
+        run(infer_video.main, "--video_path", args.clip, *own, *shared)
+    except InputError as error:  # this command has no --output_dir
+        message = str(error).replace("choose another --output_dir", "move that folder away")
+        raise type(error)(message) from error
     if args.viewer or args.follow or not exports:
         kind = given(args, "viewer", "follow")
         run(make_video.main, "--original_video", args.clip, *kind, *shared)

@@ -116,7 +116,8 @@ def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
     differing = differences(record, facts)
     if ours and differing and not overwrite:
         key = READABLE.get(differing[0], differing[0])
-        run = f"holds maps of another run ({key} {record.get(key)})"
+        was = "not given" if record.get(key) is None else record[key]
+        run = f"holds maps of another run ({key} {was})"
         raise InputError(f"{folder}: {run}; {ELSEWHERE} or use --overwrite")
     replacing = ours and (overwrite == "all" or differing)
     if not replacing or differences(read_record(new), facts):

@@ -112,11 +112,11 @@ def elsewhere(installed, tmp_path):
     write_video(tmp_path / "clip.mp4", frames=2, fps=8)
     paths = os.pathsep.join([str(tmp_path), str(installed[0])])
 
-    def run(*words) -> str:
+    def run(*words, code=0) -> str:
         result = subprocess.run([sys.executable, *map(str, words)], cwd=tmp_path, text=True,
             capture_output=True, timeout=120, env=os.environ | {"PYTHONPATH": paths})  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        return result.stdout
+        assert result.returncode == code, result.stderr
+        return result.stderr if code else result.stdout
 
     return tmp_path, run
 
@@ -173,6 +173,8 @@ def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed):
     assert (folder / "maps.csv").is_file() and not list((folder / "outputs").glob("clip_*.*"))
     assert "0 new in" in run("-m", "saliency360", "clip.mp4", "--viewer")
     assert (folder / "outputs/clip_viewer.html").is_file()
+    message = run("-m", "saliency360", "clip.mp4", "--stereo", "top-bottom", code=2)
+    assert "(stereo not given); move that folder away or use --overwrite" in message
     said = run("-m", "saliency360.make_video", "--original_video", "clip.mp4")
     words = "-m saliency360.make_video --original_video clip.mp4 --viewer"
     assert said.endswith(f"next: {python()} {words}\n")
