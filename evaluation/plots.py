@@ -1,5 +1,6 @@
 """Plots of the evaluation report, drawn by matplotlib without its global state."""
 
+import math
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -93,8 +94,8 @@ def picture_plot(picture: Picture) -> Figure:
     """Draw the frame with its fixations, the ground truth and all predictions side by side."""
     images = {"frame": picture.frame, "ground truth": picture.truth}
     shown = [*images.items(), *picture.predictions.items()]
-    columns = 3 if len(shown) < 4 else 4
-    rows = -(-len(shown) // columns)
+    rows = math.ceil(len(shown) / 5)
+    columns = max(3, math.ceil(len(shown) / rows))
     figure = Figure(figsize=(12, rows * (0.3 + 6 / columns)), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:

@@ -104,6 +104,8 @@ def best_median_worst(results: dict, clips: dict[str, ClipScores]) -> list[Pictu
     for place in sorted(ranks):
         clip, score, _ = ranked[place]
         if picture := clips[clip].picture:
-            title = f"{ranks[place]} clip: {metric.title} {score:.3f}; {picture.title}"
+            title = (
+                f"{ranks[place]} clip: {metric.title} {score:.3f} ({metric.model}); {picture.title}"
+            )
             pictures.append(replace(picture, title=title))
     return pictures
