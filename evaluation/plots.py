@@ -40,18 +40,11 @@ class Picture:
 def time_plot(metrics: list[Comparison], series: dict) -> Figure:
     """Draw medians over clips over time: of each model, the best baseline and humans.
 
-    Thin lines are the clips of a single model.
-
     metrics: one for each model. series: clip → frame number → predictor → metric → value.
     """
     first = metrics[0]
     figure = Figure(figsize=(5.6, 3), layout="constrained")
     axes = figure.subplots()
-    if len(metrics) == 1:
-        x, curves = over_time(series, first.model, first.key)
-        for curve in curves:
-            scored = np.isfinite(curve)
-            axes.plot(x[scored], curve[scored], ".-", color=COLOURS[0], lw=0.5, alpha=0.3)
     styles = {HUMAN: (DARK, ":"), first.baseline: (DARK, "--")}
     styles |= {metric.model: (colour, "-") for metric, colour in zip(metrics, cycle(COLOURS))}
     for name, (colour, line) in styles.items():

@@ -43,7 +43,7 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
 {score_table(metrics, models)}
 <p>{" ".join(map(escape, sentences(results)))}</p>
 <h2>Over time</h2>
-<p>Medians over clips, where at least half have a score{"; thin: clips" * (len(models) == 1)}.</p>
+<p>Medians over clips, where at least half have a score.</p>
 {"".join(times)}
 <h2>By clip</h2>
 <p>At most {ROWS} clips, the worst of {escape(models[0])} first. Dots: models. Tick: the best

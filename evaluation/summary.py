@@ -165,10 +165,8 @@ def sentences(results: dict) -> list[str]:
         for model in models:
             pairs = [[Comparison(m.key, results, model, o) for o in others(model)] for m in metrics]
             count = sum({pair.verdict()[0] for pair in metric} == {"beats"} for metric in pairs)
-            counts.append(
-                f"{model} {'is better than ' + what + ' ' if not counts else ''}in {count}"
-            )
-        return f"Of {len(metrics)} metrics, {', '.join(counts)}."
+            counts.append(f"{model} in {count}")
+        return f"Better than {what}, of {len(metrics)} metrics: {', '.join(counts)}."
 
     size = f"{counted(len(results['clips']), 'clip')}, {counted(results['frames'], 'scored frame')}"
     ranked = sorted(models, key=lambda name: -first.sign * means[name])

@@ -11,7 +11,15 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from projection.sphere import column_of, latitudes, longitudes, row_of, solid_angles
+from projection.sphere import (
+    column_of,
+    latitude_of,
+    latitudes,
+    longitude_of,
+    longitudes,
+    row_of,
+    solid_angles,
+)
 
 RADIUS = math.radians(10)  # of a cap of attention, and least angle between two peaks
 FIT = 4.0  # radius in rows of the cap to which a peak's quadratic is fitted
@@ -60,11 +68,7 @@ def share(
     saliency: (H, W), not negative. Angles are in radians. Pixels at the cap's edge count in part.
     """
     maps = np.asarray(saliency, np.float32)
-    across = math.cos(latitude)
-    centre = np.array(
-        [across * math.sin(longitude), math.sin(latitude), across * math.cos(longitude)]
-    )
-    pixel = math.pi / len(maps)
+    centre, pixel = _towards(longitude, latitude), math.pi / len(maps)
     cap, points = _cap(centre, radius + pixel / 2, maps.shape)
     inside = np.clip((radius - np.arccos((points @ centre).clip(-1, 1))) / pixel + 0.5, 0, 1)
     areas = _areas(*maps.shape)
@@ -84,19 +88,16 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
     """
     values = np.asarray(saliency, np.float32)
     height, width = values.shape
-    rows, columns = _angles(height, width)
     # A peak is also the highest in a rectangle inside its cap, which is quick to find out.
     down, across = (int(RADIUS / math.sqrt(2) * n / math.pi) for n in (height, width / 2))
     highest = cv2.dilate(values, np.ones((2 * down + 1, 2 * across + 1), np.uint8))
     left = np.where(values == highest, values, np.float32(-1))
-    places: list[np.ndarray] = []
-    lowest = values.min()
+    places, lowest = [], values.min()
     while len(places) < count:
         row, column = divmod(int(left.argmax()), width)
         if (value := left[row, column]) <= lowest:
             break
-        (up, across), (right, ahead) = rows[:, row], columns[:, column]
-        point = np.array([across * right, up, across * ahead])
+        point = _towards(longitude_of(column, width), latitude_of(row, height))
         cap, _ = _cap(point, RADIUS, values.shape)
         if values[cap].max() <= value:
             places.append(_summit(values, point))
@@ -115,10 +116,9 @@ def _summit(values: np.ndarray, place: np.ndarray) -> np.ndarray:
     radius = min(FIT * math.pi / len(values), math.pi / 2)
     for _ in range(4):
         cap, points = _cap(place, radius, values.shape)
-        px, py, pz = place
-        across = math.hypot(px, pz) or 1
-        east, north = (pz, 0, -px), (-px * py, across**2, -py * pz)
-        axes = np.array([east, north]) / across
+        x, y, z = place
+        across = math.hypot(x, z) or 1
+        axes = np.array([(z, 0, -x), (-x * y, across**2, -y * z)]) / across  # east and north
         x, y = axes @ points.T / math.sin(radius)
         terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
         area = np.hypot(points[:, 0], points[:, 2])
@@ -134,6 +134,12 @@ def _summit(values: np.ndarray, place: np.ndarray) -> np.ndarray:
         place = place + math.sin(radius) * step @ axes
         place = place / np.linalg.norm(place)
     return place
+
+
+def _towards(longitude: float, latitude: float) -> np.ndarray:
+    across = math.cos(latitude)
+    x, z = across * math.sin(longitude), across * math.cos(longitude)
+    return np.array([x, math.sin(latitude), z])
 
 
 @lru_cache(4)
@@ -160,8 +166,7 @@ def _cap(centre: np.ndarray, radius: float, size: tuple[int, int]) -> tuple[tupl
         middle = column_of(math.atan2(x, z), width)
         first, last = math.floor(middle - reach), math.ceil(middle + reach) + 1
         column = np.arange(first, min(last, first + width)) % width
-    rows, columns = _angles(height, width)
-    (up, across), (right, ahead) = rows[:, row], columns[:, column]
+    (up, across), (right, ahead) = (a[:, n] for a, n in zip(_angles(height, width), (row, column)))
     cosine = across[:, None] * (x * right + z * ahead) + (y * up)[:, None]
     i, j = (cosine >= math.cos(min(radius, math.pi))).nonzero()
     points = np.stack([across[i] * right[j], up[i], across[i] * ahead[j]], axis=-1)
