@@ -11,15 +11,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from projection.sphere import (
-    column_of,
-    latitude_of,
-    latitudes,
-    longitude_of,
-    longitudes,
-    row_of,
-    solid_angles,
-)
+from projection import sphere
 
 RADIUS = math.radians(10)  # of a cap of attention, and least angle between two peaks
 FIT = 4.0  # radius in rows of the cap to which a peak's quadratic is fitted
@@ -39,7 +31,7 @@ def density(saliency: np.ndarray | Tensor) -> np.ndarray:
     if not (np.isfinite(peak).all() and maps.min() >= 0):
         raise ValueError("a density needs maps that are finite and not negative")
     scaled = np.where(peak > 0, maps / np.where(peak > 0, peak, 1), 1).astype(np.float32)
-    areas = solid_angles(*maps.shape[-2:]).double().numpy()
+    areas = sphere.solid_angles(*maps.shape[-2:]).double().numpy()
     return (scaled / (scaled * areas).sum((-2, -1), keepdims=True)).astype(np.float32)
 
 
@@ -71,7 +63,7 @@ def share(
     centre, pixel = _towards(longitude, latitude), math.pi / len(maps)
     cap, points = _cap(centre, radius + pixel / 2, maps.shape)
     inside = np.clip((radius - np.arccos((points @ centre).clip(-1, 1))) / pixel + 0.5, 0, 1)
-    areas = _areas(*maps.shape)
+    *_, areas = _grid(*maps.shape)
     total = (areas @ cv2.reduce(maps, 1, cv2.REDUCE_SUM, dtype=cv2.CV_64F))[0]
     values = maps[cap]
     if not total:
@@ -97,7 +89,7 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
         row, column = divmod(int(left.argmax()), width)
         if (value := left[row, column]) <= lowest:
             break
-        point = _towards(longitude_of(column, width), latitude_of(row, height))
+        point = _towards(sphere.longitude_of(column, width), sphere.latitude_of(row, height))
         cap, _ = _cap(point, RADIUS, values.shape)
         if values[cap].max() <= value:
             places.append(_summit(values, point))
@@ -143,30 +135,26 @@ def _towards(longitude: float, latitude: float) -> np.ndarray:
 
 
 @lru_cache(4)
-def _angles(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return sine and cosine of the latitude of each row, (2, H), and of longitudes, (2, W)."""
-    rows, columns = latitudes(height).numpy(), longitudes(width).numpy()
-    return np.stack([np.sin(rows), np.cos(rows)]), np.stack([np.sin(columns), np.cos(columns)])
-
-
-@lru_cache(4)
-def _areas(height: int, width: int) -> np.ndarray:
-    return solid_angles(height, width).double().numpy()[:, 0]
+def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return sine and cosine of latitudes (2, H) and longitudes (2, W), and areas (H,)."""
+    rows, columns = sphere.latitudes(height).numpy(), sphere.longitudes(width).numpy()
+    down, across = (np.stack([np.sin(angles), np.cos(angles)]) for angles in (rows, columns))
+    return down, across, sphere.solid_angles(height, width).double().numpy()[:, 0]
 
 
 def _cap(centre: np.ndarray, radius: float, size: tuple[int, int]) -> tuple[tuple, np.ndarray]:
     """Return the pixels within an angle of a direction (3,): rows and columns, and directions."""
     x, y, z = centre.tolist()
     latitude, (height, width) = math.asin(min(max(y, -1.0), 1.0)), size
-    first, last = (row_of(latitude + angle, height) for angle in (radius, -radius))
+    first, last = (sphere.row_of(latitude + angle, height) for angle in (radius, -radius))
     row = np.arange(max(0, math.floor(first)), min(math.ceil(last) + 1, height))
     column = np.arange(width)
     if abs(latitude) + radius < math.pi / 2:  # no pole is inside
         reach = math.asin(math.sin(radius) / math.cos(latitude)) * width / (2 * math.pi) + 1
-        middle = column_of(math.atan2(x, z), width)
+        middle = sphere.column_of(math.atan2(x, z), width)
         first, last = math.floor(middle - reach), math.ceil(middle + reach) + 1
         column = np.arange(first, min(last, first + width)) % width
-    (up, across), (right, ahead) = (a[:, n] for a, n in zip(_angles(height, width), (row, column)))
+    (up, across), (right, ahead) = (a[:, n] for a, n in zip(_grid(*size), (row, column)))
     cosine = across[:, None] * (x * right + z * ahead) + (y * up)[:, None]
     i, j = (cosine >= math.cos(min(radius, math.pi))).nonzero()
     points = np.stack([across[i] * right[j], up[i], across[i] * ahead[j]], axis=-1)
