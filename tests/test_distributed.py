@@ -30,7 +30,7 @@ from training.batches import Batches
 # Where learning is fast, rounding makes ReLUs switch: with the default recipe two orders of the
 # same batch in one process differ by more than 1e-4 after a few steps of so small a network.
 OPTIONS = ("--epochs", 2, "--batch_size", 4, "--ema", 0.9, "--augment", "yaw", "mirror", "light",
-           "--recipe", "paper")  # fmt: skip
+           "--recipe", "paper", *TINY, "backbone=plain")  # fmt: skip
 SST_SAL = ("--model", "sst_sal", "--motion", "none", "--epochs", 2, "--skip_frames", 0,
            "--batch_size", 2, "--lr", 5, "--model_args", "height=24", "width=32")  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_weights_follow_plain_gradient_descent(tmp_path, data, name, divided):
         if parts > 1:
             pytest.skip("each part of a batch has its own batch statistics")
         root, model, loss_of = data, models.CubeUNet(base_channels=4, height=40, width=80), SMSE()
-        arguments, rate = (), 0.02
+        arguments, rate = (*TINY, "backbone=plain"), 0.02
     else:
         root = write_long_clips(tmp_path / "long")
         for number in range(1, 8):
