@@ -25,13 +25,19 @@ class ClipFrame(Frame):
 
 
 def read_run(
-    files: Sequence[File], spec: Spec, irregular: list[tuple[str, str]], before: Sequence[File] = ()
+    files: Sequence[File],
+    spec: Spec,
+    irregular: list[tuple[str, str]],
+    before: Sequence[File] = (),
+    fps: float | None = None,
 ) -> Iterator[ClipFrame]:
-    """Yield the frames of an unbroken run.
+    """Yield the sampled frames of an unbroken run.
 
     irregular: problems are added to this list as (kind, file).
     before: frames that precede `files` in the run, for the motion of the first one.
+    fps: files a second; that of the spec if None.
     """
+    fps = float(fps or spec.fps)
     previous = _last_readable(before, spec) if MOTIONS[spec.motion].channels else None
     for index, file in enumerate(files):
         readable = True
@@ -44,7 +50,7 @@ def read_run(
                 previous = _last_readable(before, spec)
             rgb = torch.zeros(3, spec.height, spec.width) if previous is None else previous
         motion = _motion(file, previous, rgb, spec, irregular)
-        yield ClipFrame(file.number, index / float(spec.fps), rgb, motion, readable=readable)
+        yield ClipFrame(file.number, index / fps, rgb, motion, readable=readable)
         if readable:
             previous = rgb
 

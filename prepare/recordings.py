@@ -11,6 +11,7 @@ datasets/gaze_files.py) becomes a clip:
     DATA/<clip>/fixations.csv   these fixations, by frame number
     DATA/<clip>/prepared.json   what the clip was made from; "complete" once it is
     DATA/splits.json            splits of all complete clips in DATA; kept where it lists them all
+    DATA/dataset.json           the frames a second of each clip
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -30,6 +31,7 @@ from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
+from datasets.rates import FACTS
 from datasets.splits import read_splits
 from prepare.records import (
     RECORD,
@@ -40,7 +42,7 @@ from prepare.records import (
     save_picture,
     to_picture,
 )
-from video.reader import read_frames
+from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
@@ -124,7 +126,8 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         write_array(folder / f"{frame:04d}_gt.npy", truth.numpy())
     write_fixations_csv(folder / "fixations.csv", fixations)
     counts = {"frames": len(starts), "fixations": len(fixations.frames)}
-    finish_clip(folder, {**facts, **counts, "samples": len(gaze.seconds)})
+    rate = float(reader.info.fps / sampling_step(reader.info.fps, spec.fps))
+    finish_clip(folder, {**facts, **counts, "samples": len(gaze.seconds), "rate": rate})
     if damage := str(reader.damage):
         raise RunError(f"{video}: {damage}")
 
@@ -213,6 +216,8 @@ def main() -> None:
         records = {path.parent.name: read_record(path.parent) for path in paths}
         records = {name: record for name, record in records.items() if "samples" in record}
         splits = write_splits(args.output, list(records), args.splits)
+        rates = {name: record["rate"] for name, record in records.items() if "rate" in record}
+        write_json(args.output / FACTS, {"fps": rates})
         print_summary(args.output, records, splits)
         if alone:
             print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
