@@ -20,6 +20,8 @@ import argparse
 import hashlib
 import random
 import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +59,7 @@ def pair(videos: Path, gaze: Path) -> tuple[dict[str, tuple[Path, Path]], list[s
     """
     if videos.is_file() and gaze.is_file():
         return {output_name(videos): (videos, gaze)}, []
-    films, tables = _by_stem(videos, VIDEOS), _by_stem(gaze, {".csv"})
+    films, tables = by_stem(videos, VIDEOS), by_stem(gaze, {".csv"})
     pairs = {name: (films[name], tables[name]) for name in films if name in tables}
     if not pairs:
         raise InputError(
@@ -68,7 +70,7 @@ def pair(videos: Path, gaze: Path) -> tuple[dict[str, tuple[Path, Path]], list[s
     return pairs, [file.name for file in files if file.stem not in pairs]
 
 
-def _by_stem(path: Path, suffixes: set[str]) -> dict[str, Path]:
+def by_stem(path: Path, suffixes: set[str]) -> dict[str, Path]:
     """Return one file, or those of a folder with one of the suffixes, by name without suffix."""
     files: dict[str, Path] = {}
     for file in [path] if path.is_file() else sorted(path.iterdir()):
@@ -92,19 +94,27 @@ def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
     return Fixations(frames[shown], *(column[shown] for column in gaze[1:]))
 
 
-def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
+def write_clip(
+    folder: Path,
+    video: Path,
+    tables: list[Path],
+    options: dict,
+    read: Callable[[Path, list[Path]], Gaze] = lambda video, tables: read_gaze_csv(tables[0]),
+) -> None:
     """Write one clip, unless it is complete and made from the same files with the same options.
 
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
+    read: returns the gaze in `tables`, given the video as well.
     Raises InputError for unusable files, and where the folder contains other frames, and RunError
     for a clip that was made of a video with damaged frames.
     """
+    table, digest = tables[0], hashlib.sha256(b"".join(table.read_bytes() for table in tables))
     facts = {
         "video": {"name": video.name, "bytes": video.stat().st_size},
-        "gaze": {"name": table.name, "sha256": hashlib.sha256(table.read_bytes()).hexdigest()},
+        "gaze": {"name": table.name, "sha256": digest.hexdigest()},
         **options,
     }
-    gaze = read_gaze_csv(table)  # before the clip's earlier frames are removed
+    gaze = read(video, tables)  # before the clip's earlier frames are removed
     if not begin_clip(folder, facts):
         return
     spec = Spec(options["height"], options["width"], options["fps"])
@@ -177,6 +187,57 @@ def print_summary(root: Path, records: dict[str, dict], splits: dict[str, list[s
         print(f"{samples - fixations} of {samples} gaze samples are before or after their video")
 
 
+def write_dataset(
+    root: Path,
+    jobs: Mapping[str, Callable[[Path], None]],
+    shares: dict[str, float],
+    alone: list[str],
+) -> None:
+    """Write clips and what describes their data set, and print what it contains.
+
+    jobs: by clip, a function that writes it to a folder. shares: fraction of the clips by split.
+    alone: names of files that are part of no clip.
+    """
+    if "frames" in jobs:  # a folder of this name marks the other layout of datasets/layouts.py
+        raise InputError(f"{root}/frames: a clip can't have this name; rename its files")
+    failures = Failures()
+    with lock(root):
+        for name, write in tqdm(jobs.items(), str(root), unit="clip"):
+            with failures.collected(root / name):
+                write(root / name)
+        paths = sorted(root.glob(f"*/{RECORD}"))
+        records = {path.parent.name: read_record(path.parent) for path in paths}
+        records = {name: record for name, record in records.items() if "samples" in record}
+        splits = write_splits(root, list(records), shares)
+        rates = {name: record["rate"] for name, record in records.items() if "rate" in record}
+        write_json(root / FACTS, {"fps": rates})
+        print_summary(root, records, splits)
+        if alone:
+            print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
+    failures.report(len(jobs))
+
+
+def add_options(add: Callable, sigma: float = 3.34) -> None:
+    """Add the options of a data set. add: the add_argument of a parser; sigma: its default."""
+    add("--output", type=Path, required=True, help="folder of the data set")
+    add("--sigma", type=at_least(*SIGMAS), default=sigma,
+        help="standard deviation of the Gaussian around a fixation in degrees; "
+        "datasets/gaze.py lists the values of published data sets")  # fmt: skip
+    add("--fps", type=at_least(0.01, 1001), default=8.0,
+        help="frames a second to keep: every round(video rate / fps)-th frame")  # fmt: skip
+    add_size_options(add)
+    add("--gt_height", type=pixel_count, default=128,
+        help="height of a saliency map, half its width")  # fmt: skip
+    add("--splits", type=fractions, default="train=0.7,val=0.1,test=0.2",
+        help="fractions of the clips; not used where splits.json in the output folder lists "
+        "exactly its clips")  # fmt: skip
+
+
+def options_of(args: argparse.Namespace) -> dict:
+    """Return the options that a clip depends on."""
+    return {name: vars(args)[name] for name in ("sigma", "fps", "height", "width", "gt_height")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m prepare.recordings",
@@ -189,39 +250,14 @@ def main() -> None:
     add("--gaze", type=Path, required=True,
         help="folder of CSV files named as the videos, or one file; a header and time (seconds), "
         "longitude (degrees to the right), latitude (degrees upwards), observer")  # fmt: skip
-    add("--output", type=Path, required=True, help="folder of the data set")
-    add("--sigma", type=at_least(*SIGMAS), default=3.34,
-        help="standard deviation of the Gaussian around a fixation in degrees; "
-        "datasets/gaze.py lists the values of published data sets")  # fmt: skip
-    add("--fps", type=at_least(0.01, 1001), default=8.0,
-        help="frames a second to keep: every round(video rate / fps)-th frame")  # fmt: skip
-    add_size_options(add)
-    add("--gt_height", type=pixel_count, default=128,
-        help="height of a saliency map, half its width")  # fmt: skip
-    add("--splits", type=fractions, default="train=0.7,val=0.1,test=0.2",
-        help="fractions of the clips; not used where splits.json in the output folder lists "
-        "exactly its clips")  # fmt: skip
+    add_options(add)
     args = parser.parse_args()
-    names = ("sigma", "fps", "height", "width", "gt_height")
-    options = {name: getattr(args, name) for name in names}
     pairs, alone = pair(args.videos, args.gaze)
-    if "frames" in pairs:  # a folder of this name marks the other layout of datasets/layouts.py
-        raise InputError(f"{pairs['frames'][0]}: a clip can't have this name; rename it")
-    failures = Failures()
-    with lock(args.output):
-        for name, (video, table) in tqdm(pairs.items(), str(args.output), unit="clip"):
-            with failures.collected(args.output / name):
-                write_clip(args.output / name, video, table, options)
-        paths = sorted(args.output.glob(f"*/{RECORD}"))
-        records = {path.parent.name: read_record(path.parent) for path in paths}
-        records = {name: record for name, record in records.items() if "samples" in record}
-        splits = write_splits(args.output, list(records), args.splits)
-        rates = {name: record["rate"] for name, record in records.items() if "rate" in record}
-        write_json(args.output / FACTS, {"fps": rates})
-        print_summary(args.output, records, splits)
-        if alone:
-            print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
-    failures.report(len(pairs))
+    jobs = {
+        name: partial(write_clip, video=video, tables=[table], options=options_of(args))
+        for name, (video, table) in pairs.items()
+    }
+    write_dataset(args.output, jobs, args.splits, alone)
 
 
 if __name__ == "__main__":
