@@ -217,12 +217,16 @@ def write_dataset(
     failures.report(len(jobs))
 
 
-def add_options(add: Callable, sigma: float = 3.34) -> None:
-    """Add the options of a data set. add: the add_argument of a parser; sigma: its default."""
+def add_options(add: Callable, sigma: float | None = 3.34) -> None:
+    """Add the options of a data set. add: the add_argument of a parser.
+
+    sigma: default of --sigma; None where there is no such option, since the maps are given.
+    """
     add("--output", type=Path, required=True, help="folder of the data set")
-    add("--sigma", type=at_least(*SIGMAS), default=sigma,
-        help="standard deviation of the Gaussian around a fixation in degrees; "
-        "datasets/gaze.py lists the values of published data sets")  # fmt: skip
+    if sigma:
+        add("--sigma", type=at_least(*SIGMAS), default=sigma,
+            help="standard deviation of the Gaussian around a fixation in degrees; "
+            "datasets/gaze.py lists the values of published data sets")  # fmt: skip
     add("--fps", type=at_least(0.01, 1001), default=8.0,
         help="frames a second to keep: every round(video rate / fps)-th frame")  # fmt: skip
     add_size_options(add)
@@ -235,7 +239,8 @@ def add_options(add: Callable, sigma: float = 3.34) -> None:
 
 def options_of(args: argparse.Namespace) -> dict:
     """Return the options that a clip depends on."""
-    return {name: vars(args)[name] for name in ("sigma", "fps", "height", "width", "gt_height")}
+    names = ("sigma", "fps", "height", "width", "gt_height")
+    return {name: vars(args)[name] for name in names if name in args}
 
 
 def main() -> None:
