@@ -8,7 +8,6 @@ files a second, None where they are not known.
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from datasets.frames import ClipFrame, read_run
 from datasets.layouts import File, read_map, unbroken_runs
 from maps.interpolate import interpolate
 from models.checkpoint import sha256
-from video.reader import Frame, sampling_step
+from video.reader import sampling_step
 
 
 class Network:
@@ -39,30 +38,22 @@ class Network:
         self, clip: str, files: list[File], irregular: list, fps: Fraction | None
     ) -> Iterator[Tensor | None]:
         spec = self.model.spec
-        rate, step = float(fps or spec.fps), sampling_step(fps, spec.fps) if fps else 1
+        step = sampling_step(fps, spec.fps) if fps else 1
         for run in unbroken_runs(files):
-            unreadable: set[int] = set()
-            frames = read_run(run[::step], spec, irregular, fps=rate / step)
-            frames = _timed(frames, len(run), rate, step, unreadable)
+            readable: list[bool] = []  # of the sampled frames
+            frames = _noted(read_run(run, spec, irregular, (), fps, step), readable)
             maps = interpolate(models.predict(self.model, frames))
-            for file, (position, saliency) in zip(run, maps, strict=True):
+            for position, (file, (_, saliency)) in enumerate(zip(run, maps, strict=True)):
                 if file.truth:
-                    yield None if position in unreadable else torch.from_numpy(saliency)
+                    usable = position % step or readable[position // step]
+                    yield torch.from_numpy(saliency) if usable else None
 
 
-def _timed(
-    sampled: Iterable[ClipFrame], count: int, rate: float, step: int, unreadable: set[int]
-) -> Iterator[Frame]:
-    """Yield every step-th frame of a run by its position, with the times of those up to the next.
-
-    count: frames in the run. rate: of these a second. unreadable: positions of unreadable sampled
-    frames are added to it.
-    """
-    for position, frame in zip(range(0, count, step), sampled, strict=True):
-        if not frame.readable:
-            unreadable.add(position)
-        times = tuple(n / rate for n in range(position, min(position + step, count)))
-        yield replace(frame, number=position, times=times)
+def _noted(frames: Iterable[ClipFrame], readable: list[bool]) -> Iterator[ClipFrame]:
+    """Yield frames, and add to a list whether they are readable."""
+    for frame in frames:
+        readable.append(frame.readable)
+        yield frame
 
 
 class SavedMaps:

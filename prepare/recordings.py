@@ -20,8 +20,7 @@ import argparse
 import hashlib
 import random
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -188,40 +187,51 @@ def print_summary(root: Path, records: dict[str, dict], splits: dict[str, list[s
 
 
 def write_dataset(
-    root: Path,
-    jobs: Mapping[str, Callable[[Path], None]],
-    shares: dict[str, float],
+    args: argparse.Namespace,
+    clips: dict[str, tuple],
     alone: list[str],
+    write: Callable = write_clip,
 ) -> None:
     """Write clips and what describes their data set, and print what it contains.
 
-    jobs: by clip, a function that writes it to a folder. shares: fraction of the clips by split.
-    alone: names of files that are part of no clip.
+    args: those of `dataset_parser`. clips: by name, the arguments of `write` between folder and
+    options. alone: names of files that are part of no clip.
     """
-    if "frames" in jobs:  # a folder of this name marks the other layout of datasets/layouts.py
-        raise InputError(f"{root}/frames: a clip can't have this name; rename its files")
+    root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
+    options = {name: vars(args)[name] for name in names if name in args}
+    if "frames" in clips:  # a folder of this name marks the other layout of datasets/layouts.py
+        raise InputError(f"{clips['frames'][0]}: a clip can't have this name; rename it")
     failures = Failures()
     with lock(root):
-        for name, write in tqdm(jobs.items(), str(root), unit="clip"):
+        for name, files in tqdm(clips.items(), str(root), unit="clip"):
             with failures.collected(root / name):
-                write(root / name)
+                write(root / name, *files, options)
         paths = sorted(root.glob(f"*/{RECORD}"))
         records = {path.parent.name: read_record(path.parent) for path in paths}
         records = {name: record for name, record in records.items() if "samples" in record}
-        splits = write_splits(root, list(records), shares)
+        splits = write_splits(root, list(records), args.splits)
         rates = {name: record["rate"] for name, record in records.items() if "rate" in record}
         write_json(root / FACTS, {"fps": rates})
         print_summary(root, records, splits)
         if alone:
             print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
-    failures.report(len(jobs))
+    failures.report(len(clips))
 
 
-def add_options(add: Callable, sigma: float | None = 3.34) -> None:
-    """Add the options of a data set. add: the add_argument of a parser.
+def dataset_parser(
+    command: str, source: str, sigma: float | None = 3.34
+) -> argparse.ArgumentParser:
+    """Return the parser of a command that makes a data set.
 
-    sigma: default of --sigma; None where there is no such option, since the maps are given.
+    source: what of, for its help. sigma: default of --sigma; None where maps are given.
     """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m prepare.{command}",
+        description=f"Make a data set for training from {source}. Run the same command again to "
+        "continue after an interruption.",
+        formatter_class=HelpFormatter,
+    )
+    add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the data set")
     if sigma:
         add("--sigma", type=at_least(*SIGMAS), default=sigma,
@@ -235,34 +245,20 @@ def add_options(add: Callable, sigma: float | None = 3.34) -> None:
     add("--splits", type=fractions, default="train=0.7,val=0.1,test=0.2",
         help="fractions of the clips; not used where splits.json in the output folder lists "
         "exactly its clips")  # fmt: skip
-
-
-def options_of(args: argparse.Namespace) -> dict:
-    """Return the options that a clip depends on."""
-    names = ("sigma", "fps", "height", "width", "gt_height")
-    return {name: vars(args)[name] for name in names if name in args}
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m prepare.recordings",
-        description="Make a data set for training from 360° videos and recorded gaze. Run the "
-        "same command again to continue after an interruption.",
-        formatter_class=HelpFormatter,
-    )
+    parser = dataset_parser("recordings", "360° videos and recorded gaze")
     add = parser.add_argument
     add("--videos", type=Path, required=True, help="folder of videos, or one video")
     add("--gaze", type=Path, required=True,
         help="folder of CSV files named as the videos, or one file; a header and time (seconds), "
         "longitude (degrees to the right), latitude (degrees upwards), observer")  # fmt: skip
-    add_options(add)
     args = parser.parse_args()
     pairs, alone = pair(args.videos, args.gaze)
-    jobs = {
-        name: partial(write_clip, video=video, tables=[table], options=options_of(args))
-        for name, (video, table) in pairs.items()
-    }
-    write_dataset(args.output, jobs, args.splits, alone)
+    clips = {name: (video, [table]) for name, (video, table) in pairs.items()}
+    write_dataset(args, clips, alone)
 
 
 if __name__ == "__main__":

@@ -21,19 +21,16 @@ the right eye are left out: they are the same people's.
 
 from common import startup  # noqa: F401  # isort: skip
 
-import argparse
 import math
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import InputError, RunError, run_script
 from common.files import reading, write_array
-from common.options import HelpFormatter
 from datasets.gaze_files import Fixations, write_fixations_csv
-from prepare.recordings import VIDEOS, add_options, options_of, write_dataset
+from prepare.recordings import VIDEOS, dataset_parser, write_dataset
 from prepare.records import begin_clip, finish_clip, save_picture, to_picture
 from video.pictures import PICTURES, resize
 from video.reader import read_frames, sampling_step
@@ -88,36 +85,29 @@ def write_clip(
     if not begin_clip(folder, facts):
         return
     reader = read_frames(stimulus, Spec(options["height"], options["width"], options["fps"]))
-    size, shown = (options["gt_height"], 2 * options["gt_height"]), []
+    size, numbers = (options["gt_height"], 2 * options["gt_height"]), []
     for number, frame in enumerate(reader, 1):
+        numbers.append(frame.number)
         save_picture(folder / f"{number:04d}.jpg", to_picture(frame.rgb), quality=92)
         if frame.number <= len(maps):
             truth = resize(np.array(maps[frame.number - 1], np.float32), *size)
             write_array(folder / f"{number:04d}_gt.npy", truth)
-        if scanpaths:
-            fixations, last = scanpaths
-            seen = (fixations.frames <= frame.number) & (frame.number <= last)
-            shown.append([np.full(seen.sum(), number), *(column[seen] for column in fixations[1:])])
-    if shown:
-        write_fixations_csv(
-            folder / "fixations.csv", Fixations(*map(np.concatenate, zip(*shown, strict=True)))
-        )
-    counts = {"frames": number, "fixations": sum(len(columns[0]) for columns in shown)}
+    facts |= {"frames": len(numbers), "fixations": 0}
+    if scanpaths:
+        (first, *columns), last, shown = *scanpaths, np.array(numbers)[:, None]
+        frames, rows = np.nonzero((first <= shown) & (shown <= last))
+        fixations = Fixations(frames + 1, *(column[rows] for column in columns))
+        write_fixations_csv(folder / "fixations.csv", fixations)
+        facts["fixations"] = len(rows)
     rate = float(reader.info.fps / sampling_step(reader.info.fps, options["fps"]))
-    finish_clip(folder, {**facts, **counts, "samples": counts["fixations"], "rate": rate})
+    finish_clip(folder, facts | {"samples": facts["fixations"], "rate": rate})
     if damage := str(reader.damage):
         raise RunError(f"{stimulus}: {damage}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m prepare.salient360",
-        description="Make a data set of Salient360!'s images or videos. Run the same command "
-        "again to continue after an interruption.",
-        formatter_class=HelpFormatter,
-    )
+    parser = dataset_parser("salient360", "Salient360!'s images or videos", sigma=None)
     parser.add_argument("--source", type=Path, required=True, help="folder of Stimuli and HE")
-    add_options(parser.add_argument, sigma=None)
     args = parser.parse_args()
     stimuli = by_number(args.source, "Stimuli/[!.]*", VIDEOS | PICTURES)
     maps = by_number(args.source, "HE/SalMaps/[!.]*", {".bin"})
@@ -125,17 +115,11 @@ def main() -> None:
     if not (both := sorted(stimuli.keys() & maps.keys())):
         found = f"{len(stimuli)} stimuli and {len(maps)} files of maps"
         raise InputError(f"{args.source}: {found}, none of the same number; check the path")
-    jobs = {
-        stimuli[key].stem: partial(
-            write_clip, stimulus=stimuli[key], bin_file=maps[key], scanpath=scanpaths.get(key),
-            options=options_of(args),
-        )
-        for key in both
-    }  # fmt: skip
-    if without := [stimuli[key].name for key in both if key not in scanpaths]:
+    if without := [stimuli[n].name for n in both if n not in scanpaths]:
         print(f"{len(without)} without fixations in HE/Scanpaths/L: {', '.join(without)}")
-    alone = {**stimuli, **maps}.items()
-    write_dataset(args.output, jobs, args.splits, [p.name for key, p in alone if key not in both])
+    alone = [path.name for n, path in (stimuli | maps).items() if n not in both]
+    clips = {stimuli[n].stem: (stimuli[n], maps[n], scanpaths.get(n)) for n in both}
+    write_dataset(args, clips, alone, write_clip)
 
 
 if __name__ == "__main__":

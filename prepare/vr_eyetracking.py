@@ -15,7 +15,6 @@ are left out.
 
 from common import startup  # noqa: F401  # isort: skip
 
-import argparse
 import math
 from functools import partial
 from pathlib import Path
@@ -24,9 +23,8 @@ import numpy as np
 
 from common.errors import InputError, run_script
 from common.files import reading
-from common.options import HelpFormatter
 from datasets.gaze_files import Gaze
-from prepare.recordings import VIDEOS, add_options, by_stem, options_of, write_clip, write_dataset
+from prepare.recordings import VIDEOS, by_stem, dataset_parser, write_clip, write_dataset
 from video.decoding import probe
 
 LINE = "frame, 1, forward, 0.5, 0.5, eye, 0.5, 0.5"
@@ -54,16 +52,10 @@ def read_gaze(video: Path, tables: list[Path]) -> Gaze:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m prepare.vr_eyetracking",
-        description="Make a data set of VR-EyeTracking's videos and gaze. Run the same command "
-        "again to continue after an interruption.",
-        formatter_class=HelpFormatter,
-    )
+    parser = dataset_parser("vr_eyetracking", "VR-EyeTracking's videos and gaze", sigma=5.0)
     add = parser.add_argument
     add("--videos", type=Path, required=True, help="folder of videos, such as 001.mp4")
     add("--gaze", type=Path, required=True, help="folder Gaze_txt_files, with one for each person")
-    add_options(add, sigma=5.0)
     args = parser.parse_args()
     videos, tables = by_stem(args.videos, VIDEOS), {}
     for path in sorted(args.gaze.glob("[!.]*/[!.]*.txt")):
@@ -71,14 +63,9 @@ def main() -> None:
     if not (both := sorted(videos.keys() & tables.keys())):
         found = f"{len(videos)} videos and gaze of {len(tables)}"
         raise InputError(f"{args.gaze}: {found}, none of them the same; expected p001/001….txt")
-    jobs = {
-        name: partial(
-            write_clip, video=videos[name], tables=tables[name], options=options_of(args),
-            read=read_gaze,
-        )
-        for name in both
-    }  # fmt: skip
-    write_dataset(args.output, jobs, args.splits, sorted(videos.keys() ^ tables.keys()))
+    clips = {name: (videos[name], tables[name]) for name in both}
+    alone = sorted(videos.keys() ^ tables.keys())
+    write_dataset(args, clips, alone, partial(write_clip, read=read_gaze))
 
 
 if __name__ == "__main__":

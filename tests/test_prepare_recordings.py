@@ -167,7 +167,7 @@ def test_bad_input_is_one_line(tmp_path):
         last = command(*paths(video, bad, tmp_path / "data"), option, value, code=2)
         assert f"argument {option}" in last
     frames = write_video(tmp_path / "frames.mp4", frames=3)
-    with pytest.raises(InputError, match="frames: a clip can't have this name"):
+    with pytest.raises(InputError, match="frames.mp4: a clip can't have this name"):
         prepare(*paths(frames, late, tmp_path / "data"))
 
 
