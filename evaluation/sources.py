@@ -7,8 +7,9 @@ files a second, None where they are not known.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -40,20 +41,14 @@ class Network:
         spec = self.model.spec
         step = sampling_step(fps, spec.fps) if fps else 1
         for run in unbroken_runs(files):
-            readable: list[bool] = []  # of the sampled frames
-            frames = _noted(read_run(run, spec, irregular, (), fps, step), readable)
-            maps = interpolate(models.predict(self.model, frames))
+            frames = read_run(run, spec, irregular, (), fps, step)
+            predicted, sampled = tee(models.predict(self.model, frames))
+            maps = interpolate(predicted)
             for position, (file, (_, saliency)) in enumerate(zip(run, maps, strict=True)):
+                frame = None if position % step else next(sampled)[0]
                 if file.truth:
-                    usable = position % step or readable[position // step]
-                    yield torch.from_numpy(saliency) if usable else None
-
-
-def _noted(frames: Iterable[ClipFrame], readable: list[bool]) -> Iterator[ClipFrame]:
-    """Yield frames, and add to a list whether they are readable."""
-    for frame in frames:
-        readable.append(frame.readable)
-        yield frame
+                    unreadable = isinstance(frame, ClipFrame) and not frame.readable
+                    yield None if unreadable else torch.from_numpy(saliency)
 
 
 class SavedMaps:

@@ -33,7 +33,7 @@ LINE = "frame, 1, forward, 0.5, 0.5, eye, 0.5, 0.5"
 def read_gaze(video: Path, tables: list[Path]) -> Gaze:
     """Return what all observers of a video looked at. tables: a file for each of them.
 
-    Raises InputError for a file with other lines, or no line inside the panorama.
+    Raises InputError for a file with other lines.
     """
     rows: list[tuple[float, ...]] = []
     for path in tables:
@@ -44,8 +44,6 @@ def read_gaze(video: Path, tables: list[Path]) -> Gaze:
                 rows.append((int(frame), float(x), float(y), observer))
     frame, x, y, observers = np.array(rows, np.float64).reshape(-1, 4).T
     inside = (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)
-    if not inside.any():
-        raise InputError(f"{tables[0]}: no gaze inside the panorama; expected lines '{LINE}'")
     seconds = (frame - 0.5) / float(probe(video).fps)  # the middle of the frame
     columns = seconds, (x - 0.5) * 2 * math.pi, (y - 0.5) * math.pi, observers.astype(np.int64)
     return Gaze(*(column[inside] for column in columns))

@@ -99,6 +99,17 @@ def test_evaluation_scores_the_maps_of_inference(tmp_path):
         torch.testing.assert_close(one, torch.from_numpy(other), atol=1e-6, rtol=0)
 
 
+def test_an_unreadable_frame_has_no_map_where_it_would_be_sampled(tmp_path):
+    write_data(tmp_path, fps=30)
+    (tmp_path / "a/0005.png").write_bytes(b"")
+    model = models.CubeUNet(height=40, width=80, base_channels=4).eval()
+    models.save(tmp_path / "model.pth", model)
+    files, irregular = list_clips(tmp_path)["a"], []
+    scored = Network(tmp_path / "model.pth", model).maps("a", files, irregular, Fraction(30))
+    assert [number for number, one in enumerate(scored, 1) if one is None] == [5]
+    assert [kind for kind, _ in irregular] == ["unreadable frame"]
+
+
 def test_a_checkpoint_keeps_the_rates_of_its_training(tmp_path):
     data, run = write_data(tmp_path / "data", fps=30), tmp_path / "run"
     assert train_one_epoch(data, run)[0] == 0
