@@ -46,6 +46,7 @@ def parse_args() -> argparse.Namespace:
         "Gaussian that the ground truth was made with; used for the inter-observer scores "
         "only")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
+    options.add_data_rate_option(add)
     options.add_motion_option(add)
     options.add_sampling_option(add)
     options.add_machine_options(add)
@@ -69,6 +70,7 @@ from evaluation.scorer import Scorer
 from evaluation.sources import Network, SavedMaps
 from models.checkpoint import read
 from models.registry import find_model
+from video.spec import HIGHEST_FPS
 
 LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
 
@@ -79,7 +81,8 @@ def main() -> None:
         return check_data(args)
     device = choose_device(args.device)
     sources = make_sources(args, device)
-    data = SaliencyVideos(args.data_root, args.split, models.Spec())
+    every_frame = models.Spec(fps=HIGHEST_FPS)
+    data = SaliencyVideos(args.data_root, args.split, every_frame, fps=args.fps)
     scorer = Scorer(data, args.protocol, args.height, args.sigma, args.train_root, device)
     processes.be_patient()
     with lock(args.output_dir) if is_main() else nullcontext():

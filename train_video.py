@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import models
-from common import processes
+from common import options, processes
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
 from common.locks import lock
@@ -42,6 +42,7 @@ from training.model import make_model
 from training.monitor import MeanScores, Monitor, RunningLoss, best_constant
 from training.resume import Interruptions, Stopped, describe_run, restore, save
 from video.motion import MOTIONS
+from video.spec import HIGHEST_FPS
 
 OPTIMIZERS = {
     "sgd": lambda groups, args: torch.optim.SGD(
@@ -100,6 +101,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
+    options.add_data_rate_option(add)
+    add("--model_fps", type=sampled_rate, metavar="RATE", help="frames a second that the model "
+        "sees, in training and from then on; all: every frame, as the published code steps "
+        "(default: those of the checkpoint given with --init, else the model's own, 8)")
     add("--motion", choices=list(MOTIONS),
         help="motion channels (default: those of the checkpoint given with --init, else the "
         "model's own: difference for cube_unet, colour_difference for its published backbone, "
@@ -130,6 +135,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         default_loss=defaults["loss"], default_augment=defaults["augment"],
         default_model_args=PAPER_MODELS.get(name, []) if chosen.recipe == "paper" else [])
     return parser.parse_args(arguments)
+
+
+def sampled_rate(text: str) -> float:
+    """Return the value of --model_fps."""
+    return HIGHEST_FPS if text == "all" else at_least(0.01, HIGHEST_FPS)(text)
 
 
 def add_training_options(add: Callable, defaults: dict) -> None:

@@ -77,6 +77,13 @@ def add_machine_options(add: Callable) -> None:
         "computes in it, else fp32")  # fmt: skip
 
 
+def add_data_rate_option(add: Callable) -> None:
+    """Add --fps of a data set. add: the add_argument of a parser."""
+    add("--fps", type=frame_rate, help="frames a second of the data set, of which the model sees "
+        "as many as of a video (default: as its dataset.json states; otherwise every frame is "
+        "seen)")  # fmt: skip
+
+
 def add_sampling_option(add: Callable) -> None:
     """Add --sampling. add: the add_argument of a parser."""
     add("--sampling", choices=SAMPLINGS, help="how SST-Sal samples the sphere; "

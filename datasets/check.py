@@ -54,7 +54,8 @@ def check(root: str | Path) -> dict:
         raise InputError(f"{root}: there is no data set; {HOW_TO_GET_DATA}")
     splits, problems = _splits(root, list(clips))
     truths = {file.truth for files in clips.values() for file in files}
-    strays = {*root.glob("[!.]*/[0-9]*_gt.npy"), *root.glob("saliency_maps/[!.]*_[0-9]*")} - truths
+    places = "[!.]*/[0-9]*_gt.npy", "saliency_maps/[!.]*_[0-9]*.*", "saliency_maps/*/[!.]*[0-9].*"
+    strays = {path for place in places for path in root.glob(place)} - truths
     problems += [("missing frame", path, "has no frame") for path in sorted(strays)]
     counts, fixations = {}, ClipFixations(root)
     with ThreadPoolExecutor() as pool:

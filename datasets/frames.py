@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -25,15 +26,23 @@ class ClipFrame(Frame):
 
 
 def read_run(
-    files: Sequence[File], spec: Spec, irregular: list[tuple[str, str]], before: Sequence[File] = ()
+    files: Sequence[File],
+    spec: Spec,
+    irregular: list[tuple[str, str]],
+    before: Sequence[File] = (),
+    rate: Fraction | None = None,
+    step: int = 1,
 ) -> Iterator[ClipFrame]:
-    """Yield the frames of an unbroken run.
+    """Yield every step-th frame of an unbroken run.
 
     irregular: problems are added to this list as (kind, file).
     before: frames that precede `files` in the run, for the motion of the first one.
+    rate: files a second; that of the spec if None.
     """
+    times = [n / float(rate or spec.fps) for n in range(len(files))]
     previous = _last_readable(before, spec) if MOTIONS[spec.motion].channels else None
-    for index, file in enumerate(files):
+    for start, file in enumerate(files[::step]):
+        following = tuple(times[start * step : (start + 1) * step])
         readable = True
         try:
             rgb = _read(file.picture, spec)
@@ -44,7 +53,7 @@ def read_run(
                 previous = _last_readable(before, spec)
             rgb = torch.zeros(3, spec.height, spec.width) if previous is None else previous
         motion = _motion(file, previous, rgb, spec, irregular)
-        yield ClipFrame(file.number, index / float(spec.fps), rgb, motion, readable=readable)
+        yield ClipFrame(file.number, following[0], rgb, motion, following, readable)
         if readable:
             previous = rgb
 

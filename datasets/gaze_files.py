@@ -3,7 +3,9 @@
 A CSV file is UTF-8 with a header and commas. Columns come in any order, others are ignored:
 
     time,longitude,latitude,observer     gaze: seconds since the first frame, degrees, any name
-    frame,longitude,latitude,observer    <root>/<clip>/fixations.csv: frame numbers from 1
+    frame,longitude,latitude,observer    <root>/<clip>/fixations.csv: frame numbers
+    frame,u,v,id                         the same as the code of edurnebernal/D-SAV360 writes it:
+                                         fractions of width and height from the upper left corner
 
 Longitude is degrees to the right of straight ahead, within ±360 and wrapped into ±180. Latitude is
 degrees upwards, within ±90.
@@ -22,6 +24,7 @@ from common.restricted_pickle import containers, numpy_arrays, read_pickle
 
 UNKNOWN = -1  # observer where a file has none
 MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
+D_SAV360 = {"u": "longitude", "v": "latitude", "id": "observer"}
 LIMITS = {"time": 1e9, "frame": 1e9, "longitude": 360, "latitude": 90}  # seconds; none; degrees
 
 
@@ -37,7 +40,7 @@ class Gaze(NamedTuple):
 class Fixations(NamedTuple):
     """Fixations: where observers looked in frames, as (N,) each."""
 
-    frames: np.ndarray  # int64, from 1
+    frames: np.ndarray  # int64, from 0
     longitudes: np.ndarray  # float64 radians, in ±π
     latitudes: np.ndarray  # float64 radians, in ±π/2
     observers: np.ndarray  # int64; UNKNOWN where the source has none
@@ -82,11 +85,16 @@ def _read_csv(path: str | Path, first: str) -> tuple[np.ndarray, ...]:
     with reading(path, otherwise), open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
         header = [name.strip().lower() for name in next(rows, [])]
+        if fractions := first == "frame" and {"u", "v", "id"} <= set(header):
+            header = [D_SAV360.get(name, name) for name in header]
         if missing := [name for name in needed if name not in header]:
             raise ValueError(f"there is no column {', '.join(missing)}")
         for row in filter(None, rows):
             try:
                 fields = dict(zip(header, row, strict=True))
+                if fractions:
+                    fields["longitude"] = f"{360 * (float(fields['longitude']) - 0.5)}"
+                    fields["latitude"] = f"{180 * (0.5 - float(fields['latitude']))}"
                 numbers.append([_number(name, fields[name]) for name in needed[:3]])
                 observers.append(fields["observer"].strip())
                 if not observers[-1]:
@@ -104,8 +112,8 @@ def _number(column: str, text: str) -> float:
     value = float(text)
     if not abs(value) <= LIMITS[column]:  # NaN included
         raise ValueError(f"{column} {text} is outside ±{LIMITS[column]}")
-    if column == "frame" and (value < 1 or value % 1):
-        raise ValueError(f"frame {text} is not a whole number from 1")
+    if column == "frame" and (value < 0 or value % 1):
+        raise ValueError(f"frame {text} is not a whole number from 0")
     return value
 
 

@@ -8,17 +8,21 @@ The layout of 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018):
     <root>/<clip>/fixations.csv    optional, see datasets/gaze_files.py
     <root>/vinfo.pkl               the fixations that come with ECCV 2018, optional
 
-The layout of SST-Sal (Bernal-Berdun et al. 2022), with the same file names in three folders:
+The layout of SST-Sal (Bernal-Berdun et al. 2022; DataLoader360Video.py of edurnebernal/SST-Sal) has
+a folder for each kind of file and, in it, one for each clip:
 
-    <root>/frames/0001_1023.png    frame 1023 of clip 0001
-    <root>/saliency_maps/…         its saliency map as a grey picture
-    <root>/optical_flow/…          estimated where it is missing
-    <root>/fixations/0001.csv      optional
+    <root>/frames/0001/0001_1023.png          frame 1023 of clip 0001
+    <root>/saliency_maps/0001/1023.png        its saliency map as a grey picture; or 0001_1023.png
+    <root>/optical_flow/0001/0001_1023.png    estimated where it is missing
+    <root>/fixations/0001.csv                 optional
+
+The folders of clips may be missing: <root>/frames/0001_1023.png, with the same name in the others.
 
 Both layouts have <root>/splits.json, see datasets/splits.py.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,7 +34,7 @@ from torch import Tensor
 from common.errors import InputError
 from common.files import read_array
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
-from video.pictures import FLOW, PICTURES, read_exr, read_picture, resize
+from video.pictures import FLOW, OPTICAL_FLOW, PICTURES, read_exr, read_picture, resize
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,13 @@ def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[Fil
     clips: dict[str, list[File]] = {}
     if (root / "frames").is_dir():
         truths, flows = (
-            {path.name: path for path in (root / folder).glob("*")}
-            for folder in ("saliency_maps", "optical_flow")
+            {(clip, number): path for clip, number, path in _numbered(root / folder)}
+            for folder in ("saliency_maps", OPTICAL_FLOW)
         )
-        for path in (root / "frames").iterdir():
-            name, _, number = path.stem.rpartition("_")
-            if name and number.isdecimal() and path.suffix.lower() in PICTURES:
-                others = truths.get(path.name), flows.get(path.name)
-                clips.setdefault(name, []).append(File(int(number), path, *others))
+        for clip, number, path in _numbered(root / "frames"):
+            if path.suffix.lower() in PICTURES:
+                others = truths.get((clip, number)), flows.get((clip, number))
+                clips.setdefault(clip, []).append(File(number, path, *others))
     else:
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
         for folder in filter(Path.is_dir, folders):
@@ -73,6 +76,17 @@ def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[Fil
     if names is None:
         names = sorted(name for name in clips if not name.startswith("."))
     return {name: clips[name] for name in names if name in clips}
+
+
+def _numbered(folder: Path) -> Iterator[tuple[str, int, Path]]:
+    """Yield clip, number and path of the files folder/clip_0001.png and folder/clip/….png."""
+    for path in folder.glob("[!.]*"):
+        nested = path.is_dir()
+        for file in path.glob("[!.]*") if nested else [path]:
+            name, _, number = file.stem.rpartition("_")
+            clip = path.name if nested else name
+            if clip and number.isdecimal():
+                yield clip, int(number), file
 
 
 def unbroken_runs(files: list[File]) -> list[list[File]]:

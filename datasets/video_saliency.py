@@ -1,6 +1,7 @@
 """Clips with ground truth for training and evaluation, in the layouts of datasets/layouts.py."""
 
 from collections import Counter
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -12,12 +13,13 @@ from common.errors import InputError
 from datasets.frames import read_run
 from datasets.gaze import fixation_map
 from datasets.layouts import ClipFixations, File, list_clips, read_truth, unbroken_runs
+from datasets.rates import ClipRates
 from datasets.splits import read_splits
 from video.spec import Spec
 
 
 class Sample(NamedTuple):
-    """Consecutive frames of an unbroken run of a clip, from position `start` in the run."""
+    """Consecutive frames of those sampled from an unbroken run, from its position `start` on."""
 
     clip: str
     run: list[File]
@@ -26,10 +28,12 @@ class Sample(NamedTuple):
 
 
 class SaliencyVideos(Dataset):
-    """Runs of `spec.clip_length` consecutive frames with motion and ground truth.
+    """Runs of `spec.clip_length` consecutive sampled frames with motion and ground truth.
 
     root: data set in one of the layouts of datasets/layouts.py; split: "train", "val" or "test".
-    skip_frames: frames at the start of each clip that are not in any sample.
+    skip_frames: sampled frames at the start of each clip that are not in any sample.
+    fps: frames a second of the data set, in place of what datasets/rates.py reads. Where the rate
+        is known, every frame is sampled that `read_frames` would sample of such a video.
 
     An item is a dict of
         frames     (T, 3, H, W) RGB in [0, 1]
@@ -49,7 +53,14 @@ class SaliencyVideos(Dataset):
     Raises InputError where the root or the split does not exist, or no ground truth is left.
     """
 
-    def __init__(self, root: str | Path, split: str, spec: Spec, skip_frames: int = 0):
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        spec: Spec,
+        skip_frames: int = 0,
+        fps: Fraction | None = None,
+    ):
         self.root, self.split, self.spec = Path(root), split, spec
         self.samples: list[Sample] = []
         splits = read_splits(self.root)
@@ -60,7 +71,7 @@ class SaliencyVideos(Dataset):
         names = list(dict.fromkeys(splits[split]))
         listed = Counter(sum(splits.values(), []))
         self.irregular = [("clip listed more than once", n) for n in names if listed[n] > 1]
-        self.fixations = ClipFixations(self.root)
+        self.fixations, self.rates = ClipFixations(self.root), ClipRates(self.root, fps)
         self.clips = list_clips(self.root, names)
         self.irregular += [("clip without frames", n) for n in names if not self.clips.get(n)]
         for name, files in self.clips.items():
@@ -79,8 +90,8 @@ class SaliencyVideos(Dataset):
         for before, after in pairwise(runs):
             gap = f"{before[-1].picture.name} to {after[0].picture.name}"
             problems.append(("gap in the numbering", gap))
-        length = self.spec.clip_length
-        for run in runs:
+        length, step = self.spec.clip_length, self.rates.step(name, self.spec.fps)
+        for run in (run[::step] for run in runs):
             skipped = min(to_skip, len(run))
             to_skip -= skipped
             for start in range(skipped, len(run), length):

@@ -99,7 +99,8 @@ class Scorer:
         predictors = [*(source.name for source in sources), *self.baselines]
         random = np.random.default_rng(zlib.crc32(clip.encode(errors="replace")))
         with_truth = [file for file in files if file.truth]
-        streams = [source.maps(clip, files, result.irregular) for source in sources]
+        fps = self.data.rates.of(clip)
+        streams = [source.maps(clip, files, result.irregular, fps) for source in sources]
         for file, *maps in zip(with_truth, *streams, strict=True):
             if any(saliency is None for saliency in maps):
                 continue

@@ -1,12 +1,15 @@
 """What is scored: the maps that a checkpoint's model predicts, and saved maps.
 
-A source has a name, facts for metrics.json, and a method maps(clip, files, irregular). It yields
-one map (h, w) for each of the clip's files with a ground truth, in order, None where there is no
-usable one, and adds the problems that it meets to the list `irregular` as (kind, file).
+A source has a name, facts for metrics.json, and a method maps(clip, files, irregular, fps). It
+yields one map (h, w) for each of the clip's files with a ground truth, in order, None where there
+is no usable one, and adds the problems that it meets to the list `irregular` as (kind, file). fps:
+files a second, None where they are not known.
 """
 
 import re
 from collections.abc import Iterator
+from fractions import Fraction
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +20,35 @@ import models
 from common.errors import InputError
 from datasets.frames import ClipFrame, read_run
 from datasets.layouts import File, read_map, unbroken_runs
-from maps.attention import not_negative
+from maps.interpolate import interpolate
 from models.checkpoint import sha256
+from video.reader import sampling_step
 
 
 class Network:
-    """The maps that a checkpoint's model predicts; the model starts anew after a gap."""
+    """The maps that a checkpoint's model predicts, as infer_video.py makes them of a video.
+
+    The model starts anew after a gap.
+    """
 
     def __init__(self, path: Path, model: models.SaliencyModel):
         self.model, self.name = model, model.name
         self.facts = {"checkpoint": path.name, "sha256": sha256(path)}
 
-    def maps(self, clip: str, files: list[File], irregular: list) -> Iterator[Tensor | None]:
+    def maps(
+        self, clip: str, files: list[File], irregular: list, fps: Fraction | None
+    ) -> Iterator[Tensor | None]:
+        spec = self.model.spec
+        step = sampling_step(fps, spec.fps) if fps else 1
         for run in unbroken_runs(files):
-            predicted = models.predict(self.model, read_run(run, self.model.spec, irregular))
-            for file, (frame, saliency) in zip(run, predicted, strict=True):
-                assert isinstance(frame, ClipFrame)  # predict yields the frames that it took
+            frames = read_run(run, spec, irregular, (), fps, step)
+            predicted, sampled = tee(models.predict(self.model, frames))
+            maps = interpolate(predicted)
+            for position, (file, (_, saliency)) in enumerate(zip(run, maps, strict=True)):
+                frame = None if position % step else next(sampled)[0]
                 if file.truth:
-                    yield not_negative(saliency[0]) if frame.readable else None
+                    unreadable = isinstance(frame, ClipFrame) and not frame.readable
+                    yield None if unreadable else torch.from_numpy(saliency)
 
 
 class SavedMaps:
@@ -50,7 +64,9 @@ class SavedMaps:
         self.folder, self.name = folder, folder.resolve().name
         self.facts = {"maps": folder.name}
 
-    def maps(self, clip: str, files: list[File], irregular: list) -> Iterator[Tensor | None]:
+    def maps(
+        self, clip: str, files: list[File], irregular: list, fps: Fraction | None
+    ) -> Iterator[Tensor | None]:
         paths = self._by_number(clip)
         from_one = any(path.name.startswith("sal_") for path in paths.values())
         for position, file in enumerate(files, 1):

@@ -11,6 +11,7 @@ datasets/gaze_files.py) becomes a clip:
     DATA/<clip>/fixations.csv   these fixations, by frame number
     DATA/<clip>/prepared.json   what the clip was made from; "complete" once it is
     DATA/splits.json            splits of all complete clips in DATA; kept where it lists them all
+    DATA/dataset.json           the frames a second of each clip
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -19,6 +20,7 @@ import argparse
 import hashlib
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
+from datasets.rates import FACTS
 from datasets.splits import read_splits
 from prepare.records import (
     RECORD,
@@ -40,7 +43,7 @@ from prepare.records import (
     save_picture,
     to_picture,
 )
-from video.reader import read_frames
+from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
@@ -55,7 +58,7 @@ def pair(videos: Path, gaze: Path) -> tuple[dict[str, tuple[Path, Path]], list[s
     """
     if videos.is_file() and gaze.is_file():
         return {output_name(videos): (videos, gaze)}, []
-    films, tables = _by_stem(videos, VIDEOS), _by_stem(gaze, {".csv"})
+    films, tables = by_stem(videos, VIDEOS), by_stem(gaze, {".csv"})
     pairs = {name: (films[name], tables[name]) for name in films if name in tables}
     if not pairs:
         raise InputError(
@@ -66,7 +69,7 @@ def pair(videos: Path, gaze: Path) -> tuple[dict[str, tuple[Path, Path]], list[s
     return pairs, [file.name for file in files if file.stem not in pairs]
 
 
-def _by_stem(path: Path, suffixes: set[str]) -> dict[str, Path]:
+def by_stem(path: Path, suffixes: set[str]) -> dict[str, Path]:
     """Return one file, or those of a folder with one of the suffixes, by name without suffix."""
     files: dict[str, Path] = {}
     for file in [path] if path.is_file() else sorted(path.iterdir()):
@@ -90,19 +93,27 @@ def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
     return Fixations(frames[shown], *(column[shown] for column in gaze[1:]))
 
 
-def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
+def write_clip(
+    folder: Path,
+    video: Path,
+    tables: list[Path],
+    options: dict,
+    read: Callable[[Path, list[Path]], Gaze] = lambda video, tables: read_gaze_csv(tables[0]),
+) -> None:
     """Write one clip, unless it is complete and made from the same files with the same options.
 
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
+    read: returns the gaze in `tables`, given the video as well.
     Raises InputError for unusable files, and where the folder contains other frames, and RunError
     for a clip that was made of a video with damaged frames.
     """
+    table, digest = tables[0], hashlib.sha256(b"".join(table.read_bytes() for table in tables))
     facts = {
         "video": {"name": video.name, "bytes": video.stat().st_size},
-        "gaze": {"name": table.name, "sha256": hashlib.sha256(table.read_bytes()).hexdigest()},
+        "gaze": {"name": table.name, "sha256": digest.hexdigest()},
         **options,
     }
-    gaze = read_gaze_csv(table)  # before the clip's earlier frames are removed
+    gaze = read(video, tables)  # before the clip's earlier frames are removed
     if not begin_clip(folder, facts):
         return
     spec = Spec(options["height"], options["width"], options["fps"])
@@ -124,7 +135,8 @@ def write_clip(folder: Path, video: Path, table: Path, options: dict) -> None:
         write_array(folder / f"{frame:04d}_gt.npy", truth.numpy())
     write_fixations_csv(folder / "fixations.csv", fixations)
     counts = {"frames": len(starts), "fixations": len(fixations.frames)}
-    finish_clip(folder, {**facts, **counts, "samples": len(gaze.seconds)})
+    rate = float(reader.info.fps / sampling_step(reader.info.fps, spec.fps))
+    finish_clip(folder, {**facts, **counts, "samples": len(gaze.seconds), "rate": rate})
     if damage := str(reader.damage):
         raise RunError(f"{video}: {damage}")
 
@@ -174,22 +186,57 @@ def print_summary(root: Path, records: dict[str, dict], splits: dict[str, list[s
         print(f"{samples - fixations} of {samples} gaze samples are before or after their video")
 
 
-def main() -> None:
+def write_dataset(
+    args: argparse.Namespace,
+    clips: dict[str, tuple],
+    alone: list[str],
+    write: Callable = write_clip,
+) -> None:
+    """Write clips and what describes their data set, and print what it contains.
+
+    args: those of `dataset_parser`. clips: by name, the arguments of `write` between folder and
+    options. alone: names of files that are part of no clip.
+    """
+    root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
+    options = {name: vars(args)[name] for name in names if name in args}
+    if "frames" in clips:  # a folder of this name marks the other layout of datasets/layouts.py
+        raise InputError(f"{clips['frames'][0]}: a clip can't have this name; rename it")
+    failures = Failures()
+    with lock(root):
+        for name, files in tqdm(clips.items(), str(root), unit="clip"):
+            with failures.collected(root / name):
+                write(root / name, *files, options)
+        paths = sorted(root.glob(f"*/{RECORD}"))
+        records = {path.parent.name: read_record(path.parent) for path in paths}
+        records = {name: record for name, record in records.items() if "samples" in record}
+        splits = write_splits(root, list(records), args.splits)
+        rates = {name: record["rate"] for name, record in records.items() if "rate" in record}
+        write_json(root / FACTS, {"fps": rates})
+        print_summary(root, records, splits)
+        if alone:
+            print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
+    failures.report(len(clips))
+
+
+def dataset_parser(
+    command: str, source: str, sigma: float | None = 3.34
+) -> argparse.ArgumentParser:
+    """Return the parser of a command that makes a data set.
+
+    source: what of, for its help. sigma: default of --sigma; None where maps are given.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m prepare.recordings",
-        description="Make a data set for training from 360° videos and recorded gaze. Run the "
-        "same command again to continue after an interruption.",
+        prog=f"python -m prepare.{command}",
+        description=f"Make a data set for training from {source}. Run the same command again to "
+        "continue after an interruption.",
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument
-    add("--videos", type=Path, required=True, help="folder of videos, or one video")
-    add("--gaze", type=Path, required=True,
-        help="folder of CSV files named as the videos, or one file; a header and time (seconds), "
-        "longitude (degrees to the right), latitude (degrees upwards), observer")  # fmt: skip
     add("--output", type=Path, required=True, help="folder of the data set")
-    add("--sigma", type=at_least(*SIGMAS), default=3.34,
-        help="standard deviation of the Gaussian around a fixation in degrees; "
-        "datasets/gaze.py lists the values of published data sets")  # fmt: skip
+    if sigma:
+        add("--sigma", type=at_least(*SIGMAS), default=sigma,
+            help="standard deviation of the Gaussian around a fixation in degrees; "
+            "datasets/gaze.py lists the values of published data sets")  # fmt: skip
     add("--fps", type=at_least(0.01, 1001), default=8.0,
         help="frames a second to keep: every round(video rate / fps)-th frame")  # fmt: skip
     add_size_options(add)
@@ -198,25 +245,20 @@ def main() -> None:
     add("--splits", type=fractions, default="train=0.7,val=0.1,test=0.2",
         help="fractions of the clips; not used where splits.json in the output folder lists "
         "exactly its clips")  # fmt: skip
+    return parser
+
+
+def main() -> None:
+    parser = dataset_parser("recordings", "360° videos and recorded gaze")
+    add = parser.add_argument
+    add("--videos", type=Path, required=True, help="folder of videos, or one video")
+    add("--gaze", type=Path, required=True,
+        help="folder of CSV files named as the videos, or one file; a header and time (seconds), "
+        "longitude (degrees to the right), latitude (degrees upwards), observer")  # fmt: skip
     args = parser.parse_args()
-    names = ("sigma", "fps", "height", "width", "gt_height")
-    options = {name: getattr(args, name) for name in names}
     pairs, alone = pair(args.videos, args.gaze)
-    if "frames" in pairs:  # a folder of this name marks the other layout of datasets/layouts.py
-        raise InputError(f"{pairs['frames'][0]}: a clip can't have this name; rename it")
-    failures = Failures()
-    with lock(args.output):
-        for name, (video, table) in tqdm(pairs.items(), str(args.output), unit="clip"):
-            with failures.collected(args.output / name):
-                write_clip(args.output / name, video, table, options)
-        paths = sorted(args.output.glob(f"*/{RECORD}"))
-        records = {path.parent.name: read_record(path.parent) for path in paths}
-        records = {name: record for name, record in records.items() if "samples" in record}
-        splits = write_splits(args.output, list(records), args.splits)
-        print_summary(args.output, records, splits)
-        if alone:
-            print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
-    failures.report(len(pairs))
+    clips = {name: (video, [table]) for name, (video, table) in pairs.items()}
+    write_dataset(args, clips, alone)
 
 
 if __name__ == "__main__":

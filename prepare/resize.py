@@ -9,16 +9,19 @@ SMALL has the ECCV 2018 layout of datasets/layouts.py, whichever of the two layo
     SMALL/<clip>/0001_flow.png    flow picture, where DATA has one or --motion estimates one
     SMALL/<clip>/fixations.csv    copy; SMALL/vinfo.pkl likewise
     SMALL/<clip>/prepared.json    what the clip was made from and what was left out
+    SMALL/dataset.json            copy
     SMALL/splits.json             copy; written last
 
 Training on SMALL at this size gets the same frames and motion as training on DATA, and the same
-maps up to rounding to float16.
+maps up to rounding to float16. Where dataset.json states the frame rate, flow is estimated between
+frames as models see them that sample 8 frames a second.
 """
 
 from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +29,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from common.errors import InputError, RunError, counted, run_script
@@ -34,11 +38,13 @@ from common.locks import lock
 from common.options import HelpFormatter, add_size_options, worker_count
 from datasets.frames import motion_estimator
 from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
+from datasets.rates import FACTS, ClipRates
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
 from prepare.records import RECORD, begin_clip, finish_clip, read_record, save_picture, to_picture
 from video.motion import MOTIONS
 from video.pictures import FLOW, read_picture, resize, to_tensor
+from video.spec import Spec
 
 
 def resize_dataset(
@@ -57,9 +63,12 @@ def resize_dataset(
     clips = list_clips(root, names)
     motion_estimator(motion)  # raises InputError now where RAFT has no weights
     facts = {"source": str(root.resolve()), "height": height, "width": width, "motion": motion}
+    rates = ClipRates(root)
 
     def write(name: str) -> list[list[str]]:
-        write_clip(output / name, clips[name], fixations_csv(root, name), facts)
+        step = rates.step(name, Spec().fps) if MOTIONS[motion].channels else 1
+        step = {"step": step} if step > 1 else {}
+        write_clip(output / name, clips[name], fixations_csv(root, name), facts | step)
         return read_record(output / name)["left_out"]
 
     output.mkdir(parents=True, exist_ok=True)
@@ -67,8 +76,9 @@ def resize_dataset(
     with ThreadPoolExecutor(workers) as pool:
         for problems in tqdm(pool.map(write, clips), str(output), len(clips), unit="clip"):
             left_out += map(tuple, problems)
-    if (root / "vinfo.pkl").exists():
-        copy(root / "vinfo.pkl", output / "vinfo.pkl")
+    for name in ("vinfo.pkl", FACTS):
+        if (root / name).exists():
+            copy(root / name, output / name)
     write_json(output / "splits.json", splits)
     return left_out
 
@@ -76,7 +86,8 @@ def resize_dataset(
 def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: dict) -> None:
     """Write one clip unless it is complete.
 
-    fixations: CSV file to copy. facts: source, height, width and motion, as in `resize_dataset`.
+    fixations: CSV file to copy. facts: source, height, width and motion, as in `resize_dataset`;
+    step: of the frames that a model sees, 1 if missing.
     """
     if not begin_clip(folder, facts):
         return
@@ -90,7 +101,7 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
             left_out.append((otherwise, str(error)))
 
     for run in unbroken_runs(files):
-        previous = None  # the last readable frame of the run
+        recent: deque[Tensor] = deque(maxlen=facts.get("step", 1))  # readable frames of the run
         for file in run:
             frame = read(read_resized, file.picture, "unreadable frame")
             if frame is None:
@@ -99,6 +110,7 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
             flow = read(read_resized, file.flow, "unreadable flow")
             rgb = to_tensor(frame)
             if flow is None:
+                previous = recent[0] if recent else None
                 flow = to_picture(motion_estimator(facts["motion"])(previous, rgb))
             name = f"{file.number:04d}"
             save_picture(folder / f"{name}.png", frame, compress_level=1)
@@ -106,7 +118,7 @@ def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: d
                 save_picture(folder / (name + FLOW), flow, compress_level=1)
             if truth is not None:
                 write_array(folder / f"{name}_gt.npy", truth[0].numpy().astype(np.float16))
-            previous = rgb
+            recent.append(rgb)
     if fixations:
         copy(fixations, folder / "fixations.csv")
     finish_clip(folder, {**facts, "left_out": left_out})

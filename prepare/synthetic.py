@@ -29,6 +29,7 @@ from common.errors import InputError, run_script
 from common.files import write_array, write_json
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count, worker_count
+from datasets.rates import FACTS
 from prepare.figures import KINDS, UP, random_figure, rotation
 from prepare.records import begin_clip, finish_clip, print_splits, save_picture
 from prepare.worlds import look_up, mix, random_world, smooth
@@ -157,6 +158,7 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
     jobs = [(root / name, seed, number, options) for number, name in enumerate(names, start=1)]
     write_clips(root, write_scene, jobs, workers)
     splits = split(names)
+    write_json(root / FACTS, {"fps": options.get("fps", 8.0)})
     write_json(root / "splits.json", splits)
     print_splits(splits)
 

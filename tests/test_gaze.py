@@ -274,11 +274,22 @@ def test_fixations_survive_their_file(tmp_path):
     assert len(read_fixations_csv(tmp_path / "none.csv").frames) == 0
 
 
-@pytest.mark.parametrize("frame", ["0", "-1", "1.5", "x", ""])
+@pytest.mark.parametrize("frame", ["-1", "1.5", "x", ""])
 def test_bad_frame_numbers_are_named(tmp_path, frame):
     text = f"frame,longitude,latitude,observer\n{frame},0,0,1\n"
     with pytest.raises(InputError, match="line 2: "):
         read_fixations_csv(write(tmp_path / "f.csv", text))
+
+
+def test_fixations_as_the_code_of_d_sav360_writes_them(tmp_path):
+    text = "video,frame,u,v,id\n12,0,0.5,0.5,7\n12,8,0.75,0.25,9\n"
+    fixations = read_fixations_csv(write(tmp_path / "f.csv", text))
+    assert fixations.frames.tolist() == [0, 8] and fixations.observers.tolist() == [7, 9]
+    assert np.degrees(fixations.longitudes) == pytest.approx([0, 90])
+    assert np.degrees(fixations.latitudes) == pytest.approx([0, 45])
+    for place in ("x,0.5", "0.5,-0.2"):
+        with pytest.raises(InputError, match="line 2: "):
+            read_fixations_csv(write(tmp_path / "f.csv", f"video,frame,u,v,id\n12,0,{place},7\n"))
 
 
 def pickled(path, found, protocol=4):

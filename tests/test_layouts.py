@@ -17,6 +17,7 @@ from models import Spec
 from tests.clips import moving_disc, write_eccv_clip
 from tests.commands import train_one_epoch
 from tests.shared import shared
+from video import read_frames
 
 SPEC = Spec(height=24, width=48, motion="difference")
 
@@ -169,24 +170,33 @@ def test_batches_keep_names_and_irregularities(tmp_path):
     assert summarise(batch["irregular"]).startswith("1 × unusable ground truth (first: ")
 
 
-def write_sst_sal_layout(root, clip, numbers, flow=()):
-    """frames/, saliency_maps/ and optical_flow/ with the same flat names."""
-    for folder in ("frames", "saliency_maps", "optical_flow"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
+# Names of frames and flow, and of saliency maps: the authors' own (DataLoader360Video.py), those
+# that the code of D-SAV360 writes, and without folders of clips.
+SST_SAL = {
+    "own": ("{0}/{0}_{1:04d}.png", "{0}/{1:04d}.png"),
+    "D-SAV360": ("{0}/{0}_{1:04d}.png", "{0}/{0}_{1:04d}.png"),
+    "flat": ("{0}_{1:04d}.png", "{0}_{1:04d}.png"),
+}
+
+
+def write_sst_sal_layout(root, clip, numbers, flow=(), names="own"):
+    """frames/, saliency_maps/ and optical_flow/."""
     for n in numbers:
-        name = f"{clip}_{n:04d}.png"
+        name, name_of_map = (name.format(clip, n) for name in SST_SAL[names])
         picture = moving_disc(n, 32, 64)
-        Image.fromarray(picture).save(root / "frames" / name)
-        Image.fromarray(((picture[..., 1] > 200) * 200).astype(np.uint8)).save(
-            root / "saliency_maps" / name
-        )
+        saliency = ((picture[..., 1] > 200) * 200).astype(np.uint8)
+        pictures = {f"frames/{name}": picture, f"saliency_maps/{name_of_map}": saliency}
         if n in flow:
-            Image.new("RGB", (64, 32), (250, 0, 30)).save(root / "optical_flow" / name)
+            pictures[f"optical_flow/{name}"] = np.full((32, 64, 3), (250, 0, 30), np.uint8)
+        for path, values in pictures.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(root / path)
 
 
-def test_the_layout_of_sst_sal(tmp_path):
-    write_sst_sal_layout(tmp_path, "0001", range(1000, 1006), flow=range(1000, 1004))
-    write_sst_sal_layout(tmp_path, "0002", range(3))
+@pytest.mark.parametrize("names", SST_SAL)
+def test_the_layout_of_sst_sal(tmp_path, names):
+    write_sst_sal_layout(tmp_path, "0001", range(1000, 1006), range(1000, 1004), names)
+    write_sst_sal_layout(tmp_path, "0002", range(3), names=names)
     (tmp_path / "splits.json").write_text('{"train": ["0001"], "val": ["0002"]}')
     spec = Spec(height=24, width=48, motion="dis", clip_length=3)
     data = SaliencyVideos(tmp_path, "train", spec)
@@ -199,6 +209,19 @@ def test_the_layout_of_sst_sal(tmp_path):
     estimated = data[1]["motion"][1:]
     assert estimated.std() > 0  # no picture of the flow: estimated
     assert len(SaliencyVideos(tmp_path, "val", spec)) == 1
+    assert check.check(tmp_path)["problems"] == []
+    (tmp_path / "frames" / SST_SAL[names][0].format("0002", 2)).unlink()
+    [problem] = check.check(tmp_path)["problems"]
+    assert problem["kind"] == "missing frame" and problem["path"].startswith("saliency_maps")
+
+
+def test_flow_folders_of_sst_sal_are_read_in_inference(tmp_path):
+    write_sst_sal_layout(tmp_path, "0001", range(4), flow=[0, 1, 3])
+    spec = Spec(height=24, width=48, motion="dis")
+    frames = list(read_frames(tmp_path / "frames/0001", spec))
+    red = torch.tensor([250.0, 0, 30]) / 255
+    given = [torch.equal(f.motion.mean((1, 2)).mul(255).round(), red * 255) for f in frames]
+    assert given == [True, True, False, True]
 
 
 def test_the_start_of_a_clip_can_be_skipped(tmp_path):

@@ -88,6 +88,11 @@ def test_frames_are_sampled_and_numbered_from_one(made):
         assert np.argmin(errors) == 3 * (n - 1)
 
 
+def test_the_frame_rate_is_stated(made):
+    facts = json.loads((made[0] / "data/dataset.json").read_text())
+    assert facts == {"fps": {"one": 8.0}}
+
+
 def test_no_gaze_is_lost_and_each_counts_once(made):
     fixations = read_fixations_csv(made[0] / "data/one/fixations.csv")
     assert fixations.frames.tolist() == [1, 1, 2, 8]

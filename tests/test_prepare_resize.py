@@ -97,6 +97,19 @@ def test_training_gets_the_same_items(tmp_path, layout, motion):
         assert all(file.flow for files in ours.clips.values() for file in files)
 
 
+def test_flow_is_that_between_the_frames_that_a_model_sees(tmp_path):
+    """At 24 frames a second, that is every third: the flow stored is since the one before."""
+    write_eccv_clip(tmp_path / "data/a", range(1, 11))
+    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    (tmp_path / "data/dataset.json").write_text('{"fps": 24}')
+    resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE, motion="dis")
+    original, ours = (
+        SaliencyVideos(tmp_path / name, "train", spec("dis")) for name in ("data", "small")
+    )
+    assert [item["numbers"].item() for item in ours] == [1, 4, 7, 10]
+    assert_equal(ours, original)
+
+
 def test_flow_estimated_later_is_the_same(tmp_path):
     write_eccv_layout(tmp_path / "data")
     resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE)

@@ -24,7 +24,7 @@ def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]
     """
     data = {}
     for name in ("train", "val"):
-        clips = data[name] = SaliencyVideos(args.data_root, name, spec, args.skip_frames)
+        clips = data[name] = SaliencyVideos(args.data_root, name, spec, args.skip_frames, args.fps)
         length = counted(spec.clip_length, "frame")
         problems = summarise(clips.irregular) or "all in order"
         processes.print_main(f"{name}: {counted(len(clips), 'clip')} of {length}; {problems}")

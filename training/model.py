@@ -1,8 +1,9 @@
-"""The model that a run trains, as --model, --model_args, --motion and --init describe it."""
+"""The model that a run trains, as --model and the options that follow it describe it."""
 
 import argparse
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 
 import models
 from common.errors import InputError, advice
@@ -49,6 +50,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
         raise InputError(f"--model {args.model}: {problem}; give it to both")
     with advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
+    model.spec = replace(model.spec, fps=args.model_fps or model.spec.fps)
     stored = read(args.init)["run"].get("loss") if args.init and not args.loss else None
     args.loss = args.loss or (stored if stored in LOSSES else args.default_loss)
     return model.train()

@@ -104,6 +104,7 @@ def describe_run(run, options: Iterable[str]) -> dict:
             frames = [(file.number, file.truth is not None) for file in sample.files]
             files.update(repr((name, sample.clip, frames)).encode())
     folder = args.data_root.resolve().name
+    rates = {rate for data in run.data.values() for rate in map(data.rates.of, data.clips) if rate}
     identity = {
         "model": run.model.name,
         **run.model.arguments,
@@ -112,6 +113,7 @@ def describe_run(run, options: Iterable[str]) -> dict:
         "init": args.init.name if args.init else "",
         "precision": str(run.dtype).removeprefix("torch."),
         "data": f"{folder} ({files.hexdigest()[:8]})",
+        "data_fps": " ".join(map(str, sorted(rates))) or None,
     }
     return {"data": folder, "revision": git_revision(), "run": identity}
 

@@ -21,6 +21,7 @@ from video.spherical_metadata import panorama_xmp
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 FLOW = "_flow.png"  # end of the name of a flow picture, which lies beside its frame
+OPTICAL_FLOW = "optical_flow"  # folder of SST-Sal's flow pictures, beside its folder "frames"
 MAX_PIXELS = 16384 * 32768  # of a picture: 1.6 GB of RGB
 FULL = (1, 255, 65535)  # the brightest value of float pictures
 
@@ -135,8 +136,14 @@ def to_tensor(rgb: np.ndarray) -> Tensor:
 
 
 def read_flow(picture: Path, height: int, width: int, layout: Layout = MONO) -> Tensor | None:
-    """Return the flow picture beside that of a frame, (3, H, W) in [0, 1]; None without one."""
-    path = picture.with_name(picture.stem + FLOW)
-    if not path.is_file():
+    """Return the flow picture of a frame, (3, H, W) in [0, 1]; None without one.
+
+    It lies beside the frame, or has the frame's name in SST-Sal's layout of folders.
+    """
+    paths = [picture.with_name(picture.stem + FLOW)]
+    for folder in picture.absolute().parents[:2]:
+        if folder.name == "frames":
+            paths.append(folder.parent / OPTICAL_FLOW / picture.absolute().relative_to(folder))
+    if not (path := next(filter(Path.is_file, paths), None)):
         return None
     return to_tensor(resize(layout.panorama(read_picture(path), height, width), height, width))

@@ -92,13 +92,17 @@ def _rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
     return image.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
 
 
+def sampling_step(rate: Fraction, fps: float) -> int:
+    """Return the frames of a source for each that is sampled, as `sampling_interval` takes them."""
+    return max(1, round(rate / Fraction(fps)))
+
+
 def sampling_interval(rate: Fraction, fps: float) -> Callable[[float], int]:
     """Return a function from seconds to sampling-interval index.
 
     Seconds count from the first frame. rate, fps: frames a second of the source and sampled.
     """
-    step = max(1, round(rate / Fraction(fps)))
-    interval = step / rate if rate > fps else 1 / Fraction(fps)
+    interval = sampling_step(rate, fps) / rate if rate > fps else 1 / Fraction(fps)
     early = min(1 / rate, interval) / 2  # a frame may come before its interval
     return lambda seconds: int((seconds + early) / interval)
 

@@ -1,0 +1,45 @@
+"""The frame rate of a data set, by which a model sees it as it sees a video.
+
+<root>/dataset.json states it, for all clips or clip by clip:
+
+    {"fps": 25}        {"fps": {"001": 25, "002": "30000/1001"}}
+
+Where nothing is stated, every frame is one that the model sees.
+"""
+
+from fractions import Fraction
+from pathlib import Path
+
+from common.files import read_json, reading
+from common.options import frame_rate
+from video.reader import sampling_step
+
+FACTS = "dataset.json"
+
+
+class ClipRates:
+    """The frames a second of the clips of a data set.
+
+    fps: that of all clips, in place of what is stated.
+    Raises InputError where dataset.json is invalid.
+    """
+
+    def __init__(self, root: Path, fps: Fraction | None = None):
+        self.default, self.by_clip = fps, {}
+        path = root / FACTS
+        if fps is None and path.exists():
+            with reading(path, '"fps" is a number or {clip: number} ({}); correct it'):
+                stated = read_json(path).get("fps", {})
+                if isinstance(stated, dict):
+                    self.by_clip = {clip: frame_rate(str(fps)) for clip, fps in stated.items()}
+                else:
+                    self.default = frame_rate(str(stated))
+
+    def of(self, clip: str) -> Fraction | None:
+        """Return the frames a second of a clip, None where it is not known."""
+        return self.by_clip.get(clip, self.default)
+
+    def step(self, clip: str, fps: float) -> int:
+        """Return 1, 2, … where every, every second, … frame is seen at `fps` frames a second."""
+        rate = self.of(clip)
+        return sampling_step(rate, fps) if rate else 1

@@ -1,0 +1,70 @@
+"""Make a data set of VR-EyeTracking (Xu et al., CVPR 2018), in the layout of prepare.recordings.
+
+    python -m prepare.vr_eyetracking --videos videos --gaze Gaze_txt_files --output DATA
+
+Gaze_txt_files has a folder for each person and in it a file for each video, whose name begins with
+the video's and a full stop (p001/180._2017-10-13-10-28_ori_0.txt). A line for each frame is
+
+    frame, number of the frame from 1, forward, head x, head y, eye, gaze x, gaze y
+
+where x and y are fractions of the panorama's width and height from its lower left corner. This is
+the README of the data set (as in Morning5/Gaze360 on Hugging Face), and how SST-Sal's authors read
+it (issue 2 of edurnebernal/SST-Sal). Each line counts as one fixation; those outside the panorama
+are left out.
+"""
+
+from common import startup  # noqa: F401  # isort: skip
+
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InputError, run_script
+from common.files import reading
+from datasets.gaze_files import Gaze
+from prepare.recordings import VIDEOS, by_stem, dataset_parser, write_clip, write_dataset
+from video.decoding import probe
+
+LINE = "frame, 1, forward, 0.5, 0.5, eye, 0.5, 0.5"
+
+
+def read_gaze(video: Path, tables: list[Path]) -> Gaze:
+    """Return what all observers of a video looked at. tables: a file for each of them.
+
+    Raises InputError for a file with other lines.
+    """
+    rows: list[tuple[float, ...]] = []
+    for path in tables:
+        observer = int("".join(filter(str.isdecimal, path.parent.name)) or 0)
+        with reading(path, f"expected lines '{LINE}' ({{}}); copy it again"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                _, frame, _, _, _, _, x, y = line.split(",")
+                rows.append((int(frame), float(x), float(y), observer))
+    frame, x, y, observers = np.array(rows, np.float64).reshape(-1, 4).T
+    inside = (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)
+    seconds = (frame - 0.5) / float(probe(video).fps)  # the middle of the frame
+    columns = seconds, (x - 0.5) * 2 * math.pi, (y - 0.5) * math.pi, observers.astype(np.int64)
+    return Gaze(*(column[inside] for column in columns))
+
+
+def main() -> None:
+    parser = dataset_parser("vr_eyetracking", "VR-EyeTracking's videos and gaze", sigma=5.0)
+    add = parser.add_argument
+    add("--videos", type=Path, required=True, help="folder of videos, such as 001.mp4")
+    add("--gaze", type=Path, required=True, help="folder Gaze_txt_files, with one for each person")
+    args = parser.parse_args()
+    videos, tables = by_stem(args.videos, VIDEOS), {}
+    for path in sorted(args.gaze.glob("[!.]*/[!.]*.txt")):
+        tables.setdefault(path.name.partition(".")[0], []).append(path)
+    if not (both := sorted(videos.keys() & tables.keys())):
+        found = f"{len(videos)} videos and gaze of {len(tables)}"
+        raise InputError(f"{args.gaze}: {found}, none of them the same; expected p001/001….txt")
+    clips = {name: (videos[name], tables[name]) for name in both}
+    alone = sorted(videos.keys() ^ tables.keys())
+    write_dataset(args, clips, alone, partial(write_clip, read=read_gaze))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,138 @@
+"""prepare.vr_eyetracking, prepare.salient360, …: small sets written in the formats of others."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets import SaliencyVideos, check
+from datasets.gaze import gaussian_map
+from datasets.gaze_files import read_fixations_csv
+from models import Spec
+from prepare import salient360, vr_eyetracking
+from tests.clips import moving_disc, write_video
+from tests.commands import ended
+
+SMALL = ("--height", 24, "--width", 48, "--gt_height", 16)
+
+
+def write_text(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def import_vr_eyetracking(folder, *more):
+    words = ("--videos", folder / "videos", "--gaze", folder / "gaze", "--output", folder / "out")
+    return ended(vr_eyetracking.main, *words, *SMALL, *more)
+
+
+@pytest.fixture
+def vr_eyetracking_files(tmp_path):
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/003.mp4", frames=12, height=48, width=96, fps=24)
+    write_video(tmp_path / "videos/007.mp4", frames=2)
+    gaze = tmp_path / "gaze"
+    line = "frame,{},forward,0.1,0.1,eye,{},{}\n".format
+    text = line(1, 0.5, 0.5) + line(3, 0.75, 0.75) + line(4, 0.25, 0.25) + line(5, 1.5, 0.5)
+    write_text(gaze / "p001/003._2017-10-13-10-28_ori_0.txt", text)
+    write_text(gaze / "p012/003.txt", line(12, 0.5, 1.0))
+    write_text(gaze / "p012/009.txt", line(1, 0.5, 0.5))
+    return tmp_path
+
+
+def test_vr_eyetracking(vr_eyetracking_files):
+    code, printed, _ = import_vr_eyetracking(vr_eyetracking_files)
+    root = vr_eyetracking_files / "out"
+    assert code == 0 and "1 clip, 4 frames, 4 fixations" in printed
+    assert "2 videos or gaze files without the other: 007, 009" in printed
+    fixations = read_fixations_csv(root / "003/fixations.csv")
+    assert fixations.frames.tolist() == [1, 1, 2, 4]  # every third frame is kept
+    assert np.degrees(fixations.longitudes) == pytest.approx([0, 90, -90, 0])
+    assert np.degrees(fixations.latitudes) == pytest.approx([0, 45, -45, 90])
+    assert fixations.observers.tolist() == [1, 1, 1, 12]
+    truth = np.load(root / "003/0001_gt.npy")
+    np.testing.assert_allclose(truth, gaussian_map(*fixations.at(1), 16, 32, 5), atol=1e-6)
+    assert json.loads((root / "dataset.json").read_text()) == {"fps": {"003": 8.0}}
+    assert check.check(root)["problems"] == [
+        {"kind": "missing ground truth", "path": "003/0003.jpg", "detail": "has no map"}
+    ]
+    assert len(SaliencyVideos(root, "train", Spec(24, 48))) == 3
+
+
+@pytest.mark.parametrize("text", ["", "frame,1,forward\n", "frame,x,f,0,0,e,0,0\n", "\x00\xff"])
+def test_other_files_than_those_of_vr_eyetracking_are_named(vr_eyetracking_files, text):
+    write_text(vr_eyetracking_files / "gaze/p001/003._2017-10-13-10-28_ori_0.txt", text)
+    code, _, line = import_vr_eyetracking(vr_eyetracking_files)
+    assert code == 2 and "003._2017-10-13-10-28_ori_0.txt" in line
+
+
+def test_vr_eyetracking_without_a_pair_is_refused(vr_eyetracking_files):
+    (vr_eyetracking_files / "videos/003.mp4").unlink()
+    code, _, line = import_vr_eyetracking(vr_eyetracking_files)
+    assert code == 2 and "1 videos and gaze of 2" in line
+
+
+def write_maps(path, maps):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    maps.astype("<f4").tofile(path)
+
+
+def import_salient360(folder, *more):
+    words = ("--source", folder / "set", "--output", folder / "out", *SMALL, *more)
+    return ended(salient360.main, *words)
+
+
+def test_images_of_salient360(tmp_path):
+    source, maps = tmp_path / "set", np.random.default_rng(0).random((2, 32, 64))
+    (source / "Stimuli").mkdir(parents=True)
+    for number in (5, 50, 51):
+        picture = Image.fromarray(moving_disc(number, 48, 96))
+        picture.save(source / f"Stimuli/P{number}_96x48.jpg")
+    for number, saliency in zip((5, 50), maps):
+        write_maps(source / f"HE/SalMaps/HEsalmap_{number}_64x32_32b.bin", saliency)
+    text = (
+        "Idx, longitude, latitude, start timestamp\n0, 0.5, 0.5, 0\n1, 0.75, 0.25, 0.3\n0, 0, 1, 0"
+    )
+    write_text(source / "HE/Scanpaths/L/HEscanpath_50.txt", text)
+    write_text(source / "HE/Scanpaths/R/HEscanpath_50.txt", text)
+    code, printed, _ = import_salient360(tmp_path)
+    root = tmp_path / "out"
+    assert code == 0 and "2 clips, 2 frames, 3 fixations" in printed
+    assert "1 without fixations in HE/Scanpaths/L: P5_96x48.jpg" in printed
+    assert "1 videos or gaze files without the other: P51_96x48.jpg" in printed
+    expected = maps[1].reshape(16, 2, 32, 2).mean((1, 3))
+    np.testing.assert_allclose(np.load(root / "P50_96x48/0001_gt.npy"), expected, rtol=1e-4)
+    fixations = read_fixations_csv(root / "P50_96x48/fixations.csv")
+    assert np.degrees(fixations.longitudes) == pytest.approx([0, 90, -180])
+    assert np.degrees(fixations.latitudes) == pytest.approx([0, 45, -90])
+    assert len(np.unique(fixations.observers[:2])) == 1 != len(np.unique(fixations.observers))
+    assert check.check(root)["problems"] == []
+
+
+def test_videos_of_salient360(tmp_path):
+    source, maps = tmp_path / "set", np.random.default_rng(0).random((11, 8, 16)) + 1
+    (source / "Stimuli").mkdir(parents=True)
+    write_video(source / "Stimuli/3_Clip.mp4", frames=12, height=48, width=96, fps=24)
+    write_maps(source / "HE/SalMaps/3_Clip_16x8x11_32b.bin", maps)
+    text = "0,0.5,0.5,0,0.2,0,4\n1,0.25,0.5,0.2,0.1,7,8\n0,0.5,0.5,0,0.5,0,11\n"
+    write_text(source / "HE/Scanpaths/L/3_Clip_fixations.csv", text)
+    code, _, _ = import_salient360(tmp_path, "--gt_height", 8)
+    root = tmp_path / "out"
+    assert code == 0
+    for number, frame in enumerate((0, 3, 6, 9), 1):  # of the video, from 0
+        truth = np.load(root / f"3_Clip/{number:04d}_gt.npy")
+        np.testing.assert_allclose(truth, maps[frame], rtol=1e-6)
+    fixations = read_fixations_csv(root / "3_Clip/fixations.csv")
+    assert fixations.frames.tolist() == [1, 1, 2, 2, 3, 4]
+    assert check.check(root)["problems"] == []
+
+
+@pytest.mark.parametrize("name", ["HEsalmap_5_64x32.bin", "HEsalmap_5_128x64_32b.bin"])
+def test_other_maps_than_their_names_state_are_refused(tmp_path, name):
+    source = tmp_path / "set"
+    (source / "Stimuli").mkdir(parents=True)
+    Image.fromarray(moving_disc(0, 48, 96)).save(source / "Stimuli/P5.png")
+    write_maps(source / f"HE/SalMaps/{name}", np.ones((32, 64)))
+    code, _, line = import_salient360(tmp_path)
+    assert code == 2 and name in line
