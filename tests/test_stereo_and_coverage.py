@@ -413,6 +413,7 @@ def test_frames_for_models_are_of_the_left_eye(tmp_path):
     ("layout", "height", "width"),
     [
         (Layout("top-bottom"), 96, 96),
+        (Layout("top-bottom"), 100, 100),  # an odd number of rows of chroma
         (Layout("left-right"), 48, 192),
         (Layout(coverage=VR180), 48, 48),
         (Layout("left-right", VR180), 48, 96),

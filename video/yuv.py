@@ -71,7 +71,8 @@ def mono(picture: np.ndarray, layout: Layout) -> np.ndarray:
             size = scale * height, 2 * scale * height
             eye[k] = np.where(part.covered(*size), part.panorama(eye[k], *size), black)
     width = eye[0].shape[1]
-    return np.concatenate([eye[0], *(plane.reshape(-1, width) for plane in eye[1:])])
+    chroma = np.concatenate([plane.ravel() for plane in eye[1:]])
+    return np.concatenate([eye[0], chroma.reshape(-1, width)])
 
 
 def to_yuv420p(frame: av.VideoFrame, colour: Colour) -> np.ndarray:
