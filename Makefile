@@ -1,20 +1,23 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip or picture in, an overlay out
 # make demo VIDEO=frames/ FPS=30       the same for a folder of frames, 30 of them a second
+# make app                             the same as a page, at http://127.0.0.1:7860
 # make test                            the tests: about six minutes on two cores, with setup
 # make numbers                         published numbers, from ../shared, and benchmarks: far longer
 # make browser                         a Chromium for the tests of the viewer (Linux on x86-64, npm)
 # make fuzz                            damaged files through every reader, 24 hours of video
 # make lowest                          the tests with the lowest versions in requirements.txt
+# make sample [CLIP=clip.mp4]          docs/sample.html and docs/overlay.webp, of a part of a clip
 # make setup | lint | bench
 # make clean                           removes what make made, but no results of yours
 
 PYTHON ?= python3
 VIDEO ?= outputs/demo.mp4
+CLIP ?= ../shared/media/courtyard_640x322_30fps.mp4
 PY := .venv/bin/python
 
 CHROMIUM := @sparticuz/chromium@153.0.0
 
-.PHONY: setup demo test numbers browser lowest fuzz lint bench clean
+.PHONY: setup demo app test numbers browser lowest fuzz lint bench sample clean
 
 setup: .venv/ready
 
@@ -29,6 +32,13 @@ outputs/demo.mp4: .venv/ready
 
 demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 	$(PY) . "$(VIDEO)" --overwrite $(if $(FPS),--fps $(FPS))
+
+.venv/app: .venv/ready requirements-app.txt
+	$(PY) -m pip install --disable-pip-version-check -r requirements-app.txt
+	@touch $@
+
+app: .venv/app
+	$(PY) app.py
 
 test: setup
 	$(PY) -m pytest -n auto --dist worksteal
@@ -81,6 +91,9 @@ bench: .venv/bench
 	$(PY) -m benchmarks.metrics
 	$(PY) -m benchmarks.throughput
 	$(PY) -m benchmarks.video
+
+sample: setup
+	$(PY) -m docs.sample $(CLIP) --output_dir docs
 
 clean:
 	rm -rf .venv .venv-lowest .browser .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -48,7 +48,8 @@ class Build(build_py):
         target = Path(self.build_lib, NAME)
         shutil.rmtree(target, ignore_errors=True)  # modules that are no longer there
         super().run()
-        target.joinpath("setup.py").unlink()
+        for name in ("setup.py", "app.py"):  # which needs packages of its own
+            target.joinpath(name).unlink()
         target.joinpath("__init__.py").write_text(INIT, encoding="utf-8")
         target.joinpath("py.typed").touch()  # type checkers then read the annotations in it
 
