@@ -12,8 +12,8 @@ from metrics.inter_observer import mean_of_finite
 
 BASELINES, HUMAN = ("uniform", "equator prior", "training mean"), "human"
 RESAMPLES = 10_000
-# All of n clips agree by chance in 2 of 2ⁿ cases: for five clips in more than 5 % of them.
-FEW_CLIPS = 5
+EXACT = 16  # most clips for which all choices of signs are counted, 65,536
+SIGNIFICANT = 0.05
 CLAIMS = {"beats": "beats", "ahead": "is ahead of", "behind": "is behind", "beaten": "is beaten by"}
 
 
@@ -29,6 +29,37 @@ def over_clips(values: Iterable[float], seed: int = 0) -> dict[str, float | int]
         drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
         low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5]).tolist()
     return {"mean": mean_of_finite(values), "low": low, "high": high, "clips": len(values)}
+
+
+def sign_flip(differences: Iterable[float], seed: int = 0) -> float:
+    """Return the p-value of a mean of paired differences, two-sided (Fisher 1935).
+
+    It is the share of all choices of signs for which the mean is at least as far from zero; of
+    more than EXACT differences, of RESAMPLES random choices. NaN differences are left out; NaN
+    for none.
+    """
+    values = np.array([value for value in differences if math.isfinite(value)])
+    if not len(values):
+        return math.nan
+    if len(values) <= EXACT:
+        bits = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
+    else:
+        bits = np.random.default_rng(seed).integers(2, size=(RESAMPLES, len(values)))
+        bits[0] = 0  # the signs as they are
+    sums = np.abs((1 - 2 * bits) @ values)
+    return float((sums >= sums[0] - 1e-12 * np.abs(values).sum()).mean())
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm 1979), NaN where they are NaN."""
+    corrected, largest = list(p_values), 0.0
+    order = sorted(
+        (k for k, p in enumerate(p_values) if math.isfinite(p)), key=p_values.__getitem__
+    )
+    for rank, k in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[k]))
+        corrected[k] = largest
+    return corrected
 
 
 def summarise_clips(clips: dict[str, dict]) -> dict[str, dict]:
@@ -59,6 +90,7 @@ class Comparison:
     baseline: what the model is compared with, None where no baseline has a score.
     clips: (name, score of the model, score of the baseline or NaN), worst first.
     difference: that of the model's score less the baseline's, as `over_clips` returns it.
+    p: that of `sign_flip`; `comparisons` corrects it for their number.
     """
 
     def __init__(self, key: str, results: dict, model: str | None = None, other: str | None = None):
@@ -76,7 +108,7 @@ class Comparison:
                 self.clips.append((clip, score, baseline))
         self.clips.sort(key=lambda clip: self.sign * clip[1])
         differences = [score - baseline for _, score, baseline in self.clips]
-        self.difference = over_clips(differences)
+        self.difference, self.p = over_clips(differences), sign_flip(differences)
         self.wins = sum(self.sign * difference > 0 for difference in differences)
 
     def best(self, predictors: Iterable[str]) -> str | None:
@@ -87,9 +119,8 @@ class Comparison:
     def verdict(self) -> tuple[str, str]:
         """Return a key of CLAIMS or "unscored", and a sentence that states it.
 
-        The model beats the other, or the best baseline, if it is better on average over more than
-        FEW_CLIPS clips, and the interval of the paired difference excludes zero. Likewise another
-        model beats it.
+        The model beats the other, or the best baseline, if it is better on average and p is below
+        SIGNIFICANT. Likewise another model beats it.
         """
         clips, mean = self.difference["clips"], self.difference["mean"]
         if not clips:
@@ -97,35 +128,42 @@ class Comparison:
         direction = -1 if mean < 0 else 1  # the sentence states the size of the difference
         low, high = sorted(direction * self.difference[end] for end in ("low", "high"))
         kind = "ahead" if self.sign * mean > 0 else "behind"
-        if clips > FEW_CLIPS and round(low, 3) > 0 and (kind == "ahead" or self.other):
+        shown = self.p < SIGNIFICANT and round(abs(mean), 3) > 0
+        if shown and (kind == "ahead" or self.other):
             kind = {"ahead": "beats", "behind": "beaten"}[kind]
-        by = number(abs(mean)) + (f" ({number(low)} to {number(high)})" if clips > 1 else "")
+        by = number(abs(mean))
+        if clips > 1:
+            by += f" ({number(low)} to {number(high)}, p = {number(self.p)})"
         baseline = self.other or f"the best baseline {self.baseline}"
         better = f"better on {self.wins} of {clips} clips"
-        return kind, f"{self.model} {CLAIMS[kind]} {baseline} by {by}, {better}."
+        end = "" if shown or clips == 1 else "; no difference can be shown"
+        return kind, f"{self.model} {CLAIMS[kind]} {baseline} by {by}, {better}{end}."
 
 
 def comparisons(results: dict) -> list[Comparison]:
     """Return, metric by metric, every model against the best baseline, then every pair of models.
 
-    results["models"] names the models.
+    results["models"] names the models. The p-values are corrected for the number of comparisons.
     """
     models = results["models"]
     pairs = [*((model, None) for model in models), *combinations(models, 2)]
-    return [Comparison(key, results, *pair) for key in results["metrics"] for pair in pairs]
+    found = [Comparison(key, results, *pair) for key in results["metrics"] for pair in pairs]
+    for comparison, p in zip(found, holm([comparison.p for comparison in found]), strict=True):
+        comparison.p = p
+    return found
 
 
 def differences(results: dict) -> list[dict]:
     """Return the comparisons for metrics.json, those without a score left out.
 
     difference: mean over clips of the model's score less that of other, a baseline or model. low,
-    high: its 95 % interval by a paired bootstrap.
+    high: its 95 % interval by a paired bootstrap. p: see `comparisons`.
     """
     entries = []
     for comparison in comparisons(results):
         names = comparison.key, comparison.model, comparison.baseline
-        values = comparison.difference.values()
-        keys = "metric", "model", "other", "difference", "low", "high", "clips"
+        values = *comparison.difference.values(), comparison.p
+        keys = "metric", "model", "other", "difference", "low", "high", "clips", "p"
         entries.append(dict(zip(keys, (*names, *values), strict=True)))
     return [entry for entry in entries if entry["clips"]]
 
@@ -149,7 +187,8 @@ def verdicts(results: dict) -> str:
     """Return a line for each comparison: how models compare with baselines and each other."""
     lines = [f"{metric.title}: {metric.verdict()[1]}" for metric in comparisons(results)]
     if len(results["clips"]) > 1:
-        lines.append("In brackets: 95\u00a0% interval of the mean difference over clips.")
+        lines.append("In brackets: 95\u00a0% interval of the mean difference over clips, and p of "
+            f"paired sign flips, corrected for {len(lines)} comparisons (Holm).")  # fmt: skip
     return "\n".join(lines)
 
 
@@ -159,12 +198,16 @@ def sentences(results: dict) -> list[str]:
     first = metrics[0]
     means = {name: score["mean"] for name, score in first.scores.items()}
 
+    kinds = {(c.key, c.model, c.other): c.verdict()[0] for c in comparisons(results)}
+    turned = {"beats": "beaten", "beaten": "beats"}
+    kinds |= {(m, b, a): turned.get(kind, kind) for (m, a, b), kind in kinds.items() if b}
+
     def better(what: str, others: Callable[[str], list]) -> str:
         """Return in how many metrics each model beats all of its others; None: the baselines."""
         counts = []
         for model in models:
-            pairs = [[Comparison(m.key, results, model, o) for o in others(model)] for m in metrics]
-            count = sum({pair.verdict()[0] for pair in metric} == {"beats"} for metric in pairs)
+            against = [{kinds[m.key, model, other] for other in others(model)} for m in metrics]
+            count = against.count({"beats"})
             counts.append(f"{model} in {count}")
         return f"Better than {what}, of {len(metrics)} metrics: {', '.join(counts)}."
 
@@ -177,8 +220,8 @@ def sentences(results: dict) -> list[str]:
         lines.append(better("every other model", lambda model: [o for o in models if o != model]))
     if math.isfinite(means.get(HUMAN, math.nan)):
         lines.append(f"Observers predict each other with {number(means[HUMAN])} in {first.title}.")
-    interval = "the 95\u00a0% interval of their mean difference excludes zero"
-    lines.append(f"Better: over more than {FEW_CLIPS} clips, where {interval}.")
+    lines.append(f"Better: p < {SIGNIFICANT} of paired sign flips over clips, corrected for "
+        "all comparisons (Holm).")  # fmt: skip
     return lines
 
 

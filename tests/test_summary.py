@@ -10,9 +10,11 @@ from evaluation.summary import (
     BASELINES,
     Comparison,
     differences,
+    holm,
     mean_of_finite,
     number,
     over_clips,
+    sign_flip,
     table,
     verdicts,
 )
@@ -78,15 +80,17 @@ def test_difference_is_paired():
         names = [found.pop(key) for key in ("metric", "model", "other")]
         assert names == [metric, "ours", EQUATOR]
         by = pytest.approx(0.05)
-        assert found == {"difference": by, "low": by, "high": by, "clips": 7}
+        p = pytest.approx(2 * 2 / 2**7)  # two of 128 choices of signs, two comparisons
+        assert found == {"difference": by, "low": by, "high": by, "clips": 7, "p": p}
     kinds = [Comparison(m, content).verdict()[0] for m in ("cc", "kld")]
     assert kinds == ["beats", "behind"]
     assert verdicts(content).splitlines() == [
-        "CC: ours beats the best baseline equator prior by 0.050 (0.050 to 0.050), "
+        "CC: ours beats the best baseline equator prior by 0.050 (0.050 to 0.050, p = 0.031), "
         "better on 7 of 7 clips.",
-        "KLD: ours is behind the best baseline equator prior by 0.050 (0.050 to 0.050), "
+        "KLD: ours is behind the best baseline equator prior by 0.050 (0.050 to 0.050, p = 0.031), "
         "better on 0 of 7 clips.",
-        "In brackets: 95\u00a0% interval of the mean difference over clips.",
+        "In brackets: 95\u00a0% interval of the mean difference over clips, and p of paired sign "
+        "flips, corrected for 2 comparisons (Holm).",
     ]
 
 
@@ -111,21 +115,37 @@ def test_models_are_compared_in_pairs():
     assert found == [("ours", UNIFORM, 0.5), ("theirs", UNIFORM, 0.52), ("ours", "theirs", -0.02)]
     assert differences(content)[-1]["high"] == pytest.approx(-0.02)
     assert verdicts(content).splitlines()[2] == (
-        "CC: ours is beaten by theirs by 0.020 (0.020 to 0.020), better on 0 of 7 clips."
+        "CC: ours is beaten by theirs by 0.020 (0.020 to 0.020, p = 0.047), better on 0 of 7 clips."
     )
 
 
 @pytest.mark.parametrize(
     ("gains", "kind", "says"),
     [
-        ([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], "beats", "by 0.150 (0.117 to 0.183), better on 6 of 6"),
-        ([0.1, 0.2, 0.1, 0.2, 0.1], "ahead", "is ahead of the best baseline equator prior by"),
+        ([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], "beats", "(0.117 to 0.183, p = 0.031), better on 6"),
+        (
+            [0.1, 0.2, 0.1, 0.2, 0.1],
+            "ahead",
+            "p = 0.062), better on 5 of 5 clips; no diff",
+        ),
         ([0.1], "ahead", "by 0.100, better on 1 of 1 clips."),
-        ([0.4, -0.2, 0.4, -0.2, 0.4, -0.2, 0.4, -0.2], "ahead", "better on 4 of 8 clips."),
-        ([0.2, -0.4, 0.2, -0.4, 0.2, -0.4, 0.2, -0.4], "behind", "better on 4 of 8 clips."),
-        ([-0.1, -0.2, -0.1, -0.2, -0.1, -0.2], "behind", "by 0.150 (0.117 to 0.183), better on 0"),
-        ([1e-6] * 6, "ahead", "by 0.000 (0.000 to 0.000)"),
-        ([0.0] * 6, "behind", "by 0.000 (0.000 to 0.000)"),
+        (
+            [0.4, -0.2, 0.4, -0.2, 0.4, -0.2, 0.4, -0.2],
+            "ahead",
+            "4 of 8 clips; no difference",
+        ),
+        (
+            [0.2, -0.4, 0.2, -0.4, 0.2, -0.4, 0.2, -0.4],
+            "behind",
+            "4 of 8 clips; no difference",
+        ),
+        (
+            [-0.1, -0.2, -0.1, -0.2, -0.1, -0.2],
+            "behind",
+            "0.117 to 0.183, p = 0.031), better on 0",
+        ),
+        ([1e-6] * 6, "ahead", "by 0.000 (0.000 to 0.000, p = "),
+        ([0.0] * 6, "behind", "by 0.000 (0.000 to 0.000, p = "),
         ([NAN], "unscored", "there is no baseline to compare with."),
     ],
 )
@@ -147,6 +167,31 @@ def test_all_of_a_few_clips_agreeing_is_no_proof():
             content = results({"cc": gains}, {UNIFORM: {"cc": [0.0] * clips}})
             beats += Comparison("cc", content).verdict()[0] == "beats"
         assert beats <= 30 * most
+
+
+def test_signs_are_flipped_in_all_ways():
+    """The means of ±1 ±2 ±4 are as far from zero as 5 in 4 of 8 cases: ±7 and ±5."""
+    assert sign_flip([1.0, 4.0, NAN, 2.0]) == 2 / 8 and sign_flip([-1.0, 4.0, 2.0]) == 4 / 8
+    assert sign_flip([0.0] * 6) == 1 == sign_flip([0.3]) and math.isnan(sign_flip([NAN]))
+    many = sign_flip(np.random.default_rng(0).normal(0.4, 1, 40))  # against the normal law
+    z = np.random.default_rng(0).normal(0.4, 1, 40)
+    normal = math.erfc(abs(z.mean()) / (z.std() / math.sqrt(40)) / math.sqrt(2))
+    assert many == pytest.approx(normal, abs=0.01) and many == sign_flip(z)
+
+
+@pytest.mark.parametrize("clips", [6, 10, 24])
+def test_differences_that_are_not_there_are_shown_in_at_most_five_of_a_hundred_cases(clips):
+    random = np.random.default_rng(clips)
+    found = np.mean([sign_flip(random.normal(0, 1, clips)) < 0.05 for _ in range(400)])
+    assert 0.01 < found < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_p_values_are_corrected_for_their_number():
+    """By hand: 4 · 0.01, 3 · 0.02, and never less than the one before."""
+    given = [0.02, 0.9, 0.01, NAN, 0.025]
+    assert holm(given)[:3] == pytest.approx([0.06, 0.9, 0.04])
+    assert math.isnan(holm(given)[3]) and holm(given)[4] == pytest.approx(0.06)
+    assert holm([0.6, 0.7]) == [1, 1] and holm([]) == []
 
 
 def test_table_of_one_clip_has_no_intervals():
