@@ -1,5 +1,6 @@
-"""Benchmarks with data of their own: people near the camera, and figures of which one moves."""
+"""Benchmarks that are more than timings: people near the camera, what moves, and ablations."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 
 import models
+from benchmarks.ablation import near_edges, score
 from benchmarks.moving_object import HEIGHT, WIDTH, render, shares_of
 from benchmarks.near_people import areas_in, panels, predicted, read_moments, save, share
 from common.errors import InputError
-from projection import directions
+from metrics import Protocol
+from projection import directions, solid_angles
 from projection.sphere import column_of, direction_of, row_of
-from tests.clips import write_video
+from tests.clips import write_eccv_clip, write_video
 from video import read_frames
 from video.pictures import read_picture
 
@@ -84,3 +87,37 @@ def test_maps_on_the_figure_that_moves_count_for_it_alone(clip):
     maps = [(None, (rays @ place > math.cos(clip.radius))[None].double()) for place in places]
     np.testing.assert_allclose(shares_of(clip, maps), [1, 0, 0, 0], atol=0.05)
     assert clip.pictures.shape == (len(maps), HEIGHT, WIDTH, 3)
+
+
+def test_pixels_near_an_edge_of_the_cube():
+    """On the equator that is 45° from the faces' middles; up a middle's meridian likewise."""
+    near = near_edges(180, 360)
+    degrees = np.arange(360) - 179.5
+    apart = np.abs(np.abs(degrees) % 90 - 45)
+    assert (near[89].numpy() == (apart < 10)).all()
+    upwards = np.abs(89.5 - np.arange(180))
+    assert (near[:, 180].numpy() == (np.abs(upwards - 45) < 10)).all()
+    corner = direction_of(torch.tensor(math.radians(45)), torch.tensor(math.asin(1 / math.sqrt(3))))
+    assert corner.abs().std() < 1e-6 and near[int(90 - 35.3), 225]
+
+
+def test_scores_of_an_ablation_are_those_of_the_maps(tmp_path):
+    """Of a map that does not depend on the picture, which therefore does not turn with it."""
+    for name, frames in (("a", (1, 2)), ("b", (1, 2, 3))):
+        write_eccv_clip(tmp_path / name, frames)
+    (tmp_path / "splits.json").write_text(json.dumps({"test": ["a", "b"]}))
+    model = models.EquatorPrior(16, 32)
+    found, areas = score(model, tmp_path, "test"), solid_angles(16, 32, torch.float64)
+    clip = torch.zeros(1, 1, 3, 16, 32), torch.zeros(1, 1, 0, 16, 32)
+    saliency = model(*clip)[0, 0, 0]
+    truths = [torch.from_numpy(np.load(path)) for path in sorted(tmp_path.glob("?/*_gt.npy"))]
+    truths = [truth / truth.max() for truth in truths]
+    cc = [Protocol("sphere", 16, 32)(saliency[None], target=t[None])["cc"][0] for t in truths]
+    assert found["cc"] == pytest.approx((np.mean(cc[:2]) + np.mean(cc[2:])) / 2)
+    smse = [((saliency - truth).square() * areas).sum() for truth in truths]
+    assert found["smse"] == pytest.approx((np.mean(smse[:2]) + np.mean(smse[2:])) / 2, rel=1e-5)
+    near = areas * near_edges(16, 32)
+    smse = [((saliency - truth).square() * near).sum() / near.sum() for truth in truths]
+    assert found["smse at edges"] == pytest.approx(np.mean([np.mean(smse[:2]), np.mean(smse[2:])]))
+    change = ((saliency.roll(-4, -1) - saliency).abs() * areas).sum() / (saliency * areas).sum()
+    assert found["turned"] == pytest.approx(change.item(), rel=1e-5) and found["turned"] > 0.05
