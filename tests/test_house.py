@@ -166,7 +166,7 @@ def test_predicts_the_same_map_beside_packages_of_the_same_names(elsewhere):
     np.testing.assert_allclose(np.load(folder / "map.npy"), expected.numpy(), rtol=1e-5, atol=1e-7)
 
 
-def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed):
+def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed, monkeypatch):
     """From anywhere, with the package's own checkpoint; then with the maps that are there."""
     folder, run = elsewhere
     run("-m", "saliency360", "clip.mp4", "--export", "maps.csv")
@@ -177,6 +177,7 @@ def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed):
     message = run("-m", "saliency360", "clip.mp4", "--stereo", "top-bottom", code=2)
     assert "(stereo not given); move that folder away or use --overwrite" in message
     said = run("-m", "saliency360.make_video", "--original_video", "clip.mp4")
+    monkeypatch.chdir(folder)
     words = "-m saliency360.make_video --original_video clip.mp4 --viewer"
     assert said.endswith(f"next: {python()} {words}\n")
     entry = (installed[1] / "entry_points.txt").read_text()
