@@ -37,6 +37,7 @@ from tests.clips import (
     write_video,
 )
 from tests.commands import ended, evaluate, infer, map_files, paint, read_record, start
+from video import writer
 from video.decoding import Damage, decode, probe
 from video.layout import Layout
 from video.spherical_metadata import panorama_xmp, write_spherical
@@ -329,6 +330,12 @@ def test_a_sliver_of_the_sphere(clip, checkpoint, tmp_path, coverage, mode):
     layout, frame = Layout("none", coverage), av.VideoFrame(3840, 2160, "yuv420p")
     rows, columns = mono(to_yuv420p(frame, Colour.of(frame)), layout).shape
     assert rows * 2 // 3 <= 2048 and columns <= 4096
+
+
+def test_a_video_of_no_pictures(clip, tmp_path):
+    with pytest.raises(InputError, match="no picture of it could be made"):
+        writer.write_video(tmp_path / "o.mp4", probe(clip), [])
+    assert list(tmp_path.glob("o*")) == []
 
 
 def test_a_page_is_never_too_tall_for_the_encoder():

@@ -61,10 +61,12 @@ def write_video(
     another height, as what players take these for; sound is carried over.
     crf: quality from 0 (lossless) to 51; preset, options: x264's; browser: only what all browsers
     play and take alike. Raises OSError where the file can't be written, and InputError for a source
-    whose clock jumps.
+    whose clock jumps or that gave no picture.
     """
     pictures = ahead(pictures, 1 if source.width * source.height > LARGE else 3)
-    picture, first = next(pictures)
+    if not (beginning := next(pictures, None)):
+        raise InputError(f"{source.path}: no picture of it could be made; try another clip")
+    picture, first = beginning
     if picture.size > 1.5 * LARGE:
         options |= LESS_MEMORY
     rate = math.lcm(first.time_base.denominator, source.fps.numerator)  # ticks per second
