@@ -3,9 +3,10 @@
 A CSV file is UTF-8 with a header and commas. Columns come in any order, others are ignored:
 
     time,longitude,latitude,observer     gaze: seconds since the first frame, degrees, any name
-    frame,longitude,latitude,observer    <root>/<clip>/fixations.csv: frame numbers
+    frame,longitude,latitude,observer    <root>/<clip>/fixations.csv: frame numbers from 1
     frame,u,v,id                         the same as the code of edurnebernal/D-SAV360 writes it:
-                                         fractions of width and height from the upper left corner
+                                         frame numbers from 0, and fractions of width and height
+                                         from the upper left corner
 
 Longitude is degrees to the right of straight ahead, within ±360 and wrapped into ±180. Latitude is
 degrees upwards, within ±90.
@@ -96,6 +97,8 @@ def _read_csv(path: str | Path, first: str) -> tuple[np.ndarray, ...]:
                     fields["longitude"] = f"{360 * (float(fields['longitude']) - 0.5)}"
                     fields["latitude"] = f"{180 * (0.5 - float(fields['latitude']))}"
                 numbers.append([_number(name, fields[name]) for name in needed[:3]])
+                if first == "frame" and not fractions and numbers[-1][0] < 1:
+                    raise ValueError(f"frame {fields['frame']} is not a whole number from 1")
                 observers.append(fields["observer"].strip())
                 if not observers[-1]:
                     raise ValueError("no observer")

@@ -274,7 +274,7 @@ def test_fixations_survive_their_file(tmp_path):
     assert len(read_fixations_csv(tmp_path / "none.csv").frames) == 0
 
 
-@pytest.mark.parametrize("frame", ["-1", "1.5", "x", ""])
+@pytest.mark.parametrize("frame", ["0", "-1", "1.5", "x", ""])
 def test_bad_frame_numbers_are_named(tmp_path, frame):
     text = f"frame,longitude,latitude,observer\n{frame},0,0,1\n"
     with pytest.raises(InputError, match="line 2: "):
