@@ -2,8 +2,6 @@
 
 import math
 import re
-import socket
-import threading
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -203,25 +201,6 @@ def test_a_map_of_sst_sal_comes_when_its_clip_is_full(sampling, least, most):
         assert (min(found), max(found)) == (least * step, most * step)
     page = (ROOT / "docs/python.md").read_text(encoding="utf-8").replace("\n", " ")
     assert f"{least} to {most}" in page
-
-
-def test_the_socket_of_the_page_works(monkeypatch, u_net, capsys):
-    page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
-    code = next(c for c in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "socket" in c)
-    monkeypatch.setattr(models, "load", lambda path: u_net)
-    with socket.create_server(("localhost", 0)) as server:
-
-        def send():
-            with server.accept()[0] as connection:
-                for n in range(5):
-                    content = cv2.imencode(".png", moving_disc(n, 40, 80))[1].tobytes()
-                    connection.sendall(len(content).to_bytes(4, "big") + content)
-
-        sender = threading.Thread(target=send)
-        sender.start()
-        exec(code.replace("5000", str(server.getsockname()[1])), {})
-        sender.join()
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list("12345")
 
 
 class Given(models.SaliencyModel):
