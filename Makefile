@@ -24,7 +24,7 @@ setup: .venv/ready
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check --no-compile -r requirements.txt
 	@touch $@
 
 outputs/demo.mp4: .venv/ready
@@ -34,7 +34,7 @@ demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 	$(PY) . "$(VIDEO)" --overwrite $(if $(FPS),--fps $(FPS))
 
 .venv/app: .venv/ready requirements-app.txt
-	$(PY) -m pip install --disable-pip-version-check -r requirements-app.txt
+	$(PY) -m pip install --disable-pip-version-check --no-compile -r requirements-app.txt
 	@touch $@
 
 app: .venv/app
@@ -62,7 +62,7 @@ browser: .browser/chromium
 .venv-lowest/ready: requirements.txt
 	$(PYTHON) -m venv --clear .venv-lowest
 	sed 's/>=/==/' requirements.txt > .venv-lowest/requirements.txt
-	.venv-lowest/bin/python -m pip install --disable-pip-version-check \
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check --no-compile \
 		-r .venv-lowest/requirements.txt
 	@touch $@
 
@@ -78,7 +78,7 @@ lint: setup
 	$(PY) -m mypy
 
 .venv/bench: .venv/ready requirements-bench.txt
-	$(PY) -m pip install --disable-pip-version-check -r requirements-bench.txt
+	$(PY) -m pip install --disable-pip-version-check --no-compile -r requirements-bench.txt
 	@touch $@
 
 bench: .venv/bench
