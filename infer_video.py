@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 import time
-from array import array
 from pathlib import Path
 
 from common import options
@@ -67,7 +66,7 @@ from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError
 from common.files import maps_folder, protected
 from common.locks import lock
-from maps.interpolate import interpolate, timed
+from maps.interpolate import interpolate
 from maps.record import NORMALISATIONS, MapWriter, complete_record, read_record, source_facts
 from maps.saved import read_maps
 from models.checkpoint import sha256
@@ -142,8 +141,8 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
 
 def write_maps(model: models.SaliencyModel, reader: FrameReader, writer: MapWriter) -> dict:
     """Write the maps of a source that are missing, and return what saliency.json says about all."""
-    info, start, times, done = reader.info, time.perf_counter(), array("d"), writer.done
-    frames = ahead(timed(reader, times))
+    info, start, done = reader.info, time.perf_counter(), writer.done
+    frames = ahead(reader)
     maps = models.predict(model, frames, lambda frame: frame.number + len(frame.times) > done + 1)
     covered = info.layout.covered(model.spec.height, model.spec.width)
     written = behind(writer.write, interpolate(maps, covered))
@@ -152,9 +151,9 @@ def write_maps(model: models.SaliencyModel, reader: FrameReader, writer: MapWrit
     for _ in tqdm(written, writer.facts["video"], **bar):
         pass
     source = source_facts(info, reader.damage.unreadable)
-    record = writer.finish(reader.decoded, times, source)
-    seconds, made = time.perf_counter() - start, counted(reader.decoded, "map")
-    new = reader.decoded - done
+    record = writer.finish(reader.times, source)
+    seconds, made = time.perf_counter() - start, counted(len(reader.times), "map")
+    new = len(reader.times) - done
     print(f"{made} in {writer.folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
     return record
 

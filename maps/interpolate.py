@@ -1,7 +1,5 @@
 """Maps of all frames from those of the sampled ones, linear in time."""
 
-import math
-from array import array
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -34,11 +32,3 @@ def interpolate(
     if sampled:
         for k in range(len(sampled.times)):
             yield sampled.number + k, before
-
-
-def timed(frames: Iterable[Frame], times: array) -> Iterator[Frame]:
-    """Yield frames, and put the seconds of all frames of the source at their numbers in `times`."""
-    for frame in frames:
-        times.extend([math.nan] * (frame.number - 1 - len(times)))  # unreadable ones at the start
-        times.extend(frame.times)
-        yield frame

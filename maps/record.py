@@ -163,11 +163,12 @@ class MapWriter:
         self.peaks.extend([math.nan] * (number - 1 - len(self.peaks)))  # of unreadable frames
         self.peaks.append(peak)
 
-    def finish(self, count: int, times: array, source: dict) -> dict:
+    def finish(self, times: array, source: dict) -> dict:
         """Complete saliency.json and return it.
 
-        times: seconds of all `count` frames. source: source_facts without the unreadable ones.
+        times: seconds of all frames. source: source_facts without the unreadable ones.
         """
+        count = len(times)
         self.peaks.extend([math.nan] * (count - len(self.peaks)))
         fps = self.facts["fps"]  # at whose multiples most clips' frames are, as stated in files
         steady = all(abs(t - n / fps) < 0.002 or math.isnan(t) for n, t in enumerate(times))

@@ -1,7 +1,6 @@
 """Data sets that state their frame rate are seen as a video of that rate is."""
 
 import json
-from array import array
 from fractions import Fraction
 
 import pytest
@@ -14,7 +13,7 @@ from datasets import SaliencyVideos
 from datasets.layouts import list_clips
 from datasets.rates import ClipRates
 from evaluation.sources import Network
-from maps.interpolate import interpolate, timed
+from maps.interpolate import interpolate
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip
 from tests.commands import evaluate, train_one_epoch
@@ -92,7 +91,7 @@ def test_evaluation_scores_the_maps_of_inference(tmp_path):
     models.save(tmp_path / "model.pth", model)
     files, irregular = list_clips(tmp_path)["a"], []
     scored = Network(tmp_path / "model.pth", model).maps("a", files, irregular, Fraction(30))
-    frames = timed(read_frames(tmp_path / "a", model.spec, Fraction(30)), array("d"))
+    frames = read_frames(tmp_path / "a", model.spec, Fraction(30))
     written = [saliency for _, saliency in interpolate(models.predict(model, frames))]
     assert len(written) == 14 and not irregular
     for one, other in zip(scored, written, strict=True):

@@ -15,11 +15,12 @@ import numpy as np
 
 from common.errors import InputError
 from video.layout import SPHERE, STEREO, Coverage, Layout
-from video.spherical_metadata import POSE, read_index
+from video.spherical_metadata import POSE
 
 STEREO3D = {0: "none", 1: "left-right", 2: "top-bottom"}  # AVStereo3DType
+TILE, HALF = 2, 3  # of AVSphericalProjection: a part of a panorama, and VR180
 VR180 = (-90.0, 90.0, -90.0, 90.0)
-PROJECTIONS = {  # AVSphericalProjection, and FFmpeg's filter that makes it equirectangular
+PROJECTIONS = {  # others, with FFmpeg's filter that makes each equirectangular
     1: "a cubemap (ffmpeg -i IN -vf v360=c3x2:e OUT)",
     4: "an ordinary flat video (no filter knows what lies beyond it)",
     5: "a fisheye (ffmpeg -i IN -vf v360=fisheye:e:ih_fov=180:iv_fov=180 OUT)",
@@ -29,6 +30,7 @@ MESH = (
     "in_stereo=sbs:out_stereo=sbs:ih_fov=180:iv_fov=180 OUT, whose stereo is left-right and "
     "coverage -90 90 -90 90)"
 )
+CYLINDER = "to be {} (of a cylinder: ffmpeg -i IN -vf v360=cylindrical:e OUT)"
 FIELD = re.compile(r"(?<!/)(?:GPano|GSpherical):(\w+)\s*(?:=\s*[\"']|>)\s*([^\"'<]*)")
 # What FFmpeg passes over in the boxes of V2.
 OTHER_STEREO = re.compile(rb"st3d\0{4}[^\0-\2]")
@@ -48,34 +50,29 @@ class Declared:
     pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # yaw, pitch, roll in degrees
 
     def layout(
-        self,
-        path: Path,
-        size: tuple[int, int],
-        stereo: str | None = None,
-        coverage: Coverage | None = None,
+        self, path: Path, size: tuple[int, int], stereo: str | None, coverage: Coverage | None
     ) -> tuple[Layout, list[str]]:
         """Return the layout and what a user should know of it.
 
         size: width and height of a picture. stereo, coverage: given in place of what the file
         declares. Raises InputError where it declares what is not read, and ValueError as Layout.
         """
-        if not stereo and not self.stereo:
-            other = "stereo in another arrangement, such as with the right eye first"
-            instead = "bring the eyes into the order top-bottom or left-right, or give the stereo"
-            raise InputError(f"{path}: declares {other}; {instead}")
-        if coverage is None and self.projection:
-            instead = "convert it first, or give the coverage if it is equirectangular after all"
-            raise InputError(f"{path}: declares {self.projection}; {instead}")
-        covered = coverage or self.coverage
-        if covered is None:
-            wrong = "declares to be a part of a panorama that its pixels can't be"
-            raise InputError(f"{path}: {wrong}; give the coverage in degrees")
+        if not (stereo or self.stereo):
+            raise InputError(
+                f"{path}: declares stereo in another arrangement, such as with the right eye "
+                "first; put the eyes top-bottom or left-right, or give the stereo"
+            )
+        covered = coverage or (None if self.projection else self.coverage)
+        if not covered:
+            wrong = self.projection or "to be a part of a panorama that its pixels can't be"
+            cure = "convert it first, or give the coverage if it is equirectangular after all"
+            raise InputError(f"{path}: declares {wrong}; {cure}")
         layout = Layout(stereo or self.stereo or "none", covered, self.pose)
         notes, (_, pitch, roll) = [], self.pose
-        if stereo is None and layout.stereo != "none":
+        if not stereo and layout.stereo != "none":
             one = "maps are made of the left eye and painted over both"
             notes.append(f"declares {layout.stereo} stereo: {one}")
-        if coverage is None and not layout.whole:
+        if not coverage and not layout.whole:
             angles = "{:.4g}° to {:.4g}° of longitude, {:.4g}° to {:.4g}° of latitude"
             notes.append(f"declares to cover {angles.format(*layout.coverage)}")
         if max(abs(pitch), abs(roll)) >= 1:
@@ -84,8 +81,8 @@ class Declared:
         return layout, notes + _shape_notes(*size, layout, stereo)
 
 
-def video_declares(path: Path, kind: str, frame: av.VideoFrame) -> Declared:
-    """Return what a video declares. kind: FFmpeg's name of its format; frame: its first one."""
+def video_declares(index: bytes, frame: av.VideoFrame) -> Declared:
+    """Return what a video declares. index: of an MP4 file, else empty; frame: the first one."""
     declared = Declared()
     if entry := frame.side_data.get("STEREO3D"):
         stereo, inverted = struct.unpack_from("=2i", bytes(entry))
@@ -94,15 +91,11 @@ def video_declares(path: Path, kind: str, frame: av.VideoFrame) -> Declared:
         projection, *pose, west, north, east, south = struct.unpack_from("=4i4I", bytes(entry))
         declared.projection = PROJECTIONS.get(projection, "")
         declared.pose = tuple(angle / 2**16 for angle in pose)
-        if projection == 2:
+        if projection == TILE:
             west, north, east, south = (side / 2**32 for side in (west, north, east, south))
             declared.coverage = _coverage(west, north, 1 - east, 1 - south)
-        if projection == 3:
+        if projection == HALF:
             declared.coverage = VR180
-    if "mp4" not in kind:
-        return declared
-    with open(path, "rb") as file:
-        index = read_index(file)[1]
     if OTHER_STEREO.search(index):
         declared.stereo = None
     if MESH_BOX.search(index):
@@ -123,8 +116,7 @@ def picture_declares(xmp: str, width: int, height: int) -> Declared:
     declared = Declared(coverage=_cropped(fields, width / height))
     kind = fields.get("ProjectionType", "equirectangular").strip()
     if kind.lower() != "equirectangular":
-        filters = "of a cylinder: ffmpeg -i IN -vf v360=cylindrical:e OUT"
-        declared.projection = f"to be {kind[:20]} ({filters})"
+        declared.projection = CYLINDER.format(kind[:20])
     with suppress(ValueError):
         heading, pitch, roll = (float(fields.get(name, 0)) for name in POSE)
         if all(abs(angle) <= 360 for angle in (heading, pitch, roll)):  # none is NaN
@@ -133,21 +125,19 @@ def picture_declares(xmp: str, width: int, height: int) -> Declared:
 
 
 def _cropped(fields: dict[str, str], *shapes: float) -> Coverage | None:
-    """Return the coverage that fields of GPano or Spherical Video V1 state.
+    """Return the coverage that fields of GPano or Spherical Video V1 state, None if it can't be.
 
-    shapes: width / height of the pixels, one of which the fields state if they are true.
+    shapes: width / height of the pixels, one of which the fields must have.
     """
     if "CroppedAreaImageWidthPixels" not in fields:
         return SPHERE
-    try:
+    with suppress(KeyError, ValueError, ArithmeticError):
         width, height, full_width, full_height = (float(fields[f"{name}Pixels"]) for name in SIZES)
         west = float(fields.get("CroppedAreaLeftPixels", 0)) / full_width
         north = float(fields.get("CroppedAreaTopPixels", 0)) / full_height
-        if not any(abs(width / height / shape - 1) <= SHAPE for shape in shapes):
-            return None
-        return _coverage(west, north, west + width / full_width, north + height / full_height)
-    except (KeyError, ValueError, ArithmeticError):
-        return None
+        if any(abs(width / height / shape - 1) <= SHAPE for shape in shapes):
+            return _coverage(west, north, west + width / full_width, north + height / full_height)
+    return None
 
 
 def _coverage(west: float, north: float, east: float, south: float) -> Coverage | None:

@@ -14,8 +14,8 @@ from common.files import reading
 from video.declared import video_declares
 from video.layout import MONO, Coverage, Layout
 from video.pictures import list_pictures, look_at, read_picture
-from video.spherical_metadata import check_boxes
-from video.turn import find_turn, turned
+from video.spherical_metadata import read_index
+from video.turn import Turn, find_turn, turned
 
 FOLDER_FPS = Fraction(8)  # assumed for pictures, which carry no rate
 MAX_FPS = 240  # a higher rate in a header is the container's clock
@@ -25,7 +25,6 @@ FORMATS = (
     "m4v,h263,mjpeg,yuv4mpegpipe,mxf,mxf_opatom,dv,nut,rm,wtv,"
     "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
 )
-NO_VIDEO = "no video or picture that can be decoded ({}); play it to check, or copy it again"
 FIRST_PACKETS = 300  # over which a rate is measured and within which a frame must come
 LARGE = 10_000_000  # pixels of a frame beyond which memory counts for more than time
 
@@ -40,10 +39,11 @@ class VideoInfo:
     fps: Fraction  # an average where the time between frames varies
     frames: int | None  # None where the container does not state it
     seconds: float | None  # from the start of the file to the end of its last frame
-    start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
-    notes: tuple[str, ...] = ()  # for the user: doubts and defaults in reading this source
     layout: Layout = MONO  # where on the sphere its pictures lie
+    notes: tuple[str, ...] = ()  # for the user: doubts and defaults in reading this source
     pictures: tuple[Path, ...] = ()  # of a folder, or the one picture; empty for a video file
+    start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
+    turn: Turn = ()  # of its frames before they are shown
 
     @property
     def files(self) -> list[Path]:
@@ -57,7 +57,7 @@ class Decoded:
 
     number: int  # from 1, in order of presentation
     seconds: float  # since the start of the file
-    duration: float  # seconds; 0 where the file does not state it
+    duration: float  # seconds; the average one where the file does not state it
     image: av.VideoFrame | None  # None: a picture that is unreadable or not wanted
 
 
@@ -94,32 +94,32 @@ def probe(
     path = Path(path)
     if pictures := tuple(list_pictures(path)):
         (width, height), notes, declared = look_at(pictures)
-        if fps is None and len(pictures) > 1:
+        if not fps and len(pictures) > 1:
             notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
-        start, fps, frames = Fraction(0), Fraction(fps or FOLDER_FPS), len(pictures)
-        seconds = float(frames / fps)
-    elif fps is not None:
+        fps = Fraction(fps or FOLDER_FPS)
+        layout, doubts = declared.layout(path, (width, height), stereo, coverage)
+        length = len(pictures), float(len(pictures) / fps)
+        return VideoInfo(path, width, height, fps, *length, layout, (*doubts, *notes), pictures)
+    if fps:
         raise InputError(f"{path}: a video has a frame rate of its own; remove --fps")
-    else:
-        with reading(path, NO_VIDEO):
-            check_boxes(path)
-        with reading(path, NO_VIDEO), open_video(path) as container:
-            stream, notes = container.streams.video[0], []
+    no_video = "no video or picture that can be decoded ({}); play it to check, or copy it again"
+    with reading(path, no_video):
+        _, index = read_index(path)
+        with open_video(path) as container:
+            stream = container.streams.video[0]
             start = Fraction(max(0, container.start_time or 0), av.time_base)
-            seconds, frames = _length(container, start), stream.frames or None
+            frames, seconds = stream.frames or None, _length(container, start)
             fps = stream.average_rate or stream.guessed_rate
             packets: Iterable[av.Packet] = islice(container.demux(stream), FIRST_PACKETS)
             if not fps or fps > MAX_FPS:
                 packets = list(packets)
                 fps, frames = _measured_rate(packets, stream.time_base), None
             frame = _first_frame(packets)
-            frame = turned(frame, find_turn(frame, path))
-            width, height = frame.width, frame.height
-            declared = video_declares(path, container.format.name, frame)
-    layout, layout_notes = declared.layout(path, (width, height), stereo, coverage)
-    notes = (*layout_notes, *notes)
-    facts = fps, frames, seconds, start, notes, layout, pictures
-    return VideoInfo(path, width, height, *facts)
+            turn = find_turn(frame, path)
+            frame = turned(frame, turn)
+    size = frame.width, frame.height
+    layout, doubts = video_declares(index, frame).layout(path, size, stereo, coverage)
+    return VideoInfo(path, *size, fps, frames, seconds, layout, tuple(doubts), (), start, turn)
 
 
 def open_video(path: Path) -> av.container.InputContainer:
@@ -127,14 +127,11 @@ def open_video(path: Path) -> av.container.InputContainer:
     # With a level, as older versions of torchvision set one, FFmpeg's threads call Python to log:
     # while Python waits for them to end, both wait for ever.
     av.logging.set_level(None)
-    try:
-        container = av.open(
-            f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
-            metadata_errors="replace",
-            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
-        )
-    except av.error.ArgumentError as error:  # the format is not among FORMATS
-        raise ValueError("not in a known format of videos") from error
+    container = av.open(
+        f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
+        metadata_errors="replace",
+        container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+    )
     context = container.streams.video[0].codec_context if container.streams.video else None
     if not context or not context.width:
         raise ValueError("it has no video, or one of unknown size or without a decoder here")
@@ -172,32 +169,34 @@ def decode(
     damage: Damage | None = None,
     wanted: Callable[[float], bool] = lambda seconds: True,
 ) -> Iterator[Decoded]:
-    """Yield all frames of a source at full size, in order of presentation, one at a time.
+    """Return an iterator of all frames of a source at full size, in order of presentation.
 
     info: what `probe` returned. damage: what is wrong with frames is added to it. wanted: whether
     the picture of a folder at a time in seconds is to be read. Images have their time since the
     start of the file as `pts`. Frames that damage destroyed are not counted.
-    Raises InputError for a file that can't be decoded, for a truncated one after its last frame,
-    and without `damage` for an unreadable picture.
+    Iterating raises InputError for a file that can't be decoded, and for a truncated one after its
+    last frame.
     """
-    if not info.pictures:
-        yield from _decode_video(info, damage or Damage())
-    for number, picture in enumerate(info.pictures, 1):
-        seconds, image = float((number - 1) / info.fps), None
+    damage = Damage() if damage is None else damage
+    return _read_pictures(info, damage, wanted) if info.pictures else _decode_video(info, damage)
+
+
+def _read_pictures(
+    info: VideoInfo, damage: Damage, wanted: Callable[[float], bool]
+) -> Iterator[Decoded]:
+    for index, picture in enumerate(info.pictures):
+        seconds, image = float(index / info.fps), None
         try:
             if wanted(seconds):
                 image = av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
-                image.pts, image.time_base = number - 1, 1 / info.fps
+                image.pts, image.time_base = index, 1 / info.fps
         except InputError as error:
-            if damage is None:
-                raise
-            damage.unreadable[number] = str(error)
-        yield Decoded(number, seconds, float(1 / info.fps), image)
+            damage.unreadable[index + 1] = str(error)
+        yield Decoded(index + 1, seconds, float(1 / info.fps), image)
 
 
 def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
-    number, packets, cause, turn = 0, 0, "", None
-    end, duration, longest = 0.0, 0.0, float(1 / info.fps)  # seconds
+    number, packets, end, cause = 0, 0, 0.0, ""
     with open_video(info.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -219,13 +218,11 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
                         frame.pts -= round(info.start / frame.time_base)
                     number += 1
                     damage.corrupt += [number] * frame.is_corrupt
-                    longest, end = max(longest, frame.time - end), max(end, frame.time)
-                    duration = float((frame.duration or 0) * frame.time_base)
-                    turn = find_turn(frame, info.path) if turn is None else turn
-                    yield Decoded(number, frame.time, duration, turned(frame, turn))
+                    duration = float((frame.duration or 0) * frame.time_base or 1 / info.fps)
+                    end = max(end, frame.time + duration)
+                    yield Decoded(number, frame.time, duration, turned(frame, info.turn))
         except av.error.FFmpegError as error:
             cause = error.strerror
-    end += duration or longest
     # A file that was cut short often ends without an error of the decoder.
     if info.frames and packets < info.frames - max(2, info.frames // 100):
         cause = cause or f"its header announces {info.frames}"

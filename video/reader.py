@@ -1,5 +1,7 @@
 """Samples video files, folders of frames and single pictures as models take them."""
 
+import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -31,39 +33,42 @@ class Frame:
 class FrameReader(Iterator[Frame]):
     """The sampled frames of a source, one at a time; see read_frames.
 
-    frames: those of the source; decoded from its file if None.
-    decoded: frames of the source that were read so far, sampled or not, in the end its length.
-    end: seconds at which the last of them ends. damage: what is wrong with them.
+    frames: those of the source; decoded from its file if None. damage: what is wrong with them.
+    times: seconds of all frames up to the last sampled one and those that follow it, sampled or
+    not; NaN for unreadable ones before the first sampled one. end: when the last one read ends.
     """
 
     def __init__(self, info: VideoInfo, spec: Spec, frames: Iterable[Decoded] | None = None):
         self.info, self.damage = info, Damage()
-        self.decoded, self.end = 0, 0.0
-        self._sampled = self._sample(frames, spec)
+        self.times, self.end = array("d"), 0.0
+        self.sampled = self._sample(frames, spec)
 
     def __next__(self) -> Frame:
-        return next(self._sampled)
+        frame = next(self.sampled)
+        self.times.extend([math.nan] * (frame.number - 1 - len(self.times)))
+        self.times.extend(frame.times)
+        return frame
 
     def _sample(self, frames: Iterable[Decoded] | None, spec: Spec) -> Iterator[Frame]:
         """Yield the first readable frame of each interval, with the times of those that follow."""
-        info, size, motion = self.info, (spec.height, spec.width), MOTIONS[spec.motion]()
-        interval = sampling_interval(info.fps, spec.fps)
+        layout, size, motion = self.info.layout, (spec.height, spec.width), MOTIONS[spec.motion]()
+        interval = sampling_interval(self.info.fps, spec.fps)
         first, last_interval, sampled, times, problem = None, -1, None, [], None
-        frames = frames or decode(info, self.damage, lambda time: interval(time) > last_interval)
+        if frames is None:
+            frames = decode(self.info, self.damage, lambda time: interval(time) > last_interval)
         try:
             for frame in frames:
                 first = frame.seconds if first is None else first
                 seconds = frame.seconds - first
                 times.append(seconds)
-                self.decoded = frame.number
-                self.end = max(self.end, seconds + (frame.duration or float(1 / info.fps)))
+                self.end = max(self.end, seconds + frame.duration)
                 if frame.image is None or interval(seconds) <= last_interval:
                     continue
-                image, flow = _rgb(frame.image, *info.layout.stored_size(*size)), None
-                rgb = to_tensor(resize(info.layout.panorama(image, *size), *size))
-                if info.pictures and motion.channels == 3:
+                picture = layout.panorama(_rgb(frame.image, *layout.stored_size(*size)), *size)
+                rgb, flow = to_tensor(resize(picture, *size)), None
+                if self.info.pictures and motion.channels == 3:
                     try:
-                        flow = read_flow(info.pictures[frame.number - 1], *size, info.layout)
+                        flow = read_flow(self.info.pictures[frame.number - 1], *size, layout)
                     except InputError as error:
                         self.damage.unreadable[frame.number] = str(error)
                         continue
@@ -77,7 +82,7 @@ class FrameReader(Iterator[Frame]):
             problem = error
         if sampled:
             yield replace(sampled, times=tuple(times))
-        if problem or (self.damage.unreadable and not sampled):
+        if problem or not sampled and self.damage.unreadable:
             raise problem or InputError(next(iter(self.damage.unreadable.values())))
 
 
@@ -143,4 +148,4 @@ def frames_of(
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             yield Decoded(index + 1, float(index / rate), float(1 / rate), image)
 
-    return FrameReader(VideoInfo(Path(), 0, 0, rate, None, None), spec, decoded())
+    return FrameReader(VideoInfo(Path(), 0, 0, rate, None, None), spec, decoded()).sampled

@@ -1,18 +1,16 @@
 """Marks MP4 files and pictures as equirectangular panoramas, and writes their layout.
 
 Pictures have XMP in Google's GPano schema,
-https://developers.google.com/streetview/spherical-metadata. Videos have Spherical Video V1 and V2:
-V1 is a `uuid` box with XML at the end of the video track; V2 are the boxes `st3d` and `sv3d` in
-the visual sample entry. Both state the same, but some players read only one of them. What V1 means
-by a cropped panorama is not clear from its specification, so V2 alone states one.
+https://developers.google.com/streetview/spherical-metadata. Videos have Spherical Video V1 and V2,
+since some players read only one of them: V1 is a `uuid` box with XML at the end of the video track,
+V2 are the boxes `st3d` and `sv3d` in the visual sample entry. What V1 means by a cropped panorama
+is not clear from its specification, so V2 alone states one.
 https://github.com/google/spatial-media/tree/master/docs
 """
 
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from common.files import atomic, reading
 from video.layout import MONO, STEREO, Layout
@@ -37,12 +35,11 @@ GPANO = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
 </x:xmpmeta>"""
 POSE = ("PoseHeadingDegrees", "PosePitchDegrees", "PoseRollDegrees")
 VISUAL_ENTRY = 78  # bytes of a sample entry before the boxes in it, the first of which is avcC
-# Boxes that hold other boxes, with the bytes of their own before these.
+# Boxes on the way to the video track's description, with the bytes before the boxes in them.
 CONTAINERS = dict.fromkeys((b"moov", b"trak", b"mdia", b"minf", b"stbl"), 0)
 CONTAINERS |= {b"stsd": 8, b"avc1": VISUAL_ENTRY}
-DAMAGED = "no MP4 file that can be marked as 360° ({}); make it again"
-OFFSETS = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
 NESTED = {*CONTAINERS, b"moof", b"traf", b"mvex", b"edts", b"dinf", b"udta"}
+OFFSETS = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
 LARGEST_INDEX = 1 << 28  # bytes: that of weeks of video
 MOST_BOXES = 500_000  # of a file: those of half a day in fragments of a second
 
@@ -68,9 +65,12 @@ def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
     return GPANO.format("".join(f' GPano:{name}="{value}"' for name, value in fields.items()))
 
 
-def check_boxes(path: Path) -> None:
-    """Raise ValueError for an MP4 file of so many boxes that FFmpeg would read them for minutes."""
-    count, ranges = 0, [(0, path.stat().st_size)]
+def read_index(path: str | Path) -> tuple[int, bytes]:
+    """Return position and bytes of the `moov` box, the index of an MP4 file; 0 and b"" without one.
+
+    Raises ValueError for so large an index, or so many boxes, that FFmpeg would read for minutes.
+    """
+    count, index, ranges = 0, (0, b""), [(0, Path(path).stat().st_size)]
     with open(path, "rb") as file:
         while ranges:
             start, end = ranges.pop()
@@ -78,76 +78,61 @@ def check_boxes(path: Path) -> None:
                 file.seek(start)
                 size, kind, size64 = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
                 size = size64 if size == 1 else size or end - start
-                if (count := count + 1) > MOST_BOXES:
+                count += 1
+                if count > MOST_BOXES or (kind == b"moov" and size > LARGEST_INDEX):
                     raise ValueError("it has more boxes than any film")
                 if size < 8:
                     break
+                if kind == b"moov" and not index[1]:
+                    file.seek(start)
+                    index = start, file.read(size)
                 if kind in NESTED:
                     ranges.append((start + 8 + CONTAINERS.get(kind, 0), min(end, start + size)))
                 start += size
-
-
-def read_index(file: BinaryIO) -> tuple[int, bytes]:
-    """Return position and bytes of the `moov` box, the index of an MP4 file.
-
-    Raises ValueError for a file without one, or OSError.
-    """
-    start = 0
-    while len(header := file.read(16)) >= 8:
-        size, kind, size64 = struct.unpack(">I4sQ", header.ljust(16, b"\0"))
-        size = size64 if size == 1 else size  # 0: up to the end of the file
-        file.seek(start)
-        if kind == b"moov" and size <= LARGEST_INDEX:
-            return start, file.read(size or LARGEST_INDEX)
-        if size < 8:
-            break
-        start = file.seek(start + size)
-    raise ValueError("it has no index of an MP4 file")
+    return index
 
 
 def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
     """Add metadata of both kinds to the H.264 track of an MP4 file that video.writer has written.
 
-    Pictures and sound are copied as they are, in constant memory. Raises InputError for any other.
+    Pictures and sound are copied as they are. Raises InputError for any other file.
     """
-    v1, v2 = _marks(layout)
-
-    def marked(kind: bytes, content: bytes) -> bytes:
-        """Return the content of a box of the index with what is added to it."""
-        if kind == b"trak" and b"avc1" in content:
-            return content + v1
-        if kind == b"avc1":  # before the optional boxes
-            end = VISUAL_ENTRY + struct.unpack_from(">I", content, VISUAL_ENTRY)[0]
-            return content[:end] + v2 + content[end:]
-        if kind in OFFSETS:  # of pictures and sound, which a longer index before them moves
-            form = f">{struct.unpack_from('>I', content, 4)[0]}{OFFSETS[kind]}"
-            offsets = struct.unpack_from(form, content, 8)
-            moved = [offset + len(v1 + v2) * (offset > start) for offset in offsets]
-            return content[:8] + struct.pack(form, *moved)
-        return content
-
-    with reading(path, DAMAGED), open(path, "rb") as source:
-        start, index = read_index(source)
-        rewritten = _rewritten(index, marked)
+    with reading(path, "no MP4 file that can be marked as 360° ({}); make it again"):
+        start, index = read_index(path)
+        marked = _marked(index, start, *_marks(layout))
+        if len(marked) == len(index):
+            raise ValueError("it has no track of H.264")
     with open(path, "rb") as source, atomic(path) as temporary, open(temporary, "wb") as target:
         target.write(source.read(start))
-        target.write(rewritten)
+        target.write(marked)
         source.seek(start + len(index))
         shutil.copyfileobj(source, target)
 
 
-def _rewritten(boxes: bytes, change: Callable[[bytes, bytes], bytes]) -> bytes:
-    """Return boxes one after the other with change(kind, content) as the content of each."""
-    out, start = [], 0
+def _marked(boxes: bytes, index: int, v1: bytes, v2: bytes) -> bytes:
+    """Return boxes with the marks in those of the video track. index: where the index begins."""
+    out, start = b"", 0
     while start < len(boxes):
         size, kind = struct.unpack_from(">I4s", boxes, start)
         if not 8 <= size <= len(boxes) - start:
             raise ValueError(f"a box of {size} bytes")
         content = boxes[start + 8 : start + size]
-        own = CONTAINERS.get(kind, len(content))
-        out.append(_box(kind, change(kind, content[:own] + _rewritten(content[own:], change))))
+        if kind in CONTAINERS:
+            own = CONTAINERS[kind]
+            content = content[:own] + _marked(content[own:], index, v1, v2)
+        if kind == b"trak" and b"avc1" in content:
+            content += v1
+        elif kind == b"avc1":  # before the optional boxes
+            end = VISUAL_ENTRY + struct.unpack_from(">I", content, VISUAL_ENTRY)[0]
+            content = content[:end] + v2 + content[end:]
+        elif kind in OFFSETS:  # of pictures and sound, which a longer index before them moves
+            form = f">{struct.unpack_from('>I', content, 4)[0]}{OFFSETS[kind]}"
+            offsets = struct.unpack_from(form, content, 8)
+            moved = (offset + len(v1 + v2) * (offset > index) for offset in offsets)
+            content = content[:8] + struct.pack(form, *moved)
+        out += _box(kind, content)
         start += size
-    return b"".join(out)
+    return out
 
 
 def _box(kind: bytes, *content: bytes) -> bytes:

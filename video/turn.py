@@ -10,9 +10,8 @@ import av
 
 from common.errors import InputError
 
-TURNS: dict[
-    float, "Turn"
-] = {  # FFmpeg's filters, each with its option, by the angle counterclockwise in degrees
+Turn = tuple[tuple[str, str], ...]  # FFmpeg's filters, each with its option
+TURNS: dict[float, Turn] = {  # by the angle counterclockwise in degrees
     0: (),
     90: (("transpose", "cclock"),),
     180: (("hflip", ""), ("vflip", "")),
@@ -20,26 +19,20 @@ TURNS: dict[
 }
 
 
-Turn = tuple[tuple[str, str], ...]
-
-
 def find_turn(frame: av.VideoFrame, path: Path) -> Turn:
-    """Return the filters of TURNS that show a video as its first frame declares.
+    """Return the filters that show a video as its first frame declares.
 
-    A frame whose side data were looked at is freed late, so this is not done with every frame.
     Raises InputError for any other angle, for mirrored frames, and for a panorama turned on end.
     """
-    entry = frame.side_data.get("DISPLAYMATRIX")
-    if entry is None:
+    if not (entry := frame.side_data.get("DISPLAYMATRIX")):
         return ()
     a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))
-    filters = TURNS.get(frame.rotation % 360)
     upended = frame.rotation % 180 and frame.width > frame.height
-    if filters is None or upended or a * d < b * c:
+    if frame.rotation % 360 not in TURNS or upended or a * d < b * c:
         command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
         refused = "to be shown mirrored, on its end or at no multiple of 90°"
         raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
-    return filters
+    return TURNS[frame.rotation % 360]
 
 
 def turned(frame: av.VideoFrame, filters: Turn) -> av.VideoFrame:
@@ -47,9 +40,7 @@ def turned(frame: av.VideoFrame, filters: Turn) -> av.VideoFrame:
     if not filters:
         return frame
     graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-    )
+    source = graph.add_buffer(template=frame)
     nodes = [graph.add(name, option) for name, option in filters]
     graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
     graph.push(frame)
