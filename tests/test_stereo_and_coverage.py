@@ -543,8 +543,7 @@ def test_a_map_is_taken_from_where_it_belongs(coverage, size):
 def test_pixels_on_the_grid_are_copied():
     picture = np.random.default_rng(0).integers(0, 256, (40, 80, 3), np.uint8)
     layout = Layout("none", (-90, 90, -45, 90))
-    seen = layout.panorama(picture[:30, 20:60])
-    assert seen.shape == picture.shape
+    seen = layout.panorama(picture[:30, 20:60], 40, 80)
     inside = layout.covered(40, 80)
     assert np.array_equal(seen[inside], picture[inside]) and inside.sum() == 30 * 40
     part = resample(picture[..., 0], SPHERE, layout.coverage, 30, 40)
@@ -553,16 +552,16 @@ def test_pixels_on_the_grid_are_copied():
 
 def test_what_is_not_covered_repeats_the_nearest_edge():
     picture = np.tile(np.arange(8, dtype=np.uint8) * 30, (8, 1))
-    seen = Layout("none", (-90, 90, -90, 90)).panorama(picture)
+    seen = Layout("none", (-90, 90, -90, 90)).panorama(picture, 8, 16)
     assert seen[0].tolist() == [0] * 4 + (np.arange(8) * 30).tolist() + [210] * 4
-    moved = Layout("none", (0, 90, -90, 90)).panorama(picture)  # its edges meet at -135°
-    assert moved[0, 0] == 210 and moved[0, 5] == 0 and moved.shape == (8, 32)
+    moved = Layout("none", (0, 90, -90, 90)).panorama(picture, 8, 32)  # its edges meet at -135°
+    assert moved[0, 0] == 210 and moved[0, 5] == 0
 
 
 def test_a_mono_sphere_is_left_alone():
     picture = np.random.default_rng(0).integers(0, 256, (41, 80, 3), np.uint8)
-    assert np.shares_memory(MONO.panorama(picture, 10, 20), picture)
-    assert np.array_equal(MONO.panorama(picture), picture) and MONO.covered(4, 8).all()
+    assert np.shares_memory(MONO.panorama(picture, 41, 80), picture)
+    assert MONO.panorama_size(41, 80) == (41, 80) and MONO.covered(4, 8).all()
     saliency = picture[..., 0]
     assert np.array_equal(lay_map(saliency, 99, 201, MONO), resize_map(saliency, 99, 201))
 
@@ -575,7 +574,7 @@ def test_both_eyes_get_the_map_of_the_left_one(stereo, axis, odd):
     picture = np.pad(picture, [(0, odd), (0, odd), (0, 0)])
     layout = Layout(stereo)
     if not odd:
-        assert np.array_equal(layout.panorama(picture), left)
+        assert np.array_equal(layout.panorama(picture, 40, 80), left)
     size = picture.shape[:2]
     laid = lay_map(left[..., 0], *size, layout)
     eyes = [laid[eye] for eye in layout.eyes(*size)]

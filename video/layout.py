@@ -15,6 +15,7 @@ import numpy as np
 
 from common.options import STEREO
 
+EYES = dict(zip(STEREO, ((1, 1), (2, 1), (1, 2))))  # how many there are, down and across
 SPHERE = (-180.0, 180.0, -90.0, 90.0)
 Coverage = tuple[float, float, float, float]
 
@@ -49,42 +50,31 @@ class Layout:
 
         An odd row or column at the end belongs to no eye.
         """
-        rows, columns = height // 2, width // 2
-        if self.stereo == "top-bottom":
-            return [(slice(top, top + rows), slice(0, width)) for top in (0, rows)]
-        if self.stereo == "left-right":
-            return [(slice(0, height), slice(left, left + columns)) for left in (0, columns)]
-        return [(slice(0, height), slice(0, width))]
+        down, across = EYES[self.stereo]
+        rows, columns = height // down, width // across
+        tops, lefts = (rows * i for i in range(down)), [columns * i for i in range(across)]
+        return [(slice(y, y + rows), slice(x, x + columns)) for y in tops for x in lefts]
 
     def stored_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of pictures that show panoramas of height×width pixels at their scale."""
         west, east, south, north = self.coverage
         rows = max(1, round(height * ((north - south) / 180)))
         columns = max(1, round(width * ((east - west) / 360)))
-        return (
-            2 * rows if self.stereo == "top-bottom" else rows,
-            2 * columns if self.stereo == "left-right" else columns,
-        )
+        down, across = EYES[self.stereo]
+        return down * rows, across * columns
 
     def panorama_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of the whole sphere at the scale of an eye of height×width pixels."""
         west, east, south, north = self.coverage
         return round(height * 180 / (north - south)), round(width * 360 / (east - west))
 
-    def panorama(
-        self, picture: np.ndarray, height: int | None = None, width: int | None = None
-    ) -> np.ndarray:
-        """Return the left eye's view of the whole sphere.
+    def panorama(self, picture: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Return the left eye's view of the whole sphere, height×width pixels; see `resample`.
 
-        picture: (h, w) or (h, w, C) uint8, as it is stored. An eye that covers the whole sphere
-        keeps its size; any other is put into a panorama of height×width pixels (None: at its own
-        scale), whose rest repeats the nearest edge.
+        picture: (h, w) or (h, w, C) uint8, as it is stored.
         """
-        picture = picture[self.eyes(*picture.shape[:2])[0]]
-        if self.whole:
-            return picture
-        rows, columns = self.panorama_size(*picture.shape[:2])
-        return resample(picture, self.coverage, SPHERE, height or rows, width or columns)
+        eye = picture[self.eyes(*picture.shape[:2])[0]]
+        return resample(eye, self.coverage, SPHERE, height, width)
 
     def covered(self, height: int, width: int) -> np.ndarray:
         """Return which pixel centres of a panorama lie in the coverage: (H, W) bool."""
@@ -127,9 +117,9 @@ def _centres(coverage: Coverage, height: int, width: int) -> tuple[np.ndarray, n
 def _grid(
     source: Coverage, size: tuple[int, int], target: Coverage, new: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each pixel centre of one picture is in another: columns and rows, both (H, W).
+    """Return columns and rows (H, W) of `target`'s pixel centres in a picture of `source`.
 
-    source, target: what they cover; size, new: their rows and columns.
+    size, new: rows and columns of the source and of the target.
     """
     latitude, longitude = _centres(target, *new)
     west, east, south, north = source

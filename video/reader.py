@@ -15,7 +15,7 @@ from common.errors import InputError
 from video.decoding import Damage, Decoded, VideoInfo, decode, probe
 from video.layout import Coverage
 from video.motion import MOTIONS
-from video.pictures import read_flow, resize, to_tensor
+from video.pictures import read_flow, to_tensor
 from video.spec import Spec
 
 
@@ -64,8 +64,8 @@ class FrameReader(Iterator[Frame]):
                 self.end = max(self.end, seconds + frame.duration)
                 if frame.image is None or interval(seconds) <= last_interval:
                     continue
-                picture = layout.panorama(_rgb(frame.image, *layout.stored_size(*size)), *size)
-                rgb, flow = to_tensor(resize(picture, *size)), None
+                picture = _rgb(frame.image, *layout.stored_size(*size))
+                rgb, flow = to_tensor(layout.panorama(picture, *size)), None
                 if self.info.pictures and motion.channels == 3:
                     try:
                         flow = read_flow(self.info.pictures[frame.number - 1], *size, layout)
