@@ -29,18 +29,16 @@ Image.MAX_IMAGE_PIXELS = None  # open_picture has a limit of its own
 
 
 def list_pictures(path: Path) -> list[Path]:
-    """Return the pictures of a folder by the numbers in their names, without flow pictures.
+    """Return the pictures of a folder, or one picture, by the numbers in their names.
 
-    Of a picture, itself; the list is empty for any other file. Raises InputError for a missing
-    path and for a folder without pictures.
+    There are none in any other file. Raises InputError for a missing path and an empty folder.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check the path")
     if not path.is_dir():
         return [path] if path.suffix.lower() in PICTURES else []
-    pictures = [
-        p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.endswith(FLOW)
-    ]
+    pictures = [p for p in path.iterdir() if p.suffix.lower() in PICTURES]
+    pictures = [p for p in pictures if not p.name.endswith(FLOW)]
     if not pictures:
         known = " ".join(sorted(PICTURES))
         raise InputError(f"{path}: no pictures in this folder; frames end with one of {known}")
@@ -114,12 +112,14 @@ def look_at(pictures: Sequence[Path]) -> tuple[tuple[int, int], list[str], Decla
     for path in pictures:
         try:
             with open_picture(path) as image:
-                turned, frames = image.getexif().get(0x0112, 1), getattr(image, "n_frames", 1)
-                size = image.size[::-1] if turned in (5, 6, 7, 8) else image.size
-                more = f"animated: only the first of its {frames} frames is read"
+                frames, notes = getattr(image, "n_frames", 1), []
+                if frames > 1:
+                    notes.append(f"animated: only the first of its {frames} frames is read")
+                on_end = image.getexif().get(0x0112) in (5, 6, 7, 8)
+                size = image.size[::-1] if on_end else image.size
                 xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", "")
                 xmp = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
-                return size, [more] if frames > 1 else [], picture_declares(xmp, *size)
+                return size, notes, picture_declares(xmp, *size)
         except InputError as error:
             problem = error
     raise problem
@@ -146,4 +146,4 @@ def read_flow(picture: Path, height: int, width: int, layout: Layout = MONO) -> 
             paths.append(folder.parent / OPTICAL_FLOW / picture.absolute().relative_to(folder))
     if not (path := next(filter(Path.is_file, paths), None)):
         return None
-    return to_tensor(resize(layout.panorama(read_picture(path), height, width), height, width))
+    return to_tensor(layout.panorama(read_picture(path), height, width))

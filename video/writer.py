@@ -25,7 +25,7 @@ LONGEST_GAP = 2**29  # ticks from one frame to the next; MP4's decoding delays h
 
 
 def _open_mp4(path: str | Path) -> av.container.OutputContainer:
-    """Open an MP4 file that starts with its index."""
+    """Open an MP4 file to write, in which the index comes first."""
     av.logging.set_level(None)  # see video.decoding.open_video
     return av.open(f"file:{path}", "w", "mp4", options={"movflags": "+faststart"})
 
@@ -72,21 +72,23 @@ def write_video(
     rate = math.lcm(first.time_base.denominator, source.fps.numerator)  # ticks per second
     if rate > FINEST_CLOCK:  # an average frame rate, of a clip without a steady one
         rate = first.time_base.denominator
+    height, width = len(picture) * 2 // 3, picture.shape[1]
     colour = Colour.of(first)
-    colour = colour.in_browsers(first.height) if browser else colour
+    if browser:
+        colour = colour.in_browsers(first.height)
+    elif height != first.height:  # a player may assume other colours of this height
+        colour = colour.assumed(first.height)
     with _open_mp4(path) as output:
         options = {"crf": str(crf), "preset": preset, **options}
         stream = output.add_stream("libx264", rate=source.fps, options=options)
         context = stream.codec_context
-        context.height, context.width = picture.shape[0] * 2 // 3, picture.shape[1]
-        if context.height != first.height:  # a player may assume other colours of this height
-            colour = colour.assumed(first.height)
-        context.pix_fmt, context.thread_type = "yuv420p", "AUTO"
+        context.height, context.width, context.pix_fmt = height, width, "yuv420p"
+        context.thread_type = "AUTO"
         context.time_base = stream.time_base = Fraction(1, rate)
         context.colorspace, context.color_range = colour.matrix, colour.range
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         sound = () if source.pictures else sound_packets(source, output, browser)
-        video = _encode(chain([(picture, first)], pictures), stream, source)
+        video = _encode(chain([beginning], pictures), stream, source)
         # Takes the first packet of each before it yields one: all streams exist by then.
         for packet in merge(sound, video, key=lambda packet: packet.dts * packet.time_base):
             output.mux(packet)
@@ -108,14 +110,12 @@ def _encode(
         multiple = first + round((time - first) * fps) / fps
         if steady and abs(multiple - time) <= shown.time_base:
             time = multiple
-        gap = round(time / tick) - last
-        if LONGEST_GAP < gap < math.inf:
-            jump = f"its clock jumps by {float(gap * tick):,.0f} s, more than .mp4 holds"
-            cure = (
-                "cut it there, or give it a steady clock with ffmpeg -i IN -vf setpts=N/FR/TB OUT"
-            )
-            raise InputError(f"{source.path}: {jump}; {cure}")
-        last = max(round(time / tick), last + 1)
+        place = round(time / tick)
+        if LONGEST_GAP < place - last < math.inf:
+            jump = f"its clock jumps by {float((place - last) * tick):,.0f} s"
+            cure = "cut it there, or make it steady with ffmpeg -i IN -vf setpts=N/FR/TB OUT"
+            raise InputError(f"{source.path}: {jump}, more than .mp4 holds; {cure}")
+        last = max(place, last + 1)
         frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
         frame.pts, frame.time_base, frame.duration = last, tick, round(1 / fps / tick)
         yield from stream.encode(frame)
