@@ -93,7 +93,8 @@ from video.layout import SPHERE
 from video.pictures import list_pictures, read_picture, save_picture
 from video.spherical_metadata import write_spherical
 from video.writer import write_video
-from views.camera import follow_path, followed_views
+from views.camera import followed_views
+from views.follow import follow_path
 from views.frames import frames_with_maps
 from views.overlay import COLORMAPS, paint_picture, painted_pictures, scaled
 from views.viewer import write_viewer

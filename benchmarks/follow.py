@@ -22,7 +22,7 @@ from projection import directions, solid_angles
 from projection.perspective import extent_of, to_plane
 from projection.sphere import direction_of, orientation
 from video.pictures import read_picture
-from views.camera import follow_path
+from views.follow import follow_path
 
 ROWS, COLUMNS = 45, 90  # of the maps that are compared
 SLOT = 0.5  # seconds

@@ -22,7 +22,7 @@ from projection import Equi2Perspective, directions
 from tests.browser import Browser, find_browser
 from tests.clips import write_video
 from views import viewer
-from views.camera import follow_path
+from views.follow import follow_path
 from views.overlay import COLORMAPS
 from views.viewer import MAP_ROWS, concentration, pack
 

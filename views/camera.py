@@ -1,229 +1,18 @@
-"""A virtual camera in a 360° video: a path that follows attention, and what is seen on it.
-
-The path is made of shots: the camera turns, then holds a direction or pans slowly. It earns what is
-in view: attention above the clip's own mean map, which fades while it is in view and recovers later
-(inhibition of return: Itti, Koch and Niebur, 1998). As it depends on all that was seen before, beam
-search finds the shots; during a turn nothing is earned.
-"""
+"""A virtual camera in a 360° video: what is seen on a path, such as that of views.follow."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import av
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
-from projection.perspective import Equi2Perspective, extent_of, samples_across, to_plane
-from projection.sphere import angles_of, column_of, directions, orientation, row_of, solid_angles
+from projection.perspective import Equi2Perspective, extent_of, samples_across
+from projection.sphere import angles_of, column_of, orientation, row_of
 from video.layout import Layout
 from video.yuv import Colour, mono, planes, to_yuv420p
 from views.frames import FrameWithMap
-
-LONGEST = 5.0  # seconds that a frame counts at most
-CELLS = 30, 60  # rows and columns to which maps are reduced
-COLUMNS = 36  # longitudes that are compared; latitudes are about as far apart
-KNOWN = 0.8  # share of the mean map that is taken off; the rest leads where nothing ever changes
-SEEN = 1.5  # seconds in view after which the interest of a place has faded to 1/e
-RECOVERY = 30.0  # seconds out of view after which it is back to 1 − 1/e
-HOLD = 3  # seconds that a view is held for at least
-TURN, CUT = 0.05, 10  # price of a second of turning, in seconds of the best view; a cut is as 10
-NEAR, FAR = math.radians(30), math.radians(60)  # from which on a turn is worth it, and a cut
-PANS = -1, -0.5, 0.5, 1  # parts of the fastest pan
-STEADY = 0.4  # share by which the fastest pan must show more than a direction that is held
-SECTORS, PLANS = 4, 4  # parts of the horizon to go on to, and plans that are gone on with
-TAU = 2 * math.pi
-
-
-class Shot(NamedTuple):
-    """A turn from second `start` to second `arrival`, none for a cut, then a hold or a slow pan.
-
-    place: longitude and latitude at the arrival, in radians. pan: radians of longitude a second.
-    """
-
-    start: int
-    arrival: int
-    place: np.ndarray
-    pan: float
-
-    def held(self, time: np.ndarray | int) -> np.ndarray:
-        """Return the directions (..., 2) that are held at times (...)."""
-        return self.place + np.multiply.outer(time - self.arrival, (self.pan, 0))
-
-
-Plan = tuple[float, tuple[Shot, ...], np.ndarray]  # what is earned, shots, freshness of each cell
-
-
-def follow_path(
-    maps: Iterable[np.ndarray],
-    seconds: Sequence[float],
-    fov: float = 90.0,
-    size: tuple[int, int] = (720, 1280),
-    cuts: bool = False,
-    *,
-    max_speed: float = 30.0,
-    max_acceleration: float = 30.0,
-    max_latitude: float = 60.0,
-) -> np.ndarray:
-    """Plan where a camera looks that follows attention over a whole clip.
-
-    maps: (H, W) non-negative saliency of each frame, of any size and scale, read as a stream.
-    seconds: when each frame is shown. fov, size: horizontal field of view in degrees, and (h, w) of
-    the view, of which the ratio counts. cuts: whether the camera may jump; the limits then hold
-    between jumps. max_speed: degrees a second along the sphere. max_acceleration: change of the
-    angular velocity in degrees a second each second. max_latitude: in degrees, at most 75.
-
-    Returns: longitude and latitude of each frame in degrees, (N, 2) float64. The longitude is
-    unwrapped: it begins within ±180° and goes on beyond, so that it can be interpolated.
-    Raises ValueError for maps that are negative, not finite or not as many as times, and for none.
-    """
-    if not 0 <= max_latitude <= 75 or not max_speed > 0 or not max_acceleration > 0:
-        raise ValueError("max_latitude is from 0 to 75, max_speed and max_acceleration above 0")
-    clock = _clock(seconds)
-    limits = math.radians(max_speed), math.radians(max_acceleration)
-    planner = _Planner(extent_of(fov, *size), math.radians(max_latitude), *limits, cuts)
-    return np.degrees(_path(planner.shots(_attention(maps, clock)), clock[:-1]))
-
-
-def _clock(seconds: Sequence[float]) -> np.ndarray:
-    """Return when the frames begin and the last one ends, from 0 on, in seconds: (N + 1,)."""
-    times = np.asarray(seconds, float)
-    if not len(times):
-        raise ValueError("there is no map to follow")
-    if not np.isfinite(times).all():
-        raise ValueError(f"the time of map {np.isfinite(times).argmin() + 1} is not finite")
-    times = np.maximum.accumulate(times)
-    last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
-    return np.append(0, np.cumsum(np.append(np.diff(times), last).clip(max=LONGEST)))
-
-
-def _attention(maps: Iterable[np.ndarray], clock: np.ndarray) -> np.ndarray:
-    """Return how attention is divided among the CELLS in each second: (K, cells) float32."""
-    area = solid_angles(*CELLS, torch.float32).numpy()
-    attention = np.zeros((math.ceil(clock[-1]), CELLS[0] * CELLS[1]), np.float32)
-    frames = zip(maps, clock[:-1], clock[1:], strict=True)
-    for number, (saliency, start, end) in enumerate(frames, 1):
-        saliency = np.asarray(saliency, np.float32)
-        if saliency.ndim != 2 or not saliency.min() >= 0 or not saliency.max() < 1e30:
-            raise ValueError(f"map {number} is not (H, W), or negative or not finite somewhere")
-        cells = cv2.resize(saliency, CELLS[::-1], interpolation=cv2.INTER_AREA) * area
-        for second in range(int(start), math.ceil(end)):
-            inside = min(end, second + 1) - max(start, second)
-            attention[second] += cells.ravel() * (inside / (cells.sum() or 1))
-    return attention / np.maximum(attention.sum(1, keepdims=True), 1e-9)
-
-
-class _Planner:
-    """Finds the shots of a camera. extent: of its view. Limits are in radians and seconds."""
-
-    def __init__(self, extent: tuple, highest: float, speed: float, change: float, cuts: bool):
-        self.speed, self.acceleration, self.cuts = min(speed, 0.9 * change**0.5), change, cuts
-        self.fastest = min(0.53 * self.speed, 0.5 * change**0.5)  # a turn catches up with it
-        latitude = np.linspace(-highest, highest, 2 * math.ceil(highest / TAU * COLUMNS) + 1)
-        longitude = TAU / COLUMNS * (np.arange(COLUMNS) - COLUMNS // 2)
-        self.places = np.stack(np.meshgrid(longitude, latitude), axis=-1)  # (R, C, 2)
-        # How much each cell counts in a view towards each place, little at its edges: (R·C, cells)
-        cameras = torch.stack([orientation(*p) for p in self.places.reshape(-1, 2).tolist()])
-        rays = directions(*CELLS, torch.float64).flatten(0, 1)
-        u, v = to_plane(torch.einsum("nk,dkc->dnc", rays, cameras), extent)
-        self.windows = ((1 - u**2).clamp(min=0) * (1 - v**2).clamp(min=0)).float().numpy()
-
-    def shots(self, attention: np.ndarray) -> tuple[Shot, ...]:
-        """Return the best shots found. attention: (K, cells), as _attention returns it."""
-        # Interest: attention above the mean map, and above an even share of what that leaves.
-        even = solid_angles(*CELLS, torch.float32).expand(CELLS).numpy().ravel() / (2 * TAU)
-        self.interest = attention - KNOWN * attention.mean(0) - (1 - KNOWN) * 1.001 * even
-        np.maximum(self.interest, 0, out=self.interest)
-        self.interest /= (self.interest @ self.windows.T).max(1).mean() or 1
-        self.usual = self.interest.mean() or 1
-        plans: list[dict[int, Plan]] = [{} for _ in range(len(attention) + 1)]  # by their last view
-        plans[0][0] = 0.0, (Shot(0, 0, np.zeros(2), 0.0),), np.ones_like(even)
-        for now in range(len(attention)):
-            best, plans[now] = sorted(plans[now].values(), key=lambda plan: -plan[0]), {}
-            for plan in best[:PLANS]:
-                for shot in [plan[1][-1], *self.options(plan, now)]:
-                    end = min(max(now + 1, shot.arrival + HOLD), len(attention))
-                    view = int(self.views(shot.held(end)))
-                    longer = self.extended(plan, shot, now, end)
-                    if view not in plans[end] or plans[end][view][0] < longer[0]:
-                        plans[end][view] = longer
-        return max(plans[-1].values(), key=lambda plan: plan[0])[1]
-
-    def views(self, path: np.ndarray) -> np.ndarray:
-        """Return the indices (...) of the places nearest to directions (..., 2)."""
-        row = abs(path[..., 1, None] - self.places[:, 0, 1]).argmin(-1)
-        column = np.rint((path[..., 0] / TAU + 0.5) * COLUMNS).astype(int)
-        return row * COLUMNS + column % COLUMNS
-
-    def extended(self, plan: Plan, shot: Shot, now: int, end: int) -> Plan:
-        """Return a plan that goes on with a shot, new or its last, from now to the end."""
-        earned, shots, fresh = plan
-        if shot is not shots[-1]:
-            shots = (*shots, shot)
-            earned -= TURN * (shot.arrival - now or CUT) if now else 0
-            fresh = 1 - (1 - fresh) * math.exp((now - shot.arrival) / RECOVERY)
-            now = shot.arrival
-        steady = 1 - STEADY * abs(shot.pan) / self.fastest
-        for second in range(now, end):
-            window, interest = self.windows[self.views(shot.held(second))], self.interest[second]
-            earned += steady * float((interest * fresh) @ window)
-            seen = (window > 0.1) * interest / (interest + self.usual)  # from 0 to 1
-            fresh = (1 - (1 - fresh) * math.exp(-1 / RECOVERY)) * np.exp(-seen / SEEN)
-        return earned, shots, fresh
-
-    def options(self, plan: Plan, now: int) -> Iterator[Shot]:
-        """Yield those next shots to each sector and with each pan that show most a second."""
-        _, (*_, last), fresh = plan
-        way = self.places - last.held(now)
-        way[..., 0] -= TAU * np.rint(way[..., 0] / TAU)
-        angle = np.hypot(way[..., 0] * np.cos(self.places[..., 1] - way[..., 1] / 2), way[..., 1])
-        # A turn from rest to rest, cubic in time, has these largest values.
-        needed = np.maximum(1.5 * angle / self.speed, np.sqrt(6 * angle / self.acceleration))
-        needed = np.ceil(needed).clip(min=1).astype(int)
-        if self.cuts or not now:  # the first shot may begin anywhere
-            needed[angle > (FAR if now else -1)] = 0
-        seen = np.zeros((1 + needed.max() + HOLD, *needed.shape))
-        ahead = (self.interest[now : now + len(seen) - 1] * fresh) @ self.windows.T
-        seen[1 : 1 + len(ahead)] = ahead.reshape(-1, *needed.shape)
-        every, seconds = np.arange(COLUMNS), np.arange(len(seen))[:, None, None] - 1
-        sectors = [(0, sector) for sector in np.split(every, SECTORS)]
-        for part, sector in [*sectors, *((part, every) for part in PANS)]:
-            pan, start = part * self.fastest, needed[None, :, sector]
-            columns = sector + np.rint(pan * COLUMNS / TAU * seconds).astype(int)
-            total = np.cumsum(np.take_along_axis(seen, columns % COLUMNS, 2), axis=0)
-            shown = (np.take_along_axis(total, n, 0)[0] for n in (start + HOLD, start))
-            value = np.subtract(*shown) / (start[0] + HOLD) - 1e-6 * angle[:, sector]
-            value[angle[:, sector] < (NEAR if now and not part else 0)] = -1
-            row, column = np.unravel_index(value.argmax(), value.shape)
-            length, way_there = int(start[0, row, column]), way[row, sector[column]]
-            while length and not self.keeps_limits(way_there, last, pan, length):
-                length += 1
-            yield Shot(now, now + length, last.held(now) + way_there + (pan * length, 0), pan)
-
-    def keeps_limits(self, way: np.ndarray, last: Shot, pan: float, length: int) -> bool:
-        """Return whether a turn from the last shot to what is now a way (2,) off is in limits."""
-        x, pans = np.linspace(0, 1, 17)[:, None], np.array([[last.pan, 0], [pan, 0]])
-        offset = way / length + pans[1] - pans.mean(0)
-        velocity = (1 - x) * pans[0] + x * pans[1] + 6 * x * (1 - x) * offset
-        change = (pans[1] - pans[0] + 6 * (1 - 2 * x) * offset) / length
-        speed, change = np.linalg.norm(velocity, axis=1), np.linalg.norm(change, axis=1)
-        # On the sphere, what moves by its longitude is bent, by at most the square of its speed.
-        return bool((speed <= self.speed).all() and (change + speed**2 <= self.acceleration).all())
-
-
-def _path(shots: Sequence[Shot], times: np.ndarray) -> np.ndarray:
-    """Return longitude and latitude (N, 2) in radians at times (N,). Turns are cubic in time."""
-    path = np.empty((len(times), 2))
-    for last, shot in zip([shots[0], *shots], shots):
-        path[times >= shot.start] = shot.held(times[times >= shot.start])
-        turning = (times >= shot.start) & (times < shot.arrival)
-        begin, length = last.held(shot.start), max(1, shot.arrival - shot.start)
-        x = (times[turning, None] - shot.start) / length
-        path[turning] = begin + (shot.place - begin) * x**2 * (3 - 2 * x)
-        path[turning, :1] += length * x * (1 - x) * (last.pan * (1 - x) - shot.pan * x)
-    return path
 
 
 def followed_views(
@@ -233,7 +22,7 @@ def followed_views(
     fov: float,
     size: tuple[int, int],
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield (view, frame): (3·h/2, w) uint8 yuv420p, of a camera that follows attention.
+    """Yield (view, frame): (3·h/2, w) uint8 yuv420p, of a camera on a path.
 
     path: longitude and latitude in degrees by the number of the frame. fov, size: as in Camera.
     """

@@ -48,7 +48,7 @@ class Overlay:
             opacity = np.full(256, 255)
         channels = colour.from_rgb(rgb, height) if colour else rgb
         self.rest = (255 - opacity).astype(np.uint8)
-        self.paint = [np.round(c * opacity / 255).astype(np.uint8) for c in channels[0].T]
+        self.paint = np.round(channels * opacity[:, None] / 255).astype(np.uint8)  # (1, 256, 3)
 
     def __call__(self, picture: np.ndarray, saliency: np.ndarray) -> np.ndarray:
         """Return the painted picture.
@@ -57,13 +57,12 @@ class Overlay:
         or column, which yuv420p does not have, is ignored.
         """
         if picture.ndim == 3:
-            layers = zip(cv2.split(picture), self.paint)
-            return cv2.merge([self._blend(below, saliency, paint) for below, paint in layers])
-        saliency = saliency[: len(picture) * 2 // 3, : picture.shape[1]]
+            return self._blend(picture, cv2.merge([saliency] * 3), self.paint)
+        out, (luma, *chroma) = np.empty_like(picture), planes(picture)
+        saliency = saliency[: luma.shape[0], : luma.shape[1]]
         half = cv2.resize(saliency, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        out = np.empty_like(picture)
-        layers = zip(planes(picture), planes(out), self.paint, (saliency, half, half), strict=True)
-        for below, target, paint, value in layers:
+        layers = zip((luma, *chroma), (saliency, half, half), cv2.split(self.paint), planes(out))
+        for below, value, paint, target in layers:
             self._blend(below, value, paint, target)
         return out
 
@@ -84,7 +83,7 @@ def painted_pictures(
         image = frame.image
         if not overlay:
             colour = Colour.of(image)
-            overlay = Overlay(colormap, alpha, colour, image.height, opaque=side_by_side)
+            overlay = Overlay(colormap, alpha, colour, image.height, side_by_side)
         picture = to_yuv420p(image, colour)
         saliency = scaled(frame.saliency(), frame.factor)
         painted = overlay(picture, lay_map(saliency, image.height, image.width, layout))
@@ -107,9 +106,8 @@ def paint_picture(
     saliency = np.asarray(saliency).reshape(saliency.shape[-2:])
     if saliency.dtype != np.uint8:
         saliency = np.rint(saliency * (255 / max(saliency.max(), 1e-9))).astype(np.uint8)
-    overlay = Overlay(colormap, alpha, None, len(rgb), opaque=side_by_side)
-    height, width = rgb.shape[:2]
-    painted = overlay(rgb, lay_map(saliency, height, width, layout))
+    overlay = Overlay(colormap, alpha, None, len(rgb), side_by_side)
+    painted = overlay(rgb, lay_map(saliency, *rgb.shape[:2], layout))
     return np.concatenate([rgb, painted], axis=1) if side_by_side else painted
 
 

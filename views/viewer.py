@@ -23,7 +23,7 @@ from video.layout import MONO, Layout
 from video.pictures import read_picture
 from video.writer import write_video
 from video.yuv import FULL, Colour, mono, planes, to_yuv420p
-from views.camera import follow_path
+from views.follow import follow_path
 from views.frames import FrameWithMap
 from views.overlay import colours, resize_map, scaled
 
