@@ -72,8 +72,7 @@ def read_clip(path: Path) -> None:
     def pictures():
         size = None
         for frame in decode(info, damage):
-            if (image := frame.image) is None:
-                continue
+            image = frame.image
             size = size or (image.width, image.height)
             if (image.width, image.height) != size or min(size) < 2:
                 raise InputError("another size")
@@ -291,7 +290,7 @@ def simulate(hours: float, fps: int = 30) -> list[tuple[int, int]]:
 
     def endless():
         for n in range(total):
-            yield Decoded(n + 1, n / fps, 1 / fps, picture)
+            yield Decoded(n + 1, n / fps, 1 / fps, lambda: picture)
 
     info, seen = VideoInfo(Path("endless.mp4"), 32, 16, Fraction(fps), None, None), []
     model = EquatorPrior(8, 16)

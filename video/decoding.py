@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -58,7 +59,15 @@ class Decoded:
     number: int  # from 1, in order of presentation
     seconds: float  # since the start of the file
     duration: float  # seconds; the average one where the file does not state it
-    image: av.VideoFrame | None  # None: a picture that is unreadable or not wanted
+    load: Callable[[], av.VideoFrame]
+
+    @property
+    def image(self) -> av.VideoFrame:
+        """The picture, whose `pts` is its time since the start of the file.
+
+        One of a folder is read now. Raises InputError if that fails.
+        """
+        return self.load()
 
 
 @dataclass
@@ -164,35 +173,26 @@ def _first_frame(packets: Iterable[av.Packet]) -> av.VideoFrame:
     raise ValueError("no frame could be decoded")
 
 
-def decode(
-    info: VideoInfo,
-    damage: Damage | None = None,
-    wanted: Callable[[float], bool] = lambda seconds: True,
-) -> Iterator[Decoded]:
+def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[Decoded]:
     """Return an iterator of all frames of a source at full size, in order of presentation.
 
-    info: what `probe` returned. damage: what is wrong with frames is added to it. wanted: whether
-    the picture of a folder at a time in seconds is to be read. Images have their time since the
-    start of the file as `pts`. Frames that damage destroyed are not counted.
-    Iterating raises InputError for a file that can't be decoded, and for a truncated one after its
-    last frame.
+    info: what `probe` returned. damage: errors that the decoder reports are added to it. Frames
+    that damage destroyed are not counted. Iterating raises InputError for a video that can't be
+    decoded, and for a truncated one after its last frame.
     """
-    damage = Damage() if damage is None else damage
-    return _read_pictures(info, damage, wanted) if info.pictures else _decode_video(info, damage)
+    if not info.pictures:
+        return _decode_video(info, damage or Damage())
+    duration = 1 / info.fps
+    return (
+        Decoded(n + 1, float(n * duration), float(duration), partial(_load, path, n, duration))
+        for n, path in enumerate(info.pictures)
+    )
 
 
-def _read_pictures(
-    info: VideoInfo, damage: Damage, wanted: Callable[[float], bool]
-) -> Iterator[Decoded]:
-    for index, picture in enumerate(info.pictures):
-        seconds, image = float(index / info.fps), None
-        try:
-            if wanted(seconds):
-                image = av.VideoFrame.from_ndarray(read_picture(picture), format="rgb24")
-                image.pts, image.time_base = index, 1 / info.fps
-        except InputError as error:
-            damage.unreadable[index + 1] = str(error)
-        yield Decoded(index + 1, seconds, float(1 / info.fps), image)
+def _load(path: Path, index: int, duration: Fraction) -> av.VideoFrame:
+    image = av.VideoFrame.from_ndarray(read_picture(path), format="rgb24")
+    image.pts, image.time_base = index, duration
+    return image
 
 
 def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
@@ -220,7 +220,7 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
                     damage.corrupt += [number] * frame.is_corrupt
                     duration = float((frame.duration or 0) * frame.time_base or 1 / info.fps)
                     end = max(end, frame.time + duration)
-                    yield Decoded(number, frame.time, duration, turned(frame, info.turn))
+                    yield Decoded(number, frame.time, duration, partial(turned, frame, info.turn))
         except av.error.FFmpegError as error:
             cause = error.strerror
     # A file that was cut short often ends without an error of the decoder.

@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -54,24 +55,22 @@ class FrameReader(Iterator[Frame]):
         layout, size, motion = self.info.layout, (spec.height, spec.width), MOTIONS[spec.motion]()
         interval = sampling_interval(self.info.fps, spec.fps)
         first, last_interval, sampled, times, problem = None, -1, None, [], None
-        if frames is None:
-            frames = decode(self.info, self.damage, lambda time: interval(time) > last_interval)
         try:
-            for frame in frames:
+            for frame in decode(self.info, self.damage) if frames is None else frames:
                 first = frame.seconds if first is None else first
                 seconds = frame.seconds - first
                 times.append(seconds)
                 self.end = max(self.end, seconds + frame.duration)
-                if frame.image is None or interval(seconds) <= last_interval:
+                if interval(seconds) <= last_interval:
                     continue
-                picture = _rgb(frame.image, *layout.stored_size(*size))
-                rgb, flow = to_tensor(layout.panorama(picture, *size)), None
-                if self.info.pictures and motion.channels == 3:
-                    try:
+                try:
+                    picture, flow = _rgb(frame.image, *layout.stored_size(*size)), None
+                    if self.info.pictures and motion.channels == 3:
                         flow = read_flow(self.info.pictures[frame.number - 1], *size, layout)
-                    except InputError as error:
-                        self.damage.unreadable[frame.number] = str(error)
-                        continue
+                except InputError as error:  # of a folder, whose next picture may be readable
+                    self.damage.unreadable[frame.number] = str(error)
+                    continue
+                rgb = to_tensor(layout.panorama(picture, *size))
                 if flow is None:
                     flow = motion(sampled.rgb if sampled else None, rgb)
                 if sampled:
@@ -143,9 +142,11 @@ def frames_of(
     """
     rate = Fraction(fps or spec.fps)
 
-    def decoded() -> Iterator[Decoded]:
-        for index, picture in enumerate(pictures):
-            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            yield Decoded(index + 1, float(index / rate), float(1 / rate), image)
+    def image(picture: np.ndarray | Tensor) -> av.VideoFrame:
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
 
-    return FrameReader(VideoInfo(Path(), 0, 0, rate, None, None), spec, decoded()).sampled
+    decoded = (
+        Decoded(n + 1, float(n / rate), float(1 / rate), partial(image, picture))
+        for n, picture in enumerate(pictures)
+    )
+    return FrameReader(VideoInfo(Path(), 0, 0, rate, None, None), spec, decoded).sampled

@@ -38,8 +38,11 @@ def frames_with_maps(
     """
     number, size = 0, None
     for frame in tqdm(decode(info, damage), "rendering", len(maps), unit="frame", disable=None):
-        number, image = frame.number, frame.image
-        if image is None:
+        number = frame.number
+        try:
+            image = frame.image
+        except InputError as error:
+            damage.unreadable[number] = str(error)
             continue
         if number not in maps:
             raise InputError(f"{folder}: no map for frame {number}; {AGAIN}")
