@@ -40,9 +40,9 @@ class FrameReader(Iterator[Frame]):
     """
 
     def __init__(self, info: VideoInfo, spec: Spec, frames: Iterable[Decoded] | None = None):
-        self.info, self.damage = info, Damage()
-        self.times, self.end = array("d"), 0.0
-        self.sampled = self._sample(frames, spec)
+        self.info, self.spec, self.damage = info, spec, Damage()
+        self.motion, self.times, self.end = MOTIONS[spec.motion](), array("d"), 0.0
+        self.sampled = self._sample(decode(info, self.damage) if frames is None else frames)
 
     def __next__(self) -> Frame:
         frame = next(self.sampled)
@@ -50,13 +50,12 @@ class FrameReader(Iterator[Frame]):
         self.times.extend(frame.times)
         return frame
 
-    def _sample(self, frames: Iterable[Decoded] | None, spec: Spec) -> Iterator[Frame]:
+    def _sample(self, frames: Iterable[Decoded]) -> Iterator[Frame]:
         """Yield the first readable frame of each interval, with the times of those that follow."""
-        layout, size, motion = self.info.layout, (spec.height, spec.width), MOTIONS[spec.motion]()
-        interval = sampling_interval(self.info.fps, spec.fps)
+        interval = sampling_interval(self.info.fps, self.spec.fps)
         first, last_interval, sampled, times, problem = None, -1, None, [], None
         try:
-            for frame in decode(self.info, self.damage) if frames is None else frames:
+            for frame in frames:
                 first = frame.seconds if first is None else first
                 seconds = frame.seconds - first
                 times.append(seconds)
@@ -64,25 +63,30 @@ class FrameReader(Iterator[Frame]):
                 if interval(seconds) <= last_interval:
                     continue
                 try:
-                    picture, flow = _rgb(frame.image, *layout.stored_size(*size)), None
-                    if self.info.pictures and motion.channels == 3:
-                        flow = read_flow(self.info.pictures[frame.number - 1], *size, layout)
+                    images = self._images(frame, sampled)
                 except InputError as error:  # of a folder, whose next picture may be readable
                     self.damage.unreadable[frame.number] = str(error)
                     continue
-                rgb = to_tensor(layout.panorama(picture, *size))
-                if flow is None:
-                    flow = motion(sampled.rgb if sampled else None, rgb)
                 if sampled:
                     yield replace(sampled, times=tuple(times[:-1]))
                 last_interval, times = interval(seconds), times[-1:]
-                sampled = Frame(frame.number, seconds, rgb, flow)
+                sampled = Frame(frame.number, seconds, *images)
         except InputError as error:  # raised after the frames that were read before the damage
             problem = error
         if sampled:
             yield replace(sampled, times=tuple(times))
         if problem or not sampled and self.damage.unreadable:
             raise problem or InputError(next(iter(self.damage.unreadable.values())))
+
+    def _images(self, frame: Decoded, before: Frame | None) -> tuple[Tensor, Tensor]:
+        """Return RGB and motion of a frame for a model. before: the last sampled one."""
+        layout, size = self.info.layout, (self.spec.height, self.spec.width)
+        rgb = to_tensor(layout.panorama(_rgb(frame.image, *layout.stored_size(*size)), *size))
+        if self.info.pictures and self.motion.channels == 3:
+            flow = read_flow(self.info.pictures[frame.number - 1], *size, layout)
+            if flow is not None:
+                return rgb, flow
+        return rgb, self.motion(before.rgb if before else None, rgb)
 
 
 def _rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
@@ -120,14 +124,14 @@ def read_frames(
 ) -> FrameReader:
     """Return an iterator of the frames of a source as a model with this spec takes them.
 
-    path: a video file, a folder of pictures or one picture. fps, stereo, coverage: as
-    video.decoding.probe takes them. Frames show the whole sphere, as the left eye sees it;
+    path: a video file, a folder of pictures or one picture. fps, stereo, coverage: see
+    video.decoding.probe. Frames show the whole sphere, as the left eye sees it;
     `info.layout.covered` says what of it was in the source.
 
     Time is divided into intervals of round(source rate / spec.fps) frames, and the first frame of
-    each is sampled, as SST-Sal's authors do; of a slower source, every frame. Where a folder holds
-    flow pictures, models that take flow get these. A picture that can't be read is left out and
-    noted in the reader's `damage`. Raises as `probe` does, and InputError where damage is met.
+    each is sampled, as SST-Sal's authors do; of a slower source, every frame. Flow pictures in a
+    folder are taken in place of flow. Pictures that can't be read are left out and noted in the
+    reader's `damage`. Raises as `probe` does, and InputError where damage is met.
     """
     return FrameReader(probe(path, fps, stereo, coverage), spec)
 

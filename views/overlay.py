@@ -107,7 +107,8 @@ def paint_picture(
     if saliency.dtype != np.uint8:
         saliency = np.rint(saliency * (255 / max(saliency.max(), 1e-9))).astype(np.uint8)
     overlay = Overlay(colormap, alpha, None, len(rgb), side_by_side)
-    painted = overlay(rgb, lay_map(saliency, *rgb.shape[:2], layout))
+    height, width = rgb.shape[:2]
+    painted = overlay(rgb, lay_map(saliency, height, width, layout))
     return np.concatenate([rgb, painted], axis=1) if side_by_side else painted
 
 
