@@ -45,26 +45,21 @@ class CubePadding(nn.Module):
         if not self.pad:
             return faces
         border = border_of(size, self.sides, faces.device)
-        cubes = as_cubes(faces)
-        if faces.requires_grad and faces.is_cpu and not torch.compiler.is_compiling():
-            padded = _Pad.apply(cubes, border)
-        else:
-            padded = pad_cubes(cubes, border)
+        by_hand = faces.requires_grad and faces.is_cpu and not torch.compiler.is_compiling()
+        padded = (_Pad.apply if by_hand else pad_cubes)(as_cubes(faces), border)
         return as_faces(padded, size + sum(self.sides))
 
     def fill_corners(self, padded: Tensor) -> Tensor:
-        """Write the vertices' means into the corner blocks again, after a pointwise layer.
+        """Write the means into the corners of padded faces again, after a pointwise layer.
 
         A 1×1 convolution with its activation then gives the same before a padding and after it.
-
-        padded: (B·6, C, P, P), which may be changed → the same shape.
         """
         side = padded.shape[-1]
         border = border_of(side - sum(self.sides), self.sides, padded.device)
         return as_faces(fill_corners(as_cubes(padded), border), side)
 
     def extra_repr(self) -> str:
-        return str(self.pad) + ", late" * (self.sides[0] < self.pad)
+        return f"{self.pad}, sides={self.sides}"
 
 
 class FacePadding(nn.Module):
@@ -94,27 +89,19 @@ class FacePadding(nn.Module):
 def pad_each_face(network: nn.Module, padding: str) -> None:
     """Put a FacePadding in the place of each CubePadding within a network."""
     for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
+        for name, child in parent.named_children():
             if isinstance(child, CubePadding):
                 setattr(parent, name, FacePadding(padding, child.sides))
 
 
 class Border(NamedTuple):
-    """Indices for faces of one size and padding, all int64.
+    """Where the pixels of padded faces come from; pixels are numbered through all six faces."""
 
-    Pixels are numbered through the six faces of a cube, padded pixels through its padded faces.
-
-    source: (6·P²,), the pixel that each padded pixel copies; any one beyond a corner.
-    inside, strips: the padded pixels of the faces themselves and those beyond an edge.
-    corners: (N,), the padded pixels beyond a corner. meeting: (N·3,), the three padded pixels of
-        the same face that meet at the vertex there.
-    """
-
-    source: Tensor
-    inside: Tensor
-    strips: Tensor
-    corners: Tensor
-    meeting: Tensor
+    source: Tensor  # (6·P²,), the pixel that each padded pixel copies; any one beyond a corner
+    inside: Tensor  # the padded pixels of the faces themselves
+    strips: Tensor  # those beyond an edge
+    corners: Tensor  # (N,), those beyond a corner
+    meeting: Tensor  # (N·3,), the three padded pixels of the same face that meet at the vertex
 
 
 def border_of(size: int, sides: tuple[int, int], device: torch.device) -> Border:
@@ -134,18 +121,18 @@ def _cached_border(size: int, sides: tuple[int, int], device: torch.device) -> B
     place = torch.arange(side)
     edge = place.clamp(before, before + size - 1)  # the nearest row inside the face
     beyond = torch.where(place < before, before - 1, before + size)  # the row beyond that edge
-    outside = place != edge
     number = torch.arange(6 * side**2).view(6, side, side)
-    in_corners = outside[:, None] & outside
+    vertical, horizontal = (place != edge)[:, None], place != edge
+    corner = vertical & horizontal
     meeting = [
-        number[:, row[:, None], column][:, in_corners]
+        number[:, row[:, None], column][:, corner]
         for row, column in ((edge, edge), (beyond, edge), (edge, beyond))
     ]
     border = Border(
         source=padded_pixels(size, after)[:, after - before :, after - before :].flatten(),
-        inside=number[:, ~(outside[:, None] | outside)].flatten(),
-        strips=number[:, outside[:, None] ^ outside].flatten(),
-        corners=number[:, in_corners].flatten(),
+        inside=number[:, ~(vertical | horizontal)].flatten(),
+        strips=number[:, vertical ^ horizontal].flatten(),
+        corners=number[:, corner].flatten(),
         meeting=torch.stack(meeting, dim=-1).flatten(),
     )
     return Border(*(index.to(device) for index in border))
@@ -173,10 +160,7 @@ def fill_corners(padded: Tensor, border: Border) -> Tensor:
 
 
 class _Pad(Function):
-    """pad_cubes with a gradient that copies the pixels inside the faces instead of adding them.
-
-    A training step of a CubeUNet takes 6 to 17 % less time on a CPU.
-    """
+    """pad_cubes, whose gradient is copied inside the faces: training takes 6 to 17 % less time."""
 
     @staticmethod
     def forward(ctx, cubes, border):

@@ -73,19 +73,17 @@ class Resampling(nn.Module):
         return super()._apply(*args, **kwargs)
 
     def forward(self, image: Tensor) -> Tensor:
-        lead = image.shape[: image.dim() - len(self.size)]
         pixels = image.flatten(-len(self.size)).to(torch.promote_types(image.dtype, torch.float32))
-        longest = max(*_rows_and_columns(self.size), *_rows_and_columns(self.places))
         gradient = torch.is_grad_enabled() and image.requires_grad
         if not image.is_cpu or not image.numel() or torch.compiler.is_compiling():
             a, b, c, d = (pixels.index_select(-1, i) * w for i, w in zip(self.index, self.weight))
             sums = a + b + c + d
-        elif gradient or pixels.dtype == torch.float64 or OPENCV < 5 or longest >= 2**15:
+        elif gradient or pixels.dtype == torch.float64 or OPENCV < 5:
             sums = self._sum_bags(pixels)
         else:
             sums = self._remap(pixels)
         sums = sums if image.is_floating_point() else sums.round()
-        return sums.to(image.dtype).view(*lead, *self.places)
+        return sums.to(image.dtype).unflatten(-1, self.places)
 
     def _sum_bags(self, pixels: Tensor) -> Tensor:
         """(..., P) → (..., N)."""
@@ -111,38 +109,30 @@ class Resampling(nn.Module):
 
     @cached_property
     def squares(self) -> tuple:
-        """Where cv2.remap finds the places, and the taps of those that it can't sum.
+        """Columns and rows, (rows, columns) float32 each, at which cv2.remap finds the places.
 
-        x and y, (rows, columns) float32; of the n others the number among the places (n,), the
-        pixels (4·n,) and the weights (4, n, 1).
+        And of the n places that it can't sum their numbers, (n,), their taps, (4·n,), and the
+        weights of these, (4, n, 1).
         """
         width, first = self.size[-1], self.index[0]
         neighbours = torch.tensor([0, 1, width, width + 1])[:, None]
         others = (self.index - first != neighbours).any(0) | (first % width == width - 1)
+        others = others.nonzero()[:, 0]
         x = first % width + self.weight[1::2].sum(0)
         y = first // width + self.weight[2:].sum(0)
-        x, y = (a.float().view(_rows_and_columns(self.places)).numpy() for a in (x, y))
-        others = others.nonzero()[:, 0]
+        x, y = (a.float().view(-1, self.places[-1]).numpy() for a in (x, y))
         return x, y, others, self.index[:, others].flatten(), self.weight[:, others, None].float()
 
     @cached_property
     def bags(self) -> Bags:
         """The taps of each place."""
-        index = self.index.T.flatten()
-        return Bags(index, self.weight.T.flatten(), _numbers(len(index) // 4 + 1, index) * 4)
+        starts = torch.arange(0, self.index.numel() + 1, 4, dtype=torch.int32)
+        return Bags(self.index.T.flatten(), self.weight.T.flatten(), starts.to(self.index.device))
 
     @cached_property
     def back(self) -> Bags:
         """The places that each pixel is a tap of."""
         index, order = self.index.flatten().sort(stable=True)
-        pixels = _numbers(math.prod(self.size) + 1, index)
+        pixels = torch.arange(math.prod(self.size) + 1, dtype=torch.int32, device=index.device)
         starts = torch.searchsorted(index, pixels, out_int32=True)
         return Bags((order % self.index.shape[1]).int(), self.weight.flatten()[order], starts)
-
-
-def _numbers(count: int, like: Tensor) -> Tensor:
-    return torch.arange(count, dtype=like.dtype, device=like.device)
-
-
-def _rows_and_columns(shape: tuple[int, ...]) -> tuple[int, int]:
-    return math.prod(shape[:-1]), shape[-1]
