@@ -31,7 +31,6 @@ class Batch(NamedTuple):
 
     clips: list[list[Frame]]
     settled: int  # frames at the start of each clip whose maps are not used
-    last: bool  # whether the stream ends with this batch
 
     @property
     def frames(self) -> list[Frame]:
@@ -43,7 +42,7 @@ class Batch(NamedTuple):
 def predict(
     model: SaliencyModel,
     frames: Iterable[Frame] | Iterable[np.ndarray | Tensor],
-    needed: Callable[[Frame], bool] | None = None,
+    needed: Callable[[Frame], bool] = lambda frame: True,
     fps: float | None = None,
     live: bool = False,
 ) -> Iterator[tuple[Frame, Tensor]]:
@@ -62,10 +61,9 @@ def predict(
     quickly stays visible.
 
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
-        any size, (H, W, 3) uint8 RGB arrays or tensors, from a camera for example, of which
-        video.Frames are made.
-    needed: whether the map of a frame is wanted; the others are not yielded. Clips before the
-        first such frame are not computed; all other maps are the same as without it. None: all.
+        any size, (H, W, 3) uint8 RGB arrays or tensors, of which video.Frames are made.
+    needed: whether the map of a frame is wanted; the others are not yielded, and clips before the
+        first such frame not computed. All other maps are the same as without it.
     fps: pictures a second; they are sampled at the rate of `model.spec`. None: all are.
     live: whether to look at each frame as soon as it is there; otherwise a model of single frames
         takes several at once.
@@ -84,50 +82,39 @@ def predict(
     spec = model.spec
     if isinstance(frames, (str, Path)):
         raise TypeError("predict takes frames, no path: give read_frames(path, model.spec)")
-    if isinstance(frames, (np.ndarray, Tensor)) and frames.ndim == 3:
-        raise TypeError(f"predict takes several pictures (N, H, W, 3), got {tuple(frames.shape)}")
     rest = iter(frames)
     first = list(islice(rest, 1))
     source: Iterable[Any] = chain(first, rest)
     if first and not hasattr(first[0], "rgb"):
         source = frames_of(source, spec, fps)
     batches = _batches(source, spec, 1 if live else FRAMES_AT_ONCE)
-    if needed:
-        batches = _from_first_needed(batches, needed, spec.smoothing)
+    batches = _from_first_needed(batches, needed, spec.smoothing)
     pairs = _stitched(_computed(model, batches, live), spec.fade)
     if spec.smoothing:
         pairs = _smoothed(pairs, spec.smoothing, live)
-    yield from (pair for pair in pairs if not needed or needed(pair[0]))
+    yield from (pair for pair in pairs if needed(pair[0]))
 
 
 def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:
-    """Yield the clips of a stream in batches, as soon as they are full.
-
-    most: clips in a batch. Clips that share frames come alone, and not before the next frame.
-    """
-    length, warm_up, fade = spec.clip_length, spec.warm_up, spec.fade
-    overlap = warm_up + fade
-    fitting = max(1, min(most, PIXELS_AT_ONCE // (spec.height * spec.width)))
-    together = fitting if length == 1 else 1
-    clips: list[list[Frame]] = []
+    """Yield the clips of a stream; single frames come together, `most` at the most."""
+    length, warm_up, overlap = spec.clip_length, spec.warm_up, spec.warm_up + spec.fade
+    if length == 1:
+        stream = iter(frames)
+        together = max(1, min(most, PIXELS_AT_ONCE // (spec.height * spec.width)))
+        while clips := [[frame] for frame in islice(stream, together)]:
+            yield Batch(clips, 0)
+        return
     clip: list[Frame] = []
     settled = 0
     for frame in frames:
-        if not clip and fade:
+        if not clip and spec.fade:
             clip, settled = [frame] * warm_up, warm_up
-        if overlap and len(clip) == length:
-            yield Batch([clip], settled, False)
+        if len(clip) == length:
+            yield Batch([clip], settled)
             clip, settled = clip[length - overlap :], warm_up
         clip.append(frame)
-        if not overlap and len(clip) == length:
-            clips, clip = [*clips, clip], []
-        if len(clips) == together:
-            yield Batch(clips, 0, False)
-            clips = []
-    if clips:
-        yield Batch(clips, 0, False)
     if clip:
-        yield Batch([clip], settled, True)
+        yield Batch([clip], settled)
 
 
 def _from_first_needed(
@@ -139,19 +126,19 @@ def _from_first_needed(
     """
     near: list[Batch] = []
     for batch in batches:
-        frame = next(filter(needed, batch.frames), None)
-        now = (frame or batch.frames[-1]).seconds if seconds else 0.0
-        near = [b for b in near if seconds and abs(now - b.frames[-1].seconds) <= seconds]
+        first = next(filter(needed, batch.frames), None)
+        now = first or batch.frames[-1]
+        near = [b for b in near if seconds and abs(now.seconds - b.frames[-1].seconds) <= seconds]
         near.append(batch)
-        if frame:
+        if first:
             yield from near
             yield from batches
 
 
 def _computed(
     model: SaliencyModel, batches: Iterator[Batch], live: bool
-) -> Iterator[tuple[Batch, Tensor]]:
-    """Yield batches with the maps of their frames, (N, 1, H, W) float32 on the CPU.
+) -> Iterator[tuple[list[Frame], Tensor]]:
+    """Yield the frames of each batch with their maps, (N, 1, H, W) float32 on the CPU.
 
     On a CPU, threads that compute different frames have less to wait for each other than threads
     that divide the layers of one frame: two need nine tenths of the time. The maps are the same.
@@ -160,12 +147,12 @@ def _computed(
     dtype, mixed = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
 
     @torch.inference_mode()
-    def compute(batch: Batch) -> tuple[Batch, Tensor]:
+    def compute(batch: Batch) -> tuple[list[Frame], Tensor]:
         rgb = torch.stack([torch.stack([frame.rgb for frame in clip]) for clip in batch.clips])
         motion = torch.stack([torch.stack([f.motion for f in clip]) for clip in batch.clips])
         with torch.autocast(device.type, dtype, enabled=mixed):
             maps = model(rgb.to(device), motion.to(device))
-        return batch, maps.float().cpu()[:, batch.settled :].flatten(0, 1)
+        return batch.frames, maps.float().cpu()[:, batch.settled :].flatten(0, 1)
 
     number = torch.get_num_threads()
     threads = min(number, THREADS) if model.parallel and device.type == "cpu" and not live else 1
@@ -179,16 +166,17 @@ def _computed(
         torch.set_num_threads(number)  # `prepare` sets it for all threads that start later
 
 
-def _stitched(computed: Iterable[tuple[Batch, Tensor]], fade: int) -> Iterator[Pair]:
+def _stitched(computed: Iterable[tuple[list[Frame], Tensor]], fade: int) -> Iterator[Pair]:
     """Yield frames and maps; where clips overlap, the maps of one turn into those of the next."""
-    overlap = torch.zeros(0)  # the last clip's maps of frames that it shares with the next
-    for batch, maps in computed:
-        share = torch.arange(1, len(overlap) + 1)[:, None, None, None] / (len(overlap) + 1)
-        if len(overlap):
-            maps[: len(overlap)] = torch.lerp(overlap, maps[: len(overlap)], share)
-        complete = len(maps) if batch.last else len(maps) - fade
-        overlap = maps[complete:]
-        yield from zip(batch.frames[:complete], maps)
+    shared: list[Pair] = []  # the frames that the last clip shares with the next one
+    for frames, maps in computed:
+        for k, (_, before) in enumerate(shared):
+            maps[k] = torch.lerp(before, maps[k], (k + 1) / (len(shared) + 1))
+        pairs = list(zip(frames, maps))
+        settled = max(0, len(pairs) - fade)
+        yield from pairs[:settled]
+        shared = pairs[settled:]
+    yield from shared
 
 
 def _smoothed(pairs: Iterable[Pair], seconds: float, live: bool) -> Iterator[Pair]:
