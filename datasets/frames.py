@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -40,7 +41,8 @@ def read_run(
     rate: files a second; that of the spec if None.
     """
     times = [n / float(rate or spec.fps) for n in range(len(files))]
-    previous = _last_readable(before, spec) if MOTIONS[spec.motion].channels else None
+    channels = MOTIONS[spec.motion].channels
+    previous = _last_readable(before, spec) if channels else None
     for start, file in enumerate(files[::step]):
         following = tuple(times[start * step : (start + 1) * step])
         readable = True
@@ -52,7 +54,9 @@ def read_run(
             if previous is None:
                 previous = _last_readable(before, spec)
             rgb = torch.zeros(3, spec.height, spec.width) if previous is None else previous
-        motion = _motion(file, previous, rgb, spec, irregular)
+        motion = flow_picture(file, spec, irregular) if channels == 3 else None
+        if motion is None:
+            motion = motion_estimator(spec.motion)(previous, rgb)
         yield ClipFrame(file.number, following[0], rgb, motion, following, readable)
         if readable:
             previous = rgb
@@ -70,19 +74,13 @@ def _read(path: Path, spec: Spec) -> Tensor:
     return to_tensor(resize(read_picture(path), spec.height, spec.width)).contiguous()
 
 
-def _motion(
-    file: File, previous: Tensor | None, rgb: Tensor, spec: Spec, irregular: list
-) -> Tensor:
-    """Return the motion since `previous`, (M, H, W): the flow picture, else an estimate."""
-    if file.flow and MOTIONS[spec.motion].channels == 3:
-        try:
-            return _read(file.flow, spec)
-        except InputError as error:
-            irregular.append(("unreadable flow", str(error)))
-    return motion_estimator(spec.motion)(previous, rgb)
-
-
-_estimators = threading.local()
+def flow_picture(file: File, spec: Spec, irregular: list[tuple[str, str]]) -> Tensor | None:
+    """Return the flow picture of a frame at the size of the spec, (3, H, W); None without one."""
+    try:
+        return _read(file.flow, spec) if file.flow else None
+    except InputError as error:
+        irregular.append(("unreadable flow", str(error)))
+        return None
 
 
 def motion_estimator(name: str) -> Motion:
@@ -90,6 +88,9 @@ def motion_estimator(name: str) -> Motion:
 
     OpenCV's optical flow can be neither shared between threads nor sent to another process.
     """
-    if name not in vars(_estimators):
-        vars(_estimators)[name] = MOTIONS[name]()
-    return vars(_estimators)[name]
+    return _estimator(name, threading.get_ident())
+
+
+@cache
+def _estimator(name: str, thread: int) -> Motion:
+    return MOTIONS[name]()

@@ -20,64 +20,63 @@ import argparse
 import hashlib
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from common.errors import Failures, InputError, RunError, counted, run_script
-from common.files import output_name, write_array, write_json
+from common.files import output_name, read_json, write_array, write_json
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.rates import FACTS
 from datasets.splits import read_splits
-from prepare.records import (
-    RECORD,
-    begin_clip,
-    finish_clip,
-    print_splits,
-    read_record,
-    save_picture,
-    to_picture,
-)
+from prepare.records import RECORD, begin_clip, finish_clip, print_splits, save_picture, to_picture
 from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
 ROUNDING = 1e-6  # seconds that a time written as a decimal may lie before its frame
 
-
-def pair(videos: Path, gaze: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """Return clips by name as (video, gaze file), and the names of files without a counterpart.
-
-    videos, gaze: folders, or one file each, which then belong together whatever their names.
-    Raises InputError where there is no pair or two files would become one clip.
-    """
-    if videos.is_file() and gaze.is_file():
-        return {output_name(videos): (videos, gaze)}, []
-    films, tables = by_stem(videos, VIDEOS), by_stem(gaze, {".csv"})
-    pairs = {name: (films[name], tables[name]) for name in films if name in tables}
-    if not pairs:
-        raise InputError(
-            f"{videos} and {gaze}: none of {len(films)} videos has the name of one of "
-            f"{len(tables)} CSV files; name them alike, as 001.mp4 and 001.csv"
-        )
-    files = [*films.values(), *tables.values()]
-    return pairs, [file.name for file in files if file.stem not in pairs]
+# Of a clip: saliency maps (H, W) float32 by frame from 1, fixations, and number of gaze samples.
+Truth = tuple[Iterable[tuple[int, np.ndarray]], Fixations | None, int]
 
 
-def by_stem(path: Path, suffixes: set[str]) -> dict[str, Path]:
+def by_name(path: Path, suffixes: set[str]) -> dict[str, Path]:
     """Return one file, or those of a folder with one of the suffixes, by name without suffix."""
-    files: dict[str, Path] = {}
-    for file in [path] if path.is_file() else sorted(path.iterdir()):
-        if file.suffix.lower() not in suffixes:
-            continue
-        if files.setdefault(output_name(file), file) != file:
-            raise InputError(f"{file} and {files[file.stem]}: would be one clip; rename one")
+    return by_key([path] if path.is_file() else path.iterdir(), suffixes, output_name)
+
+
+def by_key(paths: Iterable[Path], suffixes: set[str], key: Callable[[Path], Any]) -> dict:
+    """Return the files with one of the suffixes by what `key` returns for each.
+
+    Raises InputError where two files have the same key.
+    """
+    files: dict[Any, Path] = {}
+    for path in sorted(path for path in paths if path.suffix.lower() in suffixes):
+        if (other := files.setdefault(key(path), path)) != path:
+            raise InputError(f"{path} and {other}: would be one clip; rename one")
     return files
+
+
+def pair(
+    videos: dict[Any, Path], truths: dict[Any, list[Path]], expected: str
+) -> tuple[list[tuple[Path, list[Path]]], list[str]]:
+    """Return videos with the files of their ground truth, and the names of files without the other.
+
+    Both are given by a key of their own. Raises InputError where there is no pair; expected: what
+    names should be like.
+    """
+    if not (both := [key for key in videos if key in truths]):
+        counts = f"none of {len(videos)} videos has the name of one of {len(truths)} files of gaze"
+        raise InputError(f"{counts}; name them {expected}")
+    alone = [path.name for key, path in videos.items() if key not in truths]
+    alone += [files[0].name for key, files in truths.items() if key not in videos]
+    return [(videos[key], truths[key]) for key in both], alone
 
 
 def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
@@ -93,52 +92,64 @@ def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
     return Fixations(frames[shown], *(column[shown] for column in gaze[1:]))
 
 
-def write_clip(
+def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts: dict) -> None:
+    """Write one clip, unless it is complete and has the same facts.
+
+    truth_of: returns the ground truth, given the numbers in the video of the sampled frames and
+        their seconds, (F,) each, and when the last one ends.
+    facts: what the ground truth is made from, and fps, height and width of frames.
+    Raises InputError for an unusable video, and where the folder contains other frames, and
+    RunError for a clip that was made of a video with damaged frames.
+    """
+    facts = {"video": {"name": video.name, "bytes": video.stat().st_size}, **facts}
+    if not begin_clip(folder, facts):
+        return
+    reader = read_frames(video, Spec(facts["height"], facts["width"], facts["fps"]))
+    for note in reader.info.notes:
+        print(f"note: {video}: {note}", file=sys.stderr)
+    sampled = []
+    for frame in reader:
+        sampled.append((frame.number, frame.seconds))
+        save_picture(folder / f"{len(sampled):04d}.jpg", to_picture(frame.rgb), quality=92)
+    maps, fixations, samples = truth_of(*np.array(sampled).T, reader.end)
+    for number, saliency in maps:
+        write_array(folder / f"{number:04d}_gt.npy", saliency)
+    if fixations:
+        write_fixations_csv(folder / "fixations.csv", fixations)
+    counts = {"frames": len(sampled), "fixations": len(fixations.frames) if fixations else 0}
+    rate = float(reader.info.fps / sampling_step(reader.info.fps, facts["fps"]))
+    finish_clip(folder, {**facts, **counts, "samples": samples, "rate": rate})
+    if damage := str(reader.damage):
+        raise RunError(f"{video}: {damage}")
+
+
+def write_gaze_clip(
     folder: Path,
     video: Path,
     tables: list[Path],
     options: dict,
     read: Callable[[Path, list[Path]], Gaze] = lambda video, tables: read_gaze_csv(tables[0]),
 ) -> None:
-    """Write one clip, unless it is complete and made from the same files with the same options.
+    """Write the clip of a video and the gaze in tables; raises as `write_clip` does.
 
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
-    read: returns the gaze in `tables`, given the video as well.
-    Raises InputError for unusable files, and where the folder contains other frames, and RunError
-    for a clip that was made of a video with damaged frames.
+    read: returns the gaze in the tables, given the video as well.
     """
-    table, digest = tables[0], hashlib.sha256(b"".join(table.read_bytes() for table in tables))
-    facts = {
-        "video": {"name": video.name, "bytes": video.stat().st_size},
-        "gaze": {"name": table.name, "sha256": digest.hexdigest()},
-        **options,
-    }
-    gaze = read(video, tables)  # before the clip's earlier frames are removed
-    if not begin_clip(folder, facts):
-        return
-    spec = Spec(options["height"], options["width"], options["fps"])
-    reader, starts = read_frames(video, spec), []
-    for note in reader.info.notes:
-        print(f"note: {video}: {note}", file=sys.stderr)
-    for frame in reader:
-        starts.append(frame.seconds)
-        save_picture(folder / f"{len(starts):04d}.jpg", to_picture(frame.rgb), quality=92)
-    fixations = active_fixations(gaze, np.array(starts), reader.end)
-    if not len(fixations.frames):
-        raise InputError(
-            f"{table}: no sample falls on the {reader.end:.1f} s of {video.name}; time must be in "
-            "seconds since its first frame"
-        )
+    gaze, name = read(video, tables), tables[0].name
+    digest = hashlib.sha256(b"".join(table.read_bytes() for table in tables)).hexdigest()
     size = options["gt_height"], 2 * options["gt_height"]
-    for frame in np.unique(fixations.frames).tolist():
-        truth = gaussian_map(*fixations.at(frame), *size, options["sigma"])
-        write_array(folder / f"{frame:04d}_gt.npy", truth.numpy())
-    write_fixations_csv(folder / "fixations.csv", fixations)
-    counts = {"frames": len(starts), "fixations": len(fixations.frames)}
-    rate = float(reader.info.fps / sampling_step(reader.info.fps, spec.fps))
-    finish_clip(folder, {**facts, **counts, "samples": len(gaze.seconds), "rate": rate})
-    if damage := str(reader.damage):
-        raise RunError(f"{video}: {damage}")
+
+    def truth_of(numbers: np.ndarray, starts: np.ndarray, end: float) -> Truth:
+        fixations = active_fixations(gaze, starts, end)
+        if not len(fixations.frames):
+            problem = f"no sample falls on the {end:.1f} s of {video.name}"
+            advice = "time must be in seconds since its first frame"
+            raise InputError(f"{tables[0]}: {problem}; {advice}")
+        watched = np.unique(fixations.frames).tolist()
+        maps = (gaussian_map(*fixations.at(n), *size, options["sigma"]).numpy() for n in watched)
+        return zip(watched, maps), fixations, len(gaze.seconds)
+
+    write_clip(folder, video, truth_of, {"gaze": {"name": name, "sha256": digest}, **options})
 
 
 def fractions(text: str) -> dict[str, float]:
@@ -173,48 +184,40 @@ def write_splits(root: Path, clips: list[str], shares: dict[str, float]) -> dict
     return splits
 
 
-def print_summary(root: Path, records: dict[str, dict], splits: dict[str, list[str]]) -> None:
-    """Print what the data set contains, and which gaze samples lie outside their video."""
+def write_dataset(
+    args: argparse.Namespace, clips: list[tuple], alone: list[str], write: Callable
+) -> None:
+    """Write a clip of each video, and what describes the data set; print what it contains.
+
+    args: those of `dataset_parser`. clips, alone: what `pair` returns.
+    write: is called with folder, video, files of the ground truth and a dict of options.
+    """
+    root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
+    options = {name: vars(args)[name] for name in names if name in args}
+    if unfit := [video for video, _ in clips if video.stem == "frames"]:
+        # A folder of this name marks the other layout of datasets/layouts.py.
+        raise InputError(f"{unfit[0]}: a clip can't have this name; rename it")
+    failures = Failures()
+    with lock(root):
+        for video, files in tqdm(clips, str(root), unit="clip"):
+            folder = root / output_name(video)
+            with failures.collected(folder):
+                write(folder, video, files, options)
+        records = {path.parent.name: read_json(path) for path in sorted(root.glob(f"*/{RECORD}"))}
+        records = {name: record for name, record in records.items() if "samples" in record}
+        splits = write_splits(root, list(records), args.splits)
+        write_json(root / FACTS, {"fps": {name: records[name]["rate"] for name in records}})
     frames, fixations, samples = (
         sum(record[key] for record in records.values())
         for key in ("frames", "fixations", "samples")
     )
-    clips, frames = counted(len(records), "clip"), counted(frames, "frame")
-    print(f"{root}: {clips}, {frames}, {counted(fixations, 'fixation')}")
+    clip_count, frame_count = counted(len(records), "clip"), counted(frames, "frame")
+    print(f"{root}: {clip_count}, {frame_count}, {counted(fixations, 'fixation')}")
     print_splits(splits)
     if fixations < samples:
         print(f"{samples - fixations} of {samples} gaze samples are before or after their video")
-
-
-def write_dataset(
-    args: argparse.Namespace,
-    clips: dict[str, tuple],
-    alone: list[str],
-    write: Callable = write_clip,
-) -> None:
-    """Write clips and what describes their data set, and print what it contains.
-
-    args: those of `dataset_parser`. clips: by name, the arguments of `write` between folder and
-    options. alone: names of files that are part of no clip.
-    """
-    root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
-    options = {name: vars(args)[name] for name in names if name in args}
-    if "frames" in clips:  # a folder of this name marks the other layout of datasets/layouts.py
-        raise InputError(f"{clips['frames'][0]}: a clip can't have this name; rename it")
-    failures = Failures()
-    with lock(root):
-        for name, files in tqdm(clips.items(), str(root), unit="clip"):
-            with failures.collected(root / name):
-                write(root / name, *files, options)
-        paths = sorted(root.glob(f"*/{RECORD}"))
-        records = {path.parent.name: read_record(path.parent) for path in paths}
-        records = {name: record for name, record in records.items() if "samples" in record}
-        splits = write_splits(root, list(records), args.splits)
-        rates = {name: record["rate"] for name, record in records.items() if "rate" in record}
-        write_json(root / FACTS, {"fps": rates})
-        print_summary(root, records, splits)
-        if alone:
-            print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
+    if alone:
+        print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
     failures.report(len(clips))
 
 
@@ -256,9 +259,12 @@ def main() -> None:
         help="folder of CSV files named as the videos, or one file; a header and time (seconds), "
         "longitude (degrees to the right), latitude (degrees upwards), observer")  # fmt: skip
     args = parser.parse_args()
-    pairs, alone = pair(args.videos, args.gaze)
-    clips = {name: (video, [table]) for name, (video, table) in pairs.items()}
-    write_dataset(args, clips, alone)
+    if args.videos.is_file() and args.gaze.is_file():  # belong together whatever their names
+        videos, tables = {"": args.videos}, {"": args.gaze}
+    else:
+        videos, tables = by_name(args.videos, VIDEOS), by_name(args.gaze, {".csv"})
+    truths = {name: [table] for name, table in tables.items()}
+    write_dataset(args, *pair(videos, truths, "alike, as 001.mp4 and 001.csv"), write_gaze_clip)
 
 
 if __name__ == "__main__":

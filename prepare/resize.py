@@ -21,29 +21,26 @@ from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import os
-from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from common.errors import InputError, RunError, counted, run_script
 from common.files import copy, write_array, write_json
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, worker_count
-from datasets.frames import motion_estimator
+from datasets.frames import flow_picture, motion_estimator, read_run
 from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
 from datasets.rates import FACTS, ClipRates
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
 from prepare.records import RECORD, begin_clip, finish_clip, read_record, save_picture, to_picture
 from video.motion import MOTIONS
-from video.pictures import FLOW, read_picture, resize, to_tensor
+from video.pictures import FLOW
 from video.spec import Spec
 
 
@@ -60,15 +57,20 @@ def resize_dataset(
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: is the data set itself; choose another output folder")
     names = list(dict.fromkeys(sum(splits.values(), [])))
-    clips = list_clips(root, names)
+    clips, rates = list_clips(root, names), ClipRates(root)
     motion_estimator(motion)  # raises InputError now where RAFT has no weights
     facts = {"source": str(root.resolve()), "height": height, "width": width, "motion": motion}
-    rates = ClipRates(root)
 
     def write(name: str) -> list[list[str]]:
         step = rates.step(name, Spec().fps) if MOTIONS[motion].channels else 1
-        step = {"step": step} if step > 1 else {}
-        write_clip(output / name, clips[name], fixations_csv(root, name), facts | step)
+        stepped = facts | ({"step": step} if step > 1 else {})
+        if begin_clip(output / name, stepped):
+            left_out = write_frames(
+                output / name, clips[name], Spec(height, width, motion=motion), step
+            )
+            if path := fixations_csv(root, name):
+                copy(path, output / name / "fixations.csv")
+            finish_clip(output / name, stepped | {"left_out": left_out})
         return read_record(output / name)["left_out"]
 
     output.mkdir(parents=True, exist_ok=True)
@@ -83,49 +85,29 @@ def resize_dataset(
     return left_out
 
 
-def write_clip(folder: Path, files: list[File], fixations: Path | None, facts: dict) -> None:
-    """Write one clip unless it is complete.
+def write_frames(folder: Path, files: list[File], spec: Spec, step: int) -> list[tuple[str, str]]:
+    """Write a clip's frames, maps and flow, and return what was left out: (kind, file).
 
-    fixations: CSV file to copy. facts: source, height, width and motion, as in `resize_dataset`;
-    step: of the frames that a model sees, 1 if missing.
+    step: the flow of a frame is that since the step-th frame before it.
     """
-    if not begin_clip(folder, facts):
-        return
-    left_out = []
-
-    def read(reader: Callable, path: Path | None, otherwise: str):
-        """Return a file's content, or None; if it is unusable, it is left out as `otherwise`."""
-        try:
-            return path and reader(path, facts["height"], facts["width"])
-        except InputError as error:
-            left_out.append((otherwise, str(error)))
-
-    for run in unbroken_runs(files):
-        recent: deque[Tensor] = deque(maxlen=facts.get("step", 1))  # readable frames of the run
-        for file in run:
-            frame = read(read_resized, file.picture, "unreadable frame")
-            if frame is None:
+    left_out: list[tuple[str, str]] = []
+    sampled = [run[start::step] for run in unbroken_runs(files) for start in range(step)]
+    for run in sampled:
+        for file, frame in zip(run, read_run(run, spec, left_out)):
+            if not frame.readable:
                 continue
-            truth = read(read_truth, file.truth, "unusable ground truth")
-            flow = read(read_resized, file.flow, "unreadable flow")
-            rgb = to_tensor(frame)
-            if flow is None:
-                previous = recent[0] if recent else None
-                flow = to_picture(motion_estimator(facts["motion"])(previous, rgb))
-            name = f"{file.number:04d}"
-            save_picture(folder / f"{name}.png", frame, compress_level=1)
-            if flow.size:  # else there is no motion
-                save_picture(folder / (name + FLOW), flow, compress_level=1)
-            if truth is not None:
-                write_array(folder / f"{name}_gt.npy", truth[0].numpy().astype(np.float16))
-            recent.append(rgb)
-    if fixations:
-        copy(fixations, folder / "fixations.csv")
-    finish_clip(folder, {**facts, "left_out": left_out})
-
-
-def read_resized(path: Path, height: int, width: int) -> np.ndarray:
-    return resize(read_picture(path), height, width)
+            path = folder / f"{file.number:04d}.png"
+            save_picture(path, to_picture(frame.rgb), compress_level=1)
+            flow = frame.motion if spec.motion != "none" else flow_picture(file, spec, left_out)
+            if flow is not None:
+                save_picture(folder / (path.stem + FLOW), to_picture(flow), compress_level=1)
+            try:
+                if file.truth:
+                    truth = read_truth(file.truth, spec.height, spec.width)[0].numpy()
+                    write_array(folder / f"{path.stem}_gt.npy", truth.astype(np.float16))
+            except InputError as error:
+                left_out.append(("unusable ground truth", str(error)))
+    return left_out
 
 
 def main() -> None:

@@ -27,26 +27,27 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError, RunError, run_script
-from common.files import reading, write_array
-from datasets.gaze_files import Fixations, write_fixations_csv
-from prepare.recordings import VIDEOS, dataset_parser, write_dataset
-from prepare.records import begin_clip, finish_clip, save_picture, to_picture
+from common.errors import run_script
+from common.files import reading
+from datasets.gaze_files import Fixations
+from prepare.recordings import (
+    VIDEOS,
+    Truth,
+    by_key,
+    dataset_parser,
+    pair,
+    write_clip,
+    write_dataset,
+)
 from video.pictures import PICTURES, resize
-from video.reader import read_frames, sampling_step
-from video.spec import Spec
 
 SHAPE = re.compile(r"_(\d+)x(\d+)(?:x(\d+))?_(16|32|64)b")  # width, height, frames and bits
 
 
 def by_number(folder: Path, pattern: str, suffixes: set[str]) -> dict[int, Path]:
     """Return the files of a folder by the first number in their names."""
-    files: dict[int, Path] = {}
-    for path in sorted(path for path in folder.glob(pattern) if path.suffix.lower() in suffixes):
-        number = re.search(r"\d+", path.name)
-        if number and (other := files.setdefault(int(number[0]), path)) != path:
-            raise InputError(f"{path} and {other}: have one number; move one elsewhere")
-    return files
+    numbered = (path for path in folder.glob(pattern) if re.search(r"\d", path.name))
+    return by_key(numbered, suffixes, lambda path: int(re.findall(r"\d+", path.name)[0]))
 
 
 def read_maps(path: Path) -> np.ndarray:
@@ -71,38 +72,26 @@ def read_scanpaths(path: Path) -> tuple[Fixations, np.ndarray]:
         return Fixations(first, (x - 0.5) * 2 * math.pi, (0.5 - y) * math.pi, observers), last
 
 
-def write_clip(
-    folder: Path, stimulus: Path, bin_file: Path, scanpath: Path | None, options: dict
-) -> None:
-    """Write one clip, unless it is complete and made from the same files with the same options.
+def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dict) -> None:
+    """Write the clip of an image or a video; raises as `prepare.recordings.write_clip` does.
 
+    files: that of the maps, and that of the fixations if there is one.
     options: fps, height and width of frames, gt_height of saliency maps.
-    Raises InputError for unusable files, and RunError for a video with damaged frames.
     """
-    files = [path for path in (stimulus, bin_file, scanpath) if path]
+    maps, scanpaths = read_maps(files[0]), [read_scanpaths(path) for path in files[1:]]
+    size = options["gt_height"], 2 * options["gt_height"]
+
+    def truth_of(numbers: np.ndarray, starts: np.ndarray, end: float) -> Truth:
+        shown = [int(number) for number in numbers if number <= len(maps)]
+        resized = (resize(np.array(maps[number - 1], np.float32), *size) for number in shown)
+        for (first, *columns), last in scanpaths:
+            frames, rows = np.nonzero((first <= numbers[:, None]) & (numbers[:, None] <= last))
+            fixations = Fixations(frames + 1, *(column[rows] for column in columns))
+            return enumerate(resized, 1), fixations, len(rows)
+        return enumerate(resized, 1), None, 0
+
     facts = {"files": [[path.name, path.stat().st_size] for path in files], **options}
-    maps, scanpaths = read_maps(bin_file), read_scanpaths(scanpath) if scanpath else None
-    if not begin_clip(folder, facts):
-        return
-    reader = read_frames(stimulus, Spec(options["height"], options["width"], options["fps"]))
-    size, numbers = (options["gt_height"], 2 * options["gt_height"]), []
-    for number, frame in enumerate(reader, 1):
-        numbers.append(frame.number)
-        save_picture(folder / f"{number:04d}.jpg", to_picture(frame.rgb), quality=92)
-        if frame.number <= len(maps):
-            truth = resize(np.array(maps[frame.number - 1], np.float32), *size)
-            write_array(folder / f"{number:04d}_gt.npy", truth)
-    facts |= {"frames": len(numbers), "fixations": 0}
-    if scanpaths:
-        (first, *columns), last, shown = *scanpaths, np.array(numbers)[:, None]
-        frames, rows = np.nonzero((first <= shown) & (shown <= last))
-        fixations = Fixations(frames + 1, *(column[rows] for column in columns))
-        write_fixations_csv(folder / "fixations.csv", fixations)
-        facts["fixations"] = len(rows)
-    rate = float(reader.info.fps / sampling_step(reader.info.fps, options["fps"]))
-    finish_clip(folder, facts | {"samples": facts["fixations"], "rate": rate})
-    if damage := str(reader.damage):
-        raise RunError(f"{stimulus}: {damage}")
+    write_clip(folder, stimulus, truth_of, facts)
 
 
 def main() -> None:
@@ -112,14 +101,11 @@ def main() -> None:
     stimuli = by_number(args.source, "Stimuli/[!.]*", VIDEOS | PICTURES)
     maps = by_number(args.source, "HE/SalMaps/[!.]*", {".bin"})
     scanpaths = by_number(args.source, "HE/Scanpaths/L/[!.]*", {".txt", ".csv"})
-    if not (both := sorted(stimuli.keys() & maps.keys())):
-        found = f"{len(stimuli)} stimuli and {len(maps)} files of maps"
-        raise InputError(f"{args.source}: {found}, none of the same number; check the path")
-    if without := [stimuli[n].name for n in both if n not in scanpaths]:
+    if without := [stimuli[n].name for n in stimuli if n in maps and n not in scanpaths]:
         print(f"{len(without)} without fixations in HE/Scanpaths/L: {', '.join(without)}")
-    alone = [path.name for n, path in (stimuli | maps).items() if n not in both]
-    clips = {stimuli[n].stem: (stimuli[n], maps[n], scanpaths.get(n)) for n in both}
-    write_dataset(args, clips, alone, write_clip)
+    truths = {n: [maps[n], *([scanpaths[n]] if n in scanpaths else [])] for n in maps}
+    clips, alone = pair(stimuli, truths, "by numbers, as P5.jpg and HEsalmap_5_2048x1024_32b.bin")
+    write_dataset(args, clips, alone, write_stimulus)
 
 
 if __name__ == "__main__":

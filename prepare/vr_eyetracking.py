@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError, run_script
+from common.errors import run_script
 from common.files import reading
 from datasets.gaze_files import Gaze
-from prepare.recordings import VIDEOS, by_stem, dataset_parser, write_clip, write_dataset
+from prepare.recordings import VIDEOS, by_name, dataset_parser, pair, write_dataset, write_gaze_clip
 from video.decoding import probe
 
 LINE = "frame, 1, forward, 0.5, 0.5, eye, 0.5, 0.5"
@@ -55,15 +55,11 @@ def main() -> None:
     add("--videos", type=Path, required=True, help="folder of videos, such as 001.mp4")
     add("--gaze", type=Path, required=True, help="folder Gaze_txt_files, with one for each person")
     args = parser.parse_args()
-    videos, tables = by_stem(args.videos, VIDEOS), {}
+    tables: dict[str, list[Path]] = {}
     for path in sorted(args.gaze.glob("[!.]*/[!.]*.txt")):
         tables.setdefault(path.name.partition(".")[0], []).append(path)
-    if not (both := sorted(videos.keys() & tables.keys())):
-        found = f"{len(videos)} videos and gaze of {len(tables)}"
-        raise InputError(f"{args.gaze}: {found}, none of them the same; expected p001/001….txt")
-    clips = {name: (videos[name], tables[name]) for name in both}
-    alone = sorted(videos.keys() ^ tables.keys())
-    write_dataset(args, clips, alone, partial(write_clip, read=read_gaze))
+    clips, alone = pair(by_name(args.videos, VIDEOS), tables, "alike, as 001.mp4 and p001/001….txt")
+    write_dataset(args, clips, alone, partial(write_gaze_clip, read=read_gaze))
 
 
 if __name__ == "__main__":

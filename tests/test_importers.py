@@ -45,7 +45,7 @@ def test_vr_eyetracking(vr_eyetracking_files):
     code, printed, _ = import_vr_eyetracking(vr_eyetracking_files)
     root = vr_eyetracking_files / "out"
     assert code == 0 and "1 clip, 4 frames, 4 fixations" in printed
-    assert "2 videos or gaze files without the other: 007, 009" in printed
+    assert "2 videos or gaze files without the other: 007.mp4, 009.txt" in printed
     fixations = read_fixations_csv(root / "003/fixations.csv")
     assert fixations.frames.tolist() == [1, 1, 2, 4]  # every third frame is kept
     assert np.degrees(fixations.longitudes) == pytest.approx([0, 90, -90, 0])
@@ -70,7 +70,7 @@ def test_other_files_than_those_of_vr_eyetracking_are_named(vr_eyetracking_files
 def test_vr_eyetracking_without_a_pair_is_refused(vr_eyetracking_files):
     (vr_eyetracking_files / "videos/003.mp4").unlink()
     code, _, line = import_vr_eyetracking(vr_eyetracking_files)
-    assert code == 2 and "1 videos and gaze of 2" in line
+    assert code == 2 and "none of 1 videos has the name of one of 2 files of gaze" in line
 
 
 def write_maps(path, maps):

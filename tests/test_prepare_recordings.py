@@ -17,7 +17,16 @@ from datasets.gaze import gaussian_map
 from datasets.gaze_files import Gaze, read_fixations_csv
 from datasets.video_saliency import summarise
 from models import Spec
-from prepare.recordings import active_fixations, fractions, main, pair, split, write_splits
+from prepare.recordings import (
+    VIDEOS,
+    active_fixations,
+    by_name,
+    fractions,
+    main,
+    pair,
+    split,
+    write_splits,
+)
 from tests.clips import moving_disc, write_video
 from tests.commands import ended
 from video.decoding import decode, probe
@@ -205,17 +214,17 @@ def touch(folder, *names):
 def test_pairs(tmp_path):
     videos = touch(tmp_path / "videos", "1.mp4", "2.MKV", "3.webm", "notes.txt")
     gaze = touch(tmp_path / "gaze", "2.csv", "1.csv", "4.csv")
-    pairs, alone = pair(videos, gaze)
-    assert list(pairs) == ["1", "2"] and pairs["2"] == (videos / "2.MKV", gaze / "2.csv")
+    tables = {name: [path] for name, path in by_name(gaze, {".csv"}).items()}
+    pairs, alone = pair(by_name(videos, VIDEOS), tables, "")
+    assert pairs == [(videos / f, [gaze / g]) for f, g in (("1.mp4", "1.csv"), ("2.MKV", "2.csv"))]
     assert alone == ["3.webm", "4.csv"]
-    assert pair(videos / "3.webm", gaze / "4.csv")[0] == {"3": (videos / "3.webm", gaze / "4.csv")}
-    with pytest.raises(InputError, match="none of 1 videos has the name of one of 3 CSV"):
-        pair(videos / "3.webm", gaze)
+    with pytest.raises(InputError, match="none of 1 videos has the name of one of 3 files of gaze"):
+        pair(by_name(videos / "3.webm", VIDEOS), tables, "")
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        pair(tmp_path / "nowhere", gaze)
+        by_name(tmp_path / "nowhere", VIDEOS)
     (videos / "1.mov").touch()
     with pytest.raises(InputError, match="would be one clip"):
-        pair(videos, gaze)
+        by_name(videos, VIDEOS)
 
 
 def test_splits_by_fraction(tmp_path):

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from common.errors import InputError
-from datasets import SaliencyVideos
+from datasets import SaliencyVideos, frames
 from datasets.frames import motion_estimator
 from models import Spec
 from prepare import recordings, resize
@@ -196,7 +196,7 @@ def test_complete_clips_are_kept_and_those_with_other_options_made_again(tmp_pat
 
 def test_a_full_disk_is_survived(tmp_path, monkeypatch):
     write_eccv_layout(tmp_path / "data")
-    small, resized, calls = tmp_path / "small", resize.resize, []
+    small, resized, calls = tmp_path / "small", frames.resize, []
 
     def full(*arguments):
         calls.append(arguments)
@@ -204,7 +204,7 @@ def test_a_full_disk_is_survived(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return resized(*arguments)
 
-    monkeypatch.setattr(resize, "resize", full)
+    monkeypatch.setattr(frames, "resize", full)
     with pytest.raises(OSError, match="space"):
         resize_dataset(tmp_path / "data", small, **SIZE)
     monkeypatch.undo()
