@@ -14,7 +14,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -94,7 +93,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     chosen = first.parse_known_args(arguments)[0]
     name = find_model(chosen.model).name
     column = COLUMNS.get(name, COLUMNS["cube_unet"])[chosen.recipe]
-    defaults = {name: values[column] for name, values in DEFAULTS.items()}
+    defaults: dict[str, Any] = {name: values[column] for name, values in DEFAULTS.items()}
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=HelpFormatter, parents=[first]
@@ -102,13 +101,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
     options.add_data_rate_option(add)
-    add("--model_fps", type=sampled_rate, metavar="RATE", help="frames a second that the model "
-        "sees, in training and from then on; all: every frame, as the published code steps "
-        "(default: those of the checkpoint given with --init, else the model's own, 8)")
+    add("--model_fps", type=sampled_rate, metavar="RATE",
+        help="frames a second that the model sees, in training and from then on; all: every frame, "
+        "as the published code steps (default: those of --init, else the model's own, 8)")
     add("--motion", choices=list(MOTIONS),
-        help="motion channels (default: those of the checkpoint given with --init, else the "
-        "model's own: difference for cube_unet, colour_difference for its published backbone, "
-        "dis for sst_sal)")
+        help="motion channels (default: those of --init, else difference for cube_unet, "
+        "colour_difference for its published backbone, dis for sst_sal)")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
         help="arguments of the model, such as height=120 width=240 base_channels=16 "
         "backbone=published padding=zero latitude_bias=false")
@@ -122,7 +120,29 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--dry_run", action="store_true", help="run one batch of everything and keep nothing")
 
     whose = f"The defaults shown are those of --model {chosen.model} --recipe {chosen.recipe}."
-    add_training_options(parser.add_argument_group("training", whose).add_argument, defaults)
+    add = parser.add_argument_group("training", whose).add_argument
+    add("--epochs", type=at_least(1, 10**6, int), help="passes over the training clips")
+    add("--samples", type=at_least(0, 10**7, int), help="clips drawn for an epoch; 0: all clips")
+    add("--batch_size", type=at_least(1, 10**5, int), help="clips per step, over all processes")
+    add("--skip_frames", type=at_least(0, kind=int),
+        help="frames at the start of each clip that are not trained on")
+    add("--loss", choices=list(LOSSES),
+        help=f"loss (default: that of --init, else {defaults['loss']})")
+    add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
+    add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
+    add("--schedule", choices=list(SCHEDULES), help="schedule of the learning rate")
+    add("--momentum", type=at_least(0, 1), help="momentum of SGD")
+    add("--weight_decay", type=at_least(0), help="weight decay of the optimizer")
+    add("--clip_gradient", type=at_least(0), metavar="NORM",
+        help="largest norm of the gradient of a step; 0: no limit")
+    add("--ema", type=at_least(0, 1), metavar="DECAY",
+        help="decay of the exponential moving average of the weights, such as 0.999, that is "
+        "validated and kept in their place; 0: no average")
+    add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
+        help=f"random changes of the clips, {', '.join(AUGMENTATIONS)}; without a name: none "
+        f"(default: {' '.join(defaults['augment']) or 'none'}, those that fit --motion)")
+    add("--seed", type=at_least(0, 2**32, int), default=0,
+        help="seed for initialisation, shuffling and augmentation")
 
     add = parser.add_argument_group("machine").add_argument
     add_machine_options(add)
@@ -140,33 +160,6 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def sampled_rate(text: str) -> float:
     """Return the value of --model_fps."""
     return HIGHEST_FPS if text == "all" else at_least(0.01, HIGHEST_FPS)(text)
-
-
-def add_training_options(add: Callable, defaults: dict) -> None:
-    """Add the options in DEFAULTS, and --seed. add: the add_argument of a group."""
-    add("--epochs", type=at_least(1, 10**6, int), help="passes over the training clips")
-    add("--samples", type=at_least(0, 10**7, int),
-        help="clips drawn for an epoch; 0: all clips")
-    add("--batch_size", type=at_least(1, 10**5, int), help="clips per step, over all processes")
-    add("--skip_frames", type=at_least(0, kind=int),
-        help="frames at the start of each clip that are not trained on")
-    add("--loss", choices=list(LOSSES), help="loss (default: that of the checkpoint given with "
-        f"--init, else {defaults['loss']})")
-    add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
-    add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
-    add("--schedule", choices=list(SCHEDULES), help="schedule of the learning rate")
-    add("--momentum", type=at_least(0, 1), help="momentum of SGD")
-    add("--weight_decay", type=at_least(0), help="weight decay of the optimizer")
-    add("--clip_gradient", type=at_least(0), metavar="NORM",
-        help="largest norm of the gradient of a step; 0: no limit")
-    add("--ema", type=at_least(0, 1), metavar="DECAY",
-        help="decay of the exponential moving average of the weights that is validated and kept "
-        "in their place, such as 0.999; 0: no average")
-    add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
-        help=f"random changes of the clips, {', '.join(AUGMENTATIONS)}; without a name: none "
-        f"(default: {' '.join(defaults['augment']) or 'none'}, those that fit --motion)")
-    add("--seed", type=at_least(0, 2**32, int), default=0,
-        help="seed for initialisation, shuffling and augmentation")
 # fmt: on
 
 
@@ -176,13 +169,11 @@ def main() -> None:
     if args.dry_run:
         args.epochs, args.resume, folder = 1, "no", tempfile.TemporaryDirectory()
     with folder as path, lock(Path(path)) if is_main() else nullcontext():
-        stopped = train(args, Path(path))
-    if stopped:
-        sys.exit(128 + stopped)
+        train(args, Path(path))
 
 
-def train(args: argparse.Namespace, folder: Path) -> int:
-    """Train a model, with all files in a folder. Returns the signal that ended it early, or 0."""
+def train(args: argparse.Namespace, folder: Path) -> None:
+    """Train a model, with all files in a folder."""
     run = Run(args, folder)
     processes.be_patient()
     batches, epoch_steps = iter(run.train_loader), run.order.epoch_steps
@@ -191,8 +182,7 @@ def train(args: argparse.Namespace, folder: Path) -> int:
             for epoch in range(len(run.log) + 1, args.epochs + 1):
                 run.network.train()
                 for batch in islice(batches, epoch * epoch_steps - run.step):
-                    loss = train_step(run, batch)
-                    run.advance(loss, batch)
+                    run.advance(train_step(run, batch), batch)
                     if run.step < epoch * epoch_steps and interruptions.checkpoint_due(run.losses):
                         rate = run.learning_rate()
                         run.monitor.write(run, train_loss=run.losses.mean(), learning_rate=rate)
@@ -201,12 +191,11 @@ def train(args: argparse.Namespace, folder: Path) -> int:
         except Stopped as stopped:
             save(run)
             [number] = stopped.args
-            name, place = signal.Signals(number).name, f"step {run.step} of {run.order.steps}"
-            saved = f"stopped after {place}, which is saved in {run.path}"
-            print_main(f"{name}: {saved}; the same command continues")
-            return number
+            place = f"step {run.step} of {run.order.steps}, which is saved in {run.path}"
+            name = signal.Signals(number).name
+            print_main(f"{name}: stopped after {place}; the same command continues")
+            sys.exit(128 + number)
     print_main(summary(run))
-    return 0
 
 
 class Run:
@@ -248,12 +237,12 @@ class Run:
     def begin_epoch(self) -> None:
         self.losses, self.irregular, self.epoch_start = RunningLoss(), [], time.monotonic()
 
-    def advance(self, loss: Tensor, batch: dict) -> None:
+    def advance(self, loss: float, batch: dict) -> None:
         """Count a step. loss: sum over the valid maps of a batch."""
         self.step += 1
         self.losses.add(loss, batch)
         self.irregular += batch["irregular"]
-        self.monitor.advance(self)
+        self.monitor.show(self)
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
@@ -261,16 +250,16 @@ class Run:
         return self.args.learning_rate * share
 
 
-def train_step(run: Run, batch: dict) -> Tensor:
+def train_step(run: Run, batch: dict) -> float:
     """Update the weights once. Returns the sum of the losses of this process' valid maps."""
-    loss_sum = torch.zeros((), device=run.device)
     count = processes.total(batch["valid"].sum()).item()  # of valid maps in all processes
     if not count:
-        return loss_sum
+        return 0.0
     for group in run.optimizer.param_groups:
         group["lr"] = run.learning_rate() * group["scale"]
     # Gradients are averaged over processes: as many times the mean is the sum.
     weight = processes.world() / (1 if run.loss_of.summed else count)
+    loss_sum = torch.zeros((), device=run.device)
     for part in split(batch, run.args.accumulate):
         loss, _ = batch_loss(run, run.network, part)
         run.scaler.scale(loss * weight).backward()
@@ -283,7 +272,7 @@ def train_step(run: Run, batch: dict) -> Tensor:
     run.optimizer.zero_grad()
     if run.average:
         run.average.update(run.model)
-    return loss_sum
+    return loss_sum.item()
 
 
 def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
@@ -313,11 +302,11 @@ def validate(run: Run, interruptions: Interruptions) -> dict[str, float]:
         if batch is None or not batch["valid"].any():
             continue
         loss, maps = batch_loss(run, model, batch)
-        losses.add(loss, batch)
+        losses.add(loss.item(), batch)
         if loss.isfinite():  # else the loop or the mean of the losses raises RunError
-            kinds = batch.keys() & {"target", "fixations"}
-            truths = {kind: batch[kind][batch["valid"]][:, 0].to(run.device) for kind in kinds}
-            scores.add(maps[batch["valid"].to(run.device)][:, 0].float(), **truths)
+            valid, kinds = batch["valid"], batch.keys() & {"target", "fixations"}
+            truths = {kind: batch[kind][valid][:, 0].to(run.device) for kind in kinds}
+            scores.add(maps[valid.to(run.device)][:, 0].float(), **truths)
     return {"val_loss": losses.mean()} | {f"val_{n}": mean for n, mean in scores.means().items()}
 
 
@@ -344,17 +333,16 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
 
 def summary(run: Run) -> str:
     """Return what a finished run has reached, and the commands that use it."""
-    args = run.args
-    if args.dry_run:
+    if run.args.dry_run:
         return "dry run: a batch of everything went through; nothing was kept"
     best, constant = min(line["val_loss"] for line in run.log), run.best_constant["best_constant"]
-    split = "test" if read_splits(args.data_root).get("test") else "val"
-    model = f"--ckpt_path {run.best_path}" + f" --model {args.model}" * (":" in args.model)
+    root, name = run.args.data_root, run.args.model
+    split = "test" if read_splits(root).get("test") else "val"
+    model = f"--ckpt_path {run.best_path}" + f" --model {name}" * (":" in name)
+    data = f"--data_root {shlex.quote(str(root))} --split {split}"
     return (
         f"best validation loss {best:.4g}, {best / constant:.2f} of the best constant map's\n"
-        "next:\n"
-        f"  {python()} evaluate_video.py {model} --data_root {shlex.quote(str(args.data_root))} "
-        f"--split {split}\n"
+        f"next:\n  {python()} evaluate_video.py {model} {data}\n"
         f"  {python()} infer_video.py {model} --video_path YOUR_CLIP"
     )
 

@@ -80,18 +80,15 @@ class Batches:
         return self.steps - self.first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order: list[int] = []
-        for step in range(self.first_step, self.steps):
-            finished_epochs, position = divmod(step, self.epoch_steps)
-            if position == 0 or not order:
-                order = self._order(finished_epochs + 1)
-            batch = order[position * self.batch_size : (position + 1) * self.batch_size]
-            yield [(finished_epochs + 1, index) for index in processes.shard(batch)]
-
-    def _order(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        rounds = range(math.ceil(self.epoch_steps * self.batch_size / self.clips))
-        return torch.cat([torch.randperm(self.clips, generator=generator) for _ in rounds]).tolist()
+        finished_epochs, position = divmod(self.first_step, self.epoch_steps)
+        count = self.epoch_steps * self.batch_size  # clips of an epoch
+        for epoch in range(finished_epochs + 1, self.epochs + 1):
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            rounds = range(math.ceil(count / self.clips))
+            order = torch.cat([torch.randperm(self.clips, generator=generator) for _ in rounds])
+            for batch in order[:count].split(self.batch_size)[position:]:
+                yield [(epoch, index) for index in processes.shard(batch.tolist())]
+            position = 0
 
 
 def split(batch: dict, parts: int) -> Iterator[dict]:

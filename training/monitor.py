@@ -27,34 +27,24 @@ LOWER_RATE = "lower --learning_rate; the checkpoint from before stays"
 class RunningLoss:
     """The mean loss over the valid maps of an epoch.
 
-    A step's loss is read one step later, so that a GPU has work while it is waited for.
     total, count: sums over the maps of this process so far. error: of a loss that is not finite.
     """
 
     def __init__(self, total: float = 0.0, count: int = 0):
         self.total, self.count, self.error = total, count, ""
-        self._pending: tuple[Tensor, dict] | None = None
 
-    def add(self, loss: Tensor, batch: dict) -> None:
-        """loss: sum over the valid maps of a batch, a detached scalar."""
-        self._read()
-        self._pending = loss, batch
-
-    def _read(self) -> None:
-        if not self._pending:
-            return
-        (loss, batch), self._pending = self._pending, None
-        self.total, self.count = self.total + loss.item(), self.count + int(batch["valid"].sum())
-        if not loss.isfinite() and not self.error:
+    def add(self, loss: float, batch: dict) -> None:
+        """loss: sum over the valid maps of a batch."""
+        self.total, self.count = self.total + loss, self.count + int(batch["valid"].sum())
+        if not math.isfinite(loss) and not self.error:
             frames = [f"{n} {i.tolist()}" for n, i in zip(batch["name"], batch["numbers"])]
-            self.error = f"the loss is {loss.item()} at frames {', '.join(frames)}"
+            self.error = f"the loss is {loss} at frames {', '.join(frames)}"
 
     def sums(self) -> tuple[float, int]:
         """Return loss and number of maps over all processes; called in each of them.
 
         Raises RunError in every process where a loss in any of them is not finite.
         """
-        self._read()
         if error := "; ".join(filter(None, processes.gather(self.error))):
             raise RunError(f"{error}; look at these frames, or {LOWER_RATE}")
         total, count = processes.total([self.total, self.count]).tolist()
@@ -139,21 +129,6 @@ def _usable_truths(data: SaliencyVideos) -> Iterator[dict[str, Tensor]]:
                 yield truth
 
 
-@torch.inference_mode()
-def picture(run, index: int) -> tuple[str, Tensor]:
-    """Return name and picture of a validation clip's last frame: frame, truth, prediction.
-
-    run: train_video.Run. Truth and prediction are divided by their maxima: (3, H, 3 W) in [0, 1].
-    """
-    clip = run.data["val"][index]
-    with autocast(run.device, run.dtype):
-        batch = (clip[name][None].to(run.device) for name in ("frames", "motion"))
-        prediction = run.result(*batch)[0, -1].float().cpu()
-    maps = [m.clamp(min=0) / m.max().clamp(min=1e-12) for m in (clip["target"][-1], prediction)]
-    row = torch.cat([clip["frames"][-1], *(m.expand(3, -1, -1) for m in maps)], dim=-1)
-    return f"{clip['name']} {clip['numbers'][-1]}", row.clamp(0, 1)
-
-
 class Monitor:
     """Progress bar, TensorBoard events and log.jsonl of a run, in the main process alone.
 
@@ -167,14 +142,10 @@ class Monitor:
         self.board = SummaryWriter(folder / "tensorboard", purge_step=purge_step) if main else None
         self.bar = tqdm(total=run.order.steps, initial=run.step, unit="step", disable=not main)
 
-    def advance(self, run) -> None:
-        """Count a step."""
-        self.bar.set_description(f"epoch {len(run.log) + 1}/{run.args.epochs}", refresh=False)
-        self.show(run)
-        self.bar.update()
-
     def show(self, run) -> None:
-        """Show loss and scores of the last validation, the best constant map's in parentheses."""
+        """Show epoch, loss and scores of the last validation, best constant ones in parentheses."""
+        epoch = math.ceil(run.step / run.order.epoch_steps)
+        self.bar.set_description(f"epoch {epoch}/{run.args.epochs}", refresh=False)
         constant, last = run.best_constant, run.log[-1] if run.log else {}
         mean = f"{run.losses.total / run.losses.count:.4g}" if run.losses.count else "…"
         text = f"loss {mean} ({constant['best_constant']:.4g})"
@@ -182,18 +153,32 @@ class Monitor:
             if (score := last.get(f"val_{name}")) is not None:
                 text += f", {name.upper()} {score:.3f} ({constant[f'best_constant_{name}']:.3f})"
         self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(run.step - self.bar.n)
 
+    @torch.inference_mode()
     def write(self, run, **scalars: float) -> None:
-        """Write scalars, and pictures of four clips spread evenly over val, to TensorBoard."""
+        """Write scalars, and pictures of four clips spread evenly over val, to TensorBoard.
+
+        A picture shows a clip's last frame, ground truth and prediction, each map divided by its
+        maximum.
+        """
         if not self.board:
             return
         for name, value in scalars.items():
             self.board.add_scalar(name, value, run.step)
-        training, clips = run.result.training, len(run.data["val"])
+        training, count = run.result.training, len(run.data["val"])
         run.result.eval()
-        for index in sorted({(2 * k + 1) * clips // 8 for k in range(4)}):
-            name, image = picture(run, index)
-            self.board.add_image(f"frame, truth, prediction/{name}", image, run.step)
+        for index in sorted({(2 * k + 1) * count // 8 for k in range(4)}):
+            clip = run.data["val"][index]
+            with autocast(run.device, run.dtype):
+                frames, motion = (clip[name][None].to(run.device) for name in ("frames", "motion"))
+                prediction = run.result(frames, motion)[0, -1].float().cpu()
+            maps = [
+                m.clamp(min=0) / m.max().clamp(min=1e-12) for m in (clip["target"][-1], prediction)
+            ]
+            row = torch.cat([clip["frames"][-1], *(m.expand(3, -1, -1) for m in maps)], dim=-1)
+            name = f"frame, truth, prediction/{clip['name']} {clip['numbers'][-1]}"
+            self.board.add_image(name, row.clamp(0, 1), run.step)
         run.result.train(training)
         self.board.flush()
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,9 +28,6 @@ def save(run) -> None:
     run: train_video.Run. Raises RunError where a loss or a weight is not finite; the checkpoint
     from before stays.
     """
-    average = None
-    if run.average:
-        average = {"steps": run.average.steps, "weights": run.result.state_dict()}
     random = {"cpu": torch.get_rng_state()}  # torch's, the only ones that the training draws
     if run.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(run.device)
@@ -40,9 +38,12 @@ def save(run) -> None:
         "seconds": time.monotonic() - run.epoch_start,
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
-        "average": average,
+        "average": None,
         "random": processes.gather(random),
     }
+    if run.average:
+        weights = run.average.module.state_dict()
+        content["average"] = {"steps": run.average.steps, "weights": weights}
     if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
         raise RunError(f"a weight is not finite; {LOWER_RATE}")
     if processes.is_main():
@@ -64,30 +65,33 @@ def restore(run) -> None:
     otherwise = f"the state of its run is damaged ({{}}); {BEGIN_AGAIN}"
     with reading(path, otherwise):  # arguments of the model that are newer have their defaults
         stored = type(run.model)(**content["arguments"]).arguments | stored
-    names = [name for name in now | stored if stored.get(name) != now.get(name)]
-    changed = {name: f"{name} {stored.get(name)} instead of {now.get(name)}" for name in names}
-    if refused := [changed[name] for name in names if name not in MAY_CHANGE]:
+    changed = {
+        name: f"{name} {stored.get(name)} instead of {now.get(name)}"
+        for name in now | stored
+        if stored.get(name) != now.get(name)
+    }
+    if refused := [text for name, text in changed.items() if name not in MAY_CHANGE]:
         raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {BEGIN_AGAIN}")
     for text in changed.values():
         processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
     with reading(path, otherwise):
         put_weights(run.model, content["weights"])
         if run.average:
-            put_weights(run.result, content["average"]["weights"])
+            put_weights(run.average.module, content["average"]["weights"])
             run.average.steps = int(content["average"]["steps"])
         run.optimizer.load_state_dict(content["optimizer"])
         if content["scaler"]:  # empty where the run was not in fp16
             run.scaler.load_state_dict(content["scaler"])
         run.step, run.log = int(content["step"]), [dict(line) for line in content["log"]]
+        total, count = content["sums"]
         if processes.is_main():
-            total, count = content["sums"]
             run.losses = RunningLoss(float(total), int(count))
         run.epoch_start = time.monotonic() - content["seconds"]
         random = content["random"][processes.rank() % len(content["random"])]
         torch.set_rng_state(random["cpu"])
         if run.device.type == "cuda" and "cuda" in random:
             torch.cuda.set_rng_state(random["cuda"], run.device)
-    processes.print_main(f"{run.path}: resumed after step {run.step}")
+    processes.print_main(f"{path}: resumed after step {run.step}")
     if len(run.log) >= run.args.epochs:
         processes.print_main("training is complete; --resume no restarts it")
 
@@ -132,23 +136,18 @@ class Stopped(Exception):  # noqa: N818  like KeyboardInterrupt, no error
     """A signal came to one process: raised in all of them after the same step, with its number."""
 
 
-class Interruptions:
+class Interruptions(ExitStack):
     """A context in which Ctrl-C and SIGTERM are noted until all processes can stop together.
 
     save_minutes: time between two checkpoints.
     """
 
     def __init__(self, save_minutes: float):
+        super().__init__()
         self.save_minutes, self.last_save, self.signal = save_minutes, time.monotonic(), 0
-
-    def __enter__(self) -> "Interruptions":
-        numbers = [n for n in (signal.SIGINT, *ENDING) if signal.getsignal(n) != signal.SIG_IGN]
-        self.before = {n: signal.signal(n, self._note) for n in numbers}
-        return self
-
-    def __exit__(self, *exception) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        for number in (signal.SIGINT, *ENDING):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self.callback(signal.signal, number, signal.signal(number, self._note))
 
     def _note(self, number: int, frame) -> None:
         self.signal = number
