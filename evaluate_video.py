@@ -106,7 +106,8 @@ def main() -> None:
         }
         scores = results.collect(facts, scorer, clips)
         notes = "\n".join(scores["notes"])
-        print(summary.table(scores), summary.verdicts(scores), notes, sep="\n\n")
+        verdicts = "\n".join(summary.verdicts(scores))
+        print(summary.table(scores), verdicts, notes, sep="\n\n")
         results.write(args.output_dir, scores, clips, args.report)
         print(f"metrics.json, metrics.csv{' and report.html' * args.report} in {args.output_dir}")
     problems = sum((scores.irregular for scores in clips.values()), [])

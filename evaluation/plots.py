@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.summary import HUMAN, Comparison
+from evaluation.summary import BASELINES, HUMAN, best, by_clip, heading, worst_first
 
 ROWS = 100  # clips in a plot by clip, at most
 COLOURS = "#0067b1", "#c2500f", "#00846b", "#8a4b9e", "#a07800", "#c33c7d"  # of the models
@@ -37,46 +37,42 @@ class Picture:
 
 
 @matplotlib.rc_context(STYLE)
-def time_plot(metrics: list[Comparison], series: dict) -> Figure:
+def time_plot(results: dict, metric: str, series: dict) -> Figure:
     """Draw medians over clips over time: of each model, the best baseline and humans.
 
-    metrics: one for each model. series: clip → frame number → predictor → metric → value.
+    results: content of metrics.json. series: clip → predictor → metric → frame number → value.
     """
-    first = metrics[0]
     figure = Figure(figsize=(5.6, 3), layout="constrained")
     axes = figure.subplots()
-    styles = {HUMAN: (DARK, ":"), first.baseline: (DARK, "--")}
-    styles |= {metric.model: (colour, "-") for metric, colour in zip(metrics, cycle(COLOURS))}
+    styles = {HUMAN: (DARK, ":"), best(results, metric, BASELINES): (DARK, "--")}
+    styles |= {model: (colour, "-") for model, colour in zip(results["models"], cycle(COLOURS))}
     for name, (colour, line) in styles.items():
-        x, curves = over_time(series, name, first.key)
+        x, curves = over_time(series, name, metric)
         scored = 2 * np.isfinite(curves).sum(0) >= len(curves)
         if scored.any():
             median = np.nanmedian(curves[:, scored], axis=0)
             axes.plot(x[scored], median, f"o{line}", color=colour, lw=2, label=short(name or ""))
-    axes.set(title=first.heading, xlabel="frame number")
+    axes.set(title=heading(results, metric), xlabel="frame number")
     figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure
 
 
 @matplotlib.rc_context(STYLE)
-def clip_plot(metrics: list[Comparison]) -> Figure:
+def clip_plot(results: dict, metric: str) -> Figure:
     """Draw the score of each model (dot) and the best baseline (tick) by clip.
 
-    metrics: one for each model; the first one's worst clip is above.
+    The worst clip of the first model is at the top.
     """
-    first = metrics[0]
-    names = [name for name, *_ in first.clips[:ROWS]]
-    rows = range(len(names))
-    figure = Figure(figsize=(5.6, 1 + 0.18 * len(names)), layout="constrained")
+    clips = dict(islice(worst_first(results, metric).items(), ROWS))
+    figure = Figure(figsize=(5.6, 1 + 0.18 * len(clips)), layout="constrained")
     axes = figure.subplots()
-    baseline = [score for *_, score in first.clips[:ROWS]]
-    axes.scatter(baseline, rows, 40, DARK, marker="|", label=short(first.baseline or ""))
-    for metric, colour in zip(metrics, cycle(COLOURS)):
-        scores = {name: score for name, score, _ in metric.clips}
-        x = [scores.get(name, np.nan) for name in names]
-        axes.scatter(x, rows, 25, colour, label=short(metric.model))
-    axes.set_yticks(rows, map(short, names))
-    axes.set(title=first.heading, ylim=(len(rows) - 0.5, -0.5))
+    rows, baseline = range(len(clips)), best(results, metric, BASELINES)
+    ticks = by_clip(clips, metric, baseline)
+    axes.scatter(ticks, rows, 40, DARK, marker="|", label=short(baseline or ""))
+    for model, colour in zip(results["models"], cycle(COLOURS)):
+        axes.scatter(by_clip(clips, metric, model), rows, 25, colour, label=short(model))
+    axes.set_yticks(rows, map(short, clips))
+    axes.set(title=heading(results, metric), ylim=(len(rows) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
     figure.legend(loc="outside lower left", ncols=3, fontsize=8)
     return figure
@@ -103,16 +99,10 @@ def picture_plot(picture: Picture) -> Figure:
 
 
 def over_time(series: dict, predictor: str | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the frame numbers of all clips, (n,), and the scores there, (clips, n), NaN for none.
-
-    series: clip → frame number → predictor → metric → value.
-    """
-    numbers = np.unique([number for frames in series.values() for number in frames])
-    curves = np.full((len(series), len(numbers)), np.nan)
-    for curve, frames in zip(curves, series.values()):
-        values = [scores.get(predictor, {}).get(metric, np.nan) for scores in frames.values()]
-        curve[np.searchsorted(numbers, list(frames))] = values
-    return numbers, curves
+    """Return a predictor's frame numbers, (n,), and its scores there, (clips, n), NaN for none."""
+    clips = [scores.get(predictor, {}).get(metric, {}) for scores in series.values()]
+    numbers = np.unique([number for curve in clips for number in curve])
+    return numbers, np.array([[curve.get(n, np.nan) for n in numbers] for curve in clips])
 
 
 def short(name: str) -> str:

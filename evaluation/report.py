@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from common.files import atomic
+from evaluation import summary
 from evaluation.plots import ROWS, Picture, clip_plot, picture_plot, time_plot
-from evaluation.summary import BASELINES, HUMAN, Comparison, interval, number, sentences
 
 STYLE = """body{max-width:72rem;margin:2rem auto;padding:0 1rem;font:16px/1.45 sans-serif}
 h1,li,dd{overflow-wrap:anywhere}img{max-width:100%}.plot{width:35rem}
@@ -22,26 +22,23 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
     """Write the page: scores and what they say, plots over time and by clip, pictures, provenance.
 
     results: content of metrics.json, NaN for absent scores.
-    series: clip → frame number → predictor → metric → value.
+    series: clip → predictor → metric → frame number → value.
     """
     models = list(results["models"])
-    metrics = [Comparison(key, results) for key in results["metrics"]]
-    about = {name: ", ".join(facts.values()) for name, facts in results["models"].items()}
-    known = {"model", *(fact for facts in results["models"].values() for fact in facts)}
-    about |= {k: v for k, v in results.items() if isinstance(v, str) and k not in known}
+    about = {key: text for key, text in results.items() if isinstance(text, str)}
+    about |= {name: ", ".join(facts.values()) for name, facts in results["models"].items()}
     facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in about.items())
-    scored = [metric.key for metric in metrics if metric.clips]
-    compared = [[Comparison(key, results, model) for model in models] for key in scored]
-    times = [image(time_plot(both, series)) for both in compared]
-    clips = [image(clip_plot(both)) for both in compared]
+    scored = [metric for metric in results["metrics"] if summary.worst_first(results, metric)]
+    times = [image(time_plot(results, metric, series)) for metric in scored]
+    clips = [image(clip_plot(results, metric)) for metric in scored]
     examples = [f"<h3>{escape(p.title)}</h3>{image(picture_plot(p), 'picture')}" for p in pictures]
     title = escape(f"{', '.join(models)} on {results['data']}, split {results['split']}")
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
-{score_table(metrics, models)}
-<p>{" ".join(map(escape, sentences(results)))}</p>
+{score_table(results)}
+{items(summary.verdicts(results))}
 <h2>Over time</h2>
 <p>Medians over clips, where at least half have a score.</p>
 {"".join(times)}
@@ -54,28 +51,34 @@ baseline of the metric.</p>
 can't be compared between maps. White dots: fixations.</p>
 {"".join(examples)}
 <h2>Where it comes from</h2>
-<ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
+{items(results["notes"])}
 <dl>{facts}</dl></body></html>
 """
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
-def score_table(metrics: list[Comparison], models: list[str]) -> str:
+def items(lines: list[str]) -> str:
+    """Return lines of text as a list in HTML."""
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def score_table(results: dict) -> str:
     """Return predictors × metrics as HTML: mean, interval, and clips where some have no score."""
-    rows = f"<tr><th>predictor</th>{''.join(f'<th>{m.heading}</th>' for m in metrics)}</tr>"
-    most = max((score["clips"] for m in metrics for score in m.scores.values()), default=0)
-    for name in metrics[0].scores:
-        role = "baseline" if name in BASELINES else "inter-observer" if name == HUMAN else ""
-        role = "model" if name in models else role
+    metrics, predictors = results["metrics"], results["predictors"]
+    roles = dict.fromkeys(summary.BASELINES, "baseline") | {summary.HUMAN: "inter-observer"}
+    rivals = [name for name in predictors if name != summary.HUMAN]
+    headings = "".join(f"<th>{summary.heading(results, metric)}</th>" for metric in metrics)
+    rows = f"<tr><th>predictor</th>{headings}</tr>"
+    for name, scores in predictors.items():
+        role = roles.get(name, "model")
         rows += f'<tr class="{role}"><th>{escape(name)}<small>{role}</small></th>'
-        for metric in metrics:
-            score = metric.scores[name]
-            mean = number(score["mean"])
-            if name == metric.best(other for other in metric.scores if other != HUMAN):
+        for metric, score in scores.items():
+            mean = summary.number(score["mean"])
+            if name == summary.best(results, metric, rivals):
                 mean = f"<b>{mean}</b>"
-            fewer = f"<br>{score['clips']} clips" if score["clips"] < most else ""
-            rows += f"<td>{mean}<small>{interval(score, ' to ')}{fewer}</small></td>"
+            clips = "" if score["clips"] == len(results["clips"]) else f"<br>{score['clips']} clips"
+            rows += f"<td>{mean}<small>{summary.interval(score, ' to ')}{clips}</small></td>"
         rows += "</tr>"
     caption = "Mean over clips and its 95 % interval; bold is the best but for human observers."
     return f"<table><caption>{caption}</caption>{rows}</table>"

@@ -27,28 +27,26 @@ def collect(facts: dict, scorer: Scorer, clips: dict[str, ClipScores]) -> dict:
     facts: what was scored and how; "models" has the name and the facts of each source.
     Raises InputError where no frame has a score.
     """
-    scored: dict[str, dict] = {
-        clip: {"frames": len(scores.frames), "scores": scores.means()}
-        for clip, scores in clips.items()
-        if scores.frames
-    }
+    scored = {clip: scores for clip, scores in clips.items() if scores.frames}
     if not scored:
         problems = summarise([problem for scores in clips.values() for problem in scores.irregular])
         raise InputError(
             f"{scorer.data.root}: no frame of split '{scorer.data.split}' could be scored "
             f"({problems}); --check lists what is wrong with the data set"
         )
-    means = summary.summarise_clips(scored)
+    means = summary.summarise_clips(
+        {c: {"frames": len(s.frames), "scores": s.means()} for c, s in scored.items()}
+    )
     results = {
         **facts,
-        "frames": sum(content["frames"] for content in scored.values()),
-        "notes": notes(scorer, clips, list(means["metrics"])),
+        "frames": sum(len(scores.frames) for scores in scored.values()),
+        "notes": notes(scorer, clips, means["metrics"]),
         **means,
     }
     return results | {"differences": summary.differences(results)}
 
 
-def notes(scorer: Scorer, clips: dict[str, ClipScores], metrics: list[str]) -> list[str]:
+def notes(scorer: Scorer, clips: dict[str, ClipScores], metrics: dict) -> list[str]:
     """Return the sentences that a reader of the scores must know."""
     lines = [*scorer.notes]
     if problems := sum((scores.irregular for scores in clips.values()), scorer.data.irregular):
@@ -57,7 +55,7 @@ def notes(scorer: Scorer, clips: dict[str, ClipScores], metrics: list[str]) -> l
         lines.append(f"Clips without usable frames, not scored: {', '.join(unscored)}.")
     absent = [metric for name, metric in METRICS.items() if name not in metrics]
     lines += [f"{metric.title} needs {MISSING[metric.needs[-1]]}." for metric in absent]
-    if any(summary.HUMAN in frame for scores in clips.values() for frame in scores.frames.values()):
+    if any(summary.HUMAN in scores.series for scores in clips.values()):
         lines.append(
             f"Human: how well observers predict each other in every {OBSERVERS_EVERY}th scored "
             f"frame, with fixations blurred by {scorer.sigma:g}°. NSS and AUC leave one observer "
@@ -85,7 +83,7 @@ def write(folder: Path, results: dict, clips: dict[str, ClipScores], report: boo
                 row = [scores.get(metric) for metric in metrics]
                 table.writerow([_cell(clip), entry["frames"], _cell(predictor), *row])
     if report:
-        series = {clip: scores.frames for clip, scores in clips.items() if scores.frames}
+        series = {clip: clips[clip].series for clip in results["clips"]}
         write_report(folder / "report.html", results, series, best_median_worst(results, clips))
 
 
@@ -96,16 +94,15 @@ def _cell(name: str) -> str:
 
 def best_median_worst(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:
     """Return the pictures of three clips by the first metric, fewer where there are fewer."""
-    metric = summary.Comparison(next(iter(results["metrics"])), results)
-    ranked = metric.clips[::-1]
+    metric, model = next(iter(results["metrics"])), next(iter(results["models"]))
+    ranked = list(summary.worst_first(results, metric).items())[::-1]
     last = len(ranked) - 1
     ranks = {last: "Worst", last // 2: "Median", 0: "Best"}  # each clip has one rank
     pictures = []
-    for place in sorted(ranks):
-        clip, score, _ = ranked[place]
-        if picture := clips[clip].picture:
-            title = (
-                f"{ranks[place]} clip: {metric.title} {score:.3f} ({metric.model}); {picture.title}"
-            )
-            pictures.append(replace(picture, title=title))
+    for place, rank in sorted(ranks.items()):
+        clip, entry = ranked[place]
+        score = f"{results['metrics'][metric]['title']} {entry['scores'][model][metric]:.3f}"
+        picture = clips[clip].picture
+        title = f"{rank} clip: {score} ({model}); {picture.title}"
+        pictures.append(replace(picture, title=title))
     return pictures

@@ -30,25 +30,27 @@ TRAINING_FRAMES = 50  # of each clip, evenly spread, in the mean of the training
 
 @dataclass
 class ClipScores:
-    """Scores of one clip: frame number → predictor → metric → value.
+    """Scores of one clip.
 
+    frames: numbers of the scored frames. series: predictor → metric → frame number → value.
     irregular: problems with its files, (kind, file).
     """
 
-    frames: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)
+    frames: list[int] = field(default_factory=list)
+    series: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     irregular: list[tuple[str, str]] = field(default_factory=list)
     picture: Picture | None = None
 
+    def add(self, predictor: str, number: int, values: dict[str, float]) -> None:
+        """Add the values of all metrics in a frame."""
+        for metric, value in values.items():
+            self.series.setdefault(predictor, {}).setdefault(metric, {})[number] = value
+
     def means(self) -> dict[str, dict[str, float]]:
         """Return predictor → metric → mean over the frames that have a score."""
-        columns: dict[str, dict[str, list[float]]] = {}
-        for scores in self.frames.values():
-            for predictor, values in scores.items():
-                for metric, value in values.items():
-                    columns.setdefault(predictor, {}).setdefault(metric, []).append(value)
         return {
-            predictor: {metric: mean_of_finite(column) for metric, column in metrics.items()}
-            for predictor, metrics in columns.items()
+            predictor: {metric: mean_of_finite(curve.values()) for metric, curve in curves.items()}
+            for predictor, curves in self.series.items()
         }
 
 
@@ -69,8 +71,8 @@ class Scorer:
         protocol: str,
         height: int,
         sigma: float,
-        train_root: Path | None = None,
-        device: torch.device | str = "cpu",
+        train_root: Path | None,
+        device: torch.device,
     ):
         self.data, self.sigma, self.size, self.device = data, sigma, (height, 2 * height), device
         self.protocol = Protocol(protocol, *self.size).to(device)
@@ -96,46 +98,44 @@ class Scorer:
         result, files = ClipScores(), self.data.clips[clip]
         fixations = self.data.fixations.of(clip)
         others = self.all_fixated - self.fixated.get(clip, 0)
-        predictors = [*(source.name for source in sources), *self.baselines]
         random = np.random.default_rng(zlib.crc32(clip.encode(errors="replace")))
         with_truth = [file for file in files if file.truth]
         fps = self.data.rates.of(clip)
         streams = [source.maps(clip, files, result.irregular, fps) for source in sources]
-        for file, *maps in zip(with_truth, *streams, strict=True):
-            if any(saliency is None for saliency in maps):
+        for file, *saliencies in zip(with_truth, *streams, strict=True):
+            if any(saliency is None for saliency in saliencies):
                 continue
             try:
-                truth = read_truth(file.truth, *self.size)[0].to(self.device)
+                truth = read_truth(file.truth, *self.size)[0]
             except InputError as error:
                 result.irregular.append(("unusable ground truth", str(error)))
                 continue
-            maps = [torch.from_numpy(resize(saliency.numpy(), *self.size)) for saliency in maps]
-            stack = torch.stack([*(m.to(self.device) for m in maps), *self.baselines.values()])
-            truths = {"target": truth.expand_as(stack)}
+            resized = [resize(saliency.numpy(), *self.size) for saliency in saliencies]
+            maps = dict(zip((source.name for source in sources), map(torch.from_numpy, resized)))
+            maps |= self.baselines
+            stack = torch.stack([saliency.to(self.device) for saliency in maps.values()])
+            truths = {"target": truth.to(self.device).expand_as(stack)}
             if fixations:
                 gaze = fixations.at(file.number)
-                counts = self._count(*gaze)
-                truths |= {"fixations": counts.expand_as(stack), "others": others}
+                truths |= {"fixations": self._count(*gaze).expand_as(stack), "others": others}
             columns = self.protocol(stack, **truths)
-            scores = {
-                predictor: {metric: column[row] for metric, column in columns.items()}
-                for row, predictor in enumerate(predictors)
-            }
+            for row, predictor in enumerate(maps):
+                values = {metric: column[row] for metric, column in columns.items()}
+                result.add(predictor, file.number, values)
             if fixations and len(result.frames) % OBSERVERS_EVERY == 0:
                 observers = fixations.observers[fixations.frames == file.number]
-                scores[HUMAN] = inter_observer(
-                    *gaze, observers, others, self.protocol, self._count, self._blur, random
-                )
-            result.frames[file.number] = {name: values for name, values in scores.items() if values}
+                draw = self.protocol, self._count, self._blur, random
+                result.add(HUMAN, file.number, inter_observer(*gaze, observers, others, *draw))
+            result.frames.append(file.number)
             if picture and len(result.frames) <= max(1, len(files) // 2):
-                middle = file, truth.cpu().numpy(), [saliency.numpy() for saliency in maps]
+                middle = file, truth, maps
         if picture and result.frames:
-            file, target, saliencies = middle
-            predictions = dict(zip(predictors, saliencies))
+            file, truth, maps = middle
             frame = resize(read_picture(file.picture), *self.size)
             places = np.stack(fixations.at(file.number), axis=-1) if fixations else None
+            predictions = {source.name: maps[source.name].numpy() for source in sources}
             title = f"{clip}, frame {file.number}"
-            result.picture = Picture(title, frame, target, predictions, places)
+            result.picture = Picture(title, frame, truth.numpy(), predictions, places)
         return result
 
     def _add_training_mean(self, root: Path) -> None:

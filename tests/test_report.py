@@ -12,7 +12,7 @@ import pytest
 from evaluation import report as evaluation_report
 from evaluation.plots import Picture, over_time
 from evaluation.report import write_report
-from evaluation.summary import over_clips
+from evaluation.summary import differences, over_clips
 
 HOSTILE = "<script>alert('&\"')</script>"
 METRICS = {"cc": "CC", "kld": "KLD"}
@@ -57,7 +57,7 @@ def evaluation(clips, model="cube_unet"):
         name: {m: over_clips([by_clip[clip][name][m] for clip in clips]) for m in METRICS}
         for name in (model, "equator prior", "human")
     }
-    return {
+    content = {
         **{"data": "ECCV 2018", "split": "test", "protocol": "sphere", "model": model},
         **{"checkpoint": "best.pth", "sha256": "9f86d0", "command": "python evaluate_video.py"},
         **{"frames": 1234, "notes": ["3 × no ground truth (first: 0042 of clip 217)"]},
@@ -66,16 +66,15 @@ def evaluation(clips, model="cube_unet"):
         "clips": {clip: {"frames": 300, "scores": by_clip[clip]} for clip in clips},
         "models": {model: {"checkpoint": "best.pth", "sha256": "9f86d0"}},
     }
+    return content | {"differences": differences(content)}
 
 
 def curves(clips, n=30, model="cube_unet"):
     """Scores of frame / 100, with a gap and a lone value; human scores in every fifth frame."""
-    frames = {}
-    for i in range(1, n + 1):
-        value = math.nan if i in (9, 10, 12) else i / 100
-        scores = {p: {"cc": value, "kld": value} for p in (model, "equator prior")}
-        frames[i] = scores | ({"human": {"cc": 0.5, "kld": 0.5}} if i % 5 == 1 else {})
-    return {clip: frames for clip in clips}
+    values = {i: math.nan if i in (9, 10, 12) else i / 100 for i in range(1, n + 1)}
+    scores = {p: {"cc": values, "kld": values} for p in (model, "equator prior")}
+    human = dict.fromkeys(range(1, n + 1, 5), 0.5)
+    return {clip: scores | {"human": {"cc": human, "kld": human}} for clip in clips}
 
 
 def picture(title="clip 217"):
@@ -109,11 +108,11 @@ def test_a_report_needs_no_other_file(report, count):
     assert page.texts["h1"] == ["cube_unet on ECCV 2018, split test"]
     assert page.texts["li"][-1].startswith("3 × no ground truth")
     assert "best.pth, 9f86d0" in page.texts["dd"] and "0.700" in text
-    assert text.index("<table>") < text.index("<p>")
-    said = page.texts["p"][0]
-    metrics = 2 if count > 5 else 0  # by chance, all of five clips may agree
-    assert f"Better than the best baseline, of 2 metrics: cube_unet in {metrics}." in said
-    assert "Observers predict each other with 0.700 in CC." in said and said.count(". ") <= 4
+    assert text.index("<table>") < text.index("<ul>")
+    claim = "beats" if count > 5 else "is ahead of"  # by chance, all of five clips may agree
+    for metric, line in zip(("CC", "KLD"), page.texts["li"]):
+        assert line.startswith(f"{metric}: cube_unet {claim} the best baseline equator prior by")
+    assert page.texts["small"].count("inter-observer") == 1
     assert "nan" not in words.lower()
 
 
@@ -132,15 +131,12 @@ def test_all_models_are_in_every_plot_and_compared(report, monkeypatch):
     clips = [f"clip {k}" for k in range(8)]
     results, series = evaluation(clips, "first"), curves(clips, model="first")
     scores = [content["scores"] for content in results["clips"].values()]
-    for predictors in [
-        results["predictors"],
-        *scores,
-        *(f for c in series.values() for f in c.values()),
-    ]:
+    for predictors in [results["predictors"], *scores, *series.values()]:
         predictors["second"] = predictors["first"]
     for clip in scores:
         clip["second"] = {"cc": clip["first"]["cc"] - 0.05, "kld": clip["first"]["kld"] + 0.05}
     results["models"]["second"] = {"maps": "folder"}
+    results["differences"] = differences(results)
     drawn = []
     for name in ("time_plot", "clip_plot", "picture_plot"):
         plot = getattr(evaluation_report, name)
@@ -148,8 +144,9 @@ def test_all_models_are_in_every_plot_and_compared(report, monkeypatch):
         monkeypatch.setattr(evaluation_report, name, draw)
     page = Page(report(results, series, [picture()]))
     assert page.texts["h1"] == ["first, second on ECCV 2018, split test"]
-    assert "second in 2." in page.texts["p"][0]  # better than the best baseline
-    assert "every other model, of 2 metrics: first in 2, second in 0." in page.texts["p"][0]
+    verdicts = " ".join(page.texts["li"])
+    assert verdicts.count("second beats the best baseline") == 2
+    assert verdicts.count("first beats second") == 2
     for figure in drawn[:4]:
         assert {"first", "second"} <= {text.get_text() for text in figure.legends[0].get_texts()}
     assert len(drawn) == 5 and len(drawn[-1].axes) == 4
@@ -160,12 +157,11 @@ def test_a_report_without_baselines_and_observers(report):
     for clip in results["clips"].values():
         clip["scores"] = {"cube_unet": clip["scores"]["cube_unet"]}
     results["predictors"] = {"cube_unet": results["predictors"]["cube_unet"]}
-    series = {
-        clip: {n: {"cube_unet": scores["cube_unet"]} for n, scores in frames.items()}
-        for clip, frames in curves(["a", "b"]).items()
-    }
+    results["differences"] = differences(results)
+    series = curves(["a", "b"])
+    series = {clip: {"cube_unet": scores["cube_unet"]} for clip, scores in series.items()}
     page = Page(report(results, series))
-    assert "baseline" not in page.texts["p"][0] and "Observers" not in page.texts["p"][0]
+    assert "baseline" not in " ".join(page.texts["li"]) and "human" not in page.texts["th"]
     assert len(page.images) == 4
 
 
@@ -175,8 +171,8 @@ def test_a_clip_of_one_frame(report):
 
 def test_a_frame_without_a_score_is_nan():
     """Clip b has no frame 2 and no score in frame 3."""
-    frames = {n: {"m": {"cc": 0.5}} for n in (1, 2, 3)}
-    series = {"a": frames, "b": {1: frames[1], 3: {"m": {"cc": math.nan}}}}
+    curves = {"a": {1: 0.5, 2: 0.5, 3: 0.5}, "b": {1: 0.5, 3: math.nan}}
+    series = {clip: {"m": {"cc": curve}} for clip, curve in curves.items()}
     x, means = over_time(series, "m", "cc")
     np.testing.assert_allclose(x, [1, 2, 3])
     np.testing.assert_array_equal(means, [[0.5] * 3, [0.5, math.nan, math.nan]])
