@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
 from projection import sphere
@@ -60,12 +61,13 @@ def share(
     saliency: (H, W), not negative. Angles are in radians. Pixels at the cap's edge count in part.
     """
     maps = np.asarray(saliency, np.float32)
-    centre, pixel = _towards(longitude, latitude), math.pi / len(maps)
+    across = math.cos(latitude)
+    x, y, z = across * math.sin(longitude), math.sin(latitude), across * math.cos(longitude)
+    centre, pixel = np.array([x, y, z]), math.pi / len(maps)
     cap, points = _cap(centre, radius + pixel / 2, maps.shape)
     inside = np.clip((radius - np.arccos((points @ centre).clip(-1, 1))) / pixel + 0.5, 0, 1)
-    *_, areas = _grid(*maps.shape)
-    total = (areas @ cv2.reduce(maps, 1, cv2.REDUCE_SUM, dtype=cv2.CV_64F))[0]
-    values = maps[cap]
+    areas = _grid(*maps.shape)[1]
+    total, values = areas @ maps.sum(1, dtype=np.float64), maps[cap]
     if not total:
         total, values = 4 * math.pi, 1.0
     return min(1.0, float((values * areas[cap[0]] * inside).sum() / total))
@@ -89,7 +91,7 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
         row, column = divmod(int(left.argmax()), width)
         if (value := left[row, column]) <= lowest:
             break
-        point = _towards(sphere.longitude_of(column, width), sphere.latitude_of(row, height))
+        point = _grid(height, width)[0][row, column]
         cap, _ = _cap(point, RADIUS, values.shape)
         if values[cap].max() <= value:
             places.append(_summit(values, point))
@@ -128,37 +130,28 @@ def _summit(values: np.ndarray, place: np.ndarray) -> np.ndarray:
     return place
 
 
-def _towards(longitude: float, latitude: float) -> np.ndarray:
-    across = math.cos(latitude)
-    x, z = across * math.sin(longitude), across * math.cos(longitude)
-    return np.array([x, math.sin(latitude), z])
-
-
 @lru_cache(4)
-def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return sine and cosine of latitudes (2, H) and longitudes (2, W), and areas (H,)."""
-    rows, columns = sphere.latitudes(height).numpy(), sphere.longitudes(width).numpy()
-    down, across = (np.stack([np.sin(angles), np.cos(angles)]) for angles in (rows, columns))
-    return down, across, sphere.solid_angles(height, width).double().numpy()[:, 0]
+def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the direction of each pixel, (H, W, 3), and the solid angle in each row, (H,)."""
+    points = sphere.directions(height, width, torch.float64).numpy()
+    return points, sphere.solid_angles(height, width, torch.float64).numpy()[:, 0]
 
 
 def _cap(centre: np.ndarray, radius: float, size: tuple[int, int]) -> tuple[tuple, np.ndarray]:
     """Return the pixels within an angle of a direction (3,): rows and columns, and directions."""
-    x, y, z = centre.tolist()
-    latitude, (height, width) = math.asin(min(max(y, -1.0), 1.0)), size
-    first, last = (sphere.row_of(latitude + angle, height) for angle in (radius, -radius))
-    row = np.arange(max(0, math.floor(first)), min(math.ceil(last) + 1, height))
-    column = np.arange(width)
+    (x, y, z), (height, width) = centre.tolist(), size
+    latitude, longitude = math.asin(min(max(y, -1.0), 1.0)), math.atan2(x, z)
+    top, bottom = (sphere.row_of(latitude + angle, height) for angle in (radius, -radius))
+    rows = np.arange(max(0, math.floor(top)), min(math.ceil(bottom) + 1, height))
+    columns = np.arange(width)
     if abs(latitude) + radius < math.pi / 2:  # no pole is inside
-        reach = math.asin(math.sin(radius) / math.cos(latitude)) * width / (2 * math.pi) + 1
-        middle = sphere.column_of(math.atan2(x, z), width)
-        first, last = math.floor(middle - reach), math.ceil(middle + reach) + 1
-        column = np.arange(first, min(last, first + width)) % width
-    (up, across), (right, ahead) = (a[:, n] for a, n in zip(_grid(*size), (row, column)))
-    cosine = across[:, None] * (x * right + z * ahead) + (y * up)[:, None]
-    i, j = (cosine >= math.cos(min(radius, math.pi))).nonzero()
-    points = np.stack([across[i] * right[j], up[i], across[i] * ahead[j]], axis=-1)
-    return (row[i], column[j]), points
+        reach = min(math.asin(math.sin(radius) / math.cos(latitude)) + math.tau / width, math.pi)
+        west = math.floor(sphere.column_of(longitude - reach, width))
+        east = math.ceil(sphere.column_of(longitude + reach, width))
+        columns = np.arange(west, min(east + 1, west + width)) % width
+    points = _grid(height, width)[0][rows[:, None], columns]
+    i, j = (points @ centre >= math.cos(min(radius, math.pi))).nonzero()
+    return (rows[i], columns[j]), points[i, j]
 
 
 def _overlaps(tiles: int, pixels: int, measure) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import InputError
 from common.files import fingerprint, read_json, reading, write_json
-from maps.saved import MAP_NAME, holds_map, read_peak, write_map
+from maps.saved import MAP_NAME, holds_map, map_path, read_peak, write_map
 from video.decoding import Damage, VideoInfo
 from video.layout import SPHERE, Layout
 
@@ -51,23 +51,24 @@ def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
 def read_record(folder: Path) -> dict:
     """Return what saliency.json says about the maps in a folder, nothing where there is none.
 
-    Raises InputError for a file that can't be read, and for one that infer_video.py did not write.
+    Raises InputError for a file that infer_video.py can't have written.
     """
     path, none = folder / RECORD, type(None)
     if not path.exists():
         return {}
-    kinds = {"frame_count": (int, none), "unreadable": list, "npy": bool, "times": (list, none)}
-    record = read_json(path, **kinds)
-    with reading(path, "not as infer_video.py wrote it ({}); " + AGAIN):
+    content = read_json(path, unreadable=list, npy=bool, peaks=list, times=(list, none))
+    record = {"complete": False, "unreadable": [], "npy": False, "peaks": [], "times": None}
+    record |= content
+    with reading(path, f"not as infer_video.py wrote it ({{}}); {AGAIN}"):
         Layout(record.get("stereo") or "none", record.get("coverage") or SPHERE)
-        for name in record.keys() & {"peaks", "times"}:
-            values = record[name] or []
-            record[name] = [v if v is None else 0.0 + v for v in values]  # no text
-        peaks = [peak for peak in record.get("peaks", []) if peak is not None]
-        if not 0.001 <= record.get("fps", 1) <= 1000 or not all(0 <= p < 1e30 for p in peaks):
-            raise ValueError("fps or peaks are out of range")
-        if len(record.get("times") or record.get("peaks", [])) != len(record.get("peaks", [])):
-            raise ValueError("not as many times as peaks")
+        in_range = 0.001 <= record.get("fps", 1) <= 1000
+        in_range &= all(peak is None or 0 <= peak < 1e30 for peak in record["peaks"])
+        in_range &= not any(abs(seconds) > 1e9 for seconds in record["times"] or [])
+        if not in_range:
+            raise ValueError("fps, peaks or times are out of range")
+        counts = {len(record["peaks"]), len(record["times"] or record["peaks"])}
+        if record["complete"] and counts != {record["frame_count"]}:
+            raise ValueError("peaks and times are not those of all frames")
     return record
 
 
@@ -79,25 +80,24 @@ def differences(record: dict, facts: dict) -> list[str]:
 def complete_record(folder: Path, facts: dict) -> dict | None:
     """Return what saliency.json says where all maps of this run are there, else nothing."""
     record = read_record(folder)
-    needed = {"frame_count", "unreadable", "npy", "peaks"}
-    if differences(record, facts) or not record.get("complete") or not needed <= record.keys():
+    if differences(record, facts) or not record["complete"]:
         return None
-    peaks = {n: p for n, p in enumerate(record["peaks"], 1) if n not in record["unreadable"]}
-    files = [folder / f"sal_{n:04d}{kind}" for n in peaks for kind in map_kinds(record)]
-    complete = len(record["peaks"]) == record["frame_count"] and None not in peaks.values()
-    complete &= record["npy"] or not facts["npy"]
-    return record if complete and all(map(holds_map, files)) else None
+    if facts["npy"] and not record["npy"]:
+        return None
+    numbers = [number for number, peak in enumerate(record["peaks"], 1) if peak is not None]
+    paths = [map_path(folder, number, kind) for number in numbers for kind in map_kinds(record)]
+    return record if all(map(holds_map, paths)) else None
 
 
-def map_kinds(record: dict) -> tuple[str, ...]:
+def map_kinds(facts: dict) -> tuple[str, ...]:
     """Return the endings of the maps of a run."""
-    return (".png", ".npy") if record.get("npy") else (".png",)
+    return (".png", ".npy") if facts["npy"] else (".png",)
 
 
-def our_maps(folder: Path, record: dict) -> set[Path]:
-    """Return the maps that the run of a record wrote into a folder."""
-    kinds, paths = map_kinds(record), folder.glob("sal_*.*") if record else ()
-    return {p for p in paths if MAP_NAME.fullmatch(p.name) and p.suffix in kinds}
+def our_maps(folder: Path, facts: dict) -> set[Path]:
+    """Return the maps in a folder that a run has written or would replace."""
+    paths = folder.glob("sal_*.*") if facts else ()
+    return {p for p in paths if MAP_NAME.fullmatch(p.name) and p.suffix in map_kinds(facts)}
 
 
 def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
@@ -108,27 +108,25 @@ def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
     infer_video.py did not write.
     """
     new, record = folder / NEW, read_record(folder)
-    if record and "fingerprint" not in record:
-        raise InputError(f"{folder / RECORD}: not written by infer_video.py; {ELSEWHERE}")
-    ours = our_maps(folder, record)
-    if foreign := our_maps(folder, facts) - ours:
-        raise InputError(f"{min(foreign)}: not written by infer_video.py; {ELSEWHERE}")
-    differing = differences(record, facts)
+    ours, differing = our_maps(folder, record), differences(record, facts)
+    foreign = [folder / RECORD] if record and "fingerprint" not in record else []
+    foreign += sorted(our_maps(folder, facts) - ours)
+    if foreign:
+        raise InputError(f"{foreign[0]}: not written by infer_video.py; {ELSEWHERE}")
     if ours and differing and not overwrite:
         key = READABLE.get(differing[0], differing[0])
         was = "not given" if record.get(key) is None else record[key]
         run = f"holds maps of another run ({key} {was})"
         raise InputError(f"{folder}: {run}; {ELSEWHERE} or use --overwrite")
+    for partial in folder.glob(".sal_*.partial.*"):  # of a run that was killed
+        partial.unlink()
     replacing = ours and (overwrite == "all" or differing)
     if not replacing or differences(read_record(new), facts):
         shutil.rmtree(new, ignore_errors=True)
     if replacing:
         new.mkdir(exist_ok=True)
-        folder = new
-    elif ours:
-        facts["npy"] |= record.get("npy", False)
-    for partial in folder.glob(".sal_*.partial.*"):  # of a run that was killed
-        partial.unlink()
+        return new
+    facts["npy"] |= bool(ours) and record["npy"]
     return folder
 
 
@@ -146,12 +144,9 @@ class MapWriter:
         write_json(self.work / RECORD, facts | {"frame_count": None, "complete": False})
         self.done = 0
         self.peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
-        while all(holds_map(self._path(self.done + 1, kind)) for kind in map_kinds(facts)):
+        while all(holds_map(map_path(self.work, self.done + 1, k)) for k in map_kinds(facts)):
             self.done += 1
-            self.peaks.append(read_peak(self._path(self.done)))
-
-    def _path(self, number: int, kind: str = ".png") -> Path:
-        return self.work / f"sal_{number:04d}{kind}"
+            self.peaks.append(read_peak(map_path(self.work, self.done)))
 
     def write(self, numbered: tuple[int, np.ndarray]) -> None:
         """Write the map of a frame, (number, (H, W)), if it is not there and the frame readable."""
@@ -159,7 +154,8 @@ class MapWriter:
         if number <= self.done or number in self.damage.unreadable:
             return
         as_density = self.facts["normalisation"] == NORMALISATIONS["density"]
-        peak = write_map(self._path(number), saliency, self.facts["npy"], as_density)
+        path = map_path(self.work, number)
+        peak = write_map(path, saliency, self.facts["npy"], as_density)
         self.peaks.extend([math.nan] * (number - 1 - len(self.peaks)))  # of unreadable frames
         self.peaks.append(peak)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from common.errors import InputError, RunError, counted
+from common.errors import InputError, RunError
 from common.files import atomic, fingerprint, read_array, write_array
 from maps.attention import density
 from video.decoding import VideoInfo
@@ -26,10 +26,9 @@ PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
 
 
 def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool = False) -> float:
-    """Write a map, (H, W), as an 8-bit PNG and, if wanted, the map itself as float32.
+    """Write a map, (H, W), as a PNG and, if wanted, as float32, and return its maximum.
 
-    as_density: make it a density first. The PNG is the map divided by its maximum, which is kept
-    in a text chunk called "peak" and returned. Raises RunError for a map that is not finite.
+    as_density: make it a density first. Raises RunError for a map that is not finite.
     """
     if not np.isfinite(saliency).all():
         cure = "use precision fp32 or another checkpoint"
@@ -55,6 +54,10 @@ def read_peak(path: Path) -> float:
         return peak if 0 <= peak < 1e30 else math.nan
 
 
+def map_path(folder: Path, number: int, kind: str = ".png") -> Path:
+    return folder / f"sal_{number:04d}{kind}"
+
+
 def holds_map(path: Path) -> bool:
     """Return whether there is a map; after a power cut, a file may have no content."""
     return path.is_file() and path.stat().st_size > 0
@@ -66,17 +69,17 @@ def read_maps(folder: Path, record: dict) -> Iterator[tuple[int, float, np.ndarr
     record: saliency.json; a map is the float one where it says so, else the PNG times its maximum.
     Raises InputError for a map that can't be read or is none.
     """
-    shape = record["map_height"], record["map_width"]
+    shape, times = (record["map_height"], record["map_width"]), record["times"]
     for number, peak in enumerate(record["peaks"], 1):
-        times, path = record.get("times"), folder / f"sal_{number:04d}.png"
         seconds = times[number - 1] if times else (number - 1) / record["fps"]
-        if number in record["unreadable"]:
+        if peak is None:
             yield number, seconds, None
             continue
         if record["npy"]:
-            path = path.with_suffix(".npy")
+            path = map_path(folder, number, ".npy")
             saliency = read_array(path).astype(np.float32)
         else:
+            path = map_path(folder, number)
             saliency = read_picture(path, "L") * np.float32(peak / 255)
         if saliency.shape != shape or not 0 <= saliency.min() <= saliency.max() < math.inf:
             raise InputError(f"{path}: no longer the map that was written; delete it, and {AGAIN}")
@@ -88,32 +91,26 @@ def find_maps(
 ) -> dict[int, tuple[Path, float]]:
     """Return the map of each frame of the video by its number, and the factor for its values.
 
-    record: what saliency.json says. scale: "clip" (one for all maps) or "frame".
+    record: what saliency.json says; empty for maps of another program, one for each frame.
+    scale: "clip" (one for all maps) or "frame".
     Raises InputError for maps that are incomplete or of another video.
     """
     maps = (path for path in folder.glob("sal_*.png") if MAP_NAME.fullmatch(path.name))
     paths = {int(path.stem[4:]): path for path in maps}
     if not paths:
         raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {AGAIN}")
-    if record and not record.get("complete"):
+    if record and not record["complete"]:
         raise InputError(f"{folder}: not complete yet; {AGAIN} to finish")
-    unreadable = record.get("unreadable", [])
-    if record and record.get("fingerprint") != fingerprint(info.files, unreadable):
+    if record and record.get("fingerprint") != fingerprint(info.files, record["unreadable"]):
         other = f"these maps are of another video ({record.get('video')}), not of {info.path}"
         raise InputError(f"{folder}: {other}; {AGAIN} or choose its folder")
-    count = record.get("frame_count") or info.frames or len(paths)
-    if not record and abs(count - len(paths)) <= max(2, len(paths) // 100):  # headers err
-        count = len(paths)
-    most = len(paths) + len(unreadable) + 1  # of which one has no map
-    numbers = [n for n in range(1, min(count, most) + 1) if n not in unreadable]
-    if differing := paths.keys() ^ set(numbers):
+    peaks = record["peaks"] if record else [1.0] * len(paths)
+    known = {number: peak for number, peak in enumerate(peaks, 1) if peak is not None}
+    if differing := paths.keys() ^ known.keys():
         which = "one too many, of" if min(differing) in paths else "no map for"
-        counts = f"{counted(len(paths), 'map')} for {counted(count, 'frame')}"
-        raise InputError(f"{folder}: {counts}, {which} frame {min(differing)}; {AGAIN}")
-    peaks = [peak for peak in record.get("peaks", []) if peak is not None]
-    known = scale == "clip" and len(peaks) == len(numbers)  # not for maps of other programs
-    factors = common_scale(peaks) if known else [1.0] * len(numbers)
-    return {number: (paths[number], factor) for number, factor in zip(numbers, factors)}
+        raise InputError(f"{folder}: {which} frame {min(differing)}; {AGAIN}")
+    factors = common_scale(list(known.values())) if scale == "clip" else [1.0] * len(known)
+    return {number: (paths[number], factor) for number, factor in zip(known, factors)}
 
 
 def common_scale(peaks: list[float]) -> list[float]:

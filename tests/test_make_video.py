@@ -171,8 +171,10 @@ def test_a_folder_of_pictures(tmp_path):
     [
         ({"fingerprint": "of other content"}, "another video"),
         ({"complete": False, "frame_count": None}, "not complete"),
-        ({"frame_count": 9}, "8 maps for 9 frames"),
-        ({"frame_count": 7}, "8 maps for 7 frames"),
+        ({"frame_count": 9}, "not those of all frames"),
+        ({"frame_count": 7}, "not those of all frames"),
+        ({"frame_count": 9, "peaks": [0.5] * 9}, "no map for frame 9"),
+        ({"frame_count": 7, "peaks": [0.5] * 7}, "one too many, of frame 8"),
     ],
 )
 def test_maps_of_something_else(tmp_path, capsys, changes, words):
