@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import options
 from common.errors import Failures, advice, counted, run_script
-from maps.exports import KINDS, array_bytes, export_path, grid
+from maps.exports import KINDS, export_path, grid
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,7 +75,8 @@ from video.ahead import ahead, behind
 from video.reader import FrameReader, read_frames
 
 
-def main() -> None:
+def main() -> str:
+    """Write the maps of all clips and return the command that shows those of the first."""
     args = parse_args()
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
@@ -99,14 +100,30 @@ def main() -> None:
             with failures.collected(path):
                 infer(model, path, folder, args)
     Failures(sum(processes.gather(list(failures)), [])).report(len(folders))
+    words = ["--original_video", str(args.video_path[0])]
+    words += ["--saliency_dir", str(next(iter(folders)))] if args.output_dir else []
+    return f"next: {options.python()} make_video.py {shlex.join(words)}"
+
+
+def output_folders(clips: list[Path], folder: Path | None) -> dict[Path, Path]:
+    """Return {folder for the maps: clip}. Raises InputError for two clips of the same name."""
+    if folder and len(clips) == 1:
+        return {folder: clips[0]}
+    folders: dict[Path, Path] = {}
+    for path in clips:
+        if (other := folders.setdefault(maps_folder(path, folder), path)) is not path:
+            raise InputError(f"{path}: has the same name as {other}; infer them one by one")
+    return folders
 
 
 def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.Namespace) -> None:
-    """Write the maps of one clip that are not yet in the folder.
+    """Write the maps of one clip that are not yet in the folder, and its exports.
 
     Raises InputError for a source that can't be read or a folder with other maps, and RunError at
     the end where some frames of the source are damaged.
     """
+    if folder.resolve() in (path.resolve(), *path.resolve().parents):
+        raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
     with advice("--coverage"):
         reader = read_frames(path, model.spec, args.fps, args.stereo, args.coverage)
     for note in reader.info.notes:
@@ -125,8 +142,6 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         "normalisation": NORMALISATIONS[args.normalise],
         "npy": args.save_npy,
     }
-    if folder.resolve() in (path.resolve(), *path.resolve().parents):
-        raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
     with lock(folder), protected(args.ckpt_path, *reader.info.files):
         record = complete_record(folder, facts) if args.export and args.overwrite != "all" else None
         if not record:
@@ -165,9 +180,6 @@ def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -
         frames = counted(len(unreadable), "unreadable frame")
         print(f"note: {target}: no map of {frames} ({numbers})", file=sys.stderr)
     shape = record["frame_count"], record["map_height"], record["map_width"]
-    if size := array_bytes(target, *shape):
-        maps = f"{counted(shape[0], 'map')} of {shape[1]}×{shape[2]}"
-        print(f"note: {target}: {maps} take {size / 1e6:,.1f} MB", file=sys.stderr)
     bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
     maps = tqdm(read_maps(folder, record), target.name, **bar)
     try:
@@ -175,31 +187,10 @@ def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -
             target = KINDS[target.suffix.lower()](target, maps, shape, args.peaks, args.tiles)
     except ValueError as error:
         raise RunError(f"{target}: {error}; choose another kind of file") from error
-    print(f"{target}: {counted(shape[0], 'frame')}")
-
-
-def output_folders(clips: list[Path], folder: Path | None) -> dict[Path, Path]:
-    """Return {folder for the maps: clip}. Raises InputError for two clips of the same name."""
-    if folder and len(clips) == 1:
-        return {folder: clips[0]}
-    folders: dict[Path, Path] = {}
-    for path in clips:
-        if (other := folders.setdefault(maps_folder(path, folder), path)) is not path:
-            raise InputError(f"{path}: has the same name as {other}; infer them one by one")
-    return folders
-
-
-def next_step() -> str:
-    """Return the command that shows the maps of the first clip."""
-    args = parse_args()
-    words = ["--original_video", str(args.video_path[0])]
-    if args.output_dir:
-        folders = output_folders(args.video_path, args.output_dir)
-        words += ["--saliency_dir", str(next(iter(folders)))]
-    return f"next: {options.python()} make_video.py {shlex.join(words)}"
+    print(f"{target}: {counted(shape[0], 'frame')}, {target.stat().st_size / 1e6:,.1f} MB")
 
 
 if __name__ == "__main__":
-    run_script(processes.session(main))
+    command = run_script(processes.session(main))
     if os.environ.get("RANK", "0") == "0":
-        print(next_step())
+        print(command)

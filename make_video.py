@@ -17,6 +17,7 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -95,24 +96,24 @@ from video.spherical_metadata import write_spherical
 from video.writer import write_video
 from views.camera import followed_views
 from views.follow import follow_path
-from views.frames import frames_with_maps
+from views.frames import FrameWithMap, frames_with_maps
 from views.overlay import COLORMAPS, paint_picture, painted_pictures, scaled
 from views.viewer import write_viewer
 
 LARGEST = 16384  # columns and rows of a video in H.264
 
 
-def main() -> None:
+def main() -> str | None:
+    """Write the output and, of an overlay, return the command that writes a viewer of the clip."""
     args = parse_args()
     if args.colormap not in COLORMAPS:
         raise InputError(f"--colormap {args.colormap}: choose one of {', '.join(COLORMAPS)}")
-    source = args.original_video
-    args.saliency_dir = args.saliency_dir or maps_folder(source)
-    record = read_record(args.saliency_dir)
-    pictures = list_pictures(source)
-    if pictures and args.fps is None and "fps" in record:
-        args.fps = Fraction(record["fps"]).limit_denominator(1001)
+    source, start = args.original_video, time.perf_counter()
+    folder = args.saliency_dir or maps_folder(source)
+    record, pictures = read_record(folder), list_pictures(source)
     if record:  # as the maps were made
+        if pictures and args.fps is None and "fps" in record:
+            args.fps = Fraction(record["fps"]).limit_denominator(1001)
         args.stereo = args.stereo or record.get("stereo") or "none"
         args.coverage = args.coverage or record.get("coverage") or SPHERE
     with advice("--coverage"):
@@ -120,25 +121,31 @@ def main() -> None:
     for note in info.notes:
         print(f"note: {source}: {note}", file=sys.stderr)
     output = choose_output(args, info, still=pictures == [source])
+    kind = output.suffix.lower()
     if args.alpha is None:
-        args.alpha = 0.5 if output.suffix.lower() == ".html" else 0.7
-    start = time.perf_counter()
-    maps, damage = find_maps(args.saliency_dir, info, record, args.scale), Damage()
-    inputs = protected(*info.files, *args.saliency_dir.glob("sal_*.*"))
-    with inputs, atomic(output) as temporary:
-        if output.suffix.lower() == ".html":
-            frames = frames_with_maps(info, args.saliency_dir, maps, damage)
+        args.alpha = 0.5 if kind == ".html" else 0.7
+    maps, damage = find_maps(folder, info, record, args.scale), Damage()
+    frames = frames_with_maps(info, folder, maps, damage)
+    with protected(*info.files, *folder.glob("sal_*.*")), atomic(output) as temporary:
+        if kind == ".html":
             write_viewer(temporary, info, frames, source.name, args.viewer_width, args.colormap,
                 args.alpha, args.crf, args.preset)  # fmt: skip
-        elif output.suffix.lower() == ".mp4":
-            write_mp4(temporary, info, maps, record.get("times") or [], damage, args)
-        else:
+        elif kind != ".mp4":
             write_still(temporary, info, *maps[1], args)
+        elif args.follow:
+            write_follow(temporary, info, frames, maps, record.get("times"), args)
+        else:
+            write_overlay(temporary, info, frames, args)
     seconds = time.perf_counter() - start
     rate = len(maps) / seconds
     print(f"{output}: {counted(len(maps), 'frame')} in {seconds:.1f} s, {rate:.1f} frames/s")
     if str(damage):
         raise RunError(f"{source}: {damage}")
+    if args.follow or kind == ".html":
+        return None
+    words = ["--original_video", str(source)]
+    words += ["--saliency_dir", str(folder)] if args.saliency_dir else []
+    return f"next: {python()} make_video.py {shlex.join(words)} --viewer"
 
 
 def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Path:
@@ -163,16 +170,6 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
     return output
 
 
-def next_step() -> str | None:
-    """Return the command that writes a viewer of the clip, if this run has not."""
-    args = parse_args()
-    if args.viewer or args.follow or args.output_path and args.output_path.suffix == ".html":
-        return None
-    words = ["--original_video", str(args.original_video)]
-    words += ["--saliency_dir", str(args.saliency_dir)] if args.saliency_dir else []
-    return f"next: {python()} make_video.py {shlex.join(words)} --viewer"
-
-
 def write_still(
     path: Path, info: VideoInfo, saliency: Path, factor: float, args: argparse.Namespace
 ) -> None:
@@ -188,32 +185,36 @@ def write_still(
     save_picture(path, painted, info.path, layout)
 
 
-def write_mp4(
-    path: Path, info: VideoInfo, maps: dict, times: list, damage: Damage, args: argparse.Namespace
+def write_overlay(
+    path: Path, info: VideoInfo, frames: Iterator[FrameWithMap], args: argparse.Namespace
 ) -> None:
-    """Write the overlay of a video, or the views of a camera that follows attention.
-
-    times: seconds of the frames from the first on; empty where they are steady.
-    """
-    frames = frames_with_maps(info, args.saliency_dir, maps, damage)
-    if args.follow:
-        saliency = (read_picture(saliency, "L") for saliency, _ in maps.values())
-        saliency = tqdm(saliency, "planning", len(maps), unit="frame", disable=None)
-        seconds = [times[n - 1] if times else (n - 1) / info.fps for n in maps]
-        width = min(max(320, info.width // 32 * 32), 1280)  # a finer view shows nothing more
-        size = args.size or (width * 9 // 16, width)
-        directions = follow_path(saliency, seconds, args.fov, size, args.cuts)
-        directions = dict(zip(maps, directions))
-        pictures = followed_views(frames, directions, info.layout, args.fov, size)
-    else:
-        style = args.colormap, args.alpha, args.side_by_side
-        pictures = painted_pictures(frames, info.layout, *style)
+    """Write a video with its maps over it or beside it."""
+    style = args.colormap, args.alpha, args.side_by_side
+    pictures = painted_pictures(frames, info.layout, *style)
     write_video(path, info, pictures, args.crf, args.preset)
-    if not args.follow and not args.side_by_side:
+    if not args.side_by_side:
         write_spherical(path, info.layout)
 
 
+def write_follow(
+    path: Path,
+    info: VideoInfo,
+    frames: Iterator[FrameWithMap],
+    maps: dict[int, tuple[Path, float]],
+    times: list[float] | None,
+    args: argparse.Namespace,
+) -> None:
+    """Write what a camera sees that follows attention. times: None where they are steady."""
+    saliency = (read_picture(saliency, "L") for saliency, _ in maps.values())
+    saliency = tqdm(saliency, "planning", len(maps), unit="frame", disable=None)
+    seconds = [times[n - 1] if times else (n - 1) / info.fps for n in maps]
+    width = min(max(320, info.width // 32 * 32), 1280)  # a finer view shows nothing more
+    size = args.size or (width * 9 // 16, width)
+    directions = follow_path(saliency, seconds, args.fov, size, args.cuts)
+    views = followed_views(frames, dict(zip(maps, directions)), info.layout, args.fov, size)
+    write_video(path, info, views, args.crf, args.preset)
+
+
 if __name__ == "__main__":
-    run_script(main)
-    if command := next_step():
+    if command := run_script(main):
         print(command)

@@ -9,6 +9,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class InputError(Exception):
@@ -38,8 +41,8 @@ def show_tracebacks() -> None:
     _own_code = True
 
 
-def run_script(main: Callable[[], object]) -> None:
-    """Run a script's main. An error becomes one line and an exit code.
+def run_script(main: Callable[[], T]) -> T:
+    """Run a script's main and return its result. An error becomes one line and an exit code.
 
     2: something was given wrong. 1: something went wrong on the way, or a bug. 130: Ctrl-C. 129 and
     143: SIGHUP and SIGTERM, at which files that are not complete are removed.
@@ -51,11 +54,10 @@ def run_script(main: Callable[[], object]) -> None:
                 signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         try:
-            main()
+            return main()
         finally:
             sys.stdout.flush()
             signal.signal(signal.SIGINT, before)
-        return
     except (Exception, KeyboardInterrupt) as error:
         if wants_traceback(error):
             raise

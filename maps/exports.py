@@ -34,9 +34,8 @@ def write_peaks(path: Path, maps: Maps, count: int) -> Path:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("time", "frame", "rank", "longitude", "latitude", "share"))
         for number, seconds, saliency in maps:
-            if saliency is None:
-                continue
-            for rank, place in enumerate(peaks(saliency, count), 1):
+            places = [] if saliency is None else peaks(saliency, count)
+            for rank, place in enumerate(places, 1):
                 degrees = (f"{math.degrees(angle):.4f}" for angle in place)
                 row = number, rank, *degrees, f"{share(saliency, *place):.5f}"
                 table.writerow((f"{seconds:.4f}", *row))
@@ -52,18 +51,17 @@ def write_tiles(path: Path, maps: Maps, frames: int, rows: int, columns: int) ->
     from maps.attention import tiles  # slow to import
 
     times = []
-    edges = {"latitude": np.linspace(90, -90, rows + 1)}
-    edges["longitude"] = np.linspace(-180, 180, columns + 1)
 
     def shares() -> Iterable[np.ndarray | None]:
         for _, seconds, saliency in maps:
             times.append(seconds)
-            yield saliency if saliency is None else tiles(saliency, rows, columns)
+            yield None if saliency is None else tiles(saliency, rows, columns)
 
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         with archive.open("tiles.npy", "w", force_zip64=True) as file:
-            _write_rows(file, shares(), (frames, rows, columns), np.dtype("<f4"))
-        for name, array in {"time": np.array(times), **edges}.items():
+            _write_arrays(file, shares(), (frames, rows, columns), "<f4")
+        edges = np.linspace(90, -90, rows + 1), np.linspace(-180, 180, columns + 1)
+        for name, array in zip(("time", "latitude", "longitude"), (np.array(times), *edges)):
             with archive.open(f"{name}.npy", "w") as file:
                 np.lib.format.write_array(file, array)
     return path
@@ -74,9 +72,9 @@ def write_maps(path: Path, maps: Maps, frames: int, height: int, width: int) -> 
 
     Raises ValueError for a map that float16 can't hold.
     """
-    kind = np.dtype("<f2" if path.name.endswith(HALF) else "<f4")
+    kind = "<f2" if path.name.endswith(HALF) else "<f4"
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        _write_rows(file, (m for _, _, m in maps), (frames, height, width), kind)
+        _write_arrays(file, (m for _, _, m in maps), (frames, height, width), kind)
     return path
 
 
@@ -91,29 +89,21 @@ def write_salient360(path: Path, maps: Maps, frames: int, height: int, width: in
     size = f"_{width}x{height}" + f"x{frames}" * (frames > 1) + "_32b"
     path = path.with_name(path.stem.removesuffix(size) + size + path.suffix)
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        _write_rows(file, (m for _, _, m in maps), (frames, height, width), np.dtype("<f4"), False)
+        shape = frames, height, width
+        _write_arrays(file, (m for _, _, m in maps), shape, "<f4", header=False)
     return path
 
 
-def array_bytes(path: Path, frames: int, height: int, width: int) -> int:
-    """Return the bytes of the maps in a file to export to, 0 for one that does not hold them."""
-    itemsize = 2 if path.name.endswith(HALF) else 4
-    return frames * height * width * itemsize * (path.suffix.lower() in (".npy", ".bin"))
-
-
-def _write_rows(
-    file: IO[bytes], arrays: Iterable[np.ndarray | None], shape: tuple, kind: np.dtype, header=True
+def _write_arrays(
+    file: IO[bytes], arrays: Iterable[np.ndarray | None], shape: tuple, kind: str, header=True
 ) -> None:
     """Write arrays as one of a shape (count, ...), with or without the header of an .npy file."""
     if header:
-        facts = {"descr": kind.str, "fortran_order": False, "shape": shape}
+        facts = {"descr": kind, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, facts)
     for array in arrays:
-        if array is None:
-            array = np.full(shape[1:], np.nan, kind)
-        elif array.shape != shape[1:]:
-            raise ValueError(f"a map of {array.shape} among those of {shape[1:]}")
-        elif kind.itemsize == 2 and array.max() > np.finfo(kind).max:
+        array = np.full(shape[1:], np.nan) if array is None else array
+        if array.max() > np.finfo(kind).max:
             raise ValueError(f"a map's maximum, {array.max():g}, is too large for float16")
         file.write(array.astype(kind).tobytes())
 
