@@ -10,7 +10,6 @@ import argparse
 import shlex
 import sys
 from contextlib import nullcontext
-from inspect import signature
 from pathlib import Path
 
 from common import options
@@ -68,7 +67,6 @@ from datasets.video_saliency import summarise
 from evaluation import results, summary
 from evaluation.scorer import Scorer
 from evaluation.sources import Network, SavedMaps
-from models.checkpoint import read
 from models.registry import find_model
 from video.spec import HIGHEST_FPS
 
@@ -91,9 +89,9 @@ def main() -> None:
         for clip in tqdm(processes.shard(data.clips), "scoring", **bar):
             clips[clip] = scorer.score(clip, sources, args.report)
         shares = processes.gather(clips)
-        clips = {clip: share[clip] for clip in data.clips for share in shares if clip in share}
         if not is_main():
             return
+        clips = {clip: share[clip] for clip in data.clips for share in shares if clip in share}
         facts = {
             "data": args.data_root.resolve().name,
             "split": args.split,
@@ -105,12 +103,11 @@ def main() -> None:
             "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         }
         scores = results.collect(facts, scorer, clips)
-        notes = "\n".join(scores["notes"])
-        verdicts = "\n".join(summary.verdicts(scores))
-        print(summary.table(scores), verdicts, notes, sep="\n\n")
+        texts = summary.verdicts(scores), scores["notes"]
+        print(summary.table(scores), *map("\n".join, texts), sep="\n\n")
         results.write(args.output_dir, scores, clips, args.report)
         print(f"metrics.json, metrics.csv{' and report.html' * args.report} in {args.output_dir}")
-    problems = sum((scores.irregular for scores in clips.values()), [])
+    problems = [problem for scores in clips.values() for problem in scores.irregular]
     if left_out := [problem for problem in problems if problem[0] in LEFT_OUT]:
         raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
 
@@ -124,16 +121,16 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> list[Network
     networks = [Network(path, load_model(args, path, device)) for path in args.ckpt_path]
     if args.sampling and not any("sampling" in network.model.arguments for network in networks):
         raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")
-    sources: list[Network | SavedMaps] = [*networks, *(SavedMaps(path) for path in args.pred_dir)]
-    paths = [*args.ckpt_path, *args.pred_dir]
-    stems = [path.resolve().stem for path in paths]
-    names = args.names or stems
-    if len(names) != len(sources):
-        models = counted(len(sources), "model")
-        raise InputError(f"--names: {len(names)} for {models}; give each a name, checkpoints first")
-    for source, path, name in zip(sources, paths, names):
-        if len(sources) > 1 or args.names:
-            source.name = name if names.count(name) == 1 else f"{path.resolve().parent.name}/{name}"
+    sources: list[Network | SavedMaps] = [*networks, *map(SavedMaps, args.pred_dir)]
+    paths = [path.resolve() for path in (*args.ckpt_path, *args.pred_dir)]
+    if args.names and len(args.names) != len(sources):
+        given = f"--names: {len(args.names)} for {counted(len(sources), 'model')}"
+        raise InputError(f"{given}; give each a name, checkpoints first")
+    if args.names or len(sources) > 1:
+        names = args.names or [path.stem for path in paths]
+        for source, path, name in zip(sources, paths, names):
+            source.name = name if names.count(name) == 1 else f"{path.parent.name}/{name}"
+    for source in sources:
         if source.name in (*summary.BASELINES, summary.HUMAN):
             source.name += " (maps)"
     if len({source.name for source in sources}) < len(sources):
@@ -143,10 +140,9 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> list[Network
 
 def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> models.SaliencyModel:
     """Return a checkpoint's model as the options want it."""
-    overrides = {}
-    if args.sampling and "sampling" in signature(models.MODELS[read(path)["model"]]).parameters:
-        overrides["sampling"] = args.sampling
-    model = models.load(path, device, **overrides)
+    model = models.load(path, device)
+    if args.sampling and "sampling" in model.arguments:
+        model = models.load(path, device, sampling=args.sampling)
     with advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     # Only the network runs in mixed precision, not the metrics between two of its maps.

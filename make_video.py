@@ -207,7 +207,7 @@ def write_follow(
     """Write what a camera sees that follows attention. times: None where they are steady."""
     saliency = (read_picture(saliency, "L") for saliency, _ in maps.values())
     saliency = tqdm(saliency, "planning", len(maps), unit="frame", disable=None)
-    seconds = [times[n - 1] if times else (n - 1) / info.fps for n in maps]
+    seconds = [times[n - 1] if times else float((n - 1) / info.fps) for n in maps]
     width = min(max(320, info.width // 32 * 32), 1280)  # a finer view shows nothing more
     size = args.size or (width * 9 // 16, width)
     directions = follow_path(saliency, seconds, args.fov, size, args.cuts)

@@ -102,7 +102,7 @@ def best_median_worst(results: dict, clips: dict[str, ClipScores]) -> list[Pictu
     for place, rank in sorted(ranks.items()):
         clip, entry = ranked[place]
         score = f"{results['metrics'][metric]['title']} {entry['scores'][model][metric]:.3f}"
-        picture = clips[clip].picture
-        title = f"{rank} clip: {score} ({model}); {picture.title}"
-        pictures.append(replace(picture, title=title))
+        if picture := clips[clip].picture:
+            title = f"{rank} clip: {score} ({model}); {picture.title}"
+            pictures.append(replace(picture, title=title))
     return pictures

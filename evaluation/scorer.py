@@ -124,8 +124,10 @@ class Scorer:
                 result.add(predictor, file.number, values)
             if fixations and len(result.frames) % OBSERVERS_EVERY == 0:
                 observers = fixations.observers[fixations.frames == file.number]
-                draw = self.protocol, self._count, self._blur, random
-                result.add(HUMAN, file.number, inter_observer(*gaze, observers, others, *draw))
+                agreement = inter_observer(
+                    *gaze, observers, others, self.protocol, self._count, self._blur, random
+                )
+                result.add(HUMAN, file.number, agreement)
             result.frames.append(file.number)
             if picture and len(result.frames) <= max(1, len(files) // 2):
                 middle = file, truth, maps

@@ -34,8 +34,9 @@ def write_peaks(path: Path, maps: Maps, count: int) -> Path:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("time", "frame", "rank", "longitude", "latitude", "share"))
         for number, seconds, saliency in maps:
-            places = [] if saliency is None else peaks(saliency, count)
-            for rank, place in enumerate(places, 1):
+            if saliency is None:
+                continue
+            for rank, place in enumerate(peaks(saliency, count), 1):
                 degrees = (f"{math.degrees(angle):.4f}" for angle in place)
                 row = number, rank, *degrees, f"{share(saliency, *place):.5f}"
                 table.writerow((f"{seconds:.4f}", *row))

@@ -6,6 +6,7 @@ import shutil
 from array import array
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,9 +57,8 @@ def read_record(folder: Path) -> dict:
     path, none = folder / RECORD, type(None)
     if not path.exists():
         return {}
-    content = read_json(path, unreadable=list, npy=bool, peaks=list, times=(list, none))
-    record = {"complete": False, "unreadable": [], "npy": False, "peaks": [], "times": None}
-    record |= content
+    record: dict[str, Any] = dict(complete=False, unreadable=[], npy=False, peaks=[], times=None)
+    record |= read_json(path, unreadable=list, npy=bool, peaks=list, times=(list, none))
     with reading(path, f"not as infer_video.py wrote it ({{}}); {AGAIN}"):
         Layout(record.get("stereo") or "none", record.get("coverage") or SPHERE)
         in_range = 0.001 <= record.get("fps", 1) <= 1000
