@@ -26,17 +26,16 @@ def parse_args() -> argparse.Namespace:
     add("--ckpt_path", type=Path, default=options.CHECKPOINT, help="checkpoint")
     add("--model", metavar="package.module:Class", help="model of the checkpoint "
         "where it is one of your own, whose code is then run")  # fmt: skip
-    add("--output_dir", type=Path, help="folder for the maps; of several clips, each gets a folder "
-        "of its name in it (default: outputs/<name>_saliency for each)")  # fmt: skip
+    add("--output_dir", type=Path, help="folder for the maps, with a folder in it for each of "
+        "several clips (default: outputs/<name>_saliency)")  # fmt: skip
     add("--save_npy", action="store_true", help="also write float32 maps; see --normalise")
     add("--normalise", choices=["max", "density"], default="max", help="what float maps hold; "
         "max: the network's output as it is; density: attention per steradian, whose integral "
-        "over the sphere is 1. A PNG is divided by its maximum, which is kept")  # fmt: skip
+        "over the sphere is 1")  # fmt: skip
     add("--export", type=export_path, action="append", default=[], metavar="FILE", help="also "
         "write all maps as one file; .csv: the highest peaks of each; .npz: attention in tiles; "
-        ".npy: one array (…float16.npy: in 16 bits); .bin: Salient360's. Of several clips, each "
-        "gets one in its folder. Where all maps are there, nothing else is done. "
-        "May be given several times")  # fmt: skip
+        ".npy: one array (…float16.npy: in 16 bits); .bin: Salient360's. May be given several "
+        "times; of several clips, each gets one in its folder")  # fmt: skip
     add("--peaks", type=options.at_least(1, 1001, int), default=5, help="most directions in a .csv")
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
     options.add_motion_option(add)
@@ -50,8 +49,8 @@ def parse_args() -> argparse.Namespace:
         "(default: 8, with a note); a video has its own rate")  # fmt: skip
     options.add_layout_options(add)
     add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
-        "are already there, once all new ones are made; other: only those of another source or "
-        "checkpoint, and keep or complete those of the same")  # fmt: skip
+        "are there, once all new ones are made; other: only those of another source or "
+        "checkpoint")  # fmt: skip
     return parser.parse_args()
 
 

@@ -2,13 +2,10 @@
 
 A video becomes H.264 in MP4 of its size (an odd last column or row is cut off), its timing, its
 colours and its sound; a still picture becomes a PNG or JPEG. The stronger the saliency, the more
-opaque its colour; where there is none, the picture is unchanged. With --side_by_side the picture is
-on the left and its heat map on the right, twice as wide in all: that is no panorama any more, so it
-is not marked as 360°. Stereo keeps its two eyes, with the same map over both.
+opaque its colour. Stereo keeps its two eyes, with the same map over both.
 
-With --follow the video becomes an ordinary one instead, without a heat map, whose virtual camera
-turns to where people would look. With --viewer, everything is in one HTML page, in which one looks
-around in the clip and chooses how its maps are shown. Both show the left eye of stereo.
+With --follow the video becomes an ordinary one instead, whose virtual camera turns to where people
+would look; with --viewer, one HTML page to look around in. Both show the left eye of stereo.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -36,9 +33,8 @@ def parse_args() -> argparse.Namespace:
     add("--saliency_dir", type=Path, metavar="PATH", help="folder of maps that infer_video.py "
         "wrote (default: outputs/<name>_saliency)")  # fmt: skip
     add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4, .html or, of a "
-        "picture, .png or .jpg; replaced when it is complete (default: outputs/<name>_overlay.mp4, "
-        "of a picture .png; with --follow outputs/<name>_follow.mp4, with --viewer "
-        "outputs/<name>_viewer.html)")  # fmt: skip
+        "picture, .png or .jpg (default: outputs/<name>_overlay.mp4, of a picture .png, or "
+        "<name>_follow.mp4, or <name>_viewer.html)")  # fmt: skip
     add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: that "
         "which infer_video.py was given)")  # fmt: skip
     add_layout_options(add, "as infer_video.py took it, else as the file declares")
@@ -48,15 +44,14 @@ def parse_args() -> argparse.Namespace:
     add("--alpha", type=float, help="opacity of the strongest saliency, 0 to 1; half "
         "the saliency has three quarters of it (default: 0.7, in a viewer 0.5)")  # fmt: skip
     add("--colormap", default="turbo", metavar="NAME", help="OpenCV's name")
-    add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay")
+    add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay; "
+        "no panorama any more, so not marked as 360°")  # fmt: skip
     add("--viewer", action="store_true", help="write a page to look around in, as every "
-        "--output_path that ends with .html does; --alpha and --colormap are what it begins "
-        "with")  # fmt: skip
-    add("--viewer_width", type=at_least(64, 8193, int), default=1920, help="columns of the clip in "
-        "the page, which is reduced to them")  # fmt: skip
+        "--output_path that ends with .html does")  # fmt: skip
+    add("--viewer_width", type=at_least(64, 8193, int), default=1920,
+        help="columns to which the clip is reduced in the page")  # fmt: skip
     add("--crf", type=float, default=20, help="H.264 quality, 0 (lossless) to 51 (worst)")
-    slower = "speed of the encoder; a slower one makes smaller files"
-    add("--preset", choices=PRESETS, default="fast", help=slower)
+    add("--preset", choices=PRESETS, default="fast", help="encoder speed; slower: smaller files")
     add = parser.add_argument_group("an ordinary video that follows attention").add_argument
     add("--follow", action="store_true", help="render what a camera sees that turns to where "
         "people would look, up to 30 degrees a second, with a level horizon")  # fmt: skip
