@@ -30,11 +30,8 @@ def parse_args() -> argparse.Namespace:
         "which ends with .csv, .npz, .npy or .bin; without --viewer and --follow nothing "
         "else")  # fmt: skip
     add("--quality", choices=["fast"], help="fast: maps of 75%% of the height and width")
-    add(
-        "--fps",
-        type=options.frame_rate,
-        help="pictures a second of a folder of frames (default: 8)",
-    )
+    add("--fps", type=options.frame_rate, help="pictures a second of a folder of frames "
+        "(default: 8)")  # fmt: skip
     add("--overwrite", action="store_true", help="replace maps of another clip of this name")
     options.add_layout_options(add)
     return parser.parse_args()

@@ -10,8 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from inspect import signature
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -123,11 +122,10 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm2d  # the same state, another forward
-    wrap = nn.parallel.DistributedDataParallel
-    new = "forward_sync_buffers" in signature(wrap).parameters  # its name in later versions
-    options: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
     device_ids = [device] if device.type == "cuda" else None
-    return wrap(network, device_ids=device_ids, gradient_as_bucket_view=True, **options)
+    wrapped = nn.parallel.DistributedDataParallel(network, device_ids, gradient_as_bucket_view=True)
+    wrapped.broadcast_buffers = False  # as an argument, its name depends on the version of torch
+    return wrapped
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -153,7 +151,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         with torch.no_grad():
             count = world() * x.numel() // x.shape[1]
             unbiased = variance * (count / (count - 1))
-            for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
-                running.lerp_(new.flatten().to(running.dtype), self.momentum)
+            self.running_mean.lerp_(mean.flatten().to(self.running_mean), self.momentum)
+            self.running_var.lerp_(unbiased.flatten().to(self.running_var), self.momentum)
             self.num_batches_tracked += 1
         return y.to(x.dtype)
