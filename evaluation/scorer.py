@@ -110,9 +110,10 @@ class Scorer:
             except InputError as error:
                 result.irregular.append(("unusable ground truth", str(error)))
                 continue
-            resized = [resize(saliency.numpy(), *self.size) for saliency in saliencies]
-            maps = dict(zip((source.name for source in sources), map(torch.from_numpy, resized)))
-            maps |= self.baselines
+            maps = {
+                source.name: torch.from_numpy(resize(saliency, *self.size))
+                for source, saliency in zip(sources, saliencies)
+            } | self.baselines
             stack = torch.stack([saliency.to(self.device) for saliency in maps.values()])
             truths = {"target": truth.to(self.device).expand_as(stack)}
             if fixations:

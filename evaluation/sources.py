@@ -13,8 +13,6 @@ from itertools import tee
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 import models
 from common.errors import InputError
@@ -37,7 +35,7 @@ class Network:
 
     def maps(
         self, clip: str, files: list[File], irregular: list, fps: Fraction | None
-    ) -> Iterator[Tensor | None]:
+    ) -> Iterator[np.ndarray | None]:
         spec = self.model.spec
         step = sampling_step(fps, spec.fps) if fps else 1
         for run in unbroken_runs(files):
@@ -48,7 +46,7 @@ class Network:
                 frame = None if position % step else next(sampled)[0]
                 if file.truth:
                     unreadable = isinstance(frame, ClipFrame) and not frame.readable
-                    yield None if unreadable else torch.from_numpy(saliency)
+                    yield None if unreadable else saliency
 
 
 class SavedMaps:
@@ -66,7 +64,7 @@ class SavedMaps:
 
     def maps(
         self, clip: str, files: list[File], irregular: list, fps: Fraction | None
-    ) -> Iterator[Tensor | None]:
+    ) -> Iterator[np.ndarray | None]:
         paths = self._by_number(clip)
         from_one = any(path.name.startswith("sal_") for path in paths.values())
         for position, file in enumerate(files, 1):
@@ -91,7 +89,7 @@ class SavedMaps:
         return paths
 
 
-def _read_saved(path: Path, irregular: list) -> Tensor | None:
+def _read_saved(path: Path, irregular: list) -> np.ndarray | None:
     """Return a saved map, None if it is unusable."""
     if path.suffix == ".png":
         irregular.append(("map of 8 bits, which may change scores by ties and zeros", str(path)))
@@ -104,4 +102,4 @@ def _read_saved(path: Path, irregular: list) -> Tensor | None:
         return None
     if saliency.min() == saliency.max():
         irregular.append(("map of a single value, scored as uniform", str(path)))
-    return torch.from_numpy(saliency)
+    return saliency
