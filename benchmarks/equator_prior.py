@@ -64,6 +64,7 @@ def read_truths(path: Path) -> dict[str, dict[str, Tensor]]:
     for name, truth in truths.items():
         others = [t["fixations"].sum(0) for n, t in truths.items() if n != name]
         truth["others"] = sum(others)
+        truth["prior"] = equator_prior(*MAP_SIZE)
     return truths
 
 

@@ -18,6 +18,7 @@ MISSING = {  # by the last truth that a metric needs, where no frame has a score
     "target": "ground truth that is not constant",
     "fixations": "fixations",
     "others": "fixations of other clips",
+    "prior": "fixations",
 }
 
 

@@ -119,6 +119,7 @@ class Scorer:
             if fixations:
                 gaze = fixations.at(file.number)
                 truths |= {"fixations": self._count(*gaze).expand_as(stack), "others": others}
+                truths["prior"] = self.baselines[EQUATOR]
             columns = self.protocol(stack, **truths)
             for row, predictor in enumerate(maps):
                 values = {metric: column[row] for metric, column in columns.items()}

@@ -1,6 +1,27 @@
 """Saliency metrics on the sphere, chosen by name; (..., H, W) maps → (...) values."""
 
 from metrics.protocol import Protocol
-from metrics.saliency import METRICS, Metric, auc_judd, cc, kld, nss, sauc, sim
+from metrics.saliency import (
+    METRICS,
+    Metric,
+    auc_judd,
+    cc,
+    information_gain,
+    kld,
+    nss,
+    sauc,
+    sim,
+)
 
-__all__ = ["METRICS", "Metric", "Protocol", "auc_judd", "cc", "kld", "nss", "sauc", "sim"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Protocol",
+    "auc_judd",
+    "cc",
+    "information_gain",
+    "kld",
+    "nss",
+    "sauc",
+    "sim",
+]

@@ -14,7 +14,7 @@ class Protocol(nn.Module):
     name:
         "sphere"  pixels are weighted with their exact solid angles.
         "planar"  every pixel counts the same, as in most published tables.
-        "sin"     planar, after prediction and truth are multiplied by the sine of the colatitude,
+        "sin"     planar, after prediction, truth and prior are multiplied by the sine of the colatitude,
                   as in the evaluation of SST-Sal (Bernal-Berdun et al. 2022) and later authors.
                   NSS and AUC then score a prediction that is darkened towards the poles.
     height, width: size of the maps in pixels; their weights are buffers that move with the module.
@@ -37,13 +37,13 @@ class Protocol(nn.Module):
     def forward(self, pred: Tensor, **truths: Tensor) -> dict[str, list[float]]:
         """Return the N values of each metric by its name, NaN where a truth can't be scored.
 
-        pred: (N, H, W). truths: target, fixations and others, (N, H, W) each, as in
+        pred: (N, H, W). truths: target, fixations, others and prior, (N, H, W) each, as in
             metrics/saliency.py; a metric whose truth is absent is left out.
         Raises ValueError for maps that are negative, not finite or of another size.
         """
         pred = pred * self.factor
-        if "target" in truths:
-            truths["target"] = truths["target"] * self.factor
+        for name in {"target", "prior"} & truths.keys():
+            truths[name] = truths[name] * self.factor
         values = {}
         for name, metric in METRICS.items():
             if set(metric.needs) <= truths.keys():

@@ -1,4 +1,4 @@
-"""Saliency metrics: CC, SIM, KLD, NSS, AUC-Judd and shuffled AUC, planar or on the sphere.
+"""Saliency metrics: CC, SIM, KLD, NSS, two AUCs and information gain, planar or on the sphere.
 
 Definitions: Bylinskii et al., "What do different evaluation metrics tell us about saliency
 models?", PAMI 2019. Each docstring states where its function differs from the authors' code (the
@@ -124,6 +124,28 @@ def sauc(pred: Tensor, fixations: Tensor, others: Tensor, weights: Tensor | None
     return area_under_roc(pred, fixations, others)
 
 
+def information_gain(
+    pred: Tensor, fixations: Tensor, prior: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Information gain over a prior in bits a fixation: mean of log₂((p̂ + ε) / (b̂ + ε)) over them.
+
+    p̂ and b̂ are the densities of prediction and prior in units of their means, ε = 2.2204e-16
+    (Kümmerer et al., PNAS 2015; ε as in Bylinskii et al. 2019). It asks for maps that are
+    densities of fixations: one that was trained on another scale can be worse than the prior and
+    still rank places well, and a fixation where a map is zero costs up to 52 bits.
+
+    prior: density of fixations without knowing the frame, broadcast to (..., H, W).
+    Constant prediction: by the formula. No fixation, or an all-zero prior: NaN. ValueError for
+    negative values.
+    """
+    prior = broadcast("prior", prior, pred.shape)
+    check_maps(pred=pred, fixations=fixations, prior=prior)
+    share = area_shares(weights, pred)
+    p, b = relative_density(pred, share, 1.0), relative_density(prior, share, math.nan)
+    bits = (p + EPSILON).log2() - (b + EPSILON).log2()
+    return (bits * fixations).sum((-2, -1)) / fixations.sum((-2, -1), dtype=torch.float64)
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric function(pred, *truths, weights=…) and the names of the truths that it takes."""
@@ -141,6 +163,7 @@ METRICS = {
     "nss": Metric("NSS", nss, ("fixations",)),
     "auc_judd": Metric("AUC-Judd", auc_judd, ("fixations",)),
     "sauc": Metric("sAUC", sauc, ("fixations", "others")),
+    "information_gain": Metric("IG", information_gain, ("fixations", "prior")),
 }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metrics
-from metrics import METRICS, auc_judd, cc, kld, nss, sauc, sim
+from metrics import METRICS, auc_judd, cc, information_gain, kld, nss, sauc, sim
 from projection import directions, solid_angles
 
 DOUBLE = torch.float64
@@ -43,6 +43,15 @@ BY_HAND = {
     # 2 is above the 1 alone, 4, twice, ties with three: 1 + 2·(1 + 3/2) of 3·4 pairs.
     "sauc": (sauc, [FIXATIONS, OTHERS], None, 6 / 12),
     "sauc weighted": (sauc, [FIXATIONS, OTHERS], ROWS, 6 / 12),
+    # A prior of TARGET: 2 and 3 in units of 2.5 once, 4 and 4 twice.
+    "gain": (information_gain, [FIXATIONS, TARGET], None, math.log2(2 / 3) / 3),
+    # The units are 24/8 and 22/8, for all three fixations.
+    "gain weighted": (
+        information_gain,
+        [FIXATIONS, TARGET],
+        ROWS,
+        math.log2(2 / 3) / 3 + math.log2(22 / 24),
+    ),
 }
 
 
@@ -133,6 +142,7 @@ def test_weighted_on_the_grid_is_plain_on_equal_areas():
 
     on_grid = dict(zip(("pred", "target"), smooth_maps(height, width)))
     on_lattice = {"pred": pred[None], "target": target[None]}
+    on_grid["prior"], on_lattice["prior"] = on_grid["target"] + 0.5, on_lattice["target"] + 0.5
     for name, p, q in (("fixations", pixels, nearest), ("others", others, nearest_others)):
         on_grid[name], on_lattice[name] = count(p, (height, width)), count(q, (1, n))
     weights = solid_angles(height, width, DOUBLE)
@@ -160,6 +170,7 @@ def noise(seed: int, *shape: int) -> dict[str, torch.Tensor]:
         "target": torch.rand(shape, generator=generator) ** 2,
         "fixations": torch.poisson(torch.full(shape, 0.2), generator=generator),
         "others": torch.poisson(torch.full(shape, 0.3), generator=generator),
+        "prior": torch.rand(shape, generator=generator) + 0.1,
     }
 
 
@@ -255,6 +266,16 @@ def test_the_equator_is_no_skill_in_the_shuffled_auc():
     assert sauc(maps["pred"], fixations, fixations).item() == pytest.approx(0.5, abs=1e-12)
 
 
+def test_gain_of_the_truth_over_a_prior_is_their_divergence():
+    """With fixations in proportion to masses q: Σ q log₂(q/b), the KLD of q from b in bits."""
+    target = torch.tensor([[3.0, 1.0], [0.0, 4.0]])
+    prior = torch.tensor([[2.0, 2.0], [1.0, 3.0]])
+    bits = information_gain(target, target, prior).item()
+    assert bits == pytest.approx(kld(prior, target).item() / math.log(2), abs=1e-9)
+    assert information_gain(prior, target, 7 * prior).item() == 0
+    assert information_gain(target, torch.tensor([[0, 0], [1, 0]]), prior).item() < -50
+
+
 def test_constant_predictions_are_scored():
     """0.1 is no sum of powers of two: no rounding may turn into a score."""
     maps, weights = noise(6, 9, 17), solid_angles(9, 17)
@@ -268,6 +289,9 @@ def test_constant_predictions_are_scored():
         "auc_judd": 0.5,
         "sauc": 0.5,
     }
+    prior = maps["prior"].double() / (maps["prior"] * share).sum()
+    counts = maps["fixations"].double()
+    expected["information_gain"] = -((counts * prior.log2()).sum() / counts.sum()).item()
     for constant in (0.1, 0.0, 3e-30, 1e30):
         maps["pred"] = torch.full((9, 17), constant)
         for name, metric in METRICS.items():
@@ -279,7 +303,8 @@ def test_constant_predictions_are_scored():
 NOT_SCORED = (
     *((name, "target", 0) for name in ("cc", "sim", "kld")),
     ("cc", "target", 0.1),  # constant
-    *((name, "fixations", 0) for name in ("nss", "auc_judd", "sauc")),
+    *((name, "fixations", 0) for name in ("nss", "auc_judd", "sauc", "information_gain")),
+    ("information_gain", "prior", 0),
     ("sauc", "others", 0),
     ("auc_judd", "fixations", 2),  # everywhere: no negatives
 )
@@ -324,7 +349,7 @@ def test_only_densities_and_counts_must_not_be_negative():
     for name, metric in METRICS.items():
         for key in ("pred", *metric.needs):
             negative = {**maps, key: maps[key] - 0.5}
-            if (key == "pred" or name == "cc") and name not in ("sim", "kld"):
+            if (key == "pred" or name == "cc") and name not in ("sim", "kld", "information_gain"):
                 assert evaluate(metric, negative) == pytest.approx(evaluate(metric, maps))
             else:
                 with pytest.raises(ValueError, match=f"{key} holds negative"):
@@ -363,6 +388,7 @@ def test_doubling_the_resolution_changes_little():
         rows, columns = (points[..., 0] * height).long(), (points[..., 1] * width).long()
         fixations, others = (count(p, (height, width)) for p in rows * width + columns)
         maps = {"pred": pred, "target": target, "fixations": fixations, "others": others}
+        maps["prior"] = target + 0.5
         weights = solid_angles(height, width, DOUBLE)
         values.append([evaluate(metric, maps, weights) for metric in METRICS.values()])
     for name, coarse, fine in zip(METRICS, *values):
@@ -408,6 +434,7 @@ def test_metrics_are_told_by_name():
         assert metric.function.__code__.co_varnames[1 : 1 + len(metric.needs)] == metric.needs
     worse, better = (noise(16, 6, 9)["pred"], noise(16, 6, 9)["target"])
     maps = {"target": better, "fixations": better.round(), "others": 1 - better.round()}
+    maps["prior"] = worse
     for metric in METRICS.values():
         values = (evaluate(metric, {**maps, "pred": pred}) for pred in (worse, better))
         low, high = sorted(values) if metric.higher_is_better else sorted(values, reverse=True)

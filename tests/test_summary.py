@@ -234,7 +234,8 @@ def test_protocols_take_what_is_known():
     protocol = Protocol("sphere", 4, 8)
     assert list(protocol(maps, target=maps)) == ["cc", "sim", "kld"]
     assert list(protocol(maps, fixations=maps, others=maps)) == ["nss", "auc_judd", "sauc"]
-    assert list(protocol(maps, target=maps, fixations=maps, others=maps)) == list(METRICS)
+    truths = {"target": maps, "fixations": maps, "others": maps, "prior": maps}
+    assert list(protocol(maps, **truths)) == list(METRICS)
     assert math.isnan(protocol(maps, target=torch.zeros(1, 4, 8))["cc"][0])
     with pytest.raises(ValueError, match="negative"):
         protocol(-maps, target=maps)
