@@ -23,6 +23,11 @@ from models.published_unet import FIRST_WEIGHT, from_state_dict
 from models.registry import MODELS, PLAIN
 
 LARGEST_WEIGHT = 1e10  # no training leads to such a number, and half of float32's range is left
+KINDS: dict[str, Any] = dict(arguments=PLAIN, weights=Tensor, spec=PLAIN, run=(*PLAIN, list))
+OTHERWISE = (
+    "damaged ({}), or not a checkpoint of this project, of SST-Sal's authors or of the published "
+    "cube U-Net; copy it again or train one with train_video.py"
+)
 
 
 def save(path: str | Path, model: SaliencyModel, **facts) -> None:
@@ -65,18 +70,17 @@ def load(
         raise InputError(f"{path}: {kind.name} has no quality '{quality}'; leave it out")
     try:
         model = kind(**arguments)
+        own = asdict(model.spec)
         if quality:
-            share, own = kind.qualities[quality], model.spec
-            overrides = {
-                "height": int(share * own.height),
-                "width": int(share * own.width),
-            } | overrides
+            sides = {side: int(kind.qualities[quality] * own[side]) for side in ("height", "width")}
+            overrides = sides | overrides
         if overrides:
-            before, arguments = asdict(model.spec), arguments | overrides
+            arguments = arguments | overrides
             model = kind(**arguments)
-            changed = asdict(model.spec).items() - before.items()
-            determined = {name for name, _ in changed} | overrides.keys()
-            spec = {name: value for name, value in spec.items() if name not in determined}
+            new = asdict(model.spec)
+            spec = {
+                n: v for n, v in spec.items() if own.get(n) == new.get(n) and n not in overrides
+            }
         put_weights(model, content["weights"])
         stored = replace(model.spec, **spec)
         if (stored.height, stored.width) != (model.spec.height, model.spec.width):
@@ -90,10 +94,7 @@ def load(
 
 
 def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
-    """Replace all weights of a model.
-
-    Raises ValueError where names, shapes or kinds of numbers differ, or a number is no weight.
-    """
+    """Replace all weights. Raises ValueError for those that do not fit or are no numbers."""
     own, misfit = model.state_dict(), "its weights do not fit"
     if differing := sorted(own.keys() ^ weights.keys()):
         raise ValueError(f"{misfit}, '{differing[0]}' is not in both")
@@ -114,11 +115,7 @@ def read(path: str | Path) -> dict:
     There are at least "model", "arguments", "weights", "spec" and "run"; the last two may be empty.
     Raises InputError for a file that holds no model in MODELS.
     """
-    otherwise = (
-        "damaged ({}), or not a checkpoint of this project, of SST-Sal's authors or of the "
-        "published cube U-Net; copy it again or train one with train_video.py"
-    )
-    with reading(path, otherwise) as path:
+    with reading(path, OTHERWISE) as path:
         try:
             content = read_torch(path)
             if FIRST_WEIGHT in content:
@@ -126,14 +123,7 @@ def read(path: str | Path) -> dict:
         except pickle.UnpicklingError:  # the file holds more than tensors in plain containers
             content = read_authors_file(path)
         content = {"spec": {}, "run": {}} | content
-        content["run"] = dict(content["run"])
-        kinds: dict[str, Any] = {
-            "arguments": PLAIN,
-            "weights": Tensor,
-            "spec": PLAIN,
-            "run": (*PLAIN, list),
-        }
-        for entry, kind in kinds.items():
+        for entry, kind in KINDS.items():
             for name, value in content[entry].items():
                 if not isinstance(name, str) or not isinstance(value, kind):
                     raise TypeError(f"'{name}' in '{entry}'")
@@ -143,8 +133,7 @@ def read(path: str | Path) -> dict:
         if content["model"] not in MODELS:
             raise InputError(
                 f"{path}: its model is {content['model'][:100]!r}, not one of {', '.join(MODELS)}; "
-                "if you trust the code of that model, say where it is with the option "
-                "'--model package.module:Class'"
+                "if you trust its code, add --model package.module:Class"
             )
     return content
 

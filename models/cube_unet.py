@@ -24,8 +24,8 @@ def double_conv(c_in: int, c_out: int) -> nn.Sequential:
 class UNet(nn.Module):
     """Encoder and decoder with skip connections, a level deeper than the published network.
 
-    Pooling keeps the last row and column of faces that do not halve evenly. On the way up each
-    pixel is repeated in 2×2 and the result is cropped, so that pixels meet their skip connection.
+    Pooling keeps the last row and column of faces that do not halve evenly; on the way up the
+    result is cropped to its skip connection.
 
     forward: (B·6, C, S, S) → (B·6, base_channels, S, S).
     """
@@ -68,12 +68,13 @@ BACKBONES: dict[str, Any] = {
     "published": PublishedUNet,
     "efficientnet_lite0": EfficientNetReadout,
 }
+PADDINGS = ("cube", *FacePadding.PADDINGS)
 LATITUDES = 33  # at which the latitude bias is learned
 LEAST = 1e-7  # of a probability whose logit is taken
 
 
 class CubeUNet(SaliencyModel):
-    """A U-Net over the six cube faces of each frame: RGB and one motion channel.
+    """A U-Net over the six cube faces of each frame: RGB and motion.
 
     A cube face does not know where on the sphere it is, and people look at the horizon first. So
     the map is sigmoid(image logits + latitude bias); the bias begins as the logarithm of the
@@ -122,21 +123,18 @@ class CubeUNet(SaliencyModel):
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
         kind = BACKBONES[backbone]
-        difference = "colour_difference" if kind.published else "difference"
-        motions = {3: "none", 4: difference, 6: "dis"}
+        motions = {3: "none", 4: "colour_difference" if kind.published else "difference", 6: "dis"}
         if in_channels not in motions:
             raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
-        if padding not in (paddings := ("cube", *FacePadding.PADDINGS)):
-            raise ValueError(f"padding is one of {', '.join(paddings)}, got {padding!r}")
+        if padding not in PADDINGS:
+            raise ValueError(f"padding is one of {', '.join(PADDINGS)}, got {padding!r}")
         if latitude_bias is None:
             latitude_bias = not kind.published
         if not 0 <= front <= 1:
             raise ValueError(f"front is from 0 to 1: {front}")
         check_number("base_channels", base_channels, 1, 256)
-        spec = Spec(height=height, width=width, motion=motions[in_channels])
-        check_number("face_size", face_size or 1, 1, width // 2 + 1)
         super().__init__(
-            spec,
+            Spec(height=height, width=width, motion=motions[in_channels]),
             in_channels=in_channels,
             base_channels=base_channels,
             height=height,
@@ -149,6 +147,7 @@ class CubeUNet(SaliencyModel):
             padding=padding,
         )
         size, smallest, step = face_size or width // 4, kind.smallest_face, kind.face_step
+        check_number("face_size", size, 1, width // 2 + 1)
         if size < smallest or size % step:
             sizes = ", ".join(str(smallest + k * step) for k in range(3))
             raise ValueError(f"faces of {size} pixels; this backbone takes {sizes}, …")
@@ -162,8 +161,8 @@ class CubeUNet(SaliencyModel):
             nn.init.constant_(self.head.get_parameter("bias"), -3.0)
         self.prior_head = nn.Conv2d(self.backbone.out_channels, 1, 1) if local_prior else None
         if self.prior_head:  # in the beginning the latitude bias counts once everywhere
-            nn.init.zeros_(self.prior_head.weight)
-            nn.init.zeros_(self.prior_head.get_parameter("bias"))
+            for parameter in self.prior_head.parameters():
+                nn.init.zeros_(parameter)
         if padding != "cube":
             pad_each_face(self, padding)
         prior = gaze_density(LATITUDES, 1)
@@ -176,29 +175,26 @@ class CubeUNet(SaliencyModel):
         self.register_buffer("front_bias", front_bias, persistent=False)
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
-        image_logits, latitude_bias = self.logits(frames, motion)
-        logits = image_logits + latitude_bias
+        logits, latitude_bias = self.logits(frames, motion)
+        logits = logits + latitude_bias
         if not self.training:
             logits = logits + self.front_bias
         return logits.sigmoid().unflatten(0, frames.shape[:2])
 
     def logits(self, frames: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image logits (B·T, 1, H, W) and latitude bias: (1, 1, H, 1), or like the logits
-        with a local prior.
-        """
-        clips = torch.cat([frames, motion], dim=2)
-        if clips.shape[2] != self.arguments["in_channels"]:
-            raise ValueError(
-                f"expected 3 + {self.arguments['in_channels'] - 3} channels of frames and motion, "
-                f"got {frames.shape[2]} + {motion.shape[2]}"
-            )
+        """Return image logits (B·T, 1, H, W) and the latitude bias, which is added to them."""
+        clips, channels = torch.cat([frames, motion], dim=2), self.arguments["in_channels"]
+        if clips.shape[2] != channels:
+            given = f"got {frames.shape[2]} + {motion.shape[2]}"
+            raise ValueError(f"expected 3 + {channels - 3} channels of frames and motion, {given}")
         faces = self.to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        logits, height = self.read(faces), clips.shape[-2]
+        logits = self.read(faces)
         if self.backbone.published:  # probabilities are interpolated
             logits = self.to_equi(logits.sigmoid()).logit(LEAST)
         else:
             logits = self.to_equi(logits)
-        latitude_bias = interpolate(self.latitude_bias, size=height, mode="linear").unsqueeze(-1)
+        rows = clips.shape[-2]
+        latitude_bias = interpolate(self.latitude_bias, size=rows, mode="linear").unsqueeze(-1)
         if self.prior_head:
             latitude_bias = 2 * logits[:, 1:].sigmoid() * latitude_bias
         return logits[:, :1], latitude_bias

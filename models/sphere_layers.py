@@ -35,11 +35,9 @@ class SphereMaxPool2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
             return self.taps.read_all(x).max(dim=1).values
-
-        def largest(block: slice) -> Tensor:
-            return self.taps.read(x, block).unflatten(2, (9, -1)).amax(2)
-
-        return torch.cat(self.taps.map_blocks(largest, x))
+        return torch.cat(
+            self.taps.map_blocks(lambda b: self.taps.read(x, b).unflatten(2, (9, -1)).amax(2), x)
+        )
 
 
 def lstm_step(z, c, matrix, bias, taps, gates=None) -> tuple[Tensor, Tensor]:
@@ -50,14 +48,14 @@ def lstm_step(z, c, matrix, bias, taps, gates=None) -> tuple[Tensor, Tensor]:
         into `gates`, (P, B, 4·hidden), if given.
     Returns the next hidden and cell state, (P, B, hidden).
     """
-    sigmoids = 3 * c.shape[2]
+    sigmoids = 3 * c.shape[-1]
 
     def step(block: slice) -> tuple[Tensor, Tensor]:
         s = linear(taps.read(z, block), matrix, bias)
         s[..., :sigmoids].sigmoid_()
         s[..., sigmoids:].tanh_()
         i, f, o, g = s.chunk(4, dim=-1)
-        c_next = (f * c[block]).addcmul_(i, g)
+        c_next = torch.addcmul(f * c[block], i, g)
         if gates is not None:
             gates[block] = s
         return o * c_next.tanh(), c_next
@@ -78,24 +76,23 @@ class _LSTMStep(Function):
 
     @staticmethod
     def backward(ctx, grad_h, grad_c_next):
-        z, c, matrix, gates, c_next = ctx.saved_tensors
-        grad_c, grad_matrix = torch.empty_like(c), torch.zeros_like(matrix)
-        grad_bias = matrix.new_zeros(len(matrix))
-        grad_samples = z.new_empty(len(z), 9, *z.shape[1:])
-        for block in ctx.taps.blocks(z):
+        (z, c, matrix, gates, c_next), taps = ctx.saved_tensors, ctx.taps
+        grad_samples, grad_c = z.new_empty(len(z), 9, *z.shape[1:]), torch.empty_like(c)
+
+        def gradients(block: slice) -> tuple[Tensor, Tensor]:
             i, f, o, g = gates[block].chunk(4, dim=-1)
             dh, tanh = grad_h[block], c_next[block].tanh()
             dc = torch.addcmul(grad_c_next[block], dh * o, 1 - tanh * tanh)
             grad_c[block] = dc * f
             di, df = dc * g * i * (1 - i), dc * c[block] * f * (1 - f)
             do, dg = dh * tanh * o * (1 - o), dc * i * (1 - g * g)
-            gradient = torch.cat([di, df, do, dg], dim=-1).flatten(0, 1)
-            grad_matrix.addmm_(gradient.t(), ctx.taps.read(z, block).flatten(0, 1))
-            grad_bias += gradient.sum(dim=0)
-            grad_samples[block] = (
-                (gradient @ matrix).view(-1, z.shape[1], 9, z.shape[2]).transpose(1, 2)
-            )
-        return ctx.taps.adjoint(grad_samples), grad_c, grad_matrix, grad_bias, None
+            gate = torch.cat([di, df, do, dg], dim=-1)
+            grad_samples[block] = (gate @ matrix).unflatten(-1, (9, -1)).transpose(1, 2)
+            gate = gate.flatten(0, 1)
+            return gate.T @ taps.read(z, block).flatten(0, 1), gate.sum(0)
+
+        grad_matrix, grad_bias = map(sum, zip(*taps.map_blocks(gradients, z)))
+        return taps.adjoint(grad_samples), grad_c, grad_matrix, grad_bias, None
 
 
 class ConvLSTMCell(nn.Module):

@@ -16,15 +16,16 @@ never exist for the whole image, in two thirds of the time.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from common.options import SAMPLINGS
-from projection.resampling import Bags, Resampling, SumBags
+from projection.resampling import Resampling, SumBags
 from projection.sphere import equirectangular_taps, longitudes
 
 BLOCK = 1920
@@ -135,37 +136,30 @@ class SphereTaps(Resampling):
         super().__init__(index, weight, (height * width,))
         self.out_size = (height // stride, width // stride)
 
-    def blocks(self, x: Tensor) -> Iterator[slice]:
-        """Yield the output pixels of images (H·W, B, C) in blocks, on a GPU all together."""
-        pixels = self.out_size[0] * self.out_size[1]
-        whole = x.is_cuda or torch.compiler.is_compiling()
-        block = pixels if whole else max(1, BLOCK // x.shape[1])
-        for start in range(0, pixels, block):
-            yield slice(start, min(start + block, pixels))
-
     def map_blocks(self, work: Callable[[slice], T], x: Tensor) -> list[T]:
-        """Return work(block) of all blocks, without gradients.
+        """Return work(block) of all output pixels in blocks, on a GPU together, without gradients.
 
         A block is too small to be divided, so on a CPU each of torch's threads takes whole ones: on
         two cores three quarters of the time.
         """
-        blocks, number = list(self.blocks(x)), torch.get_num_threads()
-        if not x.is_cpu or min(number, len(blocks)) == 1:
-            return [work(block) for block in blocks]
+        pixels, number = math.prod(self.out_size), torch.get_num_threads()
+        if not x.is_cpu or torch.compiler.is_compiling():
+            return [work(slice(0, pixels))]
+        step = max(1, BLOCK // x.shape[1])
+        blocks = [slice(start, start + step) for start in range(0, pixels, step)]
         with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            results = pool.map(torch.no_grad()(work), blocks)
+            results = list(pool.map(torch.no_grad()(work), blocks))
         torch.set_num_threads(number)  # the pool has set it for all threads that start later
-        return list(results)
+        return results
 
     def read(self, x: Tensor, block: slice) -> Tensor:
         """Sample the taps of n output pixels, without a gradient: (H·W, B, C) → (n, B, 9·C)."""
         if torch.compiler.is_compiling():  # in operations that ONNX has
             samples = self(x.movedim(0, -1)).movedim(-1, 0)
         else:
-            rows, weight, starts = self.bags
             corners = slice(36 * block.start, 36 * block.stop)
-            starts = starts[: 9 * (block.stop - block.start) + 1]
-            samples = Bags(rows[corners], weight[corners], starts).sums(x.flatten(1))
+            rows, weight = (a[corners].view(-1, 4) for a in (self.bags.rows, self.bags.weight))
+            samples = embedding_bag(rows, x.flatten(1), mode="sum", per_sample_weights=weight)
         return samples.view(-1, 9, *x.shape[1:]).transpose(1, 2).flatten(2)
 
     def read_all(self, x: Tensor) -> Tensor:

@@ -126,8 +126,9 @@ class Resampling(nn.Module):
     @cached_property
     def bags(self) -> Bags:
         """The taps of each place."""
-        starts = torch.arange(0, self.index.numel() + 1, 4, dtype=torch.int32)
-        return Bags(self.index.T.flatten(), self.weight.T.flatten(), starts.to(self.index.device))
+        index = self.index.T.flatten()
+        starts = torch.arange(0, len(index) + 1, 4, dtype=torch.int32, device=index.device)
+        return Bags(index, self.weight.T.flatten(), starts)
 
     @cached_property
     def back(self) -> Bags:
