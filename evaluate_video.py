@@ -9,7 +9,7 @@ from common import startup  # noqa: F401  # isort: skip
 import argparse
 import shlex
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from common import options
@@ -33,9 +33,13 @@ def parse_args() -> argparse.Namespace:
         "FOLDER/<clip>/sal_0001.npy as infer_video.py writes them, or under any name that ends "
         "with the frame's number; .npy, .exr or .png")  # fmt: skip
     add("--names", nargs="+", metavar="NAME", default=[], help="what to call these models, "
-        "checkpoints first (default: names of files and folders)")  # fmt: skip
+        "checkpoints first; those of one name are one row, the mean over seeds ± its standard "
+        "deviation (default: names of files and folders)")  # fmt: skip
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
     add("--report", action="store_true", help="also write report.html with plots and pictures")
+    add("--per_frame", action="store_true", help="also write per_frame.csv, scores of every frame")
+    add("--format", default="text", choices=options.TABLES, help="format of the printed table; "
+        "all but text print nothing else on standard output")  # fmt: skip
     add("--protocol", default="sphere", choices=options.PROTOCOLS, help="sphere: pixels "
         "are weighted with their exact solid angles; planar: every pixel counts the same; sin: "
         "planar, after both maps are multiplied by the sine of the colatitude")  # fmt: skip
@@ -67,6 +71,7 @@ from datasets.video_saliency import summarise
 from evaluation import results, summary
 from evaluation.scorer import Scorer
 from evaluation.sources import Network, SavedMaps
+from evaluation.tables import FORMATS
 from models.registry import find_model
 from video.spec import HIGHEST_FPS
 
@@ -78,7 +83,8 @@ def main() -> None:
     if args.check:
         return check_data(args)
     device = choose_device(args.device)
-    sources = make_sources(args, device)
+    rows = make_sources(args, device)
+    sources = sum(rows.values(), [])
     every_frame = models.Spec(fps=HIGHEST_FPS)
     data = SaliencyVideos(args.data_root, args.split, every_frame, fps=args.fps)
     scorer = Scorer(data, args.protocol, args.height, args.sigma, args.train_root, device)
@@ -92,28 +98,36 @@ def main() -> None:
         if not is_main():
             return
         clips = {clip: share[clip] for clip in data.clips for share in shares if clip in share}
+        about = {  # of several seeds, their facts one after the other
+            row: {key: ", ".join(member.facts[key] for member in members) for key in member.facts}
+            for row, members in rows.items()
+            for member in members[:1]
+        }
         facts = {
             "data": args.data_root.resolve().name,
             "split": args.split,
             "protocol": args.protocol,
             "grid": list(scorer.size),
-            "model": sources[0].name,
-            **sources[0].facts,
-            "models": {source.name: source.facts for source in sources},
+            "model": next(iter(rows)),
+            **next(iter(about.values())),
+            "models": about,
             "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         }
-        scores = results.collect(facts, scorer, clips)
-        texts = summary.verdicts(scores), scores["notes"]
-        print(summary.table(scores), *map("\n".join, texts), sep="\n\n")
-        results.write(args.output_dir, scores, clips, args.report)
-        print(f"metrics.json, metrics.csv{' and report.html' * args.report} in {args.output_dir}")
+        names = {row: [source.name for source in members] for row, members in rows.items()}
+        scores = results.collect(facts, scorer, clips, names)
+        print(FORMATS[args.format](scores))
+        with redirect_stdout(sys.stdout if args.format == "text" else sys.stderr):
+            print()
+            print(*map("\n".join, (summary.verdicts(scores), scores["notes"])), sep="\n\n")
+            written = results.write(args.output_dir, scores, clips, args.report, args.per_frame)
+            print(f"{', '.join(written[:-1])} and {written[-1]} in {args.output_dir}")
     problems = [problem for scores in clips.values() for problem in scores.irregular]
     if left_out := [problem for problem in problems if problem[0] in LEFT_OUT]:
         raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
 
 
-def make_sources(args: argparse.Namespace, device: torch.device) -> list[Network | SavedMaps]:
-    """Return what is scored, under different names."""
+def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, list]:
+    """Return what is scored, by the rows of the table; several in one row are different seeds."""
     if not args.ckpt_path and not args.pred_dir:
         args.ckpt_path = [options.CHECKPOINT]
     for name in args.model:
@@ -126,16 +140,22 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> list[Network
     if args.names and len(args.names) != len(sources):
         given = f"--names: {len(args.names)} for {counted(len(sources), 'model')}"
         raise InputError(f"{given}; give each a name, checkpoints first")
-    if args.names or len(sources) > 1:
-        names = args.names or [path.stem for path in paths]
-        for source, path, name in zip(sources, paths, names):
-            source.name = name if names.count(name) == 1 else f"{path.parent.name}/{name}"
-    for source in sources:
-        if source.name in (*summary.BASELINES, summary.HUMAN):
-            source.name += " (maps)"
-    if len({source.name for source in sources}) < len(sources):
-        raise InputError(f"two models are called {sources[-1].name}; give --names that differ")
-    return sources
+    stems = [path.stem for path in paths]
+    unique = [
+        stem if stems.count(stem) == 1 else f"{path.parent.name}/{stem}"
+        for path, stem in zip(paths, stems)
+    ]
+    names = args.names or (unique if len(sources) > 1 else [sources[0].name])
+    rows: dict[str, list] = {}
+    for source, name in zip(sources, names):
+        taken = name in (*summary.BASELINES, summary.HUMAN)
+        rows.setdefault(f"{name} (maps)" if taken else name, []).append(source)
+    for row, members in rows.items():
+        if len(members) > 1 and not args.names:
+            raise InputError(f"two models are called {row}; give --names that differ")
+        for k, source in enumerate(members, 1):
+            source.name = row if len(members) == 1 else f"{row} ({k})"
+    return rows
 
 
 def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> models.SaliencyModel:

@@ -29,6 +29,7 @@ from common.options import CHECKPOINT, HelpFormatter, at_least
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import read_map
 from evaluation import summary
+from evaluation.tables import text_table
 from maps.attention import not_negative
 from metrics import Protocol
 from metrics.inter_observer import inter_observer
@@ -151,7 +152,7 @@ def main() -> None:
             maps["equator prior"] = equator_prior(*gaze.size).numpy()
             clips[name] = {"frames": 1, "scores": gaze.score(name, maps)}
         print(f"{path.name}: {counted(len(clips), 'panorama')}, |latitude| ≤ {args.latitude:g}°\n")
-        print(summary.table(summary.summarise_clips(clips)), end="\n\n")
+        print(text_table(summary.summarise_clips(clips)), end="\n\n")
         if args.each:
             for name, content in clips.items():
                 scores = (f"{label} {s['cc']:.2f}" for label, s in content["scores"].items())

@@ -17,6 +17,7 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch
 SAMPLINGS = ("reference", "seamless")  # of SST-Sal, in models/sphere_taps.py
 MOTION_NAMES = ("none", "difference", "colour_difference", "dis", "raft")  # in video/motion.py
 PROTOCOLS = ("sphere", "planar", "sin")  # in metrics/protocol.py
+TABLES = ("text", "markdown", "latex", "csv")  # in evaluation/tables.py
 STEREO = ("none", "top-bottom", "left-right")  # in video/layout.py
 
 

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from common.errors import InputError
 from common.files import atomic, write_json
@@ -12,8 +15,11 @@ from evaluation import summary
 from evaluation.plots import Picture
 from evaluation.report import write_report
 from evaluation.scorer import OBSERVERS_EVERY, ClipScores, Scorer
+from evaluation.tables import cell
 from metrics import METRICS
+from metrics.inter_observer import mean_of_finite
 
+WORST = 3  # clips whose worst frames are in the report
 MISSING = {  # by the last truth that a metric needs, where no frame has a score
     "target": "ground truth that is not constant",
     "fixations": "fixations",
@@ -22,12 +28,19 @@ MISSING = {  # by the last truth that a metric needs, where no frame has a score
 }
 
 
-def collect(facts: dict, scorer: Scorer, clips: dict[str, ClipScores]) -> dict:
+def collect(
+    facts: dict, scorer: Scorer, clips: dict[str, ClipScores], rows: dict[str, list[str]]
+) -> dict:
     """Return the content of metrics.json, with NaN where there is no score.
 
-    facts: what was scored and how; "models" has the name and the facts of each source.
+    facts: what was scored and how. rows: names of the sources that a row of the table stands for;
+    several are models with different seeds, whose scores are averaged frame by frame.
     Raises InputError where no frame has a score.
     """
+    for row, models in rows.items():
+        if len(models) > 1:
+            for scores in clips.values():
+                scores.merge(row, models)
     scored = {clip: scores for clip, scores in clips.items() if scores.frames}
     if not scored:
         problems = summarise([problem for scores in clips.values() for problem in scores.irregular])
@@ -38,16 +51,33 @@ def collect(facts: dict, scorer: Scorer, clips: dict[str, ClipScores]) -> dict:
     means = summary.summarise_clips(
         {c: {"frames": len(s.frames), "scores": s.means()} for c, s in scored.items()}
     )
+    for row, models in rows.items():
+        seeds = [scores.seeds[row] for scores in scored.values() if row in scores.seeds]
+        for metric, score in means["predictors"].get(row, {}).items() if seeds else ():
+            score["seeds"] = [
+                mean_of_finite(clip[k].get(metric, math.nan) for clip in seeds)
+                for k in range(len(models))
+            ]
+            score["sd"] = float(np.std(score["seeds"], ddof=1))
+    by_clip = [scores.changes() for scores in scored.values()]
+    changes = {
+        name: mean_of_finite(clip.get(name, math.nan) for clip in by_clip)
+        for name in means["predictors"]
+        if name != summary.HUMAN
+    }
     results = {
         **facts,
+        "cc_change": changes,
         "frames": sum(len(scores.frames) for scores in scored.values()),
-        "notes": notes(scorer, clips, means["metrics"]),
+        "notes": notes(scorer, clips, means["metrics"], changes),
         **means,
     }
     return results | {"differences": summary.differences(results)}
 
 
-def notes(scorer: Scorer, clips: dict[str, ClipScores], metrics: dict) -> list[str]:
+def notes(
+    scorer: Scorer, clips: dict[str, ClipScores], metrics: dict, changes: dict[str, float]
+) -> list[str]:
     """Return the sentences that a reader of the scores must know."""
     lines = [*scorer.notes]
     if problems := sum((scores.irregular for scores in clips.values()), scorer.data.irregular):
@@ -64,33 +94,65 @@ def notes(scorer: Scorer, clips: dict[str, ClipScores], metrics: dict) -> list[s
         )
     elif scorer.fixated:
         lines.append("There are no human scores: they need frames with fixations of two observers.")
+    if steps := [
+        f"{summary.number(x)} ({name})" for name, x in changes.items() if math.isfinite(x)
+    ]:
+        lines.append(
+            f"From a scored frame to the next, CC changes by {', '.join(steps)} on average."
+        )
     return lines
 
 
-def write(folder: Path, results: dict, clips: dict[str, ClipScores], report: bool) -> None:
-    """Write metrics.json, metrics.csv and, if wanted, report.html."""
-    # JSON has no NaN: absent scores are null there, and empty cells in the table.
+def write(
+    folder: Path, results: dict, clips: dict[str, ClipScores], report: bool, per_frame: bool
+) -> list[str]:
+    """Write metrics.json, metrics.csv and, if wanted, per_frame.csv and report.html.
+
+    Returns: the names of the files.
+    """
+    # JSON has no NaN: absent scores are null there, and empty cells in the tables.
     content = json.loads(json.dumps(results), parse_constant=lambda name: None)
     write_json(folder / "metrics.json", content)
     metrics = list(results["metrics"])
-    with (
-        atomic(folder / "metrics.csv") as path,
-        open(path, "w", newline="", encoding="utf-8", errors="replace") as file,
-    ):
-        table = csv.writer(file)
-        table.writerow(["clip", "frames", "predictor", *metrics])
-        for clip, entry in content["clips"].items():
-            for predictor, scores in entry["scores"].items():
-                row = [scores.get(metric) for metric in metrics]
-                table.writerow([_cell(clip), entry["frames"], _cell(predictor), *row])
+    rows: list[list] = [["clip", "frames", "predictor", *metrics]]
+    for clip, entry in content["clips"].items():
+        for predictor, scores in entry["scores"].items():
+            row = [scores.get(metric) for metric in metrics]
+            rows.append([cell(clip), entry["frames"], cell(predictor), *row])
+    write_csv(folder / "metrics.csv", rows)
+    series = {clip: clips[clip].series for clip in results["clips"]}
+    if per_frame:
+        rows = [["clip", "frame", "predictor", *metrics]]
+        for clip, predictors in series.items():
+            for number in clips[clip].frames:
+                for predictor, curves in predictors.items():
+                    values = [curves.get(metric, {}).get(number, math.nan) for metric in metrics]
+                    row = [value if math.isfinite(value) else None for value in values]
+                    rows.append([cell(clip), number, cell(predictor), *row])
+        write_csv(folder / "per_frame.csv", rows)
     if report:
-        series = {clip: clips[clip].series for clip in results["clips"]}
-        write_report(folder / "report.html", results, series, best_median_worst(results, clips))
+        pictures = [*best_median_worst(results, clips), *worst_frames(results, clips)]
+        write_report(folder / "report.html", results, series, pictures)
+    names = ["per_frame.csv"] * per_frame + ["report.html"] * report
+    return ["metrics.json", "metrics.csv", *names]
 
 
-def _cell(name: str) -> str:
-    """Return a name as a cell that no spreadsheet takes for a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+def write_csv(path: Path, rows: list[list]) -> None:
+    with (
+        atomic(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="replace") as file,
+    ):
+        csv.writer(file).writerows(rows)
+
+
+def worst_frames(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:
+    """Return the worst frames of the WORST clips in which the first model's lowest CC is lowest."""
+    model = next(iter(results["models"]))
+    found = [scores.worst for scores in clips.values() if scores.worst]
+    return [
+        replace(picture, title=f"Worst frame of a clip: CC {cc:.3f} ({model}); {picture.title}")
+        for cc, picture in sorted(found, key=lambda worst: worst[0])[:WORST]
+    ]
 
 
 def best_median_worst(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:

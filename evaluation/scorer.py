@@ -4,6 +4,7 @@ import math
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from common.errors import InputError
 from datasets.gaze import fixation_map, gaussian_map
-from datasets.layouts import read_truth
+from datasets.layouts import File, read_truth
 from datasets.video_saliency import SaliencyVideos
 from evaluation.plots import Picture
 from evaluation.summary import BASELINES, HUMAN
@@ -33,13 +34,17 @@ class ClipScores:
     """Scores of one clip.
 
     frames: numbers of the scored frames. series: predictor → metric → frame number → value.
+    seeds: means of the models that `merge` has made one row of.
     irregular: problems with its files, (kind, file).
+    picture: the middle frame. worst: the lowest CC of the first model, and the frame that has it.
     """
 
     frames: list[int] = field(default_factory=list)
     series: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     irregular: list[tuple[str, str]] = field(default_factory=list)
+    seeds: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     picture: Picture | None = None
+    worst: tuple[float, Picture] | None = None
 
     def add(self, predictor: str, number: int, values: dict[str, float]) -> None:
         """Add the values of all metrics in a frame."""
@@ -52,6 +57,25 @@ class ClipScores:
             predictor: {metric: mean_of_finite(curve.values()) for metric, curve in curves.items()}
             for predictor, curves in self.series.items()
         }
+
+    def merge(self, row: str, models: list[str]) -> None:
+        """Put one row, the mean over models with different seeds, in place of their rows."""
+        means = self.means()
+        self.seeds[row] = [means[model] for model in models if model in means]
+        curves = [self.series.pop(model) for model in models if model in self.series]
+        merged = {
+            metric: {n: mean_of_finite(c[metric][n] for c in curves) for n in curve}
+            for metric, curve in (curves[0] if curves else {}).items()
+        }
+        self.series = {row: merged, **self.series} if curves else self.series
+
+    def changes(self) -> dict[str, float]:
+        """Return predictor → mean change of CC, up or down, from one scored frame to the next."""
+        changes = {}
+        for predictor, curves in self.series.items():
+            values = [curves.get("cc", {}).get(n, math.nan) for n in self.frames]
+            changes[predictor] = mean_of_finite(abs(b - a) for a, b in pairwise(values))
+        return changes
 
 
 class Scorer:
@@ -93,9 +117,9 @@ class Scorer:
         """Score what sources predict for a clip, the baselines, and observers in some frames.
 
         sources: as in evaluation/sources.py. Scored are the frames for which all have a map.
-        picture: whether to include the middle frame of the clip with its maps.
+        picture: whether to include the middle frame of the clip and the worst, with their maps.
         """
-        result, files = ClipScores(), self.data.clips[clip]
+        result, files, lowest = ClipScores(), self.data.clips[clip], math.inf
         fixations = self.data.fixations.of(clip)
         others = self.all_fixated - self.fixated.get(clip, 0)
         random = np.random.default_rng(zlib.crc32(clip.encode(errors="replace")))
@@ -131,16 +155,23 @@ class Scorer:
                 )
                 result.add(HUMAN, file.number, agreement)
             result.frames.append(file.number)
-            if picture and len(result.frames) <= max(1, len(files) // 2):
+            if len(result.frames) <= max(1, len(files) // 2):
                 middle = file, truth, maps
+            if columns["cc"][0] < lowest:
+                lowest, worst = columns["cc"][0], (file, truth, maps)
         if picture and result.frames:
-            file, truth, maps = middle
-            frame = resize(read_picture(file.picture), *self.size)
-            places = np.stack(fixations.at(file.number), axis=-1) if fixations else None
-            predictions = {source.name: maps[source.name].numpy() for source in sources}
-            title = f"{clip}, frame {file.number}"
-            result.picture = Picture(title, frame, truth.numpy(), predictions, places)
+            names = [source.name for source in sources]
+            result.picture = self._picture(clip, names, *middle)
+            if lowest < math.inf:
+                result.worst = lowest, self._picture(clip, names, *worst)
         return result
+
+    def _picture(self, clip: str, names: list[str], file: File, truth: Tensor, maps: dict):
+        fixations = self.data.fixations.of(clip)
+        frame = resize(read_picture(file.picture), *self.size)
+        places = np.stack(fixations.at(file.number), axis=-1) if fixations else None
+        predictions = {name: maps[name].numpy() for name in names}
+        return Picture(f"{clip}, frame {file.number}", frame, truth.numpy(), predictions, places)
 
     def _add_training_mean(self, root: Path) -> None:
         """Add the mean of the training maps, each with integral 1, to the baselines."""

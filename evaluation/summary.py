@@ -165,19 +165,6 @@ def verdicts(results: dict) -> list[str]:
     return lines
 
 
-def table(results: dict) -> str:
-    """Return predictors × metrics as text: means, and below them their intervals if there are."""
-    rows = [["", *(heading(results, metric) for metric in results["metrics"])]]
-    for name, scores in results["predictors"].items():
-        rows.append([name, *(number(scores[metric]["mean"]) for metric in results["metrics"])])
-        intervals = [interval(scores[metric], "–") for metric in results["metrics"]]
-        if any(intervals):
-            rows.append(["", *intervals])
-    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = [[name.ljust(first), *map(str.rjust, row, widths)] for name, *row in rows]
-    return "\n".join("  ".join(line).rstrip() for line in cells)
-
-
 def number(x: float) -> str:
     """Return a score as text with a real minus sign, or a dash for NaN."""
     return f"{round(x, 3) + 0:.3f}".replace("-", "−") if math.isfinite(x) else "–"

@@ -26,10 +26,11 @@ from datasets.gaze_files import Fixations, write_fixations_csv
 from projection import solid_angles
 from projection.sphere import latitudes
 from tests.clips import moving_disc
+from tests.commands import ended
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, SIGMA, PEOPLE = (24, 48), 12, 8
-ALL = ["cc", "sim", "kld", "nss", "auc_judd", "sauc"]
+ALL = ["cc", "sim", "kld", "nss", "auc_judd", "sauc", "information_gain"]
 BASELINES = ["uniform", "equator prior", "training mean"]
 
 
@@ -176,16 +177,20 @@ def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
     assert len(rows) == 2 * 5
     for row in rows:
         expected = content["clips"][row["clip"]]["scores"][row["predictor"]]
-        assert [float(row[metric]) for metric in ALL] == [expected[metric] for metric in ALL]
+        scored = ALL[:-1] if row["predictor"] == "human" else ALL  # observers have no density
+        assert [float(row[metric]) for metric in scored] == [expected[metric] for metric in scored]
 
     lines = run.stdout.splitlines()
-    assert lines[0].split()[::2] == ["CC", "SIM", "KLD", "NSS", "AUC-Judd", "sAUC"]
+    assert lines[0].split()[::2] == ["CC", "SIM", "KLD", "NSS", "AUC-Judd", "sAUC", "IG"]
     cc = content["predictors"]["cube_unet"]["cc"]
     assert lines[1].split()[:2] == ["cube_unet", f"{cc['mean']:.3f}".replace("-", "−")]
     assert sum("the best baseline" in line for line in lines) == len(ALL)
     assert lines[-1] == f"metrics.json, metrics.csv and report.html in {out}"
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img") == 6 + 6 + 2 and "Best clip: CC" in page and "Worst clip: CC" in page
+    assert page.count("<img") == 7 + 7 + 2 + 2
+    assert all(
+        f"{title}: CC" in page for title in ("Best clip", "Worst clip", "Worst frame of a clip")
+    )
 
 
 def test_without_fixations(checkpoints, tmp_path):
@@ -206,7 +211,7 @@ def test_one_clip(tmp_path):
     maps = write_maps(tmp_path / "maps", clips, blurry)
     printed = evaluate(data, "--pred_dir", maps, "--report")
     content = results(tmp_path / "out")
-    assert list(content["metrics"]) == ALL[:5]
+    assert list(content["metrics"]) == [*ALL[:5], "information_gain"]
     assert content["notes"][0] == "sAUC needs fixations of other clips."
     assert content["predictors"]["maps"]["cc"]["low"] is None
     assert content["differences"][0]["low"] is None
@@ -438,6 +443,101 @@ def test_models_of_one_name_are_told_apart(data, checkpoints, tmp_path):
     assert "--names: 1 for 2 models" in evaluate(data, *words, "--names", "one", code=2)
     evaluate(data, *words, "--names", "one", "two")
     assert list(results(tmp_path / "out")["models"]) == ["one", "two"]
+
+
+def test_seeds_of_one_name_are_one_row(data, tmp_path):
+    """Its scores are means over seeds, frame by frame, and the table says how far they differ."""
+    random = np.random.default_rng(0)
+
+    def noisy(clip, frame):
+        return truth(clip, frame) + 900 * random.random(SIZE)
+
+    for seed in range(3):
+        write_maps(tmp_path / f"seed{seed}", CLIPS, noisy)
+    folders = [tmp_path / f"seed{seed}" for seed in range(3)]
+    alone = [scores(data, "--pred_dir", folder)[folder.name]["cc"] for folder in folders]
+    blind = write_maps(tmp_path / "blind", CLIPS, lambda clip, n: np.ones(SIZE))
+    words = "--pred_dir", *folders, blind, "--names", "ours", "ours", "ours", "blind", "--report"
+    printed = evaluate(data, *words, "--per_frame")
+    content = results(tmp_path / "out")
+    assert list(content["predictors"])[:3] == ["ours", "blind", "uniform"]
+    row = content["predictors"]["ours"]["cc"]
+    assert row["seeds"] == pytest.approx(alone) and row["mean"] == pytest.approx(np.mean(alone))
+    assert row["sd"] == pytest.approx(np.std(alone, ddof=1)) and row["sd"] > 0
+    assert f"{row['mean']:.3f} ± {row['sd']:.3f}" in printed
+    assert content["models"] == {
+        "ours": {"maps": "seed0, seed1, seed2"},
+        "blind": {"maps": "blind"},
+    }
+    assert "CC: ours is ahead of blind by " in printed
+    with open(tmp_path / "out/per_frame.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["predictor"] == "ours"]
+    assert [(row["clip"], row["frame"]) for row in rows] == [
+        *(("b", f"{n}") for n in range(1, 7)),
+        *(("c", f"{n}") for n in range(1, 5)),
+    ]
+    mean = np.mean([float(row["cc"]) for row in rows if row["clip"] == "b"])
+    assert mean == pytest.approx(content["clips"]["b"]["scores"]["ours"]["cc"])
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert page.count('class="model"') == 2
+
+
+def test_change_of_cc_from_frame_to_frame(data, tmp_path):
+    """A perfect map has none; of one that is right every other time, it is the mean step."""
+    flicker = write_maps(
+        tmp_path / "flicker", CLIPS, lambda c, n: truth(c, n) if n % 2 else np.ones(SIZE)
+    )
+    right = write_maps(tmp_path / "right", CLIPS)
+    printed = evaluate(data, "--pred_dir", flicker, right)
+    changes = results(tmp_path / "out")["cc_change"]
+    assert changes["flicker"] == pytest.approx(1) and changes["right"] == pytest.approx(0, abs=1e-6)
+    assert changes["uniform"] == 0 < changes["equator prior"] and "human" not in changes
+    assert "CC changes by 1.000 (flicker), 0.000 (right), 0.000 (uniform), " in printed
+
+
+def test_the_worst_frames_are_in_the_report(data, tmp_path):
+    """Frame 3 of clip b and frame 2 of clip c are shown the wrong way round."""
+    wrong = {("b", 3), ("c", 2)}
+    maps = write_maps(
+        tmp_path / "maps", CLIPS, lambda c, n: 255 - truth(c, n) if (c, n) in wrong else truth(c, n)
+    )
+    evaluate(data, "--pred_dir", maps, "--report")
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    for clip, number in wrong:
+        assert f"Worst frame of a clip: CC -1.000 (maps); {clip}, frame {number}<" in page
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex", "csv"])
+def test_tables_for_papers(data, tmp_path, form):
+    """Standard output holds the table alone, with every mean that metrics.json has."""
+    maps = write_maps(tmp_path / "a_b", CLIPS, blurry)
+    words = ["--data_root", data, "--output_dir", tmp_path / "out", "--pred_dir", maps]
+    code, printed, errors = ended(evaluate_video.main, *words, "--height", 24, "--format", form)
+    assert code == 0 and "the best baseline" in errors and "metrics.json" in errors
+    lines, content = printed.splitlines(), results(tmp_path / "out")["predictors"]
+    names = {"markdown": r"a\_b", "latex": r"a\_b", "csv": "a_b"}
+    if form == "csv":
+        rows = {row["predictor"]: row for row in csv.DictReader(lines)}
+        assert rows.keys() == content.keys() and len(rows["a_b"]) == 1 + 4 * len(ALL)
+        for metric in ALL:
+            for end, key in (("", "mean"), ("_low", "low"), ("_high", "high")):
+                assert float(rows["a_b"][metric + end]) == content["a_b"][metric][key]
+        assert rows["a_b"]["cc_sd"] == ""
+        return
+    separator, bold = (" | ", "**{}**") if form == "markdown" else (" & ", r"\textbf{{{}}}")
+    (row,) = (line for line in lines if names[form] in line)
+    cells = [cell.strip("| ") for cell in row.removesuffix(r" \\").split(separator)]
+    for metric, cell in zip(ALL, cells[1:], strict=True):
+        text = f"{content['a_b'][metric]['mean']:.3f}".replace(
+            "-", "−" if form == "markdown" else "$-$"
+        )
+        assert cell in (text, bold.format(text))
+    assert bold.format(f"{content['a_b']['cc']['mean']:.3f}") in row
+    if form == "markdown":
+        assert {line.count("|") for line in lines} == {len(ALL) + 2}
+    else:
+        assert lines[0] == r"\begin{tabular}{lrrrrrrr}" and lines[-1] == r"\end{tabular}"
+        assert r"CC $\uparrow$" in lines[2] and r"KLD $\downarrow$" in lines[2]
 
 
 def test_sampling_is_chosen_on_the_command_line(data, checkpoints, tmp_path):

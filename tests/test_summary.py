@@ -14,9 +14,9 @@ from evaluation.summary import (
     number,
     over_clips,
     sign_flip,
-    table,
     verdicts,
 )
+from evaluation.tables import text_table
 from metrics import METRICS, Protocol
 
 NAN = math.nan
@@ -197,7 +197,11 @@ def test_p_values_are_corrected_for_their_number():
 
 def test_table_of_one_clip_has_no_intervals():
     content = results({"cc": [0.5]}, {UNIFORM: {"cc": [0.0]}})
-    assert table(content).splitlines() == ["          CC ↑", "ours     0.500", "uniform  0.000"]
+    assert text_table(content).splitlines() == [
+        "          CC ↑",
+        "ours     0.500",
+        "uniform  0.000",
+    ]
 
 
 def test_numbers():

@@ -1,0 +1,86 @@
+"""The table of scores, predictors × metrics, as text, Markdown, LaTeX and CSV."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable
+
+from common.options import TABLES
+from evaluation.summary import HUMAN, best, heading, interval, number
+
+LATEX = str.maketrans(
+    {character: rf"\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "−": "$-$", "–": "--"}
+)
+
+
+def text_table(results: dict) -> str:
+    """Return means, and below them their 95 % intervals if there are any, in columns."""
+    rows = [["", *(heading(results, metric) for metric in results["metrics"])]]
+    for name, scores in results["predictors"].items():
+        rows.append([name, *(mean(scores[metric]) for metric in results["metrics"])])
+        intervals = [interval(scores[metric], "–") for metric in results["metrics"]]
+        if any(intervals):
+            rows.append(["", *intervals])
+    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[name.ljust(first), *map(str.rjust, row, widths)] for name, *row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in cells)
+
+
+def markdown_table(results: dict) -> str:
+    """Return means as a table in Markdown; the best but for human observers is bold."""
+    rows = cells(results, lambda text: re.sub(r"([\\|*_`<])", r"\\\1", text), "**{}**".format)
+    rows.insert(1, ["---"] + ["---:"] * len(results["metrics"]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def latex_table(results: dict) -> str:
+    """Return means as a tabular in LaTeX; the best but for human observers is bold."""
+
+    rows = cells(results, lambda text: text.translate(LATEX), r"\textbf{{{}}}".format)
+    first, *rest = [" & ".join(row) + r" \\" for row in rows]
+    columns = "l" + "r" * len(results["metrics"])
+    start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+    return "\n".join([start, r"\hline", first, r"\hline", *rest, r"\hline", end])
+
+
+def csv_table(results: dict) -> str:
+    """Return mean, ends of the 95 % interval and standard deviation over seeds of each metric."""
+    parts = {"": "mean", "_low": "low", "_high": "high", "_sd": "sd"}
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\n")
+    metrics = list(results["metrics"])
+    table.writerow(["predictor", *(metric + part for metric in metrics for part in parts)])
+    for name, scores in results["predictors"].items():
+        values = [scores[metric].get(key, math.nan) for metric in metrics for key in parts.values()]
+        table.writerow([cell(name), *(value if math.isfinite(value) else "" for value in values)])
+    return file.getvalue().rstrip("\n")
+
+
+WRITERS: tuple[Callable[[dict], str], ...] = (text_table, markdown_table, latex_table, csv_table)
+FORMATS = dict(zip(TABLES, WRITERS, strict=True))
+
+
+def cells(results: dict, escaped: Callable, bold: Callable) -> list[list[str]]:
+    """Return the cells of the table, its first row the headings, its first column the names."""
+    rivals = [name for name in results["predictors"] if name != HUMAN]
+    rows = [["", *(escaped(heading(results, metric)) for metric in results["metrics"])]]
+    for name, scores in results["predictors"].items():
+        row = [escaped(name)]
+        for metric in results["metrics"]:
+            text = escaped(mean(scores[metric]))
+            row.append(bold(text) if name == best(results, metric, rivals) else text)
+        rows.append(row)
+    return rows
+
+
+def mean(score: dict) -> str:
+    """Return a mean as text, of several seeds with their standard deviation."""
+    return number(score["mean"]) + (f" ± {number(score['sd'])}" if "sd" in score else "")
+
+
+def cell(name: str) -> str:
+    """Return a name as a cell that no spreadsheet takes for a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
