@@ -20,9 +20,9 @@ GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 
 
 class Motion(Protocol):
-    """Makes the motion image (channels, H, W) of the current sampled frame.
+    """Makes the motion image (channels, H, W) of a sampled frame, all in [0, 1].
 
-    previous (None for the first frame), current: (3, H, W) RGB. All are in [0, 1].
+    previous (None for the first frame), current: (3, H, W) RGB.
     """
 
     channels: int

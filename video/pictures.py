@@ -31,10 +31,8 @@ Image.MAX_IMAGE_PIXELS = None  # open_picture has a limit of its own
 def list_pictures(path: Path) -> list[Path]:
     """Return the pictures of a folder, or one picture, by the numbers in their names.
 
-    There are none in any other file. Raises InputError for a missing path and an empty folder.
+    There are none in any other file. Raises InputError for a folder without pictures.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; check the path")
     if not path.is_dir():
         return [path] if path.suffix.lower() in PICTURES else []
     pictures = [p for p in path.iterdir() if p.suffix.lower() in PICTURES]

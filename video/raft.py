@@ -39,8 +39,8 @@ NAMES = (
 
 def find_weights() -> Path:
     """Return checkpoints/raft*.pth, the first by name. Raises InputError where there is none."""
-    for path in sorted(CHECKPOINTS.glob("raft*.pth")):
-        return path
+    if paths := sorted(CHECKPOINTS.glob("raft*.pth")):
+        return paths[0]
     raise InputError(
         f"{CHECKPOINTS}: no weights for RAFT flow (raft*.pth); put {SOURCES} there, "
         "or choose the flow dis, which needs none"

@@ -17,17 +17,13 @@ from video.layout import MONO, STEREO, Layout
 
 SOFTWARE = "360-video-saliency"
 V1_UUID = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
-V1_XML = f"""<?xml version="1.0"?>
+V1_XML = """<?xml version="1.0"?>
 <rdf:SphericalVideo
  xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"
  xmlns:GSpherical="http://ns.google.com/videos/1.0/spherical/">
-<GSpherical:Spherical>true</GSpherical:Spherical>
-<GSpherical:Stitched>true</GSpherical:Stitched>
-<GSpherical:StitchingSoftware>{SOFTWARE}</GSpherical:StitchingSoftware>
-<GSpherical:ProjectionType>equirectangular</GSpherical:ProjectionType>
-{{stereo}}</rdf:SphericalVideo>
+{}</rdf:SphericalVideo>
 """
-V1_STEREO = "<GSpherical:StereoMode>{}</GSpherical:StereoMode>\n"
+V1_FIELD = "<GSpherical:{0}>{1}</GSpherical:{0}>\n"
 GPANO = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:GPano="http://ns.google.com/photos/1.0/panorama/"{}/>
@@ -149,6 +145,9 @@ def _marks(layout: Layout) -> tuple[bytes, bytes]:
     header = _box(b"svhd", version, SOFTWARE.encode(), b"\0")
     stereo = _box(b"st3d", version, bytes([STEREO.index(layout.stereo)]))
     v2 = stereo + _box(b"sv3d", header, _box(b"proj", pose, bounds))
-    name = V1_STEREO.format(layout.stereo) if layout.stereo != "none" else ""
-    v1 = _box(b"uuid", V1_UUID, V1_XML.format(stereo=name).encode())
-    return v1 if layout.whole else b"", v2
+    fields = {"Spherical": "true", "Stitched": "true", "StitchingSoftware": SOFTWARE}
+    fields["ProjectionType"] = "equirectangular"
+    if layout.stereo != "none":
+        fields["StereoMode"] = layout.stereo
+    text = V1_XML.format("".join(V1_FIELD.format(*field) for field in fields.items()))
+    return _box(b"uuid", V1_UUID, text.encode()) if layout.whole else b"", v2
