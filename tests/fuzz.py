@@ -52,7 +52,7 @@ from video.pictures import read_picture
 from video.reader import FrameReader, read_frames
 from video.spherical_metadata import panorama_xmp, write_spherical
 from video.writer import write_video as write_output
-from video.yuv import Colour, to_yuv420p
+from video.yuv import to_yuv420p
 
 SECONDS, MEMORY = 20, 3 << 30  # of one reading
 SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")
@@ -76,7 +76,7 @@ def read_clip(path: Path) -> None:
             size = size or (image.width, image.height)
             if (image.width, image.height) != size or min(size) < 2:
                 raise InputError("another size")
-            yield to_yuv420p(image, Colour.of(image)), image
+            yield to_yuv420p(image), image
 
     write_output(path.with_name("out.mp4"), info, pictures(), preset="ultrafast")
 

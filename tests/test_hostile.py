@@ -41,7 +41,7 @@ from video import writer
 from video.decoding import Damage, decode, probe
 from video.layout import Layout
 from video.spherical_metadata import panorama_xmp, write_spherical
-from video.yuv import Colour, mono, to_yuv420p
+from video.yuv import mono, to_yuv420p
 from views.viewer import pack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -328,7 +328,7 @@ def test_a_sliver_of_the_sphere(clip, checkpoint, tmp_path, coverage, mode):
     assert paint(clip, out, video, mode)[0] == 0
     assert 1000 < video.stat().st_size < 10_000_000
     layout, frame = Layout("none", coverage), av.VideoFrame(3840, 2160, "yuv420p")
-    rows, columns = mono(to_yuv420p(frame, Colour.of(frame)), layout).shape
+    rows, columns = mono(to_yuv420p(frame), layout).shape
     assert rows * 2 // 3 <= 2048 and columns <= 4096
 
 

@@ -75,13 +75,14 @@ def mono(picture: np.ndarray, layout: Layout) -> np.ndarray:
     return np.concatenate([eye[0], chroma.reshape(-1, width)])
 
 
-def to_yuv420p(frame: av.VideoFrame, colour: Colour) -> np.ndarray:
-    """Return a frame as (3·H/2, W) uint8 yuv420p; an odd last column or row is cut off."""
+def to_yuv420p(frame: av.VideoFrame) -> np.ndarray:
+    """Return a frame as (3·H/2, W) uint8 yuv420p, in the colours that `Colour.of` says.
+
+    An odd last column or row is cut off.
+    """
     if frame.format.name != "yuv420p":
         matrix = "ITU709" if frame.format.is_rgb else None
-        frame = frame.reformat(
-            format="yuv420p", dst_colorspace=matrix, dst_color_range=colour.range
-        )
+        frame = frame.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=LIMITED)
     height, width = frame.height // 2 * 2, frame.width // 2 * 2
     picture = np.empty((height * 3 // 2, width), np.uint8)
     for target, plane in zip(planes(picture), frame.planes, strict=True):

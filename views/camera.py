@@ -11,7 +11,7 @@ from torch import Tensor
 from projection.perspective import Equi2Perspective, extent_of, samples_across
 from projection.sphere import angles_of, column_of, orientation, row_of
 from video.layout import Layout
-from video.yuv import Colour, mono, planes, to_yuv420p
+from video.yuv import mono, planes, to_yuv420p
 from views.frames import FrameWithMap
 
 
@@ -26,10 +26,9 @@ def followed_views(
 
     path: longitude and latitude in degrees by the number of the frame. fov, size: as in Camera.
     """
-    colour = camera = None
+    camera = None
     for frame in frames:
-        colour = colour or Colour.of(frame.image)
-        panorama = mono(to_yuv420p(frame.image, colour), layout)
+        panorama = mono(to_yuv420p(frame.image), layout)
         camera = camera or Camera(fov, size, len(panorama) * 2 // 3, panorama.shape[1])
         yield camera(panorama, *path[frame.number]), frame.image
 

@@ -9,10 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import InputError, counted
+from maps.saved import AGAIN
 from video.decoding import Damage, VideoInfo, decode
 from video.pictures import read_picture
-
-AGAIN = "run infer_video.py on this video again"
 
 
 class FrameWithMap(NamedTuple):

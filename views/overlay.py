@@ -80,11 +80,9 @@ def painted_pictures(
     """
     overlay = None
     for frame in frames:
-        image = frame.image
+        image, picture = frame.image, to_yuv420p(frame.image)
         if not overlay:
-            colour = Colour.of(image)
-            overlay = Overlay(colormap, alpha, colour, image.height, side_by_side)
-        picture = to_yuv420p(image, colour)
+            overlay = Overlay(colormap, alpha, Colour.of(image), image.height, side_by_side)
         saliency = scaled(frame.saliency(), frame.factor)
         painted = overlay(picture, lay_map(saliency, image.height, image.width, layout))
         yield beside(picture, painted) if side_by_side else painted, image

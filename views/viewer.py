@@ -112,8 +112,7 @@ def pack(
     which is the left eye's whole sphere where the frame has another layout. A map of 0 is black
     and 255 is white in the range of brightness that the frame has.
     """
-    colour = Colour.of(frame)
-    picture = mono(to_yuv420p(frame, colour), layout)
+    picture = mono(to_yuv420p(frame), layout)
     rows, columns = len(picture) * 2 // 3, picture.shape[1]
     width = min(width, columns) // 2 * 2
     height = min(max(2, 2 * round(rows * width / columns / 2)), TALLEST)
@@ -123,7 +122,7 @@ def pack(
         below[:] = cv2.resize(source, below.shape[::-1], interpolation=cv2.INTER_AREA)
     grey = resize_map(saliency, MAP_ROWS, width)
     limited = np.rint(16 + np.arange(256) * (219 / 255)).astype(np.uint8)
-    packed[:MAP_ROWS] = grey if colour.range == FULL else limited[grey]
+    packed[:MAP_ROWS] = grey if Colour.of(frame).range == FULL else limited[grey]
     return packed
 
 
