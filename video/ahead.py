@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,7 +35,8 @@ def behind(
 def ahead(items: Iterable[T], most: int = 3) -> Iterator[T]:
     """Yield items in their order, while a thread takes the next ones, at most `most`."""
     iterator = iter(items)
-    for item in behind(lambda _: next(iterator, END), repeat(None), most):
-        if item is END:
-            return
-        yield item
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, iterator, END) for _ in range(most))
+        while (item := waiting.popleft().result()) is not END:
+            waiting.append(thread.submit(next, iterator, END))
+            yield item
