@@ -24,6 +24,7 @@ PROJECTIONS = {  # others, with FFmpeg's filter that makes each equirectangular
     1: "a cubemap (ffmpeg -i IN -vf v360=c3x2:e OUT)",
     4: "an ordinary flat video (no filter knows what lies beyond it)",
     5: "a fisheye (ffmpeg -i IN -vf v360=fisheye:e:ih_fov=180:iv_fov=180 OUT)",
+    6: "a fisheye of Apple Immersive Video (no filter knows its lens)",
 }
 MESH = (
     "a mesh, as VR180 cameras do (of a fisheye: ffmpeg -i IN -vf v360=fisheye:hequirect:"

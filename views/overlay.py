@@ -142,15 +142,12 @@ def lay_map(saliency: np.ndarray, height: int, width: int, layout: Layout) -> np
 
     It lies on each eye, and only what of the sphere an eye covers.
     """
-    eyes = layout.eyes(height, width)
-    size = eyes[0][0].stop, eyes[0][1].stop
+    eyes, laid = layout.eyes(height, width), np.zeros((height, width), np.uint8)
+    size = laid[eyes[0]].shape
     if layout.whole:
         part = resize_map(saliency, *size)
     else:
         part = resample(resize_map(saliency, *FINE), SPHERE, layout.coverage, *size)
-    if len(eyes) == 1:
-        return part
-    laid = np.zeros((height, width), np.uint8)
     for eye in eyes:
         laid[eye] = part
     return laid
