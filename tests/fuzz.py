@@ -295,7 +295,7 @@ def simulate(hours: float, fps: int = 30) -> list[tuple[int, int]]:
     info, seen = VideoInfo(Path("endless.mp4"), 32, 16, Fraction(fps), None, None), []
     model = EquatorPrior(8, 16)
     with tempfile.TemporaryDirectory() as folder:
-        maps = models.predict(model, FrameReader(info, model.spec, endless()))
+        maps = models.predict(model, FrameReader(info, model.spec, endless()).sampled)
         bar = tqdm(interpolate(maps), f"{hours:g} h", total, disable=None)
         for number, saliency in bar:
             path = Path(folder) / "sal_0001.png"

@@ -126,8 +126,9 @@ def probe(
             frame = _first_frame(packets)
             turn = find_turn(frame, path)
             frame = turned(frame, turn)
+            declared = video_declares(index, frame)
     size = frame.width, frame.height
-    layout, doubts = video_declares(index, frame).layout(path, size, stereo, coverage)
+    layout, doubts = declared.layout(path, size, stereo, coverage)
     return VideoInfo(path, *size, fps, frames, seconds, layout, tuple(doubts), (), start, turn)
 
 
