@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -54,24 +53,27 @@ def write_viewer(
     colormap: a key of COLORMAPS and alpha: opacity where a map is 255, both changed in the page.
     crf, preset: see write_video. Raises OSError where the file can't be written.
     """
-    facts: dict[str, Any] = {"mapRows": MAP_ROWS, "seconds": [], "shares": []}
-    facts |= {"colormap": colormap, "alpha": alpha, "colormaps": lookup_tables(colormap)}
-    facts["still"] = source.pictures == (source.path,)
-    maps: list[Path] = []
+    still, maps, seconds, shares = source.pictures == (source.path,), [], [], []
+    tables = {
+        name: base64.b64encode(colours(name).tobytes()).decode()  # 256 times RGB
+        for name in dict.fromkeys([colormap, *OFFERED])
+    }
+    facts = {"mapRows": MAP_ROWS, "seconds": seconds, "shares": shares, "colormap": colormap}
+    facts |= {"alpha": alpha, "colormaps": tables, "still": still}
 
     def packed() -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
         for frame in frames:
             saliency = frame.saliency()
             maps.append(frame.path)
-            facts["seconds"].append(round(frame.image.time, 4))
+            seconds.append(round(frame.image.time, 4))
             small = cv2.resize(saliency, SMALL[::-1], interpolation=cv2.INTER_AREA)
-            facts["shares"].append(round(concentration(small), 4))
+            shares.append(round(concentration(small), 4))
             saliency = scaled(saliency, frame.factor)
             yield pack(frame.image, saliency, width, source.layout), frame.image
 
     clip = path.with_name(f".{path.name}.clip")  # after SIGKILL, the next run replaces it
     try:
-        if facts["still"]:
+        if still:
             ((picture, _),) = packed()
             image = av.VideoFrame.from_ndarray(picture, format="yuv420p")
             image.to_image(src_colorspace="ITU709").save(clip, "JPEG", quality=92)
@@ -82,7 +84,7 @@ def write_viewer(
             write_video(clip, source, packed(), crf, preset, browser=True, g=keyframes, **limits)
             with av.open(clip) as written:
                 facts["sound"] = bool(written.streams.audio)
-        directions = follow_path((read_picture(path, "L") for path in maps), facts["seconds"])
+        directions = follow_path((read_picture(path, "L") for path in maps), seconds)
         facts["path"] = np.round(directions, 2).tolist()
         _write_page(path, title, facts, clip)
     finally:
@@ -138,9 +140,3 @@ def concentration(saliency: np.ndarray) -> float:
     attention, covered = np.cumsum(values[order] * area[order]), np.cumsum(area[order])
     top = np.interp(TOP * 4 * np.pi, [0, *covered], [0, *attention])
     return float(top / attention[-1]) if attention[-1] else 0.0
-
-
-def lookup_tables(first: str) -> dict[str, str]:
-    """Return the colours of OpenCV's colour maps by name: base64 of 256 times RGB."""
-    names = dict.fromkeys([first, *OFFERED])
-    return {name: base64.b64encode(colours(name).tobytes()).decode() for name in names}
