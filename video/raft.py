@@ -15,8 +15,8 @@ from common.restricted_pickle import read_torch
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 SOURCES = (
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth or raft_small_C_T_V2-01064c6d.pth from "
-    "https://download.pytorch.org/models/, or raft-sintel.pth, which download_models.sh of "
-    "https://github.com/princeton-vl/RAFT fetches"
+    "https://download.pytorch.org/models/, or raft-sintel.pth, to which "
+    "https://github.com/princeton-vl/RAFT leads"
 )
 # Parts of the authors' parameter names and what torchvision calls them, applied in this order.
 NAMES = (
@@ -41,10 +41,8 @@ def find_weights() -> Path:
     """Return checkpoints/raft*.pth, the first by name. Raises InputError where there is none."""
     if paths := sorted(CHECKPOINTS.glob("raft*.pth")):
         return paths[0]
-    raise InputError(
-        f"{CHECKPOINTS}: no weights for RAFT flow (raft*.pth); put {SOURCES} there, "
-        "or choose the flow dis, which needs none"
-    )
+    missing = f"{CHECKPOINTS}: no weights for RAFT flow (raft*.pth)"
+    raise InputError(f"{missing}; put {SOURCES} there, or choose the flow dis, which needs none")
 
 
 @cache

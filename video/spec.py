@@ -16,14 +16,10 @@ def check_number(name: str, value: object, least: int, most: int) -> None:
 
 @dataclass(frozen=True)
 class Spec:
-    """States what a model must be fed.
+    """States what a model must be fed. Frames are resized by area averaging.
 
-    A frame is decoded, resized to `height`×`width` by area averaging, sampled at `fps` and given
-    the motion image called `motion`. Frames are put in clips of `clip_length`. A model with a
-    memory needs the first `warm_up` frames of a clip to settle; successive clips overlap by that
-    many frames and by `fade` more, over which the maps of one clip turn into those of the next.
-    The maps of a model of single frames can be made steadier: the map of a frame is then the mean
-    over the frames at most `smoothing` seconds before and after it, see models.predict.
+    Successive clips overlap by `warm_up` and `fade` frames. A model of single frames can have
+    steadier maps instead: means over `smoothing` seconds; see models.predict.
     """
 
     height: int = 240
@@ -33,7 +29,7 @@ class Spec:
     warm_up: int = 0  # frames at the start of a clip whose maps are not used
     fade: int = 0  # frames after the warm-up over which two clips' maps are cross-faded
     motion: str = "none"  # a name in video.motion.MOTIONS
-    smoothing: float = 0.0  # seconds before and after a frame
+    smoothing: float = 0.0  # seconds before and after a frame whose maps are averaged with its own
 
     def __post_init__(self):
         for name in ("height", "width", "clip_length", "warm_up", "fade"):
