@@ -9,12 +9,10 @@ from projection import solid_angles
 class MapLoss(nn.Module):
     """A loss of saliency maps: (..., 1, H, W) prediction and target → scalar, at least float32.
 
-    height, width: size of the maps in pixels, whose areas are then a buffer that moves with the
-        module. Maps of another size, or of any size where none is given, work too; their areas
-        are computed at each call.
+    height, width: size of the maps whose areas are computed once. Other sizes work, too.
 
-    A subclass defines loss(pred, target, areas), with areas (H, 1), and sets
-        summed: whether the loss is the sum over maps instead of their mean.
+    A subclass defines loss(pred, target, areas), with areas (H, 1), and sets `summed` where the
+    loss is the sum over maps, not their mean. Raises ValueError where the shapes differ.
     """
 
     summed = False

@@ -18,8 +18,7 @@ class DensityLoss(MapLoss):
     such sums of the measures that score them (for example S. Jia, N. Bruce: EML-NET, Image and
     Vision Computing 2020).
 
-    Prediction and target are not negative, and a target is not constant. Raises ValueError where
-    the shapes differ.
+    Prediction and target are not negative, and a target is not constant.
     """
 
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:

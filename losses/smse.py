@@ -12,9 +12,6 @@ class SMSE(MapLoss):
     The published code takes the trapezoid approximation of the solid angles and divides by the
     batch only; here they are exact and sum to 4π.
 
-    pred, target: (..., 1, H, W) → scalar, at least float32. Raises ValueError where the shapes
-    differ.
-
     >>> import torch
     >>> target = torch.rand(2, 1, 4, 8)
     >>> f"{SMSE()(target + 1, target):.4f}"  # an error of 1 everywhere: 4π

@@ -22,9 +22,6 @@ class SphericalKLDivergence(MapLoss):
     weights are the published trapezoid approximation of solid angles, not normalised. As p and q
     are probabilities of pixels and the weight is a pixel's area, the published value shrinks with
     the number of pixels: 100 times as many make it 100 times smaller.
-
-    pred, target: (..., 1, H, W) → scalar, at least float32. Raises ValueError where the shapes
-    differ.
     """
 
     summed = True
@@ -37,8 +34,7 @@ class SphericalKLDivergence(MapLoss):
 
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
         p, q = distribution(pred), distribution(target)
-        divergences = (areas * q * (q / (p + EPSILON) + EPSILON).log()).sum(dim=(-2, -1))
-        return divergences.sum()
+        return (areas * q * (q / (p + EPSILON) + EPSILON).log()).sum(dim=(-2, -1)).sum()
 
 
 class ScaledSphericalKLDivergence(SphericalKLDivergence):

@@ -168,9 +168,9 @@ METRICS = {
 
 
 def check_maps(signed: tuple[str, ...] = (), **maps: Tensor) -> None:
-    """Raise ValueError unless all maps have one shape (..., H, W) and can be scored.
+    """Raise ValueError unless all maps have one shape (..., H, W) and finite values.
 
-    Their values must be finite and, except in the maps that `signed` names, not negative.
+    Those of maps that `signed` does not name must not be negative.
     """
     shapes = [tuple(tensor.shape) for tensor in maps.values()]
     if len(set(shapes)) > 1:
@@ -186,7 +186,6 @@ def check_maps(signed: tuple[str, ...] = (), **maps: Tensor) -> None:
 
 
 def broadcast(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Return the tensor at a larger shape. Raises ValueError where it does not fit."""
     try:
         return tensor.expand(shape)
     except RuntimeError as error:
@@ -212,10 +211,7 @@ def mean(maps: Tensor, share: Tensor) -> Tensor:
 
 
 def deviation(maps: Tensor, share: Tensor) -> Tensor:
-    """Return the deviation from the mean, in units of the map's largest magnitude: float64.
-
-    In that unit, squares neither overflow nor underflow.
-    """
+    """Return the deviation from the mean in units of the largest magnitude, whose squares fit."""
     largest = maps.double().abs().amax((-2, -1), keepdim=True)
     maps = maps / torch.where(largest > 0, largest, 1.0)
     return maps - mean(maps, share)
@@ -236,10 +232,8 @@ def relative_density(maps: Tensor, share: Tensor, if_empty: float) -> Tensor:
 
 def area_under_roc(pred: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """Return the Mann-Whitney statistic of each map; all (..., H, W), the last two are weights."""
-    if pred.dtype not in (torch.float32, torch.float64):
-        pred = pred.double()
-    pixels = pred.shape[-2] * pred.shape[-1]
-    flat = (maps.reshape(-1, pixels) for maps in (pred.contiguous(), positives, negatives))
+    pred = pred.to(torch.promote_types(pred.dtype, torch.float32)).contiguous()
+    flat = (maps.reshape(-1, pred.shape[-2:].numel()) for maps in (pred, positives, negatives))
     areas = [mann_whitney(*one) for one in zip(*flat, strict=True)]
     return torch.tensor(areas, dtype=torch.float64, device=pred.device).reshape(pred.shape[:-2])
 
@@ -247,8 +241,7 @@ def area_under_roc(pred: Tensor, positives: Tensor, negatives: Tensor) -> Tensor
 def mann_whitney(values: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """Return the share of pairs (positive, negative) won by the positive; a tie counts half.
 
-    values, positive, negative: (N,), the last two are weights of at least 0.
-    Returns: scalar, NaN without a pair.
+    All (N,); positive and negative are weights of the values. NaN without a pair.
     """
     at = positive.nonzero().squeeze(-1)  # only the values of the positives are sorted
     value, group = values[at].unique(return_inverse=True)

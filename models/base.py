@@ -44,11 +44,9 @@ class SaliencyModel(nn.Module):
             return
         new, own = MOTIONS[name].channels, MOTIONS[self.spec.motion].channels
         if new != own:
-            fitting = [other for other in MOTIONS if MOTIONS[other].channels == own]
-            choice = " or ".join(fitting)
-            raise ValueError(
-                f"motion '{name}' has {new} channels, but this model takes {own}; choose {choice}"
-            )
+            choice = " or ".join(other for other in MOTIONS if MOTIONS[other].channels == own)
+            takes = f"{new} channels, but this model takes {own}"
+            raise ValueError(f"motion '{name}' has {takes}; choose {choice}")
         self.spec = replace(self.spec, motion=name)
 
     def parameter_groups(self) -> list[dict]:

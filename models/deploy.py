@@ -1,6 +1,7 @@
 """A trained model as it computes fastest: BatchNorm and activations are part of convolutions."""
 
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,39 +39,36 @@ def deploy(model: SaliencyModel, dtype: torch.dtype | None = None) -> SaliencyMo
     model.eval().requires_grad_(False)
     if dtype is None:
         dtype = choose_precision("auto", next(chain(model.parameters(), model.buffers())).device)
-    if isinstance(model, CubeUNet):
-        _fuse_within(model, dtype)
-    return model
+    return _fused(model, dtype) if isinstance(model, CubeUNet) else model
 
 
-def _fuse_within(module: nn.Module, dtype: torch.dtype) -> None:
-    """Replace all convolutions in a module, and what follows them, by FusedConvs."""
+def _fused(module: Any, dtype: torch.dtype) -> Any:
+    """Return a module with FusedConvs in the place of all convolutions and what follows them."""
+    if isinstance(module, Conv):
+        return FusedConv(module.conv, dtype, module.activate)
+    if isinstance(module, nn.Conv2d):
+        return FusedConv(module, dtype)
+    if isinstance(module, nn.Sequential):
+        module = nn.Sequential(*_merged(module, dtype))
     for name, child in module.named_children():
-        if isinstance(child, nn.Sequential):
-            child = _fused(child, dtype)
-        if isinstance(child, Conv):
-            child = FusedConv(child.conv, dtype, child.activate)
-        elif isinstance(child, nn.Conv2d):
-            child = FusedConv(child, dtype)
-        else:
-            _fuse_within(child, dtype)
-        setattr(module, name, child)
+        setattr(module, name, _fused(child, dtype))
+    return module
 
 
-def _fused(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
-    """Return a sequence in which convolutions have taken in the BatchNorm and activation after."""
-    fused: list[nn.Module] = []
+def _merged(layers: nn.Sequential, dtype: torch.dtype) -> list[nn.Module]:
+    """Return layers in which convolutions have taken in BatchNorms and the activation after."""
+    merged: list[nn.Module] = [nn.Identity()]
     for layer in layers:
-        before = fused[-1] if fused else None
+        before = merged[-1]
         if isinstance(before, nn.BatchNorm2d) and isinstance(layer, nn.Conv2d):
-            fused[-1] = _with_norm_before(before, layer)
+            merged[-1] = _with_norm_before(before, layer)
         elif isinstance(before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d):
-            fused[-1] = fuse_conv_bn_eval(before, layer)
+            merged[-1] = fuse_conv_bn_eval(before, layer)
         elif isinstance(before, nn.Conv2d) and type(layer) in ACTIVATIONS:
-            fused[-1] = FusedConv(before, dtype, layer)
+            merged[-1] = FusedConv(before, dtype, layer)
         else:
-            fused.append(layer)
-    return nn.Sequential(*fused)
+            merged.append(layer)
+    return merged[1:]
 
 
 def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
@@ -84,10 +82,7 @@ def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
 
 
 class FusedConv(nn.Module):
-    """A convolution without padding, and an activation.
-
-    forward: (N, C, H, W) → (N, C', H', W') of the given dtype, in the memory format of the input.
-    """
+    """A convolution without padding, and an activation; its result is of `dtype`."""
 
     weight: Tensor
     bias: Tensor

@@ -48,8 +48,7 @@ def enlarge(x: Tensor, pad: nn.Module) -> Tensor:
 class Conv(nn.Module):
     """A convolution with a bias and, where `activate`, ReLU6. Faces are padded before it.
 
-    The BatchNorm of the published network keeps its statistics from ImageNet, so it is part of
-    weight and bias here.
+    The BatchNorm of the published network, with ImageNet's statistics, is part of weight and bias.
     """
 
     def __init__(self, c_in, c_out, kernel, stride=1, groups=1, activate=True):
@@ -58,13 +57,12 @@ class Conv(nn.Module):
         self.activate = nn.ReLU6(inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        trained = torch.is_grad_enabled() and self.conv.weight.requires_grad
+        weight = self.conv.weight
+        trained = torch.is_grad_enabled() and weight.requires_grad
         if trained and self.conv.groups > 1 and x.is_cpu:  # in bfloat16 three times as slow
             with torch.autocast("cpu", enabled=False):
-                y = self.conv(x.to(self.conv.weight.dtype))
-        else:
-            y = self.conv(x)
-        return self.activate(y)
+                return self.activate(self.conv(x.to(weight.dtype)))
+        return self.activate(self.conv(x))
 
 
 class Block(nn.Module):
@@ -104,26 +102,18 @@ class EfficientNetLite0(nn.Module):
         # A stride of 2 is not symmetric on even faces: early and late centres take turns.
         self.pad = CubePadding(1, late=True)
         self.stem = Conv(3, STEM, 3, stride=2)
-        channels, stages, late = STEM, [], True
+        channels, late, self.stages = STEM, True, nn.ModuleList()
         for kernel, stride, expansion, out, repeats in STAGES:
             late = late != (stride == 2)
-            blocks = []
-            for k in range(repeats):
-                step = stride if k == 0 else 1
-                blocks.append(Block(channels, out, kernel, step, expansion, late and step == 2))
-                channels = out
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.ModuleList(stages)
+            first = Block(channels, out, kernel, stride, expansion, late and stride == 2)
+            rest = (Block(out, out, kernel, 1, expansion, late=False) for _ in range(repeats - 1))
+            self.stages.append(nn.Sequential(first, *rest))
+            channels = out
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = (x - 127 / 255) * (255 / 128)
-        x = self.stem(self.pad(x))
-        levels = []
-        for k, stage in enumerate(self.stages):
-            x = stage(x)
-            if k in LEVELS:
-                levels.append(x)
-        return levels
+        x = self.stem(self.pad((x - 127 / 255) * (255 / 128)))
+        features = [x := stage(x) for stage in self.stages]
+        return [features[k] for k in LEVELS]
 
 
 class EfficientNetReadout(nn.Module):
@@ -164,11 +154,8 @@ class EfficientNetReadout(nn.Module):
         motion = x[:, 3:].contiguous(memory_format=torch.channels_last)  # also for one channel
         for level in self.motion_levels:
             features.insert(level, avg_pool2d(motion, x.shape[-1] // features[level].shape[-1]))
-        total = None
-        for level, feature in reversed(list(zip(self.levels, features, strict=True))):
-            part = level(feature)
-            if total is None:
-                total = part
-            else:  # in this order: the sum has the memory format of the first
-                total = (total if total.shape == part.shape else enlarge(total, self.pad)) + part
+        coarsest_first = zip(reversed(self.levels), reversed(features), strict=True)
+        total, *parts = (level(feature) for level, feature in coarsest_first)
+        for part in parts:  # added in this order: the sum has the memory format of the first
+            total = (total if total.shape == part.shape else enlarge(total, self.pad)) + part
         return self.mix(total)

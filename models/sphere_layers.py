@@ -1,8 +1,6 @@
 """Spherical max pooling and the ConvLSTM cell of SST-Sal, which convolves on the sphere.
 
-Bernal-Berdun et al., "SST-Sal: A spherical spatio-temporal approach for saliency prediction
-in 360° videos", Computers & Graphics 2022. models/sphere_taps.py defines the nine taps of a
-kernel and how they are sampled. Inside the model images are lists of pixels, (H·W, B, C).
+models/sphere_taps.py defines the nine taps of a kernel. Images are lists of pixels, (H·W, B, C).
 """
 
 import math

@@ -52,10 +52,8 @@ def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[
     sine = v.cos() * latitude.sin() + y * v.sin() * latitude.cos() / rho
     east = x * v.sin()
     forward = rho * latitude.cos() * v.cos() - y * latitude.sin() * v.sin()
-    longitude = (
-        torch.atan2(east.expand_as(forward), forward) if over_pole else (east / forward).atan()
-    )
-    return torch.where((x == 0) & (y == 0), latitude, sine.asin()), longitude
+    turn = torch.atan2(east.expand_as(forward), forward) if over_pole else (east / forward).atan()
+    return torch.where((x == 0) & (y == 0), latitude, sine.asin()), turn
 
 
 def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
@@ -75,10 +73,9 @@ def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
 
 
 def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Return the taps of `reference_grid` as indices of four pixels and their weights.
+    """Return the taps of `reference_grid` as indices of four pixels and their weights, (4, N) each.
 
-    Both are (4, N), where N is nine times the number of output pixels. Sums of pixels with these
-    weights equal F.grid_sample; a pixel outside the image has weight 0.
+    Sums of pixels with these weights equal F.grid_sample; outside the image the weight is 0.
     """
     x, y = reference_grid(height, width, stride).view(-1, 2).unbind(-1)
     # grid_sample rounds once here, in a fused multiply-add, which float64 reproduces.
@@ -95,7 +92,7 @@ def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor
 
 
 def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tuple[Tensor, Tensor]:
-    """Return the taps on the sphere as indices of four pixels and their weights, (4, N) each.
+    """Return the taps on the sphere likewise.
 
     Without `half_pixel` an output pixel is centred on its stride×stride input pixels.
     """
@@ -113,8 +110,8 @@ def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tup
 class SphereTaps(Resampling):
     """Samples the nine taps around every output pixel of an H×W image; also the adjoint map.
 
-    stride: step between output pixels. sampling, half_pixel: see above.
-    Raises ValueError for another sampling and for a size that the stride does not divide.
+    stride: step between output pixels, a divisor of H and W. sampling, half_pixel: see above.
+    Raises ValueError for another sampling.
     """
 
     def __init__(
@@ -127,8 +124,6 @@ class SphereTaps(Resampling):
     ):
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling is one of {', '.join(SAMPLINGS)}, got {sampling!r}")
-        if height % stride or width % stride:
-            raise ValueError(f"stride {stride} does not divide {height}×{width} pixels evenly")
         if sampling == "reference":
             index, weight = reference_taps(height, width, stride)
         else:

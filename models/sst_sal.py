@@ -30,11 +30,11 @@ class SSTSal(SaliencyModel):
     half_pixel: whether seamless sampling keeps the half-pixel shift of the authors' code, which
         their weights are trained for. False for new training.
     height, width: input size in pixels; the height is even, the width a multiple of 4.
-    Raises ValueError for arguments outside these.
 
     forward: frames (B, T, 3, H, W) and motion (B, T, in_channels − 3, H, W), RGB in [0, 1] →
     (B, T, 1, H, W), computed in float32 or more even under autocast, because the recurrence
-    amplifies rounding. Raises ValueError for another size or number of channels.
+    amplifies rounding. Raises ValueError for another size or number of channels, as does the
+    constructor for arguments outside these.
 
     >>> model = SSTSal(in_channels=3, hidden_channels=2, height=8, width=16)
     >>> model(torch.rand(1, 5, 3, 8, 16), torch.rand(1, 5, 0, 8, 16)).shape
@@ -59,15 +59,9 @@ class SSTSal(SaliencyModel):
             raise ValueError(f"SSTSal takes at most {LARGEST_FRAME // 4} pixels: {height}×{width}")
         if height % 2 or width % 4:
             raise ValueError(f"height must be even and width a multiple of 4, got {height}×{width}")
-        spec = Spec(
-            height=height,
-            width=width,
-            fps=8.0,
-            clip_length=20,
-            warm_up=4,
-            fade=4 if sampling == "seamless" else 0,  # 0 gives the authors' windows
-            motion="dis" if in_channels == 6 else "none",
-        )
+        fade = 4 if sampling == "seamless" else 0  # 0 gives the authors' windows
+        motion = "dis" if in_channels == 6 else "none"
+        spec = Spec(height, width, 8.0, clip_length=20, warm_up=4, fade=fade, motion=motion)
         super().__init__(
             spec,
             in_channels=in_channels,
@@ -85,10 +79,8 @@ class SSTSal(SaliencyModel):
         self.encoder = nn.ModuleDict({"lstm": encoder, "pool": SphereMaxPool2d(pooling)})
         self.decoder = nn.ModuleDict({"lstm": ConvLSTMCell(hidden_channels, 1, half)})
         if sampling == "seamless":
-            points = directions(height, width, torch.float64)
-            self.enlarge = Resampling(
-                *equirectangular_taps(points, *self.half_size), self.half_size
-            )
+            taps = equirectangular_taps(directions(height, width, torch.float64), *self.half_size)
+            self.enlarge = Resampling(*taps, self.half_size)
 
     @classmethod
     def arguments_for(cls, motion_channels: int) -> dict:
@@ -96,11 +88,11 @@ class SSTSal(SaliencyModel):
         return {"in_channels": 3 + motion_channels, "hidden_channels": 36 if motion_channels else 9}
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
-        channels, (height, width) = frames.shape[2] + motion.shape[2], frames.shape[-2:]
+        given = frames.shape[2] + motion.shape[2], *frames.shape[-2:]
         wanted = self.arguments["in_channels"], self.spec.height, self.spec.width
-        if (channels, height, width) != wanted:
-            takes = "this SSTSal takes {} channels of {}×{} pixels".format(*wanted)
-            raise ValueError(f"{takes}, got {channels} of {height}×{width}")
+        if given != wanted:
+            channels = "{} channels of {}×{} pixels, got {} of {}×{}".format(*wanted, *given)
+            raise ValueError(f"this SSTSal takes {channels}")
         encoder, decoder, maps = None, None, []
         with torch.autocast(frames.device.type, enabled=False):
             for images in zip(frames.unbind(1), motion.unbind(1), strict=True):

@@ -48,10 +48,7 @@ def face_directions(face_size: int, pad: int = 0) -> Tensor:
 
 
 def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the face that each direction meets, and its place there: face, u, v, each (...).
-
-    points: (..., 3) float64 of any length.
-    """
+    """Return the face that each direction (..., 3) meets, and its u and v there, (...) each."""
     along = FACE_AXES.flatten(0, 1) @ points.reshape(-1, 3).mT
     u, v, depth = along.unflatten(0, (6, 3)).unbind(1)  # each (6, N)
     face = depth.argmax(0, keepdim=True)
@@ -82,9 +79,8 @@ class Equi2Cube(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         if image.dim() != 4 or image.shape[-2:] != (self.height, self.width):
-            raise ValueError(
-                f"expected images (B, C, {self.height}, {self.width}), got {tuple(image.shape)}"
-            )
+            expected = f"(B, C, {self.height}, {self.width})"
+            raise ValueError(f"expected images {expected}, got {tuple(image.shape)}")
         return self.sample(image).transpose(1, 2).flatten(0, 1)
 
 
@@ -115,14 +111,14 @@ class Cube2Equi(nn.Module):
 
 
 def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
-    """Return linear interpolation at any direction as four taps on the pixels of six faces.
+    """Return linear interpolation at directions (N, 3) as four taps on the pixels of six faces.
 
     The pixel centres of all faces are the vertices of a cube with bevelled edges, onto which
     the direction is projected from the centre. Inside a face it meets a square of four pixels,
     on a bevel a trapezoid of two pixels of each face, at a corner of the cube the triangle of the
     three pixels that meet there. So the result is continuous everywhere.
 
-    points: (N, 3) float64. Returns: index (4, N) into six flattened faces, weight (4, N).
+    Returns: index into six flattened faces and weight, (4, N) each.
     """
     face, u, v = locate(points)
     last = 1 - 1 / face_size  # coordinate of a face's outermost pixel centres
@@ -165,9 +161,9 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
 
 
 def padded_pixels(face_size: int, pad: int = 1) -> Tensor:
-    """Return the pixel at each place of the padded faces, see face_directions.
+    """Return the pixel of six flattened faces at each place of padded ones: (6, S+2p, S+2p) int64.
 
-    Returns: index into six flattened faces, (6, S+2p, S+2p) int64, any valid one in the corners.
+    In the corners of the padding it is any valid one.
     """
     face, u, v = locate(face_directions(face_size, pad))
     column, row = (((a + 1) * face_size / 2).long().clamp(0, face_size - 1) for a in (u, v))

@@ -1,7 +1,7 @@
 """Perspective views of the sphere and back, and rotated panoramas. Angles are in degrees.
 
-Cameras are those of projection/__init__.py. `extent` are the tangents of half the horizontal and
-half the vertical field of view; u and v are ±1 at the image's edges.
+`extent` are the tangents of half the horizontal and half the vertical field of view; u and v are
+±1 at the image's edges. Cameras are those of projection/__init__.py.
 """
 
 import math
@@ -52,15 +52,12 @@ def to_plane(points: Tensor, extent: tuple[float, float]) -> tuple[Tensor, Tenso
 
 
 def samples_across(extent: tuple[float, float], view_width: int, height: int, width: int) -> int:
-    """Return how many samples across a pixel of a view lie at most one source pixel apart.
-
-    Compared are pixels in the middle of the view and at the equator of the H×W source.
-    """
+    """Return how many samples across a view's middle pixel lie at most one source pixel apart."""
     return _steps(2 * extent[0] / view_width, min(math.pi / height, 2 * math.pi / width))
 
 
 def _steps(length: float, longest: float) -> int:
-    """Return into how many equal parts no longer than this a length is to be divided."""
+    """Return into how many equal parts, none longer than `longest`, a length is divided."""
     return max(1, math.ceil(length / longest - 1e-9))
 
 
@@ -145,7 +142,7 @@ class Perspective2Equi(nn.Module):
         near = (ahead >= math.cos(math.acos(1 / secant) + pixel)).nonzero()[:, 0]
         row, column = (near // width).double(), (near % width).double()
         values = view.to(torch.promote_types(view.dtype, torch.float32))
-        total, weight = 0, torch.zeros(len(near), dtype=torch.float64)
+        total, weight = 0, torch.zeros(len(near), dtype=values.dtype)
         for i, j in _places(n):
             place = longitude_of(column + j - 0.5, width), latitude_of(row + i - 0.5, height)
             u, v = to_plane(direction_of(*place) @ camera, extent)
@@ -154,11 +151,11 @@ class Perspective2Equi(nn.Module):
             sampled = grid_sample(values, grid, padding_mode="border", align_corners=False)
             total = total + sampled[:, :, 0] * inside.to(values)
             weight += inside
-        near = near.to(view.device)
+        weight, near = weight.to(view.device), near.to(view.device)
         image = values.new_zeros(*view.shape[:2], height * width)
-        image = image.index_copy(2, near, total / weight.clamp(min=1).to(values))
+        image[..., near] = total / weight.clamp(min=1)
         covered = values.new_zeros(1, 1, height * width)
-        covered = covered.index_copy(2, near, (weight / n**2).to(values)[None, None])
+        covered[..., near] = weight / n**2
         return tuple(a.unflatten(-1, self.size).to(view.dtype) for a in (image, covered))
 
 
@@ -191,8 +188,6 @@ def _smooth_polar_rows(image: Tensor, spacing: float) -> Tensor:
 
     The standard deviation is half the distance of samples in columns where that is much more than
     1, and 0 where it is 1.
-
-    image: (B, C, H, W), float32 or float64, and the same is returned.
     """
     height, width = image.shape[-2:]
     columns = spacing * width / (2 * math.pi) / latitudes(height).cos()[:, None]

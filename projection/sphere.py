@@ -43,10 +43,7 @@ def angles_of(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def orientation(yaw: float, pitch: float, roll: float = 0.0) -> Tensor:
-    """Return the axes of a camera: (3, 3) float64, columns right, up and ahead.
-
-    It rotates directions from the camera's axes to the world's; see projection/__init__.py.
-    """
+    """Return the axes of a camera in the world's: (3, 3) float64, columns right, up and ahead."""
     (sy, sp, sr), (cy, cp, cr) = ([f(a) for a in (yaw, pitch, roll)] for f in (math.sin, math.cos))
     turn = torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]], dtype=torch.float64)
     lift = torch.tensor([[1, 0, 0], [0, cp, sp], [0, -sp, cp]], dtype=torch.float64)
