@@ -33,10 +33,10 @@ def possible(names: Sequence[str], motion: str) -> list[str]:
     The colours of optical flow stand for directions in the image, which mirroring and tilting
     change. A difference of colours changes with saturation and hue.
     """
-    impossible = {"mirror", "tilt"} if MOTIONS[motion].channels == 3 else set()
     if motion == "colour_difference":
-        impossible = {"light"}
-    return [name for name in names if name not in impossible]
+        return [name for name in names if name != "light"]
+    turned = ("mirror", "tilt") if MOTIONS[motion].channels == 3 else ()
+    return [name for name in names if name not in turned]
 
 
 class Augmented(Dataset):
@@ -53,8 +53,7 @@ class Augmented(Dataset):
         self.data, self.names, self.seed = data, names, seed % 2**32
         motion = data.spec.motion
         if impossible := " ".join(sorted(set(names) - set(possible(names, motion)))):
-            why = "which such changes do not leave as it would be estimated after them"
-            raise ValueError(f"{impossible}: not possible with motion {motion}, {why}")
+            raise ValueError(f"{impossible}: not possible with motion {motion}")
 
     def __len__(self) -> int:
         return len(self.data)

@@ -43,9 +43,8 @@ def read_run(
     times = [n / float(rate or spec.fps) for n in range(len(files))]
     channels = MOTIONS[spec.motion].channels
     previous = _last_readable(before, spec) if channels else None
-    for start, file in enumerate(files[::step]):
-        following = tuple(times[start * step : (start + 1) * step])
-        readable = True
+    for start in range(0, len(files), step):
+        file, following, readable = files[start], tuple(times[start : start + step]), True
         try:
             rgb = _read(file.picture, spec)
         except InputError as error:

@@ -25,8 +25,11 @@ from common.restricted_pickle import containers, numpy_arrays, read_pickle
 
 UNKNOWN = -1  # observer where a file has none
 MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
-D_SAV360 = {"u": "longitude", "v": "latitude", "id": "observer"}
-LIMITS = {"time": 1e9, "frame": 1e9, "longitude": 360, "latitude": 90}  # seconds; none; degrees
+GAZE = ("time", "longitude", "latitude", "observer")
+FIXATIONS = ("frame", "longitude", "latitude", "observer")
+D_SAV360 = ("frame", "u", "v", "id")
+PLACES = {"longitude": (-360, 360), "latitude": (-90, 90), "u": (-0.5, 1.5), "v": (0, 1)}
+LIMITS = {"time": (-1e9, 1e9), "frame": (0, 1e9), **PLACES}  # lowest and highest of a column
 
 
 class Gaze(NamedTuple):
@@ -54,7 +57,7 @@ class Fixations(NamedTuple):
 
 def read_gaze_csv(path: str | Path) -> Gaze:
     """Return the gaze of one video. Raises InputError for an invalid file or no samples."""
-    gaze = Gaze(*_read_csv(path, "time"))
+    gaze = Gaze(*_read_csv(path, GAZE))
     if not len(gaze.seconds):
         raise InputError(f"{path}: there is no gaze after the header; export it again")
     return gaze
@@ -62,7 +65,7 @@ def read_gaze_csv(path: str | Path) -> Gaze:
 
 def read_fixations_csv(path: str | Path) -> Fixations:
     """Return the fixations of one clip, maybe none. Raises InputError for an invalid file."""
-    frames, *others = _read_csv(path, "frame")
+    frames, *others = _read_csv(path, D_SAV360, FIXATIONS)
     return Fixations(frames.astype(np.int64), *others)
 
 
@@ -75,57 +78,50 @@ def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
         file.writelines(map("{},{:.6f},{:.6f},{}\n".format, *columns))
 
 
-def _read_csv(path: str | Path, first: str) -> tuple[np.ndarray, ...]:
-    """Return the column `first`, longitude and latitude in radians, and observer: (N,) each.
+def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+    """Return time or frame, longitude and latitude in radians, and observer: (N,) each.
 
-    The first three are float64, observers int64. Raises InputError for an invalid file.
+    formats: columns, of which the first that the file has all of are read. The first three are
+    returned as float64, observers as int64. Raises InputError for an invalid file.
     """
-    needed = (first, "longitude", "latitude", "observer")
-    otherwise = f"{{}}; expected CSV in UTF-8 with a header {','.join(needed)}"
+    otherwise = f"{{}}; expected CSV in UTF-8 with a header {','.join(formats[-1])}"
     numbers, observers = [], []
     with reading(path, otherwise), open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
         header = [name.strip().lower() for name in next(rows, [])]
-        if fractions := first == "frame" and {"u", "v", "id"} <= set(header):
-            header = [D_SAV360.get(name, name) for name in header]
-        if missing := [name for name in needed if name not in header]:
+        columns = next((names for names in formats if set(names) <= set(header)), formats[-1])
+        if missing := [name for name in columns if name not in header]:
             raise ValueError(f"there is no column {', '.join(missing)}")
         for row in filter(None, rows):
             try:
                 fields = dict(zip(header, row, strict=True))
-                if fractions:
-                    fields["longitude"] = f"{360 * (float(fields['longitude']) - 0.5)}"
-                    fields["latitude"] = f"{180 * (0.5 - float(fields['latitude']))}"
-                numbers.append([_number(name, fields[name]) for name in needed[:3]])
-                if first == "frame" and not fractions and numbers[-1][0] < 1:
+                numbers.append([_number(name, fields[name]) for name in columns[:3]])
+                if columns == FIXATIONS and numbers[-1][0] < 1:
                     raise ValueError(f"frame {fields['frame']} is not a whole number from 1")
-                observers.append(fields["observer"].strip())
+                observers.append(fields[columns[3]].strip())
                 if not observers[-1]:
                     raise ValueError("no observer")
             except ValueError as error:
                 line = f"line {rows.line_num}: {error}"
                 raise InputError(f"{path}, {line}; correct or delete this line") from error
-    values, longitude, latitude = np.array(numbers, np.float64).reshape(-1, 3).T
-    longitude = np.where(abs(longitude) > 180, longitude - np.copysign(360, longitude), longitude)
-    return values, np.radians(longitude), np.radians(latitude), _observer_numbers(observers)
+    values, x, y = np.array(numbers, np.float64).reshape(-1, 3).T
+    if columns == D_SAV360:
+        x, y = 360 * (x - 0.5), 180 * (0.5 - y)
+    x = np.where(abs(x) > 180, x - np.copysign(360, x), x)
+    try:
+        ids = np.array([int(name) for name in observers], np.int64)
+    except (ValueError, OverflowError):  # names: their alphabetical ranks
+        ids = np.unique(observers, return_inverse=True)[1].astype(np.int64)
+    return values, np.radians(x), np.radians(y), ids
 
 
 def _number(column: str, text: str) -> float:
     """Return the number in a field. Raises ValueError for one outside the column's LIMITS."""
-    value = float(text)
-    if not abs(value) <= LIMITS[column]:  # NaN included
-        raise ValueError(f"{column} {text} is outside ±{LIMITS[column]}")
-    if column == "frame" and (value < 0 or value % 1):
-        raise ValueError(f"frame {text} is not a whole number from 0")
+    value, (low, high) = float(text), LIMITS[column]
+    if not low <= value <= high or (column == "frame" and value % 1):  # NaN included
+        whole = " or not whole" * (column == "frame")
+        raise ValueError(f"{column} {text} is outside {low:g} to {high:g}{whole}")
     return value
-
-
-def _observer_numbers(names: list[str]) -> np.ndarray:
-    """Return (N,) int64: the names if all are whole numbers, else their alphabetical ranks."""
-    try:
-        return np.array([int(name) for name in names], np.int64)
-    except (ValueError, OverflowError):
-        return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 def read_vinfo(path: str | Path) -> dict[str, Fixations]:

@@ -66,15 +66,14 @@ def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[Fil
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
         for folder in filter(Path.is_dir, folders):
             paths = {path.name: path for path in folder.iterdir()}
-            files = clips[folder.name] = []
-            for path in paths.values():
-                if path.stem.isdecimal() and path.suffix.lower() in PICTURES:
-                    others = paths.get(f"{path.stem}_gt.npy"), paths.get(path.stem + FLOW)
-                    files.append(File(int(path.stem), path, *others))
+            clips[folder.name] = [
+                File(int(p.stem), p, paths.get(f"{p.stem}_gt.npy"), paths.get(p.stem + FLOW))
+                for p in paths.values()
+                if p.stem.isdecimal() and p.suffix.lower() in PICTURES
+            ]
     for files in clips.values():
         files.sort(key=lambda file: (file.number, file.picture.name))
-    if names is None:
-        names = sorted(name for name in clips if not name.startswith("."))
+    names = sorted(clips) if names is None else names
     return {name: clips[name] for name in names if name in clips}
 
 
@@ -106,10 +105,9 @@ def read_map(path: Path) -> np.ndarray:
 
     Raises InputError for a file that is unreadable or not a map.
     """
-    read = {".npy": read_array, ".exr": read_exr}.get(path.suffix, partial(read_picture, mode="F"))
-    saliency = read(path)
-    squeezed = np.squeeze(saliency)
-    if squeezed.ndim != 2:
+    readers = {".npy": read_array, ".exr": read_exr}
+    saliency = readers.get(path.suffix, partial(read_picture, mode="F"))(path)
+    if (squeezed := np.squeeze(saliency)).ndim != 2:
         raise InputError(f"{path}: expected a map (H, W), got {saliency.shape}; make it again")
     with np.errstate(over="ignore"):  # an infinite value is found by the caller
         return squeezed.astype(np.float32)

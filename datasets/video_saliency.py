@@ -68,39 +68,36 @@ class SaliencyVideos(Dataset):
             path = self.root / "splits.json"
             filled = ", ".join(name for name, clips in splits.items() if clips) or "none"
             raise InputError(f"{path}: split '{split}' has no clips; choose one that has: {filled}")
-        names = list(dict.fromkeys(splits[split]))
-        listed = Counter(sum(splits.values(), []))
-        self.irregular = [("clip listed more than once", n) for n in names if listed[n] > 1]
+        names, listed = list(dict.fromkeys(splits[split])), Counter(sum(splits.values(), []))
         self.fixations, self.rates = ClipFixations(self.root), ClipRates(self.root, fps)
         self.clips = list_clips(self.root, names)
+        self.irregular = [("clip listed more than once", n) for n in names if listed[n] > 1]
         self.irregular += [("clip without frames", n) for n in names if not self.clips.get(n)]
         for name, files in self.clips.items():
             self._add_clip(name, files, skip_frames)
         if not self.samples:
-            raise InputError(
-                f"{self.root}: split '{split}' has no {spec.clip_length} frames in a row with "
-                f"ground truth after {skip_frames} skip_frames ({summarise(self.irregular)}); "
-                "expected <clip>/0001.jpg and 0001_gt.npy"
-            )
+            what = f"{spec.clip_length} frames in a row with ground truth after {skip_frames}"
+            problems = f"skip_frames ({summarise(self.irregular)})"
+            expected = "expected <clip>/0001.jpg and 0001_gt.npy"
+            raise InputError(f"{self.root}: split '{split}' has no {what} {problems}; {expected}")
 
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
         """Add the samples of a clip, and the problems with its files."""
-        problems = [("no ground truth", file.picture.name) for file in files if file.truth is None]
+        problems = [("no ground truth", file.picture.name) for file in files if not file.truth]
         runs = unbroken_runs(files)
         for before, after in pairwise(runs):
             gap = f"{before[-1].picture.name} to {after[0].picture.name}"
             problems.append(("gap in the numbering", gap))
         length, step = self.spec.clip_length, self.rates.step(name, self.spec.fps)
         for run in (run[::step] for run in runs):
-            skipped = min(to_skip, len(run))
-            to_skip -= skipped
-            for start in range(skipped, len(run), length):
+            for start in range(to_skip, len(run), length):
                 sample = Sample(name, run, start, run[start : start + length])
                 if len(sample.files) < length:
                     unfilled = [file.picture.name for file in sample.files]
                     problems += [("too few frames for a sample", picture) for picture in unfilled]
                 elif any(file.truth for file in sample.files):
                     self.samples.append(sample)
+            to_skip = max(0, to_skip - len(run))
         self.irregular += [(kind, f"{name}/{what}") for kind, what in problems]
 
     def __len__(self) -> int:

@@ -16,13 +16,12 @@ from numpy.random import Generator
 from prepare.worlds import EYE, colour, mix, step
 
 UP = np.array([0.0, 1.0, 0.0])
-Parts = Iterator[tuple[np.ndarray, np.ndarray]]
 
 # A figure is drawn back to front, as parts of a signed distance (N,), negative inside, and a colour
 # (3,). Points (N,) each are given by u to the right, where it looks, and v upwards, inside the unit
 # disc; what stands on the ground stands at v = −1. `c` holds four colours (4, 3): main, second,
-# skin, hair. `swing` goes from −1 to 1 with the steps of a figure that moves, and is 0 for one that
-# stands.
+# skin, hair. `swing` goes from −1 to 1 with the steps of a figure, and is 0 for one that stands.
+Parts = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 def ellipse(u, v, cu, cv, ru, rv) -> np.ndarray:

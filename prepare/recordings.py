@@ -52,10 +52,7 @@ def by_name(path: Path, suffixes: set[str]) -> dict[str, Path]:
 
 
 def by_key(paths: Iterable[Path], suffixes: set[str], key: Callable[[Path], Any]) -> dict:
-    """Return the files with one of the suffixes by what `key` returns for each.
-
-    Raises InputError where two files have the same key.
-    """
+    """Return the files with one of the suffixes by their key, which only one file may have."""
     files: dict[Any, Path] = {}
     for path in sorted(path for path in paths if path.suffix.lower() in suffixes):
         if (other := files.setdefault(key(path), path)) != path:
@@ -66,10 +63,9 @@ def by_key(paths: Iterable[Path], suffixes: set[str], key: Callable[[Path], Any]
 def pair(
     videos: dict[Any, Path], truths: dict[Any, list[Path]], expected: str
 ) -> tuple[list[tuple[Path, list[Path]]], list[str]]:
-    """Return videos with the files of their ground truth, and the names of files without the other.
+    """Return (video, files of its truth) of equal keys, and the names of files that are alone.
 
-    Both are given by a key of their own. Raises InputError where there is no pair; expected: what
-    names should be like.
+    Raises InputError where there is no pair. expected: what names should be like.
     """
     if not (both := [key for key in videos if key in truths]):
         counts = f"none of {len(videos)} videos has the name of one of {len(truths)} files of gaze"
@@ -98,8 +94,7 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
     truth_of: returns the ground truth, given the numbers in the video of the sampled frames and
         their seconds, (F,) each, and when the last one ends.
     facts: what the ground truth is made from, and fps, height and width of frames.
-    Raises InputError for an unusable video, and where the folder contains other frames, and
-    RunError for a clip that was made of a video with damaged frames.
+    Raises InputError for an unusable video or a folder of other frames, RunError for damaged ones.
     """
     facts = {"video": {"name": video.name, "bytes": video.stat().st_size}, **facts}
     if not begin_clip(folder, facts):
@@ -123,19 +118,13 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
         raise RunError(f"{video}: {damage}")
 
 
-def write_gaze_clip(
-    folder: Path,
-    video: Path,
-    tables: list[Path],
-    options: dict,
-    read: Callable[[Path, list[Path]], Gaze] = lambda video, tables: read_gaze_csv(tables[0]),
-) -> None:
+def write_gaze_clip(folder: Path, video: Path, tables: list[Path], options: dict, read=None):
     """Write the clip of a video and the gaze in tables; raises as `write_clip` does.
 
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
-    read: returns the gaze in the tables, given the video as well.
+    read: returns the gaze, given video and tables; by default that in the CSV file.
     """
-    gaze, name = read(video, tables), tables[0].name
+    gaze = read(video, tables) if read else read_gaze_csv(tables[0])
     digest = hashlib.sha256(b"".join(table.read_bytes() for table in tables)).hexdigest()
     size = options["gt_height"], 2 * options["gt_height"]
 
@@ -149,7 +138,8 @@ def write_gaze_clip(
         maps = (gaussian_map(*fixations.at(n), *size, options["sigma"]).numpy() for n in watched)
         return zip(watched, maps), fixations, len(gaze.seconds)
 
-    write_clip(folder, video, truth_of, {"gaze": {"name": name, "sha256": digest}, **options})
+    facts = {"gaze": {"name": tables[0].name, "sha256": digest}, **options}
+    write_clip(folder, video, truth_of, facts)
 
 
 def fractions(text: str) -> dict[str, float]:
@@ -163,8 +153,7 @@ def fractions(text: str) -> dict[str, float]:
 def split(names: list[str], shares: dict[str, float]) -> dict[str, list[str]]:
     """Return the names of clips by split, drawn in an order that depends on the names alone.
 
-    shares: the fraction of each split. A split is empty only where there are fewer names than
-    splits.
+    shares: the fraction of each split, which has a clip at least as long as there are enough.
     """
     drawn = iter(random.Random(0).sample(sorted(names), len(names)))
     counts = {name: int(n < len(names)) for n, name in enumerate(shares)}

@@ -60,10 +60,7 @@ class Scene:
         return rotation(UP, self.yaw + self.turning * seconds)
 
     def paint(self, seconds: float, camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return RGB in about [0, 1], (H, W, 3), and how much each of K figures stands out, (K,).
-
-        It is the mean difference in colour from the world behind it times the visible solid angle.
-        """
+        """Return RGB in about [0, 1], (H, W, 3), and how much each figure stands out, (K,)."""
         rays = self.rays @ camera.T.astype(np.float32)
         world = look_up(self.texture, rays).reshape(-1, 3)
         rays, picture = rays.reshape(-1, 3), world.copy()
@@ -135,22 +132,19 @@ def write_clip(folder: Path, facts: dict, frames: Iterable, quality: int = 92) -
     """Write one clip unless it is complete and has the same facts (prepare/records.py).
 
     frames: RGB uint8 (H, W, 3) and attention (A, 2A) of each; iterated only if they are written.
-    quality: of the JPEG files, at most 100.
-    Raises InputError if the folder contains frames that were not rendered here.
+    quality: of the JPEG files, at most 100. Raises InputError for a folder of other frames.
     """
-    if not begin_clip(folder, facts):
-        return
-    for n, (frame, attention) in enumerate(frames, start=1):
-        save_picture(folder / f"{n:04d}.jpg", frame, quality=quality)
-        write_array(folder / f"{n:04d}_gt.npy", attention)
-    finish_clip(folder, facts)
+    if begin_clip(folder, facts):
+        for n, (frame, attention) in enumerate(frames, start=1):
+            save_picture(folder / f"{n:04d}.jpg", frame, quality=quality)
+            write_array(folder / f"{n:04d}_gt.npy", attention)
+        finish_clip(folder, facts)
 
 
 def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **options) -> None:
-    """Write clips in the layout of the ECCV 2018 data: `<root>/<clip>/0001.jpg`, `0001_gt.npy`.
+    """Write clips in the layout of the ECCV 2018 data, the same for any number of processes.
 
-    options: those of `render` except for the seed. `<root>/splits.json` is written last. The files
-    do not depend on the number of worker processes.
+    options: those of `render` except for the seed. `<root>/splits.json` is written last.
     Raises InputError if a clip's folder contains frames that were not rendered.
     """
     (root / "splits.json").unlink(missing_ok=True)
@@ -164,10 +158,7 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
 
 
 def split(names: list[str], share: float = 1 / 8) -> dict[str, list[str]]:
-    """Return names of clips by split: the last ones, two equal shares, for "val" and "test".
-
-    Each has at least one of three or more clips; "train" has the rest.
-    """
+    """Return names by split: the last ones, a share each, are val and test, empty of one or two."""
     held = max(1, round(len(names) * share)) if len(names) >= 3 else 0
     first, second = len(names) - 2 * held, len(names) - held
     return {"train": names[:first], "val": names[first:second], "test": names[second:]}
@@ -212,15 +203,15 @@ def main() -> None:
     args = parser.parse_args()
     names = ("frames", "height", "width", "fps", "attention_height")
     options = {name: getattr(args, name) for name in names}
-    if not args.video:
+    if args.video:
+        if args.height % 2 or args.width % 2:
+            raise InputError("--height and --width of a video are even numbers; change them")
+        bar = tqdm(render(args.seed, **options), str(args.video), args.frames, unit="frame")
+        pictures = (picture for picture, _ in bar)
+        write_pictures(args.video, pictures, args.height, args.width, args.fps)
+    else:
         with lock(args.output):
             write_dataset(args.output, args.clips, args.seed, args.workers, **options)
-        return
-    if args.height % 2 or args.width % 2:
-        raise InputError("--height and --width of a video are even numbers; change them")
-    bar = tqdm(render(args.seed, **options), str(args.video), args.frames, unit="frame")
-    pictures = (picture for picture, _ in bar)
-    write_pictures(args.video, pictures, args.height, args.width, args.fps)
 
 
 if __name__ == "__main__":
