@@ -1,24 +1,11 @@
 """The two layouts of data sets on disk: which files belong to a clip and how its maps are read.
 
-The layout of 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018):
-
-    <root>/<clip>/0001.jpg …       equirectangular frames of any size
-    <root>/<clip>/0001_gt.npy …    saliency maps: float (H, W), (1, H, W) or (H, W, 1)
-    <root>/<clip>/0001_flow.png    optical flow as colours; estimated where it is missing
-    <root>/<clip>/fixations.csv    optional, see datasets/gaze_files.py
-    <root>/vinfo.pkl               the fixations that come with ECCV 2018, optional
-
-The layout of SST-Sal (Bernal-Berdun et al. 2022; DataLoader360Video.py of edurnebernal/SST-Sal) has
-a folder for each kind of file and, in it, one for each clip:
-
-    <root>/frames/0001/0001_1023.png          frame 1023 of clip 0001
-    <root>/saliency_maps/0001/1023.png        its saliency map as a grey picture; or 0001_1023.png
-    <root>/optical_flow/0001/0001_1023.png    estimated where it is missing
-    <root>/fixations/0001.csv                 optional
-
-The folders of clips may be missing: <root>/frames/0001_1023.png, with the same name in the others.
-
-Both layouts have <root>/splits.json, see datasets/splits.py.
+docs/data.md draws them. That of 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018) has a
+folder for each clip, with 0001.jpg, 0001_gt.npy, a saliency map, and 0001_flow.png, optical flow.
+That of SST-Sal (DataLoader360Video.py of edurnebernal/SST-Sal) has a folder for each kind of file:
+frames/0001/0001_1023.png, saliency_maps/0001/1023.png or 0001_1023.png, and optical_flow like
+frames; the folders of clips may be missing. Pictures of the flow are optional, and so are
+fixations (datasets/gaze_files.py); both layouts have splits.json (datasets/splits.py).
 """
 
 from collections import Counter

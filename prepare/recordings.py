@@ -6,12 +6,11 @@ Each video with a CSV file of the same name (time,longitude,latitude,observer; s
 datasets/gaze_files.py) becomes a clip:
 
     DATA/<clip>/0001.jpg        frames, sampled as by `read_frames`, numbered from 1
-    DATA/<clip>/0001_gt.npy     float32 (H, W): Σ exp(−d²/2σ²) over the frame's fixations;
-                                missing where a frame has none
+    DATA/<clip>/0001_gt.npy     float32 (H, W): Σ exp(−d²/2σ²) over the frame's fixations, if any
     DATA/<clip>/fixations.csv   these fixations, by frame number
     DATA/<clip>/prepared.json   what the clip was made from; "complete" once it is
-    DATA/splits.json            splits of all complete clips in DATA; kept where it lists them all
-    DATA/dataset.json           the frames a second of each clip
+
+DATA/splits.json is kept where it lists exactly the complete clips; dataset.json has their rates.
 """
 
 from common import startup  # noqa: F401  # isort: skip

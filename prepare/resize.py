@@ -2,15 +2,10 @@
 
     python -m prepare.resize --data_root DATA --output SMALL --height 240 --width 480
 
-SMALL has the ECCV 2018 layout of datasets/layouts.py, whichever of the two layouts DATA has:
-
-    SMALL/<clip>/0001.png         frame, compressed without loss
-    SMALL/<clip>/0001_gt.npy      saliency map divided by its maximum: float16 (H, W)
-    SMALL/<clip>/0001_flow.png    flow picture, where DATA has one or --motion estimates one
-    SMALL/<clip>/fixations.csv    copy; SMALL/vinfo.pkl likewise
-    SMALL/<clip>/prepared.json    what the clip was made from and what was left out
-    SMALL/dataset.json            copy
-    SMALL/splits.json             copy; written last
+SMALL has the ECCV 2018 layout of datasets/layouts.py, whichever of the two layouts DATA has: frames
+as PNG, maps divided by their maximum as float16, flow pictures where DATA has them or --motion
+estimates them, copies of fixations and dataset.json, and splits.json, which is written last.
+SMALL/<clip>/prepared.json says what a clip was made from and what was left out.
 
 Training on SMALL at this size gets the same frames and motion as training on DATA, and the same
 maps up to rounding to float16. Where dataset.json states the frame rate, flow is estimated between
