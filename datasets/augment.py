@@ -105,8 +105,7 @@ def light(item: dict, random: np.random.Generator) -> dict:
     """Change contrast, brightness, saturation and hue.
 
     Saturation and hue scale and turn the colour's difference from grey, so the grey value stays.
-    The difference of grey values, where it is the motion, is scaled by the contrast; optical
-    flow is unchanged.
+    Where motion is the difference of grey values, it is scaled by the contrast.
     """
     contrast, saturation = random.uniform(0.75, 1.33), random.uniform(0.6, 1.4)
     brightness, hue = random.uniform(-0.1, 0.1), random.uniform(-0.3, 0.3)

@@ -18,9 +18,8 @@ FACTS = "dataset.json"
 
 
 class ClipRates:
-    """The frames a second of the clips of a data set.
+    """The frames a second of a data set's clips; `fps` is for all, in place of what is stated.
 
-    fps: that of all clips, in place of what is stated.
     Raises InputError where dataset.json is invalid.
     """
 

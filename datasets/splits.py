@@ -33,8 +33,7 @@ def eccv2018_split() -> dict[str, list[str]]:
 def read_splits(root: Path) -> dict[str, list[str]]:
     """Return the names of a data set's clips by split.
 
-    Raises InputError where there is no data set, for an invalid splits.json, and for none where no
-    clip is of ECCV 2018.
+    Raises InputError for no data set, an invalid splits.json, or none and no clip of ECCV 2018.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such data set; {HOW_TO_GET_DATA}")

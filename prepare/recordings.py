@@ -75,9 +75,8 @@ def pair(
 
 
 def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
-    """Return gaze samples as fixations of frames 1 … F, in the order of the frames.
+    """Return gaze samples as fixations of the frames 1 … F that are shown at their times, in order.
 
-    A sample belongs to the frame that is shown at its time, so to one frame at most.
     starts: (F,) seconds at which the frames begin, increasing; end: when the last one ends.
     """
     times = gaze.seconds + ROUNDING
@@ -105,7 +104,7 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
     for frame in reader:
         sampled.append((frame.number, frame.seconds))
         save_picture(folder / f"{len(sampled):04d}.jpg", to_picture(frame.rgb), quality=92)
-    maps, fixations, samples = truth_of(*np.array(sampled).T, reader.end)
+    maps, fixations, samples = truth_of(*np.reshape(sampled, (-1, 2)).T, reader.end)
     for number, saliency in maps:
         write_array(folder / f"{number:04d}_gt.npy", saliency)
     if fixations:

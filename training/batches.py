@@ -18,10 +18,7 @@ from models import Spec
 
 
 def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]:
-    """Return the clips to train on and to validate with; a dry run has a batch of each.
-
-    Sets args.augment if it is not given.
-    """
+    """Return the clips to train on and to validate with; sets args.augment if it is not given."""
     data = {}
     for name in ("train", "val"):
         clips = data[name] = SaliencyVideos(args.data_root, name, spec, args.skip_frames, args.fps)

@@ -57,10 +57,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
 
 
 def parse_arguments(args: argparse.Namespace, defaults: dict) -> dict:
-    """Return what --model_args and, without --init, the recipe give.
-
-    Raises InputError for what is not among the defaults.
-    """
+    """Return what --model_args and, without --init, the recipe give, for names in `defaults`."""
     arguments = {}
     for text in ([] if args.init else args.default_model_args) + args.model_args:
         name, _, value = text.partition("=")

@@ -159,8 +159,7 @@ class Monitor:
     def write(self, run, **scalars: float) -> None:
         """Write scalars, and pictures of four clips spread evenly over val, to TensorBoard.
 
-        A picture shows a clip's last frame, ground truth and prediction, each map divided by its
-        maximum.
+        They show last frame, ground truth and prediction, each map divided by its maximum.
         """
         if not self.board:
             return
