@@ -53,7 +53,7 @@ class Augmented(Dataset):
         self.data, self.names, self.seed = data, names, seed % 2**32
         motion = data.spec.motion
         if impossible := " ".join(sorted(set(names) - set(possible(names, motion)))):
-            raise ValueError(f"{impossible}: not possible with motion {motion}")
+            raise ValueError(f"{impossible}: not possible with motion {motion}; leave it out")
 
     def __len__(self) -> int:
         return len(self.data)
