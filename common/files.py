@@ -81,10 +81,7 @@ def write_json(path: str | Path, content: dict) -> None:
 
 
 def read_array(path: str | Path) -> np.ndarray:
-    """Return the array of real numbers in a .npy file, as it is.
-
-    Raises InputError for any other file: an .npz, objects, a header that is not true, no elements.
-    """
+    """Return the array of real numbers in a .npy file. Raises InputError for any other file."""
     otherwise = "not an array of numbers ({}); delete it or make it again"
     with reading(path, otherwise, ARRAY_BYTES) as path:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -110,10 +107,10 @@ def copy(source: Path, target: Path) -> None:
 
 
 def fingerprint(files: Sequence[Path], without: Collection[int] = ()) -> str:
-    """Return a SHA-256 digest of a video's size, beginning, middle and end, or of pictures.
+    """Return a SHA-256 digest of a video's size, beginning, middle and end.
 
-    Of pictures, it depends on name, size and time of each. without: numbers, from 1, of those that
-    can't be read.
+    Of several pictures, it depends on name, size and time of each, but for the numbers, from 1, in
+    `without`.
     """
     digest = hashlib.sha256(str(len(files)).encode())
     for number, path in enumerate(files, 1):

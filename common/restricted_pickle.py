@@ -1,8 +1,8 @@
 """A reader of pickles from unknown sources that imports and executes nothing for them.
 
 A pickle is a program that calls whatever function it names. Here it gets only the names that the
-caller lists, each with a harmless constructor in its place: a type that takes no attributes, or
-one made anew for each file, so that attributes set on it change nothing for the next file.
+caller lists, each with a harmless constructor in its place: a function, a type that takes no
+attributes, or one made anew for each file.
 """
 
 import io
@@ -23,6 +23,7 @@ from common.errors import InputError
 Constructors = dict[str, Callable]  # "module.name" in the pickle → what is called in its place
 PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
 CHANGES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
+BUILTINS = "builtins", "__builtin__"  # of Python 3 and 2
 MOST_PARTS = 10, 100_000  # of a pickle: for each of its bytes, and for a small one
 
 
@@ -32,20 +33,19 @@ def read_pickle(
     constructors: Constructors,
     read_storage: Callable[[tuple], object] | None = None,
 ) -> Any:
-    """Return the object in a pickle that uses no other global names than those listed.
+    """Return the object in a pickle, which comes from the file `path`.
 
-    path: the file that it comes from. read_storage: returns the object of a persistent id, which
-    torch uses for tensors' storages. Raises InputError for a pickle that asks for another name, and
-    any error for a damaged one.
+    read_storage: returns the object of a persistent id, which torch uses for tensors' storages.
+    Raises InputError for a pickle that asks for another name, and any error for a damaged one.
     """
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Callable:
-            if f"{module}.{name}" not in constructors:
-                problem = f"asks for {module}.{name}, and nothing in it was executed"
-                advice = "use a file of this project, of SST-Sal's authors or of the data set's"
-                raise InputError(f"{path}: {problem}; {advice}")
-            return constructors[f"{module}.{name}"]
+            if constructor := constructors.get(f"{module}.{name}"):
+                return constructor
+            problem = f"asks for {module}.{name}, and nothing in it was executed"
+            advice = "use a file of this project, of SST-Sal's authors or of the data set's"
+            raise InputError(f"{path}: {problem}; {advice}")
 
         def persistent_load(self, key: tuple) -> object:
             if read_storage is None:
@@ -60,8 +60,8 @@ def check_pickle(content: bytes | IO[bytes], size: int) -> None:
     """Raise an error of any kind for a pickle that is cut, or takes endless time or memory to read.
 
     A pickle names a part again instead of repeating it, so a few bytes can stand for 2⁴⁰ parts of a
-    key, whose hash never ends. Here the parts are counted without making them. An index into the
-    memo takes as much memory as if all below it were there, so it is at most `size`, in bytes.
+    key, whose hash never ends: they are counted without making them. An index into the memo takes
+    as much memory as if all below it were there, so it is at most `size`, in bytes.
     """
     stack: list[list[int]] = []  # the number of parts of each object, in a list to be shared
     marks: list[int] = []
@@ -95,7 +95,7 @@ def check_pickle(content: bytes | IO[bytes], size: int) -> None:
 def read_torch(path: str | Path) -> Any:
     """Return the tensors in plain containers that torch.save wrote, on the CPU.
 
-    Nothing is executed. Raises an error of any kind for any other file.
+    Raises an error of any kind for any other file.
     """
     if zipfile.is_zipfile(path):
         check_archive(path)
@@ -111,7 +111,7 @@ def read_torch(path: str | Path) -> Any:
 def check_archive(path: str | Path) -> None:
     """Raise an error for a torch file that unpacks to more than its size, or with a flipped bit.
 
-    torch compresses nothing, and does not compare the checksums in its files. See check_pickle.
+    torch compresses nothing, and does not compare the checksums.
     """
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > Path(path).stat().st_size:
@@ -129,25 +129,23 @@ def containers() -> Constructors:
     return {
         "collections.OrderedDict": dict,
         "collections.defaultdict": lambda factory=None, *items: dict(*items),
-        **{f"builtins.{kind.__name__}": kind for kind in (list, dict, set)},
-        **{f"__builtin__.{kind.__name__}": kind for kind in (list, dict, set)},
+        **{f"{home}.{k.__name__}": k for home in BUILTINS for k in (list, dict, set)},
     }
 
 
 def numpy_arrays() -> Constructors:
     """Return constructors of NumPy's arrays of real numbers; they become `PickledArray`s."""
-    constructors: Constructors = {
+    made = {
+        "multiarray._reconstruct": lambda *_: PickledArray(),
+        "multiarray.scalar": lambda kind, raw: kind.numbers(raw)[0].item(),
+        "numeric._frombuffer": lambda raw, kind, *form: kind.numbers(raw, *form),
+    }
+    return {
         "numpy.ndarray": lambda *_: None,
         "numpy.dtype": lambda code, *_: _NumberType(code),
         "_codecs.encode": lambda text, encoding: text.encode("latin1"),
+        **{f"{core}.{n}": f for core in ("numpy.core", "numpy._core") for n, f in made.items()},
     }
-    for core in ("numpy.core", "numpy._core"):
-        constructors |= {
-            f"{core}.multiarray._reconstruct": lambda *_: PickledArray(),
-            f"{core}.multiarray.scalar": lambda kind, raw: kind.numbers(raw)[0].item(),
-            f"{core}.numeric._frombuffer": lambda raw, kind, *form: kind.numbers(raw, *form),
-        }
-    return constructors
 
 
 class PickledArray(list):

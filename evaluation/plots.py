@@ -25,8 +25,7 @@ STYLE: dict = {
 class Picture:
     """One frame, (H, W, 3) uint8 RGB, with its saliency maps, (H, W); all of any size.
 
-    predictions: map by the name of the model. fixations: (N, 2) longitude and latitude in radians,
-    or None.
+    predictions: by the name of the model. fixations: (N, 2) longitude and latitude in radians.
     """
 
     title: str

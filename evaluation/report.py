@@ -59,7 +59,6 @@ can't be compared between maps. White dots: fixations.</p>
 
 
 def items(lines: list[str]) -> str:
-    """Return lines of text as a list in HTML."""
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 

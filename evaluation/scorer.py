@@ -81,11 +81,9 @@ class ClipScores:
 class Scorer:
     """Scores clips of a data set under one protocol, on a grid of `height` × 2 `height` pixels.
 
-    sigma: width in degrees of the Gaussian that blurs the fixations of observers; it should be
-        the one that the data set's ground truth was made with.
+    sigma: width in degrees of the Gaussian that blurs the fixations of observers.
     train_root: data set whose training maps make the mean among the baselines; `data` if None.
     device: where metrics are computed.
-
     notes: sentences that a reader of the scores must know.
     """
 

@@ -24,10 +24,7 @@ from video.reader import sampling_step
 
 
 class Network:
-    """The maps that a checkpoint's model predicts, as infer_video.py makes them of a video.
-
-    The model starts anew after a gap.
-    """
+    """A checkpoint's model, which predicts as in infer_video.py, and anew after each gap."""
 
     def __init__(self, path: Path, model: models.SaliencyModel):
         self.model, self.name = model, model.name

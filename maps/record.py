@@ -32,14 +32,10 @@ AGAIN = "delete it and the maps beside it, and run infer_video.py again"
 
 
 def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
-    """Return what saliency.json says about the source of maps.
-
-    unreadable: numbers of its frames that could not be read, which may be mended.
-    """
-    path, layout = info.path, info.layout
+    """Return what saliency.json says about a source, of which some frames can't be read."""
+    layout = info.layout
     return {
-        "video": path.resolve().name,
-        "video_bytes": path.stat().st_size if path.is_file() else None,
+        "video": info.path.resolve().name,
         "fingerprint": fingerprint(info.files, unreadable),
         "fps": float(info.fps),
         "width": info.width,
@@ -103,9 +99,8 @@ def our_maps(folder: Path, facts: dict) -> set[Path]:
 def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
     """Return where to write maps: `folder`, or NEW in it until maps there can be replaced.
 
-    facts["npy"] is set where the run that is continued saved .npy files.
-    Raises InputError for a folder with maps of another run, unless `overwrite`, and for maps that
-    infer_video.py did not write.
+    facts["npy"] is set where the run that is continued saved .npy files. Raises InputError for
+    maps of another run, unless `overwrite`, and for files that infer_video.py did not write.
     """
     new, record = folder / NEW, read_record(folder)
     ours, differing = our_maps(folder, record), differences(record, facts)
@@ -133,8 +128,8 @@ def working_folder(folder: Path, facts: dict, overwrite: str | None) -> Path:
 class MapWriter:
     """Writes the maps of a run and saliency.json; an interrupted run is continued.
 
-    folder: where the maps are in the end. facts: the entries of saliency.json that are known
-    before. overwrite: see working_folder. damage: gets the unreadable frames of the source.
+    folder: where the maps are in the end. facts: entries of saliency.json that are known before.
+    damage: holds the unreadable frames of the source, as they are found.
     done: frames, counted from the first, that have all their maps already.
     """
 

@@ -48,7 +48,7 @@ def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool
 
 
 def read_peak(path: Path) -> float:
-    """Return the maximum that a map had before it became a PNG, NaN where it is not known."""
+    """Return the maximum of a map before it became a PNG, NaN where it is not known."""
     with open_picture(path) as image:
         peak = float(image.info.get("peak", "nan"))
         return peak if 0 <= peak < 1e30 else math.nan
@@ -64,10 +64,10 @@ def holds_map(path: Path) -> bool:
 
 
 def read_maps(folder: Path, record: dict) -> Iterator[tuple[int, float, np.ndarray | None]]:
-    """Yield number, seconds and map of each frame from a folder of infer_video.py, None for none.
+    """Yield number, seconds and map of each frame, None for none, from a folder of infer_video.py.
 
-    record: saliency.json; a map is the float one where it says so, else the PNG times its maximum.
-    Raises InputError for a map that can't be read or is none.
+    record: content of saliency.json. Without float maps, a map is the PNG times its maximum.
+    Raises InputError for a file that can't be read or is no map.
     """
     shape, times = (record["map_height"], record["map_width"]), record["times"]
     for number, peak in enumerate(record["peaks"], 1):
@@ -117,6 +117,6 @@ def common_scale(peaks: list[float]) -> list[float]:
     """Return the factor for each map of a clip that brings all of them to one scale.
 
     peaks: the maxima by which the maps were divided. The scale ends at their 95th percentile, so
-    that a few hot moments do not fade all others; beyond it, maps are cut off.
+    that a few hot moments do not fade all others.
     """
     return (np.array(peaks) / (np.percentile(peaks, 95) or 1.0)).tolist()

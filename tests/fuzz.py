@@ -126,7 +126,7 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     models.save(folder / "n.pth", model, run={"loss": "smse"}, step=3)
     torch.save(torch.nn.MaxPool2d(2), folder / "o.pth")
     facts = {"video": "a.mp4", "frame_count": 2, "width": 96, "height": 48, "complete": True,
-             "video_bytes": Path(__file__).stat().st_size, "unreadable": [], "npy": False,
+             "unreadable": [], "npy": False,
              "motion": "none", "fps": 8.0, "peaks": [0.5, 0.25], "times": [0.0, 0.13],
              "checkpoint_sha256": "a", "sampling": None,
              "normalisation": "a", "map_width": 4, "map_height": 2}  # fmt: skip
