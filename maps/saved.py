@@ -119,4 +119,5 @@ def common_scale(peaks: list[float]) -> list[float]:
     peaks: the maxima by which the maps were divided. The scale ends at their 95th percentile, so
     that a few hot moments do not fade all others.
     """
-    return (np.array(peaks) / (np.percentile(peaks, 95) or 1.0)).tolist()
+    maxima = np.array(peaks, np.float64)
+    return (maxima / (np.percentile(maxima, 95) or 1.0)).tolist()
