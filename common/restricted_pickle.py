@@ -135,7 +135,7 @@ def containers() -> Constructors:
 
 def numpy_arrays() -> Constructors:
     """Return constructors of NumPy's arrays of real numbers; they become `PickledArray`s."""
-    made = {
+    made: Constructors = {
         "multiarray._reconstruct": lambda *_: PickledArray(),
         "multiarray.scalar": lambda kind, raw: kind.numbers(raw)[0].item(),
         "numeric._frombuffer": lambda raw, kind, *form: kind.numbers(raw, *form),

@@ -7,9 +7,8 @@ files a second, None where they are not known.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +35,20 @@ class Network:
         spec = self.model.spec
         step = sampling_step(fps, spec.fps) if fps else 1
         for run in unbroken_runs(files):
-            frames = read_run(run, spec, irregular, (), fps, step)
-            predicted, sampled = tee(models.predict(self.model, frames))
-            maps = interpolate(predicted)
-            for position, (file, (_, saliency)) in enumerate(zip(run, maps, strict=True)):
-                frame = None if position % step else next(sampled)[0]
+            unreadable: set[int] = set()
+            frames = _noting(read_run(run, spec, irregular, (), fps, step), unreadable)
+            maps = interpolate(models.predict(self.model, frames))
+            for file, (_, saliency) in zip(run, maps, strict=True):
                 if file.truth:
-                    unreadable = isinstance(frame, ClipFrame) and not frame.readable
-                    yield None if unreadable else saliency
+                    yield None if file.number in unreadable else saliency
+
+
+def _noting(frames: Iterable[ClipFrame], unreadable: set[int]) -> Iterator[ClipFrame]:
+    """Yield frames and add the numbers of unreadable ones to a set."""
+    for frame in frames:
+        if not frame.readable:
+            unreadable.add(frame.number)
+        yield frame
 
 
 class SavedMaps:

@@ -22,10 +22,7 @@ NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by i
     "max": "each map divided by its maximum",
     "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
 }
-# Entries in which the maps of one run agree.
-SAME_RUN = ("fingerprint", "checkpoint_sha256", "motion", "sampling", "quality", "front", "width",
-            "height", "fps", "stereo", "coverage", "normalisation", "map_width",
-            "map_height")  # fmt: skip
+MAY_DIFFER = {"video", "model", "checkpoint", "npy"}  # in the maps of one run
 READABLE = {"fingerprint": "video", "checkpoint_sha256": "checkpoint"}  # instead of digests
 ELSEWHERE = "choose another --output_dir"
 AGAIN = "delete it and the maps beside it, and run infer_video.py again"
@@ -70,7 +67,7 @@ def read_record(folder: Path) -> dict:
 
 def differences(record: dict, facts: dict) -> list[str]:
     """Return the entries in which a record is of another run."""
-    return [key for key in SAME_RUN if record.get(key) != facts[key]]
+    return [key for key in facts if key not in MAY_DIFFER and record.get(key) != facts[key]]
 
 
 def complete_record(folder: Path, facts: dict) -> dict | None:
