@@ -107,10 +107,10 @@ def best(results: dict, metric: str, names: Iterable[str]) -> str | None:
 
 def worst_first(results: dict, metric: str) -> dict[str, dict]:
     """Return the clips in which the first model has a score, sorted by it."""
-    scores = by_clip(results["clips"], metric, next(iter(results["models"])))
-    items = zip(sign(results, metric) * scores, results["clips"].items())
-    ranked = sorted((pair for pair in items if math.isfinite(pair[0])), key=lambda pair: pair[0])
-    return dict(item for _, item in ranked)
+    clips, model = results["clips"], next(iter(results["models"]))
+    scores = dict(zip(clips, sign(results, metric) * by_clip(clips, metric, model)))
+    scored = [clip for clip in clips if math.isfinite(scores[clip])]
+    return {clip: clips[clip] for clip in sorted(scored, key=scores.__getitem__)}
 
 
 def differences(results: dict) -> list[dict]:
@@ -159,7 +159,7 @@ def verdicts(results: dict) -> list[str]:
         end = "" if significant or clips == 1 else "; no difference can be shown"
         lines.append(f"{results['metrics'][metric]['title']}: {model} {claim} {other} by {by}, "
             f"better on {entry['better']} of {clips} clips{end}.")  # fmt: skip
-    if len(results["clips"]) > 1:
+    if lines and len(results["clips"]) > 1:
         lines.append("In brackets: 95\u00a0% interval of the mean difference over clips, and p of "
             f"paired sign flips, corrected for {len(lines)} comparisons (Holm).")  # fmt: skip
     return lines
