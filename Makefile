@@ -44,7 +44,7 @@ test: setup
 	$(PY) -m pytest -n auto --dist worksteal
 
 numbers: setup
-	$(PY) -m pytest -m "" --durations 0 tests/test_published_numbers.py tests/test_house.py tests/test_onnx.py
+	$(PY) -m pytest -m "" -rP --durations 0 tests/test_published_numbers.py tests/test_house.py tests/test_onnx.py
 
 # From the npm registry, since that holds a whole Chromium as a package, compressed with Brotli.
 browser: .browser/chromium

@@ -70,6 +70,13 @@ def printed(main: Callable, *words) -> Rows:
     return rows
 
 
+def compare(name: str, documented: list[float], measured: list[float], within=TOLERANCE) -> None:
+    """Check numbers, and print both side by side: `make numbers` shows that of each test."""
+    columns = (" ".join(f"{number:.3f}" for number in row) for row in (documented, measured))
+    print("{}: documented {}; measured {}".format(name, *columns))
+    assert documented == pytest.approx(measured, abs=within)
+
+
 @cache
 def panoramas(name: str, *checkpoints: Path, latitude: float = 75) -> Rows:
     path = shared(f"data/gaze360/{name}.npz")
@@ -185,7 +192,9 @@ def named(cases: list, *marks) -> list:
 )
 def test_published(document, phrases, places):
     found = [rows_of()[row][column] for rows_of, row, columns in places for column in columns]
-    assert published(document, *phrases, count=len(found)) == pytest.approx(found, abs=TOLERANCE)
+    compare(
+        f"{document} {' '.join(phrases)}", published(document, *phrases, count=len(found)), found
+    )
 
 
 def test_size_and_hash_of_the_checkpoint():
@@ -201,7 +210,7 @@ def test_scenes_of_a_seed(seed):
     """Every other number of the row, since the best baseline needs the training scenes."""
     found = [scenes(seed)[column] for column in (CC, NSS, KLD, AUC)]
     row = published(CARD, "recipes.gaze_scenes", f"\n| {seed} |", count=8)
-    assert row[::2] == pytest.approx(found, abs=TOLERANCE)
+    compare(f"scenes of seed {seed}", row[::2], found)
 
 
 @pytest.mark.numbers
@@ -209,8 +218,7 @@ def test_mean_of_the_seeds_of_scenes():
     """The best baseline in this row needs the training scenes; it is not tested."""
     columns = list(zip(*map(scenes, range(5))))
     found = [sum(columns[column]) / 5 for column in README_COLUMNS]
-    row = published(README, "250 scenes of unseen", count=3)
-    assert row == pytest.approx(found, abs=TOLERANCE)
+    compare("250 scenes", published(README, "250 scenes of unseen", count=3), found)
 
 
 @pytest.mark.numbers
@@ -223,4 +231,4 @@ def test_three_minutes_of_training(tmp_path, monkeypatch):
         code, text, error = ended(main, *shlex.split(command[command.index("--") :]))
         assert code == 0, error
     stated, found = (float(RATIO.search(source)[1]) for source in (text_of(README), text))
-    assert stated == pytest.approx(found, abs=0.0101)  # another processor, other rounding
+    compare("three minutes of training", [stated], [found], 0.0101)  # processors round differently
