@@ -15,7 +15,7 @@ class Protocol(nn.Module):
         "sphere"  pixels are weighted with their exact solid angles.
         "planar"  every pixel counts the same, as in most published tables.
         "sin"     planar, after prediction, truth and prior are multiplied by the sine of the
-                  colatitude, as in the evaluation of SST-Sal (Bernal-Berdun et al. 2022) and later.
+                  colatitude, as SST-Sal (Bernal-Berdun et al. 2022) and later authors evaluate.
                   NSS and AUC then score a prediction that is darkened towards the poles.
     height, width: size of the maps in pixels; their weights are buffers that move with the module.
 

@@ -6,11 +6,11 @@ docs/onnx.md has the inputs and outputs, and an example with onnxruntime.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import io
 import json
 import logging
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class FrameModel(nn.Module):
 class RecurrentStep(nn.Module):
     """One frame of SST-Sal, with its state before the frame as input and after it as output.
 
-    state: the shape, less the batch, of each tensor of the state, by name.
+    state: shape, without the batch, of each tensor of the state by name.
     """
 
     def __init__(self, model: SSTSal):
@@ -71,13 +71,11 @@ class RecurrentStep(nn.Module):
 def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
     """Write a model, on the CPU and in eval mode, and return the names of its inputs.
 
-    Raises ValueError for a model that this can't be done with, ImportError without the package
-    onnxscript, and OSError where the file can't be written.
+    Raises ValueError for a model that this can't be done with.
     """
-    if model.spec.clip_length > 1 and not isinstance(model, SSTSal):
-        frames = f"{model.spec.clip_length} frames together"
-        raise ValueError(f"{model.name} sees {frames}, and its state is not known here")
     network = RecurrentStep(model) if isinstance(model, SSTSal) else FrameModel(model)
+    if (length := model.spec.clip_length) > 1 and not network.state:
+        raise ValueError(f"{model.name} sees {length} frames together, and its state is not known")
     size, channels = (model.spec.height, model.spec.width), MOTIONS[model.spec.motion].channels
     motion = {"motion": (channels, *size)} if channels else {}
     inputs = {"frames": (3, *size), **motion, **network.state}
@@ -121,11 +119,8 @@ def main() -> None:
     model = load(args.ckpt_path, **({"sampling": args.sampling} if args.sampling else {}))
     logging.disable()  # PyTorch logs and prints pages about a model that it can't follow
     try:
-        with (
-            protected(args.ckpt_path),
-            contextlib.redirect_stdout(io.StringIO()) as pages,
-            contextlib.redirect_stderr(pages),
-        ):
+        pages = io.StringIO()
+        with protected(args.ckpt_path), redirect_stdout(pages), redirect_stderr(pages):
             inputs = write_onnx(args.output_path, model)
     except ValueError as error:
         raise InputError(f"{args.ckpt_path}: {error}; export another model") from error

@@ -120,10 +120,7 @@ def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:
 def _from_first_needed(
     batches: Iterator[Batch], needed: Callable[[Frame], bool], seconds: float
 ) -> Iterator[Batch]:
-    """Yield batches from the first with a needed frame, and those at most some seconds before.
-
-    Whole batches are left out, so that the others are computed as if these were there.
-    """
+    """Yield whole batches from the first with a needed frame, and those some seconds before."""
     near: list[Batch] = []
     for batch in batches:
         first = next(filter(needed, batch.frames), None)

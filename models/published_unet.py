@@ -57,11 +57,10 @@ class PublishedUNet(nn.Module):
 
 
 def from_state_dict(weights: dict[str, Tensor]) -> dict:
-    """Return what a checkpoint of the published network with these weights would hold.
+    """Return what a checkpoint would hold of a state_dict that the authors' code has saved.
 
-    weights: a state_dict that its authors' code has saved. Their motion is between consecutive
-    frames, so the spec states the highest rate that there is. Raises an error of any kind for
-    other weights.
+    Their motion is between consecutive frames, so the spec states the highest rate that there is.
+    Raises an error of any kind for other weights.
     """
     base, channels = weights[FIRST_WEIGHT].shape[:2]
     arguments = {"in_channels": channels, "base_channels": base, "backbone": "published"}

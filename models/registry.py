@@ -19,8 +19,7 @@ PLAIN = (bool, int, float, str, type(None))  # types of a model's arguments in a
 def find_model(name: str) -> type[SaliencyModel]:
     """Return the model of a name in MODELS, or import "package.module:Class" and add it there.
 
-    The current folder is searched last. A class without a name is called after its module. From
-    then on scripts show the traceback of an error in its code.
+    The current folder is searched last. From then on scripts show the traceback of an error.
     Raises InputError for anything else than a model that a checkpoint can build again.
     """
     if name in MODELS:

@@ -26,18 +26,17 @@ from torch.nn.functional import embedding_bag
 
 from common.options import SAMPLINGS
 from projection.resampling import Resampling, SumBags
-from projection.sphere import equirectangular_taps, longitudes
+from projection.sphere import direction_of, equirectangular_taps, longitudes
 
 BLOCK = 1920
 T = TypeVar("T")
 
 
 def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
-    """Return the angles of the nine taps of a kernel centred on each of the given rows.
+    """Return the angles of the nine taps of a kernel centred on rows (R,), by the authors' formula.
 
-    It follows the authors' formula term by term, whose rounding shows in the last digits.
-    rows: (R,) float64, may be fractional. over_pole: whether a tap beyond a pole is placed on its
-    other side; the one-argument arctangent of the authors' code leaves it on this side.
+    over_pole: whether a tap beyond a pole is placed on its other side; the one-argument arctangent
+    of the authors' code leaves it on this side.
     Returns: latitude of each tap and its longitude minus the centre's in radians, (R, 3, 3) each,
     indexed by kernel row (north first) and kernel column (west first).
     """
@@ -102,8 +101,7 @@ def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tup
     latitude = latitude[:, None] + shift * math.pi / height
     west = (shift - centre) * 2 * math.pi / width
     longitude = longitudes(width)[::stride, None, None] + east[:, None] - west
-    x, z = latitude.cos() * longitude.sin(), latitude.cos() * longitude.cos()
-    points = torch.stack([x, latitude.sin().expand_as(x), z], dim=-1)
+    points = direction_of(longitude, latitude)
     return equirectangular_taps(points.view(-1, 3), height, width)
 
 
@@ -114,14 +112,7 @@ class SphereTaps(Resampling):
     Raises ValueError for another sampling.
     """
 
-    def __init__(
-        self,
-        height: int,
-        width: int,
-        stride: int = 1,
-        sampling: str = "seamless",
-        half_pixel: bool = False,
-    ):
+    def __init__(self, height, width, stride=1, sampling="seamless", half_pixel=False):
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling is one of {', '.join(SAMPLINGS)}, got {sampling!r}")
         if sampling == "reference":
