@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import options
 from common.errors import Failures, advice, counted, run_script
-from maps.exports import KINDS, export_path, grid
+from maps.exports import KINDS, array_bytes, export_path, grid
 
 
 def parse_args() -> argparse.Namespace:
@@ -179,6 +179,9 @@ def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -
         frames = counted(len(unreadable), "unreadable frame")
         print(f"note: {target}: no map of {frames} ({numbers})", file=sys.stderr)
     shape = record["frame_count"], record["map_height"], record["map_width"]
+    if size := array_bytes(target, *shape):
+        maps = f"{counted(shape[0], 'map')} of {shape[1]}×{shape[2]}"
+        print(f"note: {target}: {maps} take {size / 1e6:,.1f} MB", file=sys.stderr)
     bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
     maps = tqdm(read_maps(folder, record), target.name, **bar)
     try:
@@ -186,7 +189,7 @@ def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -
             target = KINDS[target.suffix.lower()](target, maps, shape, args.peaks, args.tiles)
     except ValueError as error:
         raise RunError(f"{target}: {error}; choose another kind of file") from error
-    print(f"{target}: {counted(shape[0], 'frame')}, {target.stat().st_size / 1e6:,.1f} MB")
+    print(f"{target}: {counted(shape[0], 'frame')}")
 
 
 if __name__ == "__main__":

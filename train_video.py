@@ -237,7 +237,7 @@ class Run:
     def begin_epoch(self) -> None:
         self.losses, self.irregular, self.epoch_start = RunningLoss(), [], time.monotonic()
 
-    def advance(self, loss: float, batch: dict) -> None:
+    def advance(self, loss: Tensor, batch: dict) -> None:
         """Count a step. loss: sum over the valid maps of a batch."""
         self.step += 1
         self.losses.add(loss, batch)
@@ -250,16 +250,16 @@ class Run:
         return self.args.learning_rate * share
 
 
-def train_step(run: Run, batch: dict) -> float:
+def train_step(run: Run, batch: dict) -> Tensor:
     """Update the weights once. Returns the sum of the losses of this process' valid maps."""
+    loss_sum = torch.zeros((), device=run.device)
     count = processes.total(batch["valid"].sum()).item()  # of valid maps in all processes
     if not count:
-        return 0.0
+        return loss_sum
     for group in run.optimizer.param_groups:
         group["lr"] = run.learning_rate() * group["scale"]
     # Gradients are averaged over processes: as many times the mean is the sum.
     weight = processes.world() / (1 if run.loss_of.summed else count)
-    loss_sum = torch.zeros((), device=run.device)
     for part in split(batch, run.args.accumulate):
         loss, _ = batch_loss(run, run.network, part)
         run.scaler.scale(loss * weight).backward()
@@ -272,7 +272,7 @@ def train_step(run: Run, batch: dict) -> float:
     run.optimizer.zero_grad()
     if run.average:
         run.average.update(run.model)
-    return loss_sum.item()
+    return loss_sum
 
 
 def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
@@ -302,7 +302,7 @@ def validate(run: Run, interruptions: Interruptions) -> dict[str, float]:
         if batch is None or not batch["valid"].any():
             continue
         loss, maps = batch_loss(run, model, batch)
-        losses.add(loss.item(), batch)
+        losses.add(loss, batch)
         if loss.isfinite():  # else the loop or the mean of the losses raises RunError
             valid, kinds = batch["valid"], batch.keys() & {"target", "fixations"}
             truths = {kind: batch[kind][valid][:, 0].to(run.device) for kind in kinds}

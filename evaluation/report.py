@@ -38,7 +38,7 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
 {score_table(results)}
-{items(summary.verdicts(results))}
+<p>{" ".join(map(escape, summary.sentences(results)))}</p>
 <h2>Over time</h2>
 <p>Medians over clips, where at least half have a score.</p>
 {"".join(times)}

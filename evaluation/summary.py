@@ -4,11 +4,12 @@
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 
 import numpy as np
 
+from common.errors import counted
 from metrics import METRICS
 from metrics.inter_observer import mean_of_finite
 
@@ -150,19 +151,62 @@ def verdicts(results: dict) -> list[str]:
         metric, model, mean, clips = (entry[k] for k in ("metric", "model", "difference", "clips"))
         other = entry["other"]
         other = f"the best baseline {other}" if other in BASELINES else other
-        significant = entry["p"] < SIGNIFICANT and round(abs(mean), 3) > 0
-        claim = CLAIMS[significant, sign(results, metric) * mean > 0]
+        claim = CLAIMS[significant(entry), sign(results, metric) * mean > 0]
         by = number(abs(mean))
         if clips > 1:
             low, high = sorted(math.copysign(1, mean) * entry[end] for end in ("low", "high"))
             by += f" ({number(low)} to {number(high)}, p = {number(entry['p'])})"
-        end = "" if significant or clips == 1 else "; no difference can be shown"
+        end = "" if significant(entry) or clips == 1 else "; no difference can be shown"
         lines.append(f"{results['metrics'][metric]['title']}: {model} {claim} {other} by {by}, "
             f"better on {entry['better']} of {clips} clips{end}.")  # fmt: skip
     if lines and len(results["clips"]) > 1:
         lines.append("In brackets: 95\u00a0% interval of the mean difference over clips, and p of "
             f"paired sign flips, corrected for {len(lines)} comparisons (Holm).")  # fmt: skip
     return lines
+
+
+def sentences(results: dict) -> list[str]:
+    """Return at most five sentences: models beside baselines, each other and observers."""
+    models, metrics = list(results["models"]), list(results["metrics"])
+    first, clips = metrics[0], counted(len(results["clips"]), "clip")
+    means = {name: scores[first]["mean"] for name, scores in results["predictors"].items()}
+    wins = set()  # metric, model, and what it beats
+    for entry in results["differences"]:
+        if significant(entry):
+            pair = entry["model"], entry["other"]
+            won = sign(results, entry["metric"]) * entry["difference"] > 0
+            wins.add((entry["metric"], *(pair if won else pair[::-1])))
+
+    def better(what: str, others: Callable[[str, str], set]) -> str:
+        """Return in how many metrics each model beats all others that there are."""
+        counts = []
+        for model in models:
+            rivals = {metric: others(metric, model) for metric in metrics}
+            won = [m for m, r in rivals.items() if r and all((m, model, o) in wins for o in r)]
+            counts.append(f"{model} in {len(won)}")
+        return f"Better than {what}, of {len(metrics)} metrics: {', '.join(counts)}."
+
+    ranked = sorted(models, key=lambda name: -sign(results, first) * means[name])
+    scores = ", ".join(f"{name} {number(means[name])}" for name in ranked)
+    size = f"{clips}, {counted(results['frames'], 'scored frame')}"
+    lines = [f"{results['metrics'][first]['title']} ({size}): {scores}."]
+    if any(name in BASELINES for name in means):
+        lines.append(
+            better("the best baseline", lambda m, _: {best(results, m, BASELINES)} - {None})
+        )
+    if len(models) > 1:
+        lines.append(better("every other model", lambda _, model: set(models) - {model}))
+    if math.isfinite(means.get(HUMAN, math.nan)):
+        title = results["metrics"][first]["title"]
+        lines.append(f"Observers predict each other with {number(means[HUMAN])} in {title}.")
+    lines.append(f"Better: p < {SIGNIFICANT} of paired sign flips over clips, corrected for "
+        "all comparisons (Holm).")  # fmt: skip
+    return lines
+
+
+def significant(entry: dict) -> bool:
+    """Return whether a difference is shown, and not smaller than what is printed."""
+    return entry["p"] < SIGNIFICANT and round(abs(entry["difference"]), 3) > 0
 
 
 def number(x: float) -> str:

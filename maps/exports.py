@@ -95,6 +95,12 @@ def write_salient360(path: Path, maps: Maps, frames: int, height: int, width: in
     return path
 
 
+def array_bytes(path: Path, frames: int, height: int, width: int) -> int:
+    """Return the bytes of the maps in a file to export to, 0 for one that does not hold them."""
+    itemsize = 2 if path.name.endswith(HALF) else 4
+    return frames * height * width * itemsize * (path.suffix.lower() in (".npy", ".bin"))
+
+
 def _write_arrays(
     file: IO[bytes], arrays: Iterable[np.ndarray | None], shape: tuple, kind: str, header=True
 ) -> None:

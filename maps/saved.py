@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from common.errors import InputError, RunError
+from common.errors import InputError, RunError, counted
 from common.files import atomic, fingerprint, read_array, write_array
 from maps.attention import density
 from video.decoding import VideoInfo
@@ -104,6 +104,10 @@ def find_maps(
     if record and record.get("fingerprint") != fingerprint(info.files, record["unreadable"]):
         other = f"these maps are of another video ({record.get('video')}), not of {info.path}"
         raise InputError(f"{folder}: {other}; {AGAIN} or choose its folder")
+    frames = len(paths) if record or not info.frames else info.frames
+    if abs(frames - len(paths)) > max(2, len(paths) // 100):  # headers err
+        counts = f"{counted(len(paths), 'map')} for {counted(frames, 'frame')}"
+        raise InputError(f"{folder}: {counts}; {AGAIN}")
     peaks = record["peaks"] if record else [1.0] * len(paths)
     known = {number: peak for number, peak in enumerate(peaks, 1) if peak is not None}
     if differing := paths.keys() ^ known.keys():

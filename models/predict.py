@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 def predict(
     model: SaliencyModel,
     frames: Iterable[Frame] | Iterable[np.ndarray | Tensor],
-    needed: Callable[[Frame], bool] = lambda frame: True,
+    needed: Callable[[Frame], bool] | None = None,
     fps: float | None = None,
     live: bool = False,
 ) -> Iterator[tuple[Frame, Tensor]]:
@@ -82,17 +82,20 @@ def predict(
     spec = model.spec
     if isinstance(frames, (str, Path)):
         raise TypeError("predict takes frames, no path: give read_frames(path, model.spec)")
+    if isinstance(frames, (np.ndarray, Tensor)) and frames.ndim == 3:
+        raise TypeError(f"predict takes several pictures (N, H, W, 3), got {tuple(frames.shape)}")
     rest = iter(frames)
     first = list(islice(rest, 1))
     source: Iterable[Any] = chain(first, rest)
     if first and not hasattr(first[0], "rgb"):
         source = frames_of(source, spec, fps)
     batches = _batches(source, spec, 1 if live else FRAMES_AT_ONCE)
-    batches = _from_first_needed(batches, needed, spec.smoothing)
+    if needed:
+        batches = _from_first_needed(batches, needed, spec.smoothing)
     pairs = _stitched(_computed(model, batches, live), spec.fade)
     if spec.smoothing:
         pairs = _smoothed(pairs, spec.smoothing, live)
-    yield from (pair for pair in pairs if needed(pair[0]))
+    yield from (pair for pair in pairs if not needed or needed(pair[0]))
 
 
 def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:

@@ -421,7 +421,9 @@ def test_missing_maps_are_counted_and_all_models_scored_on_the_same_frames(
     assert "CC: unet is behind first by " in printed
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert page.count('class="model"') == 3 and str(tmp_path) not in page.partition("<ul>")[0]
-    assert "CC: unet is behind first by " in page and "beats" not in page
+    assert (
+        "Better than every other model, of 7 metrics: unet in 0, first in 0, second in 0." in page
+    )
     alone = scores(data, "--pred_dir", first)["first"]["cc"]
     assert alone == pytest.approx(1)
 

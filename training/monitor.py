@@ -27,14 +27,24 @@ LOWER_RATE = "lower --learning_rate; the checkpoint from before stays"
 class RunningLoss:
     """The mean loss over the valid maps of an epoch.
 
+    A step's loss is read one step later, so that a GPU has work while it is waited for.
     total, count: sums over the maps of this process so far. error: of a loss that is not finite.
     """
 
     def __init__(self, total: float = 0.0, count: int = 0):
         self.total, self.count, self.error = total, count, ""
+        self._pending: tuple[Tensor, dict] | None = None
 
-    def add(self, loss: float, batch: dict) -> None:
-        """loss: sum over the valid maps of a batch."""
+    def add(self, loss: Tensor, batch: dict) -> None:
+        """loss: sum over the valid maps of a batch, a detached scalar."""
+        self._read()
+        self._pending = loss, batch
+
+    def _read(self) -> None:
+        if not self._pending:
+            return
+        (pending, batch), self._pending = self._pending, None
+        loss = pending.item()
         self.total, self.count = self.total + loss, self.count + int(batch["valid"].sum())
         if not math.isfinite(loss) and not self.error:
             frames = [f"{n} {i.tolist()}" for n, i in zip(batch["name"], batch["numbers"])]
@@ -45,6 +55,7 @@ class RunningLoss:
 
         Raises RunError in every process where a loss in any of them is not finite.
         """
+        self._read()
         if error := "; ".join(filter(None, processes.gather(self.error))):
             raise RunError(f"{error}; look at these frames, or {LOWER_RATE}")
         total, count = processes.total([self.total, self.count]).tolist()
