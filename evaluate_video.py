@@ -35,6 +35,7 @@ def parse_args() -> argparse.Namespace:
     add("--names", nargs="+", metavar="NAME", default=[], help="what to call these models, "
         "checkpoints first; those of one name are one row, the mean over seeds ± its standard "
         "deviation (default: names of files and folders)")  # fmt: skip
+    add("--metric", nargs="+", metavar="package.module:NAME", default=[], help="your own metrics")
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
     add("--report", action="store_true", help="also write report.html with plots and pictures")
     add("--per_frame", action="store_true", help="also write per_frame.csv, scores of every frame")
@@ -72,7 +73,9 @@ from evaluation import results, summary
 from evaluation.scorer import Scorer
 from evaluation.sources import Network, SavedMaps
 from evaluation.tables import FORMATS
+from metrics import find_metric
 from models.registry import find_model
+from video.motion import find_motion
 from video.spec import HIGHEST_FPS
 
 LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
@@ -132,9 +135,14 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, li
         args.ckpt_path = [options.CHECKPOINT]
     for name in args.model:
         find_model(name)
+    for name in args.metric:
+        find_metric(name)
+    find_motion(args.motion or "none")
     networks = [Network(path, load_model(args, path, device)) for path in args.ckpt_path]
     if args.sampling and not any("sampling" in network.model.arguments for network in networks):
         raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")
+    if ":" in str(args.motion) and all(n.model.spec.motion != args.motion for n in networks):
+        raise InputError(f"--motion {args.motion}: no model was trained with it; leave it out")
     sources: list[Network | SavedMaps] = [*networks, *map(SavedMaps, args.pred_dir)]
     paths = [path.resolve() for path in (*args.ckpt_path, *args.pred_dir)]
     if args.names and len(args.names) != len(sources):
@@ -163,8 +171,8 @@ def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> mo
     model = models.load(path, device)
     if args.sampling and "sampling" in model.arguments:
         model = models.load(path, device, sampling=args.sampling)
-    with advice(f"--motion {args.motion}"):
-        model.use_motion(args.motion)
+    with advice(f"--motion {args.motion}"):  # one's own is for the models trained with it
+        model.use_motion(None if ":" in str(args.motion) else args.motion)
     # Only the network runs in mixed precision, not the metrics between two of its maps.
     dtype = choose_precision(args.precision, device)
     model = models.deploy(model, dtype)

@@ -71,6 +71,7 @@ from maps.saved import read_maps
 from models.checkpoint import sha256
 from models.registry import find_model
 from video.ahead import ahead, behind
+from video.motion import find_motion
 from video.reader import FrameReader, read_frames
 
 
@@ -80,6 +81,7 @@ def main() -> str:
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
     kind = find_model(args.model) if args.model else models.SaliencyModel
+    find_motion(args.motion or "none")
     given = {"sampling": args.sampling, "front": args.front}
     given = {name: value for name, value in given.items() if value is not None}
     model = models.load(args.ckpt_path, device, args.quality, **given)

@@ -36,8 +36,8 @@ from datasets.video_saliency import summarise
 from losses import LOSSES
 from models.ema import WeightAverage
 from models.registry import find_model
-from training.batches import make_loaders, read_data, split
-from training.model import make_model
+from training.batches import loss_sum, make_loaders, read_data, split
+from training.model import make_loss, make_model
 from training.monitor import MeanScores, Monitor, RunningLoss, best_constant
 from training.resume import Interruptions, Stopped, describe_run, restore, save
 from video.motion import MOTIONS
@@ -104,9 +104,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--model_fps", type=sampled_rate, metavar="RATE",
         help="frames a second that the model sees, in training and from then on; all: every frame, "
         "as the published code steps (default: those of --init, else the model's own, 8)")
-    add("--motion", choices=list(MOTIONS),
-        help="motion channels (default: those of --init, else difference for cube_unet, "
-        "colour_difference for its published backbone, dis for sst_sal)")
+    add("--motion", metavar="NAME",
+        help=f"motion channels: {', '.join(MOTIONS)} or package.module:Class for your own "
+        "(default: those of --init, else difference for cube_unet, colour_difference for its "
+        "published backbone, dis for sst_sal)")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
         help="arguments of the model, such as height=120 width=240 base_channels=16 "
         "backbone=published padding=zero latitude_bias=false")
@@ -126,8 +127,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--batch_size", type=at_least(1, 10**5, int), help="clips per step, over all processes")
     add("--skip_frames", type=at_least(0, kind=int),
         help="frames at the start of each clip that are not trained on")
-    add("--loss", choices=list(LOSSES),
-        help=f"loss (default: that of --init, else {defaults['loss']})")
+    add("--loss", metavar="NAME",
+        help=f"loss: {', '.join(LOSSES)} or package.module:Class for your own (default: that of "
+        f"--init, else {defaults['loss']})")
     add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
     add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
     add("--schedule", choices=list(SCHEDULES), help="schedule of the learning rate")
@@ -214,8 +216,7 @@ class Run:
         stem = self.model.name.rpartition(":")[2]
         self.path, self.best_path = (folder / f"{stem}_{kind}.pth" for kind in ("last", "best"))
         self.facts = describe_run(self, DEFAULTS)
-        spec = self.model.spec
-        self.loss_of = LOSSES[args.loss](spec.height, spec.width).to(self.device)
+        self.loss_of = make_loss(args, self.data).to(self.device)
         self.average = WeightAverage(self.model, args.ema) if args.ema else None
         self.result: Any = self.average.module if self.average else self.model
         self.network: Any = processes.parallel(self.model, self.device)
@@ -231,7 +232,8 @@ class Run:
         self.order, self.train_loader, self.val_loader = loaders
         self.best_constant = best_constant(self.data["val"], self.loss_of, self.device)
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.best_constant.items())
-        print_main(f"{args.loss} and scores of the best constant map on val: {values}")
+        left_out = "" if "best_constant" in self.best_constant else " (not finite, left out)"
+        print_main(f"{args.loss}{left_out} and scores of the best constant map on val: {values}")
         self.monitor = Monitor(folder, self)
 
     def begin_epoch(self) -> None:
@@ -277,17 +279,13 @@ def train_step(run: Run, batch: dict) -> Tensor:
 
 def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
     """Return the sum of the losses of a batch's valid maps, and all its maps (B, T, 1, H, W)."""
-    tensors = (batch[name] for name in ("frames", "motion", "target"))
-    frames, motion, target = (t.to(run.device, non_blocking=True) for t in tensors)
-    valid = batch["valid"].flatten().nonzero()[:, 0]  # counted on the CPU: no wait for a GPU
-    rows = valid.to(run.device, non_blocking=True)
+    tensors = (batch[name] for name in ("frames", "motion"))
+    frames, motion = (t.to(run.device, non_blocking=True) for t in tensors)
     with autocast(run.device, run.dtype):
         maps = network(frames, motion)
-        if not len(valid):  # still part of what other processes compute
+        if not batch["valid"].any():  # still part of what other processes compute
             return maps.float().sum() * 0, maps
-        predicted, target = (m.flatten(0, 1).index_select(0, rows) for m in (maps, target))
-        loss = run.loss_of(predicted, target)
-    return loss if run.loss_of.summed else loss * len(valid), maps
+        return loss_sum(run.loss_of, maps, batch), maps
 
 
 @torch.inference_mode()
@@ -335,13 +333,16 @@ def summary(run: Run) -> str:
     """Return what a finished run has reached, and the commands that use it."""
     if run.args.dry_run:
         return "dry run: a batch of everything went through; nothing was kept"
-    best, constant = min(line["val_loss"] for line in run.log), run.best_constant["best_constant"]
-    root, name = run.args.data_root, run.args.model
+    best = min(line["val_loss"] for line in run.log)
+    constant = run.best_constant.get("best_constant", math.nan)
+    share = f", {best / constant:.2f} of the best constant map's" if constant > 0 else ""
+    root, name, motion = run.args.data_root, run.args.model, run.model.spec.motion
     split = "test" if read_splits(root).get("test") else "val"
     model = f"--ckpt_path {run.best_path}" + f" --model {name}" * (":" in name)
+    model += f" --motion {motion}" * (":" in motion)
     data = f"--data_root {shlex.quote(str(root))} --split {split}"
     return (
-        f"best validation loss {best:.4g}, {best / constant:.2f} of the best constant map's\n"
+        f"best validation loss {best:.4g}{share}\n"
         f"next:\n  {python()} evaluate_video.py {model} {data}\n"
         f"  {python()} infer_video.py {model} --video_path YOUR_CLIP"
     )

@@ -93,8 +93,9 @@ def add_sampling_option(add: Callable) -> None:
 
 def add_motion_option(add: Callable) -> None:
     """Add --motion. add: the add_argument of a parser."""
-    add("--motion", choices=MOTION_NAMES, help="how motion between frames is estimated (default: "
-        "as the model was trained)")  # fmt: skip
+    add("--motion", metavar="NAME", help="how motion between frames is estimated: "
+        f"{', '.join(MOTION_NAMES)} or package.module:Class for your own (default: as the model "
+        "was trained)")  # fmt: skip
 
 
 def add_layout_options(add: Callable, default: str = "as the file declares") -> None:

@@ -28,15 +28,8 @@ MAX_TILT = math.radians(10)
 
 
 def possible(names: Sequence[str], motion: str) -> list[str]:
-    """Return those of the augmentations that are valid for this motion input.
-
-    The colours of optical flow stand for directions in the image, which mirroring and tilting
-    change. A difference of colours changes with saturation and hue.
-    """
-    if motion == "colour_difference":
-        return [name for name in names if name != "light"]
-    turned = ("mirror", "tilt") if MOTIONS[motion].channels == 3 else ()
-    return [name for name in names if name not in turned]
+    """Return those of the augmentations that are valid for this motion input, as its class says."""
+    return [name for name in names if name in MOTIONS[motion].augmentations]
 
 
 class Augmented(Dataset):

@@ -41,8 +41,8 @@ def read_run(
     rate: files a second; that of the spec if None.
     """
     times = [n / float(rate or spec.fps) for n in range(len(files))]
-    channels = MOTIONS[spec.motion].channels
-    previous = _last_readable(before, spec) if channels else None
+    kind = MOTIONS[spec.motion]
+    previous = _last_readable(before, spec) if kind.channels else None
     for start in range(0, len(files), step):
         file, following, readable = files[start], tuple(times[start : start + step]), True
         try:
@@ -53,7 +53,7 @@ def read_run(
             if previous is None:
                 previous = _last_readable(before, spec)
             rgb = torch.zeros(3, spec.height, spec.width) if previous is None else previous
-        motion = flow_picture(file, spec, irregular) if channels == 3 else None
+        motion = flow_picture(file, spec, irregular) if kind.from_pictures else None
         if motion is None:
             motion = motion_estimator(spec.motion)(previous, rgb)
         yield ClipFrame(file.number, following[0], rgb, motion, following, readable)

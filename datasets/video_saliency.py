@@ -105,25 +105,30 @@ class SaliencyVideos(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         sample = self.samples[index]
-        size = self.spec.height, self.spec.width
         irregular: list[tuple[str, str]] = []
         frames = list(read_run(sample.files, self.spec, irregular, sample.run[: sample.start]))
-        targets, valid = torch.zeros(len(frames), 1, *size), [False] * len(frames)
-        for n, file in enumerate(sample.files):
-            if file.truth:
-                try:
-                    targets[n], valid[n] = read_truth(file.truth, *size), frames[n].readable
-                except InputError as error:
-                    irregular.append(("unusable ground truth", str(error)))
         item = {
             "frames": torch.stack([frame.rgb for frame in frames]),
             "motion": torch.stack([frame.motion for frame in frames]),
-            "target": targets,
-            "valid": torch.tensor(valid),
+            **self.truths(sample, irregular),
             "numbers": torch.tensor([file.number for file in sample.files]),
             "name": sample.clip,
             "irregular": irregular,
         }
+        item["valid"] &= torch.tensor([frame.readable for frame in frames])
+        return item
+
+    def truths(self, sample: Sample, irregular: list[tuple[str, str]]) -> dict:
+        """Return target, valid (whether its frame is readable or not) and fixations of an item."""
+        size = self.spec.height, self.spec.width
+        targets, valid = torch.zeros(len(sample.files), 1, *size), [False] * len(sample.files)
+        for n, file in enumerate(sample.files):
+            if file.truth:
+                try:
+                    targets[n], valid[n] = read_truth(file.truth, *size), True
+                except InputError as error:
+                    irregular.append(("unusable ground truth", str(error)))
+        item = {"target": targets, "valid": torch.tensor(valid)}
         if self.fixations.any:
             fixations = self.fixations.of(sample.clip)
             places = (fixations.at(f.number) if fixations else ((), ()) for f in sample.files)

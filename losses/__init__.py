@@ -1,14 +1,28 @@
 """Losses on the sphere, chosen by name; (..., 1, H, W) predictions and targets → scalar."""
 
+from typing import Any
+
+from torch import nn
+
+from common.own_code import find_own
 from losses.density import DensityLoss
 from losses.smse import MSE, SMSE
 from losses.spherical_kl import ScaledSphericalKLDivergence, SphericalKLDivergence
 
-LOSSES = {
+LOSSES: dict[str, Any] = {
     "smse": SMSE,
     "mse": MSE,
     "density": DensityLoss,
     "spherical_kl": ScaledSphericalKLDivergence,
 }
 
-__all__ = ["LOSSES", "MSE", "SMSE", "DensityLoss", "SphericalKLDivergence"]
+__all__ = ["LOSSES", "MSE", "SMSE", "DensityLoss", "SphericalKLDivergence", "find_loss"]
+
+
+def find_loss(name: str) -> Any:
+    """Return the loss of a name, or as "package.module:Class" of one's own. Raises as find_own."""
+    wanted = "a subclass of torch.nn.Module"
+    kind = LOSSES[name] = find_own(name, LOSSES, "loss", nn.Module, wanted)
+    for attribute in ("summed", "needs_fixations", "whole_clips"):  # as in MapLoss
+        setattr(kind, attribute, getattr(kind, attribute, False))
+    return kind

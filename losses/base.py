@@ -13,9 +13,10 @@ class MapLoss(nn.Module):
 
     A subclass defines loss(pred, target, areas), with areas (H, 1), and sets `summed` where the
     loss is the sum over maps, not their mean. Raises ValueError where the shapes differ.
+    needs_fixations, whole_clips: what more a loss of one's own is given, see docs/own_model.md.
     """
 
-    summed = False
+    summed = needs_fixations = whole_clips = False
     areas: Tensor
 
     def __init__(self, height: int | None = None, width: int | None = None):

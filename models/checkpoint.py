@@ -1,7 +1,7 @@
 """Checkpoints: a model's weights with everything that is needed to build it again.
 
 Nothing in a file is imported or executed: a model of one's own is imported where its name is given
-to `models.registry.find_model`, never where a checkpoint names it.
+to `models.registry.find_model`, never where a checkpoint names it. So is a motion of one's own.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from models.authors_files import read_authors_file
 from models.base import SaliencyModel
 from models.published_unet import FIRST_WEIGHT, from_state_dict
 from models.registry import MODELS, PLAIN
+from video.motion import MOTIONS
 
 LARGEST_WEIGHT = 1e10  # no training leads to such a number, and half of float32's range is left
 KINDS: dict[str, Any] = dict(arguments=PLAIN, weights=Tensor, spec=PLAIN, run=(*PLAIN, list))
@@ -130,11 +131,13 @@ def read(path: str | Path) -> dict:
         for tensor in content["weights"].values():
             if tensor.layout != torch.strided or tensor.is_quantized or not tensor.is_cpu:
                 raise TypeError("its weights are not plain numbers")
-        if content["model"] not in MODELS:
-            raise InputError(
-                f"{path}: its model is {content['model'][:100]!r}, not one of {', '.join(MODELS)}; "
-                "if you trust its code, add --model package.module:Class"
-            )
+        motion = content["spec"].get("motion", "none")
+        for noun, name, known in (("model", content["model"], MODELS), ("motion", motion, MOTIONS)):
+            if name not in known:
+                raise InputError(
+                    f"{path}: its {noun} is {name[:100]!r}, not one of {', '.join(known)}; "
+                    f"if you trust its code, add --{noun} package.module:Class"
+                )
     return content
 
 

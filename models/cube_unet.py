@@ -13,6 +13,7 @@ from models.equator_prior import gaze_density, longitude_density
 from models.published_unet import PublishedUNet
 from projection import Cube2Equi, Equi2Cube
 from projection.cube_pad import FacePadding, pad_each_face
+from video.motion import MOTIONS
 from video.spec import Spec, check_number
 
 
@@ -81,7 +82,7 @@ class CubeUNet(SaliencyModel):
     equator prior and is learned with the network. The bias to straight ahead is not learned and
     not there during training, in which clips are turned to any side.
 
-    in_channels: 3 (RGB), 4 (and the difference of frames) or 6 (and the colours of optical flow).
+    in_channels: 3 (RGB) and those of the motion: 1 (difference), 3 (optical flow) or one's own.
     base_channels: width of the plain and of the published backbone.
     height, width: size in pixels of the frames.
     face_size: pixels along the edge of a face, width // 4 if None.
@@ -123,7 +124,8 @@ class CubeUNet(SaliencyModel):
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
         kind = BACKBONES[backbone]
-        motions = {3: "none", 4: "colour_difference" if kind.published else "difference", 6: "dis"}
+        motions = {3 + motion.channels: name for name, motion in MOTIONS.items()}
+        motions |= {3: "none", 4: "colour_difference" if kind.published else "difference", 6: "dis"}
         if in_channels not in motions:
             raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
         if padding not in PADDINGS:

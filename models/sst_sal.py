@@ -53,7 +53,7 @@ class SSTSal(SaliencyModel):
         width: int = 320,
     ):
         if in_channels not in (3, 6):
-            raise ValueError(f"in_channels is 6 (with flow) or 3 (without), got {in_channels}")
+            raise ValueError(f"in_channels is 6 (with flow) or 3 (no motion), got {in_channels}")
         check_number("hidden_channels", hidden_channels, 1, 512)
         if height * width > LARGEST_FRAME // 4:  # nine taps take more memory than one pixel
             raise ValueError(f"SSTSal takes at most {LARGEST_FRAME // 4} pixels: {height}×{width}")

@@ -116,7 +116,7 @@ def main() -> None:
     add("--data_root", type=Path, required=True, help="data set")
     add("--output", type=Path, required=True, help="folder of the resized data set")
     add_size_options(add)
-    flows = [name for name, motion in MOTIONS.items() if motion.channels == 3]
+    flows = [name for name, motion in MOTIONS.items() if motion.from_pictures]
     add("--motion", default="none", choices=["none", *flows],
         help="optical flow to estimate where the data set has no picture of it")  # fmt: skip
     add("--workers", type=worker_count, default=os.cpu_count() or 1, help="threads")

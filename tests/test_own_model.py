@@ -1,12 +1,17 @@
-"""A model of one's own: one file, named with --model, never imported by a checkpoint."""
+"""One's own model, loss, metric and motion: a file each, never imported by a checkpoint."""
 
+import csv
+import json
+import multiprocessing
 import re
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
+from PIL import Image
 
 import evaluate_video
 import infer_video
@@ -14,10 +19,18 @@ import models
 import train_video
 from common import errors
 from common.errors import InputError
+from datasets import SaliencyVideos
+from datasets.augment import possible
+from losses import LOSSES, SMSE, find_loss
+from metrics import METRICS, find_metric
 from models.registry import MODELS, find_model
+from prepare import resize
 from tests.clips import write_video
-from tests.commands import ended
-from tests.trainings import ROOT, write_data
+from tests.commands import TINY_MODEL, ended
+from tests.trainings import ROOT, TINY, train, write_data
+from training.batches import loss_sum, make_loader
+from video import read_frames
+from video.motion import MOTIONS, find_motion
 
 HEADER = "import torch\nfrom models import CubeUNet, SaliencyModel, Spec\n"
 NET = """
@@ -38,7 +51,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    with mock.patch.dict(MODELS):
+    tables = [mock.patch.dict(table) for table in (MODELS, LOSSES, METRICS, MOTIONS)]
+    with tables[0], tables[1], tables[2], tables[3]:
         yield tmp_path
     for name in set(sys.modules) - imported:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
@@ -191,3 +205,355 @@ def test_a_checkpoint_of_another_model_than_the_one_named(folder, checkpoint):
     words = ("--video_path", folder, "--ckpt_path", checkpoint, "--model", "other:Net")
     code, _, line = ended(infer_video.main, *words)
     assert code == 2 and "holds a cube_unet; leave out --model" in line
+
+
+PAGE = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
+FILES = {"steady_gaze": "## A loss", "hellinger": "## A metric", "on_off": "## A motion"}
+
+
+def example(name: str) -> str:
+    """Return the code that the page shows in the section about a file."""
+    return re.search(r"```python\n(.*?)```", PAGE.split(FILES[name])[1], re.DOTALL)[1]
+
+
+@pytest.fixture
+def examples(folder):
+    """The current folder with the page's loss, metric and motion."""
+    for name in FILES:
+        (folder / f"{name}.py").write_text(example(name), encoding="utf-8")
+    return folder
+
+
+def write_gaze(root, clips=4):
+    """A data set in which three people look at each frame."""
+    write_data(root)
+    for n in range(clips):
+        rows = [f"{f},{10 * f},{5 * o},{o}" for f in range(1 + n, 5 + n) for o in range(3)]
+        table = "\n".join(("frame,longitude,latitude,observer", *rows))
+        (root / f"clip{n}/fixations.csv").write_text(table)
+    return root
+
+
+def trained(data, output, *more, code=0):
+    words = ("--data_root", data, "--output_dir", output, "--workers", 0, "--epochs", 1)
+    exit_code, printed, line = ended(train_video.main, *words, *more)
+    assert exit_code == code, line
+    return line if code else printed
+
+
+CLIPS = """
+class Net(SaliencyModel):
+    def __init__(self, size: int = 8):
+        super().__init__(Spec(height=size, width=16, clip_length=2), size=size)
+        self.bias = torch.nn.Parameter(torch.zeros(()))
+    def forward(self, frames, motion):
+        return (frames.mean(2, keepdim=True) + self.bias).sigmoid()
+"""
+
+
+def test_examples_are_short():
+    assert all(len(example(name).splitlines()) <= 25 for name in FILES)
+
+
+def test_the_commands_on_the_page_train_infer_and_evaluate(examples):
+    data, clip = write_gaze(examples / "data"), write_video(examples / "clip.mp4", frames=4, fps=8)
+    more = {
+        "train_video.py": f"--workers 0 --epochs 1 --samples 4 {' '.join(TINY)}",
+        "infer_video.py": "--output_dir maps",
+        "evaluate_video.py": "--split val --height 24 --report --output_dir scores",
+    }
+    commands = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)[-1].replace("DATA", str(data))
+    for command in commands.splitlines():
+        python, script, *words = command.split()
+        command = [sys.executable, str(ROOT / script), *words, *more.pop(script).split()]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        if script == "train_video.py":
+            assert "steady_gaze:SteadyGaze and scores of the best constant" in result.stdout
+            own = "--ckpt_path runs/own/cube_unet_best.pth --motion on_off:OnOff"
+            assert f"infer_video.py {own}" in result.stdout
+    assert not more and clip.exists()
+    assert len(list((examples / "maps").glob("sal_*.png"))) == 4
+    assert json.loads((examples / "maps/saliency.json").read_text())["motion"] == "on_off:OnOff"
+    stored = torch.load("runs/own/cube_unet_best.pth", weights_only=True)
+    assert stored["run"]["loss"] == "steady_gaze:SteadyGaze"
+    assert stored["run"]["augment"] == ["yaw", "mirror"]
+    assert stored["spec"]["motion"] == "on_off:OnOff" and stored["arguments"]["in_channels"] == 5
+    scores = json.loads((examples / "scores/metrics.json").read_text())
+    metric = scores["metrics"]["hellinger:HELLINGER"]
+    assert metric == {"title": "Hellinger", "higher_is_better": False}
+    assert {"human", "uniform", "cube_unet"} <= scores["predictors"].keys()
+    for predictor in scores["predictors"].values():
+        assert 0 < predictor["hellinger:HELLINGER"]["mean"] < 1
+    assert any(entry["metric"] == "hellinger:HELLINGER" for entry in scores["differences"])
+    with open("scores/metrics.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert 0 < float(row["hellinger:HELLINGER"]) < 1
+    assert "Hellinger ↓" in (examples / "scores/report.html").read_text(encoding="utf-8")
+
+
+def test_a_loss_of_clips_is_called_with_all_maps_and_with_which_are_valid(examples):
+    """By hand: uniform maps have likelihood ln(area / 4π) everywhere and do not change."""
+    (examples / "pairs.py").write_text(HEADER + CLIPS)
+    data = write_gaze(examples / "data")
+    (data / "clip3/0005_gt.npy").unlink()
+    find_model("pairs:Net")
+    kind = find_loss("steady_gaze:SteadyGaze")
+    loss_of, seen = kind(8, 16), []
+    loss_of.register_forward_hook(lambda _, given, named, out: seen.append((given, named)),
+        with_kwargs=True)  # fmt: skip
+    item = SaliencyVideos(data, "val", models.Spec(height=8, width=16, clip_length=2))[0]
+    batch = {name: item[name][None] for name in ("target", "fixations", "valid")}
+    assert batch["valid"].tolist() == [[True, False]]
+    areas = loss_of.areas.expand(8, 16)
+    looked_at = batch["fixations"][0, 0, 0]
+    expected = -(looked_at * (areas / areas.sum()).log()).sum() / looked_at.sum()
+    total = loss_sum(loss_of, torch.full((1, 2, 1, 8, 16), 0.5), batch)
+    assert total.item() == pytest.approx(expected.item(), rel=1e-5)  # one valid map
+    [((pred, target), named)] = seen
+    assert pred.shape == target.shape == named["fixations"].shape == (1, 2, 1, 8, 16)
+    assert named["valid"].shape == (1, 2) and named.keys() == {"fixations", "valid"}
+    words = ("--model", "pairs:Net", "--loss", "steady_gaze:SteadyGaze")
+    printed = trained(data, "run", *words, "--batch_size", 2, "--accumulate", 2)
+    lines = [json.loads(line) for line in (examples / "run/log.jsonl").read_text().splitlines()]
+    assert lines[0]["best_constant"] > 0 and f"{lines[0]['best_constant']:.4g}" in printed
+
+
+def test_a_loss_of_one_map_at_a_time_trains_as_the_built_in_one(folder):
+    """One's own copy of SMSE gives the same weights, alone and in two processes."""
+    (folder / "copy_of.py").write_text("from losses import SMSE\nclass Same(SMSE): pass\n")
+    data = write_data(folder / "data")
+    weights = []
+    for number, loss in enumerate(("smse", "copy_of:Same", "copy_of:Same")):
+        more = ("--epochs", 1, "--loss", loss)
+        printed = train(data, folder / f"run{number}", *more, processes=1 + number // 2)
+        assert f"{loss} and scores of the best constant map on val" in printed
+        stored = torch.load(folder / f"run{number}/cube_unet_last.pth", weights_only=True)
+        weights.append(stored["weights"]["head.weight"])
+    assert torch.equal(weights[0], weights[1])
+    torch.testing.assert_close(weights[0], weights[2], rtol=1e-3, atol=1e-5)
+
+
+def test_fixations_that_a_loss_needs_are_missing(examples):
+    data, loss = write_gaze(examples / "data", clips=3), ("--loss", "steady_gaze:SteadyGaze")
+    line = trained(data, "run", *TINY, *loss, code=2)
+    assert f"{data}: clip clip3 has no fixations, which --loss steady_gaze:SteadyGaze needs" in line
+    line = trained(write_data(examples / "none"), "run", *TINY, *loss, code=2)
+    assert "clip clip0 has no fixations" in line and not (examples / "run/log.jsonl").exists()
+    data = write_gaze(examples / "all")
+    line = trained(data, "run", *TINY, *loss, "--augment", "yaw", "tilt", code=2)
+    assert "--augment tilt: drops the fixations, which --loss steady_gaze:SteadyGaze needs" in line
+
+
+def test_a_checkpoint_keeps_the_name_of_a_loss_and_imports_nothing(folder):
+    code = "from losses import MSE\nopen('imported', 'a').write('x')\nclass Own(MSE): pass\n"
+    (folder / "own_loss.py").write_text(code)
+    data, loss = write_data(folder / "data"), ("--loss", "own_loss:Own")
+    trained(data, "run", *TINY, *loss)
+    line = trained(data, "run", *TINY, code=2)
+    assert "belongs to a run with loss own_loss:Own instead of smse" in line
+    assert "training is complete" in trained(data, "run", *TINY, *loss)
+    del LOSSES["own_loss:Own"], sys.modules["own_loss"]
+    (folder / "imported").unlink()
+    line = trained(data, "next", "--init", "run/cube_unet_best.pth", code=2)
+    assert "its loss is 'own_loss:Own'; give --loss again" in line
+    assert models.load("run/cube_unet_best.pth").name == "cube_unet"
+    assert not (folder / "imported").exists()
+    assert "smse and scores" in trained(data, "new", "--init", "run/cube_unet_best.pth",
+        "--loss", "smse")  # fmt: skip
+    assert "own_loss:Own and" in trained(data, "next", "--init", "run/cube_unet_best.pth", *loss)
+
+
+def test_a_loss_without_a_value_for_the_constant_map_trains(folder):
+    """One that compares maps with their mean over the batch divides zero by zero there."""
+    code = """
+class Spread(torch.nn.Module):
+    def __init__(self, height, width): super().__init__()
+    def forward(self, pred, target):
+        spread = pred.flatten(1).sub(pred.flatten(1).mean(0)).square().sum()
+        return (pred - target).square().mean() + 0 * spread / (spread if len(pred) == 1 else 1)
+"""
+    (folder / "spread.py").write_text(HEADER + code)
+    data = write_data(folder / "data")
+    splits = {"train": ["clip0", "clip1"], "val": ["clip2", "clip3"]}
+    (data / "splits.json").write_text(json.dumps(splits))
+    printed = trained(data, "run", *TINY, "--loss", "spread:Spread", "--batch_size", 2)
+    assert "spread:Spread (not finite, left out) and scores of the best constant" in printed
+    assert "best_constant_cc" in printed and "of the best constant map's" not in printed
+    log = (folder / "run/log.jsonl").read_text()
+    assert '"best_constant":' not in log and "NaN" not in log
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "says"),
+    [
+        ("--loss", "l2", "no loss 'l2'; give smse, mse, density, spherical_kl or your own"),
+        ("--loss", "absent:Loss", "absent:Loss: there is no module 'absent'"),
+        ("--loss", "wrong:function", "wrong:function: not a subclass of torch.nn.Module"),
+        ("--loss", "wrong:made", "wrong:made: not a subclass of torch.nn.Module"),
+        ("--loss", "wrong:Missing", "wrong:Missing: not a subclass of torch.nn.Module"),
+        ("--motion", "flow", "no motion 'flow'; give none, difference, colour_difference, dis, "
+         "raft or your own as package.module:NAME"),
+        ("--motion", "wrong:function", "wrong:function: not a subclass of video.motion.Motion"),
+        ("--metric", "l2", "no metric 'l2'; give cc, sim, kld"),
+        ("--metric", "wrong:function", "wrong:function: not an instance of metrics.Metric"),
+        ("--metric", "wrong:Metric", "wrong:Metric: not an instance of metrics.Metric"),
+        ("--metric", "wrong:DEPTH", "wrong:DEPTH: needs ('depth',); give it some of fixations"),
+        ("--metric", "wrong:NOTHING", "wrong:NOTHING: needs (); give it some of fixations"),
+    ],
+)  # fmt: skip
+def test_what_is_no_loss_metric_or_motion_is_refused_in_one_line(folder, option, name, says):
+    (folder / "wrong.py").write_text(
+        "import torch\nfrom metrics import Metric\ndef function(*_): 0\nmade = torch.nn.ReLU()\n"
+        "DEPTH = Metric('D', function, ('depth',))\nNOTHING = Metric('N', function, ())\n"
+    )
+    for script in (train_video, infer_video, evaluate_video):
+        if option == "--motion" or (option == "--loss") == (script is train_video):
+            words = ("--video_path", folder) if script is infer_video else ()
+            if option == "--metric" and script is infer_video:
+                continue
+            code, _, line = ended(script.main, option, name, *words)
+            assert code == 2 and says in line
+
+
+@pytest.mark.parametrize("option", ["--loss", "--motion", "--metric"])
+def test_errors_of_ones_own_loss_metric_and_motion_are_not_hidden(folder, option):
+    (folder / "broken.py").write_text("int('x')")
+    script = evaluate_video if option == "--metric" else train_video
+    with pytest.raises(ValueError, match="invalid literal"):
+        ended(script.main, option, "broken:Thing")
+
+
+@pytest.fixture
+def moving(examples):
+    """A checkpoint whose motion is the page's."""
+    model = models.CubeUNet(
+        **TINY_MODEL | {"in_channels": 3 + find_motion("on_off:OnOff").channels}
+    )
+    models.save(examples / "moving.pth", model)
+    return examples / "moving.pth"
+
+
+def forget_motion():
+    del MOTIONS["on_off:OnOff"], sys.modules["on_off"]
+
+
+def test_a_checkpoint_never_imports_a_motion(moving):
+    forget_motion()
+    Path("on_off.py").write_text("open('imported', 'w')\n" + example("on_off"))
+    says = "its motion is 'on_off:OnOff', not one of none, difference, colour_difference, dis, raft"
+    write_video(Path("clip.mp4"), frames=2)
+    for words in ((infer_video, "--video_path", "clip.mp4"), (evaluate_video,), (train_video,)):
+        given = "--init" if words[0] is train_video else "--ckpt_path"
+        code, _, line = ended(words[0].main, *words[1:], given, moving)
+        assert code == 2 and says in line and "add --motion package.module:Class" in line
+    with pytest.raises(InputError, match="its motion is 'on_off:OnOff'"):
+        models.load(moving)
+    assert not Path("imported").exists()
+    find_motion("on_off:OnOff")
+    assert models.load(moving).spec.motion == "on_off:OnOff"
+
+
+def test_motion_that_a_model_does_not_take(examples):
+    own = ("--motion", "on_off:OnOff")
+    code, _, line = ended(train_video.main, "--model", "sst_sal", *own)
+    assert code == 2 and "in_channels is 6 (with flow) or 3 (no motion), got 5" in line
+    with pytest.raises(ValueError, match="in_channels is 3 .RGB., 4 .difference. or 6"):
+        models.CubeUNet(in_channels=8)
+    words = ("--video_path", examples, *own)
+    code, _, line = ended(infer_video.main, *words)
+    assert code == 2 and "motion 'on_off:OnOff' has 2 channels, but this model takes 1" in line
+    code, _, line = ended(evaluate_video.main, *own)
+    assert code == 2 and "--motion on_off:OnOff: no model was trained with it; leave it out" in line
+
+
+def test_models_of_different_motions_are_compared(moving, checkpoint):
+    forget_motion()
+    data = write_data(Path("data"))
+    words = ("--ckpt_path", moving, checkpoint, "--data_root", data, "--split", "val",
+        "--height", 24, "--motion", "on_off:OnOff", "--output_dir", "scores")  # fmt: skip
+    code, printed, line = ended(evaluate_video.main, *words)
+    assert code == 0 and "moving" in printed and "tiny" in printed, line
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_data_workers_make_ones_own_motion(examples, start, monkeypatch):
+    """A spawned process knows none of what the main process has imported."""
+    find_motion("on_off:OnOff")
+    data = write_data(examples / "data")
+    spec = models.Spec(height=8, width=16, clip_length=2, motion="on_off:OnOff")
+    clips = SaliencyVideos(data, "train", spec)
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(start, force=True)
+    try:
+        [batch] = list(make_loader(clips, [[0, 1]], torch.device("cpu"), workers=1))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert batch["motion"].shape == (2, 2, 2, 8, 16) and batch["motion"][:, 1].any()
+    torch.testing.assert_close(batch["motion"][1], clips[1]["motion"])
+
+
+def test_two_processes_train_with_ones_own_motion(examples):
+    data, own = write_gaze(examples / "data"), ("--motion", "on_off:OnOff")
+    more = ("--epochs", 1, "--batch_size", 2, "--loss", "steady_gaze:SteadyGaze")
+    train(data, examples / "run", *own, *more, processes=2)
+    stored = torch.load(examples / "run/cube_unet_best.pth", weights_only=True)
+    assert stored["weights"]["backbone.stem.1.weight"].shape[1] == 5
+
+
+def test_flow_pictures_took_the_place_of_a_motion_of_three_channels(folder):
+    """Any motion of three channels was taken for the colours of flow."""
+    code = """
+from video.motion import DISFlow, Motion
+class Blue(Motion):
+    channels = 3
+    def __call__(self, previous, current): return torch.zeros_like(current)
+class Mine(DISFlow): pass
+"""
+    (folder / "blue.py").write_text(HEADER + code)
+    find_motion("blue:Blue"), find_motion("blue:Mine")
+    data = write_data(folder / "data")
+    for path in (data / "clip0").glob("*.jpg"):
+        Image.new("RGB", (40, 20), "red").save(path.with_name(f"{path.stem}_flow.png"))
+    for name, colour in (("blue:Blue", [0, 0, 0]), ("blue:Mine", [1, 0, 0]), ("dis", [1, 0, 0])):
+        spec = models.Spec(height=8, width=16, motion=name)
+        assert SaliencyVideos(data, "train", spec)[0]["motion"].amax((0, 2, 3)).tolist() == colour
+        frame = next(read_frames(data / "clip0", spec))
+        assert frame.motion.amax((1, 2)).tolist() == colour
+
+
+def test_augmentations_of_a_motion_are_those_that_its_class_names(examples):
+    (examples / "plain.py").write_text(
+        "from video.motion import Motion\nclass Plain(Motion): channels = 2\n"
+    )
+    find_motion("on_off:OnOff"), find_motion("plain:Plain")
+    names = ("yaw", "mirror", "tilt", "light")
+    assert possible(names, "on_off:OnOff") == ["yaw", "mirror"]
+    assert possible(names, "plain:Plain") == ["yaw"]
+    assert possible(names, "dis") == ["yaw", "light"]
+    assert possible(names, "difference") == possible(names, "none") == list(names)
+    assert possible(names, "colour_difference") == ["yaw", "mirror", "tilt"]
+
+
+def test_resize_says_that_it_estimates_flow_alone(examples):
+    data = write_data(examples / "data")
+    words = ("--data_root", data, "--output", "small", "--motion", "on_off:OnOff")
+    code, _, line = ended(resize.main, *words)
+    assert code == 2 and "argument --motion: invalid choice: 'on_off:OnOff'" in line
+
+
+def test_a_metric_is_weighted_as_the_others(examples):
+    """By hand: densities 1 and 0 against 1/2 and 1/2 are sqrt(1 − sqrt(1/2)) apart."""
+    metric = find_metric("hellinger:HELLINGER")
+    pred, target = torch.tensor([[[1.0], [0.0]]]), torch.tensor([[[1.0], [1.0]]])
+    expected = (1 - 0.5**0.5) ** 0.5
+    assert metric.function(pred, target).tolist() == [pytest.approx(expected)]
+    areas = torch.tensor([[1.0], [3.0]])
+    assert metric.function(pred, target, weights=areas).tolist() == [pytest.approx(0.5**0.5)]
+    assert metric.function(pred, 0 * target).isnan().all()
+    assert find_metric("hellinger:HELLINGER") is find_metric("hellinger:HELLINGER")
+
+
+def test_names_of_this_project_are_found_as_before(folder):
+    assert find_loss("smse") is SMSE and find_metric("cc") is METRICS["cc"]
+    assert find_motion("dis") is MOTIONS["dis"] and not SMSE.summed

@@ -1,13 +1,16 @@
-"""The batches of a training run: the clips, their order, their loaders, and parts of batches."""
+"""The batches of a training run: the clips, their order, their loaders, parts and losses."""
 
 import argparse
 import math
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import cv2
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common import processes
@@ -15,6 +18,7 @@ from common.errors import InputError, advice, counted
 from datasets.augment import Augmented, possible
 from datasets.video_saliency import SaliencyVideos, collate, summarise
 from models import Spec
+from video.motion import MOTIONS, find_motion
 
 
 def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]:
@@ -90,9 +94,25 @@ class Batches:
 
 def split(batch: dict, parts: int) -> Iterator[dict]:
     """Yield equal parts of a batch's tensors."""
-    names = ("frames", "motion", "target", "valid")
+    names = batch.keys() & {"frames", "motion", "target", "valid", "fixations"}
     for tensors in zip(*(batch[name].chunk(parts) for name in names), strict=True):
         yield dict(zip(names, tensors))
+
+
+def loss_sum(loss_of: Any, maps: Tensor, batch: dict) -> Tensor:
+    """Return the sum of a loss over the valid maps of a batch, of which there are some.
+
+    maps: (B, T, 1, H, W) predictions. batch: of SaliencyVideos, with "valid" on the CPU.
+    """
+    names = ["target"] + ["fixations"] * loss_of.needs_fixations + ["valid"] * loss_of.whole_clips
+    truths = {name: batch[name].to(maps.device, non_blocking=True) for name in names}
+    valid = batch["valid"].flatten().nonzero()[:, 0]  # counted on the CPU: no wait for a GPU
+    if not loss_of.whole_clips:
+        rows = valid.to(maps.device, non_blocking=True)
+        maps = maps.flatten(0, 1).index_select(0, rows)
+        truths = {name: truth.flatten(0, 1).index_select(0, rows) for name, truth in truths.items()}
+    loss = loss_of(maps, truths.pop("target"), **truths)
+    return loss if loss_of.summed else loss * len(valid)
 
 
 def make_loader(
@@ -114,12 +134,14 @@ def make_loader(
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(_start_worker, [name for name in MOTIONS if ":" in name]),
         generator=torch.Generator(),  # else it would draw from the one that a run restores
     )
 
 
-def _start_worker(number: int) -> None:
+def _start_worker(motions: list[str], number: int) -> None:
     """Let a data worker outlive a signal to the whole group; it ends with the main process."""
+    for name in motions:  # of one's own, which a spawned process has not yet imported
+        find_motion(name)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)

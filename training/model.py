@@ -1,16 +1,19 @@
-"""The model that a run trains, as --model and the options that follow it describe it."""
+"""The model that a run trains, and its loss, as --model and other options describe them."""
 
 import argparse
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
 
+from torch import nn
+
 import models
 from common.errors import InputError, advice
-from losses import LOSSES
+from datasets.video_saliency import SaliencyVideos
+from losses import LOSSES, find_loss
 from models.checkpoint import read
 from models.registry import find_model
-from video.motion import MOTIONS
+from video.motion import MOTIONS, find_motion
 
 BOOLEANS = {"true": True, "false": False}
 PARSERS: dict[type, Callable] = {  # of values of --model_args, by the type of the default
@@ -29,6 +32,8 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     of one's own is not caught.
     """
     kind = find_model(args.model)
+    find_motion(args.motion or "none")
+    find_loss(args.loss or args.default_loss)
     defaults = {n: parameter.default for n, parameter in inspect.signature(kind).parameters.items()}
     arguments = parse_arguments(args, defaults)
     if args.init:
@@ -52,8 +57,22 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
         model.use_motion(args.motion)
     model.spec = replace(model.spec, fps=args.model_fps or model.spec.fps)
     stored = read(args.init)["run"].get("loss") if args.init and not args.loss else None
+    if ":" in str(stored) and stored not in LOSSES:
+        raise InputError(f"{args.init}: its loss is {str(stored)[:100]!r}; give --loss again")
     args.loss = args.loss or (stored if stored in LOSSES else args.default_loss)
     return model.train()
+
+
+def make_loss(args: argparse.Namespace, data: dict[str, SaliencyVideos]) -> nn.Module:
+    """Build the loss of a run. Raises InputError where it needs fixations that are not there."""
+    kind, spec = find_loss(args.loss), data["train"].spec
+    if kind.needs_fixations:
+        clips = [(clip, part.fixations.of(clip)) for part in data.values() for clip in part.clips]
+        problems = [f"{args.data_root}: clip {clip} has no" for clip, found in clips if not found]
+        if problems or "tilt" in args.augment:
+            problem = [*problems, "--augment tilt: drops the"][0]
+            raise InputError(f"{problem} fixations, which --loss {args.loss} needs; give another")
+    return kind(spec.height, spec.width)
 
 
 def parse_arguments(args: argparse.Namespace, defaults: dict) -> dict:

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,11 +14,10 @@ from common import processes
 from common.devices import autocast
 from common.errors import InputError, RunError
 from common.files import atomic
-from datasets.gaze import fixation_map
-from datasets.layouts import read_truth
 from datasets.video_saliency import SaliencyVideos
 from metrics import METRICS
 from projection import solid_angles
+from training.batches import loss_sum
 
 LOWER_RATE = "lower --learning_rate; the checkpoint from before stays"
 
@@ -100,14 +98,15 @@ def best_constant(
     """Return loss and scores of the one map that fits a split best, which a model must beat.
 
     That is the mean of the maps for a squared error, and of the maps scaled to sum 1 for a
-    divergence. Each score is the better one of these two. Keys: best_constant, its loss, and
-    best_constant_<metric>. Raises InputError where less than half of the maps are usable.
+    divergence. Each score is the better one of these two. Keys: best_constant, its loss if finite,
+    and best_constant_<metric>. Raises InputError where less than half of the maps are usable.
     """
     size = data.spec.height, data.spec.width
     sums, count = torch.zeros(2, 1, *size), 0
     for truth in _usable_truths(data):
-        sums += torch.stack([truth["target"], truth["target"] / truth["target"].sum()])
-        count += 1
+        for target in truth["target"][truth["valid"]]:
+            sums += torch.stack([target, target / target.sum()])
+            count += 1
     count = int(processes.total(count))
     listed = sum(file.truth is not None for sample in data.samples for file in sample.files)
     if 2 * count < listed:
@@ -116,28 +115,24 @@ def best_constant(
     means = (processes.total(sums) / count).float().to(device)
     losses, scores = [0.0, 0.0], [MeanScores(*size, device) for _ in means]
     for truth in _usable_truths(data):
-        truth = {name: maps.to(device) for name, maps in truth.items()}
+        valid, maps = truth["valid"], truth.keys() & {"target", "fixations"}
+        usable = {name: truth[name][valid][:, 0].to(device) for name in maps}
         for k, mean in enumerate(means):
-            losses[k] += loss_of(mean, truth["target"]).item()
-            scores[k].add(mean, **truth)
+            losses[k] += loss_sum(loss_of, mean.expand(truth["target"].shape), truth).item()
+            scores[k].add(mean.expand(usable["target"].shape), **usable)
     loss = processes.total(losses).min().item() / count
     one, other = (both.means() for both in scores)
     best = {f"best_constant_{name}": max(one[name], other[name]) for name in one}
-    return {"best_constant": loss, **best}
+    return ({"best_constant": loss} if math.isfinite(loss) else {}) | best
 
 
 def _usable_truths(data: SaliencyVideos) -> Iterator[dict[str, Tensor]]:
-    """Yield this process' usable targets, and fixations where there are any: (1, H, W)."""
-    size = data.spec.height, data.spec.width
+    """Yield the truths of this process' samples with a valid target, each as a batch of one."""
     samples = processes.shard(data.samples)
     for sample in tqdm(samples, "best constant map", leave=False, disable=None):
-        gaze = data.fixations.of(sample.clip)
-        for file in filter(lambda file: file.truth, sample.files):
-            with suppress(InputError):
-                truth = {"target": read_truth(file.truth, *size)}
-                if gaze:
-                    truth["fixations"] = fixation_map(*gaze.at(file.number), *size)[None]
-                yield truth
+        truths = data.truths(sample, [])
+        if truths["valid"].any():
+            yield {name: tensor[None] for name, tensor in truths.items()}
 
 
 class Monitor:
@@ -159,7 +154,7 @@ class Monitor:
         self.bar.set_description(f"epoch {epoch}/{run.args.epochs}", refresh=False)
         constant, last = run.best_constant, run.log[-1] if run.log else {}
         mean = f"{run.losses.total / run.losses.count:.4g}" if run.losses.count else "…"
-        text = f"loss {mean} ({constant['best_constant']:.4g})"
+        text = f"loss {mean} ({constant.get('best_constant', math.nan):.4g})"
         for name in MeanScores.NAMES:
             if (score := last.get(f"val_{name}")) is not None:
                 text += f", {name.upper()} {score:.3f} ({constant[f'best_constant_{name}']:.3f})"

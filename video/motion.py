@@ -6,43 +6,48 @@ continue beyond ±180° with their other side, so that it has no edge there.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import cv2
 import torch
 from torch import Tensor
 
 from common.options import MOTION_NAMES
+from common.own_code import find_own
 from video import raft
 
 STILL = 1e-4  # pixels of flow; less is an estimate's noise
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 
 
-class Motion(Protocol):
+class Motion:
     """Makes the motion image (channels, H, W) of a sampled frame, all in [0, 1].
 
     previous (None for the first frame), current: (3, H, W) RGB.
     """
 
     channels: int
+    augmentations: tuple[str, ...] = ("yaw",)  # that leave it as it would be estimated after them
+    from_pictures = False  # whether the flow pictures of a data set are taken where it has any
 
-    def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor: ...
+    def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
-class NoMotion:
+class NoMotion(Motion):
     """No motion image: (0, H, W)."""
 
     channels = 0
+    augmentations = ("yaw", "mirror", "tilt", "light")
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         return current.new_empty(0, *current.shape[-2:])
 
 
-class Difference:
+class Difference(Motion):
     """|grey_t − grey_{t−1}| of consecutive sampled frames, zero for the first: (1, H, W)."""
 
     channels = 1
+    augmentations = ("yaw", "mirror", "tilt", "light")
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         if previous is None:
@@ -50,10 +55,11 @@ class Difference:
         return torch.tensordot(GREY, current - previous, dims=1).abs()[None]
 
 
-class ColourDifference:
+class ColourDifference(Motion):
     """Grey value of |RGB_t − RGB_{t−1}| in 8 bits, as published with the U-Net: (1, H, W)."""
 
     channels = 1
+    augmentations = ("yaw", "mirror", "tilt")  # it changes with saturation and hue
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         change = torch.zeros_like(current) if previous is None else (current - previous).abs()
@@ -61,7 +67,7 @@ class ColourDifference:
         return torch.from_numpy(cv2.cvtColor(pixels.numpy(), cv2.COLOR_RGB2GRAY))[None] / 255
 
 
-class FlowImage:
+class FlowImage(Motion):
     """Optical flow as colour-wheel image, RGB in [0, 1]: (3, H, W). White where nothing moves.
 
     Subclasses define flow(current, previous) of (3, H, W) images: where each pixel of `current`
@@ -69,6 +75,8 @@ class FlowImage:
     """
 
     channels = 3
+    augmentations = ("yaw", "light")  # its colours stand for directions in the image
+    from_pictures = True
     flow: Callable[[Tensor, Tensor], Tensor]
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
@@ -117,3 +125,9 @@ def flow_colours(flow: Tensor) -> Tensor:
 
 KINDS: tuple[type[Motion], ...] = (NoMotion, Difference, ColourDifference, DISFlow, RAFTFlow)
 MOTIONS = dict(zip(MOTION_NAMES, KINDS, strict=True))
+
+
+def find_motion(name: str) -> type[Motion]:
+    """Return a motion by name, or as "package.module:Class" of one's own. Raises as find_own."""
+    own = find_own(name, MOTIONS, "motion", Motion, "a subclass of video.motion.Motion")
+    return MOTIONS.setdefault(name, own)

@@ -82,7 +82,7 @@ class FrameReader(Iterator[Frame]):
         """Return RGB and motion of a frame for a model. before: the last sampled one."""
         layout, size = self.info.layout, (self.spec.height, self.spec.width)
         rgb = to_tensor(layout.panorama(_rgb(frame.image, *layout.stored_size(*size)), *size))
-        if self.info.pictures and self.motion.channels == 3:
+        if self.info.pictures and self.motion.from_pictures:
             flow = read_flow(self.info.pictures[frame.number - 1], *size, layout)
             if flow is not None:
                 return rgb, flow
