@@ -26,7 +26,7 @@ from models.checkpoint import load
 from models.registry import find_model
 from models.sphere_layers import to_images, to_pixels
 from models.sst_sal import SSTSal
-from video.motion import MOTIONS
+from video.motion import MOTIONS, find_motion
 
 OPSET = 18  # the lowest that PyTorch's exporter writes
 STATE = ("encoder_hidden", "encoder_cell", "decoder_hidden", "decoder_cell")
@@ -108,6 +108,8 @@ def main() -> None:
     add("output_path", type=Path, metavar="FILE", help="file to write, .onnx")
     add("--model", metavar="package.module:Class", help="model of the checkpoint "
         "where it is one of your own, whose code is then run")  # fmt: skip
+    add("--motion", metavar="package.module:Class", help="motion of the checkpoint where it is one "
+        "of your own, whose code is then run")  # fmt: skip
     add_sampling_option(add)
     args = parser.parse_args()
     if args.output_path.suffix.lower() != ".onnx":
@@ -116,6 +118,7 @@ def main() -> None:
         raise InputError("ONNX needs two more packages; run: pip install onnx onnxscript")
     if args.model:
         find_model(args.model)
+    find_motion(args.motion or "none")
     model = load(args.ckpt_path, **({"sampling": args.sampling} if args.sampling else {}))
     logging.disable()  # PyTorch logs and prints pages about a model that it can't follow
     try:

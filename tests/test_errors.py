@@ -112,7 +112,8 @@ def test_options_name_what_the_libraries_have(capsys):
             words, cwd=ROOT, capture_output=True, text=True, env=os.environ
         ).stdout
         for known in names:
-            assert "{" + ",".join(known) + "}" in "".join(shown.split())
+            names_of_own = "orpackage.module:Class"
+            assert f":{','.join(known)}{names_of_own}" in "".join(shown.split())
 
 
 def test_numbers_that_are_no_numbers_are_refused(tmp_path):
