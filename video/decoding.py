@@ -137,11 +137,14 @@ def open_video(path: Path) -> av.container.InputContainer:
     # With a level, as older versions of torchvision set one, FFmpeg's threads call Python to log:
     # while Python waits for them to end, both wait for ever.
     av.logging.set_level(None)
-    container = av.open(
-        f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
-        metadata_errors="replace",
-        container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
-    )
+    try:
+        container = av.open(
+            f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
+            metadata_errors="replace",
+            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+        )
+    except av.error.ArgumentError as error:  # the format is not among FORMATS
+        raise ValueError("not in a known format of videos") from error
     context = container.streams.video[0].codec_context if container.streams.video else None
     if not context or not context.width:
         raise ValueError("it has no video, or one of unknown size or without a decoder here")
