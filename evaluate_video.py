@@ -102,9 +102,8 @@ def main() -> None:
             return
         clips = {clip: share[clip] for clip in data.clips for share in shares if clip in share}
         about = {  # of several seeds, their facts one after the other
-            row: {key: ", ".join(member.facts[key] for member in members) for key in member.facts}
+            row: {key: ", ".join(m.facts[key] for m in members) for key in members[0].facts}
             for row, members in rows.items()
-            for member in members[:1]
         }
         facts = {
             "data": args.data_root.resolve().name,
@@ -163,6 +162,11 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, li
             raise InputError(f"two models are called {row}; give --names that differ")
         for k, source in enumerate(members, 1):
             source.name = row if len(members) == 1 else f"{row} ({k})"
+        if len({type(source) for source in members}) > 1:
+            raise InputError(f"{row}: a checkpoint and saved maps are no seeds of one model; "
+                "give --names that differ")  # fmt: skip
+    if len({source.name for source in sources}) < len(sources):
+        raise InputError("--names: one is that of a seed, such as 'ours (1)'; choose another")
     return rows
 
 

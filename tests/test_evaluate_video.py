@@ -484,6 +484,15 @@ def test_seeds_of_one_name_are_one_row(data, tmp_path):
     assert page.count('class="model"') == 2
 
 
+def test_names_that_make_no_rows(data, checkpoints, tmp_path):
+    """Kinds that are mixed ended in a KeyError, and a name of a seed replaced that seed."""
+    maps = write_maps(tmp_path / "maps", CLIPS)
+    mixed = "--ckpt_path", checkpoints / "unet.pth", "--pred_dir", maps, "--names", "ours", "ours"
+    assert "ours: a checkpoint and saved maps" in evaluate(data, *mixed, code=2)
+    same = "--pred_dir", maps, maps, maps, "--names", "ours", "ours", "ours (1)"
+    assert "one is that of a seed" in evaluate(data, *same, code=2)
+
+
 def test_change_of_cc_from_frame_to_frame(data, tmp_path):
     """A perfect map has none; of one that is right every other time, it is the mean step."""
     flicker = write_maps(
