@@ -46,7 +46,8 @@ def parse_args() -> argparse.Namespace:
         "ahead, where viewers begin, 0 to 1 (default: the checkpoint's)")  # fmt: skip
     options.add_machine_options(add)
     add("--fps", type=options.frame_rate, help="pictures a second of a folder of frames "
-        "(default: 8, with a note); a video has its own rate")  # fmt: skip
+        "(default: as a data set's dataset.json states, else 8, with a note); a video has its own "
+        "rate")  # fmt: skip
     options.add_layout_options(add)
     add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
         "are there, once all new ones are made; other: only those of another source or "
@@ -65,6 +66,7 @@ from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError
 from common.files import maps_folder, protected
 from common.locks import lock
+from datasets.rates import rate_of_folder
 from maps.interpolate import interpolate
 from maps.record import NORMALISATIONS, MapWriter, complete_record, read_record, source_facts
 from maps.saved import read_maps
@@ -125,8 +127,9 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
     """
     if folder.resolve() in (path.resolve(), *path.resolve().parents):
         raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
+    fps = args.fps or (rate_of_folder(path) if path.is_dir() else None)
     with advice("--coverage"):
-        reader = read_frames(path, model.spec, args.fps, args.stereo, args.coverage)
+        reader = read_frames(path, model.spec, fps, args.stereo, args.coverage)
     for note in reader.info.notes:
         print(f"note: {path}: {note}", file=sys.stderr)
     unreadable = read_record(folder).get("unreadable", [])

@@ -4,7 +4,7 @@
 
     {"fps": 25}        {"fps": {"001": 25, "002": "30000/1001"}}
 
-Where nothing is stated, every frame is one that the model sees.
+Where nothing is stated, every frame is one that the model sees. infer_video.py follows it too.
 """
 
 from fractions import Fraction
@@ -27,7 +27,9 @@ class ClipRates:
         self.default, self.by_clip = fps, {}
         path = root / FACTS
         if fps is None and path.exists():
-            with reading(path, '"fps" is a number or {clip: number} ({}); correct it'):
+            with reading(
+                path, '"fps" is a number or {clip: number} ({}); correct it, or give --fps'
+            ):
                 stated = read_json(path).get("fps", {})
                 if isinstance(stated, dict):
                     self.by_clip = {clip: frame_rate(str(fps)) for clip, fps in stated.items()}
@@ -42,3 +44,9 @@ class ClipRates:
         """Return 1, 2, … where every, every second, … frame is seen at `fps` frames a second."""
         rate = self.of(clip)
         return sampling_step(rate, fps) if rate else 1
+
+
+def rate_of_folder(frames: Path) -> Fraction | None:
+    """Return the frames a second that a data set states for a clip's folder in it, None if none."""
+    root = frames.resolve().parent
+    return ClipRates(root.parent if root.name == "frames" else root).of(frames.resolve().name)

@@ -535,6 +535,33 @@ def test_augmentations_of_a_motion_are_those_that_its_class_names(examples):
     assert possible(names, "colour_difference") == ["yaw", "mirror", "tilt"]
 
 
+def test_a_motion_without_channels_is_refused(folder):
+    (folder / "bare.py").write_text("from video.motion import Motion\nclass Bare(Motion): pass\n")
+    for script in (train_video, infer_video, evaluate_video):
+        words = ("--video_path", folder) if script is infer_video else ()
+        code, _, line = ended(script.main, "--motion", "bare:Bare", *words)
+        assert code == 2 and "bare:Bare: has no number of channels; set" in line
+
+
+def test_weights_of_a_loss_that_would_not_be_trained_are_refused(folder):
+    """They stayed as they were drawn, without a word."""
+    code = """
+class Scaled(SMSE):
+    def __init__(self, height, width):
+        super().__init__(height, width)
+        self.scale = torch.nn.Parameter(torch.ones(()), requires_grad={})
+    def loss(self, pred, target, areas):
+        return self.scale * super().loss(pred, target, areas)
+"""
+    data = write_data(folder / "data")
+    for name, learned in (("learned", True), ("fixed", False)):
+        text = "import torch\nfrom losses import SMSE\n" + code.format(learned)
+        (folder / f"{name}.py").write_text(text)
+    line = trained(data, "run", "--loss", "learned:Scaled", *TINY, code=2)
+    assert "--loss learned:Scaled: 'scale' would not be trained, only the model is; call" in line
+    trained(data, "run", "--loss", "fixed:Scaled", *TINY)
+
+
 def test_resize_says_that_it_estimates_flow_alone(examples):
     data = write_data(examples / "data")
     words = ("--data_root", data, "--output", "small", "--motion", "on_off:OnOff")

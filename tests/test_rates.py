@@ -1,6 +1,7 @@
 """Data sets that state their frame rate are seen as a video of that rate is."""
 
 import json
+import shutil
 from fractions import Fraction
 
 import numpy as np
@@ -12,12 +13,12 @@ import models
 from common.errors import InputError
 from datasets import SaliencyVideos
 from datasets.layouts import list_clips
-from datasets.rates import ClipRates
+from datasets.rates import ClipRates, rate_of_folder
 from evaluation.sources import Network
 from maps.interpolate import interpolate
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip
-from tests.commands import evaluate, train_one_epoch
+from tests.commands import evaluate, infer, read_record, train_one_epoch
 from tests.runs import last
 from video.reader import read_frames
 
@@ -97,6 +98,24 @@ def test_evaluation_scores_the_maps_of_inference(tmp_path):
     assert len(written) == 14 and not irregular
     for one, other in zip(scored, written, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6, rtol=0)
+
+
+def test_inference_takes_the_rate_that_the_data_set_states(tmp_path, checkpoint):
+    """Frames of 30 a second were taken for 8 a second, with a note to give --fps."""
+    write_data(tmp_path / "data", fps={"a": 30, "b": 8})
+    for more, fps in (((), 30), (("--fps", 12, "--overwrite"), 12)):
+        code, _, errors = infer(tmp_path / "data/a", checkpoint, tmp_path / "maps", *more)
+        assert code == 0 and "carry no rate" not in errors
+        assert read_record(tmp_path / "maps")["fps"] == fps
+    nested = tmp_path / "sst/frames/a"
+    shutil.copytree(tmp_path / "data/a", nested)
+    assert rate_of_folder(nested) is None
+    shutil.copy(tmp_path / "data/dataset.json", tmp_path / "sst")
+    assert rate_of_folder(nested) == 30
+    (tmp_path / "data/dataset.json").write_text("[]")
+    code, _, line = infer(tmp_path / "data/a", checkpoint, tmp_path / "other")
+    assert code == 2 and "dataset.json: " in line
+    assert infer(tmp_path / "data/a", checkpoint, tmp_path / "other", "--fps", 8)[0] == 0
 
 
 def test_an_unreadable_frame_has_no_map_where_it_would_be_sampled(tmp_path):

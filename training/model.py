@@ -64,7 +64,10 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
 
 
 def make_loss(args: argparse.Namespace, data: dict[str, SaliencyVideos]) -> nn.Module:
-    """Build the loss of a run. Raises InputError where it needs fixations that are not there."""
+    """Build the loss of a run, which has no weights of its own to learn.
+
+    Raises InputError where it has some, and where it needs fixations that are not there.
+    """
     kind, spec = find_loss(args.loss), data["train"].spec
     if kind.needs_fixations:
         clips = [(clip, part.fixations.of(clip)) for part in data.values() for clip in part.clips]
@@ -72,7 +75,11 @@ def make_loss(args: argparse.Namespace, data: dict[str, SaliencyVideos]) -> nn.M
         if problems or "tilt" in args.augment:
             problem = [*problems, "--augment tilt: drops the"][0]
             raise InputError(f"{problem} fixations, which --loss {args.loss} needs; give another")
-    return kind(spec.height, spec.width)
+    loss = kind(spec.height, spec.width)
+    if learned := [name for name, weight in loss.named_parameters() if weight.requires_grad]:
+        problem = f"'{learned[0]}' would not be trained, only the model is"
+        raise InputError(f"--loss {args.loss}: {problem}; call requires_grad_(False) on it")
+    return loss
 
 
 def parse_arguments(args: argparse.Namespace, defaults: dict) -> dict:

@@ -11,6 +11,7 @@ import cv2
 import torch
 from torch import Tensor
 
+from common.errors import InputError
 from common.options import MOTION_NAMES
 from common.own_code import find_own
 from video import raft
@@ -130,4 +131,6 @@ MOTIONS = dict(zip(MOTION_NAMES, KINDS, strict=True))
 def find_motion(name: str) -> type[Motion]:
     """Return a motion by name, or as "package.module:Class" of one's own. Raises as find_own."""
     own = find_own(name, MOTIONS, "motion", Motion, "a subclass of video.motion.Motion")
+    if not isinstance(getattr(own, "channels", None), int):
+        raise InputError(f"{name}: has no number of channels; set the class's `channels`")
     return MOTIONS.setdefault(name, own)
