@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import evaluate_video
+import infer_video
 import make_video
 import train_video
 from common import errors
@@ -20,30 +21,29 @@ from common.files import read_array, read_json
 from prepare import resize, synthetic
 from recipes import average
 from tests.clips import write_eccv_clip
-from tests.commands import ended, evaluate, infer, paint, run_as_user, start, train_one_epoch
+from tests.commands import ended, evaluate, infer, paint, start, train_one_epoch
 from video.motion import MOTIONS
 from video.pictures import read_picture
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ["train_video.py", "infer_video.py", "make_video.py", "evaluate_video.py"]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [train_video, infer_video, make_video, evaluate_video])
 def test_help_states_defaults(script):
-    text = run_as_user(script, "--help").stdout
-    assert "default:" in text
+    code, text, _ = ended(script.main, "--help")
+    assert code == 0 and "default:" in text
     for nothing in ("None", "False", "[]"):
         assert f"default: {nothing}" not in text
 
 
 def test_help_shows_the_column_of_the_model():
-    text = run_as_user("train_video.py", "--help", "--model", "sst_sal").stdout
+    text = ended(train_video.main, "--help", "--model", "sst_sal")[1]
     assert "peak learning rate (default: 0.8)" in " ".join(text.split())
 
 
 def test_help_shows_a_default_of_zero():
     """0 equals False, which once hid it."""
-    text = " ".join(run_as_user("train_video.py", "--help").stdout.split())
+    text = " ".join(ended(train_video.main, "--help")[1].split())
     for shown in ("augmentation (default: 0)", "no average (default: 0.0)", "clips (default: 0)"):
         assert shown in text
 
@@ -93,27 +93,19 @@ NEEDED = {
 
 @pytest.mark.parametrize("script, option", NEEDED.items())
 def test_a_missing_package_is_one_line(script, option, tmp_path):
-    (tmp_path / "tqdm.py").write_text("raise ModuleNotFoundError('none', name='tqdm')")
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('none', name='torch')")
     done = subprocess.run([sys.executable, script, option, "."], cwd=ROOT, capture_output=True,
         text=True, env=os.environ | {"PYTHONPATH": str(tmp_path)})  # fmt: skip
     assert done.returncode == 1
     how = f"pip install -r {ROOT / 'requirements.txt'}"
-    assert done.stderr == f"{script}: the package 'tqdm' is missing; run {how}\n"
+    assert done.stderr == f"{script}: the package 'torch' is missing; run {how}\n"
 
 
-def test_options_name_what_the_libraries_have(capsys):
+@pytest.mark.parametrize("script", [infer_video, evaluate_video])
+def test_options_name_what_the_libraries_have(script):
     """Their names stand in the scripts, which read options before they import the libraries."""
-    for script, names in (
-        ("infer_video", [MOTIONS]),
-        ("evaluate_video", [MOTIONS]),
-    ):
-        words = [sys.executable, f"{script}.py", "--help"]
-        shown = subprocess.run(
-            words, cwd=ROOT, capture_output=True, text=True, env=os.environ
-        ).stdout
-        for known in names:
-            names_of_own = "orpackage.module:Class"
-            assert f":{','.join(known)}{names_of_own}" in "".join(shown.split())
+    shown = ended(script.main, "--help")[1]
+    assert f":{','.join(MOTIONS)}orpackage.module:Class" in "".join(shown.split())
 
 
 def test_numbers_that_are_no_numbers_are_refused(tmp_path):
@@ -181,18 +173,17 @@ def test_places_where_nothing_can_be_written(clip, checkpoint, tmp_path, data_ro
         assert Path(where).name in found[2] or str(Path(where).parent) in found[2]
 
 
-@pytest.mark.parametrize("script", ["infer_video.py", "train_video.py"])
-def test_output_that_nobody_reads(script):
+def test_output_that_nobody_reads():
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, str(ROOT / script), "--help"]
+    command = [sys.executable, str(ROOT / "infer_video.py"), "--help"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     streams = {"stdout": write, "stderr": subprocess.PIPE}
     result = subprocess.run(command, **streams, text=True, env=environment)
     os.close(write)
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"{script}: output: Broken pipe")
+    assert line.startswith("infer_video.py: output: Broken pipe")
 
 
 @pytest.mark.parametrize(

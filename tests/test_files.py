@@ -1,8 +1,9 @@
 """Files of every kind: locks, partial files, arrays and JSON that are none."""
 
 import json
-import multiprocessing
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,25 +15,19 @@ from common.files import atomic, read_array
 from common.locks import lock
 from prepare import resize
 from tests.clips import write_eccv_clip
-from tests.commands import ended, evaluate, infer, paint, train_one_epoch
+from tests.commands import ROOT, ended, evaluate, infer, paint, train_one_epoch
 from tests.trainings import TINY
 
 PLAIN = "{'descr': '<f4', 'fortran_order': False, 'shape': %s, }\n"
 
 
-def _hold(folder, ready, end):
-    with lock(folder):
-        ready.set()
-        end.wait()
-
-
 def test_two_runs_into_one_folder(clip, checkpoint, tmp_path):
     """They mixed their maps. The lock is released with the process that has it, however it ends."""
-    context = multiprocessing.get_context("spawn")
-    ready, end, out = context.Event(), context.Event(), tmp_path / "out"
-    other = context.Process(target=_hold, args=(out, ready, end), daemon=True)
-    other.start()
-    assert ready.wait(60)
+    out, hold = tmp_path / "out", "with lock(Path(argv[1])): print('locked', flush=True), input()"
+    code = f"from pathlib import Path; from sys import argv; from common.locks import lock\n{hold}"
+    pipes = {"cwd": ROOT, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    other = subprocess.Popen([sys.executable, "-c", code, out], **pipes)
+    assert other.stdout.readline() == b"locked\n"
     data = {"train": ["a"], "val": ["b"]}
     for name in "ab":
         write_eccv_clip(tmp_path / "data" / name)
@@ -46,7 +41,7 @@ def test_two_runs_into_one_folder(clip, checkpoint, tmp_path):
     ):
         assert found[0] == 2 and "another run writes into this folder" in found[2]
     other.kill()
-    other.join()
+    other.communicate()
     assert infer(clip, checkpoint, out)[0] == 0
 
 

@@ -3,11 +3,7 @@
 import errno
 import json
 import operator
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +21,7 @@ from prepare import recordings, resize
 from prepare.records import begin_clip
 from prepare.resize import resize_dataset
 from tests.clips import moving_disc, write_eccv_clip, write_video
-from tests.commands import ended
+from tests.commands import ended, start
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = {"height": 23, "width": 47}
@@ -220,19 +216,17 @@ def test_a_killed_command_is_continued(tmp_path):
         write_eccv_clip(tmp_path / "data" / name, range(1, 100), height=128, width=256)
     (tmp_path / "data/splits.json").write_text('{"train": ["a", "b"]}')
     small = tmp_path / "small"
-    command = [sys.executable, "-m", "prepare.resize", "--data_root", str(tmp_path / "data")]
-    command += ["--output", str(small), "--height=23", "--width=47", "--workers=1"]
-    process = subprocess.Popen(command, cwd=ROOT)
+    words = ("--data_root", tmp_path / "data", "--output", small, "--height=23", "--width=47")
+    process = start("-m", "prepare.resize", *words, "--workers=1")
     while not (small / "b/0003.png").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     assert not (small / "splits.json").exists()
     whole = contents(small / "a")
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{small}: 198 frames at 23×47\n"
+    code, printed, line = ended(resize.main, *words, "--workers=1")
+    assert code == 0 and printed == f"{small}: 198 frames at 23×47\n", line
     assert contents(small / "a") == whole
     assert len(list((small / "b").iterdir())) == 2 * 99 + 1
 

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +16,10 @@ from prepare.synthetic import Scene, render, split, write_dataset
 from prepare.worlds import WORLDS
 from projection import directions, solid_angles
 from projection.sphere import equirectangular_taps
-from tests.commands import ended, infer_as_user, run_as_user
+from tests.commands import ended, infer, paint
 from tests.spherical import read_spherical
 from video.decoding import decode, probe
 
-ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 60, 120
 SIZE = {"height": 24, "width": 48, "attention_height": 16}
 COLOURS = np.full((4, 3), 0.9, np.float32)
@@ -197,23 +194,18 @@ def test_split_sizes(clips, sizes):
 
 
 def test_the_command_refuses_nonsense(tmp_path):
-    command = [sys.executable, "-m", "prepare.synthetic", "--clips", "0", "--output", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "argument --clips: 0: give 1 or more" in done.stderr
+    code, _, line = ended(synthetic.main, "--clips", 0, "--output", tmp_path)
+    assert code == 2 and "argument --clips: 0: give 1 or more" in line
 
 
 def test_a_scene_as_a_video(checkpoint, tmp_path):
     """What `make demo` starts from, and all the way to its overlay."""
     clip, out = tmp_path / "demo.mp4", tmp_path / "overlay.mp4"
-    command = [sys.executable, "-m", "prepare.synthetic", "--video", str(clip), "--frames", "9",
-               "--height", "40", "--width", "80", "--fps", "24"]  # fmt: skip
-    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    words = ("--frames", 9, "--height", 40, "--width", 80, "--fps", 24)
+    assert ended(synthetic.main, "--video", clip, *words)[0] == 0
     assert read_spherical(clip)["v2"]
-    infer_as_user(clip, checkpoint, tmp_path / "maps")
-    run_as_user(
-        "make_video.py", "--original_video", clip, "--saliency_dir", tmp_path / "maps",
-        "--output_path", out,
-    )  # fmt: skip
+    assert infer(clip, checkpoint, tmp_path / "maps")[0] == 0
+    assert paint(clip, tmp_path / "maps", out)[0] == 0
     assert len(list(decode(probe(out)))) == 9
     assert read_spherical(out) == read_spherical(clip)
 
