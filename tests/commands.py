@@ -94,13 +94,6 @@ def map_files(folder):
     return {p.name: p.read_bytes() for p in sorted(folder.glob("sal_*"))}
 
 
-def train_as_user(scenes, output, *more, code=0):
-    return run_as_user(
-        "train_video.py", "--data_root", scenes, "--output_dir", output, "--workers", 0,
-        "--model_args", *(f"{k}={v}" for k, v in TINY_MODEL.items()), *more, code=code,
-    )  # fmt: skip
-
-
 def infer(clip, checkpoint, output, *more):
     words = ("--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output, *more)
     return ended(infer_video.main, *words)

@@ -1,20 +1,22 @@
-"""Fixtures of several files: a tiny network, a tiny clip, pictures and data sets."""
+"""Fixtures of several files: a tiny network, a tiny clip, pictures and data sets.
+
+Each imports what it needs: with -n auto, the process that hands out the tests reads this file too,
+and would first load PyTorch. What it sets for PyTorch's threads, its workers inherit.
+"""
+
+from common import startup  # noqa: F401  # isort: skip
 
 import json
 
 import pytest
-import torch
-from PIL import Image
-
-import models
-from prepare.synthetic import write_dataset
-from tests.clips import moving_disc, write_eccv_clip, write_video
-from tests.commands import train_one_epoch
-from tests.trainings import write_data
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
+    import torch
+
+    import models
+
     torch.manual_seed(0)
     model = models.CubeUNet(height=40, width=80, base_channels=4)
     model.head.weight.data *= 10
@@ -27,11 +29,15 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory):
+    from tests.clips import write_video
+
     return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=23, fps=30)
 
 
 @pytest.fixture
 def data_root(tmp_path):
+    from tests.clips import write_eccv_clip
+
     for name in "ab":
         write_eccv_clip(tmp_path / "data" / name, range(1, 4), 20, 40)
     splits = {"train": ["a"], "val": ["b"], "test": ["b"]}
@@ -42,6 +48,9 @@ def data_root(tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A data set and the checkpoint of a run of one epoch on it."""
+    from tests.clips import write_eccv_clip
+    from tests.commands import train_one_epoch
+
     root = tmp_path_factory.mktemp("last")
     for name in "ab":
         write_eccv_clip(root / "data" / name, range(1, 4), 20, 40)
@@ -53,6 +62,10 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def picture_folder(tmp_path):
     """A folder of 12 frames."""
+    from PIL import Image
+
+    from tests.clips import moving_disc
+
     folder = tmp_path / "frames"
     folder.mkdir()
     for n in range(12):
@@ -62,12 +75,18 @@ def picture_folder(tmp_path):
 
 @pytest.fixture
 def still(tmp_path):
+    from PIL import Image
+
+    from tests.clips import moving_disc
+
     Image.fromarray(moving_disc(3, 49, 97)).save(tmp_path / "still.png")
     return tmp_path / "still.png"
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
+    from prepare.synthetic import write_dataset
+
     root = tmp_path_factory.mktemp("scenes") / "synthetic"
     write_dataset(root, clips=4, frames=4, height=40, width=80, attention_height=20)
     return root
@@ -75,4 +94,6 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips_to_train(tmp_path_factory):
+    from tests.trainings import write_data
+
     return write_data(tmp_path_factory.mktemp("data") / "scenes")

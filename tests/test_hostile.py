@@ -321,8 +321,9 @@ def test_weights_without_numbers(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("coverage", [(0, 1, 0, 1), (0, 1, -90, 90), (-180, 180, 0, 1)], ids=str)
 @pytest.mark.parametrize("mode", ["--viewer", "--follow"])
-def test_a_sliver_of_the_sphere(clip, checkpoint, tmp_path, coverage, mode):
+def test_a_sliver_of_the_sphere(checkpoint, tmp_path, coverage, mode):
     """A whole panorama at its scale was built: 6.7 GB, then an error of OpenCV."""
+    clip = write_video(tmp_path / "clip.mp4", frames=3)
     out, video = tmp_path / "out", tmp_path / ("o.html" if mode == "--viewer" else "o.mp4")
     assert infer(clip, checkpoint, out, "--coverage", *coverage)[0] == 0
     assert paint(clip, out, video, mode)[0] == 0

@@ -23,7 +23,7 @@ from common.errors import run_script
 from maps import record
 from maps.interpolate import interpolate
 from tests.clips import moving_disc, write_eccv_clip, write_video
-from tests.commands import ended, infer, infer_as_user, map_files, paint
+from tests.commands import ended, infer, infer_as_user, map_files, paint, start
 from video import Frame
 from video.reader import read_frames
 
@@ -168,19 +168,18 @@ def test_infer_writes_a_map_for_every_frame(clip, checkpoint, tmp_path):
 
 def test_a_killed_infer_leaves_only_whole_maps(checkpoint, tmp_path):
     clip = write_video(tmp_path / "clip.mp4", frames=400, fps=8)
-    command = [sys.executable, str(ROOT / "infer_video.py"), "--video_path", str(clip),
-               "--ckpt_path", str(checkpoint), "--output_dir", str(tmp_path / "out")]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    words = ("--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", tmp_path / "out")
+    process = start("infer_video.py", *words)
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "out").glob("sal_*.png"))) < 20 and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     written = list((tmp_path / "out").glob("sal_*.png"))
     assert len(written) >= 20
     for path in written:
         assert np.asarray(Image.open(path)).shape == (40, 80)
-    infer_as_user(clip, checkpoint, tmp_path / "out")
+    assert infer(clip, checkpoint, tmp_path / "out")[0] == 0
     assert len(map_files(tmp_path / "out")) == 400
 
 

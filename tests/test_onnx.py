@@ -88,11 +88,13 @@ def test_the_published_network(tmp_path):
     assert largest_error(model, written(tmp_path / "m.pth", tmp_path / "m.onnx"), batch=2) < 1e-4
 
 
-def test_sst_sal_with_its_state_and_the_example_of_the_page(tmp_path, monkeypatch):
+@pytest.mark.parametrize("sampling", ["seamless", "reference"])
+def test_sst_sal_with_its_state_and_the_example_of_the_page(sampling, tmp_path, monkeypatch):
     model = models.SSTSal(6, 16, height=24, width=32).eval()
     model.load_state_dict(seeded_weights("seeded"))
     models.save(tmp_path / "sst.pth", model)
-    session = written(tmp_path / "sst.pth", tmp_path / "sst_sal.onnx")
+    model = models.load(tmp_path / "sst.pth", sampling=sampling)
+    session = written(tmp_path / "sst.pth", tmp_path / "sst_sal.onnx", "--sampling", sampling)
     assert largest_error(model, session, frames=20, batch=2) < 1e-4
     monkeypatch.chdir(tmp_path)
     frames, motion = clips(model, 5, 1)
@@ -159,10 +161,9 @@ def test_the_shipped_network(tmp_path):
     assert largest_error(models.load(CHECKPOINT), session) < 1e-4
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("sampling", ["seamless", "reference"])
-@pytest.mark.parametrize(
-    "name", [pytest.param("SST_Sal.pth", marks=pytest.mark.numbers), "SST_Sal_wo_OF.pth"]
-)
+@pytest.mark.parametrize("name", ["SST_Sal.pth", "SST_Sal_wo_OF.pth"])
 def test_the_authors_weights(name, sampling, tmp_path):
     path = shared(f"official/{name}")
     session = written(path, tmp_path / "sst.onnx", "--sampling", sampling)

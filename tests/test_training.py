@@ -15,14 +15,7 @@ from datasets import SaliencyVideos
 from metrics import cc, nss
 from models.ema import WeightAverage
 from projection import solid_angles
-from tests.commands import (
-    ended,
-    infer_as_user,
-    map_files,
-    run_as_user,
-    train_as_user,
-    train_one_epoch,
-)
+from tests.commands import ended, infer, map_files, train_one_epoch
 from tests.runs import OPTIONS, last, log
 from tests.trainings import train, write_data, write_long_clips
 from train_video import SCHEDULES
@@ -266,7 +259,7 @@ def test_the_running_loss_is_the_mean_over_maps():
 
 
 def test_train_then_infer(scenes, clip, tmp_path):
-    train_as_user(scenes, tmp_path / "run", "--epochs", 2)
+    assert train_one_epoch(scenes, tmp_path / "run", "--epochs", 2)[0] == 0
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [entry["epoch"] for entry in log] == [1, 2]
     assert all(entry["val_loss"] > 0 and entry["best_constant"] > 0 for entry in log)
@@ -274,27 +267,28 @@ def test_train_then_infer(scenes, clip, tmp_path):
     assert best["val_loss"] == min(entry["val_loss"] for entry in log)
     assert best["spec"]["height"] == 40
     assert list((tmp_path / "run/tensorboard").iterdir())
-    infer_as_user(clip, tmp_path / "run/cube_unet_best.pth", tmp_path / "out")
+    assert infer(clip, tmp_path / "run/cube_unet_best.pth", tmp_path / "out")[0] == 0
     assert len(map_files(tmp_path / "out")) == 23
 
 
-def test_train_without_data_says_how_to_get_some(tmp_path):
-    message = run_as_user("train_video.py", code=2, cwd=tmp_path)
+def test_train_without_data_says_how_to_get_some(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, message = ended(train_video.main)
+    assert code == 2
     for word in ("360_Saliency_dataset_2018ECCV", "0001_gt.npy", "prepare.synthetic"):
         assert word in message
 
 
 def test_train_stops_when_the_loss_is_not_finite(scenes, tmp_path):
-    message = train_as_user(scenes, tmp_path / "run", "--lr", "1e30", "--epochs", 9, code=1)
-    assert "scene_0" in message
+    code, _, message = train_one_epoch(scenes, tmp_path / "run", "--lr", "1e30", "--epochs", 9)
+    assert code == 1 and "scene_0" in message
     assert "learning_rate" in message
 
 
 def test_train_refuses_arguments_that_the_model_does_not_have(scenes, tmp_path):
-    message = run_as_user(
-        "train_video.py", "--data_root", scenes, "--model_args", "depth=3", code=2, cwd=tmp_path
-    )
-    assert "depth" in message
+    words = ("--data_root", scenes, "--output_dir", tmp_path, "--model_args", "depth=3")
+    code, _, message = ended(train_video.main, *words)
+    assert code == 2 and "depth" in message
 
 
 @pytest.mark.parametrize(
