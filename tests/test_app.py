@@ -9,10 +9,12 @@ import time
 
 import pytest
 
+import app
 from app import LAYOUTS, Session
 from tests.browser import Browser, find_browser
 from tests.clips import write_video
 from tests.commands import ROOT
+from tests.trainings import server
 
 DECLARED = next(iter(LAYOUTS))
 RESULTS = {f"clip_{kind}" for kind in ("overlay.mp4", "saliency.zip", "peaks.csv", "viewer.html")}
@@ -20,7 +22,7 @@ RESULTS = {f"clip_{kind}" for kind in ("overlay.mp4", "saliency.zip", "peaks.csv
 
 @pytest.fixture
 def session(tmp_path):
-    session = Session(tmp_path, write_video(tmp_path / "clip.mp4", frames=5, fps=4))
+    session = Session(tmp_path, write_video(tmp_path / "clip.mp4", frames=2, fps=1))
     yield session
     session.close()
     assert not list(tmp_path.iterdir())
@@ -29,12 +31,13 @@ def session(tmp_path):
 def test_a_clip_becomes_a_viewer_and_files(session):
     said = list(session.run(DECLARED, longest=5))
     for step in ("Predicting maps", "Writing the viewer", "Painting the overlay"):
-        assert any(f"{step}: frame 5 of 5" in text for text in said), step
+        assert any(f"{step}: frame 2 of 2" in text for text in said), step
     assert session.outputs().keys() == RESULTS
     assert said[-1].startswith("<iframe") and said[-1].count("download>") == 4
 
 
-def test_a_clip_that_is_too_long_is_refused_in_a_sentence(session):
+def test_a_clip_that_is_too_long_is_refused_in_a_sentence(session, monkeypatch):
+    monkeypatch.setattr(app, "get_context", lambda _: server())
     said = list(session.run(DECLARED, longest=0))
     assert "clip.mp4: lasts 1.0 seconds, 0 are allowed; cut it" in said[-1]
     assert 'class="problem"' in said[-1] and not session.outputs()
@@ -51,8 +54,8 @@ def test_a_missing_gradio_is_one_line(tmp_path):
 
 
 @pytest.fixture
-def server(tmp_path):
-    """Start app.py: its process and its address."""
+def page(tmp_path):
+    """Start app.py: its process, its address and its folder of temporary files."""
     if not importlib.util.find_spec("gradio"):
         pytest.skip("no Gradio here; `make app` installs it")
     temporary = tmp_path / "temporary"
@@ -86,8 +89,8 @@ def files(folder):
     return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
 
 
-def test_the_page_in_a_browser(server, browser, tmp_path):
-    process, address, temporary = server
+def test_the_page_in_a_browser(page, browser, tmp_path):
+    process, address, temporary = page
     assert address.startswith("http://127.0.0.1:")
     browser.open(address)
     text = tmp_path / "text.mp4"

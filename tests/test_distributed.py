@@ -1,7 +1,6 @@
 """Several processes compute what one does: gloo on the CPU, with and without torchrun."""
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -24,7 +23,7 @@ from common.errors import run_script
 from datasets.video_saliency import SaliencyVideos, collate
 from losses import SMSE, SphericalKLDivergence
 from tests.clips import write_video
-from tests.trainings import ROOT, TINY, run, train, write_data, write_long_clips
+from tests.trainings import ROOT, TINY, run, server, train, write_data, write_long_clips
 from training.batches import Batches
 
 # Where learning is fast, rounding makes ReLUs switch: with the default recipe two orders of the
@@ -224,8 +223,7 @@ def test_infer_refuses_two_clips_of_the_same_name(tmp_path):
 
 
 def in_processes(function, count, folder):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.trainings"])
+    context = server()
     started = [
         context.Process(target=_in_group, args=(function, rank, count, str(folder)))
         for rank in range(count)
@@ -319,8 +317,7 @@ def meet(rank, port, patient, absent, printed):
 @pytest.mark.parametrize("patient, absent", [(False, True), (True, False)])
 def test_waits_at_the_start_end(tmp_path, patient, absent):
     """A training of two processes hung at its start, with a time limit of a day."""
-    context, printed = multiprocessing.get_context("forkserver"), [tmp_path / n for n in "ab"]
-    context.set_forkserver_preload(["tests.trainings"])
+    context, printed = server(), [tmp_path / n for n in "ab"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -116,7 +116,7 @@ def elsewhere(installed, tmp_path):
         result = subprocess.run([sys.executable, *map(str, words)], cwd=tmp_path, text=True,
             capture_output=True, timeout=120, env=os.environ | {"PYTHONPATH": paths})  # fmt: skip
         assert result.returncode == code, result.stderr
-        return result.stderr if code else result.stdout
+        return result.stdout + code * result.stderr
 
     return tmp_path, run
 
@@ -166,23 +166,37 @@ def test_predicts_the_same_map_beside_packages_of_the_same_names(elsewhere):
     np.testing.assert_allclose(np.load(folder / "map.npy"), expected.numpy(), rtol=1e-5, atol=1e-7)
 
 
+ONE_AFTER_ANOTHER = """
+import runpy, sys
+import saliency360
+
+print(saliency360.__version__)
+for line in sys.argv[1:]:
+    sys.argv = line.split()
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
 def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed, monkeypatch):
     """From anywhere, with the package's own checkpoint; then with the maps that are there."""
     folder, run = elsewhere
-    run("-m", "saliency360", "clip.mp4", "--export", "maps.csv")
+    run("-m", "saliency360", "clip.mp4", "--export", "maps.npz")
     assert len(list((folder / "outputs/clip_saliency").glob("sal_*.png"))) == 2
-    assert (folder / "maps.csv").is_file() and not list((folder / "outputs").glob("clip_*.*"))
-    assert "0 new in" in run("-m", "saliency360", "clip.mp4", "--viewer")
+    assert (folder / "maps.npz").is_file() and not list((folder / "outputs").glob("clip_*.*"))
+    lines = (
+        "saliency360 clip.mp4 --viewer",
+        "saliency360.make_video --original_video clip.mp4",
+        "saliency360 clip.mp4 --stereo top-bottom",
+    )
+    printed = run("-c", ONE_AFTER_ANOTHER, *lines, code=2)
+    assert printed.startswith("0.1.0\n") and "0 new in" in printed
     assert (folder / "outputs/clip_viewer.html").is_file()
-    message = run("-m", "saliency360", "clip.mp4", "--stereo", "top-bottom", code=2)
-    assert "(stereo not given); move that folder away or use --overwrite" in message
-    said = run("-m", "saliency360.make_video", "--original_video", "clip.mp4")
     monkeypatch.chdir(folder)
     words = "-m saliency360.make_video --original_video clip.mp4 --viewer"
-    assert said.endswith(f"next: {python()} {words}\n")
+    assert f"next: {python()} {words}\n" in printed
+    assert "(stereo not given); move that folder away or use --overwrite" in printed
     entry = (installed[1] / "entry_points.txt").read_text()
     assert "saliency360 = saliency360.__main__:command" in entry
-    assert run("-c", "import saliency360; print(saliency360.__version__)") == "0.1.0\n"
 
 
 PUBLIC = {

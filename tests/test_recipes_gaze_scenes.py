@@ -15,6 +15,7 @@ from common.errors import InputError, run_script
 from datasets import SaliencyVideos
 from datasets.gaze_files import read_fixations_csv
 from models.equator_prior import gaze_density
+from prepare import synthetic
 from projection import directions, solid_angles
 from recipes import collages, gaze_scenes, gaze_sources
 from recipes.collages import (
@@ -36,6 +37,7 @@ from recipes.patches import Canvas, Outline, Patch, angles, pose
 from recipes.people import Detector
 from tests.scenes import write_clips, write_photographs
 from tests.shared import shared
+from tests.trainings import server
 from video.pictures import read_picture
 
 HARD = Outline(16, 1e-3, 0.0, np.zeros(3))  # opaque nearly to the edges
@@ -363,7 +365,9 @@ def written(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path):
+def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path, monkeypatch):
+    context = server()  # its processes start at once
+    monkeypatch.setattr(synthetic.multiprocessing, "get_context", lambda _: context)
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, workers in ((one, 1), (two, 2)):
         write_dataset(folder, root, 3, 5, 24, "train", workers)

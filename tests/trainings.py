@@ -56,11 +56,17 @@ def train(data, output, *options, fault=None, code=0, processes=1) -> str:
     return run(train_video, arguments, Path(data) / "printed", fault, code, processes)
 
 
-def run(script, arguments, printed: Path, fault=None, code=0, processes=1) -> str:
-    """The same for the module of any script, with the file that the first process prints to."""
-    os.environ["PYTHONPATH"] = str(ROOT)  # for the server
+def server():
+    """The multiprocessing context whose processes are forked from the server."""
+    os.environ["PYTHONPATH"] = str(ROOT)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.trainings"])
+    return context
+
+
+def run(script, arguments, printed: Path, fault=None, code=0, processes=1) -> str:
+    """The same for the module of any script, with the file that the first process prints to."""
+    context = server()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
