@@ -22,6 +22,7 @@ from tests.clips import frame_times, moving_disc, read_pixels, write_video
 from tests.commands import ended, infer, paint, start
 from tests.overlays import arguments, clip, facts, frames, maps, refused, render, sounds, times
 from tests.spherical import read_spherical
+from tests.trainings import run
 from video import decoding, writer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -357,11 +358,9 @@ def test_eight_channels_in_an_order_of_their_own(checkpoint, tmp_path, tag):
         place = whole.find(b"chan") + 8
         clip.write_bytes(whole[:place] + struct.pack(">HH", tag, 8) + whole[place + 4 :])
     assert infer(clip, checkpoint, tmp_path / "out")[0] == 0
-    process = start("make_video.py", "--original_video", clip, "--saliency_dir",
-                      tmp_path / "out", "--output_path", tmp_path / "o.mp4")  # fmt: skip
-    errors = process.communicate()[1]
-    assert process.returncode == 0, errors
-    assert ("sound 1 (pcm_s16le) is left out" in errors) == (tag is not None)
+    words = ("--original_video", clip, "--saliency_dir", tmp_path / "out")
+    printed = run(make_video, [*words, "--output_path", tmp_path / "o.mp4"], tmp_path / "printed")
+    assert ("sound 1 (pcm_s16le) is left out" in printed) == (tag is not None)
 
 
 @pytest.mark.parametrize("rate", [192000, 37800, 5000])

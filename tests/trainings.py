@@ -18,6 +18,7 @@ import torch._dynamo  # noqa: F401  which the first optimizer would import
 
 import evaluate_video  # noqa: F401  in sys.modules for _run
 import infer_video  # noqa: F401
+import make_video  # noqa: F401
 import train_video
 from common import processes
 from common.errors import run_script
