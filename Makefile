@@ -40,8 +40,9 @@ demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 app: .venv/app
 	$(PY) app.py
 
+# One process on each core, each with one thread: two that share a core wait for each other.
 test: setup
-	$(PY) -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
 numbers: setup
 	$(PY) -m pytest -m "" -rP --durations 0 tests/test_published_numbers.py tests/test_house.py tests/test_onnx.py

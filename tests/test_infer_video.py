@@ -30,6 +30,16 @@ from video.reader import read_frames
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch):
+    """Frames are computed side by side, here and in processes, however the tests are started."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    yield
+    torch.set_num_threads(before)
+
+
 def infer_or_refuse(clip, checkpoint, output, *more, code=0):
     """Run the script; return the one line with which it refuses."""
     arguments = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output, *more]
