@@ -1,6 +1,7 @@
 """Perspective views, the way back and rotations against closed forms on the sphere."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -49,6 +50,7 @@ def harmonics(points):
     return torch.stack([x, y, z, x * y, x * z, (3 * y**2 - 1) / 2, x * (x**2 - 3 * z**2)])
 
 
+@cache
 def panorama(height, width, function=harmonics):
     return function(directions(height, width, torch.float64))[None]
 
