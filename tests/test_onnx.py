@@ -24,7 +24,7 @@ from video import read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/onnx.md").read_text(encoding="utf-8")
-EXAMPLE, RECURRENT = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+(EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def written(model_path, path, *more):
@@ -89,20 +89,16 @@ def test_the_published_network(tmp_path):
 
 
 @pytest.mark.parametrize("sampling", ["seamless", "reference"])
-def test_sst_sal_with_its_state_and_the_example_of_the_page(sampling, tmp_path, monkeypatch):
+def test_sst_sal_with_its_state(sampling, tmp_path):
     model = models.SSTSal(6, 16, height=24, width=32).eval()
     model.load_state_dict(seeded_weights("seeded"))
     models.save(tmp_path / "sst.pth", model)
     model = models.load(tmp_path / "sst.pth", sampling=sampling)
     session = written(tmp_path / "sst.pth", tmp_path / "sst_sal.onnx", "--sampling", sampling)
+    names = [f"{place}_{kind}" for place in ("encoder", "decoder") for kind in ("hidden", "cell")]
+    assert [i.name for i in session.get_inputs()] == ["frames", "motion", *names]
+    assert [o.name for o in session.get_outputs()] == ["saliency", *(f"next_{n}" for n in names)]
     assert largest_error(model, session, frames=20, batch=2) < 1e-4
-    monkeypatch.chdir(tmp_path)
-    frames, motion = clips(model, 5, 1)
-    np.save("frames.npy", frames[0].numpy())
-    np.save("flow.npy", motion[0].numpy())
-    exec(RECURRENT, names := {})
-    with torch.inference_mode():
-        np.testing.assert_allclose(names["maps"], model(frames, motion)[0, :, 0], atol=1e-5)
 
 
 def test_the_equator_prior(tmp_path):
