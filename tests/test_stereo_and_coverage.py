@@ -189,6 +189,7 @@ def enlarged(content, fields):
         (("equirectangular", 96, 48, 96, 48, 10, 0), None),  # over the edge
         (("equirectangular", 96, 96, 192, 96, 0, 0), None),  # not the shape of its pixels
         (("equirectangular", 96, 48, 0, 0, 0, 0), None),
+        (("equirectangular", 96, 48, 38400, 19200, 0, 0), None),  # less than a degree
         (("equirectangular", "many", 48, 96, 48, 0, 0), None),
         (("cylindrical", 96, 48, 96, 48, 0, 0), None),
     ],

@@ -148,7 +148,9 @@ def _coverage(west: float, north: float, east: float, south: float) -> Coverage 
         return None
     angles = 360 * west - 180, 360 * east - 180, 90 - 180 * south, 90 - 180 * north
     limits = np.array((180, 180, 90, 90))
-    return tuple(np.clip([round(angle, 5) for angle in angles], -limits, limits).tolist())
+    coverage = np.clip([round(angle, 5) for angle in angles], -limits, limits)
+    too_small = (coverage[1::2] - coverage[::2] < 1).any()  # degrees, as Layout has it
+    return None if too_small else tuple(coverage.tolist())
 
 
 def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) -> list[str]:
