@@ -231,6 +231,7 @@ def test_mean_of_the_seeds_of_scenes():
 
 @pytest.mark.numbers
 def test_shares_of_people_near_the_camera():
+    """All columns but that of the network before, which is not shipped."""
     code, text, error = ended(near_people.main, CHECKPOINT, "--media", shared("media"))
     assert code == 0, error
     rows = {line.split("|")[1].strip(): line for line in text.splitlines()}
@@ -242,7 +243,7 @@ def test_shares_of_people_near_the_camera():
         _, _, row = text_of(CARD).partition("**People near the camera**")[2].partition(phrase)
         documented = [float(n) for n in re.findall(r"\d+\.\d\d", row.partition("\n")[0])]
         measured = [float(n) for n in re.findall(r"\d+\.\d\d", rows[name])]
-        compare(name, documented, measured, 0.0101)  # both are rounded
+        compare(name, documented[:3] + documented[5:], measured, 0.0101)  # both are rounded
 
 
 def commands_under(heading: str) -> list[list[str]]:
