@@ -23,6 +23,7 @@ import models
 from common.errors import run_script
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import Fixations, write_fixations_csv
+from evaluation import report
 from projection import solid_angles
 from projection.sphere import latitudes
 from tests.clips import moving_disc
@@ -399,8 +400,14 @@ def test_maps_in_openexr(data, tmp_path):
     assert "sal_0002.exr: not an OpenEXR file" in evaluate(data, "--pred_dir", maps, code=1)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """The report has its texts, but its pictures, which other tests draw, are left out."""
+    monkeypatch.setattr(report, "image", lambda *_: "")
+
+
 def test_missing_maps_are_counted_and_all_models_scored_on_the_same_frames(
-    data, checkpoints, tmp_path
+    data, checkpoints, tmp_path, undrawn
 ):
     """The first missing map ended it, and one run scored one model."""
     first, second = (write_maps(tmp_path / name, CLIPS) for name in ("first", "second"))
@@ -447,7 +454,7 @@ def test_models_of_one_name_are_told_apart(data, checkpoints, tmp_path):
     assert list(results(tmp_path / "out")["models"]) == ["one", "two"]
 
 
-def test_seeds_of_one_name_are_one_row(data, tmp_path):
+def test_seeds_of_one_name_are_one_row(data, tmp_path, undrawn):
     """Its scores are means over seeds, frame by frame, and the table says how far they differ."""
     random = np.random.default_rng(0)
 
@@ -506,7 +513,7 @@ def test_change_of_cc_from_frame_to_frame(data, tmp_path):
     assert "CC changes by 1.000 (flicker), 0.000 (right), 0.000 (uniform), " in printed
 
 
-def test_the_worst_frames_are_in_the_report(data, tmp_path):
+def test_the_worst_frames_are_in_the_report(data, tmp_path, undrawn):
     """Frame 3 of clip b and frame 2 of clip c are shown the wrong way round."""
     wrong = {("b", 3), ("c", 2)}
     maps = write_maps(
