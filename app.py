@@ -10,6 +10,7 @@ from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import html
+import math
 import os
 import re
 import secrets
@@ -146,9 +147,10 @@ class Session:
                     share = f'<div class="bar"><div style="width: {width}"></div></div>'
                     yield message(f"{texts['step'][-1]}: {frames}") + share
         process.join()
+        stopped, self.process = not self.process, None
         if process.exitcode == 0:
             yield "".join(map(message, dict.fromkeys(texts["note"]))) + self.results()
-        elif self.process:  # else it was stopped
+        elif not stopped:
             unknown = f"{self.clip.name}: the work ended with the code {process.exitcode}"
             yield message(" ".join(texts["app.py"]) or f"{unknown}; drop it again", "problem")
 
@@ -161,7 +163,9 @@ class Session:
         frame, links = "", ""
         for name, path in sorted(self.outputs().items()):
             address, kind = f"/results/{self.key}/{quote(name)}", path.stem.rpartition("_")[2]
-            text = f"{DOWNLOADS[kind]} ({path.suffix}, {path.stat().st_size / 1e6:.1f} MB)"
+            size = path.stat().st_size / 1e6
+            amount = f"{size:.1f} MB" if size >= 1 else f"{math.ceil(1000 * size)} kB"
+            text = f"{DOWNLOADS[kind]} ({path.suffix}, {amount})"
             links += f'<a href="{address}" download>{text}</a>'
             if kind == "viewer":
                 frame = f'<iframe src="{address}" title="Viewer" allow="fullscreen"></iframe>'
@@ -185,7 +189,8 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     def wait(request: gradio.Request) -> str:
         if session := sessions.get(request.session_hash):
             session.stop()
-        return message("Waiting for the clip before this one")
+        busy = any(session.process for session in sessions.values())
+        return message("Waiting for the clip before this one" if busy else "Starting")
 
     def show(upload: str | None, layout: str, request: gradio.Request) -> Iterator[str]:
         if upload:
