@@ -1,7 +1,7 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip or picture in, an overlay out
 # make demo VIDEO=frames/ FPS=30       the same for a folder of frames, 30 of them a second
 # make app                             the same as a page, at http://127.0.0.1:7860
-# make test                            the tests: six to nine minutes on two cores, with setup
+# make test                            the tests: five to seven minutes on two cores, with setup
 # make numbers                         published numbers, from ../shared, and benchmarks: far longer
 # make browser                         a Chromium for the tests of the viewer (Linux on x86-64, npm)
 # make fuzz                            damaged files through every reader, 24 hours of video
