@@ -21,8 +21,9 @@ import pytest
 import torch
 
 import evaluate_video
+import infer_video
 import train_video
-from benchmarks import ablation, equator_prior, near_people, real_gaze
+from benchmarks import ablation, equator_prior, follow, near_people, real_gaze
 from prepare import synthetic
 from recipes import gaze_scenes, score_flat_clips, score_flat_photos
 from tests.commands import ended
@@ -30,7 +31,7 @@ from tests.shared import shared
 
 ROOT = Path(__file__).resolve().parents[1]
 README, CARD, SCORES = "README.md", "checkpoints/README.md", "docs/scores.md"
-SPEED, TRAINING = "docs/speed.md", "docs/training.md"
+SPEED, TRAINING, FOLLOW = "docs/speed.md", "docs/training.md", "docs/follow.md"
 CHECKPOINT = ROOT / "checkpoints/cube_unet_best.pth"
 NUMBER = re.compile(r"(?<!\d)[−-]?\d\.\d{3}(?!\d)")
 TOLERANCE = 0.0015  # both are rounded to three digits, and processors differ a little
@@ -244,6 +245,29 @@ def test_shares_of_people_near_the_camera():
         documented = [float(n) for n in re.findall(r"\d+\.\d\d", row.partition("\n")[0])]
         measured = [float(n) for n in re.findall(r"\d+\.\d\d", rows[name])]
         compare(name, documented[:3] + documented[5:], measured, 0.0101)  # both are rounded
+
+
+@pytest.mark.numbers
+@pytest.mark.parametrize(
+    "name, file",
+    [("courtyard", "courtyard_640x322_30fps.mp4"), ("drive", "drive_1920x1080_25fps.webm")],
+)
+def test_what_the_camera_shows_that_follows_attention(name, file, tmp_path):
+    words = ("--video_path", shared(f"media/{file}"), "--output_dir", tmp_path / name)
+    assert ended(infer_video.main, *words)[0] == 0
+    for more in ((), ("--cuts",)):
+        code, text, error = ended(follow.main, tmp_path / name, *more)
+        assert code == 0, error
+        row = text_of(FOLLOW).partition(f"\n| {name}, {'`--cuts`' if more else ''}")[2]
+        documented = re.findall(r"\d+ of \d+ \| \d+ \| \d+%", row)[0]
+        measured = re.sub(
+            r".*: (\d+ of \d+) peaks .*?(\d+) direct.*?(\d+%) of.*", r"\1 | \2 | \3", text
+        )
+        print(f"{name} {' '.join(more)}: documented {documented}; measured {measured.strip()}")
+        pairs = zip(*(map(int, re.findall(r"\d+", line)) for line in (documented, measured)))
+        # Peaks in view, peaks, directions, time in motion in percent.
+        for (one, other), within in zip(pairs, (1, 0, 1, 3), strict=True):
+            assert abs(one - other) <= within
 
 
 def commands_under(heading: str) -> list[list[str]]:
