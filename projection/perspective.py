@@ -194,7 +194,7 @@ def _smooth_polar_rows(image: Tensor, spacing: float) -> Tensor:
     spread = 0.5 * (columns**2 - 1).clamp(min=0).sqrt()
     frequency = torch.arange(width // 2 + 1, dtype=torch.float64) * 2 * math.pi / width
     keep = (-0.5 * (spread * frequency) ** 2).exp().to(image)
-    spectrum = torch.fft.rfft(image.contiguous())  # PyTorch 2.8 refuses an expanded tensor
+    spectrum = torch.fft.rfft(image)
     return torch.fft.irfft(spectrum * keep, n=width)
 
 

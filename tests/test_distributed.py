@@ -334,6 +334,7 @@ def test_waits_at_the_start_end(tmp_path, patient, absent):
     codes = [process.exitcode for process in started]
     told = [path.read_text() if path.exists() else "" for path in printed]
     if patient:
-        assert codes == [0, 0] and told == ["sum 2.0\n"] * 2
+        assert codes == [0, 0]
+        assert [text.splitlines()[-1] for text in told] == ["sum 2.0"] * 2  # gloo may print, too
     else:
         assert codes[0] == 1 and "sum" not in told[0] and "do not meet" in told[0]
