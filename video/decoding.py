@@ -26,6 +26,8 @@ FORMATS = (
     "m4v,h263,mjpeg,yuv4mpegpipe,mxf,mxf_opatom,dv,nut,rm,wtv,"
     "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
 )
+# What is not UTF-8 in metadata is replaced; PyAV does so by itself from version 19 on.
+REPLACED = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 FIRST_PACKETS = 300  # over which a rate is measured and within which a frame must come
 LARGE = 10_000_000  # pixels of a frame beyond which memory counts for more than time
 
@@ -129,6 +131,7 @@ def probe(
             declared = video_declares(index, frame)
     size = frame.width, frame.height
     layout, doubts = declared.layout(path, size, stereo, coverage)
+    fps = Fraction(fps)  # a type of PyAV's own, from version 19 on
     return VideoInfo(path, *size, fps, frames, seconds, layout, tuple(doubts), (), start, turn)
 
 
@@ -140,7 +143,7 @@ def open_video(path: Path) -> av.container.InputContainer:
     try:
         container = av.open(
             f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
-            metadata_errors="replace",
+            **REPLACED,
             container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
         )
     except av.error.ArgumentError as error:  # the format is not among FORMATS
