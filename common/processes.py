@@ -62,7 +62,7 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
             wait_for_all()
             return result
         finally:
-            time.sleep(0.1)  # PyTorch 2.8 would hang where gloo's threads still free what they sent
+            time.sleep(0.1)  # PyTorch 2.8 hung where gloo's threads still freed what they sent
             dist.destroy_process_group()
 
     return run

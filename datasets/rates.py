@@ -4,7 +4,8 @@
 
     {"fps": 25}        {"fps": {"001": 25, "002": "30000/1001"}}
 
-Where nothing is stated, every frame is one that the model sees. infer_video.py follows it too.
+Where nothing is stated, training and evaluation let the model see every frame. infer_video.py reads
+it for a clip's folder of frames.
 """
 
 from fractions import Fraction
@@ -27,9 +28,8 @@ class ClipRates:
         self.default, self.by_clip = fps, {}
         path = root / FACTS
         if fps is None and path.exists():
-            with reading(
-                path, '"fps" is a number or {clip: number} ({}); correct it, or give --fps'
-            ):
+            otherwise = '"fps" is a number or {clip: number} ({}); correct it, or give --fps'
+            with reading(path, otherwise):
                 stated = read_json(path).get("fps", {})
                 if isinstance(stated, dict):
                     self.by_clip = {clip: frame_rate(str(fps)) for clip, fps in stated.items()}
