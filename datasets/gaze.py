@@ -6,6 +6,7 @@ tools. In degrees:
 
     9      360_Saliency_dataset_2018ECCV: π/20, cut off at π/7
            (data.py of its authors, xuyanyu-shh/Saliency-detection-in-360-video)
+    7      PVS-HMEM (suppor_lib.py of YuhangSong/DHP)
     5      SST-Sal (issue 2 of edurnebernal/SST-Sal) and F.-Y. Chao et al.
            (code/saliency_estimate.py of cozcinar/360_Audio_Visual_ICMEW2020)
     3.34   panoramas of H. Duan et al. 2022 (calPanoSalMap.m of DuanHuiyu/ARSaliency), there on

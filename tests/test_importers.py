@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from datasets import SaliencyVideos, check
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import read_fixations_csv
 from models import Spec
-from prepare import salient360, vr_eyetracking
+from prepare import pvs_hmem, salient360, vr_eyetracking
 from tests.clips import moving_disc, write_video
 from tests.commands import ended
 
@@ -71,6 +72,61 @@ def test_vr_eyetracking_without_a_pair_is_refused(vr_eyetracking_files):
     (vr_eyetracking_files / "videos/003.mp4").unlink()
     code, _, line = import_vr_eyetracking(vr_eyetracking_files)
     assert code == 2 and "none of 1 videos has the name of one of 2 files of gaze" in line
+
+
+def import_pvs_hmem(folder, *more):
+    words = (
+        "--videos",
+        folder / "videos",
+        "--gaze",
+        folder / "gaze.mat",
+        "--output",
+        folder / "out",
+    )
+    return ended(pvs_hmem.main, *words, *SMALL, *more)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_pvs_hmem(tmp_path, compressed):
+    """Two rows a frame, latitude and longitude of each person, upwards and to the left."""
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/Lion.mp4", frames=6, height=48, width=96, fps=24)
+    write_video(tmp_path / "videos/Other.mp4", frames=2)
+    matrix = np.full((12, 4), np.nan)
+    matrix[0] = 0, 0, 45, 90
+    matrix[1, :2] = -30, -120
+    matrix[5, 2:] = 10, 20  # of the third frame, which belongs to the first of those kept
+    matrix[6, 2:] = 90, 180
+    matrix[7, :1] = 10  # no longitude
+    savemat(tmp_path / "gaze.mat", {"Lion": matrix, "Dubai": matrix}, do_compression=compressed)
+    code, printed, _ = import_pvs_hmem(tmp_path)
+    root = tmp_path / "out"
+    assert code == 0 and "1 clip, 2 frames, 5 fixations" in printed
+    assert "2 videos or gaze files without the other: Other.mp4, Dubai" in printed
+    fixations = read_fixations_csv(root / "Lion/fixations.csv")
+    assert fixations.frames.tolist() == [1, 1, 1, 1, 2]  # every third frame is kept
+    assert np.degrees(fixations.longitudes) == pytest.approx([0, -90, 120, -20, -180])
+    assert np.degrees(fixations.latitudes) == pytest.approx([0, 45, -30, 10, 90])
+    assert fixations.observers.tolist() == [0, 1, 0, 1, 1]
+    truth = np.load(root / "Lion/0001_gt.npy")
+    np.testing.assert_allclose(truth, gaussian_map(*fixations.at(1), 16, 32, 7), atol=1e-6)
+    assert check.check(root)["problems"] == []
+
+
+def test_other_files_than_that_of_pvs_hmem_are_named(tmp_path):
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/Lion.mp4", frames=6, fps=24)
+    for wrong in (np.full((12, 4), 100.0), np.zeros((12, 3)), np.zeros((0, 4)), "text"):
+        savemat(tmp_path / "gaze.mat", {"Lion": wrong})
+        code, _, line = import_pvs_hmem(tmp_path)
+        assert code == 2 and "gaze.mat: 'Lion' is no gaze of PVS-HMEM" in line
+    for wrong in (b"", b"MATLAB 5.0", b"\0" * 500):
+        (tmp_path / "gaze.mat").write_bytes(wrong)
+        code, _, line = import_pvs_hmem(tmp_path)
+        assert code == 2 and "gaze.mat" in line
+    savemat(tmp_path / "gaze.mat", {"Dubai": np.zeros((12, 2))})
+    code, _, line = import_pvs_hmem(tmp_path)
+    assert code == 2 and "none of 1 videos has the name of one of 1 files of gaze" in line
 
 
 def write_maps(path, maps):

@@ -1,0 +1,65 @@
+"""Make a data set of PVS-HMEM (Song, Xu et al., arXiv 1710.10755), in prepare.recordings' layout.
+
+    python -m prepare.pvs_hmem --videos videos --gaze FULLdata_per_video_frame.mat --output DATA
+
+The MATLAB file holds a matrix for each video, with the video's name. Its rows are spread evenly
+over the video, about two for each frame. Its columns are latitude and longitude of the first
+person's head, then the second's, in degrees upwards and to the left; NaN where nothing was
+recorded. This is what YuhangSong/DHP says (README.md) and reads (suppor_lib.py, envs_li.py), whose
+maps have a Gaussian of 7°. Eye movements lie in other files, which nothing public describes.
+"""
+
+from common import startup  # noqa: F401  # isort: skip
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import InputError, run_script
+from common.files import reading
+from datasets.gaze_files import Gaze
+from prepare.recordings import VIDEOS, by_name, dataset_parser, pair, write_dataset, write_gaze_clip
+from video.decoding import probe
+
+LARGEST = 4 << 30  # bytes of the MATLAB file
+
+
+def read_gaze(matrices: dict[str, np.ndarray], video: Path, tables: list[Path]) -> Gaze:
+    """Return where the heads of all people pointed. tables: the MATLAB file.
+
+    Raises InputError for a matrix with other columns.
+    """
+    with reading(tables[0], f"'{video.stem}' is no gaze of PVS-HMEM ({{}}); copy the file again"):
+        rows = matrices[video.stem].astype(np.float64)
+        latitudes, longitudes = rows[:, ::2], rows[:, 1::2]
+        if np.nanmax(abs(latitudes)) > 90 or np.nanmax(abs(longitudes)) > 180:
+            raise ValueError("latitudes beyond ±90° or longitudes beyond ±180°")
+        info = probe(video)
+        length = info.seconds or len(rows) / 2 / float(info.fps)
+        seconds = np.arange(0.5, len(rows)) * length / len(rows)
+        sample, observer = np.nonzero(np.isfinite(latitudes + longitudes))
+        x, y = (np.radians(column[sample, observer]) for column in (-longitudes, latitudes))
+        return Gaze(seconds[sample], x, y, observer)
+
+
+def main() -> None:
+    parser = dataset_parser("pvs_hmem", "PVS-HMEM's videos and head movements", sigma=7.0)
+    add = parser.add_argument
+    add("--videos", type=Path, required=True, help="folder of videos, such as A380.mp4")
+    add("--gaze", type=Path, required=True, help="FULLdata_per_video_frame.mat")
+    args = parser.parse_args()
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise InputError("MATLAB files need one more package; run: pip install scipy") from error
+    with reading(args.gaze, "not a MATLAB file that can be read ({}); copy it again", LARGEST):
+        matrices = {name: m for name, m in loadmat(args.gaze).items() if name[0] != "_"}
+    names = {name: [Path(name)] for name in matrices}
+    pairs, alone = pair(by_name(args.videos, VIDEOS), names, "like its matrices, as A380.mp4")
+    clips = [(video, [args.gaze]) for video, _ in pairs]
+    write_dataset(args, clips, alone, partial(write_gaze_clip, read=partial(read_gaze, matrices)))
+
+
+if __name__ == "__main__":
+    run_script(main)
