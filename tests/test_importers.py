@@ -11,7 +11,7 @@ from datasets import SaliencyVideos, check
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import read_fixations_csv
 from models import Spec
-from prepare import pvs_hmem, salient360, vr_eyetracking
+from prepare import d_sav360, pvs_hmem, salient360, vr_eyetracking
 from tests.clips import moving_disc, write_video
 from tests.commands import ended
 
@@ -126,6 +126,62 @@ def test_other_files_than_that_of_pvs_hmem_are_named(tmp_path):
         assert code == 2 and "gaze.mat" in line
     savemat(tmp_path / "gaze.mat", {"Dubai": np.zeros((12, 2))})
     code, _, line = import_pvs_hmem(tmp_path)
+    assert code == 2 and "none of 1 videos has the name of one of 1 files of gaze" in line
+
+
+def import_d_sav360(folder, *more):
+    words = ("--videos", folder / "videos", "--gaze", folder / "gaze_data")
+    return ended(d_sav360.main, *words, "--output", folder / "out", *SMALL, *more)
+
+
+HEADER = "t,video,id,frame,u,v,head,fixation,valid_fix_classification\n"
+
+
+@pytest.mark.parametrize("yes, no", [("1", "0"), ("True", "False")])
+def test_d_sav360(tmp_path, yes, no):
+    for name in ("0001", "0002"):
+        (tmp_path / f"videos/{name}").mkdir(parents=True)
+    write_video(tmp_path / "videos/0001/0001.mp4", frames=12, height=48, width=96, fps=24)
+    write_video(tmp_path / "videos/0002/0002.mp4", frames=2)
+    row = "{},1,{},{},{},{},,{},{}\n".format  # time, person, frame, u, v, fixation, valid
+    rows = [
+        row(0.0, "ana", 0, 0.5, 0.5, yes, yes),  # no gaze
+        row(0.01, "ana", 0, 0.75, 0.25, yes, yes),
+        row(0.1, "ana", 2, 0.8, 0.25, yes, yes),  # goes on in the time of the first frame
+        row(0.13, "ana", 3, 0.25, 0.75, yes, yes),  # and in that of the next
+        row(0.26, "ana", 6, 0.3, 0.3, no, yes),
+        row(0.27, "ana", 6, 0.3, 0.3, yes, no),
+        row(0.28, "ana", 7, "", "", no, no),
+        row(0.29, "ana", 8, 0.5, 0.5, yes, yes),
+        row(0.01, "ben", 0, 0.0, 1.0, yes, yes),
+        row(0.02, "ben", 0, 0.1, 0.1, no, yes),
+        row(0.03, "ben", 1, 0.5, 0.75, yes, yes),
+    ]
+    write_text(tmp_path / "gaze_data/a.csv", HEADER + "".join(reversed(rows)))
+    write_text(tmp_path / "gaze_data/b.csv", HEADER + "0,7,ana,1,0.5,0.5,,1,1\n")
+    code, printed, error = import_d_sav360(tmp_path)
+    assert code == 0 and "1 clip, 4 frames, 5 fixations" in printed, error
+    assert "2 videos or gaze files without the other: 0002.mp4, b.csv" in printed
+    fixations = read_fixations_csv(tmp_path / "out/0001/fixations.csv")
+    places = {
+        (frame, round(np.degrees(x)), round(np.degrees(y)))
+        for frame, x, y in zip(*fixations[:3], strict=True)
+    }
+    assert places == {(1, 90, 45), (1, -180, -90), (1, 0, -45), (2, -90, -45), (3, 0, 0)}
+    assert len(set(fixations.observers)) == 2
+    truth = np.load(tmp_path / "out/0001/0002_gt.npy")
+    np.testing.assert_allclose(truth, gaussian_map(*fixations.at(2), 16, 32, 5), atol=1e-6)
+
+
+def test_other_files_than_those_of_d_sav360_are_named(tmp_path):
+    (tmp_path / "videos/0001").mkdir(parents=True)
+    write_video(tmp_path / "videos/0001/0001.mp4", frames=2)
+    for text in ("", "video,id\n1,2\n", HEADER + "0,1,a,x,0.5,0.5,,1,1\n", "\x00\xff"):
+        write_text(tmp_path / "gaze_data/a.csv", text)
+        code, _, line = import_d_sav360(tmp_path)
+        assert code == 2 and "a.csv" in line
+    write_text(tmp_path / "gaze_data/a.csv", HEADER + "0,7,ana,1,0.5,0.5,,1,1\n")
+    code, _, line = import_d_sav360(tmp_path)
     assert code == 2 and "none of 1 videos has the name of one of 1 files of gaze" in line
 
 

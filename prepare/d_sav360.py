@@ -1,0 +1,93 @@
+"""Make a data set of D-SAV360 (Bernal-Berdun et al., ISMAR 2023), in prepare.recordings' layout.
+
+    python -m prepare.d_sav360 --videos dataset/videos --gaze dataset/gaze_data --output DATA
+
+videos has a folder for each video (0001/0001.mp4), gaze_data CSV files with any names, which have
+among others the columns
+
+    video, id, t, frame, u, v, fixation, valid_fix_classification
+
+where id is a person's, frames count from 0, and u and v are fractions of width and height from the
+upper left corner. As in compute_gt_saliencymaps_DSAV360.py of edurnebernal/D-SAV360, the first
+sample of each fixation counts that begins or goes on in the time of a frame, and samples of frame 0
+in the middle are no gaze. Frames are kept from the first on, there from the first with gaze.
+"""
+
+from common import startup  # noqa: F401  # isort: skip
+
+import math
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import run_script
+from common.files import reading
+from datasets.gaze_files import Gaze
+from prepare.recordings import VIDEOS, by_key, dataset_parser, pair, write_dataset, write_gaze_clip
+from video.decoding import probe
+from video.reader import sampling_step
+
+COLUMNS = ("video", "id", "t", "frame", "u", "v", "fixation", "valid_fix_classification")
+
+
+def read_samples(path: Path) -> np.ndarray:
+    """Return the COLUMNS of a CSV file, (N, 8) float64, in the order of video, person and time.
+
+    Raises InputError for a file without them.
+    """
+
+    def number(text: str) -> float:
+        return float({"True": "1", "False": "0", "": "nan"}.get(text, text))
+
+    with reading(path, f"expected CSV with the columns {', '.join(COLUMNS)} ({{}}); copy it again"):
+        with open(path, encoding="utf-8-sig") as file:
+            header = [name.strip() for name in file.readline().split(",")]
+            places = [header.index(name) for name in COLUMNS]
+            converters: dict[int | str, Callable] = dict.fromkeys(places, number)
+            converters[places[1]] = lambda name: float(zlib.crc32(name.encode()))
+            rows = np.loadtxt(file, delimiter=",", usecols=places, converters=converters, ndmin=2)
+        video, person, time, frame, u, v, *_ = rows.T
+        kept = np.isfinite(rows[:, :4]).all(1) & ~((frame == 0) & (u == 0.5) & (v == 0.5))
+        order = np.lexsort((time, person, video))
+        return rows[order[kept[order]]]
+
+
+def read_gaze(samples: dict[int, list[np.ndarray]], fps: float, video: Path, tables: list) -> Gaze:
+    """Return the fixations of all people. samples: by video. fps: frames a second to keep."""
+    rate = probe(video).fps
+    _, person, _, frame, u, v, fixation, valid = np.concatenate(samples[int(video.stem)]).T
+    same = np.diff(person) == 0
+    same &= np.diff(frame // sampling_step(rate, fps)) == 0  # are in the time of one frame kept
+    goes_on = np.append(False, same & (fixation[:-1] == 1))
+    shown = (fixation == 1) & ~goes_on & (valid == 1) & (abs(v - 0.5) <= 0.5) & np.isfinite(u)
+    longitudes, latitudes = (u % 1 - 0.5) * 2 * math.pi, (0.5 - v) * math.pi
+    columns = (frame + 0.5) / float(rate), longitudes, latitudes, person.astype(np.int64)
+    return Gaze(*(column[shown] for column in columns))
+
+
+def main() -> None:
+    parser = dataset_parser("d_sav360", "D-SAV360's videos and gaze", sigma=5.0)
+    add = parser.add_argument
+    add("--videos", type=Path, required=True, help="folder of videos, such as 0001/0001.mp4")
+    add("--gaze", type=Path, required=True, help="folder of CSV files")
+    args = parser.parse_args()
+    samples: dict[int, list[np.ndarray]] = {}
+    tables: dict[int, list[Path]] = {}
+    for path in sorted(args.gaze.glob("[!.]*.csv")):
+        rows = read_samples(path)
+        for part in np.split(rows, np.flatnonzero(np.diff(rows[:, 0])) + 1) if len(rows) else ():
+            samples.setdefault(int(part[0, 0]), []).append(part)
+            tables.setdefault(int(part[0, 0]), []).append(path)
+    numbered = (path for path in args.videos.rglob("*") if path.stem.isdecimal())
+    videos = by_key(numbered, VIDEOS, lambda path: int(path.stem))
+    clips, alone = pair(videos, tables, "0001.mp4, … as the column video has them")
+    write_dataset(
+        args, clips, alone, partial(write_gaze_clip, read=partial(read_gaze, samples, args.fps))
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
