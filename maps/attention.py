@@ -15,6 +15,7 @@ from torch import Tensor
 from projection import sphere
 
 RADIUS = math.radians(10)  # of a cap of attention, and least angle between two peaks
+BLOCK = 4  # rows and columns of pixels that are compared as one at first
 FIT = 4.0  # radius in rows of the cap to which a peak's quadratic is fitted
 
 
@@ -61,13 +62,12 @@ def share(
     saliency: (H, W), not negative. Angles are in radians. Pixels at the cap's edge count in part.
     """
     maps = np.asarray(saliency, np.float32)
-    across = math.cos(latitude)
-    x, y, z = across * math.sin(longitude), math.sin(latitude), across * math.cos(longitude)
-    centre, pixel = np.array([x, y, z]), math.pi / len(maps)
-    cap, points = _cap(centre, radius + pixel / 2, maps.shape)
-    inside = np.clip((radius - np.arccos((points @ centre).clip(-1, 1))) / pixel + 0.5, 0, 1)
-    areas = _grid(*maps.shape)[1]
-    total, values = areas @ maps.sum(1, dtype=np.float64), maps[cap]
+    pixel = math.pi / len(maps)
+    cap, ahead = _cap(longitude, latitude, radius + pixel / 2, maps.shape)
+    inside = np.clip((radius - np.arccos(ahead.clip(-1, 1))) / pixel + 0.5, 0, 1)
+    areas = _grid(*maps.shape)[2]
+    sums = cv2.reduce(maps, 1, cv2.REDUCE_SUM, dtype=cv2.CV_64F)[:, 0]
+    total, values = areas @ sums, maps[cap]
     if not total:
         total, values = 4 * math.pi, 1.0
     return min(1.0, float((values * areas[cap[0]] * inside).sum() / total))
@@ -82,65 +82,77 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
     """
     values = np.asarray(saliency, np.float32)
     height, width = values.shape
-    # A peak is also the highest in a rectangle inside its cap, which is quick to find out.
-    down, across = (int(RADIUS / math.sqrt(2) * n / math.pi) for n in (height, width / 2))
-    highest = cv2.dilate(values, np.ones((2 * down + 1, 2 * across + 1), np.uint8))
-    left = np.where(values == highest, values, np.float32(-1))
+    latitudes, longitudes, _ = _grid(height, width)
+    # A peak is also the highest of its block of pixels, and of the blocks around that lie inside a
+    # rectangle in its cap, which is quick to find out.
+    down, across = (int(RADIUS / math.sqrt(2) * k / math.pi) for k in (height, width / 2))
+    n = BLOCK if height % BLOCK == width % BLOCK == 0 and min(down, across) >= BLOCK else 1
+    rows = values.reshape(height // n, n, width).max(1)
+    blocks = np.maximum.reduce([rows[:, k::n] for k in range(n)])
+    kernel = [2 * max(0, (reach + 1) // n - 1) + 1 for reach in (down, across)]
+    left = np.where(blocks == cv2.dilate(blocks, np.ones(kernel, np.uint8)), blocks, -1)
+    covered = np.zeros(values.shape, bool)  # within RADIUS of a peak
     places, lowest = [], values.min()
     while len(places) < count:
-        row, column = divmod(int(left.argmax()), width)
+        row, column = np.unravel_index(left.argmax(), left.shape)
         if (value := left[row, column]) <= lowest:
             break
-        point = _grid(height, width)[0][row, column]
-        cap, _ = _cap(point, RADIUS, values.shape)
-        if values[cap].max() <= value:
-            places.append(_summit(values, point))
-            left[cap] = -1
         left[row, column] = -1
-    return [(math.atan2(x, z), math.atan2(y, math.hypot(x, z))) for x, y, z in places]
+        i, j = divmod(int(values[row * n : row * n + n, column * n : column * n + n].argmax()), n)
+        row, column = row * n + i, column * n + j
+        pixel = longitudes[column].item(), latitudes[row].item()
+        cap, _ = _cap(*pixel, RADIUS, values.shape)
+        if values[cap].max() <= value and not covered[row, column]:
+            covered[cap] = True
+            places.append(_summit(values, *pixel))
+    return places
 
 
-def _summit(values: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Return the maximum of the quadratic that fits a map best around one of its pixels: (3,).
+def _summit(values: np.ndarray, longitude: float, latitude: float) -> tuple[float, float]:
+    """Return the direction of the maximum of the quadratic that fits a map best around a pixel.
 
     The fit is made in the plane that touches the sphere there. Pixels weigh as much as their solid
     angle, less towards the edge of the cap. The next fit is around the maximum of the one before.
-    Where there is no maximum, the place stays as it is.
+    Where there is no maximum, the direction stays as it is.
     """
-    radius = min(FIT * math.pi / len(values), math.pi / 2)
+    size = math.sin(radius := min(FIT * math.pi / len(values), math.pi / 2))
+    latitudes, longitudes, _ = _grid(*values.shape)
     for _ in range(4):
-        cap, points = _cap(place, radius, values.shape)
-        x, y, z = place
-        across = math.hypot(x, z) or 1
-        axes = np.array([(z, 0, -x), (-x * y, across**2, -y * z)]) / across  # east and north
-        x, y = axes @ points.T / math.sin(radius)
+        cap, _ = _cap(longitude, latitude, radius, values.shape)
+        down, across = np.sin(latitudes[cap[0]]), np.cos(latitudes[cap[0]])
+        sine, cosine = math.sin(latitude), math.cos(latitude)
+        x = across * np.sin(longitudes[cap[1]] - longitude) / size  # to the east, and to the north
+        y = (down * cosine - across * np.cos(longitudes[cap[1]] - longitude) * sine) / size
         terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
-        area = np.hypot(points[:, 0], points[:, 2])
-        weighted = terms * area * (1 - x * x - y * y).clip(0) ** 2
+        weighted = terms * across * (1 - x * x - y * y).clip(0) ** 2
         fit = np.linalg.lstsq(weighted @ terms.T, weighted @ values[cap], rcond=None)[0]
-        _, slope_x, slope_y, xx, xy, yy = fit
+        _, slope_x, slope_y, xx, xy, yy = fit.tolist()
         bend = 4 * xx * yy - xy**2
         if xx >= 0 or bend <= 0:
             break
-        step = np.array([xy * slope_y - 2 * yy * slope_x, xy * slope_x - 2 * xx * slope_y]) / bend
-        if np.hypot(*step) > 0.5:
+        east = size * (xy * slope_y - 2 * yy * slope_x) / bend
+        north = size * (xy * slope_x - 2 * xx * slope_y) / bend
+        if math.hypot(east, north) > size / 2:
             break
-        place = place + math.sin(radius) * step @ axes
-        place = place / np.linalg.norm(place)
-    return place
+        ahead = cosine - north * sine
+        longitude += math.atan2(east, ahead)
+        latitude = math.atan2(sine + north * cosine, math.hypot(east, ahead))
+    return math.remainder(longitude, math.tau), latitude
 
 
 @lru_cache(4)
-def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the direction of each pixel, (H, W, 3), and the solid angle in each row, (H,)."""
-    points = sphere.directions(height, width, torch.float64).numpy()
-    return points, sphere.solid_angles(height, width, torch.float64).numpy()[:, 0]
+def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the latitude of each row, the longitude of each column, and the rows' solid angles."""
+    areas = sphere.solid_angles(height, width, torch.float64).numpy()[:, 0]
+    return sphere.latitudes(height).numpy(), sphere.longitudes(width).numpy(), areas
 
 
-def _cap(centre: np.ndarray, radius: float, size: tuple[int, int]) -> tuple[tuple, np.ndarray]:
-    """Return the pixels within an angle of a direction (3,): rows and columns, and directions."""
-    (x, y, z), (height, width) = centre.tolist(), size
-    latitude, longitude = math.asin(min(max(y, -1.0), 1.0)), math.atan2(x, z)
+def _cap(
+    longitude: float, latitude: float, radius: float, size: tuple[int, int]
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return rows and columns of the pixels within an angle of a direction, and that's cosines."""
+    height, width = size
+    latitudes, longitudes, _ = _grid(height, width)
     top, bottom = (sphere.row_of(latitude + angle, height) for angle in (radius, -radius))
     rows = np.arange(max(0, math.floor(top)), min(math.ceil(bottom) + 1, height))
     columns = np.arange(width)
@@ -149,9 +161,12 @@ def _cap(centre: np.ndarray, radius: float, size: tuple[int, int]) -> tuple[tupl
         west = math.floor(sphere.column_of(longitude - reach, width))
         east = math.ceil(sphere.column_of(longitude + reach, width))
         columns = np.arange(west, min(east + 1, west + width)) % width
-    points = _grid(height, width)[0][rows[:, None], columns]
-    i, j = (points @ centre >= math.cos(min(radius, math.pi))).nonzero()
-    return (rows[i], columns[j]), points[i, j]
+    cosines = np.outer(
+        np.cos(latitudes[rows]) * math.cos(latitude), np.cos(longitudes[columns] - longitude)
+    )
+    cosines += np.sin(latitudes[rows])[:, None] * math.sin(latitude)
+    i, j = (cosines >= math.cos(min(radius, math.pi))).nonzero()
+    return (rows[i], columns[j]), cosines[i, j]
 
 
 def _overlaps(tiles: int, pixels: int, measure) -> np.ndarray:
