@@ -27,9 +27,8 @@ def find_own(name: str, known: dict, noun: str, base: type, wanted: str, made=Fa
     try:
         own = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module exists, but not one that it imports
-        raise InputError(f"{name}: there is no module '{error.name}'; check the name") from error
+        message = f"{name}: there is no module '{error.name}'; check the name, or install it"
+        raise InputError(message) from error
     if not (isinstance(own, base) if made else isinstance(own, type) and issubclass(own, base)):
         raise InputError(f"{name}: not {wanted}; check the name")
     return own
