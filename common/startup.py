@@ -5,7 +5,6 @@ import io
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,9 +21,8 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
 # large blocks are cleared at every frame: evaluation then takes a sixth more time, and inference
 # 6 to 9 % more memory.
 if sys.platform == "linux":
-    with suppress(AttributeError):  # another C library
-        for option, value in MALLOC.items():
-            ctypes.CDLL(None).mallopt(option, value)
+    for option, value in MALLOC.items():
+        ctypes.CDLL(None).mallopt(option, value)
 
 # A closed stream is like /dev/null: else the next file that is opened takes its place. A character
 # that a terminal can't show is written as its number.
@@ -39,9 +37,9 @@ def explain_missing(kind, error, trace) -> None:
     """Say in one line which package an import at the beginning of a script has not found."""
     if not issubclass(kind, ModuleNotFoundError):
         return sys.__excepthook__(kind, error, trace)
-    script, needed = Path(sys.argv[0]).name, ROOT / "requirements.txt"
-    how = f"pip install -r {needed}" if needed.exists() else "the installation of saliency360 again"
-    print(f"{script}: the package '{error.name}' is missing; run {how}", file=sys.stderr)
+    how = f"run pip install -r {ROOT / 'requirements.txt'}"
+    script = Path(sys.argv[0]).name
+    print(f"{script}: the package '{error.name}' is missing; {how}", file=sys.stderr)
 
 
 # In a script of ours, not where another program imports it: Ctrl-C ends it without a traceback from
