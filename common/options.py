@@ -1,4 +1,7 @@
-"""Options that several scripts have, and types of their values."""
+"""Options that several scripts have, and types of their values.
+
+Functions that add options take the add_argument of a parser or of a group of options.
+"""
 
 import argparse
 import math
@@ -53,10 +56,7 @@ def at_least(low: Any, below: float = math.inf, kind: Any = float) -> Callable[[
 
 
 def rate(text: str) -> Fraction:
-    try:
-        return Fraction(text).limit_denominator(1001)
-    except ZeroDivisionError as error:
-        raise ValueError from error
+    return Fraction(text).limit_denominator(1001)
 
 
 frame_rate = at_least(Fraction(1, 1000), 1001, rate)  # 25, 29.97 or 30000/1001
@@ -65,13 +65,12 @@ pixel_count = at_least(1, 16385, int)
 
 
 def add_size_options(add: Callable) -> None:
-    """Add --height and --width of the frames of a data set. add: the add_argument of a parser."""
+    """Add --height and --width of the frames of a data set."""
     add("--height", type=pixel_count, default=240, help="height of a frame in pixels")
     add("--width", type=pixel_count, default=480, help="width of a frame in pixels")
 
 
 def add_machine_options(add: Callable) -> None:
-    """Add --device and --precision. add: the add_argument of a parser or group."""
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
     add("--precision", default="auto", choices=["auto", *PRECISIONS],
         help="number format of the network's computations; auto: bf16 where the hardware "
@@ -79,27 +78,25 @@ def add_machine_options(add: Callable) -> None:
 
 
 def add_data_rate_option(add: Callable) -> None:
-    """Add --fps of a data set. add: the add_argument of a parser."""
+    """Add --fps of a data set."""
     add("--fps", type=frame_rate, help="frames a second of the data set, of which the model sees "
         "as many as of a video (default: as its dataset.json states; otherwise every frame is "
         "seen)")  # fmt: skip
 
 
 def add_sampling_option(add: Callable) -> None:
-    """Add --sampling. add: the add_argument of a parser."""
     add("--sampling", choices=SAMPLINGS, help="how SST-Sal samples the sphere; "
         "reference: exactly as its authors do (default: the checkpoint's)")  # fmt: skip
 
 
 def add_motion_option(add: Callable) -> None:
-    """Add --motion. add: the add_argument of a parser."""
     add("--motion", metavar="NAME", help="how motion between frames is estimated: "
         f"{', '.join(MOTION_NAMES)} or package.module:Class for your own (default: as the model "
         "was trained)")  # fmt: skip
 
 
 def add_layout_options(add: Callable, default: str = "as the file declares") -> None:
-    """Add --stereo and --coverage. add: the add_argument of a parser; default: for their help."""
+    """Add --stereo and --coverage. default: what their help says of it."""
     add("--stereo", choices=STEREO, help="where the pictures of the left and the right eye are in "
         f"a frame (default: {default})")  # fmt: skip
     add("--coverage", type=float, nargs=4, metavar=("WEST", "EAST", "SOUTH", "NORTH"),
