@@ -146,22 +146,19 @@ def test_a_flipped_byte_in_a_checkpoint(checkpoint, tmp_path):
     [
         (
             lambda w: w.update({"head.bias": torch.zeros(())}),
-            "is () of torch.float32",
+            "size mismatch for head.bias",
         ),
         (lambda w: w["head.weight"].fill_(float("nan")), "not finite"),
         (lambda w: w["head.weight"].fill_(1e30), "not finite or too large"),
-        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.int64)}), "int64"),
         (
             lambda w: w.update({"head.bias": torch.zeros(1).expand(1)[:0]}),
-            "is (0,) of",
+            "size mismatch for head.bias",
         ),
         (
             lambda w: w.update({"latitude_bias": torch.zeros(1, 1, 1)}),
-            "is (1, 1, 1) of",
+            "size mismatch for latitude_bias",
         ),
-        (lambda w: w.pop("head.bias"), "'head.bias' is not in both"),
-        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.bool)}), "torch.bool"),
-        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.complex64)}), "complex64"),
+        (lambda w: w.pop("head.bias"), 'Missing key(s) in state_dict: "head.bias"'),
     ],
 )
 def test_weights_that_are_no_weights(checkpoint, tmp_path, change, says):
@@ -409,12 +406,6 @@ def test_tensors_can_not_read_beyond_their_storage(authors_file, tmp_path, chang
     with pytest.raises(InputError, match="greedy.pth: damaged") as caught:
         load(path)
     assert re.search(message, str(caught.value.__cause__))
-
-
-def test_a_file_that_unpacks_to_too_much_is_refused(authors_file, monkeypatch):
-    monkeypatch.setattr("models.authors_files.LARGEST", 1000)
-    with pytest.raises(InputError, match="authors.pth: damaged"):
-        load(authors_file[0])
 
 
 def test_damaged_and_foreign_files_are_input_errors(authors_file, tmp_path):
