@@ -36,9 +36,7 @@ class Spec:
             least = 0 if name in ("warm_up", "fade") else 1
             check_number(name, getattr(self, name), least, LARGEST_SIDE)
         if self.height * self.width > LARGEST_FRAME:
-            raise ValueError(
-                f"frames have at most {LARGEST_FRAME} pixels, got {self.height}×{self.width}"
-            )
+            raise ValueError(f"{self.height}×{self.width} are more than {LARGEST_FRAME} pixels")
         if not 0 < self.fps <= HIGHEST_FPS:
             raise ValueError(f"fps is more than 0 and at most {HIGHEST_FPS:g}, got {self.fps!r}")
         if self.warm_up + self.fade >= self.clip_length:
