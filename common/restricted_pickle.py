@@ -24,7 +24,6 @@ Constructors = dict[str, Callable]  # "module.name" in the pickle → what is ca
 PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
 CHANGES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
 BUILTINS = "builtins", "__builtin__"  # of Python 3 and 2
-MOST_PARTS = 10, 100_000  # of a pickle: for each of its bytes, and for a small one
 
 
 def read_pickle(
@@ -87,7 +86,7 @@ def check_pickle(content: bytes | IO[bytes], size: int) -> None:
             del stack[start:]
             whole = parts[0] if name in CHANGES else [0]
             whole[0] = 1 + sum(part[0] for part in parts)
-            if whole[0] > max(MOST_PARTS[0] * size, MOST_PARTS[1]):
+            if whole[0] > 10 * size + 100_000:
                 raise ValueError("it repeats its parts without end")
             stack += [whole] * len(opcode.stack_after)
 
