@@ -474,7 +474,7 @@ def test_frames_that_vanish_while_a_video_is_made(
         patch.setattr(make_video, "find_maps", vanish)
         code, _, line = paint(picture_folder, out, output, mode)
     assert code in (1, 2) and (
-        "0001.png" in line or "0006.png" in line or "no frame is left" in line
+        "0001.png" in line or "0006.png" in line or "no picture of it could be made" in line
     )
     assert output.exists() == (lost.stop != 12)
 

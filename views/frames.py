@@ -52,8 +52,6 @@ def frames_with_maps(
                 f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
             )
         yield FrameWithMap(number, image, *maps[number])
-    if size is None:
-        raise InputError(f"{info.path}: no frame is left; {damage}")
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
         more = f"{counted(len(missing), 'map')} more than frames in {info.path}"
         raise InputError(f"{folder}: {more}; {AGAIN}")
