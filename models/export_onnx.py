@@ -85,15 +85,11 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
     shapes = {"inputs": tuple({0: batch} for _ in inputs)}
     with torch.no_grad():
         network.eval()(*examples)  # what is computed once is computed here, outside the export
-        try:
-            graph = torch.export.export(network, examples, dynamic_shapes=shapes, strict=False)
-            program: Any = torch.onnx.export(
-                graph, input_names=list(inputs), output_names=outputs, opset_version=OPSET,
-                dynamic_shapes=shapes, dynamo=True, verbose=False,
-            )  # fmt: skip
-        except Exception as error:  # whatever a model of one's own does
-            message = f"{model.name} can't be written as ONNX, SALIENCY_TRACEBACK=1 shows why"
-            raise ValueError(message) from error
+        graph = torch.export.export(network, examples, dynamic_shapes=shapes, strict=False)
+        program: Any = torch.onnx.export(
+            graph, input_names=list(inputs), output_names=outputs, opset_version=OPSET,
+            dynamic_shapes=shapes, dynamo=True, verbose=False,
+        )  # fmt: skip
     facts = {"model": model.name, "arguments": model.arguments, "spec": asdict(model.spec)}
     program.model.metadata_props.update({name: json.dumps(fact) for name, fact in facts.items()})
     with atomic(path) as temporary:
