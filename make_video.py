@@ -152,9 +152,7 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
     endings = [".html"] if args.viewer else [".mp4", ".html"]
     if still and not args.viewer:
         endings = [".png", ".jpg", ".jpeg", *endings]
-    output = args.output_path
-    if not output:
-        output = Path("outputs", f"{output_name(source)}_{kind}{endings[0]}")
+    output = args.output_path or Path("outputs", f"{output_name(source)}_{kind}{endings[0]}")
     ending = output.suffix.lower()
     if ending not in endings or output.is_dir():
         raise InputError(f"{output}: give a name that ends with {' or '.join(endings)}")
