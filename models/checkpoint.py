@@ -127,10 +127,9 @@ def read(path: str | Path) -> dict:
         motion = content["spec"].get("motion", "none")
         for noun, name, known in (("model", content["model"], MODELS), ("motion", motion, MOTIONS)):
             if name not in known:
-                raise InputError(
-                    f"{path}: its {noun} is {name[:100]!r}, not one of {', '.join(known)}; "
-                    f"if you trust its code, add --{noun} package.module:Class"
-                )
+                what = f"its {noun} is {name[:100]!r}, not one of {', '.join(known)}"
+                cure = f"if you trust its code, add --{noun} package.module:Class"
+                raise InputError(f"{path}: {what}; {cure}")
     return content
 
 

@@ -59,10 +59,9 @@ class Declared:
         declares. Raises InputError where it declares what is not read, and ValueError as Layout.
         """
         if not (stereo or self.stereo):
-            raise InputError(
-                f"{path}: declares stereo in another arrangement, such as with the right eye "
-                "first; put the eyes top-bottom or left-right, or give the stereo"
-            )
+            what = "declares stereo in another arrangement, such as with the right eye first"
+            cure = "put the eyes top-bottom or left-right, or give the stereo"
+            raise InputError(f"{path}: {what}; {cure}")
         covered = coverage or (None if self.projection else self.coverage)
         if not covered:
             wrong = self.projection or "to be a part of a panorama that its pixels can't be"

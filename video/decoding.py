@@ -236,7 +236,6 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
     if info.seconds and end < 0.95 * info.seconds - 1:
         cause = cause or f"{end:.1f} of {info.seconds:.1f} seconds"
     if cause:
-        raise InputError(
-            f"{info.path}: truncated or damaged after {counted(number, 'frame')} ({cause}); "
-            "copy or download it again, or re-encode it to use what is there"
-        )
+        what = f"truncated or damaged after {counted(number, 'frame')} ({cause})"
+        cure = "copy or download it again, or re-encode it to use what is there"
+        raise InputError(f"{info.path}: {what}; {cure}")

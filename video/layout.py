@@ -35,10 +35,8 @@ class Layout:
             raise ValueError(f"stereo is one of {', '.join(STEREO)}, got {self.stereo!r}")
         west, east, south, north = self.coverage
         if not (-180 <= west <= east - 1 <= 179 and -90 <= south <= north - 1 <= 89):
-            raise ValueError(
-                "give the coverage as WEST, EAST, SOUTH, NORTH in degrees, at least 1 apart and "
-                f"within -180, 180, -90, 90; got {self.coverage}"
-            )
+            bounds = "WEST, EAST, SOUTH, NORTH in degrees, at least 1 apart, in -180, 180, -90, 90"
+            raise ValueError(f"give the coverage as {bounds}; got {self.coverage}")
 
     @property
     def whole(self) -> bool:

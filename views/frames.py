@@ -47,10 +47,9 @@ def frames_with_maps(
             raise InputError(f"{folder}: no map for frame {number}; {AGAIN}")
         size = size or (image.width, image.height)
         if (image.width, image.height) != size or min(size) < 2:
-            raise InputError(
-                f"{info.path}: frame {number} has {image.width}×{image.height} pixels, the first "
-                f"{size[0]}×{size[1]}; bring all frames to one size of at least 2×2"
-            )
+            sizes = f"{image.width}×{image.height} pixels, the first {size[0]}×{size[1]}"
+            cure = "bring all frames to one size of at least 2×2"
+            raise InputError(f"{info.path}: frame {number} has {sizes}; {cure}")
         yield FrameWithMap(number, image, *maps[number])
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
         more = f"{counted(len(missing), 'map')} more than frames in {info.path}"
