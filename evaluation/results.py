@@ -14,18 +14,12 @@ from datasets.video_saliency import summarise
 from evaluation import summary
 from evaluation.plots import Picture
 from evaluation.report import write_report
-from evaluation.scorer import OBSERVERS_EVERY, ClipScores, Scorer
+from evaluation.scorer import ClipScores, Scorer
 from evaluation.tables import cell
 from metrics import METRICS
 from metrics.inter_observer import mean_of_finite
 
 WORST = 3  # clips whose worst frames are in the report
-MISSING = {  # by the last truth that a metric needs, where no frame has a score
-    "target": "ground truth that is not constant",
-    "fixations": "fixations",
-    "others": "fixations of other clips",
-    "prior": "fixations",
-}
 
 
 def collect(
@@ -84,16 +78,8 @@ def notes(
         lines.append(f"Problems in the data: {summarise(problems)}.")
     if unscored := [clip for clip, scores in clips.items() if not scores.frames]:
         lines.append(f"Clips without usable frames, not scored: {', '.join(unscored)}.")
-    absent = [metric for name, metric in METRICS.items() if name not in metrics]
-    lines += [f"{metric.title} needs {MISSING[metric.needs[-1]]}." for metric in absent]
-    if any(summary.HUMAN in scores.series for scores in clips.values()):
-        lines.append(
-            f"Human: how well observers predict each other in every {OBSERVERS_EVERY}th scored "
-            f"frame, with fixations blurred by {scorer.sigma:g}°. NSS and AUC leave one observer "
-            "out in turn, CC, SIM and KLD compare random halves of the observers."
-        )
-    elif scorer.fixated:
-        lines.append("There are no human scores: they need frames with fixations of two observers.")
+    if absent := [metric.title for name, metric in METRICS.items() if name not in metrics]:
+        lines.append(f"No ground truth for {', '.join(absent)}.")
     if steps := [
         f"{summary.number(x)} ({name})" for name, x in changes.items() if math.isfinite(x)
     ]:
