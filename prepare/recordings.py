@@ -34,7 +34,15 @@ from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.rates import FACTS
 from datasets.splits import read_splits
-from prepare.records import RECORD, begin_clip, finish_clip, print_splits, save_picture, to_picture
+from prepare.records import (
+    RECORD,
+    begin_clip,
+    finish_clip,
+    print_splits,
+    save_picture,
+    split,
+    to_picture,
+)
 from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
@@ -140,33 +148,15 @@ def write_gaze_clip(folder: Path, video: Path, tables: list[Path], options: dict
     write_clip(folder, video, truth_of, facts)
 
 
-def fractions(text: str) -> dict[str, float]:
-    """Return the fraction of clips by split, as "train=0.7,val=0.1,test=0.2" gives it."""
-    shares = {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
-    if not (min(shares.values()) > 0 and abs(sum(shares.values()) - 1) < 1e-6):
-        raise argparse.ArgumentTypeError(f"{text}: give fractions that sum to 1")
-    return shares
+def write_splits(root: Path, clips: list[str]) -> dict[str, list[str]]:
+    """Return the splits in splits.json if it lists exactly these clips, else draw and write them.
 
-
-def split(names: list[str], shares: dict[str, float]) -> dict[str, list[str]]:
-    """Return the names of clips by split, drawn in an order that depends on the names alone.
-
-    shares: the fraction of each split, which has a clip at least as long as there are enough.
+    The draw depends on the names of the clips alone.
     """
-    drawn = iter(random.Random(0).sample(sorted(names), len(names)))
-    counts = {name: int(n < len(names)) for n, name in enumerate(shares)}
-    while sum(counts.values()) < len(names):
-        lacking = max(shares, key=lambda name: shares[name] * len(names) - counts[name])
-        counts[lacking] += 1
-    return {name: sorted(next(drawn) for _ in range(n)) for name, n in counts.items()}
-
-
-def write_splits(root: Path, clips: list[str], shares: dict[str, float]) -> dict[str, list[str]]:
-    """Return the splits in splits.json if it lists exactly these clips, else write others."""
     path = root / "splits.json"
     splits = read_splits(root) if path.exists() else {}
     if sorted(sum(splits.values(), [])) != sorted(clips):
-        splits = split(clips, shares)
+        splits = split(random.Random(0).sample(sorted(clips), len(clips)), val=0.1, test=0.2)
         write_json(path, splits)
     return splits
 
@@ -181,9 +171,6 @@ def write_dataset(
     """
     root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
     options = {name: vars(args)[name] for name in names if name in args}
-    if unfit := [video for video, _ in clips if video.stem == "frames"]:
-        # A folder of this name marks the other layout of datasets/layouts.py.
-        raise InputError(f"{unfit[0]}: a clip can't have this name; rename it")
     failures = Failures()
     with lock(root):
         for video, files in tqdm(clips, str(root), unit="clip"):
@@ -192,7 +179,7 @@ def write_dataset(
                 write(folder, video, files, options)
         records = {path.parent.name: read_json(path) for path in sorted(root.glob(f"*/{RECORD}"))}
         records = {name: record for name, record in records.items() if "samples" in record}
-        splits = write_splits(root, list(records), args.splits)
+        splits = write_splits(root, list(records))
         write_json(root / FACTS, {"fps": {name: records[name]["rate"] for name in records}})
     frames, fixations, samples = (
         sum(record[key] for record in records.values())
@@ -232,9 +219,6 @@ def dataset_parser(
     add_size_options(add)
     add("--gt_height", type=pixel_count, default=128,
         help="height of a saliency map, half its width")  # fmt: skip
-    add("--splits", type=fractions, default="train=0.7,val=0.1,test=0.2",
-        help="fractions of the clips; not used where splits.json in the output folder lists "
-        "exactly its clips")  # fmt: skip
     return parser
 
 

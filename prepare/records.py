@@ -58,6 +58,13 @@ def save_picture(path: Path, picture: np.ndarray, **options) -> None:
         Image.fromarray(picture).save(temporary, **options)
 
 
+def split(names: list[str], val: float = 1 / 8, test: float = 1 / 8) -> dict[str, list[str]]:
+    """Return names by split: the last ones are val and test, empty of one or two names."""
+    counts = [max(1, round(len(names) * share)) * (len(names) >= 3) for share in (val, test)]
+    first, second = len(names) - sum(counts), len(names) - counts[1]
+    return {"train": names[:first], "val": names[first:second], "test": names[second:]}
+
+
 def print_splits(splits: dict[str, list[str]]) -> None:
     """Print the sizes of a data set's splits, and which of them have no clips."""
     print("splits: " + ", ".join(f"{name} {len(clips)}" for name, clips in splits.items()))

@@ -11,7 +11,6 @@ demonstrations; they are no benchmark of human attention.
 from common import startup  # noqa: F401  # isort: skip
 
 import argparse
-import hashlib
 import math
 import multiprocessing
 import os
@@ -31,7 +30,7 @@ from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count, worker_count
 from datasets.rates import FACTS
 from prepare.figures import KINDS, UP, random_figure, rotation
-from prepare.records import begin_clip, finish_clip, print_splits, save_picture
+from prepare.records import begin_clip, finish_clip, print_splits, save_picture, split
 from prepare.worlds import look_up, mix, random_world, smooth
 from projection import directions, solid_angles
 from video.writer import write_pictures
@@ -116,16 +115,7 @@ def render(
 
 def write_scene(folder: Path, seed: int, number: int, options: dict) -> None:
     """Write one clip; options: those of `render` except for the seed."""
-    renderer = source_hash("prepare.synthetic", "prepare.figures", "prepare.worlds")
-    facts = {"seed": [seed, number], **options, "renderer": renderer}
-    write_clip(folder, facts, render((seed, number), **options))
-
-
-def source_hash(*modules: str) -> str:
-    """Return twelve digits that change with the source of modules, such as "prepare.worlds"."""
-    root = Path(__file__).resolve().parents[1]
-    sources = ((root / f"{name.replace('.', '/')}.py").read_bytes() for name in modules)
-    return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
+    write_clip(folder, {"seed": [seed, number], **options}, render((seed, number), **options))
 
 
 def write_clip(folder: Path, facts: dict, frames: Iterable, quality: int = 92) -> None:
@@ -155,13 +145,6 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
     write_json(root / FACTS, {"fps": options.get("fps", 8.0)})
     write_json(root / "splits.json", splits)
     print_splits(splits)
-
-
-def split(names: list[str], share: float = 1 / 8) -> dict[str, list[str]]:
-    """Return names by split: the last ones, a share each, are val and test, empty of one or two."""
-    held = max(1, round(len(names) * share)) if len(names) >= 3 else 0
-    first, second = len(names) - 2 * held, len(names) - held
-    return {"train": names[:first], "val": names[first:second], "test": names[second:]}
 
 
 def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) -> None:

@@ -47,7 +47,8 @@ from datasets.gaze import gaussian_map
 from datasets.gaze_files import UNKNOWN, Fixations, write_fixations_csv
 from models.equator_prior import gaze_density
 from prepare.figures import rotation
-from prepare.synthetic import source_hash, split, write_clip, write_clips
+from prepare.records import split
+from prepare.synthetic import write_clip, write_clips
 from prepare.worlds import look_up, random_world, smooth
 from projection import directions, solid_angles
 from projection.sphere import latitude_of, latitudes, longitude_of
@@ -305,7 +306,7 @@ def write_dataset(
     people = None if people is None else Path(people).resolve()
     available = sources_of(sources, people)
     names = [f"scene_{number:06d}" for number in range(1, clips + 1)]
-    splits = split(names, HELD_OUT) if part == "all" else {part: names}
+    splits = split(names, HELD_OUT, HELD_OUT) if part == "all" else {part: names}
     for name, scenes in splits.items():
         if scenes and not (available[name].photographs or available[name].clips):
             raise InputError(f"{sources}: holds nothing for the split '{name}'; add more sources")
@@ -333,6 +334,13 @@ def write_dataset(
     licences = {name: LICENCES[name] for name in sets}
     write_json(root / "scenes.json", {"clips": clips, "split": part, **facts, "sources": licences})
     write_json(root / "splits.json", splits)
+
+
+def source_hash(*modules: str) -> str:
+    """Return twelve digits that change with the source of modules, such as "prepare.worlds"."""
+    root = Path(__file__).resolve().parents[1]
+    sources = ((root / f"{name.replace('.', '/')}.py").read_bytes() for name in modules)
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
 
 
 def main() -> None:

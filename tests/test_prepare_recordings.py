@@ -11,16 +11,7 @@ from datasets.gaze import gaussian_map
 from datasets.gaze_files import Gaze, read_fixations_csv
 from datasets.video_saliency import summarise
 from models import Spec
-from prepare.recordings import (
-    VIDEOS,
-    active_fixations,
-    by_name,
-    fractions,
-    main,
-    pair,
-    split,
-    write_splits,
-)
+from prepare.recordings import VIDEOS, active_fixations, by_name, main, pair, write_splits
 from tests.clips import moving_disc, write_video
 from tests.commands import ended
 from video.decoding import decode, probe
@@ -160,9 +151,6 @@ def test_bad_input_is_one_line(tmp_path):
         words = (option, value, *paths(video, bad, tmp_path / "data"))
         last = ended(main, *words)[2]
         assert f"argument {option}" in last
-    frames = write_video(tmp_path / "frames.mp4", frames=3)
-    last = prepare(*paths(frames, late, tmp_path / "data"), code=2)
-    assert "frames.mp4: a clip can't have this name" in last
 
 
 def test_frames_from_elsewhere_are_kept(made, tmp_path):
@@ -212,31 +200,26 @@ def test_pairs(tmp_path):
         by_name(videos, VIDEOS)
 
 
-def test_splits_by_fraction(tmp_path):
-    names, usual = [f"{n:03d}" for n in range(50)], fractions("train=0.7,val=0.1,test=0.2")
-    splits = split(names, usual)
+def test_splits_are_drawn_from_the_names_alone(tmp_path):
+    names = [f"{n:03d}" for n in range(50)]
+    splits = write_splits(tmp_path, names)
     assert {key: len(clips) for key, clips in splits.items()} == {"train": 35, "val": 5, "test": 10}
     assert sorted(sum(splits.values(), [])) == names
     assert splits["train"] != names[:35]
-    assert split(names[::-1], usual) == splits
-    few = split(["a", "b", "c"], fractions("train=0.9,val=0.05,test=0.05"))
-    assert [len(clips) for clips in few.values()] == [1, 1, 1]
-    assert split(["a"], fractions("train=0.5,val=0.5")) == {"train": ["a"], "val": []}
-    for wrong in ("train=0.7", "train=0.7,val", "train=1.2,val=-0.2", "train=a", "train=nan"):
-        options = ("--splits", wrong, *paths(tmp_path, tmp_path, tmp_path))
-        assert "argument --splits" in ended(main, *options)[2]
+    (tmp_path / "splits.json").unlink()
+    assert write_splits(tmp_path, names[::-1]) == splits
+    assert [len(clips) for clips in write_splits(tmp_path, names[:3]).values()] == [1, 1, 1]
 
 
 def test_splits_that_the_user_edited_are_kept(tmp_path):
-    path, shares = tmp_path / "splits.json", {"train": 0.7, "val": 0.3}
-    drawn = write_splits(tmp_path, ["a", "b", "c"], shares)
-    assert drawn == split(["a", "b", "c"], shares) == json.loads(path.read_text())
+    path = tmp_path / "splits.json"
+    assert write_splits(tmp_path, ["a", "b", "c"]) == json.loads(path.read_text())
     edited = {"train": ["c", "a"], "test": ["b"]}
     path.write_text(json.dumps(edited))
-    assert write_splits(tmp_path, ["a", "b", "c"], shares) == edited
+    assert write_splits(tmp_path, ["a", "b", "c"]) == edited
     assert json.loads(path.read_text()) == edited
-    others = write_splits(tmp_path, ["a", "b"], {"train": 1.0})
-    assert others == {"train": ["a", "b"]} == json.loads(path.read_text())
+    others = write_splits(tmp_path, ["a", "b"])
+    assert sorted(others["train"]) == ["a", "b"] and others == json.loads(path.read_text())
     path.write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
-        write_splits(tmp_path, ["a"], shares)
+        write_splits(tmp_path, ["a"])

@@ -12,7 +12,8 @@ import evaluate_video
 from common.errors import InputError
 from prepare import synthetic
 from prepare.figures import KINDS, UP, Figure, rotation
-from prepare.synthetic import Scene, render, split, write_dataset
+from prepare.records import split
+from prepare.synthetic import Scene, render, write_dataset
 from prepare.worlds import WORLDS
 from projection import directions, solid_angles
 from projection.sphere import equirectangular_taps
