@@ -94,7 +94,7 @@ bench: .venv/bench
 	$(PY) -m benchmarks.video
 
 sample: setup
-	$(PY) -m docs.sample $(CLIP) --output_dir docs
+	$(PY) -m recipes.sample $(CLIP) --output_dir docs
 
 clean:
 	rm -rf .venv .venv-lowest .browser .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Make the sample page of the viewer and the README's moving picture from a part of a clip.
 
-    python -m docs.sample ../shared/media/courtyard_640x322_30fps.mp4
+    python -m recipes.sample ../shared/media/courtyard_640x322_30fps.mp4
 
 writes outputs/sample.html and outputs/overlay.webp; `make sample` writes them into docs/.
 """
@@ -16,6 +16,7 @@ from common.errors import run_script
 from common.options import HelpFormatter
 
 ROOT = Path(__file__).resolve().parents[1]
+START, SECONDS = 28, 12  # of the courtyard clip, from the keyframe before
 
 
 def cut(clip: Path, part: Path, start: float, seconds: float) -> None:
@@ -50,14 +51,11 @@ def main() -> None:
     add = parser.add_argument
     add("clip", type=Path, help="360° video")
     add("--output_dir", type=Path, default="outputs", help="folder for both files")
-    add("--start", type=float, default=28, help="second at which the part begins, or the keyframe "
-        "before")  # fmt: skip
-    add("--seconds", type=float, default=12, help="length of the part")
     args = parser.parse_args()
 
     part = Path("outputs", f"{args.clip.stem.partition('_')[0]}.mp4")
     part.parent.mkdir(exist_ok=True)
-    cut(args.clip, part, args.start, args.seconds)
+    cut(args.clip, part, START, SECONDS)
     page = "--viewer", "--output_path", str(args.output_dir / "sample.html"), "--crf", "28"
     for script, *words in (
         ("infer_video.py", "--video_path", part, "--overwrite", "other"),
