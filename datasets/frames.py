@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -19,24 +18,19 @@ from video.reader import Frame
 from video.spec import Spec
 
 
-@dataclass(frozen=True)
-class ClipFrame(Frame):
-    """A frame of a data set. An unreadable one shows the last readable frame of its run."""
-
-    readable: bool = True
-
-
 def read_run(
     files: Sequence[File],
     spec: Spec,
     irregular: list[tuple[str, str]],
+    unreadable: set[int],
     before: Sequence[File] = (),
     rate: Fraction | None = None,
     step: int = 1,
-) -> Iterator[ClipFrame]:
-    """Yield every step-th frame of an unbroken run.
+) -> Iterator[Frame]:
+    """Yield every step-th frame of an unbroken run; for an unreadable one, the last readable one.
 
     irregular: problems are added to this list as (kind, file).
+    unreadable: numbers of unreadable frames are added to this set.
     before: frames that precede `files` in the run, for the motion of the first one.
     rate: files a second; that of the spec if None.
     """
@@ -44,20 +38,20 @@ def read_run(
     kind = MOTIONS[spec.motion]
     previous = _last_readable(before, spec) if kind.channels else None
     for start in range(0, len(files), step):
-        file, following, readable = files[start], tuple(times[start : start + step]), True
+        file, following = files[start], tuple(times[start : start + step])
         try:
             rgb = _read(file.picture, spec)
         except InputError as error:
             irregular.append(("unreadable frame", str(error)))
-            readable = False
+            unreadable.add(file.number)
             if previous is None:
                 previous = _last_readable(before, spec)
             rgb = torch.zeros(3, spec.height, spec.width) if previous is None else previous
         motion = flow_picture(file, spec, irregular) if kind.from_pictures else None
         if motion is None:
             motion = motion_estimator(spec.motion)(previous, rgb)
-        yield ClipFrame(file.number, following[0], rgb, motion, following, readable)
-        if readable:
+        yield Frame(file.number, following[0], rgb, motion, following)
+        if file.number not in unreadable:
             previous = rgb
 
 

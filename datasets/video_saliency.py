@@ -105,8 +105,8 @@ class SaliencyVideos(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         sample = self.samples[index]
-        irregular: list[tuple[str, str]] = []
-        frames = list(read_run(sample.files, self.spec, irregular, sample.run[: sample.start]))
+        irregular, unreadable, before = [], set(), sample.run[: sample.start]
+        frames = list(read_run(sample.files, self.spec, irregular, unreadable, before))
         item = {
             "frames": torch.stack([frame.rgb for frame in frames]),
             "motion": torch.stack([frame.motion for frame in frames]),
@@ -115,7 +115,7 @@ class SaliencyVideos(Dataset):
             "name": sample.clip,
             "irregular": irregular,
         }
-        item["valid"] &= torch.tensor([frame.readable for frame in frames])
+        item["valid"] &= torch.tensor([file.number not in unreadable for file in sample.files])
         return item
 
     def truths(self, sample: Sample, irregular: list[tuple[str, str]]) -> dict:

@@ -7,7 +7,7 @@ files a second, None where they are not known.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 
 import models
 from common.errors import InputError
-from datasets.frames import ClipFrame, read_run
+from datasets.frames import read_run
 from datasets.layouts import File, read_map, unbroken_runs
 from maps.interpolate import interpolate
 from models.checkpoint import sha256
@@ -36,19 +36,11 @@ class Network:
         step = sampling_step(fps, spec.fps) if fps else 1
         for run in unbroken_runs(files):
             unreadable: set[int] = set()
-            frames = _noting(read_run(run, spec, irregular, (), fps, step), unreadable)
+            frames = read_run(run, spec, irregular, unreadable, (), fps, step)
             maps = interpolate(models.predict(self.model, frames))
             for file, (_, saliency) in zip(run, maps, strict=True):
                 if file.truth:
                     yield None if file.number in unreadable else saliency
-
-
-def _noting(frames: Iterable[ClipFrame], unreadable: set[int]) -> Iterator[ClipFrame]:
-    """Yield frames and add the numbers of unreadable ones to a set."""
-    for frame in frames:
-        if not frame.readable:
-            unreadable.add(frame.number)
-        yield frame
 
 
 class SavedMaps:

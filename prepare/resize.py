@@ -86,10 +86,11 @@ def write_frames(folder: Path, files: list[File], spec: Spec, step: int) -> list
     step: the flow of a frame is that since the step-th frame before it.
     """
     left_out: list[tuple[str, str]] = []
+    unreadable: set[int] = set()
     sampled = [run[start::step] for run in unbroken_runs(files) for start in range(step)]
     for run in sampled:
-        for file, frame in zip(run, read_run(run, spec, left_out)):
-            if not frame.readable:
+        for file, frame in zip(run, read_run(run, spec, left_out, unreadable)):
+            if file.number in unreadable:
                 continue
             path = folder / f"{file.number:04d}.png"
             save_picture(path, to_picture(frame.rgb), compress_level=1)
