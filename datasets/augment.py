@@ -1,10 +1,5 @@
 """Random changes of training clips that are right on the sphere, chosen by name.
 
-    yaw     rotation about the vertical axis by any angle
-    mirror  exchange of left and right, for half of the clips
-    tilt    rotation by up to 10° about a horizontal axis
-    light   contrast, brightness, saturation and hue
-
 Each takes an item of SaliencyVideos and a random generator, changes all frames of the clip alike,
 and changes motion, ground truth and fixations with the frames. It returns a new item.
 """

@@ -58,9 +58,6 @@ class CubePadding(nn.Module):
         border = border_of(side - sum(self.sides), self.sides, padded.device)
         return as_faces(fill_corners(as_cubes(padded), border), side)
 
-    def extra_repr(self) -> str:
-        return f"{self.pad}, sides={self.sides}"
-
 
 class FacePadding(nn.Module):
     """Pad each face by itself, with what cube padding is compared to: zeros or its edge pixels.
