@@ -34,15 +34,7 @@ from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.rates import FACTS
 from datasets.splits import read_splits
-from prepare.records import (
-    RECORD,
-    begin_clip,
-    finish_clip,
-    print_splits,
-    save_picture,
-    split,
-    to_picture,
-)
+from prepare.records import RECORD, begin_clip, finish_clip, print_splits, save_picture, split
 from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
@@ -111,7 +103,7 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
     sampled = []
     for frame in reader:
         sampled.append((frame.number, frame.seconds))
-        save_picture(folder / f"{len(sampled):04d}.jpg", to_picture(frame.rgb), quality=92)
+        save_picture(folder / f"{len(sampled):04d}.jpg", frame.rgb, quality=92)
     maps, fixations, samples = truth_of(*np.reshape(sampled, (-1, 2)).T, reader.end)
     for number, saliency in maps:
         write_array(folder / f"{number:04d}_gt.npy", saliency)

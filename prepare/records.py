@@ -47,13 +47,10 @@ def finish_clip(folder: Path, facts: dict) -> None:
     write_json(folder / RECORD, {**facts, "complete": True})
 
 
-def to_picture(rgb: Tensor) -> np.ndarray:
-    """Return colours (C, H, W) in [0, 1] as uint8 (H, W, C)."""
-    return (rgb * 255).round().byte().permute(1, 2, 0).numpy()
-
-
-def save_picture(path: Path, picture: np.ndarray, **options) -> None:
-    """Write (H, W, 3) uint8 RGB, whole or not at all. options: those of PIL's encoder."""
+def save_picture(path: Path, picture: np.ndarray | Tensor, **options) -> None:
+    """Write RGB, uint8 (H, W, 3) or a tensor (3, H, W) in [0, 1]. options: of PIL's encoder."""
+    if isinstance(picture, Tensor):
+        picture = (picture * 255).round().byte().permute(1, 2, 0).numpy()
     with atomic(path, durable=False) as temporary:
         Image.fromarray(picture).save(temporary, **options)
 

@@ -33,7 +33,7 @@ from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbrok
 from datasets.rates import FACTS, ClipRates
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
-from prepare.records import RECORD, begin_clip, finish_clip, read_record, save_picture, to_picture
+from prepare.records import RECORD, begin_clip, finish_clip, read_record, save_picture
 from video.motion import MOTIONS
 from video.pictures import FLOW
 from video.spec import Spec
@@ -93,10 +93,10 @@ def write_frames(folder: Path, files: list[File], spec: Spec, step: int) -> list
             if file.number in unreadable:
                 continue
             path = folder / f"{file.number:04d}.png"
-            save_picture(path, to_picture(frame.rgb), compress_level=1)
+            save_picture(path, frame.rgb, compress_level=1)
             flow = frame.motion if spec.motion != "none" else flow_picture(file, spec, left_out)
             if flow is not None:
-                save_picture(folder / (path.stem + FLOW), to_picture(flow), compress_level=1)
+                save_picture(folder / (path.stem + FLOW), flow, compress_level=1)
             try:
                 if file.truth:
                     truth = read_truth(file.truth, spec.height, spec.width)[0].numpy()
