@@ -56,7 +56,10 @@ def at_least(low: Any, below: float = math.inf, kind: Any = float) -> Callable[[
 
 
 def rate(text: str) -> Fraction:
-    return Fraction(text).limit_denominator(1001)
+    try:
+        return Fraction(text).limit_denominator(1001)
+    except ZeroDivisionError as error:
+        raise ValueError from error
 
 
 frame_rate = at_least(Fraction(1, 1000), 1001, rate)  # 25, 29.97 or 30000/1001

@@ -157,7 +157,7 @@ def test_a_rate_is_for_frames_not_for_a_video(clip, checkpoint, tmp_path):
     code, _, text = infer(clip, checkpoint, tmp_path / "maps", "--fps", 25)
     assert code == 2 and "a frame rate of its own" in text
     assert not (tmp_path / "maps").exists()
-    for wrong in ("0", "-3", "nan", "fast", "1e9"):
+    for wrong in ("0", "-3", "nan", "1/0", "fast", "1e9"):
         assert infer(clip, checkpoint, tmp_path / "maps", f"--fps={wrong}")[0] == 2
 
 
