@@ -20,6 +20,12 @@ from metrics import METRICS
 from metrics.inter_observer import mean_of_finite
 
 WORST = 3  # clips whose worst frames are in the report
+MISSING = {  # by the last truth that a metric needs, where no frame has a score
+    "target": "ground truth that is not constant",
+    "fixations": "fixations",
+    "others": "fixations of other clips",
+    "prior": "fixations",
+}
 
 
 def collect(
@@ -78,8 +84,8 @@ def notes(
         lines.append(f"Problems in the data: {summarise(problems)}.")
     if unscored := [clip for clip, scores in clips.items() if not scores.frames]:
         lines.append(f"Clips without usable frames, not scored: {', '.join(unscored)}.")
-    if absent := [metric.title for name, metric in METRICS.items() if name not in metrics]:
-        lines.append(f"No ground truth for {', '.join(absent)}.")
+    absent = [metric for name, metric in METRICS.items() if name not in metrics]
+    lines += [f"{metric.title} needs {MISSING[metric.needs[-1]]}." for metric in absent]
     if steps := [
         f"{summary.number(x)} ({name})" for name, x in changes.items() if math.isfinite(x)
     ]:

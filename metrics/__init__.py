@@ -1,5 +1,6 @@
 """Saliency metrics on the sphere, chosen by name; (..., H, W) maps → (...) values."""
 
+from common.errors import InputError
 from common.own_code import find_own
 from metrics.protocol import Protocol
 from metrics.saliency import (
@@ -32,4 +33,7 @@ __all__ = [
 def find_metric(name: str) -> Metric:
     """Return a metric by name, or as "package.module:NAME" of one's own. Raises as find_own."""
     metric = find_own(name, METRICS, "metric", Metric, "an instance of metrics.Metric", True)
+    truths = sorted({need for other in METRICS.values() for need in other.needs})
+    if not metric.needs or not {*metric.needs} <= {*truths}:
+        raise InputError(f"{name}: needs {metric.needs}; give it some of {', '.join(truths)}")
     return METRICS.setdefault(name, metric)

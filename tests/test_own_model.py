@@ -396,11 +396,14 @@ class Spread(torch.nn.Module):
         ("--metric", "l2", "no metric 'l2'; give cc, sim, kld"),
         ("--metric", "wrong:function", "wrong:function: not an instance of metrics.Metric"),
         ("--metric", "wrong:Metric", "wrong:Metric: not an instance of metrics.Metric"),
+        ("--metric", "wrong:DEPTH", "wrong:DEPTH: needs ('depth',); give it some of fixations"),
+        ("--metric", "wrong:NOTHING", "wrong:NOTHING: needs (); give it some of fixations"),
     ],
 )  # fmt: skip
 def test_what_is_no_loss_metric_or_motion_is_refused_in_one_line(folder, option, name, says):
     (folder / "wrong.py").write_text(
         "import torch\nfrom metrics import Metric\ndef function(*_): 0\nmade = torch.nn.ReLU()\n"
+        "DEPTH = Metric('D', function, ('depth',))\nNOTHING = Metric('N', function, ())\n"
     )
     for script in (train_video, infer_video, evaluate_video):
         if option == "--motion" or (option == "--loss") == (script is train_video):
