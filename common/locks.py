@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import InputError
@@ -22,6 +22,7 @@ def lock(folder: Path) -> Iterator[None]:
     Raises InputError where another process has it. Without locks (on Windows and on some network
     drives) there is a note instead.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder if fcntl else os.devnull, os.O_RDONLY)
     try:
@@ -35,4 +36,7 @@ def lock(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if made:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
         os.close(descriptor)

@@ -12,6 +12,7 @@ import evaluate_video
 import train_video
 from common.errors import InputError
 from common.files import atomic, read_array
+from common.locks import lock
 from prepare import resize
 from tests.clips import write_eccv_clip
 from tests.commands import ROOT, ended, evaluate, infer, paint, train_one_epoch
@@ -42,6 +43,14 @@ def test_two_runs_into_one_folder(clip, checkpoint, tmp_path):
     other.kill()
     other.communicate()
     assert infer(clip, checkpoint, out)[0] == 0
+
+
+def test_a_run_that_fails_leaves_the_folders_as_they_were(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new"):
+        with pytest.raises(ValueError), lock(tmp_path / name):
+            raise ValueError
+    assert (tmp_path / "empty").exists() and not (tmp_path / "new").exists()
 
 
 NO_OBJECTS = {
