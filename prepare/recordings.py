@@ -163,6 +163,9 @@ def write_dataset(
     """
     root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
     options = {name: vars(args)[name] for name in names if name in args}
+    if unfit := [video for video, _ in clips if video.stem == "frames"]:
+        # A folder of this name marks the other layout of datasets/layouts.py.
+        raise InputError(f"{unfit[0]}: a clip can't have this name; rename it")
     failures = Failures()
     with lock(root):
         for video, files in tqdm(clips, str(root), unit="clip"):
