@@ -102,7 +102,7 @@ def main() -> None:
             return
         clips = {clip: share[clip] for clip in data.clips for share in shares if clip in share}
         about = {  # of several seeds, their facts one after the other
-            row: {key: ", ".join(m.facts.get(key, "") for m in members) for key in members[0].facts}
+            row: {key: ", ".join(m.facts[key] for m in members) for key in members[0].facts}
             for row, members in rows.items()
         }
         facts = {
@@ -121,8 +121,8 @@ def main() -> None:
         with redirect_stdout(sys.stdout if args.format == "text" else sys.stderr):
             print()
             print(*map("\n".join, (summary.verdicts(scores), scores["notes"])), sep="\n\n")
-            results.write(args.output_dir, scores, clips, args.report, args.per_frame)
-            print(f"all scores are in {args.output_dir}")
+            written = results.write(args.output_dir, scores, clips, args.report, args.per_frame)
+            print(f"{', '.join(written[:-1])} and {written[-1]} in {args.output_dir}")
     problems = [problem for scores in clips.values() for problem in scores.irregular]
     if left_out := [problem for problem in problems if problem[0] in LEFT_OUT]:
         raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
@@ -161,7 +161,12 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, li
         if len(members) > 1 and not args.names:
             raise InputError(f"two models are called {row}; give --names that differ")
         for k, source in enumerate(members, 1):
-            source.name = row if len(members) == 1 else f"{row} (seed {k})"
+            source.name = row if len(members) == 1 else f"{row} ({k})"
+        if len({type(source) for source in members}) > 1:
+            raise InputError(f"{row}: a checkpoint and saved maps are no seeds of one model; "
+                "give --names that differ")  # fmt: skip
+    if len({source.name for source in sources}) < len(sources):
+        raise InputError("--names: one is that of a seed, such as 'ours (1)'; choose another")
     return rows
 
 

@@ -97,8 +97,11 @@ def notes(
 
 def write(
     folder: Path, results: dict, clips: dict[str, ClipScores], report: bool, per_frame: bool
-) -> None:
-    """Write metrics.json, metrics.csv and, if wanted, per_frame.csv and report.html."""
+) -> list[str]:
+    """Write metrics.json, metrics.csv and, if wanted, per_frame.csv and report.html.
+
+    Returns: the names of the files.
+    """
     # JSON has no NaN: absent scores are null there, and empty cells in the tables.
     content = json.loads(json.dumps(results), parse_constant=lambda name: None)
     write_json(folder / "metrics.json", content)
@@ -122,6 +125,8 @@ def write(
     if report:
         pictures = [*best_median_worst(results, clips), *worst_frames(results, clips)]
         write_report(folder / "report.html", results, series, pictures)
+    names = ["per_frame.csv"] * per_frame + ["report.html"] * report
+    return ["metrics.json", "metrics.csv", *names]
 
 
 def write_csv(path: Path, rows: list[list]) -> None:

@@ -186,7 +186,7 @@ def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
     cc = content["predictors"]["cube_unet"]["cc"]
     assert lines[1].split()[:2] == ["cube_unet", f"{cc['mean']:.3f}".replace("-", "−")]
     assert sum("the best baseline" in line for line in lines) == len(ALL)
-    assert lines[-1] == f"all scores are in {out}"
+    assert lines[-1] == f"metrics.json, metrics.csv and report.html in {out}"
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("<img") == 7 + 7 + 2 + 2
     assert all(
@@ -491,11 +491,13 @@ def test_seeds_of_one_name_are_one_row(data, tmp_path, undrawn):
     assert page.count('class="model"') == 2
 
 
-def test_a_checkpoint_and_maps_can_be_one_row(data, checkpoints, tmp_path):
-    """It ended in a KeyError."""
+def test_names_that_make_no_rows(data, checkpoints, tmp_path):
+    """Kinds that are mixed ended in a KeyError, and a name of a seed replaced that seed."""
     maps = write_maps(tmp_path / "maps", CLIPS)
     mixed = "--ckpt_path", checkpoints / "unet.pth", "--pred_dir", maps, "--names", "ours", "ours"
-    assert len(scores(data, *mixed)) == 5
+    assert "ours: a checkpoint and saved maps" in evaluate(data, *mixed, code=2)
+    same = "--pred_dir", maps, maps, maps, "--names", "ours", "ours", "ours (1)"
+    assert "one is that of a seed" in evaluate(data, *same, code=2)
 
 
 def test_change_of_cc_from_frame_to_frame(data, tmp_path):
@@ -529,7 +531,7 @@ def test_tables_for_papers(data, tmp_path, form):
     maps = write_maps(tmp_path / "a_b", CLIPS, blurry)
     words = ["--data_root", data, "--output_dir", tmp_path / "out", "--pred_dir", maps]
     code, printed, errors = ended(evaluate_video.main, *words, "--height", 24, "--format", form)
-    assert code == 0 and "the best baseline" in errors and "all scores are in" in errors
+    assert code == 0 and "the best baseline" in errors and "metrics.json" in errors
     lines, content = printed.splitlines(), results(tmp_path / "out")["predictors"]
     names = {"markdown": r"a\_b", "latex": r"a\_b", "csv": "a_b"}
     if form == "csv":
