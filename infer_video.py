@@ -125,7 +125,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
     Raises InputError for a source that can't be read or a folder with other maps, and RunError at
     the end where some frames of the source are damaged.
     """
-    if folder.absolute() in (path.absolute(), *path.absolute().parents):
+    if folder.resolve() in (path.resolve(), *path.resolve().parents):
         raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
     fps = args.fps or (rate_of_folder(path) if path.is_dir() else None)
     with advice("--coverage"):

@@ -89,6 +89,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         if error.errno in GIVEN_WRONG:
             return f"{where}; check the path", 2
         return f"{where}; make room there, and run the same command again", 1
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's words
+        return f"{error}; check the path", 2
     out_of_memory = isinstance(error, RuntimeError) and "allocate" in str(error)  # torch's words
     if isinstance(error, MemoryError) or out_of_memory:
         less = "smaller sizes; train_video.py also takes --accumulate 2 or --precision bf16"
