@@ -17,7 +17,7 @@ import numpy as np
 from common.errors import InputError, printable
 
 JSON_BYTES = 128 << 20  # the largest JSON file that is read
-ARRAY_BYTES = 4 << 30  # the largest .npy file that is read
+ARRAY_BYTES = 4 << 30  # the largest file of arrays that is read
 BLOCK = 1 << 20  # bytes of each part of a file that a fingerprint reads
 _inputs: set[tuple[int, int]] = set()  # device and inode of the files that are not to be replaced
 

@@ -30,7 +30,7 @@ def read_pickle(
     content: bytes,
     path: str | Path,
     constructors: Constructors,
-    read_storage: Any = None,
+    read_storage: Callable[[tuple], object] | None = None,
 ) -> Any:
     """Return the object in a pickle, which comes from the file `path`.
 
@@ -47,6 +47,8 @@ def read_pickle(
             raise InputError(f"{path}: {problem}; {advice}")
 
         def persistent_load(self, key: tuple) -> object:
+            if read_storage is None:
+                raise pickle.UnpicklingError("it refers to data outside the pickle")
             return read_storage(key)
 
     check_pickle(content, len(content))

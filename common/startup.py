@@ -37,9 +37,9 @@ def explain_missing(kind, error, trace) -> None:
     """Say in one line which package an import at the beginning of a script has not found."""
     if not issubclass(kind, ModuleNotFoundError):
         return sys.__excepthook__(kind, error, trace)
-    how = f"run pip install -r {ROOT / 'requirements.txt'}"
-    script = Path(sys.argv[0]).name
-    print(f"{script}: the package '{error.name}' is missing; {how}", file=sys.stderr)
+    script, needed = Path(sys.argv[0]).name, ROOT / "requirements.txt"
+    how = f"pip install -r {needed}" if needed.exists() else "the installation of saliency360 again"
+    print(f"{script}: the package '{error.name}' is missing; run {how}", file=sys.stderr)
 
 
 # In a script of ours, not where another program imports it: Ctrl-C ends it without a traceback from

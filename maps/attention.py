@@ -150,7 +150,7 @@ def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _cap(
     longitude: float, latitude: float, radius: float, size: tuple[int, int]
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Return rows and columns of the pixels within an angle of a direction, and that's cosines."""
+    """Return the pixels within an angle of a direction: (rows, columns), the angles' cosines."""
     height, width = size
     latitudes, longitudes, _ = _grid(height, width)
     top, bottom = (sphere.row_of(latitude + angle, height) for angle in (radius, -radius))

@@ -71,7 +71,7 @@ class RecurrentStep(nn.Module):
 def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
     """Write a model, on the CPU and in eval mode, and return the names of its inputs.
 
-    Raises ValueError for a model that this can't be done with.
+    Raises ValueError for a model of several frames whose state is not known.
     """
     network = RecurrentStep(model) if isinstance(model, SSTSal) else FrameModel(model)
     if (length := model.spec.clip_length) > 1 and not network.state:

@@ -17,12 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError, run_script
-from common.files import reading
+from common.files import ARRAY_BYTES, reading
 from datasets.gaze_files import Gaze
 from prepare.recordings import VIDEOS, by_name, dataset_parser, pair, write_dataset, write_gaze_clip
 from video.decoding import probe
-
-LARGEST = 4 << 30  # bytes of the MATLAB file
 
 
 def read_gaze(matrices: dict[str, np.ndarray], video: Path, tables: list[Path]) -> Gaze:
@@ -53,7 +51,7 @@ def main() -> None:
         from scipy.io import loadmat
     except ImportError as error:
         raise InputError("MATLAB files need one more package; run: pip install scipy") from error
-    with reading(args.gaze, "not a MATLAB file that can be read ({}); copy it again", LARGEST):
+    with reading(args.gaze, "not a MATLAB file that can be read ({}); copy it again", ARRAY_BYTES):
         matrices = {name: m for name, m in loadmat(args.gaze).items() if name[0] != "_"}
     names = {name: [Path(name)] for name in matrices}
     pairs, alone = pair(by_name(args.videos, VIDEOS), names, "like its matrices, as A380.mp4")
