@@ -1,9 +1,9 @@
 """Plans a path that follows attention, for the virtual camera of views.camera.
 
-The path is made of shots: the camera turns, then holds a direction or pans slowly. It earns what is
-in view: attention above the clip's own mean map, which fades while it is in view and recovers later
-(inhibition of return: Itti, Koch and Niebur, 1998). As it depends on all that was seen before, beam
-search finds the shots; during a turn nothing is earned.
+Worth a look are the peaks of attention above the clip's own mean map. The path is made of shots:
+the camera turns, then holds a direction or pans slowly. It earns what is in view: peaks, which fade
+while they are seen and recover later (inhibition of return: Itti, Koch and Niebur, 1998), and a
+little of all attention. As that depends on what was seen before, beam search finds the shots.
 """
 
 import math
@@ -23,13 +23,16 @@ LONGEST = 5.0  # seconds that a frame counts at most
 CELLS = 30, 60  # rows and columns to which maps are reduced
 COLUMNS = 36  # longitudes that are compared; latitudes are about as far apart
 KNOWN = 0.8  # share of the mean map that is taken off; the rest leads where nothing ever changes
-SEEN = 1.5  # seconds in view after which the interest of a place has faded to 1/e
-RECOVERY = 30.0  # seconds out of view after which it is back to 1 − 1/e
+LEAST = 0.2  # height of a peak at least, as a share of the clip's highest
+AROUND = math.radians(12)  # of a peak, where there is no other and what fades with it
+SEEN = 2.0  # seconds in view after which a peak has faded to 1/e
+RECOVERY = 30.0  # seconds after which what has faded is back to 1 − 1/e
+ALL = 0.05  # what the best view of all attention earns in a second; a new peak earns up to 1
 HOLD = 3  # seconds that a view is held for at least
-TURN, CUT = 0.05, 10  # price of a second of turning, in seconds of the best view; a cut is as 10
+TURN, CUT = 0.02, 10  # price of a second of turning; a cut is as 10
 NEAR, FAR = math.radians(30), math.radians(60)  # from which on a turn is worth it, and a cut
 PANS = -1, -0.5, 0.5, 1  # parts of the fastest pan
-STEADY = 0.4  # share by which the fastest pan must show more than a direction that is held
+PANNED, TURNED = 0.4, 0.8  # shares of what is in view that the fastest pan and a turn earn
 SECTORS, PLANS = 4, 4  # parts of the horizon to go on to, and plans that are gone on with
 TAU = 2 * math.pi
 
@@ -71,8 +74,9 @@ def follow_path(
     unwrapped: it begins within ±180° and goes on beyond, so that it can be interpolated.
     Raises ValueError for maps that are negative, not finite or not as many as times, and for none.
     """
-    clock, planner = _clock(seconds), _Planner(extent_of(fov, *size), cuts)
-    return np.degrees(_path(planner.shots(_attention(maps, clock)), clock[:-1]))
+    clock = _clock(seconds)
+    planner = _Planner(_attention(maps, clock), extent_of(fov, *size), cuts)
+    return np.degrees(_path(planner.shots(), clock[:-1]))
 
 
 def _clock(seconds: Sequence[float]) -> np.ndarray:
@@ -102,9 +106,12 @@ def _attention(maps: Iterable[np.ndarray], clock: np.ndarray) -> np.ndarray:
 
 
 class _Planner:
-    """Finds the shots of a camera. extent: of its view. Angles are in radians."""
+    """Finds the shots of a camera. Angles are in radians.
 
-    def __init__(self, extent: tuple[float, float], cuts: bool):
+    attention: (K, cells), as _attention returns it. extent: of a view. cuts: see follow_path.
+    """
+
+    def __init__(self, attention: np.ndarray, extent: tuple[float, float], cuts: bool):
         highest, speed, self.acceleration = np.radians((HIGHEST, SPEED, ACCELERATION))
         self.speed, self.cuts = min(speed, 0.9 * self.acceleration**0.5), cuts
         self.fastest = min(0.53 * self.speed, 0.5 * self.acceleration**0.5)  # a turn catches up
@@ -116,22 +123,31 @@ class _Planner:
         rays = directions(*CELLS, torch.float64).flatten(0, 1)
         u, v = to_plane(torch.einsum("nk,dkc->dnc", rays, cameras), extent)
         self.windows = ((1 - u**2).clamp(min=0) * (1 - v**2).clamp(min=0)).float().numpy()
+        area = solid_angles(*CELLS, torch.float32).expand(CELLS).numpy().ravel()
+        even = 1.001 / (2 * TAU)  # density where attention is the same everywhere
+        usual = (attention - even * area).clip(0) @ self.windows.T
+        self.usual = ALL / (usual.max(1).mean() or 1) * usual  # (K, R·C)
+        # Peaks are above the mean map, and above an even share of what that leaves.
+        density = attention / area
+        above = density - KNOWN * density.mean(0) - (1 - KNOWN) * even
+        least = max(LEAST * above.max(), 1e-9)
+        self.near = (rays @ rays.T > math.cos(AROUND)).numpy()
+        self.peaks = []  # in each second, the cells of peaks and what each earns when it is new
+        for values, new in zip(density, above):
+            high = np.flatnonzero(new >= least)
+            cells = high[new[high] >= np.where(self.near[high], new, 0).max(1, initial=0)]
+            self.peaks.append((cells, np.sqrt(values[cells] / values.max())))
 
-    def shots(self, attention: np.ndarray) -> tuple[Shot, ...]:
-        """Return the best shots found. attention: (K, cells), as _attention returns it."""
-        # Interest: attention above the mean map, and above an even share of what that leaves.
-        even = solid_angles(*CELLS, torch.float32).expand(CELLS).numpy().ravel() / (2 * TAU)
-        self.interest = attention - KNOWN * attention.mean(0) - (1 - KNOWN) * 1.001 * even
-        np.maximum(self.interest, 0, out=self.interest)
-        self.interest /= (self.interest @ self.windows.T).max(1).mean() or 1
-        self.usual = self.interest.mean() or 1
-        plans: list[dict[int, Plan]] = [{} for _ in range(len(attention) + 1)]  # by their last view
-        plans[0][0] = 0.0, (Shot(0, 0, np.zeros(2), 0.0),), np.ones_like(even)
-        for now in range(len(attention)):
+    def shots(self) -> tuple[Shot, ...]:
+        """Return the best shots found."""
+        length = len(self.peaks)
+        plans: list[dict[int, Plan]] = [{} for _ in range(length + 1)]  # by their last view
+        plans[0][0] = 0.0, (Shot(0, 0, np.zeros(2), 0.0),), np.ones(len(self.near))
+        for now in range(length):
             best, plans[now] = sorted(plans[now].values(), key=lambda plan: -plan[0]), {}
             for plan in best[:PLANS]:
                 for shot in [plan[1][-1], *self.options(plan, now)]:
-                    end = min(max(now + 1, shot.arrival + HOLD), len(attention))
+                    end = min(max(now + 1, shot.arrival + HOLD), length)
                     view = int(self.views(shot.held(end)))
                     longer = self.extended(plan, shot, now, end)
                     if view not in plans[end] or plans[end][view][0] < longer[0]:
@@ -144,21 +160,25 @@ class _Planner:
         column = np.rint((path[..., 0] / TAU + 0.5) * COLUMNS).astype(int)
         return row * COLUMNS + column % COLUMNS
 
+    def earned(self, second: int, fresh: np.ndarray) -> np.ndarray:
+        """Return what a view towards each place earns in a second, (R·C,)."""
+        cells, worth = self.peaks[second]
+        return self.usual[second] + self.windows[:, cells] @ (worth * fresh[cells])
+
     def extended(self, plan: Plan, shot: Shot, now: int, end: int) -> Plan:
         """Return a plan that goes on with a shot, new or its last, from now to the end."""
-        earned, shots, fresh = plan
-        if shot is not shots[-1]:
-            shots = (*shots, shot)
-            earned -= TURN * (shot.arrival - now or CUT) if now else 0
-            fresh = 1 - (1 - fresh) * math.exp((now - shot.arrival) / RECOVERY)
-            now = shot.arrival
-        steady = 1 - STEADY * abs(shot.pan) / self.fastest
-        for second in range(now, end):
-            window, interest = self.windows[self.views(shot.held(second))], self.interest[second]
-            earned += steady * float((interest * fresh) @ window)
-            seen = (window > 0.1) * interest / (interest + self.usual)  # from 0 to 1
-            fresh = (1 - (1 - fresh) * math.exp(-1 / RECOVERY)) * np.exp(-seen / SEEN)
-        return earned, shots, fresh
+        earned, (*_, last), fresh = plan
+        if shot is not last and now:
+            earned -= TURN * (shot.arrival - now or CUT)
+        views = self.views(_path([last, shot], np.arange(now, end)))
+        for second, view in zip(range(now, end), views):
+            held = 1 - (1 - PANNED) * abs(shot.pan) / self.fastest
+            share = TURNED if second < shot.arrival else held
+            earned += share * float(self.earned(second, fresh)[view])
+            cells = self.peaks[second][0]
+            seen = self.windows[view, cells] @ self.near[cells]
+            fresh = (1 - (1 - fresh) * math.exp(-1 / RECOVERY)) * np.exp(-share * seen / SEEN)
+        return earned, plan[1] if shot is last else (*plan[1], shot), fresh
 
     def options(self, plan: Plan, now: int) -> Iterator[Shot]:
         """Yield those next shots to each sector and with each pan that show most a second."""
@@ -172,8 +192,8 @@ class _Planner:
         if self.cuts or not now:  # the first shot may begin anywhere
             needed[angle > (FAR if now else -1)] = 0
         seen = np.zeros((1 + needed.max() + HOLD, *needed.shape))
-        ahead = (self.interest[now : now + len(seen) - 1] * fresh) @ self.windows.T
-        seen[1 : 1 + len(ahead)] = ahead.reshape(-1, *needed.shape)
+        for second in range(now, min(now + len(seen) - 1, len(self.peaks))):
+            seen[1 + second - now] = self.earned(second, fresh).reshape(needed.shape)
         every, seconds = np.arange(COLUMNS), np.arange(len(seen))[:, None, None] - 1
         sectors = [(0, sector) for sector in np.split(every, SECTORS)]
         for part, sector in [*sectors, *((part, every) for part in PANS)]:
