@@ -1,12 +1,18 @@
 """What the camera of `make_video.py --follow` shows of clips, given the folders of their maps.
 
     python -m benchmarks.follow outputs/clip_saliency …
+    python -m benchmarks.follow --heads nasrabadi_mmsys19_head_5hz.npz
 
 A peak is a maximum, within 15°, of attention above the clip's own mean map, at least a fifth as
 high as the highest one, in a map for each half second. It appears where there was none within 20°
 for three seconds. Printed are the share of peaks of which the view holds the direction within three
 seconds, as long as they last; the directions at least 30° apart that are held for two seconds; the
 share of the time in which the camera turns by more than a degree a second; and its largest speed.
+
+With --heads, maps are made of where half of the people who watched a video turned their heads, and
+the share of the others' head directions in view is printed, too; beside the camera stand one that
+looks straight ahead, the best one that does not move, and the others themselves. Settings of the
+camera were chosen on every third video of the file, which are left out.
 """
 
 import argparse
@@ -17,19 +23,27 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from tqdm import tqdm
 
+from common.errors import counted
+from datasets.gaze import gaussian_map
 from projection import directions, solid_angles
 from projection.perspective import extent_of, to_plane
-from projection.sphere import direction_of, orientation
+from projection.sphere import angles_of, direction_of, orientation
 from video.pictures import read_picture
 from views.follow import follow_path
 
 ROWS, COLUMNS = 45, 90  # of the maps that are compared
 SLOT = 0.5  # seconds
+RATE = 5.0  # head directions a second
+EXTENT = extent_of(90, 720, 1280)
+PLACES = [(x, y) for x in range(-180, 180, 10) for y in range(-60, 70, 10)]  # in degrees
+# The times and unit vectors at which each peak is seen, in the order of appearance.
+Peaks = list[list[tuple[float, np.ndarray]]]
 
 
-def find_peaks(maps: list[np.ndarray], seconds: np.ndarray) -> list[list[tuple[float, np.ndarray]]]:
-    """Return the times and unit vectors at which each peak is seen, in the order of appearance."""
+def find_peaks(maps: list[np.ndarray], seconds: np.ndarray) -> Peaks:
+    """Return the peaks of a clip's maps."""
     slots = ((seconds - seconds[0]) / SLOT).astype(int)
     density = np.zeros((slots[-1] + 1, ROWS * COLUMNS))
     area = solid_angles(ROWS, COLUMNS).numpy()
@@ -42,7 +56,7 @@ def find_peaks(maps: list[np.ndarray], seconds: np.ndarray) -> list[list[tuple[f
     density -= density.mean(0)
     rays = directions(ROWS, COLUMNS, torch.float64).flatten(0, 1).numpy()
     near = rays @ rays.T > math.cos(math.radians(15))
-    peaks: list[list[tuple[float, np.ndarray]]] = []
+    peaks: Peaks = []
     for slot, values in enumerate(density):
         for cell in np.flatnonzero(values >= density.max() / 5):
             if values[cell] < values[near[cell]].max():
@@ -58,50 +72,99 @@ def find_peaks(maps: list[np.ndarray], seconds: np.ndarray) -> list[list[tuple[f
     return peaks
 
 
-def in_view(direction: np.ndarray, ray: np.ndarray, fov: float, size: tuple[int, int]) -> bool:
-    """Return whether a view towards (longitude, latitude) in degrees holds a unit vector."""
-    camera = orientation(*np.radians(direction))
-    u, v = to_plane(torch.from_numpy(ray) @ camera, extent_of(fov, *size))
-    return bool(u.abs() <= 1 and v.abs() <= 1)
+def in_view(path: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    """Return whether views towards (N, 2) in degrees hold unit vectors (…, N, 3): (…, N)."""
+    cameras = torch.stack([orientation(*place) for place in np.radians(path).tolist()])
+    u, v = to_plane(torch.einsum("...nk,nkc->...nc", torch.from_numpy(rays), cameras), EXTENT)
+    return ((u.abs() <= 1) & (v.abs() <= 1)).numpy()
+
+
+def measure(path: np.ndarray, seconds: np.ndarray, peaks: Peaks) -> dict[str, float]:
+    """Return what a camera shows on a path (N, 2) in degrees."""
+    shown = 0
+    for peak in peaks:
+        early = [(t, ray) for t, ray in peak if t <= peak[0][0] + 3]
+        frames = [min(np.searchsorted(seconds, t + SLOT / 2), len(path) - 1) for t, _ in early]
+        shown += in_view(path[frames], np.stack([ray for _, ray in early])).any()
+    rays = direction_of(*torch.from_numpy(np.radians(path)).T).numpy()
+    steps = np.diff(seconds)
+    speed = np.degrees(np.linalg.norm(np.diff(rays, axis=0), axis=1)) / steps
+    held: list[np.ndarray] = []
+    for first, time in enumerate(seconds):
+        part = rays[first : np.searchsorted(seconds, time + 2)]
+        still = time + 2 <= seconds[-1] and (part @ part[0]).min() > math.cos(math.radians(2))
+        if still and all(part[0] @ ray < math.cos(math.radians(30)) for ray in held):
+            held.append(part[0])
+    moving = steps[speed > 1].sum() / steps.sum()
+    return {"peaks": shown, "held": len(held), "moving": moving, "speed": speed.max()}
+
+
+def score_folder(folder: Path, cuts: bool) -> None:
+    """Print what the camera shows, given the folder of a clip's maps."""
+    record = json.loads((folder / "saliency.json").read_text(encoding="utf-8"))
+    maps = [read_picture(path, "L") for path in sorted(folder.glob("sal_*.png"))]
+    seconds = np.array(record.get("times") or np.arange(len(maps)) / record["fps"])
+    path = follow_path(maps, seconds.tolist(), cuts=cuts)
+    seconds -= seconds[0]
+    peaks = find_peaks(maps, seconds)
+    found = measure(path, seconds, peaks)
+    print(
+        f"{folder.name}: {found['peaks']} of {len(peaks)} peaks "
+        f"({found['peaks'] / max(1, len(peaks)):.0%}), {counted(found['held'], 'direction')} in "
+        f"{seconds[-1]:.0f} s, {found['moving']:.0%} of the time in motion, "
+        f"at most {found['speed']:.1f}°/s"
+    )
+
+
+def score_heads(file: Path, cuts: bool) -> None:
+    """Print what cameras and viewers see, given (people, samples, 3) unit vectors by video."""
+    rows: dict[str, list] = {}
+    with np.load(file, allow_pickle=False) as videos:
+        chosen = [name for number, name in enumerate(videos) if number % 3]
+        for name in tqdm(chosen, "viewers", unit="video", leave=False):
+            heads = videos[name].astype(np.float64)
+            heads /= np.linalg.norm(heads, axis=-1, keepdims=True)
+            heads = np.random.default_rng(0).permutation(heads)
+            shown, others = heads[::2], heads[1::2]
+            seconds = np.arange(heads.shape[1]) / RATE
+            places = np.stack(angles_of(torch.from_numpy(shown)), axis=-1)
+            maps = [gaussian_map(*at.T, 60, 120, 10.0).numpy() for at in places.swapaxes(0, 1)]
+            peaks = find_peaks(maps, seconds)
+            fixed = [np.tile(place, (len(seconds), 1)) for place in PLACES]
+            views = [in_view(path, shown).mean() for path in fixed]
+            paths = {"straight ahead": [np.zeros((len(seconds), 2))]}
+            paths["best direction"] = [fixed[int(np.argmax(views))]]
+            paths["camera"] = [follow_path(maps, seconds.tolist(), cuts=cuts)]
+            ways = np.stack(angles_of(torch.from_numpy(others)), axis=-1)
+            paths["viewers"] = list(np.degrees(np.unwrap(ways, axis=1)))
+            for camera, ways in paths.items():
+                for number, path in enumerate(ways):
+                    rest = np.delete(others, number, 0) if camera == "viewers" else others
+                    found = measure(path, seconds, peaks)
+                    part = found["peaks"] / len(peaks), in_view(path, rest).mean()
+                    row = *part, found["held"], found["moving"]
+                    rows.setdefault(camera, []).append((name, row))
+    print(f"{len(chosen)} videos: peaks within 3 s, others' directions in view, held, in motion")
+    for camera, scores in rows.items():
+        means = [np.mean([row for at, row in scores if at == name], axis=0) for name in chosen]
+        peaks_, gaze, held, moving = np.mean(means, axis=0)
+        print(f"{camera:15} {peaks_:.1%}  {gaze:.1%}  {held:.1f}  {moving:.0%}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="MAPS_DIR", help="folder of maps")
-    parser.add_argument("--cuts", action="store_true", help="the camera may also jump")
+    add = parser.add_argument
+    add("folders", type=Path, nargs="*", metavar="MAPS_DIR", help="folder of maps")
+    add("--heads", type=Path, help=".npz file of head directions by video: (people, samples, 3) "
+        "unit vectors, x to the right, y up, z ahead, five a second")  # fmt: skip
+    add("--cuts", action="store_true", help="the camera may also jump")
     args = parser.parse_args()
     for folder in args.folders:
-        record = json.loads((folder / "saliency.json").read_text(encoding="utf-8"))
-        paths = sorted(folder.glob("sal_*.png"))
-        maps = [read_picture(path, "L") for path in paths]
-        seconds = np.array(record.get("times") or np.arange(len(maps)) / record["fps"])
-        path = follow_path(maps, seconds.tolist(), 90, (720, 1280), args.cuts)
-        seconds -= seconds[0]
-        peaks = find_peaks(maps, seconds)
-        shown = 0
-        for peak in peaks:
-            early = [(t, ray) for t, ray in peak if t <= peak[0][0] + 3]
-            frames = [min(np.searchsorted(seconds, t + SLOT / 2), len(path) - 1) for t, _ in early]
-            shown += any(
-                in_view(path[k], ray, 90, (720, 1280)) for k, (_, ray) in zip(frames, early)
-            )
-        rays = direction_of(*torch.from_numpy(np.radians(path)).T).numpy()
-        steps = np.diff(seconds)
-        speed = np.degrees(np.linalg.norm(np.diff(rays, axis=0), axis=1)) / steps
-        held: list[np.ndarray] = []
-        for first, time in enumerate(seconds):
-            part = rays[first : np.searchsorted(seconds, time + 2)]
-            still = time + 2 <= seconds[-1] and (part @ part[0]).min() > math.cos(math.radians(2))
-            if still and all(part[0] @ ray < math.cos(math.radians(30)) for ray in held):
-                held.append(part[0])
-        moving = steps[speed > 1].sum() / steps.sum()
-        print(
-            f"{folder.name}: {shown} of {len(peaks)} peaks ({shown / max(1, len(peaks)):.0%}), "
-            f"{len(held)} directions in {seconds[-1]:.0f} s, {moving:.0%} of the time in motion, "
-            f"at most {speed.max():.1f}°/s"
-        )
+        score_folder(folder, args.cuts)
+    if args.heads:
+        score_heads(args.heads, args.cuts)
 
 
 if __name__ == "__main__":
