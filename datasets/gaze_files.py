@@ -55,6 +55,14 @@ class Fixations(NamedTuple):
         return self.longitudes[here], self.latitudes[here]
 
 
+def to_angles(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return longitudes and latitudes, (N,) radians, of fractions of width and height, (N,) each.
+
+    x, y: in [0, 1] from the upper left corner.
+    """
+    return (x - 0.5) * 2 * math.pi, (0.5 - y) * math.pi
+
+
 def read_gaze_csv(path: str | Path) -> Gaze:
     """Return the gaze of one video. Raises InputError for an invalid file or no samples."""
     gaze = Gaze(*_read_csv(path, GAZE))
@@ -148,5 +156,4 @@ def _clip_fixations(frames: dict) -> Fixations:
     number, x, y = np.array(points, np.float64).reshape(-1, 3).T
     if not ((number >= 1) & (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)).all():
         raise ValueError("a frame before 1, or a place outside the picture")
-    longitude, latitude = (x - 0.5) * 2 * math.pi, (0.5 - y) * math.pi
-    return Fixations(number.astype(np.int64), longitude, latitude, np.full(len(x), UNKNOWN))
+    return Fixations(number.astype(np.int64), *to_angles(x, y), np.full(len(x), UNKNOWN))

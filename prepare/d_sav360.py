@@ -15,7 +15,6 @@ in the middle are no gaze. Frames are kept from the first on, there from the fir
 
 from common import startup  # noqa: F401  # isort: skip
 
-import math
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -25,8 +24,8 @@ import numpy as np
 
 from common.errors import run_script
 from common.files import reading
-from datasets.gaze_files import Gaze
-from prepare.recordings import VIDEOS, by_key, dataset_parser, pair, write_dataset, write_gaze_clip
+from datasets.gaze_files import Gaze, to_angles
+from prepare.recordings import VIDEOS, by_key, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 from video.reader import sampling_step
 
@@ -55,38 +54,31 @@ def read_samples(path: Path) -> np.ndarray:
         return rows[order[kept[order]]]
 
 
-def read_gaze(samples: dict[int, list[np.ndarray]], fps: float, video: Path, tables: list) -> Gaze:
-    """Return the fixations of all people. samples: by video. fps: frames a second to keep."""
-    rate = probe(video).fps
-    _, person, _, frame, u, v, fixation, valid = np.concatenate(samples[int(video.stem)]).T
+def read_gaze(samples: dict[Path, np.ndarray], fps: float, video: Path, tables: list) -> Gaze:
+    """Return the fixations of all people. samples: by table. fps: frames a second to keep."""
+    rate, number = probe(video).fps, int(video.stem)
+    parts = [rows[rows[:, 0] == number] for rows in map(samples.__getitem__, tables)]
+    _, person, _, frame, u, v, fixation, valid = np.concatenate(parts).T
     same = np.diff(person) == 0
     same &= np.diff(frame // sampling_step(rate, fps)) == 0  # are in the time of one frame kept
     goes_on = np.append(False, same & (fixation[:-1] == 1))
     shown = (fixation == 1) & ~goes_on & (valid == 1) & (abs(v - 0.5) <= 0.5) & np.isfinite(u)
-    longitudes, latitudes = (u % 1 - 0.5) * 2 * math.pi, (0.5 - v) * math.pi
-    columns = (frame + 0.5) / float(rate), longitudes, latitudes, person.astype(np.int64)
+    columns = (frame + 0.5) / float(rate), *to_angles(u % 1, v), person.astype(np.int64)
     return Gaze(*(column[shown] for column in columns))
 
 
 def main() -> None:
-    parser = dataset_parser("d_sav360", "D-SAV360's videos and gaze", sigma=5.0)
-    add = parser.add_argument
-    add("--videos", type=Path, required=True, help="folder of videos, such as 0001/0001.mp4")
-    add("--gaze", type=Path, required=True, help="folder of CSV files")
-    args = parser.parse_args()
-    samples: dict[int, list[np.ndarray]] = {}
+    inputs = {"videos": "folder of videos, such as 0001/0001.mp4", "gaze": "folder of CSV files"}
+    args = parse_args("d_sav360", "D-SAV360's videos and gaze", 5.0, inputs)
+    samples = {path: read_samples(path) for path in sorted(args.gaze.glob("[!.]*.csv"))}
     tables: dict[int, list[Path]] = {}
-    for path in sorted(args.gaze.glob("[!.]*.csv")):
-        rows = read_samples(path)
-        for part in np.split(rows, np.flatnonzero(np.diff(rows[:, 0])) + 1) if len(rows) else ():
-            samples.setdefault(int(part[0, 0]), []).append(part)
-            tables.setdefault(int(part[0, 0]), []).append(path)
+    for path, rows in samples.items():
+        for number in np.unique(rows[:, 0]):
+            tables.setdefault(int(number), []).append(path)
     numbered = (path for path in args.videos.rglob("*") if path.stem.isdecimal())
     videos = by_key(numbered, VIDEOS, lambda path: int(path.stem))
-    clips, alone = pair(videos, tables, "0001.mp4, … as the column video has them")
-    write_dataset(
-        args, clips, alone, partial(write_gaze_clip, read=partial(read_gaze, samples, args.fps))
-    )
+    pairs = pair(videos, tables, "0001.mp4, … as the column video has them")
+    write_dataset(args, *pairs, partial(write_gaze_clip, partial(read_gaze, samples, args.fps)))
 
 
 if __name__ == "__main__":

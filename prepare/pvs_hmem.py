@@ -19,7 +19,7 @@ import numpy as np
 from common.errors import InputError, run_script
 from common.files import ARRAY_BYTES, reading
 from datasets.gaze_files import Gaze
-from prepare.recordings import VIDEOS, by_name, dataset_parser, pair, write_dataset, write_gaze_clip
+from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
 
@@ -42,11 +42,9 @@ def read_gaze(matrices: dict[str, np.ndarray], video: Path, tables: list[Path]) 
 
 
 def main() -> None:
-    parser = dataset_parser("pvs_hmem", "PVS-HMEM's videos and head movements", sigma=7.0)
-    add = parser.add_argument
-    add("--videos", type=Path, required=True, help="folder of videos, such as A380.mp4")
-    add("--gaze", type=Path, required=True, help="FULLdata_per_video_frame.mat")
-    args = parser.parse_args()
+    videos, gaze = "folder of videos, such as A380.mp4", "FULLdata_per_video_frame.mat"
+    inputs = {"videos": videos, "gaze": gaze}
+    args = parse_args("pvs_hmem", "PVS-HMEM's videos and head movements", 7.0, inputs)
     try:
         from scipy.io import loadmat
     except ImportError as error:
@@ -56,7 +54,7 @@ def main() -> None:
     names = {name: [Path(name)] for name in matrices}
     pairs, alone = pair(by_name(args.videos, VIDEOS), names, "like its matrices, as A380.mp4")
     clips = [(video, [args.gaze]) for video, _ in pairs]
-    write_dataset(args, clips, alone, partial(write_gaze_clip, read=partial(read_gaze, matrices)))
+    write_dataset(args, clips, alone, partial(write_gaze_clip, partial(read_gaze, matrices)))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import hashlib
 import random
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +117,15 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
         raise RunError(f"{video}: {damage}")
 
 
-def write_gaze_clip(folder: Path, video: Path, tables: list[Path], options: dict, read=None):
+def write_gaze_clip(
+    read: Callable[..., Gaze], folder: Path, video: Path, tables: list[Path], options: dict
+) -> None:
     """Write the clip of a video and the gaze in tables; raises as `write_clip` does.
 
+    read: returns the gaze, given video and tables.
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
-    read: returns the gaze, given video and tables; by default that in the CSV file.
     """
-    gaze = read(video, tables) if read else read_gaze_csv(tables[0])
+    gaze = read(video, tables)
     digest = hashlib.sha256(b"".join(table.read_bytes() for table in tables)).hexdigest()
     size = options["gt_height"], 2 * options["gt_height"]
 
@@ -158,7 +161,7 @@ def write_dataset(
 ) -> None:
     """Write a clip of each video, and what describes the data set; print what it contains.
 
-    args: those of `dataset_parser`. clips, alone: what `pair` returns.
+    args: those of `parse_args`. clips, alone: what `pair` returns.
     write: is called with folder, video, files of the ground truth and a dict of options.
     """
     root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
@@ -190,12 +193,11 @@ def write_dataset(
     failures.report(len(clips))
 
 
-def dataset_parser(
-    command: str, source: str, sigma: float | None = 3.34
-) -> argparse.ArgumentParser:
-    """Return the parser of a command that makes a data set.
+def parse_args(command: str, source: str, sigma: float | None, inputs: dict) -> argparse.Namespace:
+    """Return the options of a command that makes a data set.
 
     source: what of, for its help. sigma: default of --sigma; None where maps are given.
+    inputs: the help of each option that gives files it is made of, by its name.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m prepare.{command}",
@@ -214,23 +216,25 @@ def dataset_parser(
     add_size_options(add)
     add("--gt_height", type=pixel_count, default=128,
         help="height of a saliency map, half its width")  # fmt: skip
-    return parser
+    for name, text in inputs.items():
+        add(f"--{name}", type=Path, required=True, help=text)
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = dataset_parser("recordings", "360° videos and recorded gaze")
-    add = parser.add_argument
-    add("--videos", type=Path, required=True, help="folder of videos, or one video")
-    add("--gaze", type=Path, required=True,
-        help="folder of CSV files named as the videos, or one file; a header and time (seconds), "
-        "longitude (degrees to the right), latitude (degrees upwards), observer")  # fmt: skip
-    args = parser.parse_args()
+    inputs = {
+        "videos": "folder of videos, or one video",
+        "gaze": "folder of CSV files named as the videos, or one file; a header and time "
+        "(seconds), longitude (degrees to the right), latitude (degrees upwards), observer",
+    }
+    args = parse_args("recordings", "360° videos and recorded gaze", 3.34, inputs)
     if args.videos.is_file() and args.gaze.is_file():  # belong together whatever their names
         videos, tables = {"": args.videos}, {"": args.gaze}
     else:
         videos, tables = by_name(args.videos, VIDEOS), by_name(args.gaze, {".csv"})
     truths = {name: [table] for name, table in tables.items()}
-    write_dataset(args, *pair(videos, truths, "alike, as 001.mp4 and 001.csv"), write_gaze_clip)
+    pairs = pair(videos, truths, "alike, as 001.mp4 and 001.csv")
+    write_dataset(args, *pairs, partial(write_gaze_clip, lambda _, tables: read_gaze_csv(*tables)))
 
 
 if __name__ == "__main__":

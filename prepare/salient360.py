@@ -21,7 +21,6 @@ the right eye are left out: they are the same people's.
 
 from common import startup  # noqa: F401  # isort: skip
 
-import math
 import re
 from pathlib import Path
 
@@ -29,16 +28,8 @@ import numpy as np
 
 from common.errors import run_script
 from common.files import reading
-from datasets.gaze_files import Fixations
-from prepare.recordings import (
-    VIDEOS,
-    Truth,
-    by_key,
-    dataset_parser,
-    pair,
-    write_clip,
-    write_dataset,
-)
+from datasets.gaze_files import Fixations, to_angles
+from prepare.recordings import VIDEOS, Truth, by_key, pair, parse_args, write_clip, write_dataset
 from video.pictures import PICTURES, resize
 
 SHAPE = re.compile(r"_(\d+)x(\d+)(?:x(\d+))?_(16|32|64)b")  # width, height, frames and bits
@@ -69,7 +60,7 @@ def read_scanpaths(path: Path) -> tuple[Fixations, np.ndarray]:
             raise ValueError("a fixation is outside the picture")
         first, last = (rows[5:7] if len(rows) > 4 else np.zeros((2, len(x)))).astype(np.int64) + 1
         observers = np.cumsum(np.diff(index, prepend=np.inf) <= 0)
-        return Fixations(first, (x - 0.5) * 2 * math.pi, (0.5 - y) * math.pi, observers), last
+        return Fixations(first, *to_angles(x, y), observers), last
 
 
 def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dict) -> None:
@@ -95,17 +86,16 @@ def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dic
 
 
 def main() -> None:
-    parser = dataset_parser("salient360", "Salient360!'s images or videos", sigma=None)
-    parser.add_argument("--source", type=Path, required=True, help="folder of Stimuli and HE")
-    args = parser.parse_args()
+    inputs = {"source": "folder of Stimuli and HE"}
+    args = parse_args("salient360", "Salient360!'s images or videos", None, inputs)
     stimuli = by_number(args.source, "Stimuli/[!.]*", VIDEOS | PICTURES)
     maps = by_number(args.source, "HE/SalMaps/[!.]*", {".bin"})
     scanpaths = by_number(args.source, "HE/Scanpaths/L/[!.]*", {".txt", ".csv"})
     if without := [stimuli[n].name for n in stimuli if n in maps and n not in scanpaths]:
         print(f"{len(without)} without fixations in HE/Scanpaths/L: {', '.join(without)}")
     truths = {n: [maps[n], *([scanpaths[n]] if n in scanpaths else [])] for n in maps}
-    clips, alone = pair(stimuli, truths, "by numbers, as P5.jpg and HEsalmap_5_2048x1024_32b.bin")
-    write_dataset(args, clips, alone, write_stimulus)
+    pairs = pair(stimuli, truths, "by numbers, as P5.jpg and HEsalmap_5_2048x1024_32b.bin")
+    write_dataset(args, *pairs, write_stimulus)
 
 
 if __name__ == "__main__":

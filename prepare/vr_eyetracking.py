@@ -15,7 +15,6 @@ are left out.
 
 from common import startup  # noqa: F401  # isort: skip
 
-import math
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +22,8 @@ import numpy as np
 
 from common.errors import run_script
 from common.files import reading
-from datasets.gaze_files import Gaze
-from prepare.recordings import VIDEOS, by_name, dataset_parser, pair, write_dataset, write_gaze_clip
+from datasets.gaze_files import Gaze, to_angles
+from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
 LINE = "frame, 1, forward, 0.5, 0.5, eye, 0.5, 0.5"
@@ -42,24 +41,24 @@ def read_gaze(video: Path, tables: list[Path]) -> Gaze:
             for line in path.read_text(encoding="utf-8").splitlines():
                 _, frame, _, _, _, _, x, y = line.split(",")
                 rows.append((int(frame), float(x), float(y), observer))
-    frame, x, y, observers = np.array(rows, np.float64).reshape(-1, 4).T
-    inside = (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)
+    samples = np.array(rows, np.float64).reshape(-1, 4)
+    inside = (abs(samples[:, 1:3] - 0.5) <= 0.5).all(1)
+    frame, x, y, observers = samples[inside].T
     seconds = (frame - 0.5) / float(probe(video).fps)  # the middle of the frame
-    columns = seconds, (x - 0.5) * 2 * math.pi, (y - 0.5) * math.pi, observers.astype(np.int64)
-    return Gaze(*(column[inside] for column in columns))
+    return Gaze(seconds, *to_angles(x, 1 - y), observers.astype(np.int64))
 
 
 def main() -> None:
-    parser = dataset_parser("vr_eyetracking", "VR-EyeTracking's videos and gaze", sigma=5.0)
-    add = parser.add_argument
-    add("--videos", type=Path, required=True, help="folder of videos, such as 001.mp4")
-    add("--gaze", type=Path, required=True, help="folder Gaze_txt_files, with one for each person")
-    args = parser.parse_args()
+    inputs = {
+        "videos": "folder of videos, such as 001.mp4",
+        "gaze": "folder Gaze_txt_files, with one for each person",
+    }
+    args = parse_args("vr_eyetracking", "VR-EyeTracking's videos and gaze", 5.0, inputs)
     tables: dict[str, list[Path]] = {}
     for path in sorted(args.gaze.glob("[!.]*/[!.]*.txt")):
         tables.setdefault(path.name.partition(".")[0], []).append(path)
-    clips, alone = pair(by_name(args.videos, VIDEOS), tables, "alike, as 001.mp4 and p001/001….txt")
-    write_dataset(args, clips, alone, partial(write_gaze_clip, read=read_gaze))
+    pairs = pair(by_name(args.videos, VIDEOS), tables, "alike, as 001.mp4 and p001/001….txt")
+    write_dataset(args, *pairs, partial(write_gaze_clip, read_gaze))
 
 
 if __name__ == "__main__":
