@@ -3,17 +3,7 @@
 from common.errors import InputError
 from common.own_code import find_own
 from metrics.protocol import Protocol
-from metrics.saliency import (
-    METRICS,
-    Metric,
-    auc_judd,
-    cc,
-    information_gain,
-    kld,
-    nss,
-    sauc,
-    sim,
-)
+from metrics.saliency import METRICS, Metric, auc_judd, cc, information_gain, kld, nss, sauc, sim
 
 __all__ = [
     "METRICS",
