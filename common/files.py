@@ -76,8 +76,13 @@ def read_json(path: str | Path, **kinds: Any) -> dict:
 
 
 def write_json(path: str | Path, content: dict) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all, with ? for what UTF-8 does not have."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace", newline="")
 
 
 def read_array(path: str | Path) -> np.ndarray:

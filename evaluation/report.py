@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from common.files import atomic
+from common.files import write_text
 from evaluation import summary
 from evaluation.plots import ROWS, Picture, clip_plot, picture_plot, time_plot
 
@@ -54,8 +54,7 @@ can't be compared between maps. White dots: fixations.</p>
 {items(results["notes"])}
 <dl>{facts}</dl></body></html>
 """
-    with atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+    write_text(path, page)
 
 
 def items(lines: list[str]) -> str:

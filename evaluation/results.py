@@ -1,6 +1,5 @@
 """The content of metrics.json, and the files in which results are written."""
 
-import csv
 import json
 import math
 from dataclasses import replace
@@ -9,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError
-from common.files import atomic, write_json
+from common.files import write_json, write_text
 from datasets.video_saliency import summarise
 from evaluation import summary
 from evaluation.plots import Picture
 from evaluation.report import write_report
 from evaluation.scorer import ClipScores, Scorer
-from evaluation.tables import cell
+from evaluation.tables import csv_text
 from metrics import METRICS
 from metrics.inter_observer import mean_of_finite
 
@@ -37,10 +36,6 @@ def collect(
     several are models with different seeds, whose scores are averaged frame by frame.
     Raises InputError where no frame has a score.
     """
-    for row, models in rows.items():
-        if len(models) > 1:
-            for scores in clips.values():
-                scores.merge(row, models)
     scored = {clip: scores for clip, scores in clips.items() if scores.frames}
     if not scored:
         problems = summarise([problem for scores in clips.values() for problem in scores.irregular])
@@ -48,20 +43,20 @@ def collect(
             f"{scorer.data.root}: no frame of split '{scorer.data.split}' could be scored "
             f"({problems}); --check lists what is wrong with the data set"
         )
+    for scores in scored.values():
+        scores.merge(rows)
     means = summary.summarise_clips(
         {c: {"frames": len(s.frames), "scores": s.means()} for c, s in scored.items()}
     )
     for row, models in rows.items():
-        seeds = [scores.seeds[row] for scores in scored.values() if row in scores.seeds]
-        for metric, score in means["predictors"].get(row, {}).items() if seeds else ():
+        for metric, score in means["predictors"][row].items() if len(models) > 1 else ():
             score["seeds"] = [
-                mean_of_finite(clip[k].get(metric, math.nan) for clip in seeds)
-                for k in range(len(models))
+                mean_of_finite(clip.models[model].get(metric, math.nan) for clip in scored.values())
+                for model in models
             ]
             score["sd"] = float(np.std(score["seeds"], ddof=1))
-    by_clip = [scores.changes() for scores in scored.values()]
     changes = {
-        name: mean_of_finite(clip.get(name, math.nan) for clip in by_clip)
+        name: mean_of_finite(clip.change(name) for clip in scored.values())
         for name in means["predictors"]
         if name != summary.HUMAN
     }
@@ -106,35 +101,25 @@ def write(
     content = json.loads(json.dumps(results), parse_constant=lambda name: None)
     write_json(folder / "metrics.json", content)
     metrics = list(results["metrics"])
-    rows: list[list] = [["clip", "frames", "predictor", *metrics]]
-    for clip, entry in content["clips"].items():
-        for predictor, scores in entry["scores"].items():
-            row = [scores.get(metric) for metric in metrics]
-            rows.append([cell(clip), entry["frames"], cell(predictor), *row])
-    write_csv(folder / "metrics.csv", rows)
+    rows = [["clip", "frames", "predictor", *metrics]]
+    for clip, entry in results["clips"].items():
+        for name, scores in entry["scores"].items():
+            rows.append([clip, entry["frames"], name, *map(scores.get, metrics)])
+    write_text(folder / "metrics.csv", csv_text(rows))
     series = {clip: clips[clip].series for clip in results["clips"]}
     if per_frame:
         rows = [["clip", "frame", "predictor", *metrics]]
         for clip, predictors in series.items():
             for number in clips[clip].frames:
-                for predictor, curves in predictors.items():
-                    values = [curves.get(metric, {}).get(number, math.nan) for metric in metrics]
-                    row = [value if math.isfinite(value) else None for value in values]
-                    rows.append([cell(clip), number, cell(predictor), *row])
-        write_csv(folder / "per_frame.csv", rows)
+                for name, curves in predictors.items():
+                    values = (curves.get(metric, {}).get(number) for metric in metrics)
+                    rows.append([clip, number, name, *values])
+        write_text(folder / "per_frame.csv", csv_text(rows))
     if report:
         pictures = [*best_median_worst(results, clips), *worst_frames(results, clips)]
         write_report(folder / "report.html", results, series, pictures)
     names = ["per_frame.csv"] * per_frame + ["report.html"] * report
     return ["metrics.json", "metrics.csv", *names]
-
-
-def write_csv(path: Path, rows: list[list]) -> None:
-    with (
-        atomic(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="replace") as file,
-    ):
-        csv.writer(file).writerows(rows)
 
 
 def worst_frames(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:

@@ -34,7 +34,7 @@ class ClipScores:
     """Scores of one clip.
 
     frames: numbers of the scored frames. series: predictor → metric → frame number → value.
-    seeds: means of the models that `merge` has made one row of.
+    models: predictor → metric → mean, of the models that `merge` makes rows of.
     irregular: problems with its files, (kind, file).
     picture: the middle frame. worst: the lowest CC of the first model, and the frame that has it.
     """
@@ -42,7 +42,7 @@ class ClipScores:
     frames: list[int] = field(default_factory=list)
     series: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     irregular: list[tuple[str, str]] = field(default_factory=list)
-    seeds: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    models: dict[str, dict[str, float]] = field(default_factory=dict)
     picture: Picture | None = None
     worst: tuple[float, Picture] | None = None
 
@@ -58,24 +58,23 @@ class ClipScores:
             for predictor, curves in self.series.items()
         }
 
-    def merge(self, row: str, models: list[str]) -> None:
-        """Put one row, the mean over models with different seeds, in place of their rows."""
-        means = self.means()
-        self.seeds[row] = [means[model] for model in models if model in means]
-        curves = [self.series.pop(model) for model in models if model in self.series]
-        merged = {
-            metric: {n: mean_of_finite(c[metric][n] for c in curves) for n in curve}
-            for metric, curve in (curves[0] if curves else {}).items()
-        }
-        self.series = {row: merged, **self.series} if curves else self.series
+    def merge(self, rows: dict[str, list[str]]) -> None:
+        """Put rows, each the mean over models with different seeds, in place of all models."""
+        self.models = self.means()
+        merged = {}
+        for row, models in rows.items():
+            curves = [self.series.pop(model) for model in models]
+            merged[row] = {
+                metric: {n: mean_of_finite(c[metric][n] for c in curves) for n in curve}
+                for metric, curve in curves[0].items()
+            }
+        self.series = merged | self.series
 
-    def changes(self) -> dict[str, float]:
-        """Return predictor → mean change of CC, up or down, from one scored frame to the next."""
-        changes = {}
-        for predictor, curves in self.series.items():
-            values = [curves.get("cc", {}).get(n, math.nan) for n in self.frames]
-            changes[predictor] = mean_of_finite(abs(b - a) for a, b in pairwise(values))
-        return changes
+    def change(self, predictor: str) -> float:
+        """Return the mean change of CC, up or down, from one scored frame to the next."""
+        curve = self.series.get(predictor, {}).get("cc", {})
+        steps = pairwise(curve.get(number, math.nan) for number in self.frames)
+        return mean_of_finite(abs(after - before) for before, after in steps)
 
 
 class Scorer:

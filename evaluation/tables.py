@@ -38,7 +38,6 @@ def markdown_table(results: dict) -> str:
 
 def latex_table(results: dict) -> str:
     """Return means as a tabular in LaTeX; the best but for human observers is bold."""
-
     rows = cells(results, lambda text: text.translate(LATEX), r"\textbf{{{}}}".format)
     first, *rest = [" & ".join(row) + r" \\" for row in rows]
     columns = "l" + "r" * len(results["metrics"])
@@ -49,18 +48,14 @@ def latex_table(results: dict) -> str:
 def csv_table(results: dict) -> str:
     """Return mean, ends of the 95 % interval and standard deviation over seeds of each metric."""
     parts = {"": "mean", "_low": "low", "_high": "high", "_sd": "sd"}
-    file = io.StringIO()
-    table = csv.writer(file, lineterminator="\n")
-    metrics = list(results["metrics"])
-    table.writerow(["predictor", *(metric + part for metric in metrics for part in parts)])
+    rows = [["predictor", *(metric + part for metric in results["metrics"] for part in parts)]]
     for name, scores in results["predictors"].items():
-        values = [scores[metric].get(key, math.nan) for metric in metrics for key in parts.values()]
-        table.writerow([cell(name), *(value if math.isfinite(value) else "" for value in values)])
-    return file.getvalue().rstrip("\n")
+        values = [score.get(key) for score in scores.values() for key in parts.values()]
+        rows.append([name, *values])
+    return csv_text(rows).replace("\r\n", "\n").rstrip()
 
 
-WRITERS: tuple[Callable[[dict], str], ...] = (text_table, markdown_table, latex_table, csv_table)
-FORMATS = dict(zip(TABLES, WRITERS, strict=True))
+FORMATS = dict(zip(TABLES, (text_table, markdown_table, latex_table, csv_table), strict=True))
 
 
 def cells(results: dict, escaped: Callable, bold: Callable) -> list[list[str]]:
@@ -81,6 +76,14 @@ def mean(score: dict) -> str:
     return number(score["mean"]) + (f" ± {number(score['sd'])}" if "sd" in score else "")
 
 
-def cell(name: str) -> str:
-    """Return a name as a cell that no spreadsheet takes for a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+def csv_text(rows: list[list]) -> str:
+    """Return rows as CSV: no text is a formula to a spreadsheet, None and NaN are empty cells."""
+
+    def cell(value):
+        if isinstance(value, str):
+            return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
+        return value if value is not None and math.isfinite(value) else None
+
+    file = io.StringIO()
+    csv.writer(file).writerows(map(cell, row) for row in rows)
+    return file.getvalue()

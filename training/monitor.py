@@ -13,7 +13,7 @@ from tqdm import tqdm
 from common import processes
 from common.devices import autocast
 from common.errors import InputError, RunError
-from common.files import atomic
+from common.files import write_text
 from datasets.video_saliency import SaliencyVideos
 from metrics import METRICS
 from projection import solid_angles
@@ -190,6 +190,5 @@ class Monitor:
     def write_log(self, log: list[dict]) -> None:
         """Write log.jsonl, a line for each finished epoch."""
         if self.board:
-            with atomic(self.folder / "log.jsonl") as temporary:
-                lines = "".join(json.dumps(line) + "\n" for line in log)
-                temporary.write_text(lines, encoding="utf-8")
+            lines = "".join(json.dumps(line) + "\n" for line in log)
+            write_text(self.folder / "log.jsonl", lines)
