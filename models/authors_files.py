@@ -1,7 +1,8 @@
-"""The weight files that SST-Sal's authors released, read without running code from them.
+"""The weight files of the two systems' authors, read without running code from them.
 
-They are pickles of the authors' whole module, two classes deep. Here every class in them is an
-empty stand-in, and any other name that a file asks for is refused; see common/restricted_pickle.py.
+Those that SST-Sal's released are pickles of their whole module, two classes deep. Here every class
+in them is an empty stand-in, and any other name that a file asks for is refused; see
+common/restricted_pickle.py. The published cube U-Net's are a state_dict.
 """
 
 import math
@@ -13,7 +14,16 @@ from torch import Tensor, nn
 
 from common.restricted_pickle import check_archive, containers, read_pickle
 from models.sst_sal import SSTSal
+from video.spec import HIGHEST_FPS
 
+FIRST_WEIGHT = "enc1.c1.conv.weight"  # of a state_dict that the published cube U-Net's code saves
+ENCODER = {"enc1": "stem", "enc2": "down.0", "enc3": "down.1", "enc4": "down.2"}
+DECODER = {"dec1": "up.2", "dec2": "up.1", "dec3": "up.0"}
+OURS = {  # names of layers in CubeUNet by those in that code
+    f"{theirs}.{layer}": f"backbone.{ours}.{place}"
+    for theirs, ours in (ENCODER | DECODER).items()
+    for layer, place in (("c1.conv", 1), ("c1.bn", 2), ("c2.conv", 5), ("c2.bn", 6))
+}
 CLASSES = (
     "models.SST_Sal",
     "Modules.SpherConvLSTM_EncoderCell",
@@ -57,3 +67,19 @@ def read_authors_file(path: Path) -> dict:
     hidden = gates // 4
     arguments = {"in_channels": channels - hidden, "hidden_channels": hidden, "half_pixel": True}
     return {"model": SSTSal.name, "arguments": arguments, "weights": weights}
+
+
+def from_state_dict(weights: dict[str, Tensor]) -> dict:
+    """Return what a checkpoint would hold of a state_dict of the published cube U-Net.
+
+    Their motion is between consecutive frames, so the spec states the highest rate that there is.
+    Raises an error of any kind for other weights.
+    """
+    base, channels = weights[FIRST_WEIGHT].shape[:2]
+    arguments = {"in_channels": channels, "base_channels": base, "backbone": "published"}
+    named = {}
+    for name, tensor in weights.items():
+        layer, _, kind = name.rpartition(".")
+        named[f"{OURS.get(layer, layer)}.{kind}"] = tensor
+    spec = {"fps": HIGHEST_FPS}
+    return {"model": "cube_unet", "arguments": arguments, "spec": spec, "weights": named}

@@ -17,9 +17,8 @@ from torch import Tensor
 from common.errors import InputError
 from common.files import atomic, reading
 from common.restricted_pickle import read_torch
-from models.authors_files import read_authors_file
+from models.authors_files import FIRST_WEIGHT, from_state_dict, read_authors_file
 from models.base import SaliencyModel
-from models.published_unet import FIRST_WEIGHT, from_state_dict
 from models.registry import MODELS, PLAIN
 from video.motion import MOTIONS
 

@@ -10,7 +10,6 @@ from torch.nn.functional import interpolate
 from models.base import SaliencyModel
 from models.efficientnet_lite import EfficientNetReadout, padded_conv
 from models.equator_prior import gaze_density, longitude_density
-from models.published_unet import PublishedUNet
 from projection import Cube2Equi, Equi2Cube
 from projection.cube_pad import FacePadding, pad_each_face
 from video.motion import MOTIONS
@@ -28,21 +27,26 @@ class UNet(nn.Module):
     Pooling keeps the last row and column of faces that do not halve evenly; on the way up the
     result is cropped to its skip connection.
 
+    widths, outputs: channels of each level on the way down and up, finest first, in units of
+        base_channels. order: of skip connection and what comes from below; −1 is the reverse.
+
     forward: (B·6, C, S, S) → (B·6, base_channels, S, S).
     """
 
     smallest_face, face_step, output_stride = 17, 1, 1  # 17: two pixels at the lowest level
     published = False
     learning_rate_scales: dict[str, float] = {}
+    widths: tuple[int, ...] = (1, 2, 4, 8, 8)
+    outputs: tuple[int, ...] = (1, 1, 2, 4)
+    upsampling, order = "nearest", 1
 
     def __init__(self, in_channels: int, base_channels: int):
         super().__init__()
         self.out_channels = base_channels
-        widths = [base_channels * m for m in (1, 2, 4, 8, 8)]
+        widths, outputs = ([base_channels * m for m in ms] for ms in (self.widths, self.outputs))
         self.stem = double_conv(in_channels, widths[0])
         self.down = nn.ModuleList(double_conv(*pair) for pair in pairwise(widths))
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
-        outputs = [base_channels, base_channels, *widths[1:-2]]  # of each level, finest first
         below = [*outputs[1:], widths[-1]]
         self.up = nn.ModuleList(
             double_conv(skip + low, out)
@@ -56,9 +60,21 @@ class UNet(nn.Module):
         x = skips.pop()
         for up in reversed(self.up):
             skip = skips.pop()
-            x = interpolate(x, scale_factor=2.0, mode="nearest")
-            x = up(torch.cat([skip, x[..., : skip.shape[-2], : skip.shape[-1]]], dim=1))
+            x = interpolate(x, scale_factor=2.0, mode=self.upsampling)
+            both = [skip, x[..., : skip.shape[-2], : skip.shape[-1]]]
+            x = up(torch.cat(both[:: self.order], dim=1))
         return x
+
+
+class PublishedUNet(UNet):
+    """The published cube-padded U-Net (Vo 2020), layer by layer.
+
+    It takes faces that do not halve evenly, too, which its authors' code does not.
+    """
+
+    smallest_face, published = 9, True
+    widths, outputs = (1, 2, 4, 8), (1, 2, 4)
+    upsampling, order = "bilinear", -1
 
 
 # Called with (in_channels, base_channels). Each states its smallest face and the step between

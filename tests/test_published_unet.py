@@ -11,19 +11,20 @@ from torch import nn
 import models
 from common.errors import InputError
 from models import CubeUNet
+from models.authors_files import from_state_dict
 from projection import Cube2Equi, CubePadding, Equi2Cube
 from tests.clips import write_video
 from video import read_frames
 from video.motion import ColourDifference
 
-BLOCKS = {  # input and output channels in units of the base, in the order of their code
+BLOCKS = {  # input and output channels in units of the base, in the order in which ours are made
     "enc1": (None, 1),
     "enc2": (1, 2),
     "enc3": (2, 4),
     "enc4": (4, 8),
-    "dec1": (12, 4),
-    "dec2": (6, 2),
     "dec3": (3, 1),
+    "dec2": (6, 2),
+    "dec1": (12, 4),
 }
 
 
@@ -104,8 +105,8 @@ def test_weights_begin_as_pytorch_makes_them():
     torch.manual_seed(0)
     model = CubeUNet(backbone="published", base_channels=4)
     torch.manual_seed(0)
-    expected = state_dict(plain_layers(4))
-    found = {name.removeprefix("backbone."): w for name, w in model.state_dict().items()}
+    expected = from_state_dict(state_dict(plain_layers(4)))["weights"]
+    found = model.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
