@@ -302,9 +302,7 @@ def validate(run: Run, interruptions: Interruptions) -> dict[str, float]:
         loss, maps = batch_loss(run, model, batch)
         losses.add(loss, batch)
         if loss.isfinite():  # else the loop or the mean of the losses raises RunError
-            valid, kinds = batch["valid"], batch.keys() & {"target", "fixations"}
-            truths = {kind: batch[kind][valid][:, 0].to(run.device) for kind in kinds}
-            scores.add(maps[valid.to(run.device)][:, 0].float(), **truths)
+            scores.add(maps, batch)
     return {"val_loss": losses.mean()} | {f"val_{n}": mean for n, mean in scores.means().items()}
 
 

@@ -77,8 +77,11 @@ class MeanScores:
         self.areas = solid_angles(height, width, torch.float64).to(device)
         self.sums = torch.zeros(len(self.NAMES), 2, dtype=torch.float64)  # of scores, of frames
 
-    def add(self, pred: Tensor, **truths: Tensor) -> None:
-        """pred and truths, target and perhaps fixations: (N, H, W)."""
+    def add(self, maps: Tensor, batch: dict) -> None:
+        """maps: (B, T, 1, H, W). batch: of SaliencyVideos, whose valid maps count."""
+        valid, kinds = batch["valid"], batch.keys() & {"target", "fixations"}
+        truths = {kind: batch[kind][valid][:, 0].to(maps.device) for kind in kinds}
+        pred = maps[valid.to(maps.device)][:, 0].float()
         for name, sums in zip(self.NAMES, self.sums):
             metric = METRICS[name]
             if truths.keys() >= set(metric.needs):
@@ -115,11 +118,10 @@ def best_constant(
     means = (processes.total(sums) / count).float().to(device)
     losses, scores = [0.0, 0.0], [MeanScores(*size, device) for _ in means]
     for truth in _usable_truths(data):
-        valid, maps = truth["valid"], truth.keys() & {"target", "fixations"}
-        usable = {name: truth[name][valid][:, 0].to(device) for name in maps}
         for k, mean in enumerate(means):
-            losses[k] += loss_sum(loss_of, mean.expand(truth["target"].shape), truth).item()
-            scores[k].add(mean.expand(usable["target"].shape), **usable)
+            maps = mean.expand(truth["target"].shape)
+            losses[k] += loss_sum(loss_of, maps, truth).item()
+            scores[k].add(maps, truth)
     loss = processes.total(losses).min().item() / count
     one, other = (both.means() for both in scores)
     best = {f"best_constant_{name}": max(one[name], other[name]) for name in one}
