@@ -14,7 +14,7 @@ from common.errors import InputError
 from datasets.layouts import File
 from video.motion import MOTIONS, Motion
 from video.pictures import read_picture, resize, to_tensor
-from video.reader import Frame
+from video.reader import Frame, sampling_step
 from video.spec import Spec
 
 
@@ -25,15 +25,15 @@ def read_run(
     unreadable: set[int],
     before: Sequence[File] = (),
     rate: Fraction | None = None,
-    step: int = 1,
 ) -> Iterator[Frame]:
-    """Yield every step-th frame of an unbroken run; for an unreadable one, the last readable one.
+    """Yield the frames of an unbroken run; for an unreadable one, the last readable one.
 
     irregular: problems are added to this list as (kind, file).
     unreadable: numbers of unreadable frames are added to this set.
     before: frames that precede `files` in the run, for the motion of the first one.
-    rate: files a second; that of the spec if None.
+    rate: files a second, of which as many are yielded as the spec says; None: all of them are.
     """
+    step = sampling_step(rate, spec.fps)
     times = [n / float(rate or spec.fps) for n in range(len(files))]
     kind = MOTIONS[spec.motion]
     previous = _last_readable(before, spec) if kind.channels else None

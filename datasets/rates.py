@@ -25,25 +25,21 @@ class ClipRates:
     """
 
     def __init__(self, root: Path, fps: Fraction | None = None):
-        self.default, self.by_clip = fps, {}
-        path = root / FACTS
-        if fps is None and path.exists():
+        self._rates: dict[str | None, Fraction | None] = {None: fps}  # None: of all other clips
+        if fps is None and (path := root / FACTS).exists():
             otherwise = '"fps" is a number or {clip: number} ({}); correct it, or give --fps'
             with reading(path, otherwise):
                 stated = read_json(path).get("fps", {})
-                if isinstance(stated, dict):
-                    self.by_clip = {clip: frame_rate(str(fps)) for clip, fps in stated.items()}
-                else:
-                    self.default = frame_rate(str(stated))
+                by_clip = stated if isinstance(stated, dict) else {None: stated}
+                self._rates |= {clip: frame_rate(str(fps)) for clip, fps in by_clip.items()}
 
     def of(self, clip: str) -> Fraction | None:
         """Return the frames a second of a clip, None where it is not known."""
-        return self.by_clip.get(clip, self.default)
+        return self._rates.get(clip, self._rates[None])
 
     def step(self, clip: str, fps: float) -> int:
         """Return 1, 2, … where every, every second, … frame is seen at `fps` frames a second."""
-        rate = self.of(clip)
-        return sampling_step(rate, fps) if rate else 1
+        return sampling_step(self.of(clip), fps)
 
 
 def rate_of_folder(frames: Path) -> Fraction | None:

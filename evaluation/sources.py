@@ -19,7 +19,8 @@ from datasets.frames import read_run
 from datasets.layouts import File, read_map, unbroken_runs
 from maps.interpolate import interpolate
 from models.checkpoint import sha256
-from video.reader import sampling_step
+
+Maps = Iterator[np.ndarray | None]
 
 
 class Network:
@@ -29,14 +30,10 @@ class Network:
         self.model, self.name = model, model.name
         self.facts = {"checkpoint": path.name, "sha256": sha256(path)}
 
-    def maps(
-        self, clip: str, files: list[File], irregular: list, fps: Fraction | None
-    ) -> Iterator[np.ndarray | None]:
-        spec = self.model.spec
-        step = sampling_step(fps, spec.fps) if fps else 1
+    def maps(self, clip: str, files: list[File], irregular: list, fps: Fraction | None) -> Maps:
         for run in unbroken_runs(files):
             unreadable: set[int] = set()
-            frames = read_run(run, spec, irregular, unreadable, (), fps, step)
+            frames = read_run(run, self.model.spec, irregular, unreadable, (), fps)
             maps = interpolate(models.predict(self.model, frames))
             for file, (_, saliency) in zip(run, maps, strict=True):
                 if file.truth:
@@ -56,9 +53,7 @@ class SavedMaps:
         self.folder, self.name = folder, folder.resolve().name
         self.facts = {"maps": folder.name}
 
-    def maps(
-        self, clip: str, files: list[File], irregular: list, fps: Fraction | None
-    ) -> Iterator[np.ndarray | None]:
+    def maps(self, clip: str, files: list[File], irregular: list, fps: Fraction | None) -> Maps:
         paths = self._by_number(clip)
         from_one = any(path.name.startswith("sal_") for path in paths.values())
         for position, file in enumerate(files, 1):

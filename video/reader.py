@@ -100,9 +100,12 @@ def _rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
     return image.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
 
 
-def sampling_step(rate: Fraction, fps: float) -> int:
-    """Return the frames of a source for each that is sampled, as `sampling_interval` takes them."""
-    return max(1, round(rate / Fraction(fps)))
+def sampling_step(rate: Fraction | None, fps: float) -> int:
+    """Return the frames of a source for each that is sampled, as `sampling_interval` takes them.
+
+    rate: frames a second of the source; None where it is not known, and each frame is sampled.
+    """
+    return max(1, round(rate / Fraction(fps))) if rate else 1
 
 
 def sampling_interval(rate: Fraction, fps: float) -> Callable[[float], int]:
