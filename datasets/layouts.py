@@ -41,14 +41,11 @@ def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[Fil
     """
     clips: dict[str, list[File]] = {}
     if (root / "frames").is_dir():
-        truths, flows = (
-            {(clip, number): path for clip, number, path in _numbered(root / folder)}
-            for folder in ("saliency_maps", OPTICAL_FLOW)
-        )
-        for clip, number, path in _numbered(root / "frames"):
+        truths, flows = dict(_named(root / "saliency_maps")), dict(_named(root / OPTICAL_FLOW))
+        for name, path in _named(root / "frames"):
             if path.suffix.lower() in PICTURES:
-                others = truths.get((clip, number)), flows.get((clip, number))
-                clips.setdefault(clip, []).append(File(number, path, *others))
+                file = File(name[1], path, truths.get(name), flows.get(name))
+                clips.setdefault(name[0], []).append(file)
     else:
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
         for folder in filter(Path.is_dir, folders):
@@ -64,15 +61,15 @@ def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[Fil
     return {name: clips[name] for name in names if name in clips}
 
 
-def _numbered(folder: Path) -> Iterator[tuple[str, int, Path]]:
-    """Yield clip, number and path of the files folder/clip_0001.png and folder/clip/….png."""
+def _named(folder: Path) -> Iterator[tuple[tuple[str, int], Path]]:
+    """Yield (clip, number) and path of the files folder/clip_0001.png and folder/clip/….png."""
     for path in folder.glob("[!.]*"):
         nested = path.is_dir()
         for file in path.glob("[!.]*") if nested else [path]:
             name, _, number = file.stem.rpartition("_")
             clip = path.name if nested else name
             if clip and number.isdecimal():
-                yield clip, int(number), file
+                yield (clip, int(number)), file
 
 
 def unbroken_runs(files: list[File]) -> list[list[File]]:

@@ -39,10 +39,8 @@ def collect(
     scored = {clip: scores for clip, scores in clips.items() if scores.frames}
     if not scored:
         problems = summarise([problem for scores in clips.values() for problem in scores.irregular])
-        raise InputError(
-            f"{scorer.data.root}: no frame of split '{scorer.data.split}' could be scored "
-            f"({problems}); --check lists what is wrong with the data set"
-        )
+        nothing = f"{scorer.data.root}: no frame of split '{scorer.data.split}' could be scored"
+        raise InputError(f"{nothing} ({problems}); --check lists what is wrong with the data set")
     for scores in scored.values():
         scores.merge(rows)
     means = summary.summarise_clips(
@@ -81,12 +79,9 @@ def notes(
         lines.append(f"Clips without usable frames, not scored: {', '.join(unscored)}.")
     absent = [metric for name, metric in METRICS.items() if name not in metrics]
     lines += [f"{metric.title} needs {MISSING[metric.needs[-1]]}." for metric in absent]
-    if steps := [
-        f"{summary.number(x)} ({name})" for name, x in changes.items() if math.isfinite(x)
-    ]:
-        lines.append(
-            f"From a scored frame to the next, CC changes by {', '.join(steps)} on average."
-        )
+    steps = [f"{summary.number(x)} ({name})" for name, x in changes.items() if math.isfinite(x)]
+    if steps:
+        lines += [f"From a scored frame to the next, CC changes by {', '.join(steps)} on average."]
     return lines
 
 
