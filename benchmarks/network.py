@@ -23,18 +23,13 @@ from models.deploy import FusedConv
 from projection import CubePadding
 
 
-class NoPadding(nn.Identity):
-    def fill_corners(self, faces: Tensor) -> Tensor:
-        return faces
-
-
 def with_zero_padding(network: nn.Module) -> nn.Module:
     """Return a copy of a network in which each convolution pads with zeros by itself."""
     network = copy.deepcopy(network)
     for module in network.modules():
         for name, child in module.named_children():
             if isinstance(child, CubePadding):
-                setattr(module, name, NoPadding())
+                setattr(module, name, nn.Identity())
         if isinstance(module, FusedConv):
             _, dilation, _ = module.steps
             module.padding = [d * (k // 2) for d, k in zip(dilation, module.weight.shape[2:])]

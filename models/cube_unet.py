@@ -11,7 +11,7 @@ from models.base import SaliencyModel
 from models.efficientnet_lite import EfficientNetReadout, padded_conv
 from models.equator_prior import gaze_density, longitude_density
 from projection import Cube2Equi, Equi2Cube
-from projection.cube_pad import FacePadding, pad_each_face
+from projection.cube_pad import FACE_PADDINGS, pad_each_face
 from video.motion import MOTIONS
 from video.spec import Spec, check_number
 
@@ -85,7 +85,7 @@ BACKBONES: dict[str, Any] = {
     "published": PublishedUNet,
     "efficientnet_lite0": EfficientNetReadout,
 }
-PADDINGS = ("cube", *FacePadding.PADDINGS)
+PADDINGS = ("cube", *FACE_PADDINGS)
 LATITUDES = 33  # at which the latitude bias is learned
 LEAST = 1e-7  # of a probability whose logit is taken
 

@@ -4,11 +4,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
 from projection.cubemap import padded_pixels
+
+# Of each face by itself, with zeros or its edge pixels: (N, C, H, W) → (N, C, H + 2p, W + 2p).
+FACE_PADDINGS = {"zero": nn.ZeroPad2d, "replicate": nn.ReplicationPad2d}
 
 
 class CubePadding(nn.Module):
@@ -59,36 +61,15 @@ class CubePadding(nn.Module):
         return as_faces(fill_corners(as_cubes(padded), border), side)
 
 
-class FacePadding(nn.Module):
-    """Pad each face by itself, with what cube padding is compared to: zeros or its edge pixels.
-
-    padding: a name in PADDINGS. sides: as those of CubePadding.
-
-    forward: (B·6, C, S, S) → (B·6, C, P, P), or flat pictures (N, C, H, W) likewise.
-    """
-
-    PADDINGS = {"zero": "constant", "replicate": "replicate"}
-
-    def __init__(self, padding: str, sides: tuple[int, int]):
-        super().__init__()
-        self.mode, self.sides = self.PADDINGS[padding], sides
-
-    def forward(self, faces: Tensor) -> Tensor:
-        return F.pad(faces, self.sides * 2, mode=self.mode)
-
-    def fill_corners(self, padded: Tensor) -> Tensor:
-        """Pad again after a pointwise layer, as if it had been computed before the padding."""
-        before, after = self.sides
-        height, width = padded.shape[-2:]
-        return self(padded[..., before : height - after, before : width - after])
-
-
 def pad_each_face(network: nn.Module, padding: str) -> None:
-    """Put a FacePadding in the place of each CubePadding within a network."""
+    """Put what cube padding is compared to in the place of each CubePadding within a network.
+
+    padding: a name in FACE_PADDINGS.
+    """
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, CubePadding):
-                setattr(parent, name, FacePadding(padding, child.sides))
+                setattr(parent, name, FACE_PADDINGS[padding](child.sides * 2))
 
 
 class Border(NamedTuple):

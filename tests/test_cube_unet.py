@@ -14,7 +14,7 @@ from models import CubeUNet
 from models.efficientnet_lite import Block, Conv, EfficientNetReadout, enlarge
 from models.equator_prior import gaze_density
 from projection import CubePadding, Equi2Cube, directions
-from projection.cube_pad import FacePadding, pad_each_face
+from projection.cube_pad import FACE_PADDINGS, pad_each_face
 from tests.checkpoints import small_unet
 
 
@@ -291,9 +291,9 @@ def test_faces_padded_by_themselves_do_not_see_each_other(backbone, size):
 
 def test_faces_padded_by_themselves_by_hand():
     face = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(6, 1, 2, 2)
-    late = FacePadding("zero", CubePadding(1, late=True).sides)
+    late = FACE_PADDINGS["zero"](CubePadding(1, late=True).sides * 2)
     assert late(face)[0, 0].tolist() == [[1, 2, 0], [3, 4, 0], [0, 0, 0]]
-    edges = FacePadding("replicate", CubePadding(1).sides)(face)[0, 0]
+    edges = FACE_PADDINGS["replicate"](CubePadding(1).sides * 2)(face)[0, 0]
     assert edges.tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
 
 
