@@ -42,15 +42,14 @@ class UNet(nn.Module):
 
     def __init__(self, in_channels: int, base_channels: int):
         super().__init__()
-        self.out_channels = base_channels
-        widths, outputs = ([base_channels * m for m in ms] for ms in (self.widths, self.outputs))
-        self.stem = double_conv(in_channels, widths[0])
-        self.down = nn.ModuleList(double_conv(*pair) for pair in pairwise(widths))
+        base = self.out_channels = base_channels
+        self.stem = double_conv(in_channels, base)
+        self.down = nn.ModuleList(double_conv(base * a, base * b) for a, b in pairwise(self.widths))
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
-        below = [*outputs[1:], widths[-1]]
+        below = [*self.outputs[1:], self.widths[-1]]
         self.up = nn.ModuleList(
-            double_conv(skip + low, out)
-            for skip, low, out in zip(widths[:-1], below, outputs, strict=True)
+            double_conv(base * (skip + low), base * out)
+            for skip, low, out in zip(self.widths[:-1], below, self.outputs, strict=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:
