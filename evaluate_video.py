@@ -119,12 +119,10 @@ def main() -> None:
         scores = results.collect(facts, scorer, clips, names)
         print(FORMATS[args.format](scores))
         with redirect_stdout(sys.stdout if args.format == "text" else sys.stderr):
-            print()
-            print(*map("\n".join, (summary.verdicts(scores), scores["notes"])), sep="\n\n")
+            print("", *summary.verdicts(scores), "", *scores["notes"], sep="\n")
             written = results.write(args.output_dir, scores, clips, args.report, args.per_frame)
             print(f"{', '.join(written[:-1])} and {written[-1]} in {args.output_dir}")
-    problems = [problem for scores in clips.values() for problem in scores.irregular]
-    if left_out := [problem for problem in problems if problem[0] in LEFT_OUT]:
+    if left_out := [p for scores in clips.values() for p in scores.irregular if p[0] in LEFT_OUT]:
         raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
 
 

@@ -32,6 +32,7 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
     times = [image(time_plot(results, metric, series)) for metric in scored]
     clips = [image(clip_plot(results, metric)) for metric in scored]
     examples = [f"<h3>{escape(p.title)}</h3>{image(picture_plot(p), 'picture')}" for p in pictures]
+    notes = "".join(f"<li>{escape(line)}</li>" for line in results["notes"])
     title = escape(f"{', '.join(models)} on {results['data']}, split {results['split']}")
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -51,14 +52,10 @@ baseline of the metric.</p>
 can't be compared between maps. White dots: fixations.</p>
 {"".join(examples)}
 <h2>Where it comes from</h2>
-{items(results["notes"])}
+<ul>{notes}</ul>
 <dl>{facts}</dl></body></html>
 """
     write_text(path, page)
-
-
-def items(lines: list[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def score_table(results: dict) -> str:

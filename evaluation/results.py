@@ -43,9 +43,8 @@ def collect(
         raise InputError(f"{nothing} ({problems}); --check lists what is wrong with the data set")
     for scores in scored.values():
         scores.merge(rows)
-    means = summary.summarise_clips(
-        {c: {"frames": len(s.frames), "scores": s.means()} for c, s in scored.items()}
-    )
+    by_clip = {c: {"frames": len(s.frames), "scores": s.means()} for c, s in scored.items()}
+    means = summary.summarise_clips(by_clip)
     for row, models in rows.items():
         for metric, score in means["predictors"][row].items() if len(models) > 1 else ():
             score["seeds"] = [

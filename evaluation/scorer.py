@@ -157,17 +157,16 @@ class Scorer:
             if columns["cc"][0] < lowest:
                 lowest, worst = columns["cc"][0], (file, truth, maps)
         if picture and result.frames:
-            names = [source.name for source in sources]
-            result.picture = self._picture(clip, names, *middle)
+            result.picture = self._picture(clip, *middle)
             if lowest < math.inf:
-                result.worst = lowest, self._picture(clip, names, *worst)
+                result.worst = lowest, self._picture(clip, *worst)
         return result
 
-    def _picture(self, clip: str, names: list[str], file: File, truth: Tensor, maps: dict):
+    def _picture(self, clip: str, file: File, truth: Tensor, maps: dict[str, Tensor]) -> Picture:
         fixations = self.data.fixations.of(clip)
         frame = resize(read_picture(file.picture), *self.size)
         places = np.stack(fixations.at(file.number), axis=-1) if fixations else None
-        predictions = {name: maps[name].numpy() for name in names}
+        predictions = {n: maps[n].numpy() for n in maps if n not in self.baselines}
         return Picture(f"{clip}, frame {file.number}", frame, truth.numpy(), predictions, places)
 
     def _add_training_mean(self, root: Path) -> None:
