@@ -21,8 +21,7 @@ __all__ = ["LOSSES", "MSE", "SMSE", "DensityLoss", "SphericalKLDivergence", "fin
 
 def find_loss(name: str) -> Any:
     """Return the loss of a name, or as "package.module:Class" of one's own. Raises as find_own."""
-    wanted = "a subclass of torch.nn.Module"
-    kind = LOSSES[name] = find_own(name, LOSSES, "loss", nn.Module, wanted)
+    kind = LOSSES[name] = find_own(name, LOSSES, "loss", nn.Module, "a subclass of torch.nn.Module")
     for attribute in ("summed", "needs_fixations", "whole_clips"):  # as in MapLoss
         setattr(kind, attribute, getattr(kind, attribute, False))
     return kind

@@ -132,9 +132,8 @@ def write_gaze_clip(
     def truth_of(numbers: np.ndarray, starts: np.ndarray, end: float) -> Truth:
         fixations = active_fixations(gaze, starts, end)
         if not len(fixations.frames):
-            problem = f"no sample falls on the {end:.1f} s of {video.name}"
-            advice = "time must be in seconds since its first frame"
-            raise InputError(f"{tables[0]}: {problem}; {advice}")
+            problem = f"{tables[0]}: no sample falls on the {end:.1f} s of {video.name}"
+            raise InputError(f"{problem}; time must be in seconds since its first frame")
         watched = np.unique(fixations.frames).tolist()
         maps = (gaussian_map(*fixations.at(n), *size, options["sigma"]).numpy() for n in watched)
         return zip(watched, maps), fixations, len(gaze.seconds)
@@ -179,10 +178,8 @@ def write_dataset(
         records = {name: record for name, record in records.items() if "samples" in record}
         splits = write_splits(root, list(records))
         write_json(root / FACTS, {"fps": {name: records[name]["rate"] for name in records}})
-    frames, fixations, samples = (
-        sum(record[key] for record in records.values())
-        for key in ("frames", "fixations", "samples")
-    )
+    kinds = ("frames", "fixations", "samples")
+    frames, fixations, samples = (sum(r[kind] for r in records.values()) for kind in kinds)
     clip_count, frame_count = counted(len(records), "clip"), counted(frames, "frame")
     print(f"{root}: {clip_count}, {frame_count}, {counted(fixations, 'fixation')}")
     print_splits(splits)

@@ -54,15 +54,14 @@ def resize_dataset(
     names = list(dict.fromkeys(sum(splits.values(), [])))
     clips, rates = list_clips(root, names), ClipRates(root)
     motion_estimator(motion)  # raises InputError now where RAFT has no weights
+    spec = Spec(height, width, motion=motion)
     facts = {"source": str(root.resolve()), "height": height, "width": width, "motion": motion}
 
     def write(name: str) -> list[list[str]]:
-        step = rates.step(name, Spec().fps) if MOTIONS[motion].channels else 1
+        step = rates.step(name, spec.fps) if MOTIONS[motion].channels else 1
         stepped = facts | ({"step": step} if step > 1 else {})
         if begin_clip(output / name, stepped):
-            left_out = write_frames(
-                output / name, clips[name], Spec(height, width, motion=motion), step
-            )
+            left_out = write_frames(output / name, clips[name], spec, step)
             if path := fixations_csv(root, name):
                 copy(path, output / name / "fixations.csv")
             finish_clip(output / name, stepped | {"left_out": left_out})
