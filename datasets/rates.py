@@ -13,7 +13,6 @@ from pathlib import Path
 
 from common.files import read_json, reading
 from common.options import frame_rate
-from video.reader import sampling_step
 
 FACTS = "dataset.json"
 
@@ -36,10 +35,6 @@ class ClipRates:
     def of(self, clip: str) -> Fraction | None:
         """Return the frames a second of a clip, None where it is not known."""
         return self._rates.get(clip, self._rates[None])
-
-    def step(self, clip: str, fps: float) -> int:
-        """Return 1, 2, … where every, every second, … frame is seen at `fps` frames a second."""
-        return sampling_step(self.of(clip), fps)
 
 
 def rate_of_folder(frames: Path) -> Fraction | None:

@@ -15,6 +15,7 @@ from datasets.gaze import fixation_map
 from datasets.layouts import ClipFixations, File, list_clips, read_truth, unbroken_runs
 from datasets.rates import ClipRates
 from datasets.splits import read_splits
+from video.reader import sampling_step
 from video.spec import Spec
 
 
@@ -88,7 +89,7 @@ class SaliencyVideos(Dataset):
         for before, after in pairwise(runs):
             gap = f"{before[-1].picture.name} to {after[0].picture.name}"
             problems.append(("gap in the numbering", gap))
-        length, step = self.spec.clip_length, self.rates.step(name, self.spec.fps)
+        length, step = self.spec.clip_length, sampling_step(self.rates.of(name), self.spec.fps)
         for run in (run[::step] for run in runs):
             for start in range(to_skip, len(run), length):
                 sample = Sample(name, run, start, run[start : start + length])

@@ -36,6 +36,7 @@ from datasets.video_saliency import summarise
 from prepare.records import RECORD, begin_clip, finish_clip, read_record, save_picture
 from video.motion import MOTIONS
 from video.pictures import FLOW
+from video.reader import sampling_step
 from video.spec import Spec
 
 
@@ -58,7 +59,7 @@ def resize_dataset(
     facts = {"source": str(root.resolve()), "height": height, "width": width, "motion": motion}
 
     def write(name: str) -> list[list[str]]:
-        step = rates.step(name, spec.fps) if MOTIONS[motion].channels else 1
+        step = sampling_step(rates.of(name), spec.fps) if MOTIONS[motion].channels else 1
         stepped = facts | ({"step": step} if step > 1 else {})
         if begin_clip(output / name, stepped):
             left_out = write_frames(output / name, clips[name], spec, step)
