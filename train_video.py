@@ -279,8 +279,7 @@ def train_step(run: Run, batch: dict) -> Tensor:
 
 def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
     """Return the sum of the losses of a batch's valid maps, and all its maps (B, T, 1, H, W)."""
-    tensors = (batch[name] for name in ("frames", "motion"))
-    frames, motion = (t.to(run.device, non_blocking=True) for t in tensors)
+    frames, motion = (batch[n].to(run.device, non_blocking=True) for n in ("frames", "motion"))
     with autocast(run.device, run.dtype):
         maps = network(frames, motion)
         if not batch["valid"].any():  # still part of what other processes compute

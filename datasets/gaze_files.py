@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import InputError
-from common.files import atomic, reading
+from common.files import reading, write_text
 from common.restricted_pickle import containers, numpy_arrays, read_pickle
 
 UNKNOWN = -1  # observer where a file has none
@@ -81,9 +81,8 @@ def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
     """Write fixations for `read_fixations_csv`, to the millionth of a degree."""
     frames, *angles, observers = fixations
     columns = (column.tolist() for column in (frames, *np.degrees(angles), observers))
-    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write("frame,longitude,latitude,observer\n")
-        file.writelines(map("{},{:.6f},{:.6f},{}\n".format, *columns))
+    lines = map("{},{:.6f},{:.6f},{}\n".format, *columns)
+    write_text(path, "".join(["frame,longitude,latitude,observer\n", *lines]))
 
 
 def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple[np.ndarray, ...]:

@@ -149,8 +149,7 @@ def verdicts(results: dict) -> list[str]:
     lines = []
     for entry in results["differences"]:
         metric, model, mean, clips = (entry[k] for k in ("metric", "model", "difference", "clips"))
-        other = entry["other"]
-        other = f"the best baseline {other}" if other in BASELINES else other
+        other = "the best baseline " * (entry["other"] in BASELINES) + entry["other"]
         claim = CLAIMS[significant(entry), sign(results, metric) * mean > 0]
         by = number(abs(mean))
         if clips > 1:
