@@ -491,6 +491,13 @@ def test_seeds_of_one_name_are_one_row(data, tmp_path, undrawn):
     assert page.count('class="model"') == 2
 
 
+def test_rows_of_seeds_were_in_reverse_order(data, tmp_path):
+    maps = write_maps(tmp_path / "maps", CLIPS, blurry)
+    evaluate(data, "--pred_dir", maps, maps, maps, maps, "--names", "one", "one", "two", "two")
+    content = results(tmp_path / "out")
+    assert list(content["predictors"])[:3] == [*content["models"], "uniform"]
+
+
 def test_names_that_make_no_rows(data, checkpoints, tmp_path):
     """Kinds that are mixed ended in a KeyError, and a name of a seed replaced that seed."""
     maps = write_maps(tmp_path / "maps", CLIPS)
