@@ -72,7 +72,7 @@ def read_authors_file(path: Path) -> dict:
 def from_state_dict(weights: dict[str, Tensor]) -> dict:
     """Return what a checkpoint would hold of a state_dict of the published cube U-Net.
 
-    Their motion is between consecutive frames, so the spec states the highest rate that there is.
+    Its authors take the motion between consecutive frames, so the spec states the highest rate.
     Raises an error of any kind for other weights.
     """
     base, channels = weights[FIRST_WEIGHT].shape[:2]
