@@ -28,7 +28,8 @@ class UNet(nn.Module):
     result is cropped to its skip connection.
 
     widths, outputs: channels of each level on the way down and up, finest first, in units of
-        base_channels. order: of skip connection and what comes from below; −1 is the reverse.
+        base_channels. order: in which levels are made on the way up, and skip connection and what
+        comes from below are joined; −1 is the reverse.
 
     forward: (B·6, C, S, S) → (B·6, base_channels, S, S).
     """
@@ -47,10 +48,9 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(double_conv(base * a, base * b) for a, b in pairwise(self.widths))
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         below = [*self.outputs[1:], self.widths[-1]]
-        self.up = nn.ModuleList(
-            double_conv(base * (skip + low), base * out)
-            for skip, low, out in zip(self.widths[:-1], below, self.outputs, strict=True)
-        )
+        levels = list(zip(self.widths[:-1], below, self.outputs, strict=True))
+        up = [double_conv(base * (a + b), base * c) for a, b, c in levels[:: self.order]]
+        self.up = nn.ModuleList(up[:: self.order])
 
     def forward(self, x: Tensor) -> Tensor:
         skips = [self.stem(x)]

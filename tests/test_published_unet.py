@@ -17,14 +17,14 @@ from tests.clips import write_video
 from video import read_frames
 from video.motion import ColourDifference
 
-BLOCKS = {  # input and output channels in units of the base, in the order in which ours are made
+BLOCKS = {  # input and output channels in units of the base, in the order of their code
     "enc1": (None, 1),
     "enc2": (1, 2),
     "enc3": (2, 4),
     "enc4": (4, 8),
-    "dec3": (3, 1),
-    "dec2": (6, 2),
     "dec1": (12, 4),
+    "dec2": (6, 2),
+    "dec3": (3, 1),
 }
 
 
