@@ -284,6 +284,19 @@ def test_what_the_camera_shows_that_follows_attention(name, file, tmp_path):
             assert abs(one - other) <= within
 
 
+@pytest.mark.numbers
+@pytest.mark.parametrize("more", [(), ("--cuts",)])
+def test_what_the_camera_shows_of_what_viewers_see(more):
+    heads = shared("data/gaze360/nasrabadi_mmsys19_head_5hz.npz")
+    code, text, error = ended(follow.main, "--heads", heads, *more)
+    assert code == 0, error
+    for row in text.splitlines()[1:]:
+        phrase = row[:15].strip() + ", `--cuts`" * (bool(more) and row.startswith("camera"))
+        documented = text_of(FOLLOW).partition(f"\n| {phrase} | ")[2].partition("\n")[0]
+        pairs = [[float(n) for n in re.findall(r"[\d.]+", line)] for line in (documented, row)]
+        compare(phrase, *pairs, 1.01)  # percent; a path may differ by a shot
+
+
 def commands_under(heading: str) -> list[list[str]]:
     """Return the commands that docs/training.md shows first under a heading, as words."""
     block = text_of(TRAINING).partition(f"## {heading}\n\n```sh\n")[2].partition("```")[0]
