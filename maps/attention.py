@@ -125,8 +125,8 @@ def _summit(values: np.ndarray, longitude: float, latitude: float) -> tuple[floa
         y = (down * cosine - across * np.cos(longitudes[cap[1]] - longitude) * sine) / size
         terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
         weighted = terms * across * (1 - x * x - y * y).clip(0) ** 2
-        fit = np.linalg.lstsq(weighted @ terms.T, weighted @ values[cap], rcond=None)[0]
-        _, slope_x, slope_y, xx, xy, yy = fit.tolist()
+        fit = cv2.solve(weighted @ terms.T, weighted @ values[cap][:, None], flags=cv2.DECOMP_EIG)[1]
+        _, slope_x, slope_y, xx, xy, yy = fit.ravel().tolist()
         bend = 4 * xx * yy - xy**2
         if xx >= 0 or bend <= 0:
             break
