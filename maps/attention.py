@@ -100,9 +100,11 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
         left[row, column] = -1
         i, j = divmod(int(values[row * n : row * n + n, column * n : column * n + n].argmax()), n)
         row, column = row * n + i, column * n + j
+        if covered[row, column]:
+            continue
         pixel = longitudes[column].item(), latitudes[row].item()
         cap, _ = _cap(*pixel, RADIUS, values.shape)
-        if values[cap].max() <= value and not covered[row, column]:
+        if values[cap].max() <= value:
             covered[cap] = True
             places.append(_summit(values, *pixel))
     return places
@@ -125,7 +127,8 @@ def _summit(values: np.ndarray, longitude: float, latitude: float) -> tuple[floa
         y = (down * cosine - across * np.cos(longitudes[cap[1]] - longitude) * sine) / size
         terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
         weighted = terms * across * (1 - x * x - y * y).clip(0) ** 2
-        fit = cv2.solve(weighted @ terms.T, weighted @ values[cap][:, None], flags=cv2.DECOMP_EIG)[1]
+        sides = weighted @ terms.T, weighted @ values[cap][:, None]
+        fit = cv2.solve(*sides, flags=cv2.DECOMP_EIG)[1]
         _, slope_x, slope_y, xx, xy, yy = fit.ravel().tolist()
         bend = 4 * xx * yy - xy**2
         if xx >= 0 or bend <= 0:
@@ -137,6 +140,8 @@ def _summit(values: np.ndarray, longitude: float, latitude: float) -> tuple[floa
         ahead = cosine - north * sine
         longitude += math.atan2(east, ahead)
         latitude = math.atan2(sine + north * cosine, math.hypot(east, ahead))
+        if math.hypot(east, north) < size / 1000:  # a 250th of a row
+            break
     return math.remainder(longitude, math.tau), latitude
 
 
