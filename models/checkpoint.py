@@ -95,8 +95,11 @@ def load(
 
 def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
     """Replace all weights. Raises ValueError for those that do not fit or are no numbers."""
+    own = model.state_dict()
     try:
         for name, tensor in weights.items():
+            if name in own and tensor.is_floating_point() != own[name].is_floating_point():
+                raise ValueError(f"weight '{name}' is {tensor.dtype}, not {own[name].dtype}")
             if not (tensor.double().abs() <= LARGEST_WEIGHT).all():
                 raise ValueError(f"weight '{name}' is not finite or too large")
         model.load_state_dict(weights)

@@ -150,6 +150,9 @@ def test_a_flipped_byte_in_a_checkpoint(checkpoint, tmp_path):
         ),
         (lambda w: w["head.weight"].fill_(float("nan")), "not finite"),
         (lambda w: w["head.weight"].fill_(1e30), "not finite or too large"),
+        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.int64)}), "int64"),
+        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.bool)}), "torch.bool"),
+        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.complex64)}), "complex64"),
         (
             lambda w: w.update({"head.bias": torch.zeros(1).expand(1)[:0]}),
             "size mismatch for head.bias",
