@@ -46,7 +46,7 @@ def read_splits(root: Path) -> dict[str, list[str]]:
         raise InputError(f"{root}: {missing}; write splits.json as {EXPECTED}")
     splits = read_json(path)
     for clips in splits.values():
-        names = [str(name) for name in clips] if isinstance(clips, list) else [""]
-        if any(name in ("", "..") or name != Path(name).name for name in names):
+        listed = isinstance(clips, list) and all(isinstance(name, (str, int)) for name in clips)
+        if not listed or any(n in ("", "..") or n != Path(n).name for n in map(str, clips)):
             raise InputError(f"{path}: expected {EXPECTED}; correct or delete it")
     return {split: [str(name) for name in clips] for split, clips in splits.items()}

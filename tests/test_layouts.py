@@ -277,7 +277,7 @@ def test_clips_listed_twice_and_in_two_splits_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     "splits",
-    [{"train": "a"}, {"train": {"a": 1}}, {"val": 5},
+    [{"train": "a"}, {"train": [["a"]]}, {"train": [None]}, {"train": {"a": 1}}, {"val": 5},
      {"train": ["../a"]}, {"train": ["/etc"]}, {"train": [".."]}, {"train": [""]}],
 )  # fmt: skip
 def test_splits_with_entries_of_another_type(data_root, tmp_path, splits):
