@@ -239,6 +239,18 @@ def test_a_checkpoint_without_a_run_is_not_gone_on_with(clips_to_train, tmp_path
     assert "older version" in train(clips_to_train, tmp_path, "--epochs", 1, code=2)
 
 
+def test_a_run_from_before_an_argument_of_the_model_is_gone_on_with(clips_to_train, tmp_path):
+    """Each new argument of a model, such as padding, would have ended all interrupted runs."""
+    train(clips_to_train, tmp_path, "--epochs", 1)
+
+    def older(stored):
+        for name in ("padding", "latitude_bias"):
+            del stored["arguments"][name], stored["run"][name]
+
+    changed(tmp_path / "cube_unet_last.pth", tmp_path / "cube_unet_last.pth", older)
+    assert "resumed after step" in train(clips_to_train, tmp_path, "--epochs", 2)
+
+
 def test_resume_yes_needs_a_run(clips_to_train, tmp_path):
     assert "cube_unet_last.pth: no such file" in train(clips_to_train, tmp_path, "--resume", code=2)
 

@@ -62,6 +62,9 @@ def restore(run) -> None:
     content = read(path)
     if not (stored := content["run"]):
         raise InputError(f"{path}: is of an older version; {BEGIN_AGAIN}")
+    otherwise = f"the state of its run is damaged ({{}}); {BEGIN_AGAIN}"
+    with reading(path, otherwise):  # arguments of the model that are newer have their defaults
+        stored = type(run.model)(**content["arguments"]).arguments | stored
     changed = {
         name: f"{name} {stored.get(name)} instead of {now.get(name)}"
         for name in now | stored
@@ -71,7 +74,7 @@ def restore(run) -> None:
         raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {BEGIN_AGAIN}")
     for text in changed.values():
         processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
-    with reading(path, f"the state of its run is damaged ({{}}); {BEGIN_AGAIN}"):
+    with reading(path, otherwise):
         put_weights(run.model, content["weights"])
         if run.average:
             put_weights(run.average.module, content["average"]["weights"])
