@@ -118,7 +118,7 @@ def score_folder(folder: Path, cuts: bool) -> None:
 
 def score_heads(file: Path, cuts: bool) -> None:
     """Print what cameras and viewers see, given (people, samples, 3) unit vectors by video."""
-    rows: dict[str, list] = {}
+    rows: dict[str, list] = {}  # by who looks, a row for each video
     with np.load(file, allow_pickle=False) as videos:
         chosen = [name for number, name in enumerate(videos) if number % 3]
         for name in tqdm(chosen, "viewers", unit="video", leave=False):
@@ -137,18 +137,18 @@ def score_heads(file: Path, cuts: bool) -> None:
             paths["camera"] = [follow_path(maps, seconds.tolist(), cuts=cuts)]
             ways = np.stack(angles_of(torch.from_numpy(others)), axis=-1)
             paths["viewers"] = list(np.degrees(np.unwrap(ways, axis=1)))
-            for camera, ways in paths.items():
-                for number, path in enumerate(ways):
+            for camera, theirs in paths.items():
+                seen = []
+                for number, path in enumerate(theirs):
                     rest = np.delete(others, number, 0) if camera == "viewers" else others
                     found = measure(path, seconds, peaks)
                     part = found["peaks"] / len(peaks), in_view(path, rest).mean()
-                    row = *part, found["held"], found["moving"]
-                    rows.setdefault(camera, []).append((name, row))
+                    seen.append((*part, found["held"], found["moving"]))
+                rows.setdefault(camera, []).append(np.mean(seen, axis=0))
     print(f"{len(chosen)} videos: peaks within 3 s, others' directions in view, held, in motion")
-    for camera, scores in rows.items():
-        means = [np.mean([row for at, row in scores if at == name], axis=0) for name in chosen]
-        peaks_, gaze, held, moving = np.mean(means, axis=0)
-        print(f"{camera:15} {peaks_:.1%}  {gaze:.1%}  {held:.1f}  {moving:.0%}")
+    for camera, means in rows.items():
+        share, gaze, held, moving = np.mean(means, axis=0)
+        print(f"{camera:15} {share:.1%}  {gaze:.1%}  {held:.1f}  {moving:.0%}")
 
 
 def main() -> None:
@@ -161,6 +161,8 @@ def main() -> None:
         "unit vectors, x to the right, y up, z ahead, five a second")  # fmt: skip
     add("--cuts", action="store_true", help="the camera may also jump")
     args = parser.parse_args()
+    if not (args.folders or args.heads):
+        parser.error("give folders of maps, or --heads")
     for folder in args.folders:
         score_folder(folder, args.cuts)
     if args.heads:

@@ -160,21 +160,21 @@ class _Planner:
         column = np.rint((path[..., 0] / TAU + 0.5) * COLUMNS).astype(int)
         return row * COLUMNS + column % COLUMNS
 
-    def earned(self, second: int, fresh: np.ndarray) -> np.ndarray:
-        """Return what a view towards each place earns in a second, (R·C,)."""
+    def earned(self, second: int, fresh: np.ndarray, view: int | slice = slice(None)) -> np.ndarray:
+        """Return what a view, or that towards each place, earns in a second: () or (R·C,)."""
         cells, worth = self.peaks[second]
-        return self.usual[second] + self.windows[:, cells] @ (worth * fresh[cells])
+        return self.usual[second, view] + self.windows[view, cells] @ (worth * fresh[cells])
 
     def extended(self, plan: Plan, shot: Shot, now: int, end: int) -> Plan:
         """Return a plan that goes on with a shot, new or its last, from now to the end."""
         earned, (*_, last), fresh = plan
         if shot is not last and now:
             earned -= TURN * (shot.arrival - now or CUT)
+        steady = 1 - (1 - PANNED) * abs(shot.pan) / self.fastest
         views = self.views(_path([last, shot], np.arange(now, end)))
-        for second, view in zip(range(now, end), views):
-            held = 1 - (1 - PANNED) * abs(shot.pan) / self.fastest
-            share = TURNED if second < shot.arrival else held
-            earned += share * float(self.earned(second, fresh)[view])
+        for second, view in zip(range(now, end), views.tolist()):
+            share = TURNED if second < shot.arrival else steady
+            earned += share * float(self.earned(second, fresh, view))
             cells = self.peaks[second][0]
             seen = self.windows[view, cells] @ self.near[cells]
             fresh = (1 - (1 - fresh) * math.exp(-1 / RECOVERY)) * np.exp(-share * seen / SEEN)
