@@ -10,22 +10,25 @@ from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import html
-import math
+import ipaddress
+import logging
 import os
 import re
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from common.errors import InputError, run_script
 from common.options import HelpFormatter, at_least
@@ -37,8 +40,11 @@ LAYOUTS = {  # the choices on the page, as options of infer_video.py
     "Two, side by side": ("--stereo", "left-right"),
     "VR180": ("--stereo", "left-right", "--coverage", "-90", "90", "-90", "90"),
 }
-DOWNLOADS = {"overlay": "Overlay", "saliency": "Maps", "peaks": "Peaks", "viewer": "Viewer"}
-BAR = re.compile(r"(\d+)(?:/(\d+)|frame) \[")  # of tqdm: frames that are done, and all of them
+FOLDER_PREFIX = "saliency-page-"  # of a server's folder among the system's temporary files
+ABANDONED = 3600.0  # seconds after which files are deleted that no open tab works with
+BEAT = 30.0  # seconds after which an open tab reports again, and between deletions
+QUEUE_SIZE = 20  # clips that may wait
+TQDM_BAR = re.compile(r"(\d+)(?:/(\d+)|frame) \[")  # frames that are done, and all of them
 STYLE = """
 .gradio-container { width: 100% !important; max-width: 1080px !important; margin: auto !important }
 .html-container { padding: 0 !important }
@@ -47,8 +53,6 @@ iframe { width: 100%; height: min(84vh, 760px); border: 1px solid var(--border-c
 .problem { padding: 10px 14px; border-left: 4px solid #c4320a; background: #c4320a18 }
 .bar { height: 6px; margin: 8px 0; background: #8883 }
 .bar div { height: 100%; background: #0a5cc2 }
-.results a { display: inline-block; margin: 8px 8px 8px 0; padding: 6px 14px; color: inherit;
-  border: 1px solid var(--border-color-primary); border-radius: 6px; text-decoration: none }
 """
 
 
@@ -63,23 +67,23 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_results(clip: Path, layout: str, longest: int, pipe: Connection) -> None:
-    """Write all results of a clip into `outputs` beside it, in a process of its own.
+def write_results(clip: Path, folder: Path, layout: str, longest: int, pipe: Connection) -> None:
+    """Write all results of a clip into `folder`/outputs, in a process of its own.
 
     layout: a key of LAYOUTS. longest: seconds. pipe: takes what the scripts print and their bars.
     """
     terminal: Any = SimpleNamespace(write=pipe.send, flush=lambda: None, isatty=lambda: True)
     sys.stdout = sys.stderr = terminal
     sys.argv = ["app.py"]
-    os.chdir(clip.parent)
-    name, results = f".{os.sep}{clip.name}", f"outputs/{clip.stem}"
+    os.chdir(folder)
+    name, results = str(clip), f"outputs/{clip.stem}"
 
     def run() -> None:
         import infer_video
         import make_video
 
         if (seconds := duration(clip)) > longest:
-            raise InputError(f"{clip.name}: lasts {seconds:.1f} seconds, {longest} are allowed; "
+            raise InputError(f"{clip}: lasts {seconds:.1f} seconds, {longest} are allowed; "
                 "cut it, or start app.py with a larger --max_seconds")  # fmt: skip
         table = "--export", f"{results}_peaks.csv"
         step("Predicting maps", infer_video, "--video_path", name, *table, *LAYOUTS[layout])
@@ -96,40 +100,53 @@ def write_results(clip: Path, layout: str, longest: int, pipe: Connection) -> No
 
 
 def duration(clip: Path) -> float:
-    """Return the seconds between a video's packets, since headers may lie; 0 of anything else."""
-    from video.decoding import open_video
+    """Return the seconds of a video by the times and the number of its packets; else 0.
 
+    A header may lie and packets may have no times: the longer of the two counts.
+    """
+    from video.decoding import open_video, probe
+
+    seconds = 0.0
     with suppress(Exception), open_video(clip) as container:  # infer_video.py says what is wrong
-        times = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
-        return float((max(times) - min(times)) * container.streams.video[0].time_base)
-    return 0
+        stream, fps = container.streams.video[0], probe(clip).fps
+        first, last = float("inf"), float("-inf")
+        for count, packet in enumerate(container.demux(stream)):  # the last one is empty
+            if packet.pts is not None:
+                first, last = min(first, packet.pts), max(last, packet.pts)
+            seconds = max(count / float(fps), (last - first) * float(stream.time_base))
+    return seconds
 
 
 class Session:
-    """What belongs to one browser tab: a folder with a clip, and the process that works on it."""
+    """What belongs to one browser tab: a clip, its results, and the process that makes them."""
 
-    def __init__(self, parent: Path, upload: Path):
-        self.folder = Path(tempfile.mkdtemp(dir=parent))
-        self.clip = Path(shutil.move(upload, self.folder))
-        self.key = ""  # in the addresses of its results, new for each run
+    def __init__(self, clip: Path, folder: Path):
+        self.clip, self.folder = clip, folder / secrets.token_urlsafe()
+        self.last_seen = time.monotonic()
         self.process: Any = None
 
     def stop(self) -> None:
         process, self.process = self.process, None
         if process:
             process.terminate()
+            process.join(1)
+            process.kill()  # one that does not listen
             process.join()
 
-    def close(self) -> None:
+    def close(self, others: list["Session"]) -> None:
+        """Delete the clip, unless another tab has the same, and its results."""
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        unused = [] if self.clip.parent in {o.clip.parent for o in others} else [self.clip.parent]
+        for folder in (self.folder, *unused):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def run(self, layout: str, longest: int) -> Iterator[str]:
-        """Work on the clip, and yield as HTML how far it is and at last what came of it."""
-        shutil.rmtree(self.folder / "outputs", ignore_errors=True)
-        self.key, context = secrets.token_urlsafe(), get_context("spawn")
+        """Work on the clip, and yield as HTML how far it is and at last what is to be said."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        context = get_context("spawn")
         pipe, end = context.Pipe(duplex=False)
-        given = self.clip, layout, longest, end
+        given = self.clip, self.folder, layout, longest, end
         process = self.process = context.Process(target=write_results, args=given, daemon=True)
         process.start()
         end.close()
@@ -137,10 +154,10 @@ class Session:
         texts: dict[str, list[str]] = {"step": [], "note": [], "app.py": []}
         with suppress(EOFError, OSError):  # the process has ended
             while True:
-                text = pipe.recv()
+                text = pipe.recv().replace(f"{self.clip.parent}{os.sep}", "")
                 kind, _, rest = text.partition(": ")
                 texts.get(kind, []).append(rest)
-                if bar := BAR.search(text):
+                if bar := TQDM_BAR.search(text):
                     done, total = int(bar[1]), int(bar[2] or 0)
                     frames = f"frame {done:,}" + f" of {total:,}" * bool(total)
                     width = f"{100 * done / max(total, done, 1):.1f}%"
@@ -149,107 +166,165 @@ class Session:
         process.join()
         stopped, self.process = not self.process, None
         if process.exitcode == 0:
-            yield "".join(map(message, dict.fromkeys(texts["note"]))) + self.results()
+            yield "".join(map(message, dict.fromkeys(texts["note"])))
         elif not stopped:
             unknown = f"{self.clip.name}: the work ended with the code {process.exitcode}"
             yield message(" ".join(texts["app.py"]) or f"{unknown}; drop it again", "problem")
 
-    def outputs(self) -> dict[str, Path]:
-        """Return the files that are offered, by their names."""
-        return {path.name: path for path in self.folder.glob("outputs/*_*.*") if path.is_file()}
+    def results(self) -> list[Path]:
+        """Return the files that are offered."""
+        return sorted(path for path in self.folder.glob("outputs/[!.]*_*.*") if path.is_file())
 
-    def results(self) -> str:
-        """Return the viewer and links to all files as HTML."""
-        frame, links = "", ""
-        for name, path in sorted(self.outputs().items()):
-            address, kind = f"/results/{self.key}/{quote(name)}", path.stem.rpartition("_")[2]
-            size = path.stat().st_size / 1e6
-            amount = f"{size:.1f} MB" if size >= 1 else f"{math.ceil(1000 * size)} kB"
-            text = f"{DOWNLOADS[kind]} ({path.suffix}, {amount})"
-            links += f'<a href="{address}" download>{text}</a>'
-            if kind == "viewer":
-                frame = f'<iframe src="{address}" title="Viewer" allow="fullscreen"></iframe>'
-        return f'{frame}<p class="results">{links}</p>'
+    def viewer(self) -> str:
+        """Return the viewer as HTML, empty where it is not there yet."""
+        pages = (quote(page.as_posix()) for page in self.folder.glob("outputs/*_viewer.html"))
+        show = '<iframe src="gradio_api/file={}" title="Viewer" allow="fullscreen"></iframe>'
+        return "".join(map(show.format, pages))
 
 
 def message(text: str, kind: str = "message") -> str:
     return f'<p class="{kind}" role="status">{html.escape(text)}</p>'
 
 
+def foreign(method: str, headers: Mapping[str, str], hosts: set[str]) -> bool:
+    """Return whether a request is for another host, or comes from a page of another site.
+
+    A name may be made to lead here (DNS rebinding), an address can't. hosts: this page's names.
+    """
+    host = headers.get("host", "")
+    try:
+        name = urlsplit(f"//{host}").hostname
+        if name not in hosts:
+            ipaddress.ip_address(name or "")
+    except ValueError:
+        return True
+    if site := headers.get("sec-fetch-site"):  # which a proxy keeps, other than the host
+        link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        return site in ("cross-site", "same-site") and not link
+    return urlsplit(headers.get("origin", f"//{host}")).netloc != host
+
+
+def delete_abandoned(folder: Path, sessions: dict[str, Session]) -> None:
+    """Delete sessions whose tab no longer reports, and what else is old in a server's folder."""
+    os.utime(folder)  # in use
+    for key, session in list(sessions.items()):
+        if session.last_seen < time.monotonic() - ABANDONED:
+            del sessions[key]
+            session.close(list(sessions.values()))
+    used = {folder / "results", *(session.clip.parent for session in sessions.values())}
+    for path in set(folder.iterdir()) - used:
+        delete_old(path)
+
+
+def delete_old(path: Path) -> None:
+    """Delete a file or a folder of this user's that has not changed for ABANDONED seconds."""
+    with suppress(OSError):
+        facts = path.lstat()
+        old = facts.st_mtime < time.time() - ABANDONED
+        if old and facts.st_uid == getattr(os, "getuid", int)():
+            shutil.rmtree(path) if stat.S_ISDIR(facts.st_mode) else path.unlink()
+
+
 def serve(args: argparse.Namespace, folder: Path) -> None:
     """Serve the page until Ctrl-C or SIGTERM. folder: takes all temporary files."""
-    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder / "uploads")}
+    settings = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
+    os.environ |= settings | {"NO_PROXY": "*"}  # the server asks itself whether it has started
+    tempfile.tempdir = str(folder)
     import fastapi
     import gradio
-    import uvicorn
-    from fastapi.responses import FileResponse
 
-    sessions: dict[str | None, Session] = {}
+    sessions: dict[str, Session] = {}
+    files = folder / "results"
+    files.mkdir()
+    name = socket.gethostname().lower()
+    hosts = {"localhost", args.host.lower(), name, f"{name}.local"}
 
-    def wait(request: gradio.Request) -> str:
-        if session := sessions.get(request.session_hash):
-            session.stop()
+    def check(request: fastapi.Request) -> None:
+        if foreign(request.method, request.headers, hosts):
+            where = "open this page by the address of its machine"
+            raise fastapi.HTTPException(403, f"Another host, or a page of another site; {where}")
+
+    def begin(upload: str | None, request: gradio.Request) -> str:
+        former = sessions.get(key := request.session_hash or "")
+        if former:
+            former.stop()
+        if upload:
+            if upload not in page.upload_file_set or not Path(upload).is_file():
+                leave(request)
+                return message("This file has not been uploaded; drop it again", "problem")
+            sessions[key] = Session(Path(upload), files)
+            if former:
+                former.close(list(sessions.values()))
         busy = any(session.process for session in sessions.values())
         return message("Waiting for the clip before this one" if busy else "Starting")
 
-    def show(upload: str | None, layout: str, request: gradio.Request) -> Iterator[str]:
-        if upload:
-            leave(request)
-            sessions[request.session_hash] = Session(folder, Path(upload))
-        if session := sessions.get(request.session_hash):
-            yield from session.run(layout, args.max_seconds)
-        else:
-            yield ""
+    def show(layout: str, request: gradio.Request) -> Iterator[tuple]:
+        if session := sessions.get(request.session_hash or ""):
+            offered = gradio.File(visible=False)
+            for text in session.run(layout, args.max_seconds):
+                if not session.process and (paths := session.results()):
+                    offered = gradio.File(list(map(str, paths)), visible=True)
+                yield text, session.viewer(), offered
+
+    def report(request: gradio.Request) -> None:
+        if session := sessions.get(request.session_hash or ""):
+            session.last_seen = time.monotonic()
 
     def leave(request: gradio.Request) -> None:
-        if session := sessions.pop(request.session_hash, None):
-            session.close()
+        if session := sessions.pop(request.session_hash or "", None):
+            session.close(list(sessions.values()))
 
-    with gradio.Blocks(title="360° saliency", delete_cache=(600, 3600)) as page:
+    with gradio.Blocks(title="360° saliency") as page:
         gradio.HTML(f"<h1>Where would people look?</h1><p>Drop a 360° clip or picture, up to "
             f"{args.max_seconds} seconds and {args.max_megabytes} MB. It stays on the machine "
             "that serves this page, and is deleted when you close the tab.</p>")  # fmt: skip
         with gradio.Row():
             clip = gradio.File(label="360° clip or picture", height=130, scale=3)
             layout = gradio.Dropdown(list(LAYOUTS), label="Stereo and coverage", filterable=False)
-        output = gradio.HTML()
-        for begin, given in (clip.upload, clip), (layout.input, gradio.State()):
-            begin(wait, None, output, queue=False, show_progress="hidden").then(
-                show, [given, layout], output, show_progress="hidden",
-                trigger_mode="multiple", concurrency_limit=1, concurrency_id="clip",
-            )  # fmt: skip
+        downloads = gradio.File(label="Results", visible=False, interactive=False)
+        outputs = gradio.HTML(), gradio.HTML(), downloads
+        quiet: Any = {"show_progress": "hidden", "api_visibility": "private"}
+        for event, given in (clip.upload, clip), (layout.input, gradio.State()):
+            event(begin, given, outputs[0], queue=False, **quiet).then(
+                show, layout, outputs, trigger_mode="multiple", concurrency_id="clip", **quiet
+            )
+        gradio.Timer(BEAT).tick(report, None, None, queue=False, **quiet)
         page.unload(leave)
+    page.queue(api_open=False, max_size=QUEUE_SIZE, default_concurrency_limit=1)
 
-    server = fastapi.FastAPI(openapi_url=None)
-
-    @server.get("/results/{key}/{name}")
-    def result(key: str, name: str) -> FileResponse:
-        for session in list(sessions.values()):
-            if secrets.compare_digest(session.key, key) and name in session.outputs():
-                return FileResponse(session.outputs()[name])
-        raise fastapi.HTTPException(404)
-
-    server = gradio.mount_gradio_app(server, page, "/", footer_links=[], run_history=False,
-        max_file_size=f"{args.max_megabytes}mb", ssr_mode=False, css=STYLE,
-        theme=gradio.themes.Base())  # fmt: skip
     try:
-        listener = socket.create_server((args.host, args.port))
+        with socket.create_server((args.host, args.port)) as listener:
+            host, port = listener.getsockname()[:2]
     except OSError as error:
         where = f"{args.host}, port {args.port}"
         raise InputError(f"{where}: {error.strerror}; give another --host or --port") from error
-    print("http://{}:{}  (Ctrl-C ends it)".format(*listener.getsockname()), flush=True)
-    config = uvicorn.Config(server, log_level="critical", timeout_graceful_shutdown=1)
     try:
+        page.launch(
+            server_name=args.host, server_port=port, prevent_thread_lock=True, quiet=True,
+            max_file_size=f"{args.max_megabytes}mb", allowed_paths=[str(files)], share=False,
+            app_kwargs={"dependencies": [fastapi.Depends(check)]}, footer_links=[],
+            run_history=False, enable_monitoring=False, mcp_server=False, ssr_mode=False,
+            pwa=False, inline=False, theme=gradio.themes.Base(), css=STYLE,
+        )  # fmt: skip
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        print(f"http://{host}:{port}  (Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run([listener])
+            while True:
+                time.sleep(BEAT)
+                delete_abandoned(folder, sessions)
     finally:
         for session in sessions.values():
-            session.close()
+            session.stop()
+        if page.is_running:
+            page.server.force_exit = True  # do not wait for downloads
+            page.close(verbose=False)
 
 
 def main() -> None:
     args = parse_args()
-    with tempfile.TemporaryDirectory(prefix="saliency-", ignore_cleanup_errors=True) as folder:
+    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        delete_old(path)  # what a killed server left
+    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True) as folder:
         try:
             serve(args, Path(folder))
         except ModuleNotFoundError as error:

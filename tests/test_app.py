@@ -1,16 +1,20 @@
-"""The page of app.py: in a browser, with the shipped checkpoint, where Gradio is installed."""
+"""The page of app.py: in a browser, and asked by hostile clients on this machine."""
 
+import http.client
 import importlib.util
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
 import app
-from app import LAYOUTS, Session
+from app import LAYOUTS, Session, delete_abandoned, duration
 from tests.browser import Browser, find_browser
 from tests.clips import write_video
 from tests.commands import ROOT
@@ -18,34 +22,99 @@ from tests.trainings import server
 
 DECLARED = next(iter(LAYOUTS))
 RESULTS = {f"clip_{kind}" for kind in ("overlay.mp4", "saliency.zip", "peaks.csv", "viewer.html")}
+BEGIN, SHOW = 0, 1  # numbers of the page's functions
 
 
 @pytest.fixture
 def session(tmp_path):
-    session = Session(tmp_path, write_video(tmp_path / "clip.mp4", frames=2, fps=1))
+    (tmp_path / "upload").mkdir()
+    clip = write_video(tmp_path / "upload/clip.mp4", frames=2, fps=1)
+    session = Session(clip, tmp_path)
     yield session
-    session.close()
+    session.close([])
     assert not list(tmp_path.iterdir())
 
 
 def test_a_clip_becomes_a_viewer_and_files(session):
-    said = list(session.run(DECLARED, longest=5))
+    shown = {}
+    for text in session.run(DECLARED, longest=5):
+        shown[text] = session.viewer()
     for step in ("Predicting maps", "Writing the viewer", "Painting the overlay"):
-        assert any(f"{step}: frame 2 of 2" in text for text in said), step
-    assert session.outputs().keys() == RESULTS
-    assert said[-1].startswith("<iframe") and said[-1].count("download>") == 4
+        assert any(f"{step}: frame 2 of 2" in text for text in shown), step
+    assert {path.name for path in session.results()} == RESULTS
+    assert session.viewer().startswith("<iframe") and "clip_viewer.html" in session.viewer()
+    during = [text for text, viewer in shown.items() if viewer and "Painting" in text]
+    assert during, "the viewer is shown as soon as it is there"
 
 
 def test_a_clip_that_is_too_long_is_refused_in_a_sentence(session, monkeypatch):
     monkeypatch.setattr(app, "get_context", lambda _: server())
-    said = list(session.run(DECLARED, longest=0))
-    assert "clip.mp4: lasts 1.0 seconds, 0 are allowed; cut it" in said[-1]
-    assert 'class="problem"' in said[-1] and not session.outputs()
+    *_, last = session.run(DECLARED, longest=0)
+    assert ">clip.mp4: lasts 2.0 seconds, 0 are allowed; cut it" in last
+    assert 'class="problem"' in last and not session.results()
+
+
+def write_untimed_video(path, frames, **options):
+    """A video of which no packet has a time, or all the same one."""
+    import av
+
+    from tests.clips import moving_disc
+
+    with av.open(str(path), "w", **options) as output:
+        stream = output.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
+        stream.codec_context.max_b_frames = 0
+        pictures = [av.VideoFrame.from_ndarray(moving_disc(n, 48, 96)) for n in range(frames)]
+        for picture in [*pictures, None]:
+            for packet in stream.encode(picture):
+                packet.pts = packet.dts = 0
+                output.mux(packet)
+    return path
+
+
+def test_packets_without_times_count_as_seconds(tmp_path):
+    assert duration(write_untimed_video(tmp_path / "raw.h264", 50)) == 2
+    assert duration(write_untimed_video(tmp_path / "zero.mkv", 50)) == 2
+    assert duration(write_untimed_video(tmp_path / "zero.ts", 50, format="mpegts")) == 2
+    assert duration(write_video(tmp_path / "timed.mp4", frames=20, fps=10)) == 2
+    (tmp_path / "text.mp4").write_text("no video")
+    assert duration(tmp_path / "text.mp4") == 0
+
+
+def test_a_clip_of_two_tabs_is_deleted_with_the_second(tmp_path):
+    clip = tmp_path / "upload/clip.mp4"
+    clip.parent.mkdir()
+    clip.write_bytes(b"clip")
+    first, second = Session(clip, tmp_path / "results"), Session(clip, tmp_path / "results")
+    first.close([second])
+    assert clip.exists()
+    second.close([])
+    assert not clip.parent.exists()
+
+
+def test_what_is_abandoned_is_deleted(tmp_path):
+    """An upload that broke off or was never used, and the session of a client that is gone."""
+    sessions, old = {}, time.time() - 2 * app.ABANDONED
+    for name in ("used", "gone", "unused"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "clip.mp4").write_text("clip")
+    for name in ("used", "gone"):
+        sessions[name] = Session(tmp_path / name / "clip.mp4", tmp_path / "results")
+        sessions[name].folder.mkdir(parents=True)
+    for name in ("tmp1", "tmp2"):
+        (tmp_path / name).write_text("half of a clip")
+    for name in ("used", "unused", "tmp1", "results"):
+        os.utime(tmp_path / name, (old, old))
+    os.utime(tmp_path, (old, old))
+    sessions["gone"].last_seen -= 2 * app.ABANDONED
+    delete_abandoned(tmp_path, sessions)
+    assert {path.name for path in tmp_path.iterdir()} == {"used", "tmp2", "results"}
+    assert list((tmp_path / "results").iterdir()) == [sessions["used"].folder]
+    assert sessions.keys() == {"used"} and tmp_path.stat().st_mtime > old, "it is in use"
 
 
 def test_a_missing_gradio_is_one_line(tmp_path):
     (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError('none', name='gradio')")
-    (tmp_path / "fastapi.py").write_text("")
     done = subprocess.run([sys.executable, "app.py"], cwd=ROOT, capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(tmp_path)})  # fmt: skip
     how = f"pip install -r {ROOT / 'requirements-app.txt'}"
@@ -53,20 +122,163 @@ def test_a_missing_gradio_is_one_line(tmp_path):
     assert done.returncode == 2
 
 
-@pytest.fixture
-def page(tmp_path):
-    """Start app.py: its process, its address and its folder of temporary files."""
-    if not importlib.util.find_spec("gradio"):
-        pytest.skip("no Gradio here; `make app` installs it")
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    command = [sys.executable, ROOT / "app.py", "--port", "0", "--max_megabytes", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"TMPDIR": str(temporary)}) as process:  # fmt: skip
-        try:
-            yield process, process.stdout.readline().split()[0], temporary
-        finally:
-            process.kill()
+class Page:
+    """A process of app.py, its address, its folder of temporary files, and a client."""
+
+    def __init__(self, temporary, *options):
+        if not importlib.util.find_spec("gradio"):
+            pytest.skip("no Gradio here; `make app` installs it")
+        temporary.mkdir(exist_ok=True)
+        command = [sys.executable, ROOT / "app.py", "--port", "0", "--max_megabytes", "1", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env=os.environ | {"TMPDIR": str(temporary)})  # fmt: skip
+        self.address, self.temporary = self.process.stdout.readline().split()[0], temporary
+        self.host = self.address.removeprefix("http://")
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+
+    def ask(self, path, content=None, **headers):
+        """Send GET, or POST with a content, and return the status and the answer."""
+        connection = http.client.HTTPConnection(self.host, timeout=20)
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        if isinstance(content, dict):
+            content, headers = json.dumps(content), {"Content-Type": "application/json"} | headers
+        connection.request("POST" if content else "GET", path, content, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+
+    def upload(self, content=b"text", name="clip.mp4", **headers):
+        part = f'--b\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+        kind = {"Content-Type": "multipart/form-data; boundary=b"}
+        body = part.encode() + content + b"\r\n--b--\r\n"
+        return self.ask("/gradio_api/upload", body, **kind, **headers)
+
+    def call(self, function, *data, session="tab"):
+        """Call a function of the page without its queue."""
+        given = {"fn_index": function, "data": data, "session_hash": session}
+        return self.ask("/gradio_api/run/predict", given)
+
+    def drop(self, path, session="tab", **more):
+        return self.call(BEGIN, {"path": str(path), **more}, session=session)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    with Page(tmp_path_factory.mktemp("page") / "temporary") as page:
+        yield page
+
+
+META = {"meta": {"_type": "gradio.FileData"}}
+
+
+def served(page):
+    """The folder of the server that runs."""
+    return next(page.temporary.iterdir())
+
+
+@pytest.mark.parametrize("more", [META, {}, META | {"url": "x", "is_stream": True}])
+def test_a_client_names_only_what_was_uploaded(page, tmp_path, more):
+    """Gradio copied any path into its cache, and served it through a deep link."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("nobody's business")
+    os.mkfifo(tmp_path / "fifo")
+    paths = [secret, "/etc/hostname", "/dev/zero", tmp_path / "fifo", tmp_path, served(page)]
+    paths += [served(page) / "results", f"{secret}\0", "", "http://127.0.0.1:9/clip.mp4"]
+    for path in paths:
+        status, answer = page.drop(path, session="thief", **more)
+        assert status == 500 or "drop it again" in answer, (path, answer)
+        assert page.call(SHOW, DECLARED, session="thief")[0] == 404, "outside of the queue"
+        _, link = page.ask("/gradio_api/deep_link?session_hash=thief")
+        _, config = page.ask(f"/config?deep_link={json.loads(link or '0')}")
+        assert "nobody" not in config
+    for path in (secret, served(page), "/dev/zero", tmp_path / "fifo", "ключ"):
+        quoted = "".join(f"%{byte:02x}" for byte in str(path).encode())
+        assert page.ask(f"/gradio_api/file={quoted}")[0] == 403
+    assert "nobody" not in "".join(p.read_text() for p in served(page).rglob("*") if p.is_file())
+    assert page.ask("/")[0] == 200, "the server answers"
+
+
+def test_only_whole_uploads_are_accepted(page):
+    status, answer = page.upload(b"text")
+    (path,) = json.loads(answer)
+    assert status == 200 and Path(path).read_bytes() == b"text"
+    for wrong in (Path(path).parent, f"{path}x", served(page) / "results/x/clip.mp4"):
+        assert "drop it again" in page.drop(wrong, **META)[1]
+    assert "Starting" in page.drop(path, **META)[1]
+    assert page.upload(bytes(2_000_000))[0] == 413
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[", "evil:7860"])
+def test_other_names_of_this_machine_are_refused(page, host):
+    """A page whose name is made to lead here, by DNS rebinding, would read all answers."""
+    assert page.ask("/config", Host=host)[0] == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "192.168.1.5:7860", "[::1]:7860"])
+def test_own_names_and_addresses_are_served(page, host):
+    assert page.ask("/config", Host=host)[0] == 200
+
+
+def test_pages_of_other_sites_can_not_upload(page):
+    own = page.address
+    assert page.upload(Origin=own)[0] == 200
+    assert page.upload(Origin=own, Sec_Fetch_Site="same-origin")[0] == 200
+    before = list(served(page).rglob("*"))
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", f"{own}.evil.example"):
+        assert page.upload(b"evil", Origin=origin)[0] == 403
+    for site in ("cross-site", "same-site"):  # whatever a proxy does to the host and the origin
+        assert page.upload(b"evil", Sec_Fetch_Site=site)[0] == 403
+        assert page.upload(b"evil", Sec_Fetch_Site=site, Sec_Fetch_Mode="navigate")[0] == 403
+        assert page.ask("/config", Sec_Fetch_Site=site)[0] == 403
+        assert page.ask("/", Sec_Fetch_Site=site, Sec_Fetch_Mode="navigate")[0] == 200, "a link"
+    assert list(served(page).rglob("*")) == before
+
+
+def test_the_queue_is_bounded_and_ctrl_c_ends_the_page(tmp_path):
+    """With clips of clients that never listen in work and in the queue."""
+    leftover, foreign = tmp_path / f"{app.FOLDER_PREFIX}old", tmp_path / "saliency-of-others"
+    running = tmp_path / f"{app.FOLDER_PREFIX}running"
+    for folder in (leftover, foreign, running):
+        folder.mkdir()
+        (folder / "clip.mp4").write_text("clip")
+    for folder in (leftover, foreign):
+        os.utime(folder, (1e9, 1e9))
+    with Page(tmp_path) as page:
+        assert not leftover.exists(), "what a killed server left"
+        assert foreign.exists() and running.exists()
+        (path,) = json.loads(page.upload(write_clip(tmp_path))[1])
+        answers = []
+        for number in range(app.QUEUE_SIZE + 5):
+            tab = f"tab{number}"
+            page.drop(path, session=tab, **META)
+            given = {"fn_index": SHOW, "data": [DECLARED], "session_hash": tab}
+            answers.append(page.ask("/gradio_api/queue/join", given))
+        assert {status for status, _ in answers} == {200, 503}
+        assert "Queue is full" in answers[-1][1]
+        waiting = time.monotonic() + 30
+        while not list(tmp_path.glob(f"{app.FOLDER_PREFIX}*/results/*/outputs")):
+            assert time.monotonic() < waiting, "nothing is done"
+            time.sleep(0.1)
+        half = http.client.HTTPConnection(page.host)  # an upload that breaks off
+        half.putrequest("POST", "/gradio_api/upload")
+        half.putheader("Content-Type", "multipart/form-data; boundary=b")
+        half.putheader("Content-Length", "1000")
+        half.endheaders(b"--b\r\n")
+        page.process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        assert page.process.wait(20) == 0
+        assert time.monotonic() - start < 3
+        half.close()
+    assert set(tmp_path.iterdir()) == {foreign, running, tmp_path / "long.mp4"}
+
+
+def write_clip(folder):
+    return write_video(folder / "long.mp4", frames=400, fps=8).read_bytes()
 
 
 @pytest.fixture
@@ -89,33 +301,42 @@ def files(folder):
     return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
 
 
-def test_the_page_in_a_browser(page, browser, tmp_path):
-    process, address, temporary = page
-    assert address.startswith("http://127.0.0.1:")
-    browser.open(address)
-    text = tmp_path / "text.mp4"
-    text.write_text("no video")
-    drop(browser, text)
-    browser.wait("document.querySelector('.problem')")
-    assert "text.mp4: no video or picture" in browser.run("document.body.innerText")
+def test_the_page_in_a_browser(browser, tmp_path):
+    with Page(tmp_path / "temporary") as page:
+        assert page.address.startswith("http://127.0.0.1:")
+        browser.open(page.address)
+        text = tmp_path / "text.mp4"
+        text.write_text("no video")
+        drop(browser, text)
+        browser.wait("document.querySelector('.problem')")
+        assert "text.mp4: no video or picture" in browser.run("document.body.innerText")
+        assert str(tmp_path) not in browser.run("document.body.innerText")
 
-    browser.run("document.querySelector('button[aria-label=Clear], button[title=Clear]').click()")
-    drop(browser, write_video(tmp_path / "<clip>.mp4", frames=2, fps=4))
-    browser.wait("document.querySelector('iframe')", 60)
-    browser.wait("document.querySelector('iframe').contentDocument?.body"
-                 "?.innerText.includes('frame 1 of 2')")  # fmt: skip
-    sizes = browser.run("""Promise.all([...document.querySelectorAll('.results a')].map(
-        async (link) => (await (await fetch(link.href)).blob()).size))""")
-    assert len(sizes) == 4 and min(sizes) > 100
-    assert {url.split(":")[0] for url in browser.requests} <= {"http", "blob", "data", "about"}
-    assert all(url.startswith(address) for url in browser.requests if url.startswith("http"))
+        clear = "button[aria-label=Clear], button[title=Clear]"
+        browser.run(f"document.querySelector('{clear}').click()")
+        drop(browser, write_video(tmp_path / "<clip>.mp4", frames=2, fps=4))
+        browser.wait("document.querySelector('iframe')", 60)
+        browser.run("document.querySelector('iframe').dataset.first = 1")
+        browser.wait("document.querySelector('iframe').contentDocument?.body"
+                     "?.innerText.includes('frame 1 of 2')")  # fmt: skip
+        results = (
+            "[...document.querySelectorAll('a[download]')].filter(a => a.href.match('results'))"
+        )
+        browser.wait(f"{results}.length === 4", 60)
+        sizes = browser.run(f"""Promise.all({results}.map(
+            async (link) => (await (await fetch(link.href)).blob()).size))""")
+        assert min(sizes) > 100
+        assert browser.run("document.querySelector('iframe').dataset.first"), "it was loaded anew"
+        assert {url.split(":")[0] for url in browser.requests} <= {"http", "blob", "data", "about"}
+        pages = [url for url in browser.requests if url.startswith("http")]
+        assert all(url.startswith(page.address) for url in pages)
 
-    assert files(temporary)
-    browser.send("Page.navigate", url="about:blank")
-    end = time.monotonic() + 20
-    while files(temporary) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not files(temporary), "what belonged to the tab is left"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 128 + signal.SIGTERM
-    assert not list(temporary.iterdir())
+        assert files(page.temporary)
+        browser.send("Page.navigate", url="about:blank")
+        end = time.monotonic() + 20
+        while files(page.temporary) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not files(page.temporary), "what belonged to the tab is left"
+        page.process.send_signal(signal.SIGTERM)
+        assert page.process.wait(20) == 128 + signal.SIGTERM
+        assert not list(page.temporary.iterdir())
