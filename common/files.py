@@ -76,7 +76,12 @@ def read_json(path: str | Path, **kinds: Any) -> dict:
 
 
 def write_json(path: str | Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    with atomic(path) as temporary:
+        temporary.write_bytes(json_bytes(content))
+
+
+def json_bytes(content: dict) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def write_text(path: str | Path, text: str) -> None:

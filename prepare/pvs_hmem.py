@@ -11,7 +11,11 @@ maps have a Gaussian of 7°. Eye movements lie in other files, which nothing pub
 
 from common import startup  # noqa: F401  # isort: skip
 
+import math
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,25 @@ from datasets.gaze_files import Gaze
 from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
+LARGEST = 1 << 23  # numbers in a matrix: those of 58 people for 20 minutes of video
+MEMORY = 4 << 30  # bytes that reading the file may take
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    """Return the variables in a MATLAB file, in a process that SciPy can crash if it is damaged.
+
+    Raises an error of any kind for a file that can't be read, or that announces too much.
+    """
+    from scipy.io import loadmat, whosmat
+
+    with suppress(ImportError, ValueError):  # on Windows, or the limit is lower already
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    if any(math.prod(shape) > LARGEST for _, shape, _ in whosmat(path)):
+        raise ValueError("a matrix is too large")
+    return {name: matrix for name, matrix in loadmat(path).items() if name[0] != "_"}
+
 
 def read_gaze(matrices: dict[str, np.ndarray], video: Path, tables: list[Path]) -> Gaze:
     """Return where the heads of all people pointed. tables: the MATLAB file.
@@ -29,7 +52,7 @@ def read_gaze(matrices: dict[str, np.ndarray], video: Path, tables: list[Path]) 
     Raises InputError for a matrix with other columns.
     """
     with reading(tables[0], f"'{video.stem}' is no gaze of PVS-HMEM ({{}}); copy the file again"):
-        rows = matrices[video.stem].astype(np.float64)
+        rows = matrices[video.stem].astype(np.float64, casting="same_kind")  # no complex ones
         latitudes, longitudes = rows[:, ::2], rows[:, 1::2]
         if np.nanmax(abs(latitudes)) > 90 or np.nanmax(abs(longitudes)) > 180:
             raise ValueError("latitudes beyond ±90° or longitudes beyond ±180°")
@@ -46,11 +69,12 @@ def main() -> None:
     inputs = {"videos": videos, "gaze": gaze}
     args = parse_args("pvs_hmem", "PVS-HMEM's videos and head movements", 7.0, inputs)
     try:
-        from scipy.io import loadmat
+        import scipy  # noqa: F401
     except ImportError as error:
         raise InputError("MATLAB files need one more package; run: pip install scipy") from error
-    with reading(args.gaze, "not a MATLAB file that can be read ({}); copy it again", ARRAY_BYTES):
-        matrices = {name: m for name, m in loadmat(args.gaze).items() if name[0] != "_"}
+    child = ProcessPoolExecutor(1, get_context("spawn"))
+    with reading(args.gaze, "not a MATLAB file ({}); copy it again", ARRAY_BYTES), child:
+        matrices = child.submit(load, args.gaze).result()
     names = {name: [Path(name)] for name in matrices}
     pairs, alone = pair(by_name(args.videos, VIDEOS), names, "like its matrices, as A380.mp4")
     clips = [(video, [args.gaze]) for video, _ in pairs]

@@ -28,14 +28,14 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import Failures, InputError, RunError, counted, run_script
-from common.files import output_name, read_json, write_array, write_json
+from common.files import json_bytes, output_name, read_json, write_array
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.rates import FACTS
 from datasets.splits import read_splits
-from prepare.records import RECORD, begin_clip, finish_clip, print_splits, save_picture, split
+from prepare import records
 from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
@@ -96,7 +96,7 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
     Raises InputError for an unusable video or a folder of other frames, RunError for damaged ones.
     """
     facts = {"video": {"name": video.name, "bytes": video.stat().st_size}, **facts}
-    if not begin_clip(folder, facts):
+    if not records.begin_clip(folder, facts):
         return
     reader = read_frames(video, Spec(facts["height"], facts["width"], facts["fps"]))
     for note in reader.info.notes:
@@ -104,7 +104,7 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
     sampled = []
     for frame in reader:
         sampled.append((frame.number, frame.seconds))
-        save_picture(folder / f"{len(sampled):04d}.jpg", frame.rgb, quality=92)
+        records.save_picture(folder / f"{len(sampled):04d}.jpg", frame.rgb, quality=92)
     maps, fixations, samples = truth_of(*np.reshape(sampled, (-1, 2)).T, reader.end)
     for number, saliency in maps:
         write_array(folder / f"{number:04d}_gt.npy", saliency)
@@ -112,7 +112,7 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
         write_fixations_csv(folder / "fixations.csv", fixations)
     counts = {"frames": len(sampled), "fixations": len(fixations.frames) if fixations else 0}
     rate = float(reader.info.fps / sampling_step(reader.info.fps, facts["fps"]))
-    finish_clip(folder, {**facts, **counts, "samples": samples, "rate": rate})
+    records.finish_clip(folder, {**facts, **counts, "samples": samples, "rate": rate})
     if damage := str(reader.damage):
         raise RunError(f"{video}: {damage}")
 
@@ -145,13 +145,15 @@ def write_gaze_clip(
 def write_splits(root: Path, clips: list[str]) -> dict[str, list[str]]:
     """Return the splits in splits.json if it lists exactly these clips, else draw and write them.
 
-    The draw depends on the names of the clips alone.
+    The draw depends on the names of the clips alone. Raises InputError where somebody else wrote a
+    splits.json that lists other clips.
     """
     path = root / "splits.json"
     splits = read_splits(root) if path.exists() else {}
     if sorted(sum(splits.values(), [])) != sorted(clips):
-        splits = split(random.Random(0).sample(sorted(clips), len(clips)), val=0.1, test=0.2)
-        write_json(path, splits)
+        shuffled = random.Random(0).sample(sorted(clips), len(clips))
+        splits = records.split(shuffled, val=0.1, test=0.2)
+        records.write_ours(root, {path.name: json_bytes(splits)})
     return splits
 
 
@@ -174,15 +176,16 @@ def write_dataset(
             folder = root / output_name(video)
             with failures.collected(folder):
                 write(folder, video, files, options)
-        records = {path.parent.name: read_json(path) for path in sorted(root.glob(f"*/{RECORD}"))}
-        records = {name: record for name, record in records.items() if "samples" in record}
-        splits = write_splits(root, list(records))
-        write_json(root / FACTS, {"fps": {name: records[name]["rate"] for name in records}})
-    kinds = ("frames", "fixations", "samples")
-    frames, fixations, samples = (sum(r[kind] for r in records.values()) for kind in kinds)
-    clip_count, frame_count = counted(len(records), "clip"), counted(frames, "frame")
-    print(f"{root}: {clip_count}, {frame_count}, {counted(fixations, 'fixation')}")
-    print_splits(splits)
+        found = {path.parent.name: read_json(path) for path in root.glob(f"*/{records.RECORD}")}
+        complete = {name: found[name] for name in sorted(found) if "samples" in found[name]}
+        kinds = ("frames", "fixations", "samples")
+        frames, fixations, samples = (sum(r[kind] for r in complete.values()) for kind in kinds)
+        clip_count, frame_count = counted(len(complete), "clip"), counted(frames, "frame")
+        print(f"{root}: {clip_count}, {frame_count}, {counted(fixations, 'fixation')}")
+        with failures.collected(root):
+            rates = {name: record["rate"] for name, record in complete.items()}
+            records.write_ours(root, {FACTS: json_bytes({"fps": rates})})
+            records.print_splits(write_splits(root, list(complete)))
     if fixations < samples:
         print(f"{samples - fixations} of {samples} gaze samples are before or after their video")
     if alone:

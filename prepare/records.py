@@ -1,9 +1,13 @@
-"""The files of a clip, and its record: what it was made from, and whether it is complete.
+"""Records of what was written: of a clip, what it was made from and whether it is complete.
 
 By the record, a command that is run again keeps complete clips, makes interrupted ones and those
-with other options again, and never overwrites frames of another origin.
+with other options again, and never overwrites frames of another origin. The record of a data set
+has digests of splits.json and the other files in its folder, of which none is replaced that was
+written or changed by anybody else.
 """
 
+import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -12,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.errors import InputError
-from common.files import atomic, read_json, write_json
+from common.files import atomic, check_file, read_json, write_json
 
 RECORD = "prepared.json"
 OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
@@ -21,7 +25,7 @@ OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
 def read_record(folder: Path) -> dict:
     """Return the content of a clip's record, empty where there is none."""
     path = folder / RECORD
-    return read_json(path) if path.exists() else {}
+    return read_json(path, written=dict) if path.exists() else {}
 
 
 def begin_clip(folder: Path, facts: dict) -> bool:
@@ -34,7 +38,7 @@ def begin_clip(folder: Path, facts: dict) -> bool:
     if {**facts, "complete": True}.items() <= record.items():
         return False
     files = [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
-    if files and not facts.keys() <= record.keys():
+    if (files or record) and not facts.keys() <= record.keys():
         raise InputError(f"{folder}: contains other frames; choose another output folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RECORD, {**facts, "complete": False})
@@ -45,6 +49,35 @@ def begin_clip(folder: Path, facts: dict) -> bool:
 
 def finish_clip(folder: Path, facts: dict) -> None:
     write_json(folder / RECORD, {**facts, "complete": True})
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def outdated(root: Path, files: dict[str, bytes]) -> list[str]:
+    """Return which files of a data set are missing or have another content than this, by name.
+
+    Raises InputError for one that has another content and is not as a command of ours left it.
+    """
+    names, written = [], read_record(root).get("written", {})
+    for name, content in files.items():
+        there = check_file(root / name).read_bytes() if os.path.lexists(root / name) else b""
+        if there not in (b"", content) and digest(there) != written.get(name):
+            problem = "would be replaced, but is not as this command left it"
+            raise InputError(f"{root / name}: {problem}; move it away, or choose another folder")
+        names += [name] * (there != content)
+    return names
+
+
+def write_ours(root: Path, files: dict[str, bytes]) -> None:
+    """Write the files of a data set that are `outdated`, in their order."""
+    for name in outdated(root, files):
+        with atomic(root / name) as temporary:
+            temporary.write_bytes(files[name])
+        record = read_record(root)
+        written = record.get("written", {}) | {name: digest(files[name])}
+        write_json(root / RECORD, record | {"written": written})
 
 
 def save_picture(path: Path, picture: np.ndarray | Tensor, **options) -> None:

@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from common.errors import InputError, RunError, counted, run_script
-from common.files import copy, write_array, write_json
+from common.files import check_file, copy, json_bytes, write_array
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, worker_count
 from datasets.frames import flow_picture, motion_estimator, read_run
@@ -33,7 +33,7 @@ from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbrok
 from datasets.rates import FACTS, ClipRates
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
-from prepare.records import RECORD, begin_clip, finish_clip, read_record, save_picture
+from prepare import records
 from video.motion import MOTIONS
 from video.pictures import FLOW
 from video.reader import sampling_step
@@ -47,13 +47,17 @@ def resize_dataset(
 
     motion: how to estimate the flow where `root` has no picture of it, "none" for not at all.
     workers: threads, each of which writes one clip at a time.
-    Raises InputError where `root` is no data set, or a clip's folder contains other frames.
+    Raises InputError where `root` is no data set, or `output` contains files of somebody else.
     """
     splits = read_splits(root)
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: is the data set itself; choose another output folder")
     names = list(dict.fromkeys(sum(splits.values(), [])))
     clips, rates = list_clips(root, names), ClipRates(root)
+    copies = [root / name for name in ("vinfo.pkl", FACTS) if (root / name).exists()]
+    files = {path.name: check_file(path).read_bytes() for path in copies}
+    files["splits.json"] = json_bytes(splits)
+    records.outdated(output, files)
     motion_estimator(motion)  # raises InputError now where RAFT has no weights
     spec = Spec(height, width, motion=motion)
     facts = {"source": str(root.resolve()), "height": height, "width": width, "motion": motion}
@@ -61,22 +65,19 @@ def resize_dataset(
     def write(name: str) -> list[list[str]]:
         step = sampling_step(rates.of(name), spec.fps) if MOTIONS[motion].channels else 1
         stepped = facts | ({"step": step} if step > 1 else {})
-        if begin_clip(output / name, stepped):
+        if records.begin_clip(output / name, stepped):
             left_out = write_frames(output / name, clips[name], spec, step)
             if path := fixations_csv(root, name):
                 copy(path, output / name / "fixations.csv")
-            finish_clip(output / name, stepped | {"left_out": left_out})
-        return read_record(output / name)["left_out"]
+            records.finish_clip(output / name, stepped | {"left_out": left_out})
+        return records.read_record(output / name)["left_out"]
 
     output.mkdir(parents=True, exist_ok=True)
     left_out = [("clip without frames", name) for name in names if not clips.get(name)]
     with ThreadPoolExecutor(workers) as pool:
         for problems in tqdm(pool.map(write, clips), str(output), len(clips), unit="clip"):
             left_out += map(tuple, problems)
-    for name in ("vinfo.pkl", FACTS):
-        if (root / name).exists():
-            copy(root / name, output / name)
-    write_json(output / "splits.json", splits)
+    records.write_ours(output, files)
     return left_out
 
 
@@ -93,10 +94,10 @@ def write_frames(folder: Path, files: list[File], spec: Spec, step: int) -> list
             if file.number in unreadable:
                 continue
             path = folder / f"{file.number:04d}.png"
-            save_picture(path, frame.rgb, compress_level=1)
+            records.save_picture(path, frame.rgb, compress_level=1)
             flow = frame.motion if spec.motion != "none" else flow_picture(file, spec, left_out)
             if flow is not None:
-                save_picture(folder / (path.stem + FLOW), flow, compress_level=1)
+                records.save_picture(folder / (path.stem + FLOW), flow, compress_level=1)
             try:
                 if file.truth:
                     truth = read_truth(file.truth, spec.height, spec.width)[0].numpy()
@@ -130,7 +131,7 @@ def main() -> None:
     frames = sum(1 for _ in args.output.glob("*/*[0-9].png"))
     print(f"{args.output}: {counted(frames, 'frame')} at {args.height}×{args.width}")
     if left_out:
-        print(f"left out, listed in each clip's {RECORD}: {summarise(left_out)}")
+        print(f"left out, listed in each clip's {records.RECORD}: {summarise(left_out)}")
     if unreadable := [problem for problem in left_out if problem[0].startswith("unreadable")]:
         raise RunError(f"the others are done: {summarise(unreadable)}; make these files again")
 

@@ -25,12 +25,12 @@ import torch
 from tqdm import tqdm
 
 from common.errors import InputError, run_script
-from common.files import write_array, write_json
+from common.files import json_bytes, write_array
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count, worker_count
 from datasets.rates import FACTS
+from prepare import records
 from prepare.figures import KINDS, UP, random_figure, rotation
-from prepare.records import begin_clip, finish_clip, print_splits, save_picture, split
 from prepare.worlds import look_up, mix, random_world, smooth
 from projection import directions, solid_angles
 from video.writer import write_pictures
@@ -124,27 +124,28 @@ def write_clip(folder: Path, facts: dict, frames: Iterable, quality: int = 92) -
     frames: RGB uint8 (H, W, 3) and attention (A, 2A) of each; iterated only if they are written.
     quality: of the JPEG files, at most 100. Raises InputError for a folder of other frames.
     """
-    if begin_clip(folder, facts):
+    if records.begin_clip(folder, facts):
         for n, (frame, attention) in enumerate(frames, start=1):
-            save_picture(folder / f"{n:04d}.jpg", frame, quality=quality)
+            records.save_picture(folder / f"{n:04d}.jpg", frame, quality=quality)
             write_array(folder / f"{n:04d}_gt.npy", attention)
-        finish_clip(folder, facts)
+        records.finish_clip(folder, facts)
 
 
 def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **options) -> None:
     """Write clips in the layout of the ECCV 2018 data, the same for any number of processes.
 
     options: those of `render` except for the seed. `<root>/splits.json` is written last.
-    Raises InputError if a clip's folder contains frames that were not rendered.
+    Raises InputError for frames that were not rendered, and for a splits.json of somebody else.
     """
-    (root / "splits.json").unlink(missing_ok=True)
     names = [f"scene_{number:04d}" for number in range(1, clips + 1)]
+    splits, rates = records.split(names), {"fps": options.get("fps", 8.0)}
+    files = {FACTS: json_bytes(rates), "splits.json": json_bytes(splits)}
+    records.outdated(root, files)
+    (root / "splits.json").unlink(missing_ok=True)
     jobs = [(root / name, seed, number, options) for number, name in enumerate(names, start=1)]
     write_clips(root, write_scene, jobs, workers)
-    splits = split(names)
-    write_json(root / FACTS, {"fps": options.get("fps", 8.0)})
-    write_json(root / "splits.json", splits)
-    print_splits(splits)
+    records.write_ours(root, files)
+    records.print_splits(splits)
 
 
 def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) -> None:

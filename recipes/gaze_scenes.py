@@ -41,13 +41,13 @@ import torch
 from numpy.random import Generator
 
 from common.errors import InputError, run_script
-from common.files import write_array, write_json
+from common.files import json_bytes, write_array
 from common.options import HelpFormatter, at_least
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import UNKNOWN, Fixations, write_fixations_csv
 from models.equator_prior import gaze_density
 from prepare.figures import rotation
-from prepare.records import split
+from prepare.records import outdated, split, write_ours
 from prepare.synthetic import write_clip, write_clips
 from prepare.worlds import look_up, random_world, smooth
 from projection import directions, solid_angles
@@ -310,8 +310,6 @@ def write_dataset(
     for name, scenes in splits.items():
         if scenes and not (available[name].photographs or available[name].clips):
             raise InputError(f"{sources}: holds nothing for the split '{name}'; add more sources")
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "splits.json").unlink(missing_ok=True)
     sets = [name for name in LICENCES if (sources / name).is_dir()]
     kinds = "fixations.npz", "*maps/*.png"
     files = [path for name in sets for kind in kinds for path in (sources / name).glob(kind)]
@@ -325,15 +323,19 @@ def write_dataset(
         "fixations": hashlib.sha256(fixations).hexdigest()[:12],
         "renderer": source_hash(*RENDERER),
     }
+    licences = {name: LICENCES[name] for name in sets}
+    about = {"clips": clips, "split": part, **facts, "sources": licences}
+    described = {"scenes.json": json_bytes(about), "splits.json": json_bytes(splits)}
+    outdated(root, described)  # raises InputError for files of somebody else
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "splits.json").unlink(missing_ok=True)
     part_of = {scene: name for name, scenes in splits.items() for scene in scenes}
     jobs = [
         (root / scene, sources, people, part_of[scene], number, facts)
         for number, scene in enumerate(names, start=1)
     ]
     write_clips(root, write_scene, jobs, workers)
-    licences = {name: LICENCES[name] for name in sets}
-    write_json(root / "scenes.json", {"clips": clips, "split": part, **facts, "sources": licences})
-    write_json(root / "splits.json", splits)
+    write_ours(root, described)
 
 
 def source_hash(*modules: str) -> str:

@@ -1,6 +1,8 @@
 """prepare.vr_eyetracking, prepare.salient360, …: small sets written in the formats of others."""
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -124,9 +126,43 @@ def test_other_files_than_that_of_pvs_hmem_are_named(tmp_path):
         (tmp_path / "gaze.mat").write_bytes(wrong)
         code, _, line = import_pvs_hmem(tmp_path)
         assert code == 2 and "gaze.mat" in line
+    savemat(tmp_path / "gaze.mat", {"Lion": np.full((12, 4), 1 + 2j)})
+    code, _, line = import_pvs_hmem(tmp_path)  # the imaginary parts were left out, with a warning
+    assert code == 2 and "'Lion' is no gaze of PVS-HMEM (Cannot cast" in line
     savemat(tmp_path / "gaze.mat", {"Dubai": np.zeros((12, 2))})
     code, _, line = import_pvs_hmem(tmp_path)
     assert code == 2 and "none of 1 videos has the name of one of 1 files of gaze" in line
+
+
+def test_a_matlab_file_of_zeros_took_gigabytes(tmp_path):
+    """A compressed matrix is a thousand times as large as its file, and its sizes may be false."""
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/Lion.mp4", frames=6, fps=24)
+    savemat(tmp_path / "gaze.mat", {"Lion": np.zeros((80_000, 116))}, do_compression=True)
+    code, _, line = import_pvs_hmem(tmp_path)
+    assert code == 2 and "gaze.mat: not a MATLAB file (a matrix is too" in line
+    size = 255 << 24  # bytes of the numbers of a matrix that is said to be 1×1
+    header = struct.pack(
+        "<14I", 14, size + 56, 6, 8, 6, 0, 5, 8, 1, 1, 1 | 4 << 16, 0x6E6F694C, 9, size
+    )
+    packer = zlib.compressobj()
+    packed = packer.compress(header) + b"".join(map(packer.compress, [bytes(1 << 24)] * 255))
+    packed += packer.flush()
+    begin = b"MATLAB".ljust(124) + b"\0\1IM" + struct.pack("<2I", 15, len(packed))
+    (tmp_path / "gaze.mat").write_bytes(begin + packed)
+    code, _, line = import_pvs_hmem(tmp_path)
+    assert code == 2 and "gaze.mat: not a MATLAB file (MemoryError)" in line
+
+
+def test_one_damaged_byte_ended_python_inside_scipy(tmp_path):
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/Lion.mp4", frames=6, fps=24)
+    savemat(tmp_path / "gaze.mat", {"Lion": np.zeros((12, 4))})
+    content = bytearray((tmp_path / "gaze.mat").read_bytes())
+    content[176] = 255  # the type of the matrix's numbers
+    (tmp_path / "gaze.mat").write_bytes(content)
+    code, _, line = import_pvs_hmem(tmp_path)
+    assert code == 2 and "gaze.mat: not a MATLAB file" in line
 
 
 def import_d_sav360(folder, *more):

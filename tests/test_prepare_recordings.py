@@ -170,6 +170,22 @@ def gaze_at(*seconds):
     return Gaze(np.array(seconds, float), n / 10, n / 100, n)
 
 
+@pytest.mark.parametrize("name", ["splits.json", "dataset.json"])
+def test_a_file_of_the_user_s_was_replaced(made, tmp_path, name):
+    words = paths(made[0] / "videos", made[0] / "gaze", tmp_path)
+    for content in ('{"train": ["mine"], "fps": []}', ""):
+        (tmp_path / name).write_text(content)
+        last = prepare(*words, code=2)
+        assert f"{name}: " in last and (tmp_path / name).read_text() == content
+    (tmp_path / name).unlink()
+    assert "1 clip, 8 frames" in prepare(*words)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content + b" ")
+    (tmp_path / "one/prepared.json").unlink()
+    assert "one: contains other frames" in prepare(*words, code=2)
+    assert (tmp_path / name).read_bytes() == content + b" "
+
+
 def test_gaze_belongs_to_the_frame_shown_at_its_time():
     """Uneven frames at 0, 0.1, 0.5 and until 0.6; samples out of order, before and after."""
     gaze = gaze_at(0.5, 0.05, -0.2, 0.49, 0.0, 0.6, 0.59, 0.1)
@@ -221,6 +237,11 @@ def test_splits_that_the_user_edited_are_kept(tmp_path):
     path.write_text(json.dumps(edited))
     assert write_splits(tmp_path, ["a", "b", "c"]) == edited
     assert json.loads(path.read_text()) == edited
+    with pytest.raises(InputError, match="splits.json: would be replaced"):
+        write_splits(tmp_path, ["a", "b"])  # it was, without a word
+    assert json.loads(path.read_text()) == edited
+    path.unlink()
+    assert write_splits(tmp_path, ["a", "b", "c"]) == json.loads(path.read_text())
     others = write_splits(tmp_path, ["a", "b"])
     assert sorted(others["train"]) == ["a", "b"] and others == json.loads(path.read_text())
     path.write_text("{")

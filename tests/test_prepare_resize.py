@@ -165,6 +165,7 @@ def contents(folder):
 def test_frames_of_another_origin_are_never_overwritten(tmp_path):
     write_eccv_layout(tmp_path / "data")
     write_eccv_layout(tmp_path / "other")
+    (tmp_path / "other/splits.json").unlink()
     begin_clip(tmp_path / "recorded/a", {"video": "a.mp4"})
     (tmp_path / "recorded/a/0001.jpg").write_bytes(b"made by another command")
     before = contents(tmp_path)
@@ -176,6 +177,27 @@ def test_frames_of_another_origin_are_never_overwritten(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such data set"):
         resize_dataset(tmp_path / "nowhere", tmp_path / "small", **SIZE)
     assert before.items() <= contents(tmp_path).items()
+
+
+@pytest.mark.parametrize("name", ["splits.json", "dataset.json", "vinfo.pkl"])
+def test_a_file_of_the_user_s_was_replaced(tmp_path, name):
+    write_eccv_layout(tmp_path / "data")
+    (tmp_path / "data/dataset.json").write_text('{"fps": 8}')
+    (tmp_path / "data/vinfo.pkl").write_bytes(pickle.dumps({}))
+    small = tmp_path / "small"
+    small.mkdir()
+    for _ in ("of others", "ours, then changed"):
+        (small / name).write_bytes(b"{}")
+        before = contents(small)
+        with pytest.raises(InputError, match=f"{name}: would be replaced, .*; move it away"):
+            resize_dataset(tmp_path / "data", small, **SIZE)
+        assert contents(small) == before and (small / name).read_bytes() == b"{}"
+        (small / name).unlink()
+        resize_dataset(tmp_path / "data", small, **SIZE)
+        resize_dataset(tmp_path / "data", small, **SIZE)
+    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    resize_dataset(tmp_path / "data", small, **SIZE)
+    assert json.loads((small / "splits.json").read_text()) == {"train": ["a"]}
 
 
 def test_complete_clips_are_kept_and_those_with_other_options_made_again(tmp_path):

@@ -189,6 +189,23 @@ def test_frames_of_another_origin_are_never_overwritten(tmp_path):
     assert (tmp_path / "scene_0001" / "0001.jpg").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("name", ["splits.json", "dataset.json", "scene_0001/prepared.json"])
+def test_a_file_of_the_user_s_was_replaced(tmp_path, name):
+    """It was removed before the first scene was rendered."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"mine": []}')
+    with pytest.raises(InputError, match=name.partition("/")[0]):
+        write_dataset(tmp_path, 2, frames=1, fps=8, **SIZE)
+    assert (tmp_path / name).read_text() == '{"mine": []}'
+    (tmp_path / name).unlink()
+    write_dataset(tmp_path, 2, frames=1, fps=8, **SIZE)
+    before = written(tmp_path)
+    write_dataset(tmp_path, 2, frames=1, fps=8, **SIZE)
+    assert written(tmp_path) == before
+    write_dataset(tmp_path, 1, frames=1, fps=4, **SIZE)
+    assert json.loads((tmp_path / "dataset.json").read_text()) == {"fps": 4}
+
+
 @pytest.mark.parametrize(("clips", "sizes"), [(1, [1, 0, 0]), (3, [1, 1, 1]), (120, [90, 15, 15])])
 def test_split_sizes(clips, sizes):
     assert [len(part) for part in split([str(n) for n in range(clips)]).values()] == sizes
