@@ -21,7 +21,7 @@ from torch import Tensor
 from common.errors import InputError
 from common.files import read_array
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
-from video.pictures import FLOW, OPTICAL_FLOW, PICTURES, read_exr, read_picture, resize
+from video.pictures import PICTURES, find_flow, read_exr, read_picture, resize
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class File:
     number: int
     picture: Path
     truth: Path | None  # saliency map
-    flow: Path | None  # picture of the optical flow since the frame before
+
+    @property
+    def flow(self) -> Path | None:
+        """The picture of the optical flow since the frame before."""
+        return find_flow(self.picture)
 
 
 def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[File]]:
@@ -41,17 +45,16 @@ def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[Fil
     """
     clips: dict[str, list[File]] = {}
     if (root / "frames").is_dir():
-        truths, flows = dict(_named(root / "saliency_maps")), dict(_named(root / OPTICAL_FLOW))
+        truths = dict(_named(root / "saliency_maps"))
         for name, path in _named(root / "frames"):
             if path.suffix.lower() in PICTURES:
-                file = File(name[1], path, truths.get(name), flows.get(name))
-                clips.setdefault(name[0], []).append(file)
+                clips.setdefault(name[0], []).append(File(name[1], path, truths.get(name)))
     else:
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
         for folder in filter(Path.is_dir, folders):
             paths = {path.name: path for path in folder.iterdir()}
             clips[folder.name] = [
-                File(int(p.stem), p, paths.get(f"{p.stem}_gt.npy"), paths.get(p.stem + FLOW))
+                File(int(p.stem), p, paths.get(f"{p.stem}_gt.npy"))
                 for p in paths.values()
                 if p.stem.isdecimal() and p.suffix.lower() in PICTURES
             ]

@@ -1,6 +1,7 @@
 """Clips with ground truth for training and evaluation, in the layouts of datasets/layouts.py."""
 
 from collections import Counter
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -10,12 +11,12 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from common.errors import InputError
-from datasets.frames import read_run
 from datasets.gaze import fixation_map
 from datasets.layouts import ClipFixations, File, list_clips, read_truth, unbroken_runs
 from datasets.rates import ClipRates
 from datasets.splits import read_splits
-from video.reader import sampling_step
+from video.decoding import Damage
+from video.reader import Frame, read_pictures, sampling_step
 from video.spec import Spec
 
 
@@ -48,8 +49,8 @@ class SaliencyVideos(Dataset):
 
     The data set's own `irregular` holds problems with file names: missing clips, frames without
     ground truth, gaps in the numbering, frames at the end of a run that do not fill a sample.
-    An unreadable frame is replaced by the last readable one of its run, an unreadable flow picture
-    is estimated, an unusable map is all zero.
+    An unreadable frame is replaced as by `read_frames`, an unreadable flow picture is estimated, an
+    unusable map is all zero.
 
     Raises InputError where the root or the split does not exist, or no ground truth is left.
     """
@@ -106,8 +107,8 @@ class SaliencyVideos(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         sample = self.samples[index]
-        irregular, unreadable, before = [], set(), sample.run[: sample.start]
-        frames = list(read_run(sample.files, self.spec, irregular, unreadable, before))
+        frames, damage = self.frames(sample)
+        irregular = damage.problems()
         item = {
             "frames": torch.stack([frame.rgb for frame in frames]),
             "motion": torch.stack([frame.motion for frame in frames]),
@@ -116,8 +117,21 @@ class SaliencyVideos(Dataset):
             "name": sample.clip,
             "irregular": irregular,
         }
-        item["valid"] &= torch.tensor([file.number not in unreadable for file in sample.files])
+        item["valid"][[number - 1 for number in damage.unreadable]] = False
         return item
+
+    def frames(self, sample: Sample) -> tuple[list[Frame], Damage]:
+        """Return the frames of a sample as `read_frames` does, and what is wrong with them."""
+        pictures = [file.picture for file in sample.run]
+        start, end = sample.start, sample.start + len(sample.files)
+        reader = read_pictures(pictures[start:end], self.spec, before=pictures[:start])
+        with suppress(InputError):  # no frame up to here can be read
+            return [frame for frame in reader for _ in frame.times], reader.damage
+        stand_in = reader.first_readable(pictures[end:])
+        if stand_in is None:
+            stand_in = torch.zeros(3, self.spec.height, self.spec.width)
+        frame = Frame(1, 0.0, stand_in, reader.motion(None, stand_in))
+        return [frame] * len(sample.files), reader.damage
 
     def truths(self, sample: Sample, irregular: list[tuple[str, str]]) -> dict:
         """Return target, valid (whether its frame is readable or not) and fixations of an item."""

@@ -15,10 +15,10 @@ import numpy as np
 
 import models
 from common.errors import InputError
-from datasets.frames import read_run
 from datasets.layouts import File, read_map, unbroken_runs
 from maps.interpolate import interpolate
 from models.checkpoint import sha256
+from video.reader import read_pictures
 
 Maps = Iterator[np.ndarray | None]
 
@@ -32,12 +32,15 @@ class Network:
 
     def maps(self, clip: str, files: list[File], irregular: list, fps: Fraction | None) -> Maps:
         for run in unbroken_runs(files):
-            unreadable: set[int] = set()
-            frames = read_run(run, self.model.spec, irregular, unreadable, (), fps)
-            maps = interpolate(models.predict(self.model, frames))
-            for file, (_, saliency) in zip(run, maps, strict=True):
-                if file.truth:
-                    yield None if file.number in unreadable else saliency
+            reader = read_pictures([file.picture for file in run], self.model.spec, fps)
+            maps = interpolate(models.predict(self.model, reader))
+            try:
+                for file, (number, saliency) in zip(run, maps, strict=True):
+                    if file.truth:
+                        yield None if number in reader.damage.unreadable else saliency
+            except InputError:  # none can be read
+                yield from (None for file in run if file.truth)
+            irregular += reader.damage.problems()
 
 
 class SavedMaps:

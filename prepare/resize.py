@@ -17,6 +17,7 @@ from common import startup  # noqa: F401  # isort: skip
 import argparse
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -28,15 +29,14 @@ from common.errors import InputError, RunError, counted, run_script
 from common.files import check_file, copy, json_bytes, write_array
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, worker_count
-from datasets.frames import flow_picture, motion_estimator, read_run
 from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
 from datasets.rates import FACTS, ClipRates
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
 from prepare import records
-from video.motion import MOTIONS
-from video.pictures import FLOW
-from video.reader import sampling_step
+from video.motion import MOTIONS, motion_estimator
+from video.pictures import FLOW, read_picture, resize
+from video.reader import Frame, read_pictures, sampling_step
 from video.spec import Spec
 
 
@@ -87,23 +87,36 @@ def write_frames(folder: Path, files: list[File], spec: Spec, step: int) -> list
     step: the flow of a frame is that since the step-th frame before it.
     """
     left_out: list[tuple[str, str]] = []
-    unreadable: set[int] = set()
     sampled = [run[start::step] for run in unbroken_runs(files) for start in range(step)]
     for run in sampled:
-        for file, frame in zip(run, read_run(run, spec, left_out, unreadable)):
-            if file.number in unreadable:
-                continue
-            path = folder / f"{file.number:04d}.png"
-            records.save_picture(path, frame.rgb, compress_level=1)
-            flow = frame.motion if spec.motion != "none" else flow_picture(file, spec, left_out)
-            if flow is not None:
-                records.save_picture(folder / (path.stem + FLOW), flow, compress_level=1)
-            try:
-                if file.truth:
-                    truth = read_truth(file.truth, spec.height, spec.width)[0].numpy()
-                    write_array(folder / f"{path.stem}_gt.npy", truth.astype(np.float16))
-            except InputError as error:
-                left_out.append(("unusable ground truth", str(error)))
+        reader = read_pictures([file.picture for file in run], spec)
+        with suppress(InputError):  # none can be read
+            frames = (frame for frame in reader for _ in frame.times)
+            for number, (file, frame) in enumerate(zip(run, frames), 1):
+                if number not in reader.damage.unreadable:
+                    left_out += write_frame(folder / f"{file.number:04d}.png", file, frame, spec)
+        left_out += reader.damage.problems()
+    return left_out
+
+
+def write_frame(path: Path, file: File, frame: Frame, spec: Spec) -> list[tuple[str, str]]:
+    """Write a frame, its map and its flow, and return what was left out: (kind, file)."""
+    left_out: list[tuple[str, str]] = []
+    records.save_picture(path, frame.rgb, compress_level=1)
+    try:
+        flow = frame.motion if spec.motion != "none" else None
+        if flow is None and file.flow:
+            flow = resize(read_picture(file.flow), spec.height, spec.width)
+        if flow is not None:
+            records.save_picture(path.with_name(path.stem + FLOW), flow, compress_level=1)
+    except InputError as error:
+        left_out.append(("unreadable flow", str(error)))
+    try:
+        if file.truth:
+            truth = read_truth(file.truth, spec.height, spec.width)[0].numpy()
+            write_array(path.with_name(f"{path.stem}_gt.npy"), truth.astype(np.float16))
+    except InputError as error:
+        left_out.append(("unusable ground truth", str(error)))
     return left_out
 
 

@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
-from datasets.frames import motion_estimator
 from datasets.gaze import fixation_map, gaussian_map
 from metrics import cc, nss
 from models import CubeUNet, load, predict
@@ -32,6 +31,7 @@ from projection.perspective import extent_of
 from projection.sphere import angles_of
 from recipes.gaze_sources import Picture, read_sources
 from video import Frame
+from video.motion import motion_estimator
 from video.pictures import read_picture, resize, to_tensor
 
 FIELD = 90  # degrees, horizontally: the clip fills one face of the cube

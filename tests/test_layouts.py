@@ -2,6 +2,8 @@
 
 import json
 import pickle
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,15 +11,18 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+import models
 from common.errors import InputError
 from datasets import SaliencyVideos, check
 from datasets.splits import eccv2018_split
 from datasets.video_saliency import collate, summarise
+from evaluation.sources import Network
 from models import Spec
 from tests.clips import moving_disc, write_eccv_clip
 from tests.commands import train_one_epoch
 from tests.shared import shared
 from video import read_frames
+from video.reader import read_pictures
 
 SPEC = Spec(height=24, width=48, motion="difference")
 
@@ -259,6 +264,42 @@ def test_the_last_readable_frame_of_the_run_stands_in(tmp_path):
     moved = (frames[4] - frames[1]).abs().amax(2, keepdim=True)  # of each pixel and column
     assert data[4]["motion"].max() <= moved.max()
     assert data[4]["motion"].mean() < 0.5 * frames[4].mean()
+
+
+@pytest.mark.parametrize("unreadable", [(), (1, 2), (4, 5), (1, 3, 8)])
+@pytest.mark.parametrize("length", [1, 4])
+def test_training_evaluation_and_inference_get_the_same_frames(tmp_path, unreadable, length):
+    """Inference left unreadable frames out, where training put the last readable one."""
+    spec = replace(SPEC, clip_length=length)
+    data = data_set(tmp_path, spec, a=range(1, 9))
+    for n in unreadable:
+        (tmp_path / f"a/000{n}.jpg").write_bytes(b"")
+    inference = read_frames(tmp_path / "a", SPEC, fps=Fraction(8))
+    evaluation = read_pictures([file.picture for file in data.clips["a"]], SPEC, Fraction(8))
+    items = list(data)
+    valid = torch.cat([item["valid"] for item in items]).tolist()
+    assert [n for n, usable in enumerate(valid, 1) if not usable] == list(unreadable)
+    for reader in (inference, evaluation):
+        frames = [frame for frame in reader for _ in frame.times]
+        assert sorted(reader.damage.unreadable) == list(unreadable)
+        assert torch.equal(torch.stack([f.rgb for f in frames]), gathered(items, "frames"))
+        assert torch.equal(torch.stack([f.motion for f in frames]), gathered(items, "motion"))
+        assert list(reader.times) == [n / 8 for n in range(8)]
+
+
+def gathered(items, name):
+    return torch.cat([item[name] for item in items])
+
+
+def test_a_clip_without_a_readable_frame_is_never_valid(tmp_path, checkpoint):
+    data = data_set(tmp_path, a=[1, 2])
+    for path in (tmp_path / "a").glob("*.jpg"):
+        path.write_bytes(b"")
+    assert not any(item["valid"] or item["frames"].any() for item in data)
+    irregular = []
+    network = Network(checkpoint, models.load(checkpoint))
+    assert list(network.maps("a", data.clips["a"], irregular, None)) == [None, None]
+    assert kinds(irregular) == ["unreadable frame"] * 2
 
 
 def test_clips_listed_twice_and_in_two_splits_are_named(tmp_path):

@@ -62,6 +62,7 @@ class Decoded:
     seconds: float  # since the start of the file
     duration: float  # seconds; the average one where the file does not state it
     load: Callable[[], av.VideoFrame]
+    picture: Path | None = None  # the file, where each frame has one
 
     @property
     def image(self) -> av.VideoFrame:
@@ -77,12 +78,19 @@ class Damage:
     """What is wrong with frames of a source, by their numbers from 1."""
 
     unreadable: dict[int, str] = field(default_factory=dict)  # pictures, with the error
+    unreadable_flow: dict[int, str] = field(default_factory=dict)  # pictures of it, likewise
     corrupt: list[int] = field(default_factory=list)  # where the decoder reports an error
 
+    def problems(self) -> list[tuple[str, str]]:
+        """Return (kind, error) of each picture that can't be read."""
+        kinds = {"unreadable frame": self.unreadable, "unreadable flow": self.unreadable_flow}
+        return [(kind, error) for kind in kinds for error in kinds[kind].values()]
+
     def __str__(self) -> str:
-        if self.unreadable:
-            first = next(iter(self.unreadable.values()))
-            return f"{counted(len(self.unreadable), 'frame')} can't be read, the first: {first}"
+        for what, errors in ("frame", self.unreadable), ("flow picture", self.unreadable_flow):
+            if errors:
+                first = next(iter(errors.values()))
+                return f"{counted(len(errors), what)} can't be read, the first: {first}"
         if self.corrupt:
             where = f"{counted(len(self.corrupt), 'error')}, the first at frame {self.corrupt[0]}"
             return f"the decoder reports {where}, up to the next key frame; copy the file again"
@@ -191,7 +199,9 @@ def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[Decoded]:
         return _decode_video(info, damage or Damage())
     duration = 1 / info.fps
     return (
-        Decoded(n + 1, float(n * duration), float(duration), partial(_load, path, n, duration))
+        Decoded(
+            n + 1, float(n * duration), float(duration), partial(_load, path, n, duration), path
+        )
         for n, path in enumerate(info.pictures)
     )
 

@@ -5,7 +5,9 @@ previous one: (2, H, W), columns to the right and rows downwards. It is estimate
 continue beyond ±180° with their other side, so that it has no edge there.
 """
 
+import threading
 from collections.abc import Callable
+from functools import cache
 
 import cv2
 import torch
@@ -126,6 +128,19 @@ def flow_colours(flow: Tensor) -> Tensor:
 
 KINDS: tuple[type[Motion], ...] = (NoMotion, Difference, ColourDifference, DISFlow, RAFTFlow)
 MOTIONS = dict(zip(MOTION_NAMES, KINDS, strict=True))
+
+
+def motion_estimator(name: str) -> Motion:
+    """Return the estimator of a motion, made once in each thread of each process.
+
+    OpenCV's optical flow can be neither shared between threads nor sent to another process.
+    """
+    return _estimator(name, threading.get_ident())
+
+
+@cache
+def _estimator(name: str, thread: int) -> Motion:
+    return MOTIONS[name]()
 
 
 def find_motion(name: str) -> type[Motion]:

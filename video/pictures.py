@@ -16,7 +16,7 @@ from torch import Tensor
 from common.errors import InputError
 from common.files import reading
 from video.declared import Declared, picture_declares
-from video.layout import MONO, SPHERE, Layout, resample
+from video.layout import SPHERE, Layout, resample
 from video.spherical_metadata import panorama_xmp
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -133,15 +133,14 @@ def to_tensor(rgb: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
 
 
-def read_flow(picture: Path, height: int, width: int, layout: Layout = MONO) -> Tensor | None:
-    """Return the flow picture of a frame, (3, H, W) in [0, 1]; None without one.
+def find_flow(picture: Path) -> Path | None:
+    """Return the flow picture of a frame, None where it has none.
 
     It lies beside the frame, or has the frame's name in SST-Sal's layout of folders.
     """
     paths = [picture.with_name(picture.stem + FLOW)]
     for folder in picture.absolute().parents[:2]:
         if folder.name == "frames":
-            paths.append(folder.parent / OPTICAL_FLOW / picture.absolute().relative_to(folder))
-    if not (path := next(filter(Path.is_file, paths), None)):
-        return None
-    return to_tensor(layout.panorama(read_picture(path), height, width))
+            path = folder.parent / OPTICAL_FLOW / picture.absolute().relative_to(folder)
+            paths += [path, path.with_suffix(".png")]
+    return next(filter(Path.is_file, paths), None)

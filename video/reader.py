@@ -1,8 +1,8 @@
 """Samples video files, folders of frames and single pictures as models take them."""
 
-import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -15,8 +15,8 @@ from torch import Tensor
 from common.errors import InputError
 from video.decoding import Damage, Decoded, VideoInfo, decode, probe
 from video.layout import Coverage
-from video.motion import MOTIONS
-from video.pictures import read_flow, to_tensor
+from video.motion import motion_estimator
+from video.pictures import find_flow, read_picture, to_tensor
 from video.spec import Spec
 
 
@@ -34,26 +34,32 @@ class Frame:
 class FrameReader(Iterator[Frame]):
     """The sampled frames of a source, one at a time; see read_frames.
 
-    frames: those of the source; decoded from its file if None. damage: what is wrong with them.
-    times: seconds of all frames up to the last sampled one and those that follow it, sampled or
-    not; NaN for unreadable ones before the first sampled one. end: when the last one read ends.
+    frames: those of the source; decoded from its file if None. before: pictures that precede it.
+    damage: what is wrong with its frames. times: seconds of all frames up to the last sampled one
+    and those that follow it, sampled or not. end: when the last one read ends.
     """
 
-    def __init__(self, info: VideoInfo, spec: Spec, frames: Iterable[Decoded] | None = None):
-        self.info, self.spec, self.damage = info, spec, Damage()
-        self.motion, self.times, self.end = MOTIONS[spec.motion](), array("d"), 0.0
+    def __init__(
+        self,
+        info: VideoInfo,
+        spec: Spec,
+        frames: Iterable[Decoded] | None = None,
+        before: Sequence[Path] = (),
+    ):
+        self.info, self.spec, self.damage, self.before = info, spec, Damage(), before
+        self.motion, self.times, self.end = motion_estimator(spec.motion), array("d"), 0.0
         self.sampled = self._sample(decode(info, self.damage) if frames is None else frames)
 
     def __next__(self) -> Frame:
         frame = next(self.sampled)
-        self.times.extend([math.nan] * (frame.number - 1 - len(self.times)))
         self.times.extend(frame.times)
         return frame
 
     def _sample(self, frames: Iterable[Decoded]) -> Iterator[Frame]:
-        """Yield the first readable frame of each interval, with the times of those that follow."""
+        """Yield the first frame of each interval, with the times of those that follow."""
         interval = sampling_interval(self.info.fps, self.spec.fps)
         first, last_interval, sampled, times, problem = None, -1, None, [], None
+        previous = self.first_readable(self.before[::-1]) if self.motion.channels else None
         try:
             for frame in frames:
                 first = frame.seconds if first is None else first
@@ -62,15 +68,21 @@ class FrameReader(Iterator[Frame]):
                 self.end = max(self.end, seconds + frame.duration)
                 if interval(seconds) <= last_interval:
                     continue
+                last_interval = interval(seconds)
                 try:
-                    images = self._images(frame, sampled)
+                    rgb = self._rgb(frame)
                 except InputError as error:  # of a folder, whose next picture may be readable
                     self.damage.unreadable[frame.number] = str(error)
-                    continue
+                    if previous is None:
+                        previous = self.first_readable(self.before[::-1])
+                    if previous is None:  # the first readable one will stand in
+                        continue
+                    rgb = previous
                 if sampled:
                     yield replace(sampled, times=tuple(times[:-1]))
-                last_interval, times = interval(seconds), times[-1:]
-                sampled = Frame(frame.number, seconds, *images)
+                    times = times[-1:]
+                number, motion = frame.number + 1 - len(times), self._motion(frame, previous, rgb)
+                sampled, previous = Frame(number, times[0], rgb, motion), rgb
         except InputError as error:  # raised after the frames that were read before the damage
             problem = error
         if sampled:
@@ -78,18 +90,36 @@ class FrameReader(Iterator[Frame]):
         if problem or not sampled and self.damage.unreadable:
             raise problem or InputError(next(iter(self.damage.unreadable.values())))
 
-    def _images(self, frame: Decoded, before: Frame | None) -> tuple[Tensor, Tensor]:
-        """Return RGB and motion of a frame for a model. before: the last sampled one."""
-        layout, size = self.info.layout, (self.spec.height, self.spec.width)
-        rgb = to_tensor(layout.panorama(_rgb(frame.image, *layout.stored_size(*size)), *size))
-        if self.info.pictures and self.motion.from_pictures:
-            flow = read_flow(self.info.pictures[frame.number - 1], *size, layout)
-            if flow is not None:
-                return rgb, flow
-        return rgb, self.motion(before.rgb if before else None, rgb)
+    def first_readable(self, pictures: Iterable[Path]) -> Tensor | None:
+        """Return the first readable one of pictures as models take it, (3, H, W), else None."""
+        for path in pictures:
+            with suppress(InputError):  # named where the frame is part of a source
+                return self._panorama(read_picture(path))
+        return None
+
+    def _rgb(self, frame: Decoded) -> Tensor:
+        """Return a frame as models take it: (3, H, W). Raises InputError for a damaged picture."""
+        if frame.picture:
+            return self._panorama(read_picture(frame.picture))
+        size = self.info.layout.stored_size(self.spec.height, self.spec.width)
+        return self._panorama(_small_rgb(frame.image, *size))
+
+    def _motion(self, frame: Decoded, previous: Tensor | None, rgb: Tensor) -> Tensor:
+        """Return the flow picture of a frame where there is one, else the estimated motion."""
+        if self.motion.from_pictures and frame.picture and (path := find_flow(frame.picture)):
+            try:
+                return self._panorama(read_picture(path))
+            except InputError as error:
+                self.damage.unreadable_flow[frame.number] = str(error)
+        return self.motion(previous, rgb)
+
+    def _panorama(self, picture: np.ndarray) -> Tensor:
+        """Return the view of the whole sphere in a stored picture: (3, H, W) in [0, 1]."""
+        rgb = self.info.layout.panorama(picture, self.spec.height, self.spec.width)
+        return to_tensor(rgb).contiguous()
 
 
-def _rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
+def _small_rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
     """Return an image as (h, w, 3) uint8 RGB; one of YUV is averaged over areas to that size.
 
     Planes are averaged before they become RGB, which is an eighth of the work at 3840×1920.
@@ -133,10 +163,26 @@ def read_frames(
 
     Time is divided into intervals of round(source rate / spec.fps) frames, and the first frame of
     each is sampled, as SST-Sal's authors do; of a slower source, every frame. Flow pictures in a
-    folder are taken in place of flow. Pictures that can't be read are left out and noted in the
-    reader's `damage`. Raises as `probe` does, and InputError where damage is met.
+    folder are taken in place of flow. For a sampled picture that can't be read, the last readable
+    one stands in, at the beginning the first; it is noted in the reader's `damage`. Raises as
+    `probe` does, and InputError where a video is damaged or no picture can be read.
     """
     return FrameReader(probe(path, fps, stereo, coverage), spec)
+
+
+def read_pictures(
+    pictures: Sequence[Path],
+    spec: Spec,
+    rate: Fraction | None = None,
+    before: Sequence[Path] = (),
+) -> FrameReader:
+    """Return the frames of successive pictures, as read_frames does of a folder.
+
+    rate: pictures a second; None where all are sampled. before: pictures that precede them, for
+    the motion of the first one and to stand in for it. Frames are numbered from 1.
+    """
+    info = VideoInfo(pictures[0], 0, 0, rate or Fraction(spec.fps), None, None)
+    return FrameReader(replace(info, pictures=tuple(pictures)), spec, before=before)
 
 
 def frames_of(
