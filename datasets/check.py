@@ -14,7 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import InputError, counted
-from datasets.layouts import ClipFixations, File, list_clips, read_map, unbroken_runs
+from datasets.layouts import (
+    ClipFixations,
+    File,
+    find_layout,
+    list_clips,
+    read_map,
+    unbroken_runs,
+)
 from datasets.splits import HOW_TO_GET_DATA, read_splits
 from video.pictures import read_picture
 
@@ -54,8 +61,7 @@ def check(root: str | Path) -> dict:
         raise InputError(f"{root}: there is no data set; {HOW_TO_GET_DATA}")
     splits, problems = _splits(root, list(clips))
     truths = {file.truth for files in clips.values() for file in files}
-    places = "[!.]*/[0-9]*_gt.npy", "saliency_maps/[!.]*_[0-9]*.*", "saliency_maps/*/[!.]*[0-9].*"
-    strays = {path for place in places for path in root.glob(place)} - truths
+    strays = set(find_layout(root).truths(root)) - truths
     problems += [("missing frame", path, "has no frame") for path in sorted(strays)]
     counts, fixations = {}, ClipFixations(root)
     with ThreadPoolExecutor() as pool:

@@ -1,11 +1,7 @@
-"""The two layouts of data sets on disk: which files belong to a clip and how its maps are read.
+"""The layouts of data sets on disk: which files belong to a clip, and how its maps are read.
 
-docs/data.md draws them. That of 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018) has a
-folder for each clip, with 0001.jpg, 0001_gt.npy, a saliency map, and 0001_flow.png, optical flow.
-That of SST-Sal (DataLoader360Video.py of edurnebernal/SST-Sal) has a folder for each kind of file:
-frames/0001/0001_1023.png, saliency_maps/0001/1023.png or 0001_1023.png, and optical_flow like
-frames; the folders of clips may be missing. Pictures of the flow are optional, and so are
-fixations (datasets/gaze_files.py); both layouts have splits.json (datasets/splits.py).
+docs/data.md draws them. A layout is a subclass of DataLayout in LAYOUTS, of which the first counts
+that a data set matches. All have splits.json (datasets/splits.py).
 """
 
 from collections import Counter
@@ -21,7 +17,7 @@ from torch import Tensor
 from common.errors import InputError
 from common.files import read_array
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
-from video.pictures import PICTURES, find_flow, read_exr, read_picture, resize
+from video.pictures import FRAMES, PICTURES, find_flow, read_exr, read_picture, resize
 
 
 @dataclass(frozen=True)
@@ -38,41 +34,123 @@ class File:
         return find_flow(self.picture)
 
 
+class DataLayout:
+    """Where the files of a data set are. root: its folder."""
+
+    def matches(self, root: Path) -> bool:
+        """Return whether a data set has this layout."""
+        raise NotImplementedError
+
+    def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
+        """Return the frames of clips in any order, at least of the named ones that exist.
+
+        names: None for all clips on disk, but for hidden ones.
+        """
+        raise NotImplementedError
+
+    def truths(self, root: Path) -> Iterator[Path]:
+        """Yield all files that are ground truth by their names, with a frame or without."""
+        raise NotImplementedError
+
+    def fixations(self, root: Path, clip: str) -> Path:
+        """Return where the CSV file of a clip's fixations is, if it has one."""
+        raise NotImplementedError
+
+    def root_of(self, clip: Path) -> Path | None:
+        """Return the root of the data set in which a folder of frames is a clip, None if in none.
+
+        clip: an absolute path.
+        """
+        raise NotImplementedError
+
+
+class SSTSalLayout(DataLayout):
+    """A folder for each kind of file, as DataLoader360Video.py of edurnebernal/SST-Sal reads them.
+
+    frames/0001/0001_1023.png, saliency_maps/0001/1023.png or 0001_1023.png; the folders of clips
+    may be missing. Optional: optical_flow like frames, fixations/0001.csv.
+    """
+
+    def matches(self, root: Path) -> bool:
+        return (root / FRAMES).is_dir()
+
+    def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
+        truths = {(clip, n): path for clip, n, path in self._named(root / "saliency_maps")}
+        clips: dict[str, list[File]] = {}
+        for clip, number, path in self._named(root / FRAMES):
+            if path.suffix.lower() in PICTURES:
+                clips.setdefault(clip, []).append(File(number, path, truths.get((clip, number))))
+        return clips
+
+    def truths(self, root: Path) -> Iterator[Path]:
+        return (path for *_, path in self._named(root / "saliency_maps"))
+
+    def fixations(self, root: Path, clip: str) -> Path:
+        return root / "fixations" / f"{clip}.csv"
+
+    def root_of(self, clip: Path) -> Path | None:
+        return clip.parents[1] if clip.parent.name == FRAMES else None
+
+    def _named(self, folder: Path) -> Iterator[tuple[str, int, Path]]:
+        """Yield clip, number and path of the files folder/clip_0001.png and folder/clip/….png."""
+        for path in folder.glob("[!.]*"):
+            nested = path.is_dir()
+            for file in path.glob("[!.]*") if nested else [path]:
+                name, _, number = file.stem.rpartition("_")
+                clip = path.name if nested else name
+                if clip and number.isdecimal():
+                    yield clip, int(number), file
+
+
+class ECCV2018Layout(DataLayout):
+    """A folder for each clip, as in 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018).
+
+    217/0001.jpg and its saliency map 217/0001_gt.npy. Optional: 0001_flow.png, fixations.csv.
+    """
+
+    def matches(self, root: Path) -> bool:
+        return True
+
+    def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
+        folders = root.glob("[!.]*") if names is None else (root / name for name in names)
+        clips = {}
+        for folder in filter(Path.is_dir, folders):
+            paths = {path.name: path for path in folder.iterdir()}
+            clips[folder.name] = [
+                File(int(path.stem), path, paths.get(f"{path.stem}_gt.npy"))
+                for path in paths.values()
+                if path.stem.isdecimal() and path.suffix.lower() in PICTURES
+            ]
+        return clips
+
+    def truths(self, root: Path) -> Iterator[Path]:
+        return root.glob("[!.]*/[0-9]*_gt.npy")
+
+    def fixations(self, root: Path, clip: str) -> Path:
+        return root / clip / "fixations.csv"
+
+    def root_of(self, clip: Path) -> Path | None:
+        return clip.parent
+
+
+LAYOUTS: tuple[DataLayout, ...] = (SSTSalLayout(), ECCV2018Layout())
+
+
+def find_layout(root: Path) -> DataLayout:
+    """Return the layout of a data set."""
+    return next(layout for layout in LAYOUTS if layout.matches(root))
+
+
 def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[File]]:
     """Return the frames of those of the named clips that exist, sorted by frame number.
 
     names: None for all clips on disk, whatever their split, but for hidden ones.
     """
-    clips: dict[str, list[File]] = {}
-    if (root / "frames").is_dir():
-        truths = dict(_named(root / "saliency_maps"))
-        for name, path in _named(root / "frames"):
-            if path.suffix.lower() in PICTURES:
-                clips.setdefault(name[0], []).append(File(name[1], path, truths.get(name)))
-    else:
-        folders = root.glob("[!.]*") if names is None else (root / name for name in names)
-        for folder in filter(Path.is_dir, folders):
-            paths = {path.name: path for path in folder.iterdir()}
-            clips[folder.name] = [
-                File(int(p.stem), p, paths.get(f"{p.stem}_gt.npy"))
-                for p in paths.values()
-                if p.stem.isdecimal() and p.suffix.lower() in PICTURES
-            ]
+    clips = find_layout(root).clips(root, names)
     for files in clips.values():
         files.sort(key=lambda file: (file.number, file.picture.name))
     names = sorted(clips) if names is None else names
     return {name: clips[name] for name in names if name in clips}
-
-
-def _named(folder: Path) -> Iterator[tuple[tuple[str, int], Path]]:
-    """Yield (clip, number) and path of the files folder/clip_0001.png and folder/clip/….png."""
-    for path in folder.glob("[!.]*"):
-        nested = path.is_dir()
-        for file in path.glob("[!.]*") if nested else [path]:
-            name, _, number = file.stem.rpartition("_")
-            clip = path.name if nested else name
-            if clip and number.isdecimal():
-                yield (clip, int(number)), file
 
 
 def unbroken_runs(files: list[File]) -> list[list[File]]:
@@ -112,26 +190,21 @@ def read_truth(path: Path, height: int, width: int) -> Tensor:
     return truth / truth.max()
 
 
-def fixations_csv(root: Path, clip: str) -> Path | None:
-    """Return the CSV file of a clip's fixations in either layout, None where there is none."""
-    paths = root / clip / "fixations.csv", root / "fixations" / f"{clip}.csv"
-    return next(filter(Path.is_file, paths), None)
-
-
 class ClipFixations:
     """The fixations of a data set by clip. any: whether the data set has fixations at all."""
 
     def __init__(self, root: Path):
-        self.root = root
-        places = "vinfo.pkl", "fixations", "*/fixations.csv"
-        self.any = any(path for place in places for path in root.glob(place))
+        self.root, self.layout = root, find_layout(root)
+        places = root / "vinfo.pkl", self.layout.fixations(root, "*")
+        self.any = any(path for place in places for path in root.glob(str(place.relative_to(root))))
         self._by_clip: dict[str, Fixations | None] = {}
 
     def of(self, clip: str) -> Fixations | None:
         """Return a clip's fixations, None without any. Raises InputError for an invalid file."""
         if clip not in self._by_clip:
-            path = fixations_csv(self.root, clip)
-            self._by_clip[clip] = read_fixations_csv(path) if path else self._vinfo.get(clip)
+            path = self.layout.fixations(self.root, clip)
+            csv = read_fixations_csv(path) if path.is_file() else None
+            self._by_clip[clip] = csv or self._vinfo.get(clip)
         return self._by_clip[clip]
 
     @cached_property

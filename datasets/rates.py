@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common.files import read_json, reading
 from common.options import frame_rate
+from datasets.layouts import LAYOUTS
 
 FACTS = "dataset.json"
 
@@ -39,5 +40,6 @@ class ClipRates:
 
 def rate_of_folder(frames: Path) -> Fraction | None:
     """Return the frames a second that a data set states for a clip's folder in it, None if none."""
-    root = frames.resolve().parent
-    return ClipRates(root.parent if root.name == "frames" else root).of(frames.resolve().name)
+    clip = frames.resolve()
+    roots = (layout.root_of(clip) for layout in LAYOUTS)
+    return ClipRates(next(filter(None, roots))).of(clip.name)

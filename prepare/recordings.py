@@ -36,6 +36,7 @@ from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_
 from datasets.rates import FACTS
 from datasets.splits import read_splits
 from prepare import records
+from video.pictures import FRAMES
 from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
@@ -167,7 +168,7 @@ def write_dataset(
     """
     root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
     options = {name: vars(args)[name] for name in names if name in args}
-    if unfit := [video for video, _ in clips if video.stem == "frames"]:
+    if unfit := [video for video, _ in clips if video.stem == FRAMES]:
         # A folder of this name marks the other layout of datasets/layouts.py.
         raise InputError(f"{unfit[0]}: a clip can't have this name; rename it")
     failures = Failures()

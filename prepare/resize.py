@@ -29,7 +29,14 @@ from common.errors import InputError, RunError, counted, run_script
 from common.files import check_file, copy, json_bytes, write_array
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, worker_count
-from datasets.layouts import File, fixations_csv, list_clips, read_truth, unbroken_runs
+from datasets.layouts import (
+    ECCV2018Layout,
+    File,
+    find_layout,
+    list_clips,
+    read_truth,
+    unbroken_runs,
+)
 from datasets.rates import FACTS, ClipRates
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
@@ -53,7 +60,7 @@ def resize_dataset(
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: is the data set itself; choose another output folder")
     names = list(dict.fromkeys(sum(splits.values(), [])))
-    clips, rates = list_clips(root, names), ClipRates(root)
+    clips, rates, layout = list_clips(root, names), ClipRates(root), find_layout(root)
     copies = [root / name for name in ("vinfo.pkl", FACTS) if (root / name).exists()]
     files = {path.name: check_file(path).read_bytes() for path in copies}
     files["splits.json"] = json_bytes(splits)
@@ -67,8 +74,8 @@ def resize_dataset(
         stepped = facts | ({"step": step} if step > 1 else {})
         if records.begin_clip(output / name, stepped):
             left_out = write_frames(output / name, clips[name], spec, step)
-            if path := fixations_csv(root, name):
-                copy(path, output / name / "fixations.csv")
+            if (path := layout.fixations(root, name)).is_file():
+                copy(path, ECCV2018Layout().fixations(output, name))
             records.finish_clip(output / name, stepped | {"left_out": left_out})
         return records.read_record(output / name)["left_out"]
 

@@ -21,7 +21,7 @@ from video.spherical_metadata import panorama_xmp
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 FLOW = "_flow.png"  # end of the name of a flow picture, which lies beside its frame
-OPTICAL_FLOW = "optical_flow"  # folder of SST-Sal's flow pictures, beside its folder "frames"
+FRAMES, OPTICAL_FLOW = "frames", "optical_flow"  # SST-Sal's folders of frames and flow pictures
 MAX_PIXELS = 16384 * 32768  # of a picture: 1.6 GB of RGB
 FULL = (1, 255, 65535)  # the brightest value of float pictures
 
@@ -140,7 +140,7 @@ def find_flow(picture: Path) -> Path | None:
     """
     paths = [picture.with_name(picture.stem + FLOW)]
     for folder in picture.absolute().parents[:2]:
-        if folder.name == "frames":
+        if folder.name == FRAMES:
             path = folder.parent / OPTICAL_FLOW / picture.absolute().relative_to(folder)
             paths += [path, path.with_suffix(".png")]
     return next(filter(Path.is_file, paths), None)
