@@ -30,11 +30,9 @@ def read_pickle(
     content: bytes,
     path: str | Path,
     constructors: Constructors,
-    read_storage: Callable[[tuple], object] | None = None,
 ) -> Any:
     """Return the object in a pickle, which comes from the file `path`.
 
-    read_storage: called with a persistent id, by which torch refers to a tensor's storage.
     Raises InputError for a pickle that asks for another name, and any error for a damaged one.
     """
 
@@ -43,13 +41,8 @@ def read_pickle(
             if constructor := constructors.get(f"{module}.{name}"):
                 return constructor
             problem = f"asks for {module}.{name}, and nothing in it was executed"
-            advice = "use a file of this project, of SST-Sal's authors or of the data set's"
+            advice = "use a file of this project or of the data set's authors"
             raise InputError(f"{path}: {problem}; {advice}")
-
-        def persistent_load(self, key: tuple) -> object:
-            if read_storage is None:
-                raise pickle.UnpicklingError("it refers to data outside the pickle")
-            return read_storage(key)
 
     check_pickle(content, len(content))
     return Unpickler(io.BytesIO(content), encoding="latin1").load()  # keeps Python 2's bytes
@@ -104,7 +97,10 @@ def read_torch(path: str | Path) -> Any:
                 check_pickle(file, Path(path).stat().st_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice to programmers
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # whose text advises to run the code in the file
+            raise pickle.UnpicklingError("more than tensors in plain containers") from error
 
 
 def check_archive(path: str | Path) -> None:

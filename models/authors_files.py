@@ -1,18 +1,17 @@
 """The weight files of the two systems' authors, read without running code from them.
 
 Those that SST-Sal's released are pickles of their whole module, two classes deep. Here every class
-in them is an empty stand-in, and any other name that a file asks for is refused; see
-common/restricted_pickle.py. The published cube U-Net's are a state_dict.
+in them is an empty stand-in, and torch refuses any other name that a file asks for. The published
+cube U-Net's are a state_dict.
 """
 
-import math
-import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from common.restricted_pickle import check_archive, containers, read_pickle
+from common.errors import InputError
+from common.restricted_pickle import read_torch
 from models.sst_sal import SSTSal
 from video.spec import HIGHEST_FPS
 
@@ -33,7 +32,6 @@ CLASSES = (
     "spherenet.sphere_cnn.SphereMaxPool2D",
     "torch.nn.modules.pooling.MaxPool2d",
     "torch.nn.modules.upsampling.Upsample",
-    "torch.FloatStorage",
 )
 
 
@@ -43,26 +41,14 @@ def read_authors_file(path: Path) -> dict:
     Raises InputError for a file that asks for another class or function, and an error of any kind
     for a file that is damaged or holds something else.
     """
-    check_archive(path)
-    with zipfile.ZipFile(path) as archive:
-        entries = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
-
-    def read_storage(key: tuple) -> Tensor:
-        """Return the numbers of ("storage", type, name, device, size) as a flat tensor."""
-        return torch.frombuffer(bytearray(entries[f"data/{key[2]}"]), dtype=torch.float32)
-
-    def rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
-        if math.prod(size) > storage.numel():  # a stride of 0 could repeat numbers without end
-            raise ValueError(f"a tensor of {size} in a storage of {storage.numel()} numbers")
-        return storage.as_strided(size, stride, offset).clone()  # refuses to leave the storage
-
-    constructors = containers() | {
-        "torch._utils._rebuild_tensor_v2": rebuild_tensor,
-        "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-        **{name: type(name, (nn.Module,), {}) for name in CLASSES},
-    }
-    root = read_pickle(entries["data.pkl"], path, constructors, read_storage)
-    weights = dict(nn.Module.named_parameters(root))
+    stand_ins = [(type(name, (nn.Module,), {}), name) for name in CLASSES]
+    with torch.serialization.safe_globals(stand_ins):
+        if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(path):
+            problem = f"asks for {min(unsafe)[:100]}, and nothing in it was executed"
+            raise InputError(
+                f"{path}: {problem}; use a file of this project or of SST-Sal's authors"
+            )
+        weights = dict(nn.Module.named_parameters(read_torch(path)))
     gates, channels = weights["encoder.lstm.conv.weight"].shape[:2]
     hidden = gates // 4
     arguments = {"in_channels": channels - hidden, "hidden_channels": hidden, "half_pixel": True}

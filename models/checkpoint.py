@@ -98,7 +98,9 @@ def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
     own = model.state_dict()
     try:
         for name, tensor in weights.items():
-            if name in own and tensor.is_floating_point() != own[name].is_floating_point():
+            if name not in own or tensor.shape != own[name].shape:
+                continue  # load_state_dict refuses it; a stride of 0 can repeat it without end
+            if tensor.is_floating_point() != own[name].is_floating_point():
                 raise ValueError(f"weight '{name}' is {tensor.dtype}, not {own[name].dtype}")
             if not (tensor.double().abs() <= LARGEST_WEIGHT).all():
                 raise ValueError(f"weight '{name}' is not finite or too large")
