@@ -41,7 +41,7 @@ def read_authors_file(path: Path) -> dict:
     Raises InputError for a file that asks for another class or function, and an error of any kind
     for a file that is damaged or holds something else.
     """
-    stand_ins = [(type(name, (nn.Module,), {}), name) for name in CLASSES]
+    stand_ins: list = [(type(name, (nn.Module,), {}), name) for name in CLASSES]
     with torch.serialization.safe_globals(stand_ins):
         if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(path):
             problem = f"asks for {min(unsafe)[:100]}, and nothing in it was executed"
