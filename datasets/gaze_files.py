@@ -55,13 +55,6 @@ class Fixations(NamedTuple):
         return self.longitudes[here], self.latitudes[here]
 
 
-def checked(frames: np.ndarray) -> np.ndarray:
-    """Return frame numbers. Raises ValueError for one that no video has."""
-    if not (abs(frames) <= LIMITS["frame"][1]).all():  # NaN included
-        raise ValueError(f"a frame number is beyond {LIMITS['frame'][1]:g}")
-    return frames
-
-
 def to_angles(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return longitudes and latitudes, (N,) radians, of fractions of width and height, (N,) each.
 
@@ -160,6 +153,7 @@ def _clip_fixations(frames: dict) -> Fixations:
     """Return the fixations in {frame: [(x, y), …]}. Raises an error of any kind for another."""
     points = [(int(frame), x, y) for frame, places in frames.items() for x, y in places]
     number, x, y = np.array(points, np.float64).reshape(-1, 3).T
-    if not ((checked(number) >= 1) & (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)).all():
-        raise ValueError("a frame before 1, or a place outside the picture")
+    possible = (number >= 1) & (number <= LIMITS["frame"][1])
+    if not (possible & (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)).all():
+        raise ValueError("a frame before 1 or beyond 1e9, or a place outside the picture")
     return Fixations(number.astype(np.int64), *to_angles(x, y), np.full(len(x), UNKNOWN))

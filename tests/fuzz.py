@@ -51,7 +51,7 @@ from maps import saved as saved_maps
 from maps.interpolate import interpolate
 from models import EquatorPrior, Spec
 from prepare import d_sav360, pvs_hmem, salient360, vr_eyetracking
-from prepare.records import RECORD, outdated, read_record
+from prepare.records import RECORD, read_record, write_ours
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
 from video.decoding import Damage, Decoded, VideoInfo, decode, probe
@@ -116,7 +116,7 @@ def read_facts(path: Path) -> None:
 
 def read_clip_record(path: Path) -> None:
     read_record(path.parent)
-    outdated(path.parent, {"p.csv": b"another content"})
+    write_ours(path.parent, {"p.csv": b"another content"})
 
 
 def read_matlab(path: Path) -> None:

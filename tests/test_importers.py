@@ -291,7 +291,7 @@ def test_videos_of_salient360(tmp_path):
 def test_a_fixation_of_a_frame_that_no_video_has_was_accepted(tmp_path, frames):
     path = tmp_path / "a.csv"
     path.write_text(f"0,0.5,0.5,0,0.2,{frames}\n")
-    with pytest.raises(InputError, match=r"a.csv: .* \(a frame number is beyond 1e\+09\)"):
+    with pytest.raises(InputError, match=r"a.csv: .* of a frame that no video has\)"):
         salient360.read_scanpaths(path)
 
 
