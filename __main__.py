@@ -39,12 +39,14 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if args.clip.startswith("-"):  # which the scripts would take for an option
+        args.clip = f"./{args.clip}"
 
     import infer_video
     import make_video
 
     shared = given(args, "fps", "stereo", "coverage")
-    exports = [word for file in args.export for word in ("--export", file)]
+    exports = [f"--export={file}" for file in args.export]
     own = *exports, *given(args, "quality"), *(["--overwrite", "other"] * args.overwrite)
     try:
         run(infer_video.main, "--video_path", args.clip, *own, *shared)

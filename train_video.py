@@ -19,29 +19,9 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
-
-import models
-from common import options, processes
-from common.devices import autocast, choose_device, choose_precision
+from common import options
 from common.errors import InputError, run_script
-from common.locks import lock
-from common.options import HelpFormatter, add_machine_options, at_least, python
-from common.processes import is_main, print_main
-from datasets.augment import AUGMENTATIONS
-from datasets.splits import read_splits
-from datasets.video_saliency import summarise
-from losses import LOSSES
-from models.ema import WeightAverage
-from models.registry import find_model
-from training.batches import loss_sum, make_loaders, read_data, split
-from training.model import make_loss, make_model
-from training.monitor import MeanScores, Monitor, RunningLoss, best_constant
-from training.resume import Interruptions, Stopped, describe_run, restore, save
-from video.motion import MOTIONS
-from video.spec import HIGHEST_FPS
+from common.options import AUGMENTATION_NAMES, LOSS_NAMES, MOTION_NAMES, at_least, python
 
 OPTIMIZERS = {
     "sgd": lambda groups, args: torch.optim.SGD(
@@ -91,12 +71,16 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     first.add_argument("--recipe", default="default", choices=["default", "paper"],
         help="defaults of the training options; paper: as published, also the U-Net's backbone")
     chosen = first.parse_known_args(arguments)[0]
-    name = find_model(chosen.model).name
+    name = chosen.model
+    if ":" in name:
+        from models.registry import find_model  # slow to import
+
+        name = find_model(name).name
     column = COLUMNS.get(name, COLUMNS["cube_unet"])[chosen.recipe]
     defaults: dict[str, Any] = {name: values[column] for name, values in DEFAULTS.items()}
 
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=HelpFormatter, parents=[first]
+        description=__doc__, formatter_class=options.HelpFormatter, parents=[first]
     )
     add = parser.add_argument
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
@@ -105,7 +89,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="frames a second that the model sees, in training and from then on; all: every frame, "
         "as the published code steps (default: those of --init, else the model's own, 8)")
     add("--motion", metavar="NAME",
-        help=f"motion channels: {', '.join(MOTIONS)} or package.module:Class for your own "
+        help=f"motion channels: {', '.join(MOTION_NAMES)} or package.module:Class for your own "
         "(default: those of --init, else difference for cube_unet, colour_difference for its "
         "published backbone, dis for sst_sal)")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
@@ -128,8 +112,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--skip_frames", type=at_least(0, kind=int),
         help="frames at the start of each clip that are not trained on")
     add("--loss", metavar="NAME",
-        help=f"loss: {', '.join(LOSSES)} or package.module:Class for your own (default: that of "
-        f"--init, else {defaults['loss']})")
+        help=f"loss: {', '.join(LOSS_NAMES)} or package.module:Class for your own (default: that "
+        f"of --init, else {defaults['loss']})")
     add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
     add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
     add("--schedule", choices=list(SCHEDULES), help="schedule of the learning rate")
@@ -140,14 +124,14 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--ema", type=at_least(0, 1), metavar="DECAY",
         help="decay of the exponential moving average of the weights, such as 0.999, that is "
         "validated and kept in their place; 0: no average")
-    add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
-        help=f"random changes of the clips, {', '.join(AUGMENTATIONS)}; without a name: none "
+    add("--augment", nargs="*", choices=AUGMENTATION_NAMES, metavar="NAME",
+        help=f"random changes of the clips, {', '.join(AUGMENTATION_NAMES)}; without a name: none "
         f"(default: {' '.join(defaults['augment']) or 'none'}, those that fit --motion)")
     add("--seed", type=at_least(0, 2**32, int), default=0,
         help="seed for initialisation, shuffling and augmentation")
 
     add = parser.add_argument_group("machine").add_argument
-    add_machine_options(add)
+    options.add_machine_options(add)
     add("--workers", type=at_least(0, 1025, int),
         help="processes that read data (default: one per core, at most 8)")
     add("--compile", action="store_true", help="compile the network first (torch.compile)")
@@ -161,8 +145,29 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def sampled_rate(text: str) -> float:
     """Return the value of --model_fps."""
-    return HIGHEST_FPS if text == "all" else at_least(0.01, HIGHEST_FPS)(text)
+    return options.HIGHEST_FPS if text == "all" else at_least(0.01, options.HIGHEST_FPS)(text)
 # fmt: on
+
+
+if __name__ == "__main__":  # help and wrong options need none of the slow imports
+    run_script(parse_args)
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import models
+from common import processes
+from common.devices import autocast, choose_device, choose_precision
+from common.locks import lock
+from common.processes import is_main, print_main
+from datasets.splits import read_splits
+from datasets.video_saliency import summarise
+from models.ema import WeightAverage
+from training.batches import loss_sum, make_loaders, read_data, split
+from training.model import make_loss, make_model
+from training.monitor import MeanScores, Monitor, RunningLoss, best_constant
+from training.resume import Interruptions, Stopped, describe_run, restore, save
 
 
 def main() -> None:

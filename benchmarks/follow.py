@@ -16,7 +16,6 @@ camera were chosen on every third video of the file, which are left out.
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 
@@ -25,8 +24,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common.errors import counted
+from common.errors import InputError, counted, run_script
+from common.files import ARRAY_BYTES, reading
 from datasets.gaze import gaussian_map
+from maps.record import read_record
+from maps.saved import map_path
 from projection import directions, solid_angles
 from projection.perspective import extent_of, to_plane
 from projection.sphere import angles_of, direction_of, orientation
@@ -100,10 +102,19 @@ def measure(path: np.ndarray, seconds: np.ndarray, peaks: Peaks) -> dict[str, fl
 
 
 def score_folder(folder: Path, cuts: bool) -> None:
-    """Print what the camera shows, given the folder of a clip's maps."""
-    record = json.loads((folder / "saliency.json").read_text(encoding="utf-8"))
-    maps = [read_picture(path, "L") for path in sorted(folder.glob("sal_*.png"))]
-    seconds = np.array(record.get("times") or np.arange(len(maps)) / record["fps"])
+    """Print what the camera shows, given the folder of a clip's maps.
+
+    Raises InputError where these are not the maps of a clip as infer_video.py writes them.
+    """
+    record = read_record(folder)
+    frames = [n for n, peak in enumerate(record.get("peaks", [])) if peak is not None]
+    if not record.get("complete") or len(frames) < 2 or "fps" not in record:
+        raise InputError(f"{folder}: not all maps of a video; run infer_video.py again")
+    times = record["times"] or np.arange(len(record["peaks"])) / record["fps"]
+    seconds = np.array(times, np.float64)[frames]
+    if not (np.diff(seconds) > 0).all():
+        raise InputError(f"{folder}: times do not increase; run infer_video.py again")
+    maps = [read_picture(map_path(folder, n + 1, ".png"), "L") for n in frames]
     path = follow_path(maps, seconds.tolist(), cuts=cuts)
     seconds -= seconds[0]
     peaks = find_peaks(maps, seconds)
@@ -117,13 +128,26 @@ def score_folder(folder: Path, cuts: bool) -> None:
 
 
 def score_heads(file: Path, cuts: bool) -> None:
-    """Print what cameras and viewers see, given (people, samples, 3) unit vectors by video."""
+    """Print what cameras and viewers see, given (people, samples, 3) unit vectors by video.
+
+    Raises InputError for a file of anything else.
+    """
     rows: dict[str, list] = {}  # by who looks, a row for each video
-    with np.load(file, allow_pickle=False) as videos:
+    otherwise = "not head directions of four or more people by video ({}); see --help"
+    with (
+        reading(file, otherwise, ARRAY_BYTES),
+        np.load(file, allow_pickle=False) as videos,
+    ):
         chosen = [name for number, name in enumerate(videos) if number % 3]
+        if not chosen:
+            raise ValueError("no second video")
         for name in tqdm(chosen, "viewers", unit="video", leave=False):
-            heads = videos[name].astype(np.float64)
+            heads = videos[name].astype(np.float64, casting="same_kind")
             heads /= np.linalg.norm(heads, axis=-1, keepdims=True)
+            if heads.shape[0] < 4 or heads.shape[1] < 2 or heads.shape[2:] != (3,):
+                raise ValueError(f"{name}: of shape {heads.shape}")
+            if not np.isfinite(heads).all():
+                raise ValueError(f"{name}: not finite")
             heads = np.random.default_rng(0).permutation(heads)
             shown, others = heads[::2], heads[1::2]
             seconds = np.arange(heads.shape[1]) / RATE
@@ -170,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

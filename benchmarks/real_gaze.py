@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import models
 from common.errors import InputError, counted, run_script
-from common.files import reading
+from common.files import ARRAY_BYTES, reading
 from common.options import CHECKPOINT, HelpFormatter, at_least
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import read_map
@@ -41,14 +41,26 @@ from video.pictures import resize
 def read_set(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays in a file. Raises InputError for panoramas without gaze."""
     with (
-        reading(path, "not a set of panoramas with gaze ({}); see --help") as path,
+        reading(path, "not a set of panoramas with gaze ({}); see --help", ARRAY_BYTES) as path,
         np.load(path, allow_pickle=False) as file,
     ):
+        if sum(entry.file_size for entry in file.zip.infolist()) > ARRAY_BYTES:
+            raise ValueError("too large")
         content = {key: file[key] for key in file.files}
         for name in names_of(content):
-            shapes = [content[f"{name}_{kind}"].shape for kind in ("rgb", "gt")]
-            if [len(shape) for shape in shapes] != [3, 2]:
-                raise ValueError(f"{name}: arrays of {shapes}")
+            rgb, truth = (content[f"{name}_{kind}"] for kind in ("rgb", "gt"))
+            if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+                raise ValueError(f"{name}_rgb: {rgb.dtype} of {rgb.shape}")
+            if truth.dtype.kind not in "biuf" or truth.ndim != 2:
+                raise ValueError(f"{name}_gt: {truth.dtype} of {truth.shape}")
+            if not (truth.min() >= 0 and 0 < truth.max() < np.inf):
+                raise ValueError(f"{name}_gt: zero, negative or not finite")
+            places = content.get(f"{name}_fix", np.zeros((1, 2)))
+            if places.ndim != 2 or places.shape[1] != 2 or not np.isfinite(places).all():
+                raise ValueError(f"{name}_fix: {places.shape}, or not finite")
+            users = content.get(f"{name}_user", np.arange(len(places)))
+            if users.shape != places.shape[:1] or users.dtype.kind not in "iu":
+                raise ValueError(f"{name}_user: {users.dtype} of {users.shape}")
         return content
 
 
@@ -86,15 +98,17 @@ class GazeSet:
         """Return predictor → metric → value for maps, (h, w) each, and for the observers."""
         stack = torch.stack([torch.from_numpy(resize(m, *self.size)) for m in maps.values()])
         truth = resize(self.content[f"{name}_gt"].astype(np.float32), *self.size)
-        others = sum(count for other, count in self.counts.items() if other != name)
+        none = torch.zeros(self.size, dtype=torch.float64)
+        others = sum((count for other, count in self.counts.items() if other != name), none)
         truths = {"target": torch.from_numpy(truth)}
         if name in self.counts:
             truths["fixations"] = self.counts[name]
-            truths |= {"others": others} if len(self.names) > 1 else {}
+            truths |= {"others": others} if others.any() else {}
         truths = {kind: truth.expand_as(stack) for kind, truth in truths.items()}
         values = self.protocol(stack, **truths)
         scores = {p: {m: v[k] for m, v in values.items()} for k, p in enumerate(maps)}
-        if (users := self.content.get(f"{name}_user")) is not None:
+        users = self.content.get(f"{name}_user")
+        if users is not None and name in self.counts:
             drawn, random = (self.count, self.blur), np.random.default_rng(0)
             gaze = *self.places(name).T, users.astype(np.int64)
             scores[summary.HUMAN] = inter_observer(*gaze, others, self.protocol, *drawn, random)
@@ -137,7 +151,9 @@ def main() -> None:
     if args.quality:
         for path in args.ckpt_path:
             networks[f"{path.stem} {args.quality}"] = models.load(path, quality=args.quality)
-    for path in sorted(args.folder.glob("*.npz")):
+    if not (paths := sorted(args.folder.glob("*.npz"))):
+        raise InputError(f"{args.folder}: no .npz file in it; check the path")
+    for path in paths:
         content = read_set(path)
         if not names_of(content):
             print(f"{path.name}: gaze without panoramas, not scored\n")

@@ -163,6 +163,8 @@ def output_name(path: Path) -> str:
 def maps_folder(clip: Path, parent: Path | None = None) -> Path:
     """Return the folder for a clip's maps: parent/<name>, by default outputs/<name>_saliency."""
     name = output_name(clip)
+    if not parent and Path("outputs").is_file():
+        raise InputError("outputs: a file, but results go into a folder of this name; rename it")
     return parent / name if parent else Path("outputs", f"{name}_saliency")
 
 

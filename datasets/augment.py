@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from common.options import AUGMENTATION_NAMES
 from projection.resampling import Resampling
 from projection.sphere import directions, equirectangular_taps
 from video.motion import GREY, MOTIONS
@@ -112,4 +113,4 @@ def light(item: dict, random: np.random.Generator) -> dict:
     return item | {"frames": frames, "motion": motion}
 
 
-AUGMENTATIONS = {"yaw": yaw, "mirror": mirror, "tilt": tilt, "light": light}
+AUGMENTATIONS = dict(zip(AUGMENTATION_NAMES, (yaw, mirror, tilt, light), strict=True))

@@ -102,7 +102,7 @@ def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple[np.ndarray, 
         for row in filter(None, rows):
             try:
                 fields = dict(zip(header, row, strict=True))
-                numbers.append([_number(name, fields[name]) for name in columns[:3]])
+                numbers.append([number(name, fields[name]) for name in columns[:3]])
                 if columns == FIXATIONS and numbers[-1][0] < 1:
                     raise ValueError(f"frame {fields['frame']} is not a whole number from 1")
                 observers.append(fields[columns[3]].strip())
@@ -122,7 +122,7 @@ def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple[np.ndarray, 
     return values, np.radians(x), np.radians(y), ids
 
 
-def _number(column: str, text: str) -> float:
+def number(column: str, text: str) -> float:
     """Return the number in a field. Raises ValueError for one outside the column's LIMITS."""
     value, (low, high) = float(text), LIMITS[column]
     if not low <= value <= high or (column == "frame" and value % 1):  # NaN included
@@ -153,6 +153,7 @@ def _clip_fixations(frames: dict) -> Fixations:
     """Return the fixations in {frame: [(x, y), …]}. Raises an error of any kind for another."""
     points = [(int(frame), x, y) for frame, places in frames.items() for x, y in places]
     number, x, y = np.array(points, np.float64).reshape(-1, 3).T
-    if not ((number >= 1) & (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)).all():
-        raise ValueError("a frame before 1, or a place outside the picture")
+    possible = (number >= 1) & (number <= LIMITS["frame"][1])
+    if not (possible & (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)).all():
+        raise ValueError("a frame before 1 or beyond 1e9, or a place outside the picture")
     return Fixations(number.astype(np.int64), *to_angles(x, y), np.full(len(x), UNKNOWN))

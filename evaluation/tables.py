@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Callable
 
+from common.errors import printable
 from common.options import TABLES
 from evaluation.summary import HUMAN, best, heading, interval, number
 
 LATEX = str.maketrans(
     {character: rf"\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {character: f"{{{character}}}" for character in "[]*"}  # else arguments of a row's end
     | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "−": "$-$", "–": "--"}
 )
 
@@ -20,7 +22,7 @@ def text_table(results: dict) -> str:
     """Return means, and below them their 95 % intervals if there are any, in columns."""
     rows = [["", *(heading(results, metric) for metric in results["metrics"])]]
     for name, scores in results["predictors"].items():
-        rows.append([name, *(mean(scores[metric]) for metric in results["metrics"])])
+        rows.append([printable(name), *(mean(scores[metric]) for metric in results["metrics"])])
         intervals = [interval(scores[metric], "–") for metric in results["metrics"]]
         if any(intervals):
             rows.append(["", *intervals])
@@ -31,7 +33,7 @@ def text_table(results: dict) -> str:
 
 def markdown_table(results: dict) -> str:
     """Return means as a table in Markdown; the best but for human observers is bold."""
-    rows = cells(results, lambda text: re.sub(r"([\\|*_`<])", r"\\\1", text), "**{}**".format)
+    rows = cells(results, lambda text: re.sub(r"([]\\|*_`<>[&~$])", r"\\\1", text), "**{}**".format)
     rows.insert(1, ["---"] + ["---:"] * len(results["metrics"]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -63,7 +65,7 @@ def cells(results: dict, escaped: Callable, bold: Callable) -> list[list[str]]:
     rivals = [name for name in results["predictors"] if name != HUMAN]
     rows = [["", *(escaped(heading(results, metric)) for metric in results["metrics"])]]
     for name, scores in results["predictors"].items():
-        row = [escaped(name)]
+        row = [escaped(printable(name))]
         for metric in results["metrics"]:
             text = escaped(mean(scores[metric]))
             row.append(bold(text) if name == best(results, metric, rivals) else text)
@@ -81,7 +83,7 @@ def csv_text(rows: list[list]) -> str:
 
     def cell(value):
         if isinstance(value, str):
-            return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
+            return f"'{value}" if value.lstrip().startswith(("=", "+", "-", "@")) else value
         return value if value is not None and math.isfinite(value) else None
 
     file = io.StringIO()

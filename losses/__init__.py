@@ -4,17 +4,14 @@ from typing import Any
 
 from torch import nn
 
+from common.options import LOSS_NAMES
 from common.own_code import find_own
 from losses.density import DensityLoss
 from losses.smse import MSE, SMSE
 from losses.spherical_kl import ScaledSphericalKLDivergence, SphericalKLDivergence
 
-LOSSES: dict[str, Any] = {
-    "smse": SMSE,
-    "mse": MSE,
-    "density": DensityLoss,
-    "spherical_kl": ScaledSphericalKLDivergence,
-}
+KINDS = (SMSE, MSE, DensityLoss, ScaledSphericalKLDivergence)
+LOSSES: dict[str, Any] = dict(zip(LOSS_NAMES, KINDS, strict=True))
 
 __all__ = ["LOSSES", "MSE", "SMSE", "DensityLoss", "SphericalKLDivergence", "find_loss"]
 

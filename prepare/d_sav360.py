@@ -24,7 +24,7 @@ import numpy as np
 
 from common.errors import run_script
 from common.files import reading
-from datasets.gaze_files import Gaze, to_angles
+from datasets.gaze_files import LIMITS, Gaze, to_angles
 from prepare.recordings import VIDEOS, by_key, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 from video.reader import sampling_step
@@ -51,6 +51,8 @@ def read_samples(path: Path) -> np.ndarray:
         video, person, time, frame, u, v, *_ = rows.T
         kept = np.isfinite(rows[:, :4]).all(1) & ~((frame == 0) & (u == 0.5) & (v == 0.5))
         order = np.lexsort((time, person, video))
+        if (abs(frame[kept]) > LIMITS["frame"][1]).any():
+            raise ValueError("a frame that no video has")
         return rows[order[kept[order]]]
 
 

@@ -27,20 +27,16 @@ from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset,
 from video.decoding import probe
 
 LARGEST = 1 << 23  # numbers in a matrix: those of 58 people for 20 minutes of video
-MEMORY = 4 << 30  # bytes that reading the file may take
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """Return the variables in a MATLAB file, in a process that SciPy can crash if it is damaged.
-
-    Raises an error of any kind for a file that can't be read, or that announces too much.
-    """
+    """Return the variables in a MATLAB file, in a child process, which damage to it may crash."""
     from scipy.io import loadmat, whosmat
 
     with suppress(ImportError, ValueError):  # on Windows, or the limit is lower already
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
     if any(math.prod(shape) > LARGEST for _, shape, _ in whosmat(path)):
         raise ValueError("a matrix is too large")
     return {name: matrix for name, matrix in loadmat(path).items() if name[0] != "_"}

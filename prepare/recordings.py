@@ -146,8 +146,7 @@ def write_gaze_clip(
 def write_splits(root: Path, clips: list[str]) -> dict[str, list[str]]:
     """Return the splits in splits.json if it lists exactly these clips, else draw and write them.
 
-    The draw depends on the names of the clips alone. Raises InputError where somebody else wrote a
-    splits.json that lists other clips.
+    The draw depends on the names of the clips alone. Raises as `records.write_ours` does.
     """
     path = root / "splits.json"
     splits = read_splits(root) if path.exists() else {}

@@ -2,13 +2,12 @@
 
 By the record, a command that is run again keeps complete clips, makes interrupted ones and those
 with other options again, and never overwrites frames of another origin. The record of a data set
-has digests of splits.json and the other files in its folder, of which none is replaced that was
-written or changed by anybody else.
+has digests of what was written beside its clips: a file that somebody changed is not replaced.
 """
 
-import hashlib
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -51,33 +50,21 @@ def finish_clip(folder: Path, facts: dict) -> None:
     write_json(folder / RECORD, {**facts, "complete": True})
 
 
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def write_ours(root: Path, files: dict[str, bytes], only_check: bool = False) -> None:
+    """Write the files of a data set, by name, that are missing or have another content.
 
-
-def outdated(root: Path, files: dict[str, bytes]) -> list[str]:
-    """Return which files of a data set are missing or have another content than this, by name.
-
-    Raises InputError for one that has another content and is not as a command of ours left it.
+    Raises InputError for one that has another content and is not as a command of ours wrote it.
     """
-    names, written = [], read_record(root).get("written", {})
+    record: dict = {"written": {}} | read_record(root)
     for name, content in files.items():
         there = check_file(root / name).read_bytes() if os.path.lexists(root / name) else b""
-        if there not in (b"", content) and digest(there) != written.get(name):
-            problem = "would be replaced, but is not as this command left it"
-            raise InputError(f"{root / name}: {problem}; move it away, or choose another folder")
-        names += [name] * (there != content)
-    return names
-
-
-def write_ours(root: Path, files: dict[str, bytes]) -> None:
-    """Write the files of a data set that are `outdated`, in their order."""
-    for name in outdated(root, files):
-        with atomic(root / name) as temporary:
-            temporary.write_bytes(files[name])
-        record = read_record(root)
-        written = record.get("written", {}) | {name: digest(files[name])}
-        write_json(root / RECORD, record | {"written": written})
+        if there not in (b"", content) and sha256(there).hexdigest() != record["written"].get(name):
+            raise InputError(f"{root / name}: not as this command wrote it; move it away")
+        if there != content and not only_check:
+            with atomic(root / name) as temporary:
+                temporary.write_bytes(content)
+            record["written"][name] = sha256(content).hexdigest()
+            write_json(root / RECORD, record)
 
 
 def save_picture(path: Path, picture: np.ndarray | Tensor, **options) -> None:

@@ -64,7 +64,7 @@ def resize_dataset(
     copies = [root / name for name in ("vinfo.pkl", FACTS) if (root / name).exists()]
     files = {path.name: check_file(path).read_bytes() for path in copies}
     files["splits.json"] = json_bytes(splits)
-    records.outdated(output, files)
+    records.write_ours(output, files, only_check=True)
     motion_estimator(motion)  # raises InputError now where RAFT has no weights
     spec = Spec(height, width, motion=motion)
     facts = {"source": str(root.resolve()), "height": height, "width": width, "motion": motion}

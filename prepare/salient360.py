@@ -28,7 +28,7 @@ import numpy as np
 
 from common.errors import run_script
 from common.files import reading
-from datasets.gaze_files import Fixations, to_angles
+from datasets.gaze_files import LIMITS, Fixations, to_angles
 from prepare.recordings import VIDEOS, Truth, by_key, pair, parse_args, write_clip, write_dataset
 from video.pictures import PICTURES, resize
 
@@ -56,8 +56,9 @@ def read_scanpaths(path: Path) -> tuple[Fixations, np.ndarray]:
         header = not path.read_text(encoding="utf-8")[0].isdigit()
         rows = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2).T
         index, x, y, _ = rows[:4]
-        if not (abs(np.stack([x, y]) - 0.5) <= 0.5).all():
-            raise ValueError("a fixation is outside the picture")
+        inside = (abs(np.stack([x, y]) - 0.5) <= 0.5).all()
+        if not (inside and (abs(rows[5:7]) <= LIMITS["frame"][1]).all()):
+            raise ValueError("a fixation is outside the picture, or of a frame that no video has")
         first, last = (rows[5:7] if len(rows) > 4 else np.zeros((2, len(x)))).astype(np.int64) + 1
         observers = np.cumsum(np.diff(index, prepend=np.inf) <= 0)
         return Fixations(first, *to_angles(x, y), observers), last

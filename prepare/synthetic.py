@@ -140,7 +140,7 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
     names = [f"scene_{number:04d}" for number in range(1, clips + 1)]
     splits, rates = records.split(names), {"fps": options.get("fps", 8.0)}
     files = {FACTS: json_bytes(rates), "splits.json": json_bytes(splits)}
-    records.outdated(root, files)
+    records.write_ours(root, files, only_check=True)
     (root / "splits.json").unlink(missing_ok=True)
     jobs = [(root / name, seed, number, options) for number, name in enumerate(names, start=1)]
     write_clips(root, write_scene, jobs, workers)

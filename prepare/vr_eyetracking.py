@@ -22,7 +22,7 @@ import numpy as np
 
 from common.errors import run_script
 from common.files import reading
-from datasets.gaze_files import Gaze, to_angles
+from datasets.gaze_files import Gaze, number, to_angles
 from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
@@ -36,11 +36,11 @@ def read_gaze(video: Path, tables: list[Path]) -> Gaze:
     """
     rows: list[tuple[float, ...]] = []
     for path in tables:
-        observer = int("".join(filter(str.isdecimal, path.parent.name)) or 0)
+        observer = int("".join(filter(str.isdecimal, path.parent.name))[-9:] or 0)
         with reading(path, f"expected lines '{LINE}' ({{}}); copy it again"):
             for line in path.read_text(encoding="utf-8").splitlines():
                 _, frame, _, _, _, _, x, y = line.split(",")
-                rows.append((int(frame), float(x), float(y), observer))
+                rows.append((number("frame", frame), float(x), float(y), observer))
     samples = np.array(rows, np.float64).reshape(-1, 4)
     inside = (abs(samples[:, 1:3] - 0.5) <= 0.5).all(1)
     frame, x, y, observers = samples[inside].T

@@ -10,6 +10,7 @@ must stay as they are after its first part.
 
 import argparse
 import json
+import multiprocessing
 import os
 import pickle
 import random
@@ -24,26 +25,33 @@ import traceback
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from unittest import mock
 
 import av
 import numpy as np
 import torch
 from PIL import Image
+from scipy.io import savemat
 from tqdm import tqdm
 
 import models
+from benchmarks import real_gaze
+from common import files
 from common.errors import InputError
 from datasets import check
 from datasets.gaze_files import read_fixations_csv, read_gaze_csv, read_vinfo
 from datasets.layouts import read_map
+from datasets.rates import ClipRates
 from datasets.splits import read_splits
 from maps import record
 from maps import saved as saved_maps
 from maps.interpolate import interpolate
 from models import EquatorPrior, Spec
-from prepare.records import RECORD, read_record
+from prepare import d_sav360, pvs_hmem, salient360, vr_eyetracking
+from prepare.records import RECORD, read_record, write_ours
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
 from video.decoding import Damage, Decoded, VideoInfo, decode, probe
@@ -54,6 +62,7 @@ from video.spherical_metadata import panorama_xmp, write_spherical
 from video.writer import write_video as write_output
 from video.yuv import to_yuv420p
 
+WATCHED = VideoInfo(Path("a.mp4"), 96, 48, Fraction(24), 4, 4 / 24)  # of which importers read gaze
 SECONDS, MEMORY = 20, 3 << 30  # of one reading
 SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")
 
@@ -105,6 +114,38 @@ def read_facts(path: Path) -> None:
     saved_maps.find_maps(folder, info, record.read_record(folder), "clip")
 
 
+def read_clip_record(path: Path) -> None:
+    read_record(path.parent)
+    write_ours(path.parent, {"p.csv": b"another content"})
+
+
+def read_matlab(path: Path) -> None:
+    """As prepare.pvs_hmem reads its file, in a child that SciPy may end by a signal."""
+    fork = ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+    with files.reading(path, "{}"), fork as child:
+        matrices = child.submit(pvs_hmem.load, path).result()
+    with mock.patch.object(pvs_hmem, "probe", lambda _: WATCHED):
+        pvs_hmem.read_gaze(matrices, Path("Lion.mp4"), [path])
+
+
+def read_d_sav360(path: Path) -> None:
+    with mock.patch.object(d_sav360, "probe", lambda _: WATCHED):
+        d_sav360.read_gaze({path: d_sav360.read_samples(path)}, 8.0, Path("1.mp4"), [path])
+
+
+def read_vr_eyetracking(path: Path) -> None:
+    with mock.patch.object(vr_eyetracking, "probe", lambda _: WATCHED):
+        vr_eyetracking.read_gaze(Path("003.mp4"), [path])
+
+
+def read_panoramas(path: Path) -> None:
+    """As benchmarks.real_gaze scores a set, with maps that need no model."""
+    content = real_gaze.read_set(path)
+    gaze = real_gaze.GazeSet(content, 8, 90.0, 5.0)
+    for name in gaze.names:
+        gaze.score(name, {"uniform": np.ones((8, 16), np.float32)})
+
+
 def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     """Write the seeds into a folder and return each with its reader."""
     for name, codec in (("a.mp4", "libx264"), ("b.webm", "libvpx"), ("c.avi", "mpeg4"),
@@ -132,14 +173,33 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
              "normalisation": "a", "map_width": 4, "map_height": 2}  # fmt: skip
     (folder / "saliency.json").write_text(json.dumps(facts))
     (folder / "splits.json").write_text('{"train": ["a", "b"], "val": ["c"], "test": [217]}')
-    (folder / RECORD).write_text('{"frames": 3, "samples": 4, "left_out": [["a", "b"]]}')
+    (folder / RECORD).write_text(
+        '{"frames": 3, "samples": 4, "left_out": [["a", "b"]], "written": {"p.csv": "0"}}'
+    )
     (folder / "p.csv").write_text("time,longitude,latitude,observer\n0.1,3,4,x\n0.2,-170,80,y\n")
     (folder / "q.csv").write_text("frame,longitude,latitude,observer\n1,3,4,1\n2,-170,80,2\n")
     fixations = {"217": {"0001": [(0.5, 0.25)], "0002": np.full((2, 2), 0.5)}}
     (folder / "vinfo.pkl").write_bytes(pickle.dumps(fixations, 2))
+    matrix = np.full((8, 4), np.nan)
+    matrix[::2] = 10, 20, -30, 170
+    for name, compressed in (("t.mat", False), ("u.mat", True)):
+        savemat(folder / name, {"Lion": matrix, "x": np.arange(9.0)}, do_compression=compressed)
+    rows = "0.1,1,ana,0,0.5,0.2,1,1\n0.3,1,ana,2,0.7,0.2,True,False\n0.4,1,ben,3,,,0,0\n"
+    (folder / "v.csv").write_text("t,video,id,frame,u,v,fixation,valid_fix_classification\n" + rows)
+    (folder / "w.txt").write_text("0,0.5,0.5,0,0.2,0,4\n1,0.25,0.5,0.2,0.1,7,8\n")
+    (folder / "x.txt").write_text("frame,1,forward,0,0,eye,0.5,0.5\nframe,2,forward,0,0,eye,1,0\n")
+    np.arange(64, dtype="<f4").tofile(folder / "y_8x4x2_32b.bin")
+    (folder / "dataset.json").write_text('{"fps": {"a": 8.0, "b": "30000/1001"}}')
+    panorama = {"a_rgb": np.zeros((4, 8, 3), np.uint8), "a_gt": np.ones((4, 8)),
+                "a_fix": np.zeros((6, 2)), "a_user": np.arange(6) % 3}  # fmt: skip
+    np.savez(folder / "z.npz", **panorama, b_rgb=panorama["a_rgb"], b_gt=np.eye(4, 8))
     load = models.load
     readers = {"saliency.json": read_facts, "splits.json": lambda path: read_splits(path.parent),
-               RECORD: lambda path: read_record(path.parent), "p.csv": read_gaze_csv,
+               RECORD: read_clip_record, "p.csv": read_gaze_csv,
+               "t.mat": read_matlab, "u.mat": read_matlab, "v.csv": read_d_sav360,
+               "w.txt": salient360.read_scanpaths, "x.txt": read_vr_eyetracking,
+               "y_8x4x2_32b.bin": lambda path: np.array(salient360.read_maps(path)),
+               "dataset.json": lambda path: ClipRates(path.parent), "z.npz": read_panoramas,
                "q.csv": read_fixations_csv, "vinfo.pkl": read_vinfo, "m.npy": read_map,
                "n.pth": load, "o.pth": load, spherical.name: read_spherical}  # fmt: skip
     stills = {".jpg", ".png", ".webp", ".tif"}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import models
+from benchmarks import follow, real_gaze
 from benchmarks.ablation import near_edges, score
 from benchmarks.moving_object import HEIGHT, WIDTH, render, shares_of
 from benchmarks.near_people import areas_in, panels, predicted, read_moments, save, share
@@ -17,6 +19,7 @@ from metrics import Protocol
 from projection import directions, solid_angles
 from projection.sphere import column_of, direction_of, row_of
 from tests.clips import write_eccv_clip, write_video
+from tests.commands import ended, infer
 from video import read_frames
 from video.pictures import read_picture
 
@@ -121,3 +124,64 @@ def test_scores_of_an_ablation_are_those_of_the_maps(tmp_path):
     assert found["smse at edges"] == pytest.approx(np.mean([np.mean(smse[:2]), np.mean(smse[2:])]))
     change = ((saliency.roll(-4, -1) - saliency).abs() * areas).sum() / (saliency * areas).sum()
     assert found["turned"] == pytest.approx(change.item(), rel=1e-5) and found["turned"] > 0.05
+
+
+def test_maps_and_heads_that_follow_could_not_read(tmp_path, checkpoint):
+    """Tracebacks, of a missing folder as well."""
+    clip, maps = write_video(tmp_path / "a.mp4", 9), tmp_path / "maps"
+    assert infer(clip, checkpoint, maps)[0] == 0
+    code, printed, line = ended(follow.main, maps)
+    assert code == 0 and "maps: " in printed, line
+    record = maps / "saliency.json"
+    content = record.read_text()
+    uneven = json.dumps(json.loads(content) | {"times": [0.5] * 9})
+    for damaged in ("", "{", "[]", '{"fps": 0}', content.replace('"fps"', '"f"'), "{}", uneven):
+        record.write_text(damaged)
+        code, _, line = ended(follow.main, maps)
+        assert code == 2 and "maps" in line
+    record.write_text(content)
+    (maps / "sal_0002.png").unlink()
+    assert "sal_0002.png: no such file" in ended(follow.main, maps)[2]
+    os.mkfifo(maps / "sal_0002.png")
+    assert "a pipe or a device" in ended(follow.main, maps)[2]
+    record.unlink()
+    os.mkfifo(record)
+    for folder in (maps, tmp_path / "nowhere", tmp_path):
+        assert ended(follow.main, folder)[0] == 2
+    heads = tmp_path / "heads.npz"
+    rays = np.tile(np.eye(3)[:, None], (2, 12, 1))
+    np.savez(heads, a=rays, b=rays)
+    code, printed, line = ended(follow.main, "--heads", heads)
+    assert code == 0 and printed.startswith("1 videos"), line
+    for wrong in (rays[:3], rays[:, :1], rays[..., :2], rays * 0, rays * np.nan, rays * 1j, "x"):
+        np.savez(heads, a=rays, b=wrong)
+        code, _, line = ended(follow.main, "--heads", heads)
+        assert code == 2 and "heads.npz: not head directions" in line
+    heads.write_bytes(b"PK")
+    for path in (heads, tmp_path / "nowhere.npz", record):
+        assert ended(follow.main, "--heads", path)[0] == 2
+
+
+def test_panoramas_that_real_gaze_could_not_read(tmp_path, checkpoint):
+    """A missing folder was exit 0 and silence; one panorama with observers was a traceback."""
+    words, path = (tmp_path, "--ckpt_path", checkpoint, "--height", 16), tmp_path / "a.npz"
+    good = {"a_rgb": np.zeros((4, 8, 3), np.uint8), "a_gt": np.eye(4, 8),
+            "a_fix": np.zeros((6, 2)), "a_user": np.arange(6)}  # fmt: skip
+    np.savez(path, **good)
+    code, printed, line = ended(real_gaze.main, *words)
+    assert code == 0 and printed.startswith("a.npz: 1 panorama"), line
+    assert "no .npz file in it" in ended(real_gaze.main, tmp_path / "nowhere", *words[1:])[2]
+    wrong = {"a_rgb": (np.zeros((4, 8, 3)), np.zeros((4, 8), np.uint8), np.array(["x"], object)),
+             "a_gt": (np.zeros((4, 8)), np.full((4, 8), np.nan), np.eye(4, 8) * 1j, np.array("x")),
+             "a_fix": (np.zeros((6, 3)), np.full((6, 2), np.inf), np.full((6, 2), "x")),
+             "a_user": (np.arange(5), np.zeros(6))}  # fmt: skip
+    for name, arrays in wrong.items():
+        for array in arrays:
+            np.savez(path, **good | {name: array})
+            code, _, line = ended(real_gaze.main, *words)
+            assert code == 2 and "a.npz: not a set of panoramas with gaze" in line
+    path.write_bytes(b"PK")
+    assert ended(real_gaze.main, *words)[0] == 2
+    path.unlink()
+    os.mkfifo(path)
+    assert "a pipe or a device" in ended(real_gaze.main, *words)[2]

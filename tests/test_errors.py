@@ -66,7 +66,7 @@ def test_threads_soon_sleep_unless_the_user_says_otherwise(given, found):
     assert result.stdout.strip() == found
 
 
-@pytest.mark.parametrize("script", ["infer_video", "make_video", "evaluate_video"])
+@pytest.mark.parametrize("script", ["infer_video", "make_video", "evaluate_video", "train_video"])
 def test_help_needs_no_slow_import(script):
     code = f"""
 import runpy, sys

@@ -509,6 +509,16 @@ def test_a_title_that_is_a_template(clip, checkpoint, tmp_path):
     assert f"<title>{title}</title>" in page and f'aria-label="{title}"' in page
 
 
+def test_a_clip_that_has_the_name_of_the_folder_of_outputs(clip, checkpoint, tmp_path, monkeypatch):
+    """The error was that its maps' folder is no directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(clip, "outputs")
+    for main, option in ((infer_video.main, "--video_path"), (make_video.main, "--original_video")):
+        code, _, line = ended(main, option, "outputs")
+        assert code == 2 and "outputs: a file, but results go into a folder of this name" in line
+    assert infer("outputs", checkpoint, "maps")[0] == 0
+
+
 def test_a_recording_whose_name_is_no_name(clip, tmp_path):
     """It was left out without a word."""
     folder = tmp_path / "in"

@@ -10,6 +10,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,11 +187,15 @@ def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed, monkey
     lines = (
         "saliency360 clip.mp4 --viewer",
         "saliency360.make_video --original_video clip.mp4",
+        "saliency360 -- -clip.mp4",
         "saliency360 clip.mp4 --stereo top-bottom",
     )
+    shutil.copy(folder / "clip.mp4", folder / "-clip.mp4")
     printed = run("-c", ONE_AFTER_ANOTHER, *lines, code=2)
     assert printed.startswith("0.1.0\n") and "0 new in" in printed
     assert (folder / "outputs/clip_viewer.html").is_file()
+    assert (folder / "outputs/-clip_overlay.mp4").is_file()  # --video_path expected an argument
+    assert "next: saliency360 ./-clip.mp4 --viewer\n" in printed
     monkeypatch.chdir(folder)
     words = "-m saliency360.make_video --original_video clip.mp4 --viewer"
     assert f"next: {python()} {words}\n" in printed

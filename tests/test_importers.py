@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from common.errors import InputError
 from datasets import SaliencyVideos, check
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import read_fixations_csv
@@ -63,7 +64,16 @@ def test_vr_eyetracking(vr_eyetracking_files):
     assert len(SaliencyVideos(root, "train", Spec(24, 48))) == 3
 
 
-@pytest.mark.parametrize("text", ["", "frame,1,forward\n", "frame,x,f,0,0,e,0,0\n", "\x00\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "frame,1,forward\n",
+        "frame,x,f,0,0,e,0,0\n",
+        "\x00\xff",
+        f"frame,{'9' * 400},f,0,0,e,0,0",
+    ],
+)
 def test_other_files_than_those_of_vr_eyetracking_are_named(vr_eyetracking_files, text):
     write_text(vr_eyetracking_files / "gaze/p001/003._2017-10-13-10-28_ori_0.txt", text)
     code, _, line = import_vr_eyetracking(vr_eyetracking_files)
@@ -212,7 +222,8 @@ def test_d_sav360(tmp_path, yes, no):
 def test_other_files_than_those_of_d_sav360_are_named(tmp_path):
     (tmp_path / "videos/0001").mkdir(parents=True)
     write_video(tmp_path / "videos/0001/0001.mp4", frames=2)
-    for text in ("", "video,id\n1,2\n", HEADER + "0,1,a,x,0.5,0.5,,1,1\n", "\x00\xff"):
+    far = HEADER + "0,1,a,1e300,0.5,0.5,,1,1\n"  # it was accepted
+    for text in ("", "video,id\n1,2\n", HEADER + "0,1,a,x,0.5,0.5,,1,1\n", "\x00\xff", far):
         write_text(tmp_path / "gaze_data/a.csv", text)
         code, _, line = import_d_sav360(tmp_path)
         assert code == 2 and "a.csv" in line
@@ -274,6 +285,14 @@ def test_videos_of_salient360(tmp_path):
     fixations = read_fixations_csv(root / "3_Clip/fixations.csv")
     assert fixations.frames.tolist() == [1, 1, 2, 2, 3, 4]
     assert check.check(root)["problems"] == []
+
+
+@pytest.mark.parametrize("frames", ["nan,4", "0,1e300", "inf,4", "0," + "9" * 400])
+def test_a_fixation_of_a_frame_that_no_video_has_was_accepted(tmp_path, frames):
+    path = tmp_path / "a.csv"
+    path.write_text(f"0,0.5,0.5,0,0.2,{frames}\n")
+    with pytest.raises(InputError, match=r"a.csv: .* of a frame that no video has\)"):
+        salient360.read_scanpaths(path)
 
 
 @pytest.mark.parametrize("name", ["HEsalmap_5_64x32.bin", "HEsalmap_5_128x64_32b.bin"])

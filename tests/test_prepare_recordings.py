@@ -237,7 +237,7 @@ def test_splits_that_the_user_edited_are_kept(tmp_path):
     path.write_text(json.dumps(edited))
     assert write_splits(tmp_path, ["a", "b", "c"]) == edited
     assert json.loads(path.read_text()) == edited
-    with pytest.raises(InputError, match="splits.json: would be replaced"):
+    with pytest.raises(InputError, match="splits.json: not as this command wrote it"):
         write_splits(tmp_path, ["a", "b"])  # it was, without a word
     assert json.loads(path.read_text()) == edited
     path.unlink()

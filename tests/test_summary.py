@@ -1,5 +1,7 @@
 """Means over clips, their comparison with baselines, and the protocols."""
 
+import csv
+import io
 import math
 
 import numpy as np
@@ -16,7 +18,7 @@ from evaluation.summary import (
     sign_flip,
     verdicts,
 )
-from evaluation.tables import text_table
+from evaluation.tables import csv_text, latex_table, markdown_table, text_table
 from metrics import METRICS, Protocol
 
 NAN = math.nan
@@ -202,6 +204,25 @@ def test_table_of_one_clip_has_no_intervals():
         "ours     0.500",
         "uniform  0.000",
     ]
+
+
+def test_a_name_with_a_line_break_broke_the_rows_of_tables():
+    content = results({"cc": [0.5]}, {"a\n| b\r\n[x](javascript:1) ~~c~~": {"cc": [0.0]}})
+    text, markdown, latex = (f(content) for f in (text_table, markdown_table, latex_table))
+    assert text.splitlines()[2] == r"a\x0a| b\x0d\x0a[x](javascript:1) ~~c~~  0.000"
+    assert markdown.splitlines()[3] == (
+        r"| a\\x0a\| b\\x0d\\x0a\[x\](javascript:1) \~\~c\~\~ | 0.000 |"
+    )
+    slash, tildes = r"\textbackslash{}", r"\textasciitilde{}" * 2
+    broken = f"a{slash}x0a| b{slash}x0d{slash}x0a{{[}}x{{]}}(javascript:1) {tildes}c{tildes}"
+    assert latex.splitlines()[5] == rf"{broken} & 0.000 \\"
+
+
+@pytest.mark.parametrize("before", ["", "\t", "\r", "\n", " \t\r\n"])
+def test_a_formula_after_a_tab_was_one_to_spreadsheets(before):
+    for formula in ("=1+2", "+1", "-1", "@SUM(1)"):
+        [[cell]] = csv.reader(io.StringIO(csv_text([[before + formula]]), newline=""))
+        assert cell == f"'{before}{formula}"
 
 
 def test_numbers():

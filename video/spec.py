@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from common.options import HIGHEST_FPS
 from video.motion import MOTIONS
 
 LARGEST_SIDE, LARGEST_FRAME = 4096, 1024 * 2048  # pixels of the frames that models take
-HIGHEST_FPS = 1000.0  # at which every frame of a video is sampled
 
 
 def check_number(name: str, value: object, least: int, most: int) -> None:
