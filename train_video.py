@@ -113,7 +113,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "backbone=published padding=zero latitude_bias=false")
     add("--init", type=Path, metavar="CHECKPOINT",
         help="checkpoint to start from (default: random weights)")
-    add("--output_dir", type=Path, default="checkpoints", help="folder for checkpoints and logs")
+    add("--output_dir", type=Path, default=Path("runs", name.rpartition(":")[2]),
+        help="folder for checkpoints and logs")
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
         help="whether to continue the run in --output_dir; auto: if there is one")
     add("--save_minutes", type=at_least(0), default=10.0,
