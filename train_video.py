@@ -226,6 +226,7 @@ class Run:
         self.optimizer = OPTIMIZERS[args.optimizer](self.model.parameter_groups(), args)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.step, self.log = 0, []
+        torch.manual_seed(1_000_003 * args.seed + 1 + processes.rank())  # of dropout
         self.begin_epoch()
         restore(self)
 
