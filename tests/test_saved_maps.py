@@ -1,8 +1,10 @@
 """Folders of maps: records, fingerprints, --overwrite, and whose files are replaced."""
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -170,6 +172,45 @@ def test_maps_of_another_sampling_are_maps_of_another_run(clip, tmp_path):
         read_frames(clip, model.spec)))[1][0].numpy()  # fmt: skip
     assert raw.max() < 0
     assert np.abs(first / 255.0 - (raw - raw.min()) / (raw.max() - raw.min())).max() < 0.003
+
+
+def test_maps_of_a_copied_folder_of_frames(picture_folder, checkpoint, tmp_path):
+    """A copy, or one frame that was touched, was "another video (clipA), not of clipA"."""
+    maps = tmp_path / "maps"
+    assert infer(picture_folder, checkpoint, maps)[0] == 0
+    frame = picture_folder / "0007.png"
+    frame.touch()
+    shutil.copytree(picture_folder, tmp_path / "copy/frames", copy_function=shutil.copyfile)
+    for folder in (picture_folder, tmp_path / "copy/frames"):
+        assert paint(folder, maps, tmp_path / "o.mp4")[0] == 0
+        code, text, _ = infer(folder, checkpoint, maps)
+        assert code == 0 and "(0 new" in text
+    times = os.stat(frame).st_atime_ns, os.stat(frame).st_mtime_ns
+    content = bytearray(frame.read_bytes())
+    content[-20] ^= 1  # of the same name, size and time
+    frame.write_bytes(content)
+    os.utime(frame, ns=times)
+    for code, _, text in (paint(picture_folder, maps, tmp_path / "o.mp4"),
+                          infer(picture_folder, checkpoint, maps)):  # fmt: skip
+        assert code == 2 and "another" in text
+
+
+def test_maps_of_a_folder_of_frames_from_before_precision_was_recorded(
+    picture_folder, checkpoint, tmp_path
+):
+    """They are known by the times of the frames."""
+    maps = tmp_path / "maps"
+    assert infer(picture_folder, checkpoint, maps)[0] == 0
+    digest = hashlib.sha256(b"12")
+    for path in sorted(picture_folder.iterdir()):
+        facts = path.stat()
+        digest.update(repr((facts.st_size, path.name, facts.st_mtime_ns)).encode())
+    facts = read_record(maps) | {"fingerprint": digest.hexdigest()}
+    del facts["precision"]
+    (maps / "saliency.json").write_text(json.dumps(facts))
+    assert paint(picture_folder, maps, tmp_path / "o.mp4")[0] == 0
+    (picture_folder / "0007.png").touch()
+    assert paint(picture_folder, maps, tmp_path / "o.mp4")[0] == 2
 
 
 def test_maps_of_two_precisions_are_not_mixed(clip, checkpoint, tmp_path):
