@@ -21,9 +21,12 @@ import evaluate_video
 import metrics
 import models
 from common.errors import run_script
+from datasets import SaliencyVideos
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import Fixations, write_fixations_csv
 from evaluation import report
+from evaluation.scorer import Scorer
+from evaluation.sources import SavedMaps
 from projection import solid_angles
 from projection.sphere import latitudes
 from tests.clips import moving_disc
@@ -433,6 +436,19 @@ def test_missing_maps_are_counted_and_all_models_scored_on_the_same_frames(
     )
     alone = scores(data, "--pred_dir", first)["first"]["cc"]
     assert alone == pytest.approx(1)
+
+
+@pytest.mark.parametrize("truths, middle", [((11, 12, 13, 14, 15), 13), ((3, 4, 19), 4), ((9,), 9)])
+def test_the_middle_frame_is_that_of_the_frames_with_ground_truth(tmp_path, truths, middle):
+    """Of 12 truths in 40 frames it was the last."""
+    frames = {"train": CLIPS["train"], "test": {"b": range(1, 21)}}
+    root, maps = write_data(tmp_path / "data", frames), write_maps(tmp_path / "maps", frames)
+    for n in set(range(1, 21)) - {*truths}:
+        (root / f"b/{n:04d}_gt.npy").unlink()
+    data = SaliencyVideos(root, "test", models.Spec())
+    scorer = Scorer(data, "sphere", 24, SIGMA, None, torch.device("cpu"))
+    scores = scorer.score("b", [SavedMaps(maps)], picture=True)
+    assert scores.picture.title == f"b, frame {middle}"
 
 
 def test_no_map_at_all(data, tmp_path):
