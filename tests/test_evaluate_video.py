@@ -31,6 +31,7 @@ from projection import solid_angles
 from projection.sphere import latitudes
 from tests.clips import moving_disc
 from tests.commands import ended
+from video.motion import MOTIONS, FlowImage
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, SIGMA, PEOPLE = (24, 48), 12, 8
@@ -589,6 +590,21 @@ def test_sampling_is_chosen_on_the_command_line(data, checkpoints, tmp_path):
     assert abs(reference["sst"]["cc"] - seamless["sst"]["cc"]) > 0
     message = evaluate(data, *both[::2], "--sampling", "reference", code=2)
     assert "none of the models is SST-Sal" in message
+
+
+def test_motion_is_for_the_models_whose_channels_fit(data, checkpoints, tmp_path):
+    """It was refused for the others."""
+    models.save(tmp_path / "flow.pth", models.SSTSal(hidden_channels=2, height=24, width=32))
+    words = "--ckpt_path", checkpoints / "unet.pth", tmp_path / "flow.pth"
+    raft = "--motion", "raft"
+    still = {"flow": lambda self, current, previous: torch.zeros(2, *current.shape[-2:])}
+    with mock.patch.dict(MOTIONS, raft=type("Still", (FlowImage,), still)):
+        changed, as_trained = scores(data, *words, *raft), scores(data, *words)
+        message = evaluate(data, *words[:2], *raft, code=2)
+        assert "--motion raft: none of the models takes it; leave it out" in message
+        assert "none of the models" in evaluate(data, "--pred_dir", tmp_path, *raft, code=2)
+    assert changed["unet"] == as_trained["unet"]
+    assert changed["flow"] != as_trained["flow"]
 
 
 def test_a_map_of_nothing_is_a_prediction(data, tmp_path):
