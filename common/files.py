@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import InputError, printable
+from common.errors import NO_ROOM, InputError, printable
 
 JSON_BYTES = 128 << 20  # the largest JSON file that is read
 ARRAY_BYTES = 4 << 30  # the largest file of arrays that is read
@@ -184,6 +184,9 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        file = error.filename  # of an input that can't be read in the block, or of the target
+        if file and temporary.name not in os.fsdecode(file) and error.errno not in NO_ROOM:
+            raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

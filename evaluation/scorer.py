@@ -36,7 +36,8 @@ class ClipScores:
     frames: numbers of the scored frames. series: predictor → metric → frame number → value.
     models: predictor → metric → mean, of the models that `merge` makes rows of.
     irregular: problems with its files, (kind, file).
-    picture: the middle one of the frames with ground truth. worst: the lowest CC of the first model, and the frame that has it.
+    picture: the middle one of the frames with ground truth.
+    worst: the lowest CC of the first model, and the frame that has it.
     """
 
     frames: list[int] = field(default_factory=list)
