@@ -9,11 +9,11 @@ from common import startup  # noqa: F401  # isort: skip
 import argparse
 import shlex
 import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 
 from common import options
-from common.errors import InputError, RunError, advice, counted, run_script
+from common.errors import InputError, RunError, counted, run_script
 from common.files import write_json
 from common.locks import lock
 
@@ -138,8 +138,8 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, li
     networks = [Network(path, load_model(args, path, device)) for path in args.ckpt_path]
     if args.sampling and not any("sampling" in network.model.arguments for network in networks):
         raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")
-    if ":" in str(args.motion) and all(n.model.spec.motion != args.motion for n in networks):
-        raise InputError(f"--motion {args.motion}: no model was trained with it; leave it out")
+    if args.motion and all(network.model.spec.motion != args.motion for network in networks):
+        raise InputError(f"--motion {args.motion}: none of the models takes it; leave it out")
     sources: list[Network | SavedMaps] = [*networks, *map(SavedMaps, args.pred_dir)]
     paths = [path.resolve() for path in (*args.ckpt_path, *args.pred_dir)]
     if args.names and len(args.names) != len(sources):
@@ -173,8 +173,9 @@ def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> mo
     model = models.load(path, device)
     if args.sampling and "sampling" in model.arguments:
         model = models.load(path, device, sampling=args.sampling)
-    with advice(f"--motion {args.motion}"):  # one's own is for the models trained with it
-        model.use_motion(None if ":" in str(args.motion) else args.motion)
+    if ":" not in str(args.motion):  # a user-defined one is for the models trained with it
+        with suppress(ValueError):  # a model of other channels keeps its own
+            model.use_motion(args.motion)
     # Only the network runs in mixed precision, not the metrics between two of its maps.
     dtype = choose_precision(args.precision, device)
     model = models.deploy(model, dtype)

@@ -58,6 +58,7 @@ def parse_args() -> argparse.Namespace:
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
     run_script(parse_args)
 
+import torch
 from tqdm import tqdm
 
 import models
@@ -101,7 +102,7 @@ def main() -> str:
     with autocast(device, dtype):
         for folder, path in processes.shard(folders.items()):
             with failures.collected(path):
-                infer(model, path, folder, args)
+                infer(model, path, folder, dtype, args)
     Failures(sum(processes.gather(list(failures)), [])).report(len(folders))
     words = ["--original_video", str(args.video_path[0])]
     words += ["--saliency_dir", str(next(iter(folders)))] if args.output_dir else []
@@ -119,9 +120,16 @@ def output_folders(clips: list[Path], folder: Path | None) -> dict[Path, Path]:
     return folders
 
 
-def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.Namespace) -> None:
+def infer(
+    model: models.SaliencyModel,
+    path: Path,
+    folder: Path,
+    dtype: torch.dtype,
+    args: argparse.Namespace,
+) -> None:
     """Write the maps of one clip that are not yet in the folder, and its exports.
 
+    dtype: number format of the model's computations, for saliency.json.
     Raises InputError for a source that can't be read or a folder with other maps, and RunError at
     the end where some frames of the source are damaged.
     """
@@ -141,6 +149,7 @@ def infer(model: models.SaliencyModel, path: Path, folder: Path, args: argparse.
         "sampling": model.arguments.get("sampling"),
         "quality": args.quality,
         "front": args.front,
+        "precision": str(dtype).removeprefix("torch."),
         "checkpoint": str(args.ckpt_path),
         "checkpoint_sha256": sha256(args.ckpt_path),
         "normalisation": NORMALISATIONS[args.normalise],

@@ -97,7 +97,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "backbone=published padding=zero latitude_bias=false")
     add("--init", type=Path, metavar="CHECKPOINT",
         help="checkpoint to start from (default: random weights)")
-    add("--output_dir", type=Path, default="checkpoints", help="folder for checkpoints and logs")
+    add("--output_dir", type=Path, default=Path("runs", name.rpartition(":")[2]),
+        help="folder for checkpoints and logs")
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
         help="whether to continue the run in --output_dir; auto: if there is one")
     add("--save_minutes", type=at_least(0), default=10.0,
@@ -230,6 +231,7 @@ class Run:
         self.optimizer = OPTIMIZERS[args.optimizer](self.model.parameter_groups(), args)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.step, self.log = 0, []
+        torch.manual_seed(1_000_003 * args.seed + 1 + processes.rank())  # of dropout
         self.begin_epoch()
         restore(self)
 

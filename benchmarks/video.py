@@ -149,8 +149,9 @@ def infer(model: models.SaliencyModel, clip: Path, folder: Path) -> None:
     for path in folder.glob("*"):
         path.unlink()
     words = "--video_path", str(clip), "--output_dir", str(folder)
+    dtype = choose_precision("auto", next(model.buffers()).device)
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        infer_video.infer(model, clip, folder, options(infer_video, *words))
+        infer_video.infer(model, clip, folder, dtype, options(infer_video, *words))
 
 
 def paint(clip: Path, maps: Path) -> Iterable[tuple[np.ndarray, av.VideoFrame]]:

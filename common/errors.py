@@ -30,6 +30,7 @@ GIVEN_WRONG = {  # errors of the system that a better path or place mends
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR),
     *(errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 }
+NO_ROOM = errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 TRACEBACK = "SALIENCY_TRACEBACK"  # environment variable; 1: show the traceback of every error
 _own_code = False
@@ -88,7 +89,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         where = f"{error.filename or 'output'}: {error.strerror or error}"
         if error.errno in GIVEN_WRONG:
             return f"{where}; check the path", 2
-        return f"{where}; make room there, and run the same command again", 1
+        cure = "make room there" if error.errno in NO_ROOM else "check its disk or connection"
+        return f"{where}; {cure}, and run the same command again", 1
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's words
         return f"{error}; check the path", 2
     out_of_memory = isinstance(error, RuntimeError) and "allocate" in str(error)  # torch's words

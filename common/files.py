@@ -8,17 +8,18 @@ import os
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.errors import InputError, printable
+from common.errors import NO_ROOM, InputError, printable
 
 JSON_BYTES = 128 << 20  # the largest JSON file that is read
 ARRAY_BYTES = 4 << 30  # the largest file of arrays that is read
-BLOCK = 1 << 20  # bytes of each part of a file that a fingerprint reads
+BLOCK = 1 << 20  # bytes of each part of a video that a fingerprint reads
+PICTURE_BLOCK = 4 << 10  # and of each part of one of several pictures
 _inputs: set[tuple[int, int]] = set()  # device and inode of the files that are not to be replaced
 
 
@@ -116,24 +117,26 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def fingerprint(files: Sequence[Path], without: Collection[int] = ()) -> str:
+def fingerprint(files: Sequence[Path], without: Collection[int] = (), times: bool = False) -> str:
     """Return a SHA-256 digest of a video's size, beginning, middle and end.
 
-    Of several pictures, it depends on name, size and time of each, but for the numbers, from 1, in
-    `without`.
+    Of several pictures, it depends on name, size, beginning and end of each, but for the numbers,
+    from 1, in `without`. times: on name, size and time, as in records without a precision.
     """
-    digest = hashlib.sha256(str(len(files)).encode())
+    digest, several = hashlib.sha256(str(len(files)).encode()), len(files) > 1
+    length = PICTURE_BLOCK if several else BLOCK
     for number, path in enumerate(files, 1):
-        if number not in without and path.exists():
-            facts = path.stat()
-            picture = (path.name, facts.st_mtime_ns) if len(files) > 1 else ()
-            digest.update(repr((facts.st_size, *picture)).encode(errors="replace"))
-    if len(files) == 1 and os.access(files[0], os.R_OK):
-        size = files[0].stat().st_size
-        with open(files[0], "rb") as file:
-            for start in (0, size // 2, max(0, size - BLOCK)):
+        if not path.is_file() or (several and number in without):
+            continue
+        facts = path.stat()
+        size, end = facts.st_size, max(0, facts.st_size - length)
+        picture = (path.name, *[facts.st_mtime_ns] * times) if several else ()
+        digest.update(repr((size, *picture)).encode(errors="replace"))
+        starts = [] if several and times else [0, end] if several else [0, size // 2, end]
+        with suppress(OSError), open(path, "rb") as file:  # one that can't be read is found later
+            for start in starts:
                 file.seek(start)
-                digest.update(file.read(BLOCK))
+                digest.update(file.read(length))
     return digest.hexdigest()
 
 
@@ -188,6 +191,9 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        file = error.filename  # of an input that can't be read in the block, or of the target
+        if file and temporary.name not in os.fsdecode(file) and error.errno not in NO_ROOM:
+            raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -131,7 +131,8 @@ def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[
     for before, after in pairwise(files):
         if before.number == after.number:
             problems.append(("duplicate", after.picture, f"numbered as {before.picture.name}"))
-    for run, next_run in pairwise(unbroken_runs(files)):
+    numbered = {file.number: file for file in files}
+    for run, next_run in pairwise(unbroken_runs(list(numbered.values()))):
         problems.append(("gap", next_run[0].picture, f"comes after {run[-1].picture.name}"))
     return sum({file.picture, file.truth} <= usable for file in files), problems
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +155,13 @@ def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[Fil
 
 
 def unbroken_runs(files: list[File]) -> list[list[File]]:
-    """Split a clip's frames where the numbering jumps by more than its most frequent step."""
+    """Split a clip's frames where the numbering jumps by more than its most frequent step.
+
+    Raises InputError for two frames of one number.
+    """
+    for before, after in pairwise(files):
+        if before.number == after.number:
+            raise InputError(f"{after.picture}: numbered as {before.picture.name}; delete one")
     steps = [b.number - a.number for a, b in zip(files, files[1:])]
     step = Counter(steps).most_common(1)[0][0] if steps else 1
     runs = [files[:1]]

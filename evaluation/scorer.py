@@ -36,7 +36,8 @@ class ClipScores:
     frames: numbers of the scored frames. series: predictor → metric → frame number → value.
     models: predictor → metric → mean, of the models that `merge` makes rows of.
     irregular: problems with its files, (kind, file).
-    picture: the middle frame. worst: the lowest CC of the first model, and the frame that has it.
+    picture: the middle one of the frames with ground truth.
+    worst: the lowest CC of the first model, and the frame that has it.
     """
 
     frames: list[int] = field(default_factory=list)
@@ -114,7 +115,7 @@ class Scorer:
         """Score what sources predict for a clip, the baselines, and observers in some frames.
 
         sources: as in evaluation/sources.py. Scored are the frames for which all have a map.
-        picture: whether to include the middle frame of the clip and the worst, with their maps.
+        picture: whether to include the middle frame and the worst of the clip, with their maps.
         """
         result, files, lowest = ClipScores(), self.data.clips[clip], math.inf
         fixations = self.data.fixations.of(clip)
@@ -152,7 +153,7 @@ class Scorer:
                 )
                 result.add(HUMAN, file.number, agreement)
             result.frames.append(file.number)
-            if len(result.frames) <= max(1, len(files) // 2):
+            if len(result.frames) == 1 or file.number <= with_truth[len(with_truth) // 2].number:
                 middle = file, truth, maps
             if columns["cc"][0] < lowest:
                 lowest, worst = columns["cc"][0], (file, truth, maps)

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import sys
 from array import array
 from collections.abc import Collection
 from pathlib import Path
@@ -67,7 +68,8 @@ def read_record(folder: Path) -> dict:
 
 def differences(record: dict, facts: dict) -> list[str]:
     """Return the entries in which a record is of another run."""
-    return [key for key in facts if key not in MAY_DIFFER and record.get(key) != facts[key]]
+    may_differ = MAY_DIFFER | ({"precision"} if record.get("precision") is None else set())
+    return [key for key in facts if key not in may_differ and record.get(key) != facts[key]]
 
 
 def complete_record(folder: Path, facts: dict) -> dict | None:
@@ -133,12 +135,17 @@ class MapWriter:
     def __init__(self, folder: Path, facts: dict, overwrite: str | None, damage: Damage):
         self.folder, self.facts, self.damage = folder, facts, damage
         self.work = working_folder(folder, facts, overwrite)
-        write_json(self.work / RECORD, facts | {"frame_count": None, "complete": False})
-        self.done = 0
+        self.done, record = 0, read_record(self.work)
         self.peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
         while all(holds_map(map_path(self.work, self.done + 1, k)) for k in map_kinds(facts)):
             self.done += 1
             self.peaks.append(read_peak(map_path(self.work, self.done)))
+        if self.done and record.get("precision") is None:  # records without this entry predate it
+            if not record["complete"]:
+                text = f"maps up to frame {self.done} may be of another precision"
+                print(f"note: {folder}: {text} than {facts['precision']}", file=sys.stderr)
+            facts["precision"] = None
+        write_json(self.work / RECORD, facts | {"frame_count": None, "complete": False})
 
     def write(self, numbered: tuple[int, np.ndarray]) -> None:
         """Write the map of a frame, (number, (H, W)), if it is not there and the frame readable."""

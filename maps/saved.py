@@ -104,7 +104,8 @@ def find_maps(
         raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {AGAIN}")
     if record and not record["complete"]:
         raise InputError(f"{folder}: not complete yet; {AGAIN} to finish")
-    if record and record.get("fingerprint") != fingerprint(info.files, record["unreadable"]):
+    times = "precision" not in record  # records without this entry predate digests of pictures
+    if record and record.get("fingerprint") != fingerprint(info.files, record["unreadable"], times):
         other = f"these maps are of another video ({record.get('video')}), not of {info.path}"
         raise InputError(f"{folder}: {other}; {AGAIN} or choose its folder")
     frames = len(paths) if record or not info.frames else info.frames

@@ -1,11 +1,11 @@
-"""A trained model as it computes fastest: BatchNorm and activations are part of convolutions."""
+"""Inference optimisation: fold BatchNorm, fuse activations."""
 
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, relu, relu6
+from torch.nn.functional import conv2d, pad, relu, relu6
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.devices import choose_precision
@@ -60,7 +60,7 @@ def _merged(layers: nn.Sequential, dtype: torch.dtype) -> list[nn.Module]:
     merged: list[nn.Module] = [nn.Identity()]
     for layer in layers:
         before = merged[-1]
-        if isinstance(before, nn.BatchNorm2d) and isinstance(layer, nn.Conv2d):
+        if isinstance(before, nn.BatchNorm2d) and _takes_in_norm(layer):
             merged[-1] = _with_norm_before(before, layer)
         elif isinstance(before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d):
             merged[-1] = fuse_conv_bn_eval(before, layer)
@@ -69,6 +69,13 @@ def _merged(layers: nn.Sequential, dtype: torch.dtype) -> list[nn.Module]:
         else:
             merged.append(layer)
     return merged[1:]
+
+
+def _takes_in_norm(layer: nn.Module) -> bool:
+    """Return whether a layer is a convolution that gives the same with the BatchNorm before it."""
+    if not isinstance(layer, nn.Conv2d) or layer.bias is None or layer.groups > 1:
+        return False
+    return not any(layer._reversed_padding_repeated_twice)  # zeros around it are not normalised
 
 
 def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
@@ -82,7 +89,7 @@ def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
 
 
 class FusedConv(nn.Module):
-    """A convolution without padding, and an activation; its result is of `dtype`."""
+    """A convolution and an activation; its result is of `dtype`."""
 
     weight: Tensor
     bias: Tensor
@@ -93,13 +100,18 @@ class FusedConv(nn.Module):
         bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().to(dtype)
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
-        self.padding, self.steps = [0, 0], (conv.stride, conv.dilation, conv.groups)
+        self.steps, self.padding = (conv.stride, conv.dilation, conv.groups), [0, 0]
+        self.margins, self.mode = conv._reversed_padding_repeated_twice, conv.padding_mode
+        if self.mode == "zeros" and not isinstance(conv.padding, str):
+            self.margins, self.padding = [], list(conv.padding)  # the convolution's own
         self.activate, *self.operator = ACTIVATIONS[type(activation or nn.Identity())]
         bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported
         self.onednn = ONEDNN and (dtype == torch.float32 or dtype == torch.bfloat16 and bfloat16())
 
     def forward(self, x: Tensor) -> Tensor:
         x, weights = x.to(self.weight.dtype), (self.weight, self.bias)
+        if any(self.margins):
+            x = pad(x, self.margins, "constant" if self.mode == "zeros" else self.mode)
         if self.onednn and x.is_cpu:
             return ONEDNN(x, *weights, self.padding, *self.steps, *self.operator, "")
         stride, dilation, groups = self.steps

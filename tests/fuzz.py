@@ -107,7 +107,7 @@ def read_facts(path: Path) -> None:
     known = {"width": 96, "height": 48, "motion": "none"}
     known |= {"npy": False, "checkpoint_sha256": "a", "fingerprint": None}
     known |= {"fps": 8.0, "sampling": None, "normalisation": "a", "map_width": 4, "map_height": 2}
-    known |= {"stereo": None, "coverage": None, "quality": None, "front": None}
+    known |= {"stereo": None, "coverage": None, "quality": None, "front": None, "precision": "a"}
     if found := record.complete_record(folder, known):
         list(saved_maps.read_maps(folder, found))
     record.working_folder(folder, known, overwrite="all")

@@ -63,6 +63,7 @@ def facts(folder, video, **changes):
     known = {
         "video": video.name,
         "fingerprint": fingerprint(info.files),
+        "precision": "float32",
         "width": info.width,
         "height": info.height,
         "frame_count": 8,

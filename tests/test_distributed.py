@@ -113,6 +113,15 @@ def test_weights_follow_plain_gradient_descent(tmp_path, data, name, divided):
     assert state["step"] == 2
 
 
+def test_each_process_draws_its_own_dropout_masks(data, tmp_path):
+    """Also those that join a run of fewer processes."""
+    words = ("--batch_size", 4, "--samples", 4, "--epochs")
+    for epochs, count in ((1, 2), (2, 2), (3, 1), (4, 2)):
+        train(data, tmp_path, *words, epochs, processes=count)
+        states = torch.load(tmp_path / "cube_unet_last.pth", weights_only=True)["random"]
+        assert len({state["cpu"].numpy().tobytes() for state in states}) == count
+
+
 def test_torchrun_follows_the_losses_of_one_process(data, alone, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
                2, ROOT / "train_video.py", "--data_root", data, "--output_dir", tmp_path,

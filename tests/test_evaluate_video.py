@@ -21,13 +21,17 @@ import evaluate_video
 import metrics
 import models
 from common.errors import run_script
+from datasets import SaliencyVideos
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import Fixations, write_fixations_csv
 from evaluation import report
+from evaluation.scorer import Scorer
+from evaluation.sources import SavedMaps
 from projection import solid_angles
 from projection.sphere import latitudes
 from tests.clips import moving_disc
 from tests.commands import ended
+from video.motion import MOTIONS, FlowImage
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, SIGMA, PEOPLE = (24, 48), 12, 8
@@ -435,6 +439,19 @@ def test_missing_maps_are_counted_and_all_models_scored_on_the_same_frames(
     assert alone == pytest.approx(1)
 
 
+@pytest.mark.parametrize("truths, middle", [((11, 12, 13, 14, 15), 13), ((3, 4, 19), 4), ((9,), 9)])
+def test_the_middle_frame_is_that_of_the_frames_with_ground_truth(tmp_path, truths, middle):
+    """Of 12 truths in 40 frames it was the last."""
+    frames = {"train": CLIPS["train"], "test": {"b": range(1, 21)}}
+    root, maps = write_data(tmp_path / "data", frames), write_maps(tmp_path / "maps", frames)
+    for n in set(range(1, 21)) - {*truths}:
+        (root / f"b/{n:04d}_gt.npy").unlink()
+    data = SaliencyVideos(root, "test", models.Spec())
+    scorer = Scorer(data, "sphere", 24, SIGMA, None, torch.device("cpu"))
+    scores = scorer.score("b", [SavedMaps(maps)], picture=True)
+    assert scores.picture.title == f"b, frame {middle}"
+
+
 def test_no_map_at_all(data, tmp_path):
     (tmp_path / "maps").mkdir()
     message = evaluate(data, "--pred_dir", tmp_path / "maps", code=2)
@@ -573,6 +590,21 @@ def test_sampling_is_chosen_on_the_command_line(data, checkpoints, tmp_path):
     assert abs(reference["sst"]["cc"] - seamless["sst"]["cc"]) > 0
     message = evaluate(data, *both[::2], "--sampling", "reference", code=2)
     assert "none of the models is SST-Sal" in message
+
+
+def test_motion_is_for_the_models_whose_channels_fit(data, checkpoints, tmp_path):
+    """It was refused for the others."""
+    models.save(tmp_path / "flow.pth", models.SSTSal(hidden_channels=2, height=24, width=32))
+    words = "--ckpt_path", checkpoints / "unet.pth", tmp_path / "flow.pth"
+    raft = "--motion", "raft"
+    still = {"flow": lambda self, current, previous: torch.zeros(2, *current.shape[-2:])}
+    with mock.patch.dict(MOTIONS, raft=type("Still", (FlowImage,), still)):
+        changed, as_trained = scores(data, *words, *raft), scores(data, *words)
+        message = evaluate(data, *words[:2], *raft, code=2)
+        assert "--motion raft: none of the models takes it; leave it out" in message
+        assert "none of the models" in evaluate(data, "--pred_dir", tmp_path, *raft, code=2)
+    assert changed["unet"] == as_trained["unet"]
+    assert changed["flow"] != as_trained["flow"]
 
 
 def test_a_map_of_nothing_is_a_prediction(data, tmp_path):

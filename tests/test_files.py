@@ -1,6 +1,8 @@
 """Files of every kind: locks, partial files, arrays and JSON that are none."""
 
+import errno
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import pytest
 
 import evaluate_video
 import train_video
-from common.errors import InputError
+from common.errors import InputError, explain
 from common.files import atomic, read_array
 from common.locks import lock
 from prepare import resize
@@ -153,6 +155,22 @@ def test_an_npz_that_is_called_npy(data_root, checkpoint, tmp_path):
         np.savez(file, a=np.zeros((2, 4)))
     code, printed, _ = evaluate(data_root, tmp_path / "scores", "--ckpt_path", checkpoint)
     assert code == 0 and "1 × unusable ground truth" in printed
+
+
+@pytest.mark.parametrize("number, file, where, cure", [
+    (errno.EIO, "input.png", "input.png", "check its disk or connection"),
+    (errno.EACCES, "input.png", "input.png", "check the path"),
+    (errno.ENOSPC, "input.png", "output.json", "make room there"),  # as shutil.copyfile names it
+    (errno.ENOSPC, None, "output.json", "make room there"),
+    (errno.EACCES, "temporary", "output.json", "check the path"),
+])  # fmt: skip
+def test_an_unreadable_input_is_not_reported_as_the_output(tmp_path, number, file, where, cure):
+    with pytest.raises(OSError) as caught, atomic(tmp_path / "output.json") as temporary:
+        named = {"input.png": tmp_path / "input.png", "temporary": temporary}.get(file)
+        raise OSError(number, os.strerror(number), named and str(named))
+    text = f"{tmp_path / where}: {os.strerror(number)}; {cure}"
+    assert explain(caught.value)[0].startswith(text)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_write_replaces_what_a_killed_one_left(tmp_path):

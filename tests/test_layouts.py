@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 
@@ -18,8 +19,9 @@ from datasets.splits import eccv2018_split
 from datasets.video_saliency import collate, summarise
 from evaluation.sources import Network
 from models import Spec
+from prepare import resize
 from tests.clips import moving_disc, write_eccv_clip
-from tests.commands import train_one_epoch
+from tests.commands import ended, train_one_epoch
 from tests.shared import shared
 from video import read_frames
 from video.reader import read_pictures
@@ -173,6 +175,18 @@ def test_batches_keep_names_and_irregularities(tmp_path):
     assert batch["name"] == ["a", "a", "b", "b"]
     assert batch["valid"].flatten().tolist() == [True, True, False, True]
     assert summarise(batch["irregular"]).startswith("1 × unusable ground truth (first: ")
+
+
+def test_two_frames_of_one_number_are_refused(data_root, tmp_path):
+    """Every pair of 0001.png and 0001.jpg was a run: 30 frames had 29 gaps."""
+    for number in (1, 2, 3):
+        shutil.copy(data_root / f"a/{number:04d}.jpg", data_root / f"a/{number:04d}.png")
+    training = train_one_epoch(data_root, tmp_path / "run")
+    copying = ended(resize.main, "--data_root", data_root, "--output", tmp_path / "small")
+    for code, _, line in (training, copying):
+        assert code == 2 and "a/0001.png: numbered as 0001.jpg; delete one" in line
+    kinds = [problem["kind"] for problem in check.check(data_root)["problems"]]
+    assert kinds.count("duplicate") == 3 and "gap" not in kinds
 
 
 # Names of frames and flow, and of saliency maps: the authors' own (DataLoader360Video.py), those

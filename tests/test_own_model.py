@@ -462,7 +462,7 @@ def test_motion_that_a_model_does_not_take(examples):
     code, _, line = ended(infer_video.main, *words)
     assert code == 2 and "motion 'on_off:OnOff' has 2 channels, but this model takes 1" in line
     code, _, line = ended(evaluate_video.main, *own)
-    assert code == 2 and "--motion on_off:OnOff: no model was trained with it; leave it out" in line
+    assert code == 2 and "--motion on_off:OnOff: none of the models takes it; leave it out" in line
 
 
 def test_models_of_different_motions_are_compared(moving, checkpoint):

@@ -84,6 +84,14 @@ def test_clips_fade_into_each_other():
     assert max(abs(b - a) for a, b in zip(hard, hard[1:])) == 15
 
 
+def test_a_fade_of_n_frames_has_the_weights_k_over_n_plus_1():
+    """In frames 8 to 15, and so on, a clip's map is 16 more than the next clip's."""
+    seen = [m[0, 0, 1].item() for _, m in predict(Echo(20, 4, 8), stream(60, []))]
+    old, new = [12, 13, 14, 15, 16, 17, 18, 19], [4, 5, 6, 7, 8, 9, 10, 11]
+    faded = [((9 - k) * a + k * b) / 9 for k, a, b in zip(range(1, 9), old, new)]
+    assert seen[:48] == pytest.approx([*range(4, 12), *faded * 5])
+
+
 def test_the_stream_is_read_no_further_than_needed():
     taken: list[int] = []
     maps = predict(Echo(20, 4, 8), stream(10**9, taken))

@@ -1,8 +1,10 @@
 """Folders of maps: records, fingerprints, --overwrite, and whose files are replaced."""
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import models
+from common.devices import choose_precision
 from maps.record import NEW
 from maps.saved import read_peak
 from tests.clips import moving_disc, read_pixels, write_eccv_clip, write_video
@@ -169,6 +172,77 @@ def test_maps_of_another_sampling_are_maps_of_another_run(clip, tmp_path):
         read_frames(clip, model.spec)))[1][0].numpy()  # fmt: skip
     assert raw.max() < 0
     assert np.abs(first / 255.0 - (raw - raw.min()) / (raw.max() - raw.min())).max() < 0.003
+
+
+def test_maps_of_a_copied_folder_of_frames(picture_folder, checkpoint, tmp_path):
+    """A copy, or one frame that was touched, was "another video (clipA), not of clipA"."""
+    maps = tmp_path / "maps"
+    assert infer(picture_folder, checkpoint, maps)[0] == 0
+    frame = picture_folder / "0007.png"
+    frame.touch()
+    shutil.copytree(picture_folder, tmp_path / "copy/frames", copy_function=shutil.copyfile)
+    for folder in (picture_folder, tmp_path / "copy/frames"):
+        assert paint(folder, maps, tmp_path / "o.mp4")[0] == 0
+        code, text, _ = infer(folder, checkpoint, maps)
+        assert code == 0 and "(0 new" in text
+    times = os.stat(frame).st_atime_ns, os.stat(frame).st_mtime_ns
+    content = bytearray(frame.read_bytes())
+    content[-20] ^= 1  # of the same name, size and time
+    frame.write_bytes(content)
+    os.utime(frame, ns=times)
+    for code, _, text in (paint(picture_folder, maps, tmp_path / "o.mp4"),
+                          infer(picture_folder, checkpoint, maps)):  # fmt: skip
+        assert code == 2 and "another" in text
+
+
+def test_maps_of_a_folder_of_frames_from_before_precision_was_recorded(
+    picture_folder, checkpoint, tmp_path
+):
+    """They are known by the times of the frames."""
+    maps = tmp_path / "maps"
+    assert infer(picture_folder, checkpoint, maps)[0] == 0
+    digest = hashlib.sha256(b"12")
+    for path in sorted(picture_folder.iterdir()):
+        facts = path.stat()
+        digest.update(repr((facts.st_size, path.name, facts.st_mtime_ns)).encode())
+    facts = read_record(maps) | {"fingerprint": digest.hexdigest()}
+    del facts["precision"]
+    (maps / "saliency.json").write_text(json.dumps(facts))
+    assert paint(picture_folder, maps, tmp_path / "o.mp4")[0] == 0
+    (picture_folder / "0007.png").touch()
+    assert paint(picture_folder, maps, tmp_path / "o.mp4")[0] == 2
+
+
+def test_maps_of_two_precisions_are_not_mixed(clip, checkpoint, tmp_path):
+    """Six maps were in fp32, the others in bf16, without a word."""
+    maps, missing = tmp_path / "maps", tmp_path / "maps/sal_0007.png"
+    assert infer(clip, checkpoint, maps, "--precision", "fp32")[0] == 0
+    missing.unlink()
+    code, _, text = infer(clip, checkpoint, maps, "--precision", "bf16")
+    assert code == 2 and "another run (precision float32)" in text and not missing.exists()
+    assert infer(clip, checkpoint, maps, "--precision", "fp32")[0] == 0 and missing.exists()
+    automatic = choose_precision("auto", torch.device("cpu"))
+    assert infer(clip, checkpoint, tmp_path / "auto")[0] == 0
+    assert f"torch.{read_record(tmp_path / 'auto')['precision']}" == str(automatic)
+
+
+def test_maps_from_before_precision_was_recorded(clip, checkpoint, tmp_path):
+    """They can be shown and continued, with a note where others may be beside them."""
+    maps = tmp_path / "maps"
+    assert infer(clip, checkpoint, maps, "--precision", "fp32")[0] == 0
+    facts = read_record(maps)
+    del facts["precision"]
+    (maps / "saliency.json").write_text(json.dumps(facts))
+    assert paint(clip, maps, tmp_path / "o.mp4")[0] == 0
+    code, text, notes = infer(clip, checkpoint, maps, "--precision", "bf16")
+    assert code == 0 and "(0 new" in text and "note" not in notes
+    (maps / "saliency.json").write_text(json.dumps(facts | {"complete": False}))
+    (maps / "sal_0007.png").unlink()
+    code, text, notes = infer(clip, checkpoint, maps, "--precision", "bf16")
+    assert code == 0 and "maps up to frame 6 may be of another precision than bfloat16" in notes
+    assert read_record(maps)["precision"] is None
+    assert infer(clip, checkpoint, maps, "--precision", "bf16", "--overwrite")[0] == 0
+    assert read_record(maps)["precision"] == "bfloat16"
 
 
 def test_the_preference_for_the_front_is_an_option(still, checkpoint, tmp_path):

@@ -17,7 +17,7 @@ from models.ema import WeightAverage
 from projection import solid_angles
 from tests.commands import ended, infer, map_files, train_one_epoch
 from tests.runs import OPTIONS, last, log
-from tests.trainings import train, write_data, write_long_clips
+from tests.trainings import TINY, train, write_data, write_long_clips
 from train_video import SCHEDULES
 from training.batches import Batches
 from training.model import make_model
@@ -93,6 +93,19 @@ def test_the_bar_shows_what_the_loss_is_to_beat(clips_to_train, tmp_path):
     assert f"({line['best_constant']:.4g})" in printed
     assert f"({line['best_constant']:.4g}), CC {scores}" in printed
     assert "val_cc" in log(tmp_path)[0] and "val_nss" not in log(tmp_path)[0]
+
+
+def test_training_without_a_folder_does_not_replace_the_shipped_checkpoint(
+    clips_to_train, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shipped = tmp_path / "checkpoints/cube_unet_best.pth"
+    shipped.parent.mkdir()
+    shipped.write_bytes(b"shipped")
+    words = ("--data_root", clips_to_train, "--epochs", 1, "--workers", 0, *TINY)
+    assert ended(train_video.main, *words)[0] == 0
+    assert [*shipped.parent.iterdir()] == [shipped] and shipped.read_bytes() == b"shipped"
+    assert (tmp_path / "runs/cube_unet/cube_unet_best.pth").is_file()
 
 
 def test_a_compiled_network_learns_the_same(clips_to_train, tmp_path):

@@ -87,10 +87,10 @@ def restore(run) -> None:
         if processes.is_main():
             run.losses = RunningLoss(float(total), int(count))
         run.epoch_start = time.monotonic() - content["seconds"]
-        random = content["random"][processes.rank() % len(content["random"])]
-        torch.set_rng_state(random["cpu"])
-        if run.device.type == "cuda" and "cuda" in random:
-            torch.cuda.set_rng_state(random["cuda"], run.device)
+        for random in content["random"][processes.rank() :][:1]:  # none of further processes
+            torch.set_rng_state(random["cpu"])
+            if run.device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], run.device)
     processes.print_main(f"{path}: resumed after step {run.step}")
     if len(run.log) >= run.args.epochs:
         processes.print_main("training is complete; --resume no restarts it")
