@@ -1,7 +1,7 @@
 """The layouts of data sets on disk: which files belong to a clip, and how its maps are read.
 
-docs/data.md draws them. A layout is a subclass of DataLayout in LAYOUTS, of which the first counts
-that a data set matches. All have splits.json (datasets/splits.py).
+docs/data.md draws them. A layout is a class in LAYOUTS with the methods of ECCV2018Layout. All have
+splits.json (datasets/splits.py).
 """
 
 from collections import Counter
@@ -35,37 +35,46 @@ class File:
         return find_flow(self.picture)
 
 
-class DataLayout:
-    """Where the files of a data set are. root: its folder."""
+class ECCV2018Layout:
+    """A folder for each clip, as in 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018).
+
+    217/0001.jpg and its saliency map 217/0001_gt.npy. Optional: 0001_flow.png, fixations.csv.
+    """
 
     def matches(self, root: Path) -> bool:
         """Return whether a data set has this layout."""
-        raise NotImplementedError
+        return True
 
     def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
-        """Return the frames of clips in any order, at least of the named ones that exist.
+        """Return the frames of clips in any order: at least the named ones, for None all.
 
-        names: None for all clips on disk, but for hidden ones.
+        Hidden clips are only among the named ones.
         """
-        raise NotImplementedError
+        folders = root.glob("[!.]*") if names is None else (root / name for name in names)
+        clips = {}
+        for folder in filter(Path.is_dir, folders):
+            paths = {path.name: path for path in folder.iterdir()}
+            clips[folder.name] = [
+                File(int(path.stem), path, paths.get(f"{path.stem}_gt.npy"))
+                for path in paths.values()
+                if path.stem.isdecimal() and path.suffix.lower() in PICTURES
+            ]
+        return clips
 
     def truths(self, root: Path) -> Iterator[Path]:
         """Yield all files that are ground truth by their names, with a frame or without."""
-        raise NotImplementedError
+        return root.glob("[!.]*/[0-9]*_gt.npy")
 
     def fixations(self, root: Path, clip: str) -> Path:
         """Return where the CSV file of a clip's fixations is, if it has one."""
-        raise NotImplementedError
+        return root / clip / "fixations.csv"
 
     def root_of(self, clip: Path) -> Path | None:
-        """Return the root of the data set in which a folder of frames is a clip, None if in none.
-
-        clip: an absolute path.
-        """
-        raise NotImplementedError
+        """Return the data set of which a folder of frames is a clip, by its absolute path."""
+        return clip.parent
 
 
-class SSTSalLayout(DataLayout):
+class SSTSalLayout(ECCV2018Layout):
     """A folder for each kind of file, as DataLoader360Video.py of edurnebernal/SST-Sal reads them.
 
     frames/0001/0001_1023.png, saliency_maps/0001/1023.png or 0001_1023.png; the folders of clips
@@ -103,41 +112,10 @@ class SSTSalLayout(DataLayout):
                     yield clip, int(number), file
 
 
-class ECCV2018Layout(DataLayout):
-    """A folder for each clip, as in 360_Saliency_dataset_2018ECCV (Zhang et al., ECCV 2018).
-
-    217/0001.jpg and its saliency map 217/0001_gt.npy. Optional: 0001_flow.png, fixations.csv.
-    """
-
-    def matches(self, root: Path) -> bool:
-        return True
-
-    def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
-        folders = root.glob("[!.]*") if names is None else (root / name for name in names)
-        clips = {}
-        for folder in filter(Path.is_dir, folders):
-            paths = {path.name: path for path in folder.iterdir()}
-            clips[folder.name] = [
-                File(int(path.stem), path, paths.get(f"{path.stem}_gt.npy"))
-                for path in paths.values()
-                if path.stem.isdecimal() and path.suffix.lower() in PICTURES
-            ]
-        return clips
-
-    def truths(self, root: Path) -> Iterator[Path]:
-        return root.glob("[!.]*/[0-9]*_gt.npy")
-
-    def fixations(self, root: Path, clip: str) -> Path:
-        return root / clip / "fixations.csv"
-
-    def root_of(self, clip: Path) -> Path | None:
-        return clip.parent
+LAYOUTS = (SSTSalLayout(), ECCV2018Layout())  # the first counts that matches
 
 
-LAYOUTS: tuple[DataLayout, ...] = (SSTSalLayout(), ECCV2018Layout())
-
-
-def find_layout(root: Path) -> DataLayout:
+def find_layout(root: Path) -> ECCV2018Layout:
     """Return the layout of a data set."""
     return next(layout for layout in LAYOUTS if layout.matches(root))
 
