@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps, "
         "FOLDER/<clip>/sal_0001.npy as infer_video.py writes them, or under any name that ends "
         "with the frame's number; .npy, .exr or .png")  # fmt: skip
-    add("--names", nargs="+", metavar="NAME", default=[], help="what to call these models, "
+    add("--names", nargs="+", metavar="NAME", default=[], help="display names of these models, "
         "checkpoints first; those of one name are one row, the mean over seeds ± its standard "
         "deviation (default: names of files and folders)")  # fmt: skip
     add("--metric", nargs="+", metavar="package.module:NAME", default=[], help="your own metrics")

@@ -73,7 +73,7 @@ from maps.record import NORMALISATIONS, MapWriter, complete_record, read_record,
 from maps.saved import read_maps
 from models.checkpoint import sha256
 from models.registry import find_model
-from video.ahead import ahead, behind
+from video.background import map_in_background, prefetch
 from video.motion import find_motion
 from video.reader import FrameReader, read_frames
 
@@ -170,10 +170,10 @@ def infer(
 def write_maps(model: models.SaliencyModel, reader: FrameReader, writer: MapWriter) -> dict:
     """Write the maps of a source that are missing, and return what saliency.json says about all."""
     info, start, done = reader.info, time.perf_counter(), writer.done
-    frames = ahead(reader)
+    frames = prefetch(reader)
     maps = models.predict(model, frames, lambda frame: frame.number + len(frame.times) > done + 1)
     covered = info.layout.covered(model.spec.height, model.spec.width)
-    written = behind(writer.write, interpolate(maps, covered))
+    written = map_in_background(writer.write, interpolate(maps, covered))
     length = info.frames or round((info.seconds or 0) * info.fps) or None
     bar = {"total": length, "initial": done, "unit": "frame", "disable": not processes.is_main()}
     for _ in tqdm(written, writer.facts["video"], **bar):

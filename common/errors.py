@@ -1,4 +1,4 @@
-"""Errors that users can mend, and how a script ends with one line."""
+"""User-fixable errors, and how a script ends with one line."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class InputError(Exception):
-    """An error that the user can mend: one line with the file, what is wrong and what to do."""
+    """A user-fixable error: one line with the file, what is wrong and what to do."""
 
     exit_code = 2  # something was given wrong
 
@@ -31,7 +31,8 @@ GIVEN_WRONG = {  # errors of the system that a better path or place mends
     *(errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 }
 NO_ROOM = errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)
-ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+TERMINATION_NAMES = "SIGTERM", "SIGHUP"  # which Windows has not all
+TERMINATION_SIGNALS = [getattr(signal, n) for n in TERMINATION_NAMES if hasattr(signal, n)]
 TRACEBACK = "SALIENCY_TRACEBACK"  # environment variable; 1: show the traceback of every error
 _own_code = False
 
@@ -50,7 +51,7 @@ def run_script(main: Callable[[], T]) -> T:
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     if "RANK" not in os.environ:  # torchrun's processes may wait for each other: end at once
-        for number in ENDING:
+        for number in TERMINATION_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
                 signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:

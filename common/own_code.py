@@ -1,4 +1,4 @@
-"""Models, losses, metrics and motions of one's own, which an option names."""
+"""User-defined models, losses, metrics and motions."""
 
 import importlib
 import os
@@ -10,7 +10,7 @@ from common.errors import InputError, show_tracebacks
 
 
 def find_own(name: str, known: dict, noun: str, base: type, wanted: str, made=False) -> Any:
-    """Return what has a name among the known, or import "package.module:NAME" of one's own.
+    """Return what has a name among the known, or import a user-defined "package.module:NAME".
 
     The current folder is searched last. Scripts then show tracebacks of errors in its code.
     Raises InputError for what is not wanted: a subclass of base, or an instance if `made`.

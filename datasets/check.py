@@ -38,8 +38,8 @@ KINDS = {
     "fixations": "fixations that do not fit their clip; correct the file or make it again",
 }
 NO_SPLIT = "no split"
-SHOWN = 5  # problems of a kind in the summary
-FAINT = 4  # levels of 255: a frame that differs by no more from its first pixel is constant
+MAX_LISTED = 5  # problems of a kind in the summary
+MIN_CONTRAST = 4  # levels of 255: a frame that differs by no more from its first pixel is constant
 
 Problem = tuple[str, Path | str, str]  # kind, path and detail
 
@@ -89,9 +89,9 @@ def summary(report: dict) -> str:
         problems = [problem for problem in report["problems"] if problem["kind"] == kind]
         if problems:
             lines += ["", f"{len(problems)} × {kind}: {meaning}"]
-            lines += [f"    {problem['path']}: {problem['detail']}" for problem in problems[:SHOWN]]
-        if len(problems) > SHOWN:
-            lines.append(f"    … and {len(problems) - SHOWN} more")
+            lines += [f"    {p['path']}: {p['detail']}" for p in problems[:MAX_LISTED]]
+        if len(problems) > MAX_LISTED:
+            lines.append(f"    … and {len(problems) - MAX_LISTED} more")
     end = "no problems found; the data set is ready for use"
     if count := len(report["problems"]):
         end = f"problems found: {count}; training skips or resizes what is not corrected"
@@ -152,7 +152,7 @@ def _check_file(path: Path, kind: str) -> tuple[tuple[int, int] | None, str, str
     contrast = cv2.absdiff(values, np.broadcast_to(values[0, 0], values.shape)).max()
     if kind == "truth" and contrast == 0:
         return None, "constant", detail
-    if kind == "picture" and contrast <= FAINT:
+    if kind == "picture" and contrast <= MIN_CONTRAST:
         return size, "constant", detail
     return size, "", ""
 

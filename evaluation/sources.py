@@ -67,7 +67,7 @@ class SavedMaps:
             elif file.truth:
                 irregular.append(("missing map", f"{self.folder / clip}: {number}"))
                 yield None
-        irregular += [("map of no frame", str(path)) for path in paths.values()]
+        irregular += [("map without a matching frame", str(path)) for path in paths.values()]
 
     def _by_number(self, clip: str) -> dict[int, Path]:
         """Return the maps of a clip by the last number in their names."""

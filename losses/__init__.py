@@ -17,7 +17,7 @@ __all__ = ["LOSSES", "MSE", "SMSE", "DensityLoss", "SphericalKLDivergence", "fin
 
 
 def find_loss(name: str) -> Any:
-    """Return the loss of a name, or as "package.module:Class" of one's own. Raises as find_own."""
+    """Return the loss of a name, or a user-defined "package.module:Class". Raises as find_own."""
     kind = LOSSES[name] = find_own(name, LOSSES, "loss", nn.Module, "a subclass of torch.nn.Module")
     for attribute in ("summed", "needs_fixations", "whole_clips"):  # as in MapLoss
         setattr(kind, attribute, getattr(kind, attribute, False))

@@ -13,7 +13,7 @@ class MapLoss(nn.Module):
 
     A subclass defines loss(pred, target, areas), with areas (H, 1), and sets `summed` where the
     loss is the sum over maps, not their mean. Raises ValueError where the shapes differ.
-    needs_fixations, whole_clips: what more a loss of one's own is given, see docs/own_model.md.
+    needs_fixations, whole_clips: what else a user-defined loss is given, see docs/own_model.md.
     """
 
     summed = needs_fixations = whole_clips = False

@@ -26,7 +26,7 @@ NORMALISATIONS = {  # what the float maps are, of which each PNG is divided by i
 MAY_DIFFER = {"video", "model", "checkpoint", "npy"}  # in the maps of one run
 READABLE = {"fingerprint": "video", "checkpoint_sha256": "checkpoint"}  # instead of digests
 ELSEWHERE = "choose another --output_dir"
-AGAIN = "delete it and the maps beside it, and run infer_video.py again"
+RERUN = "delete it and the maps beside it, and run infer_video.py again"
 
 
 def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
@@ -53,7 +53,7 @@ def read_record(folder: Path) -> dict:
         return {}
     record: dict[str, Any] = dict(complete=False, unreadable=[], npy=False, peaks=[], times=None)
     record |= read_json(path, unreadable=list, npy=bool, peaks=list, times=(list, none))
-    with reading(path, f"not as infer_video.py wrote it ({{}}); {AGAIN}"):
+    with reading(path, f"not as infer_video.py wrote it ({{}}); {RERUN}"):
         Layout(record.get("stereo") or "none", record.get("coverage") or SPHERE)
         in_range = 0.001 <= record.get("fps", 1) <= 1000
         in_range &= all(peak is None or 0 <= peak < 1e30 for peak in record["peaks"])

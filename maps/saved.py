@@ -20,12 +20,12 @@ from maps.attention import density
 from video.decoding import VideoInfo
 from video.pictures import open_picture, read_picture
 
-AGAIN = "run infer_video.py on this video again"
+RERUN = "run infer_video.py on this video again"
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
 PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
 # Differences to the row above make smaller files, faster to read; old OpenCVs have no such option.
-UP = hasattr(cv2, "IMWRITE_PNG_FILTER")
-FILTER = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if UP else []
+HAS_FILTERS = hasattr(cv2, "IMWRITE_PNG_FILTER")
+FILTER = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if HAS_FILTERS else []
 
 
 def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool = False) -> float:
@@ -85,7 +85,7 @@ def read_maps(folder: Path, record: dict) -> Iterator[tuple[int, float, np.ndarr
             path = map_path(folder, number)
             saliency = read_picture(path, "L") * np.float32(peak / 255)
         if saliency.shape != shape or not 0 <= saliency.min() <= saliency.max() < math.inf:
-            raise InputError(f"{path}: no longer the map that was written; delete it, and {AGAIN}")
+            raise InputError(f"{path}: no longer the map that was written; delete it, and {RERUN}")
         yield number, seconds, saliency
 
 
@@ -101,22 +101,22 @@ def find_maps(
     maps = (path for path in folder.glob("sal_*.png") if MAP_NAME.fullmatch(path.name))
     paths = {int(path.stem[4:]): path for path in maps}
     if not paths:
-        raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {AGAIN}")
+        raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {RERUN}")
     if record and not record["complete"]:
-        raise InputError(f"{folder}: not complete yet; {AGAIN} to finish")
+        raise InputError(f"{folder}: not complete yet; {RERUN} to finish")
     times = "precision" not in record  # records without this entry predate digests of pictures
     if record and record.get("fingerprint") != fingerprint(info.files, record["unreadable"], times):
         other = f"these maps are of another video ({record.get('video')}), not of {info.path}"
-        raise InputError(f"{folder}: {other}; {AGAIN} or choose its folder")
+        raise InputError(f"{folder}: {other}; {RERUN} or choose its folder")
     frames = len(paths) if record or not info.frames else info.frames
     if abs(frames - len(paths)) > max(2, len(paths) // 100):  # headers err
         counts = f"{counted(len(paths), 'map')} for {counted(frames, 'frame')}"
-        raise InputError(f"{folder}: {counts}; {AGAIN}")
+        raise InputError(f"{folder}: {counts}; {RERUN}")
     peaks = record["peaks"] if record else [1.0] * len(paths)
     known = {number: peak for number, peak in enumerate(peaks, 1) if peak is not None}
     if differing := paths.keys() ^ known.keys():
         which = "one too many, of" if min(differing) in paths else "no map for"
-        raise InputError(f"{folder}: {which} frame {min(differing)}; {AGAIN}")
+        raise InputError(f"{folder}: {which} frame {min(differing)}; {RERUN}")
     factors = common_scale(list(known.values())) if scale == "clip" else [1.0] * len(known)
     return {number: (paths[number], factor) for number, factor in zip(known, factors)}
 

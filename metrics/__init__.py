@@ -21,7 +21,7 @@ __all__ = [
 
 
 def find_metric(name: str) -> Metric:
-    """Return a metric by name, or as "package.module:NAME" of one's own. Raises as find_own."""
+    """Return a metric by name, or a user-defined "package.module:NAME". Raises as find_own."""
     metric = find_own(name, METRICS, "metric", Metric, "an instance of metrics.Metric", True)
     truths = sorted({need for other in METRICS.values() for need in other.needs})
     if not metric.needs or not {*metric.needs} <= {*truths}:

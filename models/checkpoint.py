@@ -1,7 +1,7 @@
 """Checkpoints: a model's weights with everything that is needed to build it again.
 
-Nothing in a file is imported or executed: a model of one's own is imported where its name is given
-to `models.registry.find_model`, never where a checkpoint names it. So is a motion of one's own.
+Nothing in a file is imported or executed: a user-defined model is imported where its name is given
+to `models.registry.find_model`, never where a checkpoint names it. So is a user-defined motion.
 """
 
 import hashlib

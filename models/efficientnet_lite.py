@@ -22,7 +22,7 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 STEM = 32
-SMALL = 17  # faces of fewer pixels, in units of the padding, are padded after the expansion
+LATE_PADDING_SIZE = 17  # faces of fewer pixels, in units of padding, are padded after expansion
 LEVELS = (1, 2, 4, 5, 6)  # stages whose features are read
 WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 24, 40, 112, 192, 320 channels
 MOTION_LEVELS = (2, 0)  # levels at whose resolution motion is read too, the coarser one first
@@ -76,14 +76,14 @@ class Block(nn.Module):
         super().__init__()
         wide = c_in * expansion
         self.expand = Conv(c_in, wide, 1) if expansion > 1 else nn.Identity()
-        self.reach = kernel // 2
-        self.pad = CubePadding(self.reach, late)
+        self.padding = kernel // 2
+        self.pad = CubePadding(self.padding, late)
         self.depthwise = Conv(wide, wide, kernel, stride, wide)
         self.project = Conv(wide, c_out, 1, activate=False)
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        small = x.shape[-1] < SMALL * self.reach
+        small = x.shape[-1] < LATE_PADDING_SIZE * self.padding
         if torch.is_grad_enabled() or small or not isinstance(self.pad, CubePadding):
             padded = self.pad(self.expand(x))
         else:

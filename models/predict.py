@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.base import SaliencyModel
-from video.ahead import behind
+from video.background import map_in_background
 from video.reader import Frame, frames_of
 from video.spec import Spec
 
@@ -161,7 +161,7 @@ def _computed(
         return
     try:
         prepare = partial(torch.set_num_threads, number // threads)
-        yield from behind(compute, batches, threads, threads, prepare)
+        yield from map_in_background(compute, batches, threads, threads, prepare)
     finally:
         torch.set_num_threads(number)  # `prepare` sets it for all threads that start later
 

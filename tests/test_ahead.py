@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from video import writer
-from video.ahead import ahead, behind
+from video.background import map_in_background, prefetch
 from video.decoding import decode, probe
 
 
@@ -21,25 +21,25 @@ def counting(items, taken, fail_at=None):
 
 def test_items_come_in_order_and_at_most_a_few_ahead():
     taken, seen, lead = [], [], 0
-    for item in ahead(counting(range(50), taken), most=3):
+    for item in prefetch(counting(range(50), taken), most=3):
         time.sleep(0.002 * (item % 7 == 0))
         seen.append(item)
         lead = max(lead, len(taken) - len(seen))
     assert seen == list(range(50)) and 0 < lead <= 3
-    assert list(ahead([])) == []
+    assert list(prefetch([])) == []
 
 
 def test_an_error_comes_at_its_place_and_ends_the_thread():
     seen, before = [], threading.active_count()
     with pytest.raises(OSError, match="no 5"):
-        for item in ahead(counting(range(9), [], fail_at=5)):
+        for item in prefetch(counting(range(9), [], fail_at=5)):
             seen.append(item)
     assert seen == [0, 1, 2, 3, 4] and threading.active_count() == before
 
 
 def test_a_loop_that_is_left_ends_the_thread():
     taken, before = [], threading.active_count()
-    items = ahead(counting(range(10**9), taken), most=2)
+    items = prefetch(counting(range(10**9), taken), most=2)
     assert next(items) == 0 and threading.active_count() == before + 1
     items.close()
     assert threading.active_count() == before and len(taken) <= 4
@@ -50,13 +50,13 @@ def test_what_was_taken_is_written_before_an_error_of_the_source_is_raised():
     written, before = [], threading.active_count()
     slow = [lambda n: time.sleep(0.002), written.append]
     with pytest.raises(OSError, match="no 7"):
-        list(behind(lambda n: [do(n) for do in slow], counting(range(9), [], fail_at=7)))
+        list(map_in_background(lambda n: [do(n) for do in slow], counting(range(9), [], fail_at=7)))
     assert written == list(range(7)) and threading.active_count() == before
 
 
 def test_results_of_writing_come_in_order_and_few_items_wait():
     taken, done, lead = [], [], 0
-    for result in behind(lambda n: n * n, counting(range(40), taken), most=4):
+    for result in map_in_background(lambda n: n * n, counting(range(40), taken), most=4):
         done.append(result)
         lead = max(lead, len(taken) - len(done))
     assert done == [n * n for n in range(40)] and lead <= 4
@@ -65,7 +65,7 @@ def test_results_of_writing_come_in_order_and_few_items_wait():
 def test_an_error_of_writing_is_raised_soon():
     taken = []
     with pytest.raises(ZeroDivisionError):
-        list(behind(lambda n: 1 / (3 - n), counting(range(1000), taken), most=4))
+        list(map_in_background(lambda n: 1 / (3 - n), counting(range(1000), taken), most=4))
     assert len(taken) <= 9
 
 

@@ -377,7 +377,7 @@ def test_numbers_are_those_of_frames_but_of_infer_video_count_them(tmp_path):
             path.rename(path.with_name(f"{number}.npy"))
     assert scores(data, "--pred_dir", counted)["maps"]["cc"] == pytest.approx(1)
     np.save(counted / "b/0.npy", np.ones(SIZE))  # counted from 0, or of no frame
-    assert "1 × map of no frame (first: " in evaluate(data, "--pred_dir", counted)
+    assert "1 × map without a matching frame (first: " in evaluate(data, "--pred_dir", counted)
     np.save(counted / "b/map_03.npy", np.ones(SIZE))
     assert "has the number of 3.npy" in evaluate(data, "--pred_dir", counted, code=2)
 

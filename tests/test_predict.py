@@ -21,7 +21,7 @@ from models import SaliencyModel, Spec, predict
 from models.predict import THREADS
 from tests.clips import moving_disc
 from video import Frame, read_frames
-from video.ahead import ahead
+from video.background import prefetch
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLED = 4  # pictures at 30 a second for each frame of a network at 8
@@ -371,7 +371,7 @@ def test_motion_is_computed_in_float32_beside_a_network_in_bfloat16(clip, checkp
     """Mixed precision holds in the network's thread; motion was rounded to bfloat16 like it."""
     model, seen = models.load(checkpoint), []
     with torch.autocast("cpu", torch.bfloat16):
-        for frame, _ in models.predict(model, ahead(read_frames(clip, model.spec))):
+        for frame, _ in models.predict(model, prefetch(read_frames(clip, model.spec))):
             seen.append(frame.motion)
     wanted = [frame.motion for frame in read_frames(clip, model.spec)]
     assert all(map(torch.equal, seen, wanted)) and seen[1].max() > 0

@@ -28,7 +28,7 @@ from views.viewer import MAP_ROWS, concentration, pack
 
 FRAMES, FPS, HEIGHT, WIDTH = 30, 10, 256, 512
 GRID = directions(HEIGHT, WIDTH, torch.float64).numpy()
-SMALL = directions(64, 128, torch.float64).numpy()
+MEASURED_SIZE = directions(64, 128, torch.float64).numpy()
 
 
 def towards(lon, lat):
@@ -49,7 +49,7 @@ def peak(frame):
 
 
 def saliency(frame):
-    near = np.exp(40 * (SMALL @ towards(*peak(frame)) - 1))
+    near = np.exp(40 * (MEASURED_SIZE @ towards(*peak(frame)) - 1))
     return np.rint(255 * near).astype(np.uint8)
 
 

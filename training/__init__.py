@@ -1,1 +1,1 @@
-"""What stands around the loop in train_video.py: batches, resuming and monitoring."""
+"""Support code for the training loop in train_video.py: batches, resuming and monitoring."""

@@ -141,7 +141,7 @@ def make_loader(
 
 def _start_worker(motions: list[str], number: int) -> None:
     """Let a data worker outlive a signal to the whole group; it ends with the main process."""
-    for name in motions:  # of one's own, which a spawned process has not yet imported
+    for name in motions:  # user-defined, which a spawned process has not yet imported
         find_motion(name)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)

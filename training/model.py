@@ -28,8 +28,8 @@ PARSERS: dict[type, Callable] = {  # of values of --model_args, by the type of t
 def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     """Build the model, with random weights or those of --init; sets args.loss if it is not given.
 
-    Raises InputError for arguments that the model does not take. An error in the code of a model
-    of one's own is not caught.
+    Raises InputError for arguments that the model does not take. An error in the code of a
+    user-defined model is not caught.
     """
     kind = find_model(args.model)
     find_motion(args.motion or "none")

@@ -13,7 +13,7 @@ import torch
 
 import models
 from common import processes
-from common.errors import ENDING, InputError, RunError
+from common.errors import TERMINATION_SIGNALS, InputError, RunError
 from common.files import reading
 from models.checkpoint import put_weights, read
 from training.monitor import LOWER_RATE, RunningLoss
@@ -145,7 +145,7 @@ class Interruptions(ExitStack):
     def __init__(self, save_minutes: float):
         super().__init__()
         self.save_minutes, self.last_save, self.signal = save_minutes, time.monotonic(), 0
-        for number in (signal.SIGINT, *ENDING):
+        for number in (signal.SIGINT, *TERMINATION_SIGNALS):
             if signal.getsignal(number) != signal.SIG_IGN:
                 self.callback(signal.signal, number, signal.signal(number, self._note))
 

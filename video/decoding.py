@@ -29,7 +29,7 @@ FORMATS = (
 # What is not UTF-8 in metadata is replaced; PyAV does so by itself from version 19 on.
 REPLACED = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 FIRST_PACKETS = 300  # over which a rate is measured and within which a frame must come
-LARGE = 10_000_000  # pixels of a frame beyond which memory counts for more than time
+LARGE_FRAME_PIXELS = 10_000_000  # pixels of a frame beyond which memory counts for more than time
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
     with open_video(info.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        if info.width * info.height > LARGE:
+        if info.width * info.height > LARGE_FRAME_PIXELS:
             stream.codec_context.thread_count = 4  # each holds frames
         try:
             for packet in container.demux(stream):

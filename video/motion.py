@@ -18,7 +18,7 @@ from common.options import MOTION_NAMES
 from common.own_code import find_own
 from video import raft
 
-STILL = 1e-4  # pixels of flow; less is an estimate's noise
+MIN_FLOW = 1e-4  # pixels of flow; less is an estimate's noise
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 
 
@@ -117,12 +117,12 @@ class RAFTFlow(FlowImage):
 def flow_colours(flow: Tensor) -> Tensor:
     """Return flow (2, H, W) as RGB in [0, 1], (3, H, W): direction is hue, speed is saturation.
 
-    Speed is relative to the frame's largest; where that is less than STILL, all is white. The
+    Speed is relative to the frame's largest; where that is less than MIN_FLOW, all is white. The
     colours are those of RAFT's demo (Baker et al., IJCV 2011), at most 1/255 off.
     """
     from torchvision.utils import flow_to_image  # slow to import
 
-    moving = flow.abs().max() > STILL
+    moving = flow.abs().max() > MIN_FLOW
     return flow_to_image(flow * moving).float() / 255
 
 
@@ -144,7 +144,7 @@ def _estimator(name: str, thread: int) -> Motion:
 
 
 def find_motion(name: str) -> type[Motion]:
-    """Return a motion by name, or as "package.module:Class" of one's own. Raises as find_own."""
+    """Return a motion by name, or a user-defined "package.module:Class". Raises as find_own."""
     own = find_own(name, MOTIONS, "motion", Motion, "a subclass of video.motion.Motion")
     if not isinstance(getattr(own, "channels", None), int):
         raise InputError(f"{name}: has no number of channels; set the class's `channels`")

@@ -1,4 +1,4 @@
-"""Turns the frames of a video as its display matrix says, as every player does.
+"""Applies the display-matrix rotation to the frames of a video.
 
 Phones store frames as the sensor reads them, and beside them how they are to be shown.
 """

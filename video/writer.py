@@ -12,14 +12,14 @@ import numpy as np
 
 from common.errors import InputError
 from common.files import atomic
-from video.ahead import ahead
-from video.decoding import LARGE, VideoInfo
+from video.background import prefetch
+from video.decoding import LARGE_FRAME_PIXELS, VideoInfo
 from video.sound import sound_packets
 from video.spherical_metadata import write_spherical
 from video.yuv import Colour
 
 FINEST_CLOCK = 10**6  # ticks per second
-# Of pictures with more than LARGE pixels, so that those of 7680×3840 take 2.5 GB, not 6.
+# Of pictures beyond LARGE_FRAME_PIXELS: those of 7680×3840 then take 2.5 GB, not 6.
 LESS_MEMORY = {"rc-lookahead": "2", "bf": "1", "x264-params": "sync-lookahead=0:sliced-threads=1"}
 LONGEST_GAP = 2**29  # ticks from one frame to the next; MP4's decoding delays have 32 bits
 
@@ -63,11 +63,11 @@ def write_video(
     play and take alike. Raises OSError where the file can't be written, and InputError for a source
     whose clock jumps or that gave no picture.
     """
-    pictures = ahead(pictures, 1 if source.width * source.height > LARGE else 3)
+    pictures = prefetch(pictures, 1 if source.width * source.height > LARGE_FRAME_PIXELS else 3)
     if not (beginning := next(pictures, None)):
         raise InputError(f"{source.path}: no picture of it could be made; try another clip")
     picture, first = beginning
-    if picture.size > 1.5 * LARGE:
+    if picture.size > 1.5 * LARGE_FRAME_PIXELS:
         options |= LESS_MEMORY
     rate = math.lcm(first.time_base.denominator, source.fps.numerator)  # ticks per second
     if rate > FINEST_CLOCK:  # an average frame rate, of a clip without a steady one

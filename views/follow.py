@@ -22,18 +22,18 @@ HIGHEST = 60  # latitude in degrees
 LONGEST = 5.0  # seconds that a frame counts at most
 CELLS = 30, 60  # rows and columns to which maps are reduced
 COLUMNS = 36  # longitudes that are compared; latitudes are about as far apart
-KNOWN = 0.8  # share of the mean map that is taken off; the rest leads where nothing ever changes
-LEAST = 0.2  # height of a peak at least, as a share of the clip's highest
+MEAN_SUBTRACTION = 0.8  # share of the mean map; the rest leads where nothing ever changes
+MIN_PEAK = 0.2  # height of a peak at least, as a share of the clip's highest
 AROUND = math.radians(12)  # of a peak, where there is no other and what fades with it
 SEEN = 2.0  # seconds in view after which a peak has faded to 1/e
 RECOVERY = 30.0  # seconds after which what has faded is back to 1 − 1/e
 ALL = 0.05  # what the best view of all attention earns in a second; a new peak earns up to 1
 HOLD = 3  # seconds that a view is held for at least
 TURN, CUT = 0.02, 10  # price of a second of turning; a cut is as 10
-NEAR, FAR = math.radians(30), math.radians(60)  # from which on a turn is worth it, and a cut
+MIN_TURN, MIN_CUT = math.radians(30), math.radians(60)  # smallest angles of a turn and a cut
 PANS = -1, -0.5, 0.5, 1  # parts of the fastest pan
 PANNED, TURNED = 0.4, 0.8  # shares of what is in view that the fastest pan and a turn earn
-SECTORS, PLANS = 4, 4  # parts of the horizon to go on to, and plans that are gone on with
+SECTORS, BEAM_WIDTH = 4, 4  # parts of the horizon, and plans that are continued
 TAU = 2 * math.pi
 
 
@@ -129,8 +129,8 @@ class _Planner:
         self.usual = ALL / (usual.max(1).mean() or 1) * usual  # (K, R·C)
         # Peaks are above the mean map, and above an even share of what that leaves.
         density = attention / area
-        above = density - KNOWN * density.mean(0) - (1 - KNOWN) * even
-        least = max(LEAST * above.max(), 1e-9)
+        above = density - MEAN_SUBTRACTION * density.mean(0) - (1 - MEAN_SUBTRACTION) * even
+        least = max(MIN_PEAK * above.max(), 1e-9)
         self.near = (rays @ rays.T > math.cos(AROUND)).numpy()
         self.peaks = []  # in each second, the cells of peaks and what each earns when it is new
         for values, new in zip(density, above):
@@ -145,7 +145,7 @@ class _Planner:
         plans[0][0] = 0.0, (Shot(0, 0, np.zeros(2), 0.0),), np.ones(len(self.near))
         for now in range(length):
             best, plans[now] = sorted(plans[now].values(), key=lambda plan: -plan[0]), {}
-            for plan in best[:PLANS]:
+            for plan in best[:BEAM_WIDTH]:
                 for shot in [plan[1][-1], *self.options(plan, now)]:
                     end = min(max(now + 1, shot.arrival + HOLD), length)
                     view = int(self.views(shot.held(end)))
@@ -190,7 +190,7 @@ class _Planner:
         needed = np.maximum(1.5 * angle / self.speed, np.sqrt(6 * angle / self.acceleration))
         needed = np.ceil(needed).clip(min=1).astype(int)
         if self.cuts or not now:  # the first shot may begin anywhere
-            needed[angle > (FAR if now else -1)] = 0
+            needed[angle > (MIN_CUT if now else -1)] = 0
         seen = np.zeros((1 + needed.max() + HOLD, *needed.shape))
         for second in range(now, min(now + len(seen) - 1, len(self.peaks))):
             seen[1 + second - now] = self.earned(second, fresh).reshape(needed.shape)
@@ -202,7 +202,7 @@ class _Planner:
             total = np.cumsum(np.take_along_axis(seen, columns % COLUMNS, 2), axis=0)
             shown = (np.take_along_axis(total, n, 0)[0] for n in (start + HOLD, start))
             value = np.subtract(*shown) / (start[0] + HOLD) - 1e-6 * angle[:, sector]
-            value[angle[:, sector] < (NEAR if now and not part else 0)] = -1
+            value[angle[:, sector] < (MIN_TURN if now and not part else 0)] = -1
             row, column = np.unravel_index(value.argmax(), value.shape)
             length, way_there = int(start[0, row, column]), way[row, sector[column]]
             while length and not self.keeps_limits(way_there, last, pan, length):

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import InputError, counted
-from maps.saved import AGAIN
+from maps.saved import RERUN
 from video.decoding import Damage, VideoInfo, decode
 from video.pictures import read_picture
 
@@ -44,7 +44,7 @@ def frames_with_maps(
             damage.unreadable[number] = str(error)
             continue
         if number not in maps:
-            raise InputError(f"{folder}: no map for frame {number}; {AGAIN}")
+            raise InputError(f"{folder}: no map for frame {number}; {RERUN}")
         size = size or (image.width, image.height)
         if (image.width, image.height) != size or min(size) < 2:
             sizes = f"{image.width}×{image.height} pixels, the first {size[0]}×{size[1]}"
@@ -53,4 +53,4 @@ def frames_with_maps(
         yield FrameWithMap(number, image, *maps[number])
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
         more = f"{counted(len(missing), 'map')} more than frames in {info.path}"
-        raise InputError(f"{folder}: {more}; {AGAIN}")
+        raise InputError(f"{folder}: {more}; {RERUN}")

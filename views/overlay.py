@@ -15,7 +15,7 @@ from video.layout import MONO, SPHERE, Layout, resample
 from video.yuv import Colour, planes, to_yuv420p
 from views.frames import FrameWithMap
 
-FINE = 960, 1920  # rows and columns of smooth maps, of which parts are then taken linearly
+SMOOTH_MAP_SIZE = 960, 1920  # rows and columns, of which parts are then taken linearly
 COLORMAPS = {
     name.removeprefix("COLORMAP_").lower(): number
     for name, number in sorted(vars(cv2).items())
@@ -147,7 +147,7 @@ def lay_map(saliency: np.ndarray, height: int, width: int, layout: Layout) -> np
     if layout.whole:
         part = resize_map(saliency, *size)
     else:
-        part = resample(resize_map(saliency, *FINE), SPHERE, layout.coverage, *size)
+        part = resample(resize_map(saliency, *SMOOTH_MAP_SIZE), SPHERE, layout.coverage, *size)
     for eye in eyes:
         laid[eye] = part
     return laid

@@ -31,9 +31,9 @@ MAP_ROWS = 240  # a multiple of 16, so that no block of H.264 holds parts of bot
 OFFERED = ("turbo", "inferno", "viridis", "cividis", "hot", "bone")  # colour maps
 TALLEST = 8192  # rows of the clip; with those of the map, within the encoder's 16384
 BIT_RATE = 3_200_000  # at most, a second: with sound and as base64, a minute is less than 40 MB
-PART = 3 << 20  # bytes of the clip that are put into the page at a time
-SMALL = 64, 128  # rows and columns of the maps that are measured
-TOP = 0.05  # part of the sphere in which attention is counted
+CLIP_CHUNK_BYTES = 3 << 20  # bytes of the clip that are put into the page at a time
+MEASURED_SIZE = 64, 128  # rows and columns of the maps that are measured
+TOP_SHARE = 0.05  # part of the sphere in which attention is counted
 
 
 def write_viewer(
@@ -66,7 +66,7 @@ def write_viewer(
             saliency = frame.saliency()
             maps.append(frame.path)
             seconds.append(round(frame.image.time, 4))
-            small = cv2.resize(saliency, SMALL[::-1], interpolation=cv2.INTER_AREA)
+            small = cv2.resize(saliency, MEASURED_SIZE[::-1], interpolation=cv2.INTER_AREA)
             shares.append(round(concentration(small), 4))
             saliency = scaled(saliency, frame.factor)
             yield pack(frame.image, saliency, width, source.layout), frame.image
@@ -99,7 +99,7 @@ def _write_page(path: Path, title: str, facts: dict, clip: Path) -> None:
     # A name that is not UTF-8 has question marks.
     with open(path, "w", encoding="utf-8", errors="replace") as page, open(clip, "rb") as content:
         page.write(before)
-        while part := content.read(PART):
+        while part := content.read(CLIP_CHUNK_BYTES):
             text = base64.b64encode(part).decode()
             page.write(f'<script type="text/plain" class="clip">{text}</script>\n')
         page.write(after)
@@ -138,5 +138,5 @@ def concentration(saliency: np.ndarray) -> float:
     area = solid_angles(*saliency.shape).numpy().repeat(saliency.shape[1])
     order = np.argsort(-values)
     attention, covered = np.cumsum(values[order] * area[order]), np.cumsum(area[order])
-    top = np.interp(TOP * 4 * np.pi, [0, *covered], [0, *attention])
+    top = np.interp(TOP_SHARE * 4 * np.pi, [0, *covered], [0, *attention])
     return float(top / attention[-1]) if attention[-1] else 0.0

@@ -10,7 +10,7 @@ S = TypeVar("S")
 END: Any = object()
 
 
-def behind(
+def map_in_background(
     function: Callable[[T], S],
     items: Iterable[T],
     most: int = 8,
@@ -32,7 +32,7 @@ def behind(
             yield waiting.popleft().result()
 
 
-def ahead(items: Iterable[T], most: int = 3) -> Iterator[T]:
+def prefetch(items: Iterable[T], most: int = 3) -> Iterator[T]:
     """Yield items in their order, while a thread takes the next ones, at most `most`."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:
