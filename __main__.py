@@ -45,9 +45,9 @@ def main() -> None:
     import infer_video
     import make_video
 
-    shared = given(args, "fps", "stereo", "coverage")
+    shared, quality = given(args, "fps", "stereo", "coverage"), given(args, "quality")
     exports = [f"--export={file}" for file in args.export]
-    own = *exports, *given(args, "quality"), *(["--overwrite", "other"] * args.overwrite)
+    own = *exports, *quality, *(["--overwrite", "other"] * args.overwrite)
     try:
         run(infer_video.main, "--video_path", args.clip, *own, *shared)
     except InputError as error:  # this command has no --output_dir
@@ -58,7 +58,7 @@ def main() -> None:
         run(make_video.main, "--original_video", args.clip, *kind, *shared)
         if not kind:
             name = "saliency360" if __package__ else f"{options.python()} ."
-            print(f"next: {name} {shlex.quote(args.clip)} --viewer")
+            print(f"next: {name} {shlex.join([args.clip, *shared, *quality])} --viewer")
 
 
 def given(args: argparse.Namespace, *names: str) -> list[str]:

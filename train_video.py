@@ -342,7 +342,7 @@ def summary(run: Run) -> str:
     share = f", {best / constant:.2f} of the best constant map's" if constant > 0 else ""
     root, name, motion = run.args.data_root, run.args.model, run.model.spec.motion
     split = "test" if read_splits(root).get("test") else "val"
-    model = f"--ckpt_path {run.best_path}" + f" --model {name}" * (":" in name)
+    model = f"--ckpt_path {shlex.quote(str(run.best_path))}" + f" --model {name}" * (":" in name)
     model += f" --motion {motion}" * (":" in motion)
     data = f"--data_root {shlex.quote(str(root))} --split {split}"
     return (

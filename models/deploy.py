@@ -60,8 +60,9 @@ def _merged(layers: nn.Sequential, dtype: torch.dtype) -> list[nn.Module]:
     merged: list[nn.Module] = [nn.Identity()]
     for layer in layers:
         before = merged[-1]
-        if isinstance(before, nn.BatchNorm2d) and _takes_in_norm(layer):
-            merged[-1] = _with_norm_before(before, layer)
+        convolution = isinstance(layer, nn.Conv2d) and layer
+        if isinstance(before, nn.BatchNorm2d) and convolution and _takes_in_norm(convolution):
+            merged[-1] = _with_norm_before(before, convolution)
         elif isinstance(before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d):
             merged[-1] = fuse_conv_bn_eval(before, layer)
         elif isinstance(before, nn.Conv2d) and type(layer) in ACTIVATIONS:
@@ -71,11 +72,10 @@ def _merged(layers: nn.Sequential, dtype: torch.dtype) -> list[nn.Module]:
     return merged[1:]
 
 
-def _takes_in_norm(layer: nn.Module) -> bool:
-    """Return whether a layer is a convolution that gives the same with the BatchNorm before it."""
-    if not isinstance(layer, nn.Conv2d) or layer.bias is None or layer.groups > 1:
-        return False
-    return not any(layer._reversed_padding_repeated_twice)  # zeros around it are not normalised
+def _takes_in_norm(conv: nn.Conv2d) -> bool:
+    """Return whether the BatchNorm before a convolution can become part of it."""
+    padded = any(conv._reversed_padding_repeated_twice)  # with zeros that are not normalised
+    return not padded and conv.groups == 1 and conv.bias is not None
 
 
 def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:

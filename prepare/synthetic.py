@@ -17,6 +17,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -151,14 +152,44 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
 def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) -> None:
     """Call write(*job) for every job, in several processes if `workers` > 1; show the progress.
 
-    The first error is raised after the running jobs; those that wait are not started.
+    The first error, or Ctrl-C, is raised after the running jobs; those that wait are not started.
     """
+    bar = tqdm(jobs, str(root), unit="clip")
+    if workers == 1:
+        for job in bar:
+            write(*job)
+        return
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read where a worker starts
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads can hang
-    with ProcessPoolExecutor(workers, spawn, start_worker) as pool:
-        done = (pool.map if workers > 1 else map)(write, *zip(*jobs, strict=True))
-        for _ in tqdm(done, str(root), len(jobs), unit="clip"):
-            pass
+    interrupts: list[int] = []  # noted: raised while the pool ends, one would leave it hanging
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        with ProcessPoolExecutor(workers, spawn, start_worker) as pool, bar:
+            with without_interrupts():  # nor in the processes that start here
+                done = [pool.submit(write, *job) for job in jobs]
+            try:
+                for future in done:
+                    future.result()
+                    bar.update()
+                    if interrupts:
+                        raise KeyboardInterrupt
+            finally:
+                pool.shutdown(cancel_futures=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends; processes that start in it never get one."""
+    change = getattr(signal, "pthread_sigmask", None)  # Windows has none
+    if change:
+        change(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if change:
+            change(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def start_worker() -> None:

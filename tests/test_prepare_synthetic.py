@@ -1,7 +1,13 @@
 """prepare.synthetic: scenes exact on the sphere, reproducible, with attention by appearance."""
 
+import contextlib
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +23,7 @@ from prepare.synthetic import Scene, render, write_dataset
 from prepare.worlds import WORLDS
 from projection import directions, solid_angles
 from projection.sphere import equirectangular_taps
-from tests.commands import ended, infer, paint
+from tests.commands import ROOT, ended, infer, paint
 from tests.spherical import read_spherical
 from video.decoding import decode, probe
 
@@ -246,3 +252,29 @@ def test_rates_of_television(tmp_path):
     assert abs(probe(clip).fps - 29.97) < 0.01
     code, _, line = ended(synthetic.main, "--video", clip, "--height", 25, "--width", 48)
     assert code == 2 and "even" in line
+
+
+@pytest.mark.parametrize("pause", [0.05, 0.2])
+@pytest.mark.parametrize("phase", ["start-up", "rendering"])
+def test_a_second_ctrl_c_does_not_hang(tmp_path, phase, pause):
+    """The workers waited for ever, or it ended with InvalidStateError: CANCELLED."""
+    output = tmp_path / "scenes"
+    words = (sys.executable, "-m", "prepare.synthetic", "--output", output, "--clips", 200,
+             "--workers", 2, "--height", 40, "--width", 80, "--attention_height", 20)  # fmt: skip
+    process = subprocess.Popen(
+        [*map(str, words)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    line = process.stderr.read(len(str(output)))  # the progress bar's: all have been started
+    try:
+        while phase == "rendering" and len(list(output.glob("*/prepared.json"))) < 4:
+            time.sleep(0.01)
+        for _ in range(2):
+            time.sleep(pause)
+            os.killpg(process.pid, signal.SIGINT)
+        line += process.communicate(timeout=60)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130 and "Error" not in line
+    assert "interrupted; what was finished before is kept" in line.splitlines()[-1]
+    assert len(list(output.glob("*/prepared.json"))) < 200

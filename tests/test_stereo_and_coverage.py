@@ -1,7 +1,10 @@
 """Stereo, parts of the sphere and turned frames: from what files declare to the overlay."""
 
 import json
+import runpy
+import shlex
 import struct
+from pathlib import Path
 
 import av
 import numpy as np
@@ -605,3 +608,20 @@ def test_pictures_are_stored_at_the_scale_of_their_panorama():
     layout = Layout("left-right", (-90.0, 90.0, -45.0, 45.0))
     assert layout.panorama(picture[:20, :80], 40, 80).shape == (40, 80, 3)
     assert layout.stored_size(40, 80) == (20, 80)
+
+
+@pytest.mark.parametrize("options", [
+    ("--stereo", "top-bottom"), ("--quality", "fast"), ("--coverage", -180, 180, -60, 45),
+])  # fmt: skip
+def test_the_next_command_has_the_options_of_this_one(tmp_path, monkeypatch, options):
+    """It was refused: the maps were of another run."""
+    main = runpy.run_path(str(Path(__file__).resolve().parents[1] / "__main__.py"))["main"]
+    monkeypatch.chdir(tmp_path)
+    clip = video(tmp_path / "a clip.mp4", stereo_discs(0, 1)).name
+    code, printed, line = ended(main, clip, *options)
+    assert code == 0, line
+    words = shlex.split(printed.partition("next: ")[2])
+    assert words[1:3] == [".", clip] and "--viewer" in words
+    code, printed, line = ended(main, *words[2:])
+    assert code == 0 and "0 new" in printed, line
+    assert (tmp_path / "outputs/a clip_viewer.html").is_file()
