@@ -40,29 +40,49 @@ SCHEDULES = {
     ),
 }
 
-# A training option that is not given has the value of its column here; other models have the
-# columns of cube_unet.
-# fmt: off
-COLUMNS = {"cube_unet": {"default": 0, "paper": 1}, "sst_sal": {"default": 2, "paper": 2}}
-DEFAULTS = {
-    #                 cube_unet          as published  sst_sal, as published
-    "epochs":        (10,                10,           240),
-    "samples":       (0,                 0,            0),
-    "batch_size":    (2,                 2,            1),
-    "skip_frames":   (0,                 0,            20),
-    "loss":          ("smse",            "smse",       "spherical_kl"),
-    "optimizer":     ("adamw",           "sgd",        "sgd"),
-    "learning_rate": (2e-3,              1e-3,         0.8),
-    "schedule":      ("cosine",          "constant",   "constant"),
-    "momentum":      (0.9,               0.9,          0.0),
-    "weight_decay":  (1e-5,              1e-5,         0.0),
-    "clip_gradient": (0.0,               0.0,          0.0),
-    "ema":           (0.0,               0.0,          0.0),
-    "augment":       (["yaw", "mirror"], [],           []),
+# Training options that are not given, by (model, recipe); other models have those of cube_unet.
+CUBE_UNET: dict[str, Any] = {
+    "model_args": [],
+    "epochs": 10,
+    "samples": 0,
+    "batch_size": 2,
+    "skip_frames": 0,
+    "loss": "smse",
+    "optimizer": "adamw",
+    "learning_rate": 2e-3,
+    "schedule": "cosine",
+    "momentum": 0.9,
+    "weight_decay": 1e-5,
+    "clip_gradient": 0.0,
+    "ema": 0.0,
+    "augment": ["yaw", "mirror"],
 }
-PAPER_MODELS = {"cube_unet": ["backbone=published"]}  # what --recipe paper puts before --model_args
+CUBE_UNET_PAPER = CUBE_UNET | {
+    "model_args": ["backbone=published"],
+    "optimizer": "sgd",
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "augment": [],
+}
+SST_SAL = CUBE_UNET_PAPER | {
+    "model_args": [],
+    "epochs": 240,
+    "batch_size": 1,
+    "skip_frames": 20,
+    "loss": "spherical_kl",
+    "learning_rate": 0.8,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+}
+DEFAULTS = {
+    ("cube_unet", "default"): CUBE_UNET,
+    ("cube_unet", "paper"): CUBE_UNET_PAPER,
+    ("sst_sal", "default"): SST_SAL,
+    ("sst_sal", "paper"): SST_SAL,
+}
 
 
+# fmt: off
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--model", default="cube_unet", metavar="NAME",
@@ -76,8 +96,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         from models.registry import find_model  # slow to import
 
         name = find_model(name).name
-    column = COLUMNS.get(name, COLUMNS["cube_unet"])[chosen.recipe]
-    defaults: dict[str, Any] = {name: values[column] for name, values in DEFAULTS.items()}
+    others = DEFAULTS["cube_unet", chosen.recipe] | {"model_args": []}
+    defaults = DEFAULTS.get((name, chosen.recipe), others)
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=options.HelpFormatter, parents=[first]
@@ -138,9 +158,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--compile", action="store_true", help="compile the network first (torch.compile)")
     add("--accumulate", type=at_least(1, 10**5, int), default=1, metavar="PARTS",
         help="parts of a batch that are computed one after the other, to save memory")
-    parser.set_defaults(**defaults | {"loss": None, "augment": None},  # may follow --init, --motion
-        default_loss=defaults["loss"], default_augment=defaults["augment"],
-        default_model_args=PAPER_MODELS.get(name, []) if chosen.recipe == "paper" else [])
+    may_follow = {"loss": None, "augment": None, "model_args": []}  # --init, --motion, --recipe
+    parser.set_defaults(**defaults | may_follow, defaults=defaults)
     return parser.parse_args(arguments)
 
 
@@ -221,7 +240,7 @@ class Run:
         self.data = read_data(args, self.model.spec)
         stem = self.model.name.rpartition(":")[2]
         self.path, self.best_path = (folder / f"{stem}_{kind}.pth" for kind in ("last", "best"))
-        self.facts = describe_run(self, DEFAULTS)
+        self.facts = describe_run(self, [name for name in CUBE_UNET if name != "model_args"])
         self.loss_of = make_loss(args, self.data).to(self.device)
         self.average = WeightAverage(self.model, args.ema) if args.ema else None
         self.result: Any = self.average.module if self.average else self.model

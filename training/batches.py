@@ -30,7 +30,7 @@ def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]
         problems = summarise(clips.irregular) or "all in order"
         processes.print_main(f"{name}: {counted(len(clips), 'clip')} of {length}; {problems}")
     if args.augment is None:
-        args.augment = possible(args.default_augment, spec.motion)
+        args.augment = possible(args.defaults["augment"], spec.motion)
     if args.dry_run:
         args.samples = args.batch_size
         del data["val"].samples[args.batch_size :]

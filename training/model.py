@@ -33,7 +33,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     """
     kind = find_model(args.model)
     find_motion(args.motion or "none")
-    find_loss(args.loss or args.default_loss)
+    find_loss(args.loss or args.defaults["loss"])
     defaults = {n: parameter.default for n, parameter in inspect.signature(kind).parameters.items()}
     arguments = parse_arguments(args, defaults)
     if args.init:
@@ -59,7 +59,7 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     stored = read(args.init)["run"].get("loss") if args.init and not args.loss else None
     if ":" in str(stored) and stored not in LOSSES:
         raise InputError(f"{args.init}: its loss is {str(stored)[:100]!r}; give --loss again")
-    args.loss = args.loss or (stored if stored in LOSSES else args.default_loss)
+    args.loss = args.loss or (stored if stored in LOSSES else args.defaults["loss"])
     return model.train()
 
 
@@ -85,7 +85,7 @@ def make_loss(args: argparse.Namespace, data: dict[str, SaliencyVideos]) -> nn.M
 def parse_arguments(args: argparse.Namespace, defaults: dict) -> dict:
     """Return what --model_args and, without --init, the recipe give, for names in `defaults`."""
     arguments = {}
-    for text in ([] if args.init else args.default_model_args) + args.model_args:
+    for text in ([] if args.init else args.defaults["model_args"]) + args.model_args:
         name, _, value = text.partition("=")
         try:
             arguments[name] = PARSERS[type(defaults[name])](value)
