@@ -43,6 +43,7 @@ SCHEDULES = {
 # Training options that are not given, by (model, recipe); other models have those of cube_unet.
 CUBE_UNET: dict[str, Any] = {
     "model_args": [],
+    "model_fps": None,  # those of --init, else the model's own
     "epochs": 10,
     "samples": 0,
     "batch_size": 2,
@@ -59,6 +60,7 @@ CUBE_UNET: dict[str, Any] = {
 }
 CUBE_UNET_PAPER = CUBE_UNET | {
     "model_args": ["backbone=published"],
+    "model_fps": options.HIGHEST_FPS,
     "optimizer": "sgd",
     "learning_rate": 1e-3,
     "schedule": "constant",
@@ -66,6 +68,7 @@ CUBE_UNET_PAPER = CUBE_UNET | {
 }
 SST_SAL = CUBE_UNET_PAPER | {
     "model_args": [],
+    "model_fps": None,
     "epochs": 240,
     "batch_size": 1,
     "skip_frames": 20,
@@ -107,7 +110,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.add_data_rate_option(add)
     add("--model_fps", type=sampled_rate, metavar="RATE",
         help="frames a second that the model sees, in training and from then on; all: every frame, "
-        "as the published code steps (default: those of --init, else the model's own, 8)")
+        "as the published code steps and --recipe paper of cube_unet means (default: those of "
+        "--init, else the model's own, 8)")
     add("--motion", metavar="NAME",
         help=f"motion channels: {', '.join(MOTION_NAMES)} or package.module:Class for your own "
         "(default: those of --init, else difference for cube_unet, colour_difference for its "
@@ -158,8 +162,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--compile", action="store_true", help="compile the network first (torch.compile)")
     add("--accumulate", type=at_least(1, 10**5, int), default=1, metavar="PARTS",
         help="parts of a batch that are computed one after the other, to save memory")
-    may_follow = {"loss": None, "augment": None, "model_args": []}  # --init, --motion, --recipe
-    parser.set_defaults(**defaults | may_follow, defaults=defaults)
+    may_follow = dict.fromkeys(("loss", "augment", "model_fps"))  # --init and --motion
+    parser.set_defaults(**defaults | may_follow | {"model_args": []}, defaults=defaults)
     return parser.parse_args(arguments)
 
 
@@ -240,7 +244,9 @@ class Run:
         self.data = read_data(args, self.model.spec)
         stem = self.model.name.rpartition(":")[2]
         self.path, self.best_path = (folder / f"{stem}_{kind}.pth" for kind in ("last", "best"))
-        self.facts = describe_run(self, [name for name in CUBE_UNET if name != "model_args"])
+        self.facts = describe_run(
+            self, [name for name in CUBE_UNET if not name.startswith("model_")]
+        )
         self.loss_of = make_loss(args, self.data).to(self.device)
         self.average = WeightAverage(self.model, args.ema) if args.ema else None
         self.result: Any = self.average.module if self.average else self.model

@@ -20,7 +20,7 @@ from models import Spec
 from tests.clips import moving_disc, write_eccv_clip
 from tests.commands import evaluate, infer, read_record, train_one_epoch
 from tests.runs import last
-from video.reader import read_frames
+from video.reader import read_frames, sampling_step
 
 SPEC = Spec(height=24, width=48, motion="difference")
 
@@ -116,6 +116,20 @@ def test_inference_takes_the_rate_that_the_data_set_states(tmp_path, checkpoint)
     code, _, line = infer(tmp_path / "data/a", checkpoint, tmp_path / "other")
     assert code == 2 and "dataset.json: " in line
     assert infer(tmp_path / "data/a", checkpoint, tmp_path / "other", "--fps", 8)[0] == 0
+
+
+def test_the_published_recipe_steps_from_frame_to_frame(tmp_path):
+    """It trained on every frame of data without a rate, but inference saw 8 a second."""
+    data = write_data(tmp_path / "data")
+    words = ("--recipe", "paper", "--model_args", "height=40", "width=80", "base_channels=4")
+    code, printed, _ = train_one_epoch(data, tmp_path / "run", *words)
+    assert code == 0 and "frame rate is not known" not in printed
+    model = models.load(tmp_path / "run/cube_unet_best.pth")
+    assert sampling_step(Fraction(30), model.spec.fps) == 1
+    code, printed, _ = train_one_epoch(data, tmp_path / "plain")
+    assert (
+        "note: " in printed and "every frame is taken as one of 8 a second; give --fps" in printed
+    )
 
 
 def test_an_unreadable_frame_has_no_map_where_it_would_be_sampled(tmp_path):

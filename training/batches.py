@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common import processes
 from common.errors import InputError, advice, counted
+from common.options import HIGHEST_FPS
 from datasets.augment import Augmented, possible
 from datasets.video_saliency import SaliencyVideos, collate, summarise
 from models import Spec
@@ -29,6 +30,11 @@ def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]
         length = counted(spec.clip_length, "frame")
         problems = summarise(clips.irregular) or "all in order"
         processes.print_main(f"{name}: {counted(len(clips), 'clip')} of {length}; {problems}")
+    if None in map(clips.rates.of, clips.clips) and spec.fps < HIGHEST_FPS:
+        text = (
+            f"its frame rate is not known, so every frame is taken as one of {spec.fps:g} a second"
+        )
+        processes.print_main(f"note: {args.data_root}: {text}; give --fps, or --model_fps all")
     if args.augment is None:
         args.augment = possible(args.defaults["augment"], spec.motion)
     if args.dry_run:

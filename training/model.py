@@ -55,7 +55,8 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
         raise InputError(f"--model {args.model}: {problem}; give it to both")
     with advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
-    model.spec = replace(model.spec, fps=args.model_fps or model.spec.fps)
+    fps = args.model_fps or args.defaults["model_fps"] or model.spec.fps
+    model.spec = replace(model.spec, fps=fps)
     stored = read(args.init)["run"].get("loss") if args.init and not args.loss else None
     if ":" in str(stored) and stored not in LOSSES:
         raise InputError(f"{args.init}: its loss is {str(stored)[:100]!r}; give --loss again")
