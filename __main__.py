@@ -27,8 +27,7 @@ def parse_args() -> argparse.Namespace:
     kind("--follow", action="store_true", help="write an ordinary video, whose camera turns to "
         "where people would look")  # fmt: skip
     add("--export", action="append", default=[], metavar="FILE", help="write all maps as one file, "
-        "which ends with .csv, .npz, .npy or .bin; without --viewer and --follow nothing "
-        "else")  # fmt: skip
+        "with the end .csv, .npz or .npy; without --viewer and --follow nothing else")  # fmt: skip
     add("--quality", choices=["fast"], help="fast: maps of 75%% of the height and width")
     add("--fps", type=options.frame_rate, help="pictures a second of a folder of frames "
         "(default: 8)")  # fmt: skip

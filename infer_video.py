@@ -34,8 +34,8 @@ def parse_args() -> argparse.Namespace:
         "over the sphere is 1")  # fmt: skip
     add("--export", type=export_path, action="append", default=[], metavar="FILE", help="also "
         "write all maps as one file; .csv: the highest peaks of each; .npz: attention in tiles; "
-        ".npy: one array (…float16.npy: in 16 bits); .bin: Salient360's. May be given several "
-        "times; of several clips, each gets one in its folder")  # fmt: skip
+        ".npy: one array. May be given several times; of several clips, each gets one in its "
+        "folder")  # fmt: skip
     add("--peaks", type=options.at_least(1, 1001, int), default=5, help="most directions in a .csv")
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
     options.add_motion_option(add)
@@ -198,11 +198,8 @@ def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -
         print(f"note: {target}: {maps} take {size / 1e6:,.1f} MB", file=sys.stderr)
     bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
     maps = tqdm(read_maps(folder, record), target.name, **bar)
-    try:
-        with protected(*folder.glob("sal_*.*")):
-            target = KINDS[target.suffix.lower()](target, maps, shape, args.peaks, args.tiles)
-    except ValueError as error:
-        raise RunError(f"{target}: {error}; choose another kind of file") from error
+    with protected(*folder.glob("sal_*.*")):
+        KINDS[target.suffix.lower()](target, maps, shape, args.peaks, args.tiles)
     print(f"{target}: {counted(shape[0], 'frame')}")
 
 

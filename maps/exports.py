@@ -19,10 +19,9 @@ import numpy as np
 from common.files import atomic
 
 Maps = Iterable[tuple[int, float, np.ndarray | None]]
-HALF = "float16.npy"  # end of the name of an array of 16 bits
 
 
-def write_peaks(path: Path, maps: Maps, count: int) -> Path:
+def write_peaks(path: Path, maps: Maps, count: int) -> None:
     """Write the highest peaks of each map as a table, `count` of them at the most.
 
     Its columns are time in seconds, frame, rank from 1, longitude and latitude in degrees, and the
@@ -40,10 +39,9 @@ def write_peaks(path: Path, maps: Maps, count: int) -> Path:
                 degrees = (f"{math.degrees(angle):.4f}" for angle in place)
                 row = number, rank, *degrees, f"{share(saliency, *place):.5f}"
                 table.writerow((f"{seconds:.4f}", *row))
-    return path
 
 
-def write_tiles(path: Path, maps: Maps, frames: int, rows: int, columns: int) -> Path:
+def write_tiles(path: Path, maps: Maps, frames: int, rows: int, columns: int) -> None:
     """Write the share of attention in each tile as an .npz file.
 
     Its arrays are tiles (frames, rows, columns) float32, time (frames,) in seconds, and the edges
@@ -60,59 +58,31 @@ def write_tiles(path: Path, maps: Maps, frames: int, rows: int, columns: int) ->
 
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         with archive.open("tiles.npy", "w", force_zip64=True) as file:
-            _write_arrays(file, shares(), (frames, rows, columns), "<f4")
+            _write_arrays(file, shares(), (frames, rows, columns))
         edges = np.linspace(90, -90, rows + 1), np.linspace(-180, 180, columns + 1)
         for name, array in zip(("time", "latitude", "longitude"), (np.array(times), *edges)):
             with archive.open(f"{name}.npy", "w") as file:
                 np.lib.format.write_array(file, array)
-    return path
 
 
-def write_maps(path: Path, maps: Maps, frames: int, height: int, width: int) -> Path:
-    """Write maps as one .npy file, (frames, H, W): float32, or float16 where its name says so.
-
-    Raises ValueError for a map that float16 can't hold.
-    """
-    kind = "<f2" if path.name.endswith(HALF) else "<f4"
+def write_maps(path: Path, maps: Maps, frames: int, height: int, width: int) -> None:
+    """Write maps as one .npy file, (frames, H, W) float32."""
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        _write_arrays(file, (m for _, _, m in maps), (frames, height, width), kind)
-    return path
-
-
-def write_salient360(path: Path, maps: Maps, frames: int, height: int, width: int) -> Path:
-    """Write maps as the tools of Salient360! read them, and return the path.
-
-    The file is the maps one after the other, row by row from the north, float32, little-endian;
-    nothing else. Its size stands in its name, NAME_{width}x{height}x{frames}_32b.bin, and without
-    the frames for a still picture (E. David et al., "A dataset of head and eye movements for 360°
-    videos", MMSys 2018, and the Salient360! toolbox, utils/readOutFile.py).
-    """
-    size = f"_{width}x{height}" + f"x{frames}" * (frames > 1) + "_32b"
-    path = path.with_name(path.stem.removesuffix(size) + size + path.suffix)
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        shape = frames, height, width
-        _write_arrays(file, (m for _, _, m in maps), shape, "<f4", header=False)
-    return path
+        _write_arrays(file, (m for _, _, m in maps), (frames, height, width))
 
 
 def array_bytes(path: Path, frames: int, height: int, width: int) -> int:
     """Return the bytes of the maps in a file to export to, 0 for one that does not hold them."""
-    itemsize = 2 if path.name.endswith(HALF) else 4
-    return frames * height * width * itemsize * (path.suffix.lower() in (".npy", ".bin"))
+    return 4 * frames * height * width * (path.suffix.lower() == ".npy")
 
 
-def _write_arrays(
-    file: IO[bytes], arrays: Iterable[np.ndarray | None], shape: tuple, kind: str, header=True
-) -> None:
-    """Write arrays as one of a shape (count, ...), with or without the header of an .npy file."""
-    if header:
-        facts = {"descr": kind, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, facts)
+def _write_arrays(file: IO[bytes], arrays: Iterable[np.ndarray | None], shape: tuple) -> None:
+    """Write arrays as one of a shape (count, ...) with the header of an .npy file."""
+    facts = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, facts)
     for array in arrays:
         array = np.full(shape[1:], np.nan) if array is None else array
-        if array.max() > np.finfo(kind).max:
-            raise ValueError(f"a map's maximum, {array.max():g}, is too large for float16")
-        file.write(array.astype(kind).tobytes())
+        file.write(array.astype("<f4").tobytes())
 
 
 # By the end of a file's name: called with its path, maps, their shape (frames, H, W), the number
@@ -121,7 +91,6 @@ KINDS = {
     ".csv": lambda path, maps, shape, peaks, tiles: write_peaks(path, maps, peaks),
     ".npz": lambda path, maps, shape, peaks, tiles: write_tiles(path, maps, shape[0], *tiles),
     ".npy": lambda path, maps, shape, peaks, tiles: write_maps(path, maps, *shape),
-    ".bin": lambda path, maps, shape, peaks, tiles: write_salient360(path, maps, *shape),
 }
 
 

@@ -15,7 +15,7 @@ import infer_video
 import make_video
 import models
 from maps.attention import RADIUS, density, peaks, share, tiles
-from maps.exports import export_path, write_maps, write_peaks, write_salient360, write_tiles
+from maps.exports import export_path, write_maps, write_peaks, write_tiles
 from maps.saved import write_map
 from tests.clips import moving_disc, write_varying_video, write_video
 from tests.commands import ended
@@ -171,28 +171,16 @@ def test_files_of_maps_of_which_one_is_missing(tmp_path):
         row, column = np.unravel_index(found["tiles"][2].argmax(), (6, 12))
         assert found["latitude"][row] > -80 > found["latitude"][row + 1]
         assert found["longitude"][column] <= 90 <= found["longitude"][column + 1]
-    for name, kind in (("m.npy", "f4"), ("m_float16.npy", "f2")):
-        write_maps(tmp_path / name, clip_of(maps), 3, H, W)
-        found = np.load(tmp_path / name, mmap_mode="r")
-        assert isinstance(found, np.memmap) and found.shape == (3, H, W) and found.dtype == kind
-        np.testing.assert_allclose(found[2], maps[2], atol=5e-4 if kind == "f2" else 0)
-        assert np.isnan(found[1]).all()
-    path = write_salient360(tmp_path / "s.bin", clip_of(maps), 3, H, W)
-    assert path.name == f"s_{W}x{H}x3_32b.bin" and path.stat().st_size == 3 * H * W * 4
-    third = np.fromfile(path, "<f4", H * W, offset=2 * H * W * 4).reshape(H, W)
-    assert np.array_equal(third, maps[2])
-    assert write_salient360(path, clip_of(maps), 3, H, W) == path
-    still = write_salient360(tmp_path / "s.bin", clip_of(maps[:1]), 1, H, W)
-    assert still.name == f"s_{W}x{H}_32b.bin"
-    with pytest.raises(ValueError, match="float16"):
-        write_maps(tmp_path / "n_float16.npy", clip_of([maps[0] * 1e6]), 1, H, W)
-    assert not (tmp_path / "n_float16.npy").exists() and not list(tmp_path.glob(".*"))
+    write_maps(tmp_path / "m.npy", clip_of(maps), 3, H, W)
+    found = np.load(tmp_path / "m.npy", mmap_mode="r")
+    assert isinstance(found, np.memmap) and found.shape == (3, H, W) and found.dtype == "f4"
+    assert np.array_equal(found[2], maps[2]) and np.isnan(found[1]).all()
 
 
 # The script.
 
 
-ALL = ["p.csv", "t.npz", "m.npy", "m_float16.npy", "s.bin"]
+ALL = ["p.csv", "t.npz", "m.npy"]
 
 
 def infer(clip, checkpoint, output, *more):
@@ -233,7 +221,7 @@ def test_known_maps_that_are_already_there(clip, checkpoint, tmp_path, monkeypat
     code, _, notes = infer(clip, checkpoint, out, *exports(tmp_path), *more)
     assert code == 0
     sizes = [line.split()[-2] for line in notes.splitlines() if ": 23 maps of 40×80 take " in line]
-    assert sorted(sizes) == ["0.1", "0.3", "0.3"]  # one is float16
+    assert sizes == ["0.3"]
     assert content(out) == before
     rows = table(tmp_path / "p.csv")
     assert len(rows) == 23 and [int(r["frame"]) for r in rows] == [*range(1, 24)]
@@ -247,8 +235,6 @@ def test_known_maps_that_are_already_there(clip, checkpoint, tmp_path, monkeypat
     assert maps.shape == (23, 40, 80) and np.array_equal(maps[n - 1], saliency)
     assert np.array_equal(np.load(out / "sal_0009.npy"), maps[8])
     assert np.load(tmp_path / "t.npz")["tiles"].shape == (23, 9, 18)
-    read = np.fromfile(tmp_path / "s_80x40x23_32b.bin", "<f4")
-    assert np.array_equal(read.reshape(maps.shape), maps)
     for path in out.glob("*.npy"):
         path.unlink()
     record["peaks"][n - 1] = float(saliency.max())
@@ -272,7 +258,6 @@ def test_the_examples_of_the_page(clip, checkpoint, tmp_path, monkeypatch):
     shares = names["tiles"][0]
     assert shares[names["best"]].sum() >= 0.9 > shares[names["best"][:-1]].sum()
     assert names["brightest"] == names["maps"][0].max() > 0
-    assert np.array_equal(names["second"], names["maps"][1])
 
 
 def test_a_new_and_an_interrupted_run_export_the_same(clip, checkpoint, tmp_path):
@@ -314,7 +299,7 @@ def test_maps_of_another_run_are_not_exported(clip, checkpoint, tmp_path):
 def test_names_that_are_no_exports(clip, checkpoint, tmp_path):
     for name in ("p.txt", "p"):
         code, _, line = infer(clip, checkpoint, tmp_path / "out", *exports(tmp_path, [name]))
-        assert code == 2 and ".csv, .npz, .npy, .bin" in line
+        assert code == 2 and ".csv, .npz, .npy" in line
     assert export_path("sal_2024.csv")  # no name of a map
     for grid in ("6", "0x3", "6x", "axb"):
         code, _, line = infer(clip, checkpoint, tmp_path / "out", "--tiles", grid)

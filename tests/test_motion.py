@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from common.errors import InputError
 from tests.shared import reference
 from video.motion import DISFlow, FlowImage, RAFTFlow, flow_colours
-from video.raft import load_raft, torchvision_names
+from video.raft import load_raft
 
 
 def scene(height=64, width=128) -> torch.Tensor:
@@ -70,54 +70,6 @@ def test_flow_is_at_the_pixels_of_the_current_frame():
     assert moved.tolist() == [8]
 
 
-def authors_raft_names() -> list[str]:
-    """Parameter names of raft-sintel.pth, by the structure of its network."""
-    names = []
-
-    def add(prefix, norm=False):
-        kinds = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-        names.extend(f"module.{prefix}.{kind}" for kind in (kinds if norm else kinds[:2]))
-
-    for net in ("fnet", "cnet"):
-        for part in ("conv1", "conv2"):
-            add(f"{net}.{part}")
-        blocks = [f"{net}.layer{n}.{b}" for n in (1, 2, 3) for b in (0, 1)]
-        for block in blocks:
-            add(f"{block}.conv1")
-            add(f"{block}.conv2")
-        for block in (blocks[2], blocks[4]):
-            add(f"{block}.downsample.0")
-        if net == "cnet":
-            add(f"{net}.norm1", norm=True)
-            for block in blocks:
-                add(f"{block}.norm1", norm=True)
-                add(f"{block}.norm2", norm=True)
-            for block in (blocks[2], blocks[4]):
-                add(f"{block}.norm3", norm=True)
-                add(f"{block}.downsample.1", norm=True)
-    for part in ("encoder.convc1", "encoder.convc2", "encoder.convf1", "encoder.convf2"):
-        add(f"update_block.{part}")
-    for gate in ("convz1", "convr1", "convq1", "convz2", "convr2", "convq2"):
-        add(f"update_block.gru.{gate}")
-    for part in ("encoder.conv", "flow_head.conv1", "flow_head.conv2", "mask.0", "mask.2"):
-        add(f"update_block.{part}")
-    return names
-
-
-def test_rafts_own_names_become_torchvisions(tmp_path):
-    from torchvision.models.optical_flow import raft_large
-
-    expected = raft_large(weights=None).state_dict()
-    names = authors_raft_names()
-    target = {name: next(iter(torchvision_names({name: name})), None) for name in names}
-    assert {v for v in target.values() if v} == set(expected)
-    theirs = {name: expected[t] for name, t in target.items() if t}
-    torch.save(theirs, tmp_path / "raft-sintel.pth")
-    network = load_raft(tmp_path / "raft-sintel.pth")
-    for name, tensor in network.cpu().state_dict().items():
-        assert torch.equal(tensor, expected[name])
-
-
 def test_raft_runs_across_the_seam(tmp_path, monkeypatch):
     from torchvision.models.optical_flow import raft_small
 
@@ -131,7 +83,7 @@ def test_raft_runs_across_the_seam(tmp_path, monkeypatch):
 
 def test_raft_without_weights_names_where_they_come_from(tmp_path, monkeypatch):
     monkeypatch.setattr("video.raft.CHECKPOINTS", tmp_path)
-    with pytest.raises(InputError, match=r"raft_large_C_T_SKHT_V2.*princeton-vl/RAFT"):
+    with pytest.raises(InputError, match=r"raft_large_C_T_SKHT_V2.*pytorch.org"):
         RAFTFlow()
     torch.save({"other": torch.zeros(1)}, tmp_path / "raft-other.pth")
     with pytest.raises(InputError, match="raft-other.pth: not the weights of a RAFT"):

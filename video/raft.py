@@ -1,6 +1,5 @@
 """RAFT (Teed and Deng, ECCV 2020) as in torchvision, and the files of its weights."""
 
-import re
 from functools import cache
 from pathlib import Path
 
@@ -15,25 +14,7 @@ from common.restricted_pickle import read_torch
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "checkpoints"
 SOURCES = (
     "raft_large_C_T_SKHT_V2-ff5fadd5.pth or raft_small_C_T_V2-01064c6d.pth from "
-    "https://download.pytorch.org/models/, or raft-sintel.pth, to which "
-    "https://github.com/princeton-vl/RAFT leads"
-)
-# Parts of the authors' parameter names and what torchvision calls them, applied in this order.
-NAMES = (
-    (r"^module\.", ""),
-    (r"^fnet\.", "feature_encoder."),
-    (r"^cnet\.", "context_encoder."),
-    (r"_encoder\.conv1\.", "_encoder.convnormrelu.0."),
-    (r"_encoder\.norm1\.", "_encoder.convnormrelu.1."),
-    (r"_encoder\.conv2\.", "_encoder.conv."),
-    (r"(layer\d\.\d)\.conv(\d)\.", r"\1.convnormrelu\2.0."),
-    (r"(layer\d\.\d)\.norm([12])\.", r"\1.convnormrelu\2.1."),
-    (r"block\.encoder\.convc(\d)\.", r"block.motion_encoder.convcorr\1.0."),
-    (r"block\.encoder\.convf(\d)\.", r"block.motion_encoder.convflow\1.0."),
-    (r"block\.encoder\.conv\.", "block.motion_encoder.conv.0."),
-    (r"block\.gru\.conv([zrq])(\d)\.", r"block.recurrent_block.convgru\2.conv\1."),
-    (r"^update_block\.mask\.0\.", "mask_predictor.convrelu.0."),
-    (r"^update_block\.mask\.2\.", "mask_predictor.conv."),
+    "https://download.pytorch.org/models/"
 )
 
 
@@ -49,13 +30,12 @@ def find_weights() -> Path:
 def load_raft(path: Path) -> nn.Module:
     """Return the network in eval mode, on a GPU where there is one.
 
-    path: torchvision's weights of raft_large or raft_small, or the authors' (raft-sintel.pth,
-    raft-things.pth, raft-kitti.pth, …). Raises InputError for any other file.
+    path: torchvision's weights of raft_large or raft_small. Raises InputError for any other file.
     """
     from torchvision.models.optical_flow import raft_large, raft_small  # slow to import
 
     with reading(path, f"not the weights of a RAFT network known here; get {SOURCES}"):
-        weights = torchvision_names(read_torch(path))
+        weights = read_torch(path)
         small = len(weights["feature_encoder.convnormrelu.0.weight"]) == 32
         network = (raft_small if small else raft_large)(weights=None)
         network.load_state_dict(weights)
@@ -72,14 +52,3 @@ def estimate_flow(network: nn.Module, first: Tensor, second: Tensor) -> Tensor:
     pair = (torch.stack([first, second]) * 2 - 1).to(next(network.parameters()).device)
     pair = pad(pair, (0, -width % 8, 0, -height % 8), mode="replicate")  # to multiples of 8
     return network(pair[:1], pair[1:])[-1][0, :, :height, :width].cpu()
-
-
-def torchvision_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights by torchvision's names; given ones may be the authors', of the large RAFT."""
-    renamed = {}
-    for name, tensor in weights.items():
-        for theirs, ours in NAMES:
-            name = re.sub(theirs, ours, name)
-        if ".norm3." not in name:  # the same tensor again as downsample.1
-            renamed[name] = tensor
-    return renamed
