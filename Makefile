@@ -1,7 +1,7 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip or picture in, an overlay out
 # make demo VIDEO=frames/ FPS=30       the same for a folder of frames, 30 of them a second
 # make app                             the same as a page, at http://127.0.0.1:7860
-# make test                            the tests: five to seven minutes on two cores, with setup
+# make test [SLOW=1]                   the tests, with SLOW=1 all of them
 # make numbers                         published numbers, from ../shared, and benchmarks: far longer
 # make browser                         a Chromium for the tests of the viewer (Linux on x86-64, npm)
 # make fuzz                            damaged files through every reader, 24 hours of video
@@ -42,7 +42,7 @@ app: .venv/app
 
 # One process on each core, each with one thread: two that share a core wait for each other.
 test: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal $(if $(SLOW),-m "not numbers")
 
 numbers: setup
 	$(PY) -m pytest -m "" -rP --durations 0 tests/test_published_numbers.py tests/test_house.py tests/test_onnx.py
@@ -68,7 +68,7 @@ browser: .browser/chromium
 	@touch $@
 
 lowest: .venv-lowest/ready
-	.venv-lowest/bin/python -m pytest
+	.venv-lowest/bin/python -m pytest -m "not numbers"
 
 fuzz: setup
 	$(PY) -m tests.fuzz

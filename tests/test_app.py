@@ -239,6 +239,7 @@ def test_pages_of_other_sites_can_not_upload(page):
     assert list(served(page).rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_queue_is_bounded_and_ctrl_c_ends_the_page(tmp_path):
     """With clips of clients that never listen in work and in the queue."""
     leftover, foreign = tmp_path / f"{app.FOLDER_PREFIX}old", tmp_path / "saliency-of-others"
@@ -301,6 +302,7 @@ def files(folder):
     return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(browser, tmp_path):
     with Page(tmp_path / "temporary") as page:
         assert page.address.startswith("http://127.0.0.1:")

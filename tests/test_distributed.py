@@ -26,6 +26,8 @@ from tests.clips import write_video
 from tests.trainings import ROOT, TINY, run, server, train, write_data, write_long_clips
 from training.batches import Batches
 
+pytestmark = pytest.mark.slow
+
 # Where learning is fast, rounding makes ReLUs switch: with the default recipe two orders of the
 # same batch in one process differ by more than 1e-4 after a few steps of so small a network.
 OPTIONS = ("--epochs", 2, "--batch_size", 4, "--ema", 0.9, "--augment", "yaw", "mirror", "light",

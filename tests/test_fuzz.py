@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_damaged_files_are_read_or_refused_and_memory_does_not_grow():
     command = [sys.executable, "-m", "tests.fuzz", "--count", "150", "--hours", "0.1"]

@@ -373,6 +373,7 @@ def test_sound_of_192_khz(checkpoint, tmp_path, rate):
     assert abs(seconds - 1) < 0.15
 
 
+@pytest.mark.slow
 def test_partial_files_after_a_kill(checkpoint, tmp_path):
     """`.o.PID.partial.mp4` stayed."""
     clip = write_video(tmp_path / "clip.mp4", 120, 480, 960)

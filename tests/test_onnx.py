@@ -22,6 +22,8 @@ from tests.seeded_sst_sal import seeded_weights
 from tests.shared import shared
 from video import read_frames
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/onnx.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -254,6 +254,7 @@ def test_rates_of_television(tmp_path):
     assert code == 2 and "even" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [0.05, 0.2])
 @pytest.mark.parametrize("phase", ["start-up", "rendering"])
 def test_a_second_ctrl_c_does_not_hang(tmp_path, phase, pause):

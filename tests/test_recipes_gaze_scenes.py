@@ -275,6 +275,7 @@ def test_people_of_a_photograph_are_found():
 # Scenes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_mosaics_have_no_hole_and_the_others_leave_a_background(root, seed):
     sources = read_sources(root)["train"]
@@ -365,6 +366,7 @@ def written(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path, monkeypatch):
     context = server()  # its processes start at once
     monkeypatch.setattr(synthetic.multiprocessing, "get_context", lambda _: context)
@@ -439,6 +441,7 @@ def thinned(picture):
     return picture._replace(**few)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrange", POWERS)
 def test_attention_to_scenes_is_as_high_and_low_as_the_prior(arrange, monkeypatch):
     """The spread of the latitudes that the mean over scenes has is that of the prior, 19.4°."""
