@@ -310,21 +310,21 @@ def test_the_page_in_a_browser(browser, tmp_path):
         text = tmp_path / "text.mp4"
         text.write_text("no video")
         drop(browser, text)
-        browser.wait("document.querySelector('.problem')")
+        browser.wait("document.querySelector('.problem')", 60)
         assert "text.mp4: no video or picture" in browser.run("document.body.innerText")
         assert str(tmp_path) not in browser.run("document.body.innerText")
 
         clear = "button[aria-label=Clear], button[title=Clear]"
         browser.run(f"document.querySelector('{clear}').click()")
         drop(browser, write_video(tmp_path / "<clip>.mp4", frames=2, fps=4))
-        browser.wait("document.querySelector('iframe')", 60)
+        browser.wait("document.querySelector('iframe')", 120)
         browser.run("document.querySelector('iframe').dataset.first = 1")
         browser.wait("document.querySelector('iframe').contentDocument?.body"
                      "?.innerText.includes('frame 1 of 2')")  # fmt: skip
         results = (
             "[...document.querySelectorAll('a[download]')].filter(a => a.href.match('results'))"
         )
-        browser.wait(f"{results}.length === 4", 60)
+        browser.wait(f"{results}.length === 4", 120)
         sizes = browser.run(f"""Promise.all({results}.map(
             async (link) => (await (await fetch(link.href)).blob()).size))""")
         assert min(sizes) > 100

@@ -8,7 +8,7 @@ from PIL import Image
 
 from common.errors import InputError
 from datasets import check as datasets_check
-from datasets.check import KINDS, NO_SPLIT, SHOWN, check, summary
+from datasets.check import KINDS, MAX_LISTED, NO_SPLIT, check, summary
 from datasets.splits import eccv2018_split
 from tests.clips import moving_disc, write_eccv_clip
 
@@ -362,7 +362,7 @@ def test_the_summary_is_short_and_the_json_complete(eccv):
         "test: 1 clip, 10 frames, 0 usable",
     ]
     assert any(line.startswith("10 × unreadable: ") for line in text)
-    assert sum("_gt.npy: the file is empty" in line for line in text) == SHOWN
+    assert sum("_gt.npy: the file is empty" in line for line in text) == MAX_LISTED
     assert "    … and 5 more" in text and "problems found: 11" in text[-1]
     content = json.loads(json.dumps(report))
     assert content["root"] == str(eccv) and content["clean"] is False
