@@ -49,7 +49,9 @@ from video.spec import Spec
 HEIGHTS = 384, 512, 640  # of the frames whose logits are averaged
 TEACHER = 0.85  # share of the mean in the target
 STEPS, LEARNING_RATE = 900, 1e-4
-SMALL, COARSEST, MOVING = 0.5, 80, 0.3  # see above
+# Weights that learn FASTER: how much the latitude bias counts, and motion at both resolutions.
+LATE, FASTER = ("prior_head.", "backbone.levels.0.", "backbone.levels.3."), 15.0
+SMALL, COARSEST, MOVING = 0.5, 80, 0.8  # see above
 
 
 def teacher_map(teachers: list[CubeUNet], frames: Tensor) -> Tensor:
@@ -123,10 +125,10 @@ def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) 
             module.eval()
     size = spec.height, spec.width
     loss_of, areas = DensityLoss(*size).to(device), solid_angles(*size)
-    names = tuple(args.learn) or ("",)
-    for name, weight in model.named_parameters():
-        weight.requires_grad_(weight.requires_grad and name.startswith(names))
-    learned = [weight for weight in model.parameters() if weight.requires_grad]
+    learned = [
+        {"params": weight, "scale": FASTER if args.local_prior and name.startswith(LATE) else 1.0}
+        for name, weight in model.named_parameters() if weight.requires_grad
+    ]  # fmt: skip
     optimizer = torch.optim.AdamW(learned, weight_decay=0)
     rounds = -(-args.steps // len(clips))
     order = np.concatenate([random.permutation(len(clips)) for _ in range(rounds)])
@@ -148,7 +150,7 @@ def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) 
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
-            group["lr"] = args.rate * cosine(step, args.steps)
+            group["lr"] = group["scale"] * args.rate * cosine(step, args.steps)
         optimizer.step()
     return model.eval()
 
@@ -182,16 +184,11 @@ def main() -> None:
     add("--rate", type=at_least(1e-9), default=LEARNING_RATE, help="largest learning rate")
     add("--varied", action="store_true", help="also frames of small pictures, and their motion")
     add("--local_prior", action="store_true", help="let the network weigh the latitude bias")
-    add("--learn", nargs="+", default=[], metavar="NAME", help="beginnings of the names of the "
-        "weights that are learned, such as prior_head (default: all)")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of the order of frames and their changes")
     args = parser.parse_args()
     writable(args.output)
     arguments = {"local_prior": True} if args.local_prior else {}
     model, clips = student(args.checkpoint, **arguments), training_clips(args.data_root)
-    for part in args.learn:
-        if not any(name.startswith(part) for name, _ in model.named_parameters()):
-            raise InputError(f"{args.checkpoint}: has no weights '{part}…'; give other --learn")
     if args.maps and (
         missing := [clip for clip in clips if not map_path(args.maps, clip).exists()]
     ):
@@ -200,7 +197,7 @@ def main() -> None:
     content = read(args.checkpoint)
     kept = "calibrated", "mean_of", "front", "run"
     facts = {name: content[name] for name in kept if content.get(name)}
-    said = "teacher", "learn", "steps", "rate", "varied", "seed"
+    said = "teacher", "steps", "rate", "varied", "seed"
     facts["distilled"] = {name: getattr(args, name) for name in said}
     facts["distilled"]["sha256"] = sha256(args.checkpoint)
     save(args.output, model, **facts)
