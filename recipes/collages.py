@@ -16,10 +16,10 @@ from prepare.figures import UP, rotation
 from projection import directions, solid_angles
 from recipes.gaze_sources import Picture, Sources
 from recipes.patches import Canvas, Outline, Patch, angles, pose
+from video.pictures import read_picture
 
 PLAYING = 1 / 3  # share of the scenes in which one to three clips play
 TALL = 0.4  # of a picture's height: least size of somebody who stands near the camera
-SPEEDS = np.radians(4), np.radians(40)  # a second, of somebody who passes the camera
 PLAYED_BELOW = math.radians(40)  # largest latitude of a clip; few people look beyond
 SPACING = 0.75  # distance of a mosaic's photographs as a share of their width
 AROUND = 48  # rows of the picture of the surroundings
@@ -56,18 +56,11 @@ class Placed(NamedTuple):
     """A photograph or a clip on the sphere, with the image and the fixations of each frame.
 
     images: uint8 (h, w, 3). After the last frame, that frame stays.
-    speed: radians a second by which it turns around the camera.
     """
 
     patch: Patch
     images: list[np.ndarray]
     fixated: list[Fixated]
-    speed: float = 0.0
-
-    def turned(self, angle: float, speed: float = 0.0) -> "Placed":
-        """Return it somewhere else, at the same latitude."""
-        patch = self.patch._replace(pose=rotation(UP, angle) @ self.patch.pose)
-        return self._replace(patch=patch, speed=speed)
 
     def at(self, frame: int) -> tuple[np.ndarray, Fixated]:
         """Return the image and the fixations of a frame."""
@@ -122,7 +115,7 @@ class Album:
         rng = self.rng
         longitude, latitude = map(float, angles(centre))
         pictures = pictures or self.deal(latitude)
-        images = [picture.read() for picture in pictures]
+        images = [read_picture(picture.path) for picture in pictures]
         size = np.array(images[0].shape[1::-1])  # width and height
         roll = math.radians(10) * rng.uniform(-1, 1) * rng.random()
         extent = math.tan(field / 2) * size / size.max()
@@ -216,17 +209,6 @@ def near(rng: Generator, album: Album) -> list[Placed]:
         chosen = directions[nearest.argmin()]
         placed.append(album.place(chosen, field, pictures=[album.portrait()]))
     return placed + panels(rng, album)
-
-
-def movers(rng: Generator, album: Album) -> list[Placed]:
-    """Return panels, and before them equal cut-outs of somebody, of which the first moves."""
-    picture, count = album.portrait(), rng.integers(2, 5)
-    centre = pose(rng.uniform(-math.pi, math.pi), math.radians(rng.normal(-10, 12)))[:, 2]
-    edge, field = Outline(4, 0.3, 0, np.zeros(3)), math.radians(rng.uniform(8, 35))
-    one = album.place(centre, field, edge, [picture.cut_out() if len(picture.people) else picture])
-    speed = rng.choice([-1, 1]) * math.exp(rng.uniform(*np.log(SPEEDS)))
-    others = (k * 2 * math.pi / count + rng.normal(0, 0.1) for k in range(1, count))
-    return [one.turned(0, speed), *map(one.turned, others), *panels(rng, album)]
 
 
 def surroundings(placed: list[Placed]) -> np.ndarray:

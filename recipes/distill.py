@@ -49,9 +49,7 @@ from video.spec import Spec
 HEIGHTS = 384, 512, 640  # of the frames whose logits are averaged
 TEACHER = 0.85  # share of the mean in the target
 STEPS, LEARNING_RATE = 900, 1e-4
-# Weights that learn FASTER: how much the latitude bias counts, and motion at both resolutions.
-LATE, FASTER = ("prior_head.", "backbone.levels.0.", "backbone.levels.3."), 15.0
-SMALL, COARSEST, MOVING = 0.5, 80, 0.8  # see above
+SMALL, COARSEST, MOVING = 0.5, 80, 0.3  # see above
 
 
 def teacher_map(teachers: list[CubeUNet], frames: Tensor) -> Tensor:
@@ -125,10 +123,7 @@ def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) 
             module.eval()
     size = spec.height, spec.width
     loss_of, areas = DensityLoss(*size).to(device), solid_angles(*size)
-    learned = [
-        {"params": weight, "scale": FASTER if args.local_prior and name.startswith(LATE) else 1.0}
-        for name, weight in model.named_parameters() if weight.requires_grad
-    ]  # fmt: skip
+    learned = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learned, weight_decay=0)
     rounds = -(-args.steps // len(clips))
     order = np.concatenate([random.permutation(len(clips)) for _ in range(rounds)])
@@ -150,7 +145,7 @@ def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) 
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * args.rate * cosine(step, args.steps)
+            group["lr"] = args.rate * cosine(step, args.steps)
         optimizer.step()
     return model.eval()
 

@@ -21,9 +21,8 @@ kind has the prior's standard deviation in latitude.
 
 Where it is known which fixations are on people (recipes/people.py), these keep nearly all of their
 weight at any latitude, by the power ON_PEOPLE: somebody near the camera is looked at wherever they
-are. In some of the scenes people are near then; in others one of several equals moves, and gets
-MOVING times the attention of one who does not. How much denser attention is there than by the prior
-alone is written as NNNN_lift.npy, but not for mosaics, in which nobody stands near anything.
+are. In a fifth of the scenes people are near then. How much denser attention is there than by the
+prior alone is written as NNNN_lift.npy, but not for mosaics, in which nobody stands near anything.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -53,7 +52,7 @@ from prepare.synthetic import write_clip, write_clips
 from prepare.worlds import look_up, random_world, smooth
 from projection import directions, solid_angles
 from projection.sphere import latitude_of, latitudes, longitude_of
-from recipes.collages import LEVEL, LUMA, Album, mosaic, movers, near, panels, surroundings, windows
+from recipes.collages import LEVEL, LUMA, Album, mosaic, near, panels, surroundings, windows
 from recipes.gaze_sources import LICENCES, Sources, read_sources
 from recipes.patches import Canvas, angles, pose
 from video.pictures import read_picture
@@ -63,10 +62,9 @@ ATTENTION_HEIGHT = 128  # pixels of an attention map; it is twice as wide
 BASE, EMPTY = 0.05, 0.25  # see above
 SIGMA = 3.34  # degrees, as in datasets/gaze.py; it is 3 % of a photograph 111° wide
 SHARES = {mosaic: 0.3, windows: 0.2, panels: 0.5}  # of the scenes
-WITH_PEOPLE = {mosaic: 0.16, windows: 0.14, panels: 0.3, near: 0.2, movers: 0.2}
-POWERS = {mosaic: 1.0, windows: 0.9, panels: 0.55, near: 0.55, movers: 0.55}  # of the prior
+WITH_PEOPLE = {mosaic: 0.24, windows: 0.16, panels: 0.4, near: 0.2}  # where people are known
+POWERS = {mosaic: 1.0, windows: 0.9, panels: 0.55, near: 0.55}  # exponents of the prior
 ON_PEOPLE = 0.12  # the exponent for fixations on people
-MOVING = 2.0  # measured on the clips for training: see recipes/experiments.md
 BACKGROUNDS = {"surroundings": 0.6, "world": 0.2, "blurred": 0.2}  # shares of windows and panels
 STILL = 0.5  # share of the scenes with a camera that does not move
 FIXATIONS = 60, 121  # range of the expected number of fixations in a frame
@@ -128,22 +126,21 @@ class Scene:
         column, row = (128 + 127 * rays[..., 0], 128 - 127 * rays[..., 1])
         return cv2.remap(self.blurred, column, row, cv2.INTER_LINEAR)
 
-    def paint(self, frame: int) -> tuple[Canvas, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return the painted canvas, and of the fixations in it the directions (N, 3), and (N,)
-        each the weights, the exponents of the prior, and what their motion multiplies them by.
+    def paint(self, frame: int) -> tuple[Canvas, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the painted canvas, and of the fixations in it the directions (N, 3), the
+        weights and the exponents of the prior, (N,) each.
         """
         camera = self.camera(frame / FPS)
-        canvas, rays, weights, powers, gains = Canvas(self.rays), [], [], [], []
+        canvas, rays, weights, powers = Canvas(self.rays), [], [], []
         for placed in self.placed:
-            patch = placed.turned(placed.speed * frame / FPS).patch.seen_from(camera)
+            patch = placed.patch.seen_from(camera)
             image, (u, v, weight, person) = placed.at(frame)
             rays.append(patch.directions(u, v))
             weights.append(weight * canvas.visible(patch, rays[-1]))
             powers.append(np.where(person, min(ON_PEOPLE, self.power), self.power))
-            gains.append(np.full(len(u), MOVING if placed.speed else 1.0))
             canvas.put(patch, image)
         canvas.light += canvas.left[..., None] * self.background(camera)
-        return canvas, *(np.concatenate(parts) for parts in (rays, weights, powers, gains))
+        return canvas, *(np.concatenate(parts) for parts in (rays, weights, powers))
 
     def expose(self, light: np.ndarray, frame: int) -> np.ndarray:
         """Return colours (H, W, 3) up to 255 as the camera records them: uint8."""
@@ -194,13 +191,9 @@ class Attention:
         density, shares, rest = self.sums(rays, weights, left, power, powers)
         return (density / density.max()).astype(np.float32), shares, rest
 
-    def lift(self, rays, weights, left, power: float, powers: np.ndarray, gains) -> np.ndarray:
-        """Return the density over that with one power for all and no gains (N,) from motion.
-
-        Returns: float16 (A, 2A), at least 1.
-        """
-        density, _, _ = self.sums(rays, weights * gains, left, power, powers)
-        alone, _, _ = self.sums(rays, weights, left, power, None)
+    def lift(self, rays, weights, left, power: float, powers: np.ndarray) -> np.ndarray:
+        """Return the density over that with one power for all, float16 (A, 2A), at least 1."""
+        density, alone = (self.sums(rays, weights, left, power, p)[0] for p in (powers, None))
         return (density / alone).clip(1, 1e4).astype(np.float16)
 
     def sums(self, rays, weights, left, power, powers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -249,10 +242,10 @@ def render(
     """
     scene, attention = Scene(seed, sources, height), Attention()
     for frame in range(FRAMES):
-        canvas, rays, weights, powers, gains = scene.paint(frame)
-        given = canvas.left, scene.power, powers
-        density, shares, rest = attention.density(rays, weights * gains, *given)
-        lift = attention.lift(rays, weights, *given, gains) if scene.lifts else None
+        canvas, rays, weights, powers = scene.paint(frame)
+        given = rays, weights, canvas.left, scene.power, powers
+        density, shares, rest = attention.density(*given)
+        lift = attention.lift(*given) if scene.lifts else None
         image = scene.expose(canvas.light, frame)
         places = attention.draw(scene.rng, rays, shares, rest)
         yield image, density.astype(np.float16), lift, *places

@@ -79,7 +79,6 @@ class Picture(NamedTuple):
 
     x, y: (N,) fractions of width and height. weights: (N,), positive.
     people: (K, 4) left, top, right and bottom of the people in it, as fractions.
-    part: the box that is shown of the file, as fractions of it; the rest refers to it.
     """
 
     path: Path
@@ -87,22 +86,6 @@ class Picture(NamedTuple):
     y: np.ndarray
     weights: np.ndarray
     people: np.ndarray = np.empty((0, 4))
-    part: tuple[float, ...] = (0.0, 0.0, 1.0, 1.0)
-
-    def cut_out(self) -> "Picture":
-        """Return the box of the tallest of the people as a picture of its own."""
-        box = max(self.people, key=lambda box: box[3] - box[1])
-        x, y = ((xy - box[k]) / (box[k + 2] - box[k]) for k, xy in enumerate((self.x, self.y)))
-        inside = (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)
-        rest = x[inside], y[inside], self.weights[inside], np.array([[0.0, 0, 1, 1]]), tuple(box)
-        return Picture(self.path, *rest)
-
-    def read(self) -> np.ndarray:
-        """Return RGB uint8 (h, w, 3)."""
-        image = read_picture(self.path)
-        corners = np.reshape(self.part, (2, 2)) * image.shape[1::-1]
-        (left, top), (right, bottom) = np.rint(corners).astype(int)
-        return image[top:bottom, left:right]
 
     def on_people(self) -> np.ndarray:
         """Return which fixations (N,) are on somebody."""

@@ -8,10 +8,9 @@ The map of the last frame of each training clip is
         + FASTGAZE · density of FastGaze
 
 with a density of the same mean, and without a front. Where the data set says how much denser
-attention is there than by the prior alone (recipes/gaze_scenes.py), the checkpoint's map is first
-multiplied by this to the power STRENGTH, but at most by MOST: its latitude bias is stronger than
-the scenes' powers of the prior, and FastGaze's share is not lifted. The map is written as
-MAPS/CLIP.npy, float16; one that is there is kept, so that an interrupted command continues.
+attention to people is than by the prior alone (recipes/gaze_scenes.py), the checkpoint's map is
+first multiplied by it, at most by MOST. The map is written as MAPS/CLIP.npy, float16; one that is
+there is kept, so that an interrupted command continues.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -35,7 +34,7 @@ from video.pictures import read_picture, resize, to_tensor
 
 HEIGHTS = 256, 384, 640  # of the frames whose logits are averaged
 FASTGAZE = 0.3  # its share
-STRENGTH, MOST = 1.5, 12.0  # of the lift
+MOST = 8.0  # times the attention of the prior
 ROWS = 256  # of a map, which is twice as wide
 
 
@@ -63,8 +62,7 @@ def main() -> None:
             other = panorama_density(fastgaze, image, *size)
         mean = interpolate(mean, size, mode="area")[0, 0].cpu().numpy()
         if (lifted := clip[-1].picture.with_name(f"{clip[-1].picture.stem}_lift.npy")).exists():
-            lift = resize(read_array(lifted).astype(np.float32), *size)
-            mean *= (lift**STRENGTH).clip(1, MOST)
+            mean *= resize(read_array(lifted).astype(np.float32), *size).clip(1, MOST)
         other *= (mean * areas).sum() / (other * areas).sum()
         write_array(path, ((1 - FASTGAZE) * mean + FASTGAZE * other).astype(np.float16))
 

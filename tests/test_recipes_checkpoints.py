@@ -22,10 +22,9 @@ from recipes import front
 from recipes.average import main as average_main
 from recipes.calibrate import calibrate
 from recipes.calibrate import main as calibrate_main
-from recipes.distill import FASTER, no_motion, teacher_map
 from recipes.distill import main as distill_main
+from recipes.distill import no_motion, teacher_map
 from recipes.fastgaze import load_fastgaze, panorama_density
-from recipes.flat_photos import cosine
 from recipes.pretrained import from_pretrained
 from recipes.pretrained import main as pretrained_main
 from recipes.teachers import main as teachers_main
@@ -259,18 +258,6 @@ def test_a_network_learns_the_target(teacher, data, tmp_path):
     assert model.arguments["front"] == 0.0 and models.load(output).arguments["front"] == 0.5
 
 
-def test_weights_that_begin_late_learn_faster(teacher, data, tmp_path):
-    """AdamW's first step changes a weight by the learning rate; the prior's head begins at zero."""
-    words = "--data_root", data, "--steps", 1, "--rate", 1e-2, "--teacher", 0, "--local_prior"
-    run(distill_main, teacher, tmp_path / "new.pth", *words)
-    before = models.load(teacher).state_dict()
-    after = models.load(tmp_path / "new.pth").state_dict()
-    changes = (after["head.weight"] - before["head.weight"]).abs(), after["prior_head.weight"].abs()
-    factor = cosine(0, 1)
-    assert changes[0].max().item() == pytest.approx(1e-2 * factor, rel=0.05)
-    assert changes[1].max().item() == pytest.approx(FASTER * 1e-2 * factor, rel=0.05)
-
-
 def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, monkeypatch):
     """From the maps of recipes.teachers, where people count more, with small frames and motion."""
     monkeypatch.setattr("recipes.teachers.HEIGHTS", (72, 96))
@@ -288,7 +275,7 @@ def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, mo
         (data / "a" / "0002_lift.npy").unlink(missing_ok=True)
     lifted, plain = (np.load(tmp_path / f / "a.npy").astype(float) for f in ("lifted", "plain"))
     ratio = (lifted / plain)[100, [64, 192, 320, 448]]
-    assert ratio == pytest.approx([1, 2**1.5, 12, 1], rel=0.002)
+    assert ratio == pytest.approx([1, 2, 8, 1], rel=0.002)
     losses = []
     for steps in (1, 40):
         words = "--maps", tmp_path / "maps", "--steps", steps, "--teacher", 1, "--rate", 1e-3
