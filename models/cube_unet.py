@@ -214,6 +214,9 @@ class CubeUNet(SaliencyModel):
             raise ValueError(f"expected 3 + {channels - 3} channels of frames and motion, {given}")
         faces = self.to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
         logits = self.read(faces)
+        if self.second_look:
+            second = enlarge(self.read(avg_pool2d(faces, 2)), self.pad)
+            logits = torch.lerp(logits, second, self.second_look)
         if self.backbone.published:  # probabilities are interpolated
             logits = self.to_equi(logits.sigmoid()).logit(LEAST)
         else:
@@ -229,10 +232,6 @@ class CubeUNet(SaliencyModel):
 
         faces: (B·T·6, C, S', S'), of which the backbone makes features of S×S.
         """
-        looks = [faces, avg_pool2d(faces, 2)] if self.second_look else [faces]
+        features = self.backbone(faces)
         heads = [self.head, self.prior_head] if self.prior_head else [self.head]
-        features = map(self.backbone, looks)
-        logits = [torch.cat([head(each) for head in heads], dim=1).float() for each in features]
-        if self.second_look:
-            return torch.lerp(logits[0], enlarge(logits[1], self.pad), self.second_look)
-        return logits[0]
+        return torch.cat([head(features) for head in heads], dim=1).float()
