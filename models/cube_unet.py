@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from models.base import SaliencyModel
-from models.efficientnet_lite import EfficientNetReadout, padded_conv
+from models.efficientnet_lite import EfficientNetReadout, enlarge, padded_conv
 from models.equator_prior import gaze_density, longitude_density
-from projection import Cube2Equi, Equi2Cube
+from projection import Cube2Equi, CubePadding, Equi2Cube
 from projection.cube_pad import FACE_PADDINGS, pad_each_face
 from video.motion import MOTIONS
 from video.spec import Spec, check_number
@@ -106,6 +106,8 @@ class CubeUNet(SaliencyModel):
         ahead, from 0 (not at all) to 1.
     local_prior: whether the network says at each place how much the latitude bias counts there,
         from 0 (not at all) to twice: somebody near the camera is looked at wherever they are.
+    second_look: weight, from 0 to 1, of the logits of the same faces at half the size, in which
+        a look sees twice as far; 0 for none. The face at full size has the rest.
     latitude_bias: whether there is one. None: not with the published backbone.
     padding: "cube", or for comparison "zero" or "replicate", which pad each face by itself.
 
@@ -133,6 +135,7 @@ class CubeUNet(SaliencyModel):
         backbone: str = "plain",
         front: float = 0.0,
         local_prior: bool = False,
+        second_look: float = 0.0,
         latitude_bias: bool | None = None,
         padding: str = "cube",
     ):
@@ -149,6 +152,8 @@ class CubeUNet(SaliencyModel):
             latitude_bias = not kind.published
         if not 0 <= front <= 1:
             raise ValueError(f"front is from 0 to 1: {front}")
+        if not 0 <= second_look <= 1:
+            raise ValueError(f"second_look is from 0 to 1: {second_look}")
         check_number("base_channels", base_channels, 1, 256)
         super().__init__(
             Spec(height=height, width=width, motion=motions[in_channels]),
@@ -160,10 +165,12 @@ class CubeUNet(SaliencyModel):
             backbone=backbone,
             front=front,
             local_prior=local_prior,
+            second_look=second_look,
             latitude_bias=latitude_bias,
             padding=padding,
         )
-        size, smallest, step = face_size or width // 4, kind.smallest_face, kind.face_step
+        size, looks = face_size or width // 4, 2 if second_look else 1
+        smallest, step = looks * kind.smallest_face, looks * kind.face_step
         check_number("face_size", size, 1, width // 2 + 1)
         if size < smallest or size % step:
             sizes = ", ".join(str(smallest + k * step) for k in range(3))
@@ -171,6 +178,7 @@ class CubeUNet(SaliencyModel):
         self.backbone = kind(in_channels, base_channels).to(memory_format=torch.channels_last)
         scales = self.backbone.learning_rate_scales
         self.learning_rate_scales = {f"backbone.{part}": scale for part, scale in scales.items()}
+        self.pad, self.second_look = CubePadding(1), second_look
         self.to_cube = Equi2Cube(height, width, size)
         self.to_equi = Cube2Equi(size // self.backbone.output_stride, height, width)
         self.head = nn.Conv2d(self.backbone.out_channels, 1, 1)
@@ -206,6 +214,9 @@ class CubeUNet(SaliencyModel):
             raise ValueError(f"expected 3 + {channels - 3} channels of frames and motion, {given}")
         faces = self.to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
         logits = self.read(faces)
+        if self.second_look:
+            second = enlarge(self.read(avg_pool2d(faces, 2)), self.pad)
+            logits = torch.lerp(logits, second, self.second_look)
         if self.backbone.published:  # probabilities are interpolated
             logits = self.to_equi(logits.sigmoid()).logit(LEAST)
         else:

@@ -123,9 +123,6 @@ def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) 
             module.eval()
     size = spec.height, spec.width
     loss_of, areas = DensityLoss(*size).to(device), solid_angles(*size)
-    names = tuple(args.learn) or ("",)
-    for name, weight in model.named_parameters():
-        weight.requires_grad_(weight.requires_grad and name.startswith(names))
     learned = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learned, weight_decay=0)
     rounds = -(-args.steps // len(clips))
@@ -182,16 +179,11 @@ def main() -> None:
     add("--rate", type=at_least(1e-9), default=LEARNING_RATE, help="largest learning rate")
     add("--varied", action="store_true", help="also frames of small pictures, and their motion")
     add("--local_prior", action="store_true", help="let the network weigh the latitude bias")
-    add("--learn", nargs="+", default=[], metavar="NAME", help="beginnings of the names of the "
-        "weights that are learned, such as prior_head (default: all)")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of the order of frames and their changes")
     args = parser.parse_args()
     writable(args.output)
     arguments = {"local_prior": True} if args.local_prior else {}
     model, clips = student(args.checkpoint, **arguments), training_clips(args.data_root)
-    for part in args.learn:
-        if not any(name.startswith(part) for name, _ in model.named_parameters()):
-            raise InputError(f"{args.checkpoint}: has no weights '{part}…'; give other --learn")
     if args.maps and (
         missing := [clip for clip in clips if not map_path(args.maps, clip).exists()]
     ):
@@ -200,7 +192,7 @@ def main() -> None:
     content = read(args.checkpoint)
     kept = "calibrated", "mean_of", "front", "run"
     facts = {name: content[name] for name in kept if content.get(name)}
-    said = "teacher", "learn", "steps", "rate", "varied", "seed"
+    said = "teacher", "steps", "rate", "varied", "seed"
     facts["distilled"] = {name: getattr(args, name) for name in said}
     facts["distilled"]["sha256"] = sha256(args.checkpoint)
     save(args.output, model, **facts)

@@ -1,4 +1,4 @@
-"""Let a CubeUNet favour straight ahead, and its maps of a video be steadier.
+"""Let a CubeUNet favour straight ahead, look twice, and its maps of a video be steadier.
 
     python -m recipes.front CHECKPOINT OUTPUT --front 0.27 --latitude 1.05 --smoothing 0.75
 
@@ -32,11 +32,13 @@ def main() -> None:
     add("output", type=Path, help="checkpoint to write")
     add("--front", type=at_least(0, 1.001), default=0.27, help="power of the prior over longitude")
     add("--latitude", type=at_least(0, 10), default=1.05, help="factor of the latitude bias")
+    add("--second_look", type=at_least(0, 1.001), default=0.0, help="weight of the logits of faces "
+        "at half the size")  # fmt: skip
     add("--smoothing", type=at_least(0, 10.001), default=0.75,
         help="seconds before and after a frame over which its map is the mean")  # fmt: skip
     args = parser.parse_args()
     writable(args.output)
-    model = load(args.checkpoint, front=args.front)
+    model = load(args.checkpoint, front=args.front, second_look=args.second_look)
     model.latitude_bias *= args.latitude
     model.spec = replace(model.spec, smoothing=args.smoothing)
     content = read(args.checkpoint)

@@ -1,18 +1,16 @@
-"""Write what several networks say about training frames, for recipes.distill to learn from.
+"""Write what two networks say about training frames, for recipes.distill to learn from.
 
-    python -m recipes.teachers MAPS --data_root people_360 --checkpoints a.pth b.pth \\
-        --fastgaze fastgaze.vxm
+    python -m recipes.teachers MAPS --data_root DATA --checkpoint a.pth --fastgaze fastgaze.vxm
 
 The map of the last frame of each training clip is
 
-    (1 − FASTGAZE) · mean over checkpoints of sigmoid(mean over HEIGHTS of the logits)
+    (1 − FASTGAZE) · sigmoid(mean over HEIGHTS of a checkpoint's logits)
         + FASTGAZE · density of FastGaze
 
 with a density of the same mean, and without a front. Where the data set says how much denser
-attention to people is than by the prior alone (recipes/gaze_scenes.py), the checkpoints' mean is
-first multiplied by it, at most by MOST. A checkpoint that is given twice counts twice. The map is
-written as MAPS/CLIP.npy, float16; one that is there is kept, so that an interrupted command
-continues.
+attention to people is than by the prior alone (recipes/gaze_scenes.py), the checkpoint's map is
+first multiplied by it, at most by MOST. The map is written as MAPS/CLIP.npy, float16; one that is
+there is kept, so that an interrupted command continues.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -34,9 +32,9 @@ from recipes.distill import map_path, teacher_map, training_clips
 from recipes.fastgaze import load_fastgaze, panorama_density
 from video.pictures import read_picture, resize, to_tensor
 
-HEIGHTS = 384, 512, 640  # of the frames whose logits are averaged
+HEIGHTS = 256, 384, 640  # of the frames whose logits are averaged
 FASTGAZE = 0.3  # its share
-MOST = 3.0  # times the attention of the prior: what people get 40° below the horizon
+MOST = 8.0  # times the attention of the prior
 ROWS = 256  # of a map, which is twice as wide
 
 
@@ -45,15 +43,13 @@ def main() -> None:
     add = parser.add_argument
     add("maps", type=Path, help="folder to write")
     add("--data_root", type=Path, required=True, help="data set whose training frames are used")
-    add("--checkpoints", type=Path, nargs="+", required=True, help="checkpoints of CubeUNets")
+    add("--checkpoint", type=Path, required=True, help="checkpoint of a CubeUNet")
     add("--fastgaze", type=Path, required=True, help="fastgaze.vxm of FastGaze")
     args = parser.parse_args()
     device, clips = choose_device("auto"), training_clips(args.data_root)
     precision, size = choose_precision("auto", device), (ROWS, 2 * ROWS)
-    networks = {
-        path: [deploy(load(path, device, height=rows, width=2 * rows)) for rows in HEIGHTS]
-        for path in args.checkpoints
-    }
+    sizes = ({"height": rows, "width": 2 * rows} for rows in HEIGHTS)
+    teachers = [deploy(load(args.checkpoint, device, **size)) for size in sizes]
     fastgaze, areas = load_fastgaze(args.fastgaze), solid_angles(*size).numpy()
     args.maps.mkdir(parents=True, exist_ok=True)
     for clip in tqdm(clips, unit="frame"):
@@ -62,9 +58,8 @@ def main() -> None:
         image = read_picture(clip[-1].picture)
         frame = to_tensor(image)[None, None].to(device)
         with torch.no_grad(), autocast(device, precision):
-            maps = {path: teacher_map(models, frame)[0] for path, models in networks.items()}
+            mean = teacher_map(teachers, frame)[0].float()
             other = panorama_density(fastgaze, image, *size)
-        mean = torch.stack([maps[path].float() for path in args.checkpoints]).mean(0)
         mean = interpolate(mean, size, mode="area")[0, 0].cpu().numpy()
         if (lifted := clip[-1].picture.with_name(f"{clip[-1].picture.stem}_lift.npy")).exists():
             mean *= resize(read_array(lifted).astype(np.float32), *size).clip(1, MOST)

@@ -327,3 +327,40 @@ def test_a_local_prior_begins_as_the_latitude_bias_and_can_take_it_away():
         expected = plain.logits(*clip)
         torch.testing.assert_close(image_logits, expected[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(bias, factor * expected[1].expand_as(bias), atol=1e-5, rtol=0)
+
+
+# Two looks
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("more", [{}, {"local_prior": True}, {"padding": "zero"}])
+def test_two_looks_are_the_mean_of_the_logits_of_each_by_hand(more, tmp_path):
+    """The second sees each face averaged over 2×2 pixels; its logits are enlarged."""
+    torch.manual_seed(0)
+    size = {"height": 80, "width": 160, "base_channels": 4, **more}
+    whole, both = CubeUNet(**size).eval(), CubeUNet(**size, second_look=0.3).eval()
+    whole.head.weight.data *= 100
+    both.load_state_dict(whole.state_dict())  # no weight is added
+    clip = torch.rand(2, 1, 3, 80, 160), torch.rand(2, 1, 1, 80, 160)
+    faces = whole.to_cube(torch.cat(clip, dim=2).flatten(0, 1))
+    small = faces.unflatten(3, (20, 2)).unflatten(2, (20, 2)).mean((3, 5))
+    looks = whole.read(faces), enlarge(whole.read(small), both.pad)
+    image_logits, bias = both.logits(*clip)
+    mean = whole.to_equi(0.7 * looks[0] + 0.3 * looks[1])
+    torch.testing.assert_close(image_logits, mean[:, :1], atol=1e-4, rtol=0)
+    assert (looks[0] - looks[1]).abs().max() > 0.1
+    torch.testing.assert_close(both(*clip)[:, 0], (image_logits + bias).sigmoid())
+    models.save(tmp_path / "m.pth", both)
+    assert torch.equal(models.load(tmp_path / "m.pth")(*clip), both(*clip))
+    once = models.load(tmp_path / "m.pth", second_look=0.0)
+    assert torch.equal(once(*clip), whole(*clip))
+
+
+def test_faces_that_do_not_halve_are_refused_for_two_looks():
+    CubeUNet(height=80, width=160, face_size=41)
+    with pytest.raises(ValueError, match="faces of 41 pixels; this backbone takes 34, 36, 38"):
+        CubeUNet(height=80, width=160, face_size=41, second_look=0.5)
+    with pytest.raises(ValueError, match="faces of 160 pixels; this backbone takes 192, 256, 320"):
+        CubeUNet(height=320, width=640, backbone="efficientnet_lite0", second_look=0.5)
+    with pytest.raises(ValueError, match="second_look is from 0 to 1"):
+        CubeUNet(second_look=1.5)

@@ -14,6 +14,12 @@ KINDS = {
     "local_prior": {"base_channels": 4, "height": 80, "width": 160, "local_prior": True},
     "no_motion": {"backbone": "efficientnet_lite0", "in_channels": 3, "height": 192, "width": 384},
     "motion": {"backbone": "efficientnet_lite0", "height": 192, "width": 384},
+    "two_looks": {
+        "backbone": "efficientnet_lite0",
+        "height": 384,
+        "width": 768,
+        "second_look": 0.5,
+    },
     "flow": {"backbone": "efficientnet_lite0", "in_channels": 6, "height": 192, "width": 384},
 }
 

@@ -81,9 +81,10 @@ def test_the_u_net_and_the_example_of_the_page(checkpoint, tmp_path, monkeypatch
         np.testing.assert_allclose(found, saliency[0], atol=1e-5)
 
 
-def test_the_published_network(tmp_path):
+@pytest.mark.parametrize("kind", [{"backbone": "published"}, {"second_look": 0.5}])
+def test_the_published_network_and_one_that_looks_twice(kind, tmp_path):
     torch.manual_seed(0)
-    network = {"backbone": "published", "base_channels": 4, "height": 40, "width": 80}
+    network = {"base_channels": 4, "height": 72, "width": 144, **kind}
     model = models.CubeUNet(**network).eval()
     model.head.weight.data *= 30
     models.save(tmp_path / "m.pth", model)

@@ -252,7 +252,7 @@ def test_a_network_learns_the_target(teacher, data, tmp_path):
     assert fixed and all(torch.equal(after[name], before[name]) for name in fixed)
     content = read(output)
     assert content["distilled"] == {
-        "teacher": 0.0, "learn": [], "steps": 60, "rate": 1e-4, "varied": False, "seed": 0,
+        "teacher": 0.0, "steps": 60, "rate": 1e-4, "varied": False, "seed": 0,
         "sha256": sha256(teacher),
     }  # fmt: skip
     assert model.arguments["front"] == 0.0 and models.load(output).arguments["front"] == 0.5
@@ -263,11 +263,11 @@ def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, mo
     monkeypatch.setattr("recipes.teachers.HEIGHTS", (72, 96))
     monkeypatch.setattr("recipes.distill.COARSEST", 36)
     write_fastgaze(tmp_path / "fastgaze.vxm")
-    words = "--data_root", data, "--checkpoints", teacher, "--fastgaze", tmp_path / "fastgaze.vxm"
+    words = "--data_root", data, "--checkpoint", teacher, "--fastgaze", tmp_path / "fastgaze.vxm"
     run(teachers_main, tmp_path / "maps", *words)
     said = np.load(tmp_path / "maps" / "a.npy")
     assert (said.shape, said.dtype) == ((256, 512), np.float16) and (said >= 0).all()
-    lift = np.float16([[1, 2, 9, 0.5]]).repeat(8, axis=1).repeat(16, axis=0)  # 1 to 3 count
+    lift = np.float16([[1, 2, 9, 0.5]]).repeat(8, axis=1).repeat(16, axis=0)
     np.save(data / "a" / "0002_lift.npy", lift)
     monkeypatch.setattr("recipes.teachers.FASTGAZE", 0.0)
     for folder in ("lifted", "plain"):
@@ -275,7 +275,7 @@ def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, mo
         (data / "a" / "0002_lift.npy").unlink(missing_ok=True)
     lifted, plain = (np.load(tmp_path / f / "a.npy").astype(float) for f in ("lifted", "plain"))
     ratio = (lifted / plain)[100, [64, 192, 320, 448]]
-    assert ratio == pytest.approx([1, 2, 3, 1], rel=0.002)
+    assert ratio == pytest.approx([1, 2, 8, 1], rel=0.002)
     losses = []
     for steps in (1, 40):
         words = "--maps", tmp_path / "maps", "--steps", steps, "--teacher", 1, "--rate", 1e-3
@@ -285,13 +285,6 @@ def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, mo
         losses.append(score_student(model, data, torch.from_numpy(said.astype(np.float32))))
     assert losses[1] < losses[0]
     assert model.arguments["local_prior"]
-    before, words = model.state_dict(), ("--data_root", data, *words[:2], "--steps", 1)
-    run(distill_main, tmp_path / "new.pth", tmp_path / "part.pth", *words, "--learn", "prior_head")
-    after = models.load(tmp_path / "part.pth").state_dict()
-    moved = {name for name in after if not torch.equal(after[name], before[name])}
-    assert moved and all(name.startswith("prior_head.") for name in moved)
-    code, _, line = ended(distill_main, teacher, tmp_path / "x.pth", *words, "--learn", "tail")
-    assert (code, "has no weights 'tail…'" in line) == (2, True)
     (tmp_path / "maps" / "a.npy").unlink()
     again = "--data_root", data, "--maps", tmp_path / "maps"
     code, _, line = ended(distill_main, teacher, tmp_path / "new.pth", *again)

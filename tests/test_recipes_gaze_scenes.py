@@ -272,6 +272,30 @@ def test_people_of_a_photograph_are_found():
     assert detector(np.full((60, 80, 3), 90, np.uint8)) == []
 
 
+class Cells:
+    """A detector's network that finds one class, a quarter of the picture large, in its middle."""
+
+    def __init__(self, channel):
+        self.cells = np.zeros((1, 85, 22, 22), np.float32)
+        self.cells[0, [0, channel], 11, 11] = 1
+
+    def setInput(self, blob):  # noqa: N802
+        assert blob.shape == (1, 3, 352, 352)
+
+    def forward(self):
+        return self.cells
+
+
+@pytest.mark.parametrize("channel, found", [(5, 1), (6, 1), (7, 0), (13, 1), (18, 0), (22, 1),
+                                            (37, 1), (39, 0), (42, 1), (61, 0)])  # fmt: skip
+def test_riders_animals_and_balls_count_as_people(channel, found):
+    """Of COCO's classes: no car, bench, racket nor chair."""
+    detector = Detector.__new__(Detector)
+    detector.score, detector.network = 0.35, Cells(channel)
+    boxes = detector(np.zeros((60, 80, 3), np.uint8))
+    assert len(boxes) == found and boxes in ([], [[0.25, 0.25, 0.75, 0.75]])
+
+
 # Scenes
 
 
