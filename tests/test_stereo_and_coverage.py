@@ -610,11 +610,9 @@ def test_pictures_are_stored_at_the_scale_of_their_panorama():
     assert layout.stored_size(40, 80) == (20, 80)
 
 
-@pytest.mark.parametrize("options", [
-    ("--stereo", "top-bottom"), ("--quality", "fast"), ("--coverage", -180, 180, -60, 45),
-])  # fmt: skip
-def test_the_next_command_has_the_options_of_this_one(tmp_path, monkeypatch, options):
+def test_the_next_command_has_the_options_of_this_one(tmp_path, monkeypatch):
     """It was refused: the maps were of another run."""
+    options = "--stereo", "top-bottom", "--quality", "fast", "--coverage", -180, 180, -60, 45
     main = runpy.run_path(str(Path(__file__).resolve().parents[1] / "__main__.py"))["main"]
     monkeypatch.chdir(tmp_path)
     clip = video(tmp_path / "a clip.mp4", stereo_discs(0, 1)).name
