@@ -207,7 +207,7 @@ def test_an_export_of_maps_that_were_damaged_afterwards(clip, checkpoint, tmp_pa
     saliency = read_array(path)
     saliency[3, 4] = {"nan": np.nan, "negative": -1, "shape": 0}[wrong]
     np.save(path, saliency[1:] if wrong == "shape" else saliency)
-    for name in ("x.csv", "x.npz", "x.npy", "x.bin"):
+    for name in ("x.csv", "x.npz", "x.npy"):
         code, _, line = infer(clip, checkpoint, out, "--save_npy", "--export", tmp_path / name)
         assert code == 2 and "sal_0004.npy" in line and not list(tmp_path.glob("x*"))
 

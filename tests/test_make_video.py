@@ -68,7 +68,7 @@ def test_the_script_on_a_clip_with_sound(tmp_path):
 def test_large_pictures_are_encoded_with_less_memory(tmp_path, monkeypatch):
     """Those of 7680×3840 took 6 GB."""
     for module in (decoding, writer):
-        monkeypatch.setattr(module, "LARGE", 1000)
+        monkeypatch.setattr(module, "LARGE_FRAME_PIXELS", 1000)
     video = clip(tmp_path / "clip.mp4", 30)
     output = render(video, maps(tmp_path / "maps", 30), tmp_path / "o.mp4", "--preset", "fast")
     assert times(output) == times(video)
