@@ -45,9 +45,7 @@ def read_authors_file(path: Path) -> dict:
     with torch.serialization.safe_globals(stand_ins):
         if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(path):
             problem = f"asks for {min(unsafe)[:100]}, and nothing in it was executed"
-            raise InputError(
-                f"{path}: {problem}; use a file of this project or of SST-Sal's authors"
-            )
+            raise InputError(f"{path}: {problem}; use a file of SST-Sal's authors, or ours")
         weights = dict(nn.Module.named_parameters(read_torch(path)))
     gates, channels = weights["encoder.lstm.conv.weight"].shape[:2]
     hidden = gates // 4

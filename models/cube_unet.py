@@ -86,7 +86,7 @@ BACKBONES: dict[str, Any] = {
 }
 PADDINGS = ("cube", *FACE_PADDINGS)
 LATITUDES = 33  # at which the latitude bias is learned
-LEAST = 1e-7  # of a probability whose logit is taken
+PROBABILITY_EPS = 1e-7  # and 1 less it: limits of a probability whose logit is taken
 
 
 class CubeUNet(SaliencyModel):
@@ -218,7 +218,7 @@ class CubeUNet(SaliencyModel):
             second = enlarge(self.read(avg_pool2d(faces, 2)), self.pad)
             logits = torch.lerp(logits, second, self.second_look)
         if self.backbone.published:  # probabilities are interpolated
-            logits = self.to_equi(logits.sigmoid()).logit(LEAST)
+            logits = self.to_equi(logits.sigmoid()).logit(PROBABILITY_EPS)
         else:
             logits = self.to_equi(logits)
         rows = clips.shape[-2]

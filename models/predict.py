@@ -21,7 +21,7 @@ from video.spec import Spec
 FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 THREADS = 4  # that compute different frames of a model at once
 EPSILON = 1e-6  # least distance of a map from 0 and 1 in its logits
-LEAST = 0.5  # share of a frame's own map that smoothing keeps
+MIN_OWN_SHARE = 0.5  # share of a frame's own map that smoothing keeps
 
 Pair = tuple[Frame, Tensor]  # with its map (1, H, W)
 
@@ -195,7 +195,7 @@ def _smoothed(pairs: Iterable[Pair], seconds: float, live: bool) -> Iterator[Pai
             mean = torch.zeros_like(own)
             for weight, (*_, logits) in zip(weights, near):
                 mean.add_(logits, alpha=weight / sum(weights))
-            yield frame, torch.maximum(mean.sigmoid_(), LEAST * own)
+            yield frame, torch.maximum(mean.sigmoid_(), MIN_OWN_SHARE * own)
             following += 1
             while following > 1 and abs(near[0][0].seconds - frame.seconds) > seconds:
                 del near[0]
