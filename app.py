@@ -41,8 +41,8 @@ LAYOUTS = {  # the choices on the page, as options of infer_video.py
     "VR180": ("--stereo", "left-right", "--coverage", "-90", "90", "-90", "90"),
 }
 FOLDER_PREFIX = "saliency-page-"  # of a server's folder among the system's temporary files
-ABANDONED = 3600.0  # seconds after which files are deleted that no open tab works with
-BEAT = 30.0  # seconds after which an open tab reports again, and between deletions
+ABANDONED = 24 * 3600.0  # seconds after which files are deleted whose tab was never closed
+BEAT = 30.0  # seconds between deletions
 QUEUE_SIZE = 20  # clips that may wait
 TQDM_BAR = re.compile(r"(\d+)(?:/(\d+)|frame) \[")  # frames that are done, and all of them
 STYLE = """
@@ -51,8 +51,7 @@ STYLE = """
 h1 { margin: 16px 0 4px; font-size: 24px; font-weight: 600 }
 iframe { width: 100%; height: min(84vh, 760px); border: 1px solid var(--border-color-primary) }
 .problem { padding: 10px 14px; border-left: 4px solid #c4320a; background: #c4320a18 }
-.bar { height: 6px; margin: 8px 0; background: #8883 }
-.bar div { height: 100%; background: #0a5cc2 }
+progress { width: 100%; accent-color: #0a5cc2 }
 """
 
 
@@ -61,14 +60,14 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; with 0.0.0.0, everybody who "
         "reaches this machine can use the page")  # fmt: skip
-    add("--port", type=at_least(0, 65536, int), default=7860, help="port; 0: any that is free")
+    add("--port", type=at_least(1, 65536, int), help="(default: the first free one from 7860 on)")
     add("--max_megabytes", type=at_least(1, kind=int), default=500, help="size of the largest file")
     add("--max_seconds", type=at_least(1, kind=int), default=120, help="length of the longest clip")
     return parser.parse_args()
 
 
-def write_results(clip: Path, folder: Path, layout: str, longest: int, pipe: Connection) -> None:
-    """Write all results of a clip into `folder`/outputs, in a process of its own.
+def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Connection) -> None:
+    """Write all results of the clip in a folder into its outputs/, in a process of its own.
 
     layout: a key of LAYOUTS. longest: seconds. pipe: takes what the scripts print and their bars.
     """
@@ -76,13 +75,13 @@ def write_results(clip: Path, folder: Path, layout: str, longest: int, pipe: Con
     sys.stdout = sys.stderr = terminal
     sys.argv = ["app.py"]
     os.chdir(folder)
-    name, results = str(clip), f"outputs/{clip.stem}"
+    name, results = f"./{clip}", f"outputs/{Path(clip).stem}"
 
     def run() -> None:
         import infer_video
         import make_video
 
-        if (seconds := duration(clip)) > longest:
+        if (seconds := duration(Path(clip))) > longest:
             raise InputError(f"{clip}: lasts {seconds:.1f} seconds, {longest} are allowed; "
                 "cut it, or start app.py with a larger --max_seconds")  # fmt: skip
         table = "--export", f"{results}_peaks.csv"
@@ -120,55 +119,48 @@ def duration(clip: Path) -> float:
 class Session:
     """What belongs to one browser tab: a clip, its results, and the process that makes them."""
 
-    def __init__(self, clip: Path, folder: Path):
-        self.clip, self.folder = clip, folder / secrets.token_urlsafe()
-        self.last_seen = time.monotonic()
+    def __init__(self, upload: Path, folder: Path):
+        self.upload, self.folder = upload, folder / secrets.token_urlsafe()
+        self.folder.mkdir()
+        os.link(upload, self.folder / upload.name)  # another tab may have the same upload
         self.process: Any = None
 
     def stop(self) -> None:
         process, self.process = self.process, None
         if process:
-            process.terminate()
-            process.join(1)
-            process.kill()  # one that does not listen
+            process.kill()
             process.join()
 
-    def close(self, others: list["Session"]) -> None:
-        """Delete the clip, unless another tab has the same, and its results."""
+    def close(self) -> None:
+        """Delete the clip and its results."""
         self.stop()
-        unused = [] if self.clip.parent in {o.clip.parent for o in others} else [self.clip.parent]
-        for folder in (self.folder, *unused):
-            shutil.rmtree(folder, ignore_errors=True)
+        self.upload.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, layout: str, longest: int) -> Iterator[str]:
         """Work on the clip, and yield as HTML how far it is and at last what is to be said."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        shutil.rmtree(self.folder / "outputs", ignore_errors=True)
         context = get_context("spawn")
         pipe, end = context.Pipe(duplex=False)
-        given = self.clip, self.folder, layout, longest, end
+        given = self.folder, self.upload.name, layout, longest, end
         process = self.process = context.Process(target=write_results, args=given, daemon=True)
         process.start()
         end.close()
-        yield message("Starting")
         texts: dict[str, list[str]] = {"step": [], "note": [], "app.py": []}
         with suppress(EOFError, OSError):  # the process has ended
             while True:
-                text = pipe.recv().replace(f"{self.clip.parent}{os.sep}", "")
-                kind, _, rest = text.partition(": ")
+                kind, _, rest = (text := pipe.recv()).partition(": ")
                 texts.get(kind, []).append(rest)
                 if bar := TQDM_BAR.search(text):
-                    done, total = int(bar[1]), int(bar[2] or 0)
-                    frames = f"frame {done:,}" + f" of {total:,}" * bool(total)
-                    width = f"{100 * done / max(total, done, 1):.1f}%"
-                    share = f'<div class="bar"><div style="width: {width}"></div></div>'
-                    yield message(f"{texts['step'][-1]}: {frames}") + share
+                    done, total = bar.groups()
+                    share = f'<progress max="{total or done}" value="{done}"></progress>'
+                    yield message(f"{texts['step'][-1]}: frame {done} of {total or '?'}") + share
         process.join()
         stopped, self.process = not self.process, None
         if process.exitcode == 0:
             yield "".join(map(message, dict.fromkeys(texts["note"])))
         elif not stopped:
-            unknown = f"{self.clip.name}: the work ended with the code {process.exitcode}"
+            unknown = f"{self.upload.name}: the work ended with the code {process.exitcode}"
             yield message(" ".join(texts["app.py"]) or f"{unknown}; drop it again", "problem")
 
     def results(self) -> list[Path]:
@@ -204,16 +196,12 @@ def foreign(method: str, headers: Mapping[str, str], hosts: set[str]) -> bool:
     return urlsplit(headers.get("origin", f"//{host}")).netloc != host
 
 
-def delete_abandoned(folder: Path, sessions: dict[str, Session]) -> None:
-    """Delete sessions whose tab no longer reports, and what else is old in a server's folder."""
-    os.utime(folder)  # in use
-    for key, session in list(sessions.items()):
-        if session.last_seen < time.monotonic() - ABANDONED:
-            del sessions[key]
-            session.close(list(sessions.values()))
-    used = {folder / "results", *(session.clip.parent for session in sessions.values())}
-    for path in set(folder.iterdir()) - used:
-        delete_old(path)
+def delete_abandoned(folder: Path) -> None:
+    """Delete what is old in a server's folder: uploads and sessions."""
+    for used in (folder / "results", folder):
+        os.utime(used)
+        for path in used.iterdir():
+            delete_old(path)
 
 
 def delete_old(path: Path) -> None:
@@ -245,18 +233,16 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
             raise fastapi.HTTPException(403, f"Another host, or a page of another site; {where}")
 
     def begin(upload: str | None, request: gradio.Request) -> str:
-        former = sessions.get(key := request.session_hash or "")
-        if former:
-            former.stop()
         if upload:
-            if upload not in page.upload_file_set or not Path(upload).is_file():
-                leave(request)
+            whole = upload in page.upload_file_set and Path(upload).is_file()
+            session = Session(Path(upload), files) if whole else None
+            leave(request)
+            if not session:
                 return message("This file has not been uploaded; drop it again", "problem")
-            sessions[key] = Session(Path(upload), files)
-            if former:
-                former.close(list(sessions.values()))
-        busy = any(session.process for session in sessions.values())
-        return message("Waiting for the clip before this one" if busy else "Starting")
+            sessions[request.session_hash or ""] = session
+        elif session := sessions.get(request.session_hash or ""):
+            session.stop()
+        return ""
 
     def show(layout: str, request: gradio.Request) -> Iterator[tuple]:
         if session := sessions.get(request.session_hash or ""):
@@ -266,13 +252,9 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
                     offered = gradio.File(list(map(str, paths)), visible=True)
                 yield text, session.viewer(), offered
 
-    def report(request: gradio.Request) -> None:
-        if session := sessions.get(request.session_hash or ""):
-            session.last_seen = time.monotonic()
-
     def leave(request: gradio.Request) -> None:
         if session := sessions.pop(request.session_hash or "", None):
-            session.close(list(sessions.values()))
+            session.close()
 
     with gradio.Blocks(title="360° saliency") as page:
         gradio.HTML(f"<h1>Where would people look?</h1><p>Drop a 360° clip or picture, up to "
@@ -282,36 +264,33 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
             clip = gradio.File(label="360° clip or picture", height=130, scale=3)
             layout = gradio.Dropdown(list(LAYOUTS), label="Stereo and coverage", filterable=False)
         downloads = gradio.File(label="Results", visible=False, interactive=False)
-        outputs = gradio.HTML(), gradio.HTML(), downloads
-        quiet: Any = {"show_progress": "hidden", "api_visibility": "private"}
+        outputs = gradio.HTML(min_height=60), gradio.HTML(), downloads
+        private: Any = {"api_visibility": "private", "show_progress_on": outputs[0]}
         for event, given in (clip.upload, clip), (layout.input, gradio.State()):
-            event(begin, given, outputs[0], queue=False, **quiet).then(
-                show, layout, outputs, trigger_mode="multiple", concurrency_id="clip", **quiet
+            event(begin, given, outputs[0], queue=False, **private).then(
+                show, layout, outputs, trigger_mode="multiple", concurrency_id="clip", **private
             )
-        gradio.Timer(BEAT).tick(report, None, None, queue=False, **quiet)
         page.unload(leave)
     page.queue(api_open=False, max_size=QUEUE_SIZE, default_concurrency_limit=1)
 
     try:
-        with socket.create_server((args.host, args.port)) as listener:
-            host, port = listener.getsockname()[:2]
-    except OSError as error:
-        where = f"{args.host}, port {args.port}"
-        raise InputError(f"{where}: {error.strerror}; give another --host or --port") from error
-    try:
         page.launch(
-            server_name=args.host, server_port=port, prevent_thread_lock=True, quiet=True,
+            server_name=args.host, server_port=args.port, prevent_thread_lock=True, quiet=True,
             max_file_size=f"{args.max_megabytes}mb", allowed_paths=[str(files)], share=False,
             app_kwargs={"dependencies": [fastapi.Depends(check)]}, footer_links=[],
             run_history=False, enable_monitoring=False, mcp_server=False, ssr_mode=False,
             pwa=False, inline=False, theme=gradio.themes.Base(), css=STYLE,
         )  # fmt: skip
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        print(f"http://{host}:{port}  (Ctrl-C ends it)", flush=True)
+        print(f"{page.local_url}  (Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
             while True:
                 time.sleep(BEAT)
-                delete_abandoned(folder, sessions)
+                delete_abandoned(folder)
+    except OSError as error:
+        where = f"{args.host}, port {args.port or '7860 and those after it'}"
+        cure = "give another --host or --port"
+        raise InputError(f"{where}: not free, or not of this machine; {cure}") from error
     finally:
         for session in sessions.values():
             session.stop()
