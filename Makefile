@@ -5,7 +5,7 @@
 # make numbers                         published numbers, from ../shared, and benchmarks: far longer
 # make browser                         a Chromium for the tests of the viewer (Linux on x86-64, npm)
 # make fuzz                            damaged files through every reader, 24 hours of video
-# make lowest                          the tests with the lowest versions in requirements.txt
+# make lowest                          the tests with the lowest versions in requirements*.txt
 # make sample [CLIP=clip.mp4]          docs/sample.html and docs/overlay.webp, of a part of a clip
 # make setup | lint | bench
 # make clean                           removes what make made, but no results of yours
@@ -14,6 +14,7 @@ PYTHON ?= python3
 VIDEO ?= outputs/demo.mp4
 CLIP ?= ../shared/media/courtyard_640x322_30fps.mp4
 PY := .venv/bin/python
+INSTALL := $(PY) -m pip install --disable-pip-version-check --no-compile
 
 CHROMIUM := @sparticuz/chromium@153.0.0
 
@@ -23,8 +24,14 @@ setup: .venv/ready
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
+	@echo "Installing PyTorch and seven packages into .venv: 1.2 GB with a CPU build (see README.md), 5.8 GB with CUDA"
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --disable-pip-version-check --no-compile -r requirements.txt
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/test: .venv/ready requirements-test.txt
+	@echo "Installing what the tests need: 0.3 GB more"
+	$(INSTALL) -r requirements-test.txt
 	@touch $@
 
 outputs/demo.mp4: .venv/ready
@@ -34,17 +41,18 @@ demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 	$(PY) . "$(VIDEO)" --overwrite $(if $(FPS),--fps $(FPS))
 
 .venv/app: .venv/ready requirements-app.txt
-	$(PY) -m pip install --disable-pip-version-check --no-compile -r requirements-app.txt
+	@echo "Installing Gradio for the page: 0.2 GB more"
+	$(INSTALL) -r requirements-app.txt
 	@touch $@
 
 app: .venv/app
 	$(PY) app.py
 
 # One process on each core, each with one thread: two that share a core wait for each other.
-test: setup
+test: .venv/test
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal $(if $(SLOW),-m "not numbers")
 
-numbers: setup
+numbers: .venv/test
 	$(PY) -m pytest -m "" -rP --durations 0 tests/test_published_numbers.py tests/test_house.py tests/test_onnx.py
 
 # From the npm registry, since that holds a whole Chromium as a package, compressed with Brotli.
@@ -60,9 +68,9 @@ browser: .browser/chromium
 	cd $(@D) && rm -- *.br *.tar *.tgz && chmod +x chromium
 
 # In an environment of its own. The wheels of these versions are for Python 3.10 to 3.12.
-.venv-lowest/ready: requirements.txt
+.venv-lowest/ready: requirements.txt requirements-test.txt
 	$(PYTHON) -m venv --clear .venv-lowest
-	sed 's/>=/==/' requirements.txt > .venv-lowest/requirements.txt
+	cat $^ | sed 's/>=/==/' > .venv-lowest/requirements.txt
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check --no-compile \
 		-r .venv-lowest/requirements.txt
 	@touch $@
@@ -70,16 +78,16 @@ browser: .browser/chromium
 lowest: .venv-lowest/ready
 	.venv-lowest/bin/python -m pytest -m "not numbers"
 
-fuzz: setup
+fuzz: .venv/test
 	$(PY) -m tests.fuzz
 
-lint: setup
+lint: .venv/test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 .venv/bench: .venv/ready requirements-bench.txt
-	$(PY) -m pip install --disable-pip-version-check --no-compile -r requirements-bench.txt
+	$(INSTALL) -r requirements-bench.txt
 	@touch $@
 
 bench: .venv/bench

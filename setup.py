@@ -62,7 +62,7 @@ class Build(build_py):
         return written, copied
 
 
-scripts_need = (ROOT / "requirements.txt").read_text(encoding="utf-8").partition("\n\n")[0]
+scripts_need = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
 setup(
     name=NAME,

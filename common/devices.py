@@ -8,15 +8,18 @@ from common.errors import InputError
 from common.options import PRECISIONS
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device that --device names. Raises InputError where it is not there."""
+def choose_device(name: str, option: str = "--device ") -> torch.device:
+    """Return the device of this name, which an option or argument gives.
+
+    Raises InputError where it is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {name}: not available here; use --device cpu") from error
+        raise InputError(f"{option}{name}: not available here; use {option}cpu") from error
     return device
 
 

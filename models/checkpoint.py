@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.devices import choose_device
 from common.errors import InputError
 from common.files import atomic, reading
 from common.restricted_pickle import read_torch
@@ -57,13 +58,14 @@ def load(
     quality: "fast": a CubeUNet takes frames of three quarters of the height and width.
     overrides: arguments of the model that replace the stored ones. The stored Spec is kept in all
         fields that they do not determine.
-    Raises InputError for a file without a known model, and for arguments and weights that do not
-    fit each other.
+    Raises InputError for a file without a known model, for arguments and weights that do not fit
+    each other, and for a device that is not there.
 
     >>> model = load("checkpoints/cube_unet_best.pth")
     >>> model.name, model.spec.motion, model.training
     ('cube_unet', 'difference', False)
     """
+    device = choose_device(str(device), "device ")
     content = read(path)
     kind, arguments, spec = MODELS[content["model"]], content["arguments"], content["spec"]
     if quality and quality not in kind.qualities:

@@ -61,7 +61,8 @@ def predict(
     quickly stays visible.
 
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
-        any size, (H, W, 3) uint8 RGB arrays or tensors, of which video.Frames are made.
+        any size, (H, W, 3) uint8 RGB arrays or frames' tensors (3, H, W) in [0, 1], of which
+        video.Frames are made that hand each back as `picture`.
     needed: whether the map of a frame is wanted; the others are not yielded, and clips before the
         first such frame not computed. All other maps are the same as without it.
     fps: pictures a second; they are sampled at the rate of `model.spec`. None: all are.
@@ -71,7 +72,8 @@ def predict(
         comes before the next one is taken, and that of a picture when the next picture that is
         sampled has come; it is smoothed over the frames before alone. A model with a memory gives
         the maps of a clip when the clip is full and the next frame has come, live or not.
-    Raises ValueError for pictures of another shape or type, and TypeError for what holds no frames.
+    Raises ValueError for pictures of another shape or type and where there are none, and TypeError
+    for what holds no frames.
 
     >>> from models import EquatorPrior
     >>> from video import Frame
@@ -87,7 +89,9 @@ def predict(
     rest = iter(frames)
     first = list(islice(rest, 1))
     source: Iterable[Any] = chain(first, rest)
-    if first and not hasattr(first[0], "rgb"):
+    if not first:
+        raise ValueError("predict got no frame; give pictures or read_frames(path, model.spec)")
+    if not hasattr(first[0], "rgb"):
         source = frames_of(source, spec, fps)
     batches = _batches(source, spec, 1 if live else FRAMES_AT_ONCE)
     if needed:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from common.errors import InputError
 from common.files import atomic, check_file, read_json, write_json
+from video.layout import rgb_array
 
 RECORD = "prepared.json"
 OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
@@ -68,11 +69,9 @@ def write_ours(root: Path, files: dict[str, bytes], only_check: bool = False) ->
 
 
 def save_picture(path: Path, picture: np.ndarray | Tensor, **options) -> None:
-    """Write RGB, uint8 (H, W, 3) or a tensor (3, H, W) in [0, 1]. options: of PIL's encoder."""
-    if isinstance(picture, Tensor):
-        picture = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+    """Write a picture as rgb_array takes it. options: of PIL's encoder."""
     with atomic(path, durable=False) as temporary:
-        Image.fromarray(picture).save(temporary, **options)
+        Image.fromarray(rgb_array(picture)).save(temporary, **options)
 
 
 def split(names: list[str], val: float = 1 / 8, test: float = 1 / 8) -> dict[str, list[str]]:

@@ -8,9 +8,11 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
+import models
 import projection.cube_pad
 from common.devices import choose_device
 from common.errors import InputError
+from common.options import CHECKPOINT
 from losses import LOSSES
 from models import MODELS
 
@@ -187,5 +189,7 @@ def test_the_walk_over_the_graph_gives_autograds_gradients(case):
 
 @pytest.mark.parametrize("name", ["meta", "tpu", "cuda:99", "", "cpu:x", "7"])
 def test_devices_that_are_not_there(name):
-    with pytest.raises(InputError, match="--device"):
+    with pytest.raises(InputError, match="--device .*; use --device cpu"):
         choose_device(name)
+    with pytest.raises(InputError, match=f"^device {name}: not available here; use device cpu$"):
+        models.load(CHECKPOINT, name)

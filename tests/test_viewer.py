@@ -338,6 +338,34 @@ def test_the_keyboard_alone(page):
     assert not page.run("$('keys').open")
 
 
+@pytest.mark.parametrize("control", ["follow", "play", "help", "flat"])
+def test_space_pressed_the_button_again_that_was_clicked_before(page, control):
+    """The focus stayed there; by the Tab key it still goes there, and Space presses it."""
+    x, y = page.run("((b) => [b.x + b.width / 2, b.y + b.height / 2])($('follow')"
+                    ".getBoundingClientRect())")  # fmt: skip
+    if control != "follow":
+        shown = f"$('{control}') || document.querySelector('[value={control}] + span')"
+        x, y = page.run(f"((b) => [b.x + b.width / 2, b.y + b.height / 2])(({shown})"
+                        ".getBoundingClientRect())")  # fmt: skip
+    page.drag((x, y), (x, y))
+    if control == "help":
+        page.press("Escape")
+    before, pressed = page.run("[source.paused, $('follow').ariaPressed]")
+    page.press(" ")
+    page.wait(f"source.paused !== {json.dumps(before)}")
+    assert page.run("$('follow').ariaPressed") == pressed
+    page.run("$('follow').focus()")
+    page.press(" ")
+    page.wait(f"$('follow').ariaPressed !== {json.dumps(pressed)}")
+
+
+def test_the_key_and_the_button_that_follow_attention_have_one_name(page):
+    name = page.run("$('follow').textContent").lower()
+    assert page.run("[...$('keys').querySelectorAll('dt')].find((key) => key.textContent === 'A')"
+                    ".nextElementSibling.textContent").startswith(name)  # fmt: skip
+    assert page.run("$('follow').title").endswith(" (A)")
+
+
 def test_a_screen_reader_finds_a_name_for_every_control(page):
     nodes = page.send("Accessibility.getFullAXTree")["nodes"]
     kinds = {

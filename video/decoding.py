@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -63,6 +64,7 @@ class Decoded:
     duration: float  # seconds; the average one where the file does not state it
     load: Callable[[], av.VideoFrame]
     picture: Path | None = None  # the file, where each frame has one
+    given: Any = None  # the picture, where it is in memory
 
     @property
     def image(self) -> av.VideoFrame:

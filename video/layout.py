@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from common.options import STEREO
 
@@ -66,12 +67,13 @@ class Layout:
         west, east, south, north = self.coverage
         return round(height * 180 / (north - south)), round(width * 360 / (east - west))
 
-    def panorama(self, picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    def panorama(self, picture: np.ndarray | Tensor, height: int, width: int) -> np.ndarray:
         """Return the left eye's view of the whole sphere, height×width pixels; see `resample`.
 
-        picture: (h, w) or (h, w, C) uint8, as it is stored.
+        picture: as `rgb_array` takes it, or one plane of it, (h, w) uint8; as it is stored.
         """
-        eye = picture[self.eyes(*picture.shape[:2])[0]]
+        stored = np.asarray(picture) if picture.ndim == 2 else rgb_array(picture)
+        eye = stored[self.eyes(*stored.shape[:2])[0]]
         return resample(eye, self.coverage, SPHERE, height, width)
 
     def covered(self, height: int, width: int) -> np.ndarray:
@@ -83,6 +85,21 @@ class Layout:
 
 
 MONO = Layout()  # a whole sphere, as it is stored
+
+
+def rgb_array(picture: np.ndarray | Tensor) -> np.ndarray:
+    """Return a picture as (H, W, 3) uint8 RGB.
+
+    picture: such an array or tensor, or a frame's tensor (3, H, W) in [0, 1]. Raises ValueError for
+    any other.
+    """
+    array = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else np.asarray(picture)
+    if isinstance(picture, Tensor) and picture.is_floating_point() and array.shape[:-2] == (3,):
+        array = np.rint(255 * array.transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
+    if array.dtype != np.uint8 or array.shape[2:] != (3,) or not array.size:
+        got = f"got {array.dtype} of shape {array.shape}"
+        raise ValueError(f"a picture is (H, W, 3) uint8 RGB, or a frame's (3, H, W) tensor; {got}")
+    return np.ascontiguousarray(array)
 
 
 def resample(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from common.errors import InputError
 from video.decoding import Damage, Decoded, VideoInfo, decode, probe
-from video.layout import Coverage
+from video.layout import Coverage, rgb_array
 from video.motion import motion_estimator
 from video.pictures import find_flow, read_picture, to_tensor
 from video.spec import Spec
@@ -29,6 +30,7 @@ class Frame:
     rgb: Tensor  # (3, H, W) float32 in [0, 1]
     motion: Tensor  # (M, H, W) float32 in [0, 1]
     times: tuple[float, ...] = ()  # seconds of this frame and of those before the next sampled one
+    picture: Any = None  # of pictures in memory, the one that was given
 
 
 class FrameReader(Iterator[Frame]):
@@ -82,7 +84,8 @@ class FrameReader(Iterator[Frame]):
                     yield replace(sampled, times=tuple(times[:-1]))
                     times = times[-1:]
                 number, motion = frame.number + 1 - len(times), self._motion(frame, previous, rgb)
-                sampled, previous = Frame(number, times[0], rgb, motion), rgb
+                sampled = Frame(number, times[0], rgb, motion, picture=frame.given)
+                previous = rgb
         except InputError as error:  # raised after the frames that were read before the damage
             problem = error
         if sampled:
@@ -188,18 +191,18 @@ def read_pictures(
 def frames_of(
     pictures: Iterable[np.ndarray | Tensor], spec: Spec, fps: float | None
 ) -> Iterator[Frame]:
-    """Return the frames of pictures in memory, (H, W, 3) uint8 RGB, as read_frames does of a file.
+    """Return the frames of pictures in memory, of which rgb_array takes each, like read_frames.
 
     fps: pictures a second; None for pictures that are all to be sampled.
-    Iterating raises ValueError for an array of another shape or type.
+    Iterating raises ValueError for any other array.
     """
     rate = Fraction(fps or spec.fps)
 
     def image(picture: np.ndarray | Tensor) -> av.VideoFrame:
-        return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        return av.VideoFrame.from_ndarray(rgb_array(picture), format="rgb24")
 
     decoded = (
-        Decoded(n + 1, float(n / rate), float(1 / rate), partial(image, picture))
+        Decoded(n + 1, float(n / rate), float(1 / rate), partial(image, picture), given=picture)
         for n, picture in enumerate(pictures)
     )
     return FrameReader(VideoInfo(Path(), 0, 0, rate, None, None), spec, decoded).sampled

@@ -10,8 +10,9 @@ from math import gcd
 import av
 import cv2
 import numpy as np
+from torch import Tensor
 
-from video.layout import MONO, SPHERE, Layout, resample
+from video.layout import MONO, SPHERE, Layout, resample, rgb_array
 from video.yuv import Colour, planes, to_yuv420p
 from views.frames import FrameWithMap
 
@@ -89,8 +90,8 @@ def painted_pictures(
 
 
 def paint_picture(
-    rgb: np.ndarray,
-    saliency: np.ndarray,
+    rgb: np.ndarray | Tensor,
+    saliency: np.ndarray | Tensor,
     layout: Layout = MONO,
     colormap: str = "turbo",
     alpha: float = 0.7,
@@ -98,10 +99,11 @@ def paint_picture(
 ) -> np.ndarray:
     """Return a still picture with its map over it, (H, W, 3) RGB, or beside it, (H, 2·W, 3).
 
-    rgb: (H, W, 3) uint8. saliency: (h, w) uint8, or one of models.predict, any not negative array
-    or tensor (1, h, w), whose maximum is then shown as the strongest. alpha: opacity of that.
+    rgb: (H, W, 3) uint8, or a frame's tensor. saliency: (h, w) uint8, or one of models.predict, any
+    not negative array or tensor (1, h, w), whose maximum is then shown as the strongest. alpha:
+    opacity of that.
     """
-    saliency = np.asarray(saliency).reshape(saliency.shape[-2:])
+    rgb, saliency = rgb_array(rgb), np.asarray(saliency).reshape(saliency.shape[-2:])
     if saliency.dtype != np.uint8:
         saliency = np.rint(saliency * (255 / max(saliency.max(), 1e-9))).astype(np.uint8)
     overlay = Overlay(colormap, alpha, None, len(rgb), side_by_side)
