@@ -21,14 +21,13 @@ from common.locks import lock
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
-    add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
+    options.add_data_options(add)
     add("--split", default="test", help="split whose clips are scored: test, val or train")
     add("--train_root", type=Path, help="data set whose training maps make the mean map "
         "among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
         f"(default: {options.CHECKPOINT}, without --pred_dir)")  # fmt: skip
-    add("--model", nargs="+", metavar="package.module:Class", default=[], help="models of "
-        "checkpoints that are your own, whose code is then run")  # fmt: skip
+    options.add_model_options(add, nargs="+")
     add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps, "
         "FOLDER/<clip>/sal_0001.npy as infer_video.py writes them, or under any name that ends "
         "with the frame's number; .npy, .exr or .png")  # fmt: skip
@@ -50,7 +49,6 @@ def parse_args() -> argparse.Namespace:
         "Gaussian that the ground truth was made with; used for the inter-observer scores "
         "only")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
-    options.add_data_rate_option(add)
     options.add_motion_option(add)
     options.add_sampling_option(add)
     options.add_machine_options(add)
@@ -65,6 +63,7 @@ from tqdm import tqdm
 
 import models
 from common import processes
+from common.components import find_all
 from common.devices import autocast, choose_device, choose_precision
 from common.processes import is_main
 from datasets import SaliencyVideos, check
@@ -73,9 +72,6 @@ from evaluation import results, summary
 from evaluation.scorer import Scorer
 from evaluation.sources import Network, SavedMaps
 from evaluation.tables import FORMATS
-from metrics import find_metric
-from models.registry import find_model
-from video.motion import find_motion
 from video.spec import HIGHEST_FPS
 
 LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
@@ -83,6 +79,7 @@ LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run doe
 
 def main() -> None:
     args = parse_args()
+    find_all(args)
     if args.check:
         return check_data(args)
     device = choose_device(args.device)
@@ -130,11 +127,6 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, li
     """Return what is scored, by the rows of the table; several in one row are different seeds."""
     if not args.ckpt_path and not args.pred_dir:
         args.ckpt_path = [options.CHECKPOINT]
-    for name in args.model:
-        find_model(name)
-    for name in args.metric:
-        find_metric(name)
-    find_motion(args.motion or "none")
     networks = [Network(path, load_model(args, path, device)) for path in args.ckpt_path]
     if args.sampling and not any("sampling" in network.model.arguments for network in networks):
         raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")

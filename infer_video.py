@@ -24,8 +24,7 @@ def parse_args() -> argparse.Namespace:
     add("--video_path", type=Path, nargs="+", required=True, metavar="PATH",
         help="video, folder of frames, or picture; several are allowed")  # fmt: skip
     add("--ckpt_path", type=Path, default=options.CHECKPOINT, help="checkpoint")
-    add("--model", metavar="package.module:Class", help="model of the checkpoint "
-        "where it is one of your own, whose code is then run")  # fmt: skip
+    options.add_model_options(add)
     add("--output_dir", type=Path, help="folder for the maps, with a folder in it for each of "
         "several clips (default: outputs/<name>_saliency)")  # fmt: skip
     add("--save_npy", action="store_true", help="also write float32 maps; see --normalise")
@@ -63,6 +62,7 @@ from tqdm import tqdm
 
 import models
 from common import processes
+from common.components import MODELS, find_all
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError
 from common.files import maps_folder, protected
@@ -72,9 +72,7 @@ from maps.interpolate import interpolate
 from maps.record import NORMALISATIONS, MapWriter, complete_record, read_record, source_facts
 from maps.saved import read_maps
 from models.checkpoint import sha256
-from models.registry import find_model
 from video.background import map_in_background, prefetch
-from video.motion import find_motion
 from video.reader import FrameReader, read_frames
 
 
@@ -83,8 +81,8 @@ def main() -> str:
     args = parse_args()
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
-    kind = find_model(args.model) if args.model else models.SaliencyModel
-    find_motion(args.motion or "none")
+    find_all(args)
+    kind = MODELS.find(args.model) if args.model else models.SaliencyModel
     given = {"sampling": args.sampling, "front": args.front}
     given = {name: value for name, value in given.items() if value is not None}
     model = models.load(args.ckpt_path, device, args.quality, **given)

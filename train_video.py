@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from common import options
+from common.components import AUGMENTATIONS, LOSSES, MODELS, MOTIONS
 from common.errors import InputError, run_script
-from common.options import AUGMENTATION_NAMES, LOSS_NAMES, MOTION_NAMES, at_least, python
+from common.options import at_least, python
 
 OPTIMIZERS = {
     "sgd": lambda groups, args: torch.optim.SGD(
@@ -96,9 +97,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     chosen = first.parse_known_args(arguments)[0]
     name = chosen.model
     if ":" in name:
-        from models.registry import find_model  # slow to import
-
-        name = find_model(name).name
+        name = MODELS.find(name).name
     others = DEFAULTS["cube_unet", chosen.recipe] | {"model_args": []}
     defaults = DEFAULTS.get((name, chosen.recipe), others)
 
@@ -106,14 +105,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=options.HelpFormatter, parents=[first]
     )
     add = parser.add_argument
-    add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
-    options.add_data_rate_option(add)
+    options.add_data_options(add)
     add("--model_fps", type=sampled_rate, metavar="RATE",
         help="frames a second that the model sees, in training and from then on; all: every frame, "
         "as the published code steps and --recipe paper of cube_unet means (default: those of "
         "--init, else the model's own, 8)")
     add("--motion", metavar="NAME",
-        help=f"motion channels: {', '.join(MOTION_NAMES)} or package.module:Class for your own "
+        help=f"motion channels: {', '.join(MOTIONS)} or package.module:Class for your own "
         "(default: those of --init, else difference for cube_unet, colour_difference for its "
         "published backbone, dis for sst_sal)")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
@@ -137,7 +135,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--skip_frames", type=at_least(0, kind=int),
         help="frames at the start of each clip that are not trained on")
     add("--loss", metavar="NAME",
-        help=f"loss: {', '.join(LOSS_NAMES)} or package.module:Class for your own (default: that "
+        help=f"loss: {', '.join(LOSSES)} or package.module:Class for your own (default: that "
         f"of --init, else {defaults['loss']})")
     add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
     add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
@@ -149,8 +147,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--ema", type=at_least(0, 1), metavar="DECAY",
         help="decay of the exponential moving average of the weights, such as 0.999, that is "
         "validated and kept in their place; 0: no average")
-    add("--augment", nargs="*", choices=AUGMENTATION_NAMES, metavar="NAME",
-        help=f"random changes of the clips, {', '.join(AUGMENTATION_NAMES)}; without a name: none "
+    add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
+        help=f"random changes of the clips, {', '.join(AUGMENTATIONS)}; without a name: none "
         f"(default: {' '.join(defaults['augment']) or 'none'}, those that fit --motion)")
     add("--seed", type=at_least(0, 2**32, int), default=0,
         help="seed for initialisation, shuffling and augmentation")

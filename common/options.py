@@ -13,14 +13,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from common.components import MOTIONS
+
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints/cube_unet_best.pth"  # shipped
 
 # Choices that are used by modules which take long to import: --help needs none of these.
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 SAMPLINGS = ("reference", "seamless")  # of SST-Sal, in models/sphere_taps.py
-MOTION_NAMES = ("none", "difference", "colour_difference", "dis", "raft")  # in video/motion.py
-LOSS_NAMES = ("smse", "mse", "density", "spherical_kl")  # in losses/__init__.py
-AUGMENTATION_NAMES = ("yaw", "mirror", "tilt", "light")  # in datasets/augment.py
 HIGHEST_FPS = 1000.0  # at which every frame of a video is sampled
 PROTOCOLS = ("sphere", "planar", "sin")  # in metrics/protocol.py
 TABLES = ("text", "markdown", "latex", "csv")  # in evaluation/tables.py
@@ -83,11 +82,22 @@ def add_machine_options(add: Callable) -> None:
         "computes in it, else fp32")  # fmt: skip
 
 
-def add_data_rate_option(add: Callable) -> None:
-    """Add --fps of a data set."""
+def add_data_options(add: Callable) -> None:
+    """Add --data_root, --layout and --fps of a data set."""
+    add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
+    add("--layout", metavar="package.module:Class", help="layout of the data set where it is one "
+        "of your own, whose code is then run (default: found out)")  # fmt: skip
     add("--fps", type=frame_rate, help="frames a second of the data set, of which the model sees "
         "as many as of a video (default: as its dataset.json states; otherwise every frame is "
         "seen)")  # fmt: skip
+
+
+def add_model_options(add: Callable, **number: str) -> None:
+    """Add --model and --backbone of a checkpoint. number: of values, as argparse's nargs."""
+    given: dict = {"metavar": "package.module:NAME", **number}
+    add("--model", help="model of the checkpoint where it is one of your own, whose code is then "
+        "run", **given)  # fmt: skip
+    add("--backbone", help="likewise, backbone of a checkpoint of cube_unet", **given)
 
 
 def add_sampling_option(add: Callable) -> None:
@@ -97,7 +107,7 @@ def add_sampling_option(add: Callable) -> None:
 
 def add_motion_option(add: Callable) -> None:
     add("--motion", metavar="NAME", help="how motion between frames is estimated: "
-        f"{', '.join(MOTION_NAMES)} or package.module:Class for your own (default: as the model "
+        f"{', '.join(MOTIONS)} or package.module:Class for your own (default: as the model "
         "was trained)")  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Random changes of training clips that are right on the sphere, chosen by name.
 
-Each takes an item of SaliencyVideos and a random generator, changes all frames of the clip alike,
-and changes motion, ground truth and fixations with the frames. It returns a new item.
+Each takes an item of SaliencyVideos, a random generator and the class of the item's motion, changes
+all frames of the clip alike, and changes motion, ground truth and fixations with the frames. It
+returns a new item. Which are valid for a motion, its class says.
 """
 
 import math
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.options import AUGMENTATION_NAMES
+from common.components import AUGMENTATIONS, MOTIONS
 from projection.resampling import Resampling
 from projection.sphere import directions, equirectangular_taps
-from video.motion import GREY, MOTIONS
+from video.motion import GREY, Motion
 
+Augmentation = Callable[[dict, np.random.Generator, type[Motion]], dict]
 IMAGES = ("frames", "motion", "target", "fixations")
 MAX_TILT = math.radians(10)
 
@@ -53,7 +55,7 @@ class Augmented(Dataset):
         random = np.random.default_rng([self.seed, epoch, index])
         for name, change in AUGMENTATIONS.items():
             if name in self.names:
-                item = change(item, random)
+                item = change(item, random, MOTIONS[self.data.spec.motion])
         return item
 
 
@@ -61,18 +63,18 @@ def _change_images(item: dict, change: Callable[[Tensor], Tensor]) -> dict:
     return item | {name: change(item[name]) for name in IMAGES if name in item}
 
 
-def yaw(item: dict, random: np.random.Generator) -> dict:
+def yaw(item: dict, random: np.random.Generator, motion: type[Motion]) -> dict:
     """Rotate the clip about the vertical axis by a whole number of columns."""
     shift = int(random.integers(item["frames"].shape[-1]))
     return _change_images(item, lambda image: image.roll(shift, -1))
 
 
-def mirror(item: dict, random: np.random.Generator) -> dict:
+def mirror(item: dict, random: np.random.Generator, motion: type[Motion]) -> dict:
     """Exchange left and right with a probability of one half."""
     return item if random.random() < 0.5 else _change_images(item, lambda image: image.flip(-1))
 
 
-def tilt(item: dict, random: np.random.Generator) -> dict:
+def tilt(item: dict, random: np.random.Generator, motion: type[Motion]) -> dict:
     """Rotate the clip by up to MAX_TILT about a random horizontal axis, bilinearly.
 
     Fixations are dropped, because counts can't be interpolated. Targets keep a maximum of 1.
@@ -90,11 +92,11 @@ def tilt(item: dict, random: np.random.Generator) -> dict:
     return item
 
 
-def light(item: dict, random: np.random.Generator) -> dict:
+def light(item: dict, random: np.random.Generator, motion: type[Motion]) -> dict:
     """Change contrast, brightness, saturation and hue.
 
     Saturation and hue scale and turn the colour's difference from grey, so the grey value stays.
-    Where motion is the difference of grey values, it is scaled by the contrast.
+    A motion that is proportional to the contrast is scaled with it.
     """
     contrast, saturation = random.uniform(0.75, 1.33), random.uniform(0.6, 1.4)
     brightness, hue = random.uniform(-0.1, 0.1), random.uniform(-0.3, 0.3)
@@ -107,10 +109,6 @@ def light(item: dict, random: np.random.Generator) -> dict:
     middle = grey.mean()
     grey = middle + contrast * (grey - middle) + brightness
     frames = (grey + contrast * torch.stack([red, green, blue], -3)).clamp(0, 1)
-    motion = item["motion"]
-    if motion.shape[-3] == 1:
-        motion = (contrast * motion).clamp(max=1)
-    return item | {"frames": frames, "motion": motion}
-
-
-AUGMENTATIONS = dict(zip(AUGMENTATION_NAMES, (yaw, mirror, tilt, light), strict=True))
+    if motion.scales_with_contrast:
+        item = item | {"motion": (contrast * item["motion"]).clamp(max=1)}
+    return item | {"frames": frames}

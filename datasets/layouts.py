@@ -1,7 +1,7 @@
 """The layouts of data sets on disk: which files belong to a clip, and how its maps are read.
 
-docs/data.md draws them. A layout is a class in LAYOUTS with the methods of ECCV2018Layout. All have
-splits.json (datasets/splits.py).
+docs/data.md draws them. A layout is a subclass of ECCV2018Layout. All have splits.json
+(datasets/splits.py).
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.components import LAYOUTS
 from common.errors import InputError
 from common.files import read_array
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
@@ -112,12 +113,14 @@ class SSTSalLayout(ECCV2018Layout):
                     yield clip, int(number), file
 
 
-LAYOUTS = (SSTSalLayout(), ECCV2018Layout())  # the first counts that matches
+def layouts() -> list[ECCV2018Layout]:
+    """Return all layouts, of which the first that matches is that of a data set."""
+    return [LAYOUTS[name]() for name in reversed(list(LAYOUTS))]
 
 
 def find_layout(root: Path) -> ECCV2018Layout:
     """Return the layout of a data set."""
-    return next(layout for layout in LAYOUTS if layout.matches(root))
+    return next(layout for layout in layouts() if layout.matches(root))
 
 
 def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[File]]:

@@ -11,9 +11,11 @@ class MapLoss(nn.Module):
 
     height, width: size of the maps whose areas are computed once. Other sizes work, too.
 
-    A subclass defines loss(pred, target, areas), with areas (H, 1), and sets `summed` where the
-    loss is the sum over maps, not their mean. Raises ValueError where the shapes differ.
-    needs_fixations, whole_clips: what else a user-defined loss is given, see docs/own_model.md.
+    A subclass defines loss(pred, target, areas), with areas (H, 1), and declares what it needs:
+        summed: it is the sum over maps, not their mean.
+        needs_fixations: it also takes `fixations`, counts (N, 1, H, W), which may all be zero.
+        whole_clips: it takes clips (B, T, 1, H, W), and `valid` (B, T), which maps have a truth.
+    Raises ValueError where the shapes differ.
     """
 
     summed = needs_fixations = whole_clips = False
@@ -30,13 +32,13 @@ class MapLoss(nn.Module):
         """Return the solid angle of a pixel of each row in steradians: (H, 1) float64."""
         return solid_angles(height, width, torch.float64)
 
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+    def forward(self, pred: Tensor, target: Tensor, **truths: Tensor) -> Tensor:
         if pred.shape != target.shape:
             raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ")
         pred, target = (t if t.dtype.itemsize > 4 else t.float() for t in (pred, target))
         size = tuple(pred.shape[-2:])
         areas = self.areas if size == self.size else self.areas_of(*size)
-        return self.loss(pred, target, areas.to(pred))
+        return self.loss(pred, target, areas.to(pred), **truths)
 
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
         raise NotImplementedError

@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.components import METRICS
+
 EPSILON = 2.0**-52  # 2.2204e-16, Matlab's eps, as in the MIT benchmark
 ROUNDING = 1e-12  # a map that deviates by less, relative to its largest magnitude, is constant
 
@@ -155,16 +157,21 @@ class Metric:
     needs: tuple[str, ...]
     higher_is_better: bool = True
 
+    def problem(self) -> str:
+        """Return what is wrong with a user-defined metric, "" if nothing."""
+        truths = sorted({need for metric in METRICS.values() for need in metric.needs})
+        if self.needs and {*self.needs} <= {*truths}:
+            return ""
+        return f"needs {self.needs}; give it some of {', '.join(truths)}"
 
-METRICS = {
-    "cc": Metric("CC", cc, ("target",)),
-    "sim": Metric("SIM", sim, ("target",)),
-    "kld": Metric("KLD", kld, ("target",), higher_is_better=False),
-    "nss": Metric("NSS", nss, ("fixations",)),
-    "auc_judd": Metric("AUC-Judd", auc_judd, ("fixations",)),
-    "sauc": Metric("sAUC", sauc, ("fixations", "others")),
-    "information_gain": Metric("IG", information_gain, ("fixations", "prior")),
-}
+
+CC = Metric("CC", cc, ("target",))
+SIM = Metric("SIM", sim, ("target",))
+KLD = Metric("KLD", kld, ("target",), higher_is_better=False)
+NSS = Metric("NSS", nss, ("fixations",))
+AUC_JUDD = Metric("AUC-Judd", auc_judd, ("fixations",))
+SAUC = Metric("sAUC", sauc, ("fixations", "others"))
+INFORMATION_GAIN = Metric("IG", information_gain, ("fixations", "prior"))
 
 
 def check_maps(signed: tuple[str, ...] = (), **maps: Tensor) -> None:

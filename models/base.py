@@ -1,18 +1,21 @@
 """The interface of every saliency model."""
 
+import inspect
 from dataclasses import replace
 
 from torch import Tensor, nn
 
-from video.motion import MOTIONS
+from common.components import MOTIONS, Components
 from video.spec import Spec
+
+PLAIN = (bool, int, float, str, type(None))  # types of a model's arguments in a checkpoint
 
 
 class SaliencyModel(nn.Module):
     """Predicts saliency maps of clips.
 
-    A subclass sets `name` (its key in models.MODELS), calls this constructor with its Spec and
-    the keyword arguments that build it again, and defines (see docs/own_model.md)
+    A subclass sets `name` (its key in models.MODELS; else "module:Class"), calls this constructor
+    with its Spec and the keyword arguments that build it again, and defines (docs/own_model.md)
 
         forward(frames, motion) -> maps
             frames: (B, T, 3, H, W), RGB in [0, 1]
@@ -27,11 +30,27 @@ class SaliencyModel(nn.Module):
     parallel = False
     # Factor of the height and width of the frames by name; see models.load.
     qualities: dict[str, float] = {}
+    # Arguments that name components.
+    components: dict[str, Components] = {}
+
+    def __init_subclass__(cls, **arguments) -> None:
+        super().__init_subclass__(**arguments)
+        if "name" not in vars(cls):
+            cls.name = f"{cls.__module__}:{cls.__qualname__}"
 
     def __init__(self, spec: Spec, **arguments):
         super().__init__()
         self.spec = spec
         self.arguments = arguments
+
+    @classmethod
+    def problem(cls) -> str:
+        """Return what is wrong with a user-defined model, "" if a checkpoint can build it again."""
+        for argument in inspect.signature(cls).parameters.values():
+            if not isinstance(argument.default, PLAIN):
+                defaults = "a default: a number, a text, True, False or None"
+                return f"its constructor takes '{argument}'; give that {defaults}"
+        return ""
 
     @classmethod
     def arguments_for(cls, motion_channels: int) -> dict:

@@ -1,7 +1,7 @@
 """Checkpoints: a model's weights with everything that is needed to build it again.
 
-Nothing in a file is imported or executed: a user-defined model is imported where its name is given
-to `models.registry.find_model`, never where a checkpoint names it. So is a user-defined motion.
+Nothing in a file is imported or executed: a user-defined model, backbone or motion is imported
+where its name is given to `Components.find`, never where a checkpoint names it.
 """
 
 import hashlib
@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.components import BACKBONES, MODELS, MOTIONS, Components
 from common.devices import choose_device
 from common.errors import InputError
 from common.files import atomic, reading
 from common.restricted_pickle import read_torch
 from models.authors_files import FIRST_WEIGHT, from_state_dict, read_authors_file
-from models.base import SaliencyModel
-from models.registry import MODELS, PLAIN
-from video.motion import MOTIONS
+from models.base import PLAIN, SaliencyModel
 
 LARGEST_WEIGHT = 1e10  # no training leads to such a number, and half of float32's range is left
 KINDS: dict[str, Any] = dict(arguments=PLAIN, weights=Tensor, spec=PLAIN, run=(*PLAIN, list))
@@ -130,13 +129,21 @@ def read(path: str | Path) -> dict:
             for name, value in content[entry].items():
                 if not isinstance(name, str) or not isinstance(value, kind):
                     raise TypeError(f"'{name}' in '{entry}'")
-        motion = content["spec"].get("motion", "none")
-        for noun, name, known in (("model", content["model"], MODELS), ("motion", motion, MOTIONS)):
-            if name not in known:
-                what = f"its {noun} is {name[:100]!r}, not one of {', '.join(known)}"
-                cure = f"if you trust its code, add --{noun} package.module:Class"
-                raise InputError(f"{path}: {what}; {cure}")
+        check_known(path, MODELS, content["model"])
+        check_known(path, MOTIONS, content["spec"].get("motion", "none"))
+        for argument, known in MODELS[content["model"]].components.items():
+            if argument in content["arguments"]:
+                check_known(path, known, content["arguments"][argument])
     return content
+
+
+def check_known(path: Path, known: Components, name: Any) -> None:
+    """Raise InputError for a checkpoint that names a component which is not known."""
+    if name not in known:
+        what = f"its {known.noun} is {str(name)[:100]!r}, not one of {', '.join(known)}"
+        cure = f"if you trust its code, add --{known.noun} package.module:NAME"
+        more = " (to train, --model_args backbone=…)" * (known is BACKBONES)
+        raise InputError(f"{path}: {what}; {cure}{more}")
 
 
 def sha256(path: str | Path) -> str:

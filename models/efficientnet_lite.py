@@ -5,10 +5,14 @@ M. Tan, Q. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural 
 scaled (tensorflow/tpu, models/official/efficientnet/lite).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
+from models.backbone import Backbone
+from models.unet import padded_conv
 from projection import CubePadding
 
 # Kernel, stride, expansion, output channels and repeats of each stage.
@@ -25,13 +29,8 @@ STEM = 32
 LATE_PADDING_SIZE = 17  # faces of fewer pixels, in units of padding, are padded after expansion
 LEVELS = (1, 2, 4, 5, 6)  # stages whose features are read
 WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 24, 40, 112, 192, 320 channels
+OUT_CHANNELS = 64
 MOTION_LEVELS = (2, 0)  # levels at whose resolution motion is read too, the coarser one first
-
-
-def padded_conv(c_in: int, c_out: int, dilation: int = 1) -> list[nn.Module]:
-    """Return the layers of a cube-padded 3×3 convolution with BatchNorm and ReLU."""
-    conv = nn.Conv2d(c_in, c_out, 3, dilation=dilation, bias=False)
-    return [CubePadding(dilation), conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
 
 
 def enlarge(x: Tensor, pad: nn.Module) -> Tensor:
@@ -72,12 +71,13 @@ class Block(nn.Module):
     of the channels, which gives the same: a frame takes 9 % less time.
     """
 
-    def __init__(self, c_in, c_out, kernel, stride, expansion, late):
+    def __init__(self, c_in, c_out, kernel, stride, expansion, late, layer=CubePadding):
+        """layer: makes the padding layer, as in models.backbone.Backbone."""
         super().__init__()
         wide = c_in * expansion
         self.expand = Conv(c_in, wide, 1) if expansion > 1 else nn.Identity()
         self.padding = kernel // 2
-        self.pad = CubePadding(self.padding, late)
+        self.pad = layer(self.padding, late)
         self.depthwise = Conv(wide, wide, kernel, stride, wide)
         self.project = Conv(wide, c_out, 1, activate=False)
         self.residual = stride == 1 and c_in == c_out
@@ -98,16 +98,17 @@ class EfficientNetLite0(nn.Module):
     Their channels are WIDTHS.
     """
 
-    def __init__(self):
+    def __init__(self, padding: Callable = CubePadding):
         super().__init__()
         # A stride of 2 is not symmetric on even faces: early and late centres take turns.
-        self.pad = CubePadding(1, late=True)
+        self.pad = padding(1, late=True)
         self.stem = Conv(3, STEM, 3, stride=2)
         channels, late, self.stages = STEM, True, nn.ModuleList()
         for kernel, stride, expansion, out, repeats in STAGES:
             late = late != (stride == 2)
-            first = Block(channels, out, kernel, stride, expansion, late and stride == 2)
-            rest = (Block(out, out, kernel, 1, expansion, late=False) for _ in range(repeats - 1))
+            first = Block(channels, out, kernel, stride, expansion, late and stride == 2, padding)
+            more = out, out, kernel, 1, expansion, False, padding
+            rest = (Block(*more) for _ in range(repeats - 1))
             self.stages.append(nn.Sequential(first, *rest))
             channels = out
 
@@ -123,32 +124,29 @@ class EfficientNetReadout(nn.Module):
     The encoder's first FIXED stages stay as they were learned from a million photographs, the
     others learn slowly (Kümmerer, Wallis and Bethge, DeepGaze II, 2016).
 
-    forward: (B·6, 3 + M, S, S) → (B·6, out_channels, S/4, S/4). S is a multiple of face_step: a
-    side that does not halve evenly would shift coarse features by up to half of their pixel.
+    forward: (B·6, 3 + M, S, S) → (B·6, OUT_CHANNELS, S/4, S/4). S is a multiple of 32: a side that
+    does not halve evenly would shift coarse features by up to half of their pixel.
     """
 
     FIXED = 3
-    smallest_face, face_step, output_stride, out_channels = 96, 32, 4, 64
-    published = False
-    learning_rate_scales = {"encoder.": 0.1}
 
-    def __init__(self, in_channels: int, base_channels: int | None = None):
+    def __init__(self, in_channels: int, base_channels: int = 0, padding: Callable = CubePadding):
         """base_channels is the plain backbone's and not used here."""
         super().__init__()
-        self.encoder = EfficientNetLite0()
+        self.encoder = EfficientNetLite0(padding)
         for fixed in (self.encoder.stem, *self.encoder.stages[: self.FIXED]):
             fixed.requires_grad_(False)
         self.motion_levels = MOTION_LEVELS if in_channels > 3 else ()
-        widths, out = list(WIDTHS), self.out_channels
+        widths, out = list(WIDTHS), OUT_CHANNELS
         for level in self.motion_levels:
             widths.insert(level, in_channels - 3)
         self.levels = nn.ModuleList(
             nn.Sequential(nn.BatchNorm2d(c), nn.Conv2d(c, out, 1), nn.Dropout2d(0.5))
             for c in widths
         )
-        mix = *padded_conv(out, out), *padded_conv(out, out, dilation=2)
+        mix = *padded_conv(out, out, padding), *padded_conv(out, out, padding, dilation=2)
         self.mix = nn.Sequential(nn.BatchNorm2d(out), nn.ReLU(), *mix)
-        self.pad = CubePadding(1)
+        self.pad = padding(1)
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.encoder(x[:, :3])
@@ -160,3 +158,12 @@ class EfficientNetReadout(nn.Module):
         for part in parts:  # added in this order: the sum has the memory format of the first
             total = (total if total.shape == part.shape else enlarge(total, self.pad)) + part
         return self.mix(total)
+
+
+EFFICIENTNET_LITE0 = Backbone(
+    EfficientNetReadout,
+    channels=OUT_CHANNELS,
+    stride=4,
+    faces=(96, 32),
+    learning_rate_scales={"encoder.": 0.1},
+)

@@ -18,15 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.components import MOTIONS, find_all
 from common.errors import InputError, run_script
 from common.files import atomic, protected
-from common.options import HelpFormatter, add_sampling_option
+from common.options import HelpFormatter, add_model_options, add_sampling_option
 from models.base import SaliencyModel
 from models.checkpoint import load
-from models.registry import find_model
 from models.sphere_layers import to_images, to_pixels
 from models.sst_sal import SSTSal
-from video.motion import MOTIONS, find_motion
 
 OPSET = 18  # the lowest that PyTorch's exporter writes
 STATE = ("encoder_hidden", "encoder_cell", "decoder_hidden", "decoder_cell")
@@ -102,8 +101,7 @@ def main() -> None:
     add = parser.add_argument
     add("ckpt_path", type=Path, metavar="CKPT", help="checkpoint")
     add("output_path", type=Path, metavar="FILE", help="file to write, .onnx")
-    add("--model", metavar="package.module:Class", help="model of the checkpoint "
-        "where it is one of your own, whose code is then run")  # fmt: skip
+    add_model_options(add)
     add("--motion", metavar="package.module:Class", help="motion of the checkpoint where it is one "
         "of your own, whose code is then run")  # fmt: skip
     add_sampling_option(add)
@@ -112,9 +110,7 @@ def main() -> None:
         raise InputError(f"{args.output_path}: give a name that ends with .onnx")
     if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise InputError("ONNX needs two more packages; run: pip install onnx onnxscript")
-    if args.model:
-        find_model(args.model)
-    find_motion(args.motion or "none")
+    find_all(args)
     model = load(args.ckpt_path, **({"sampling": args.sampling} if args.sampling else {}))
     logging.disable()  # PyTorch logs and prints pages about a model that it can't follow
     try:

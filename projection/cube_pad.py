@@ -1,5 +1,6 @@
 """Cube padding: convolutions that see across the edges of the cube (Cheng et al. 2018)."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -8,9 +9,6 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from projection.cubemap import padded_pixels
-
-# Of each face by itself, with zeros or its edge pixels: (N, C, H, W) → (N, C, H + 2p, W + 2p).
-FACE_PADDINGS = {"zero": nn.ZeroPad2d, "replicate": nn.ReplicationPad2d}
 
 
 class CubePadding(nn.Module):
@@ -61,15 +59,12 @@ class CubePadding(nn.Module):
         return as_faces(fill_corners(as_cubes(padded), border), side)
 
 
-def pad_each_face(network: nn.Module, padding: str) -> None:
-    """Put what cube padding is compared to in the place of each CubePadding within a network.
-
-    padding: a name in FACE_PADDINGS.
-    """
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, CubePadding):
-                setattr(parent, name, FACE_PADDINGS[padding](child.sides * 2))
+PADDINGS: dict[str, Callable[..., nn.Module]] = {  # called like CubePadding
+    "cube": CubePadding,
+    # What it is compared to: each face by itself, with zeros or its edge pixels.
+    "zero": lambda pad, late=False: nn.ZeroPad2d((pad - late, pad) * 2),
+    "replicate": lambda pad, late=False: nn.ReplicationPad2d((pad - late, pad) * 2),
+}
 
 
 class Border(NamedTuple):

@@ -29,11 +29,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
+from common.components import AUGMENTATIONS, MOTIONS
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
 from common.files import read_array
 from common.options import HelpFormatter, at_least
-from datasets.augment import AUGMENTATIONS, possible
+from datasets.augment import possible
 from datasets.layouts import File, list_clips, read_truth
 from datasets.splits import read_splits
 from losses import DensityLoss
@@ -42,7 +43,6 @@ from models.checkpoint import read, sha256
 from projection import solid_angles
 from recipes.flat_photos import cosine
 from recipes.output import writable
-from video.motion import MOTIONS
 from video.pictures import read_picture, resize, to_tensor
 from video.spec import Spec
 
@@ -94,7 +94,7 @@ def item_of(
     motion = MOTIONS[spec.motion]()(frames[0] if moves else None, frames[-1])
     item = {"frames": frames[-1][None], "motion": motion[None], "target": target[None]}
     for name in possible(("yaw", "mirror"), spec.motion):
-        item = AUGMENTATIONS[name](item, random)
+        item = AUGMENTATIONS[name](item, random, MOTIONS[spec.motion])
     return item
 
 

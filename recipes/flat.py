@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from losses import DensityLoss
 from models import CubeUNet
-from projection.cube_pad import pad_each_face
 from recipes.gaze_sources import Picture
 from video.pictures import read_picture, to_tensor
 
@@ -20,17 +19,18 @@ MAP_WIDTH = 160  # pixels of a ground-truth map
 class FlatUNet(nn.Module):
     """A CubeUNet that takes flat pictures, with the same weights and without a latitude bias.
 
-    cube: its CubePadding modules are replaced for good, so it cannot take panoramas any more. Its
-        weights keep their names: save `cube`, and the checkpoint loads as an ordinary CubeUNet.
+    cube: shares its weights with the attribute `cube`, whose faces are padded by themselves; of
+        that, a checkpoint loads as an ordinary CubeUNet.
 
     forward: RGB (N, 3, H, W) in [0, 1] → saliency (N, 1, H, W) in [0, 1]. The motion channels are
-    zero. H and W are multiples of the backbone's face_step.
+    zero. H and W are multiples of the step in the backbone's `faces`.
     """
 
     def __init__(self, cube: CubeUNet):
         super().__init__()
-        self.cube = cube
-        pad_each_face(cube, "replicate")
+        self.cube = CubeUNet(**cube.arguments | {"padding": "replicate"})
+        self.cube.load_state_dict(cube.state_dict(keep_vars=True), assign=True)
+        self.cube.arguments = cube.arguments
 
     def forward(self, rgb: Tensor) -> Tensor:
         count, channels, height, width = rgb.shape

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from common.components import AUGMENTATIONS, MOTIONS
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
 from common.options import HelpFormatter, at_least
-from datasets.augment import AUGMENTATIONS
 from models import CubeUNet, load, save
 from models.checkpoint import sha256
 from models.ema import WeightAverage
@@ -45,7 +45,7 @@ def batches(
     for start in range(0, len(pictures), batch_size):
         items = [read_item(pictures[k], HEIGHT, WIDTH) for k in order[start : start + batch_size]]
         for name in AUGMENT if random else ():
-            items = [AUGMENTATIONS[name](item, random) for item in items]
+            items = [AUGMENTATIONS[name](item, random, MOTIONS["none"]) for item in items]
         yield tuple(torch.cat([item[name] for item in items]) for name in ("frames", "target"))
 
 

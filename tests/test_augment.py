@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.augment import AUGMENTATIONS, MAX_TILT, Augmented, light, mirror, possible, tilt, yaw
+from common.components import AUGMENTATIONS
+from datasets.augment import MAX_TILT, Augmented, light, mirror, possible, tilt, yaw
 from losses import SMSE
 from models import Spec
 from projection import directions
-from video.motion import GREY, Difference
+from video.motion import GREY, ColourDifference, Difference
 
 
 class Clips:
@@ -50,7 +51,7 @@ def test_yaw_rolls_everything_alike():
     item = Clips()[0]
     shift = int(random(4).integers(64))
     assert shift
-    turned = yaw(item, random(4))
+    turned = yaw(item, random(4), Difference)
     for name in ("frames", "motion", "target", "fixations"):
         assert torch.equal(turned[name].roll(-shift, -1), item[name])
 
@@ -59,7 +60,7 @@ def test_mirror_every_other_time():
     item = Clips()[0]
     mirrored = 0
     for seed in range(200):
-        changed = mirror(item, random(seed))
+        changed = mirror(item, random(seed), Difference)
         flipped = not torch.equal(changed["frames"], item["frames"])
         mirrored += flipped
         for name in ("frames", "motion", "target", "fixations"):
@@ -77,7 +78,7 @@ def test_tilt_is_a_rotation_of_the_sphere():
     turned = (points.view(-1, 3) @ rotation(angle, azimuth)).view_as(points)
     colours = torch.linspace(0.1, 0.4, 18, dtype=torch.float64).view(2, 3, 3) / 3
     expected = 0.5 + torch.einsum("hwx,tcx->tchw", turned, colours)
-    tilted = tilt(item, random(1))
+    tilted = tilt(item, random(1), Difference)
     torch.testing.assert_close(tilted["frames"].double(), expected, atol=2e-3, rtol=0)
     assert tilted["target"].amax((-2, -1)).flatten().tolist() == [1, 1]
     assert "fixations" not in tilted
@@ -96,7 +97,7 @@ def test_a_rotation_turns_by_its_angle_and_keeps_its_axis():
 def test_a_loss_on_the_sphere_does_not_notice_where_things_are(change):
     """Frames and truth move together, so what compares them stays, with exact areas."""
     item = Clips(height=64, width=128)[1] | {"fixations": torch.zeros(2, 1, 64, 128)}
-    changed = change(item, random(5))
+    changed = change(item, random(5), Difference)
     before, after = (
         SMSE()(i["frames"][:, :1], i["target"] / i["target"].mean()) for i in (item, changed)
     )
@@ -111,7 +112,7 @@ def test_light_changes_grey_values_linearly_and_their_difference_with_them():
         draws = random(seed)
         contrast, _ = draws.uniform(0.75, 1.33), draws.uniform(0.6, 1.4)
         brightness = draws.uniform(-0.1, 0.1)
-        changed = light(item, random(seed))
+        changed = light(item, random(seed), Difference)
         old, new = (
             torch.einsum("c,tchw->thw", GREY, frames)
             for frames in (item["frames"], changed["frames"])
@@ -130,7 +131,7 @@ def test_light_stays_in_range():
     item = Clips()[2]
     item["frames"] = (3 * item["frames"] - 1).clamp(0, 1)
     for seed in range(20):
-        frames = light(item, random(seed))["frames"]
+        frames = light(item, random(seed), Difference)["frames"]
         assert frames.min() >= 0 and frames.max() <= 1
 
 
@@ -162,3 +163,10 @@ def test_the_default_recipe_fits_every_motion():
     assert possible(names, "difference") == possible(names, "none") == names
     assert possible(names, "dis") == possible(names, "raft") == ["yaw", "light"]
     assert possible(names, "colour_difference") == ["yaw", "mirror", "tilt"]
+
+
+def test_light_scaled_any_motion_of_one_channel():
+    """It took the number of channels for the difference of grey values."""
+    item = Clips()[0]
+    assert not torch.equal(light(item, random(3), Difference)["motion"], item["motion"])
+    assert torch.equal(light(item, random(3), ColourDifference)["motion"], item["motion"])

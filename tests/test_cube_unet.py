@@ -14,7 +14,7 @@ from models import CubeUNet
 from models.efficientnet_lite import Block, Conv, EfficientNetReadout, enlarge
 from models.equator_prior import gaze_density
 from projection import CubePadding, Equi2Cube, directions
-from projection.cube_pad import FACE_PADDINGS, pad_each_face
+from projection.cube_pad import PADDINGS
 from tests.checkpoints import small_unet
 
 
@@ -221,9 +221,8 @@ def test_strides_take_every_second_pixel(kernel, late):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_maps_are_the_same_with_gradients_and_without(stride, padding):
     """Without them, large faces are padded before the expansion."""
-    block, x = Block(4, 4, 3, stride, 6, late=stride == 2), torch.rand(6, 4, 20, 20)
-    if padding != "cube":
-        pad_each_face(block, padding)
+    block = Block(4, 4, 3, stride, 6, stride == 2, PADDINGS[padding])
+    x = torch.rand(6, 4, 20, 20)
     with torch.no_grad():
         maps = block(x)
     torch.testing.assert_close(maps, block(x))
@@ -291,9 +290,9 @@ def test_faces_padded_by_themselves_do_not_see_each_other(backbone, size):
 
 def test_faces_padded_by_themselves_by_hand():
     face = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(6, 1, 2, 2)
-    late = FACE_PADDINGS["zero"](CubePadding(1, late=True).sides * 2)
+    late = PADDINGS["zero"](1, late=True)
     assert late(face)[0, 0].tolist() == [[1, 2, 0], [3, 4, 0], [0, 0, 0]]
-    edges = FACE_PADDINGS["replicate"](CubePadding(1).sides * 2)(face)[0, 0]
+    edges = PADDINGS["replicate"](1)(face)[0, 0]
     assert edges.tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
 
 

@@ -598,7 +598,7 @@ def test_motion_is_for_the_models_whose_channels_fit(data, checkpoints, tmp_path
     words = "--ckpt_path", checkpoints / "unet.pth", tmp_path / "flow.pth"
     raft = "--motion", "raft"
     still = {"flow": lambda self, current, previous: torch.zeros(2, *current.shape[-2:])}
-    with mock.patch.dict(MOTIONS, raft=type("Still", (FlowImage,), still)):
+    with mock.patch.dict(MOTIONS.known, raft=type("Still", (FlowImage,), still)):
         changed, as_trained = scores(data, *words, *raft), scores(data, *words)
         message = evaluate(data, *words[:2], *raft, code=2)
         assert "--motion raft: none of the models takes it; leave it out" in message

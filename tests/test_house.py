@@ -327,7 +327,7 @@ def begin(monkeypatch, tmp_path):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with mock.patch.dict(models.MODELS):
+    with mock.patch.dict(models.MODELS.known):
         yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -123,12 +123,12 @@ class Own(SaliencyModel):
 """
 
 
-@mock.patch.dict(models.MODELS)
+@mock.patch.dict(models.MODELS.known)
 def test_a_model_of_ones_own_is_exported_or_refused(tmp_path, monkeypatch):
     (tmp_path / "own_onnx.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(errors, "_own_code", False)
-    kind, out = models.registry.find_model("own_onnx:Own"), tmp_path / "own.onnx"
+    kind, out = models.find_model("own_onnx:Own"), tmp_path / "own.onnx"
     for name, arguments in (("own", {}), ("clip", {"length": 5}), ("branch", {"branch": True})):
         models.save(tmp_path / f"{name}.pth", kind(**arguments))
     more = "--model", "own_onnx:Own"

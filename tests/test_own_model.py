@@ -5,9 +5,12 @@ import json
 import multiprocessing
 import re
 import sys
+from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,19 +20,17 @@ import infer_video
 import models
 import train_video
 from common import errors
+from common.components import AUGMENTATIONS, BACKBONES, LAYOUTS, LOSSES, METRICS, MODELS, MOTIONS
 from common.errors import InputError
-from datasets import SaliencyVideos
+from datasets import SaliencyVideos, augment
 from datasets.augment import possible
-from losses import LOSSES, SMSE, find_loss
-from metrics import METRICS, find_metric
-from models.registry import MODELS, find_model
+from losses import SMSE
 from prepare import resize
 from tests.clips import write_video
 from tests.commands import TINY_MODEL, ended, run_as_user
 from tests.trainings import ROOT, TINY, train, write_data
 from training.batches import loss_sum, make_loader
 from video import read_frames
-from video.motion import MOTIONS, find_motion
 
 HEADER = "import torch\nfrom models import CubeUNet, SaliencyModel, Spec\n"
 NET = """
@@ -52,8 +53,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    tables = [mock.patch.dict(table) for table in (MODELS, LOSSES, METRICS, MOTIONS)]
-    with tables[0], tables[1], tables[2], tables[3]:
+    with ExitStack() as restored:
+        for kind in (MODELS, BACKBONES, LAYOUTS, LOSSES, METRICS, MOTIONS):
+            restored.enter_context(mock.patch.dict(kind.known))
         yield tmp_path
     for name in set(sys.modules) - imported:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
@@ -96,7 +98,7 @@ def test_a_checkpoint_never_causes_an_import(folder):
     words = ("--video_path", "clip.mp4", "--ckpt_path", "foreign.pth", "--output_dir", "maps")
     code, _, line = ended(infer_video.main, *words)
     assert code == 2 and "its model is 'evil:Net', not one of cube_unet" in line
-    assert "if you trust" in line and "--model package.module:Class" in line
+    assert "if you trust" in line and "--model package.module:NAME" in line
     for load in (models.load, models.checkpoint.read):
         with pytest.raises(InputError, match="evil:Net"):
             load("foreign.pth")
@@ -106,12 +108,12 @@ def test_a_checkpoint_never_causes_an_import(folder):
 def test_a_class_without_a_name_is_called_after_its_module(folder):
     (folder / "nameless.py").write_text(HEADER + NET)
     (folder / "two.py").write_text("from nameless import Net\n")
-    kind = find_model("nameless:Net")
-    assert kind is find_model("two:Net") is find_model("nameless:Net")
+    kind = MODELS.find("nameless:Net")
+    assert kind is MODELS.find("two:Net") is MODELS.find("nameless:Net")
     models.save("net.pth", kind(scale=0.5))
     assert models.checkpoint.read("net.pth")["model"] == "nameless:Net"
     assert isinstance(models.load("net.pth"), kind)
-    del MODELS["nameless:Net"]
+    del MODELS.known["nameless:Net"]
     with pytest.raises(InputError, match="its model is 'nameless:Net'"):
         models.load("net.pth")
     data = write_data(folder / "data")
@@ -182,9 +184,9 @@ def test_errors_of_the_users_own_code_are_not_hidden(folder, code, error):
 
 def test_a_class_in_models_needs_no_more_than_its_name(folder, monkeypatch):
     (folder / "listed.py").write_text(HEADER + NET)
-    kind = find_model("listed:Net")
+    kind = MODELS.find("listed:Net")
     monkeypatch.setattr(kind, "name", "net")
-    monkeypatch.setitem(MODELS, "net", kind)
+    monkeypatch.setitem(MODELS.known, "net", kind)
     args = train_video.parse_args(["--model", "net", "--model_args", "scale=2"])
     assert (args.epochs, args.learning_rate, args.optimizer) == (10, 2e-3, "adamw")
     model = train_video.make_model(args)
@@ -207,7 +209,13 @@ def test_a_checkpoint_of_another_model_than_the_one_named(folder, checkpoint):
 
 
 PAGE = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
-FILES = {"steady_gaze": "## A loss", "hellinger": "## A metric", "on_off": "## A motion"}
+FILES = {
+    "strided": "## A backbone",
+    "steady_gaze": "## A loss",
+    "on_off": "## A motion",
+    "hellinger": "## A metric",
+    "rgb_maps": "## A layout",
+}
 
 
 def example(name: str) -> str:
@@ -217,7 +225,7 @@ def example(name: str) -> str:
 
 @pytest.fixture
 def examples(folder):
-    """The current folder with the page's loss, metric and motion."""
+    """The current folder with the page's components."""
     for name in FILES:
         (folder / f"{name}.py").write_text(example(name), encoding="utf-8")
     return folder
@@ -250,8 +258,22 @@ class Net(SaliencyModel):
 """
 
 
+def test_every_component_is_of_its_kind():
+    for kind in (MODELS, BACKBONES, LAYOUTS, LOSSES, METRICS, MOTIONS):
+        module, _, base = kind.base.partition(":")
+        base = getattr(import_module(module), base)
+        for part in kind.values():
+            assert isinstance(part, base) if kind.made else issubclass(part, base), part
+    assert list(AUGMENTATIONS.values()) == [
+        augment.yaw,
+        augment.mirror,
+        augment.tilt,
+        augment.light,
+    ]
+
+
 def test_examples_are_short():
-    assert all(len(example(name).splitlines()) <= 25 for name in FILES)
+    assert all(len(example(name).splitlines()) <= 15 for name in FILES)
 
 
 def test_the_commands_on_the_page_train_infer_and_evaluate(examples):
@@ -290,13 +312,43 @@ def test_the_commands_on_the_page_train_infer_and_evaluate(examples):
     assert "Hellinger ↓" in (examples / "scores/report.html").read_text(encoding="utf-8")
 
 
+def test_the_layout_on_the_page_is_found_by_its_folders(examples):
+    write_data(examples / "data")
+    for path in (examples / "data").glob("*/*.jpg"):
+        maps = examples / "data/maps" / path.parent.name
+        maps.mkdir(parents=True, exist_ok=True)
+        truth = (255 * np.load(path.with_name(f"{path.stem}_gt.npy"))).astype(np.uint8)
+        Image.fromarray(truth).save(maps / f"{path.stem}.png")
+        (examples / "data/rgb" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.rename(examples / "data/rgb" / path.parent.name / path.name)
+    words, own = ("run", *TINY), ("--layout", "rgb_maps:RGBMaps")
+    assert "has no 1 frames in a row" in trained("data", *words, code=2)
+    assert "val: 4 clips of 1 frame; all in order" in trained("data", *words, *own)
+    scored = ("--ckpt_path", "run/cube_unet_best.pth", "--data_root", "data", "--height", 24)
+    code, _, line = ended(evaluate_video.main, *scored, "--split", "val", *own)
+    assert code == 0, line
+
+
+def test_a_checkpoint_never_imports_a_backbone(examples):
+    BACKBONES.find("strided:STRIDED")
+    models.save("own.pth", models.CubeUNet(backbone="strided:STRIDED", height=16, width=32))
+    del BACKBONES.known["strided:STRIDED"], sys.modules["strided"]
+    (examples / "strided.py").write_text("open('imported', 'w')\n" + example("strided"))
+    write_video(Path("clip.mp4"), frames=2)
+    words = ("--video_path", "clip.mp4", "--ckpt_path", "own.pth", "--output_dir", "maps")
+    code, _, line = ended(infer_video.main, *words)
+    assert code == 2 and "its backbone is 'strided:STRIDED', not one of plain, published" in line
+    assert "add --backbone package.module:NAME" in line and not Path("imported").exists()
+    assert ended(infer_video.main, *words, "--backbone", "strided:STRIDED")[0] == 0
+
+
 def test_a_loss_of_clips_is_called_with_all_maps_and_with_which_are_valid(examples):
     """By hand: uniform maps have likelihood ln(area / 4π) everywhere and do not change."""
     (examples / "pairs.py").write_text(HEADER + CLIPS)
     data = write_gaze(examples / "data")
     (data / "clip3/0005_gt.npy").unlink()
-    find_model("pairs:Net")
-    kind = find_loss("steady_gaze:SteadyGaze")
+    MODELS.find("pairs:Net")
+    kind = LOSSES.find("steady_gaze:SteadyGaze")
     loss_of, seen = kind(8, 16), []
     loss_of.register_forward_hook(lambda _, given, named, out: seen.append((given, named)),
         with_kwargs=True)  # fmt: skip
@@ -351,7 +403,7 @@ def test_a_checkpoint_keeps_the_name_of_a_loss_and_imports_nothing(folder):
     line = trained(data, "run", *TINY, code=2)
     assert "belongs to a run with loss own_loss:Own instead of smse" in line
     assert "training is complete" in trained(data, "run", *TINY, *loss)
-    del LOSSES["own_loss:Own"], sys.modules["own_loss"]
+    del LOSSES.known["own_loss:Own"], sys.modules["own_loss"]
     (folder / "imported").unlink()
     line = trained(data, "next", "--init", "run/cube_unet_best.pth", code=2)
     assert "its loss is 'own_loss:Own'; give --loss again" in line
@@ -365,13 +417,12 @@ def test_a_checkpoint_keeps_the_name_of_a_loss_and_imports_nothing(folder):
 def test_a_loss_without_a_value_for_the_constant_map_trains(folder):
     """One that compares maps with their mean over the batch divides zero by zero there."""
     code = """
-class Spread(torch.nn.Module):
-    def __init__(self, height, width): super().__init__()
-    def forward(self, pred, target):
+class Spread(MapLoss):
+    def loss(self, pred, target, areas):
         spread = pred.flatten(1).sub(pred.flatten(1).mean(0)).square().sum()
         return (pred - target).square().mean() + 0 * spread / (spread if len(pred) == 1 else 1)
 """
-    (folder / "spread.py").write_text(HEADER + code)
+    (folder / "spread.py").write_text(HEADER + "from losses import MapLoss\n" + code)
     data = write_data(folder / "data")
     splits = {"train": ["clip0", "clip1"], "val": ["clip2", "clip3"]}
     (data / "splits.json").write_text(json.dumps(splits))
@@ -387,9 +438,9 @@ class Spread(torch.nn.Module):
     [
         ("--loss", "l2", "no loss 'l2'; give smse, mse, density, spherical_kl or your own"),
         ("--loss", "absent:Loss", "absent:Loss: there is no module 'absent'"),
-        ("--loss", "wrong:function", "wrong:function: not a subclass of torch.nn.Module"),
-        ("--loss", "wrong:made", "wrong:made: not a subclass of torch.nn.Module"),
-        ("--loss", "wrong:Missing", "wrong:Missing: not a subclass of torch.nn.Module"),
+        ("--loss", "wrong:function", "wrong:function: not a subclass of losses.MapLoss"),
+        ("--loss", "wrong:made", "wrong:made: not a subclass of losses.MapLoss"),
+        ("--loss", "wrong:Missing", "wrong:Missing: not a subclass of losses.MapLoss"),
         ("--motion", "flow", "no motion 'flow'; give none, difference, colour_difference, dis, "
          "raft or your own as package.module:NAME"),
         ("--motion", "wrong:function", "wrong:function: not a subclass of video.motion.Motion"),
@@ -426,14 +477,14 @@ def test_errors_of_ones_own_loss_metric_and_motion_are_not_hidden(folder, option
 def moving(examples):
     """A checkpoint whose motion is the page's."""
     model = models.CubeUNet(
-        **TINY_MODEL | {"in_channels": 3 + find_motion("on_off:OnOff").channels}
+        **TINY_MODEL | {"in_channels": 3 + MOTIONS.find("on_off:OnOff").channels}
     )
     models.save(examples / "moving.pth", model)
     return examples / "moving.pth"
 
 
 def forget_motion():
-    del MOTIONS["on_off:OnOff"], sys.modules["on_off"]
+    del MOTIONS.known["on_off:OnOff"], sys.modules["on_off"]
 
 
 def test_a_checkpoint_never_imports_a_motion(moving):
@@ -444,11 +495,11 @@ def test_a_checkpoint_never_imports_a_motion(moving):
     for words in ((infer_video, "--video_path", "clip.mp4"), (evaluate_video,), (train_video,)):
         given = "--init" if words[0] is train_video else "--ckpt_path"
         code, _, line = ended(words[0].main, *words[1:], given, moving)
-        assert code == 2 and says in line and "add --motion package.module:Class" in line
+        assert code == 2 and says in line and "add --motion package.module:NAME" in line
     with pytest.raises(InputError, match="its motion is 'on_off:OnOff'"):
         models.load(moving)
     assert not Path("imported").exists()
-    find_motion("on_off:OnOff")
+    MOTIONS.find("on_off:OnOff")
     assert models.load(moving).spec.motion == "on_off:OnOff"
 
 
@@ -477,7 +528,7 @@ def test_models_of_different_motions_are_compared(moving, checkpoint):
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_data_workers_make_ones_own_motion(examples, start, monkeypatch):
     """A spawned process knows none of what the main process has imported."""
-    find_motion("on_off:OnOff")
+    MOTIONS.find("on_off:OnOff")
     data = write_data(examples / "data")
     spec = models.Spec(height=8, width=16, clip_length=2, motion="on_off:OnOff")
     clips = SaliencyVideos(data, "train", spec)
@@ -509,7 +560,7 @@ class Blue(Motion):
 class Mine(DISFlow): pass
 """
     (folder / "blue.py").write_text(HEADER + code)
-    find_motion("blue:Blue"), find_motion("blue:Mine")
+    MOTIONS.find("blue:Blue"), MOTIONS.find("blue:Mine")
     data = write_data(folder / "data")
     for path in (data / "clip0").glob("*.jpg"):
         Image.new("RGB", (40, 20), "red").save(path.with_name(f"{path.stem}_flow.png"))
@@ -524,7 +575,7 @@ def test_augmentations_of_a_motion_are_those_that_its_class_names(examples):
     (examples / "plain.py").write_text(
         "from video.motion import Motion\nclass Plain(Motion): channels = 2\n"
     )
-    find_motion("on_off:OnOff"), find_motion("plain:Plain")
+    MOTIONS.find("on_off:OnOff"), MOTIONS.find("plain:Plain")
     names = ("yaw", "mirror", "tilt", "light")
     assert possible(names, "on_off:OnOff") == ["yaw", "mirror"]
     assert possible(names, "plain:Plain") == ["yaw"]
@@ -569,16 +620,16 @@ def test_resize_says_that_it_estimates_flow_alone(examples):
 
 def test_a_metric_is_weighted_as_the_others(examples):
     """By hand: densities 1 and 0 against 1/2 and 1/2 are sqrt(1 − sqrt(1/2)) apart."""
-    metric = find_metric("hellinger:HELLINGER")
+    metric = METRICS.find("hellinger:HELLINGER")
     pred, target = torch.tensor([[[1.0], [0.0]]]), torch.tensor([[[1.0], [1.0]]])
     expected = (1 - 0.5**0.5) ** 0.5
     assert metric.function(pred, target).tolist() == [pytest.approx(expected)]
     areas = torch.tensor([[1.0], [3.0]])
     assert metric.function(pred, target, weights=areas).tolist() == [pytest.approx(0.5**0.5)]
     assert metric.function(pred, 0 * target).isnan().all()
-    assert find_metric("hellinger:HELLINGER") is find_metric("hellinger:HELLINGER")
+    assert METRICS.find("hellinger:HELLINGER") is METRICS.find("hellinger:HELLINGER")
 
 
 def test_names_of_this_project_are_found_as_before(folder):
-    assert find_loss("smse") is SMSE and find_metric("cc") is METRICS["cc"]
-    assert find_motion("dis") is MOTIONS["dis"] and not SMSE.summed
+    assert LOSSES.find("smse") is SMSE and METRICS.find("cc") is METRICS["cc"]
+    assert MOTIONS.find("dis") is MOTIONS["dis"] and not SMSE.summed

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common import processes
+from common.components import MOTIONS
 from common.errors import InputError, advice, counted
 from common.options import HIGHEST_FPS
 from datasets.augment import Augmented, possible
 from datasets.video_saliency import SaliencyVideos, collate, summarise
 from models import Spec
-from video.motion import MOTIONS, find_motion
 
 
 def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]:
@@ -148,6 +148,6 @@ def make_loader(
 def _start_worker(motions: list[str], number: int) -> None:
     """Let a data worker outlive a signal to the whole group; it ends with the main process."""
     for name in motions:  # user-defined, which a spawned process has not yet imported
-        find_motion(name)
+        MOTIONS.find(name)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)

@@ -8,12 +8,10 @@ from dataclasses import replace
 from torch import nn
 
 import models
+from common.components import LOSSES, MODELS, MOTIONS, find_all
 from common.errors import InputError, advice
 from datasets.video_saliency import SaliencyVideos
-from losses import LOSSES, find_loss
 from models.checkpoint import read
-from models.registry import find_model
-from video.motion import MOTIONS, find_motion
 
 BOOLEANS = {"true": True, "false": False}
 PARSERS: dict[type, Callable] = {  # of values of --model_args, by the type of the default
@@ -31,11 +29,10 @@ def make_model(args: argparse.Namespace) -> models.SaliencyModel:
     Raises InputError for arguments that the model does not take. An error in the code of a
     user-defined model is not caught.
     """
-    kind = find_model(args.model)
-    find_motion(args.motion or "none")
-    find_loss(args.loss or args.defaults["loss"])
+    find_all(args)
+    kind = MODELS.find(args.model)
     defaults = {n: parameter.default for n, parameter in inspect.signature(kind).parameters.items()}
-    arguments = parse_arguments(args, defaults)
+    arguments = parse_arguments(args, kind, defaults)
     if args.init:
         model = models.load(args.init, **arguments)
     else:
@@ -69,7 +66,7 @@ def make_loss(args: argparse.Namespace, data: dict[str, SaliencyVideos]) -> nn.M
 
     Raises InputError where it has some, and where it needs fixations that are not there.
     """
-    kind, spec = find_loss(args.loss), data["train"].spec
+    kind, spec = LOSSES.find(args.loss), data["train"].spec
     if kind.needs_fixations:
         clips = [(clip, part.fixations.of(clip)) for part in data.values() for clip in part.clips]
         problems = [f"{args.data_root}: clip {clip} has no" for clip, found in clips if not found]
@@ -83,7 +80,9 @@ def make_loss(args: argparse.Namespace, data: dict[str, SaliencyVideos]) -> nn.M
     return loss
 
 
-def parse_arguments(args: argparse.Namespace, defaults: dict) -> dict:
+def parse_arguments(
+    args: argparse.Namespace, kind: type[models.SaliencyModel], defaults: dict
+) -> dict:
     """Return what --model_args and, without --init, the recipe give, for names in `defaults`."""
     arguments = {}
     for text in ([] if args.init else args.defaults["model_args"]) + args.model_args:
@@ -94,4 +93,6 @@ def parse_arguments(args: argparse.Namespace, defaults: dict) -> dict:
             takes = " ".join(f"{other}={default}" for other, default in defaults.items())
             message = f"--model_args {text}: {args.model} takes {takes}; change it"
             raise InputError(message) from error
+        if name in kind.components:
+            kind.components[name].find(arguments[name])
     return arguments

@@ -13,9 +13,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from common.errors import InputError
-from common.options import MOTION_NAMES
-from common.own_code import find_own
+from common.components import MOTIONS
 from video import raft
 
 MIN_FLOW = 1e-4  # pixels of flow; less is an estimate's noise
@@ -30,10 +28,17 @@ class Motion:
 
     channels: int
     augmentations: tuple[str, ...] = ("yaw",)  # that leave it as it would be estimated after them
+    scales_with_contrast = False  # whether it is proportional to the contrast of the frames
     from_pictures = False  # whether the flow pictures of a data set are taken where it has any
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         raise NotImplementedError
+
+    @classmethod
+    def problem(cls) -> str:
+        """Return what is wrong with a user-defined motion, "" if nothing."""
+        stated = isinstance(getattr(cls, "channels", None), int)
+        return "" if stated else "has no number of channels; set the class's `channels`"
 
 
 class NoMotion(Motion):
@@ -51,6 +56,7 @@ class Difference(Motion):
 
     channels = 1
     augmentations = ("yaw", "mirror", "tilt", "light")
+    scales_with_contrast = True
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         if previous is None:
@@ -126,10 +132,6 @@ def flow_colours(flow: Tensor) -> Tensor:
     return flow_to_image(flow * moving).float() / 255
 
 
-KINDS: tuple[type[Motion], ...] = (NoMotion, Difference, ColourDifference, DISFlow, RAFTFlow)
-MOTIONS = dict(zip(MOTION_NAMES, KINDS, strict=True))
-
-
 def motion_estimator(name: str) -> Motion:
     """Return the estimator of a motion, made once in each thread of each process.
 
@@ -141,11 +143,3 @@ def motion_estimator(name: str) -> Motion:
 @cache
 def _estimator(name: str, thread: int) -> Motion:
     return MOTIONS[name]()
-
-
-def find_motion(name: str) -> type[Motion]:
-    """Return a motion by name, or a user-defined "package.module:Class". Raises as find_own."""
-    own = find_own(name, MOTIONS, "motion", Motion, "a subclass of video.motion.Motion")
-    if not isinstance(getattr(own, "channels", None), int):
-        raise InputError(f"{name}: has no number of channels; set the class's `channels`")
-    return MOTIONS.setdefault(name, own)

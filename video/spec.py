@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from common.components import MOTIONS
 from common.options import HIGHEST_FPS
-from video.motion import MOTIONS
 
 LARGEST_SIDE, LARGEST_FRAME = 4096, 1024 * 2048  # pixels of the frames that models take
 

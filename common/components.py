@@ -1,0 +1,150 @@
+"""Components that are chosen by name: this project's, and user-defined "package.module:NAME".
+
+A component is a class that declares what it needs, or an instance of one, and has a line here.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+from common.errors import InputError, show_tracebacks
+
+HOME = __name__.removesuffix("common.components")  # of these packages, where they are installed
+
+
+class Components(Mapping[str, Any]):
+    """Components of one kind by name, in the order in which they were added.
+
+    noun: the kind, for messages. base: "module:Class", of which each is a subclass, or an instance
+    if `made`. known: the components, or "module:NAME", imported at first use.
+    """
+
+    def __init__(self, noun: str, base: str, known: dict[str, Any], made: bool = False):
+        self.noun, self.base, self.made, self.known = noun, base, made, dict(known)
+
+    def __getitem__(self, name: str) -> Any:
+        if isinstance(place := self.known[name], str):
+            self.known[name] = _imported(HOME + place)
+        return self.known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def find(self, name: str) -> Any:
+        """Return the component of a name, or import a user-defined "package.module:NAME".
+
+        It is then known by this name, or by its attribute `name`. The current folder is searched
+        last. Scripts then show tracebacks of errors in its code. Raises InputError for anything
+        else than a component of this kind, and for one whose method `problem` names a problem.
+        """
+        if name in self:
+            return self[name]
+        if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+            others = f"{', '.join(self)} or your own as package.module:NAME"
+            raise InputError(f"no {self.noun} '{name}'; give {others}")
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        show_tracebacks()
+        try:
+            own = _imported(name)
+        except ModuleNotFoundError as error:
+            message = f"{name}: there is no module '{error.name}'; check the name, or install it"
+            raise InputError(message) from error
+        base = _imported(HOME + self.base)
+        is_type = isinstance(own, type)
+        if not (isinstance(own, base) if self.made else is_type and issubclass(own, base)):
+            wanted = f"{'an instance' if self.made else 'a subclass'} of {self.base}"
+            raise InputError(f"{name}: not {wanted.replace(':', '.')}; check the name")
+        if problem := own.problem() if hasattr(own, "problem") else "":
+            raise InputError(f"{name}: {problem}")
+        own_name = getattr(own, "name", name)
+        self.known.setdefault(own_name, own)
+        if self[own_name] is not own:
+            problem = f"another {self.noun} has the name '{own_name}'; give it another one"
+            raise InputError(f"{name}: {problem}")
+        return own
+
+
+def _imported(place: str) -> Any:
+    """Return what "module:NAME" names, None if the module has no such name."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name, None)
+
+
+MODELS = Components(
+    "model",
+    "models:SaliencyModel",
+    {
+        "cube_unet": "models.cube_unet:CubeUNet",
+        "sst_sal": "models.sst_sal:SSTSal",
+        "equator": "models.equator_prior:EquatorPrior",
+    },
+)
+BACKBONES = Components(  # of cube_unet
+    "backbone",
+    "models.backbone:Backbone",
+    {
+        "plain": "models.unet:PLAIN",
+        "published": "models.unet:PUBLISHED",
+        "efficientnet_lite0": "models.efficientnet_lite:EFFICIENTNET_LITE0",
+    },
+    made=True,
+)
+LOSSES = Components(
+    "loss",
+    "losses:MapLoss",
+    {
+        "smse": "losses.smse:SMSE",
+        "mse": "losses.smse:MSE",
+        "density": "losses.density:DensityLoss",
+        "spherical_kl": "losses.spherical_kl:ScaledSphericalKLDivergence",
+    },
+)
+LAYOUTS = Components(  # of data sets; the last one that matches counts
+    "layout",
+    "datasets.layouts:ECCV2018Layout",
+    {
+        "eccv2018": "datasets.layouts:ECCV2018Layout",
+        "sst_sal": "datasets.layouts:SSTSalLayout",
+    },
+)
+MOTIONS = Components(
+    "motion",
+    "video.motion:Motion",
+    {
+        "none": "video.motion:NoMotion",
+        "difference": "video.motion:Difference",
+        "colour_difference": "video.motion:ColourDifference",
+        "dis": "video.motion:DISFlow",
+        "raft": "video.motion:RAFTFlow",
+    },
+)
+AUGMENTATIONS = Components(  # in the order in which they change a clip
+    "augmentation",
+    "datasets.augment:Augmentation",
+    {name: f"datasets.augment:{name}" for name in ("yaw", "mirror", "tilt", "light")},
+)
+METRICS = Components(
+    "metric",
+    "metrics:Metric",
+    {
+        name: f"metrics.saliency:{name.upper()}"
+        for name in ("cc", "sim", "kld", "nss", "auc_judd", "sauc", "information_gain")
+    },
+    made=True,
+)
+
+
+def find_all(args: argparse.Namespace) -> None:
+    """Import the user-defined components that options name, each option as its kind is called."""
+    for known in (MODELS, BACKBONES, LAYOUTS, MOTIONS, LOSSES, METRICS):
+        names = getattr(args, known.noun, None) or []
+        for name in [names] if isinstance(names, str) else names:
+            known.find(name)
