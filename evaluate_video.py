@@ -16,13 +16,15 @@ from common import options
 from common.errors import InputError, RunError, counted, run_script
 from common.files import write_json
 from common.locks import lock
+from common.protocols import PUBLISHED, WEIGHTINGS, Published
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
     options.add_data_options(add)
-    add("--split", default="test", help="split whose clips are scored: test, val or train")
+    add("--split", help="split whose clips are scored: test, val or train (default: test, or the "
+        "protocol's test clips)")  # fmt: skip
     add("--train_root", type=Path, help="data set whose training maps make the mean map "
         "among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
@@ -40,14 +42,15 @@ def parse_args() -> argparse.Namespace:
     add("--per_frame", action="store_true", help="also write per_frame.csv, scores of every frame")
     add("--format", default="text", choices=options.TABLES, help="format of the printed table; "
         "all but text print nothing else on standard output")  # fmt: skip
-    add("--protocol", default="sphere", choices=options.PROTOCOLS, help="sphere: pixels "
+    add("--protocol", default="sphere", choices=(*WEIGHTINGS, *PUBLISHED), help="sphere: pixels "
         "are weighted with their exact solid angles; planar: every pixel counts the same; sin: "
-        "planar, after both maps are multiplied by the sine of the colatitude")  # fmt: skip
+        "planar, after both maps are multiplied by the sine of the colatitude; others: as this "
+        "paper weights pixels, with its frames and test clips (common/protocols.py)")  # fmt: skip
     add("--height", type=options.at_least(8, 4097, int), default=240,
         help="rows of the grid on which maps are compared")  # fmt: skip
-    add("--sigma", type=options.at_least(0.5, 30), default=3.34, help="width in degrees of the "
-        "Gaussian that the ground truth was made with; used for the inter-observer scores "
-        "only")  # fmt: skip
+    add("--sigma", type=options.at_least(0.5, 30), help="width in degrees of the Gaussian that "
+        "the ground truth was made with; used for the inter-observer scores only (default: the "
+        "protocol's, else 3.34)")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
     options.add_motion_option(add)
     options.add_sampling_option(add)
@@ -85,9 +88,11 @@ def main() -> None:
     device = choose_device(args.device)
     rows = make_sources(args, device)
     sources = sum(rows.values(), [])
-    every_frame = models.Spec(fps=HIGHEST_FPS)
-    data = SaliencyVideos(args.data_root, args.split, every_frame, fps=args.fps)
-    scorer = Scorer(data, args.protocol, args.height, args.sigma, args.train_root, device)
+    protocol = PUBLISHED.get(args.protocol) or Published(args.protocol, "test")
+    every_frame, split = models.Spec(fps=HIGHEST_FPS), args.split or protocol.split
+    data = SaliencyVideos(args.data_root, split, every_frame, fps=args.fps)
+    sigma = args.sigma or protocol.sigma or 3.34
+    scorer = Scorer(data, protocol, args.height, sigma, args.train_root, device)
     processes.be_patient()
     with lock(args.output_dir) if is_main() else nullcontext():
         clips = {}
@@ -104,7 +109,7 @@ def main() -> None:
         }
         facts = {
             "data": args.data_root.resolve().name,
-            "split": args.split,
+            "split": split,
             "protocol": args.protocol,
             "grid": list(scorer.size),
             "model": next(iter(rows)),

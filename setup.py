@@ -17,6 +17,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 NAME, VERSION = "saliency360", "0.1.0"
 CHECKPOINT = "checkpoints/cube_unet_best.pth"
+FILES = [CHECKPOINT, "checkpoints/README.md", "datasets/published_splits.json", "views/viewer.html"]
 PACKAGES = [
     *("common", "datasets", "evaluation", "losses", "maps", "metrics", "models", "prepare"),
     *("projection", "training", "video", "views"),
@@ -73,7 +74,7 @@ setup(
     install_requires=re.findall(r"^[^#\s]+", scripts_need, flags=re.MULTILINE),
     packages=[NAME, *(f"{NAME}.{name}" for name in PACKAGES)],
     package_dir={NAME: "."},
-    package_data={NAME: [CHECKPOINT, "checkpoints/README.md", "views/viewer.html"]},
+    package_data={NAME: FILES},
     cmdclass={"build_py": Build},
     entry_points={"console_scripts": [f"{NAME} = {NAME}.__main__:command"]},
 )

@@ -21,7 +21,6 @@ CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints/cube_unet_best.p
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 SAMPLINGS = ("reference", "seamless")  # of SST-Sal, in models/sphere_taps.py
 HIGHEST_FPS = 1000.0  # at which every frame of a video is sampled
-PROTOCOLS = ("sphere", "planar", "sin")  # in metrics/protocol.py
 TABLES = ("text", "markdown", "latex", "csv")  # in evaluation/tables.py
 STEREO = ("none", "top-bottom", "left-right")  # in video/layout.py
 

@@ -30,6 +30,23 @@ def eccv2018_split() -> dict[str, list[str]]:
     return {"train": sorted(drawn[8:]), "val": sorted(drawn[:8]), "test": test}
 
 
+PUBLISHED = read_json(Path(__file__).with_name("published_splits.json"))
+PUBLISHED["eccv2018"] = {"test": eccv2018_split()["test"]}
+
+
+def published_split(name: str, clips: list[str]) -> dict[str, list[str]]:
+    """Return a split of PUBLISHED, of the clips that are there.
+
+    A part that it does not list has all other clips. Every tenth of the training clips, drawn at
+    random, becomes the validation split.
+    """
+    lists, there = PUBLISHED[name], set(clips)
+    train = there & set(lists["train"]) if "train" in lists else there - set(lists["test"])
+    test = there & set(lists["test"]) if "test" in lists else there - set(lists["train"])
+    val = random.Random(0).sample(sorted(train), len(train) // 10)
+    return {"train": sorted(train - set(val)), "val": sorted(val), "test": sorted(test)}
+
+
 def read_splits(root: Path) -> dict[str, list[str]]:
     """Return the names of a data set's clips by split.
 

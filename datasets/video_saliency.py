@@ -14,7 +14,7 @@ from common.errors import InputError
 from datasets.gaze import fixation_map
 from datasets.layouts import ClipFixations, File, list_clips, read_truth, unbroken_runs
 from datasets.rates import ClipRates
-from datasets.splits import read_splits
+from datasets.splits import PUBLISHED, published_split, read_splits
 from video.decoding import Damage
 from video.reader import Frame, read_pictures, sampling_step
 from video.spec import Spec
@@ -32,7 +32,8 @@ class Sample(NamedTuple):
 class SaliencyVideos(Dataset):
     """Runs of `spec.clip_length` consecutive sampled frames with motion and ground truth.
 
-    root: data set in one of the layouts of datasets/layouts.py; split: "train", "val" or "test".
+    root: data set in one of the layouts of datasets/layouts.py.
+    split: "train", "val" or "test"; or one of datasets.splits.PUBLISHED, for its test clips.
     skip_frames: sampled frames at the start of each clip that are not in any sample.
     fps: frames a second of the data set, in place of what datasets/rates.py reads. Where the rate
         is known, every frame is sampled that `read_frames` would sample of such a video.
@@ -66,6 +67,8 @@ class SaliencyVideos(Dataset):
         self.root, self.split, self.spec = Path(root), split, spec
         self.samples: list[Sample] = []
         splits = read_splits(self.root)
+        if split in PUBLISHED:
+            splits = {split: published_split(split, sum(splits.values(), []))["test"]}
         if not splits.get(split):
             path = self.root / "splits.json"
             filled = ", ".join(name for name, clips in splits.items() if clips) or "none"

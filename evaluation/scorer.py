@@ -3,7 +3,8 @@
 import math
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.errors import InputError
+from common.errors import InputError, counted
+from common.protocols import Published
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import File, read_truth
+from datasets.splits import PUBLISHED as SPLITS
 from datasets.video_saliency import SaliencyVideos
 from evaluation.plots import Picture
 from evaluation.summary import BASELINES, HUMAN
@@ -23,6 +26,7 @@ from metrics.inter_observer import inter_observer, mean_of_finite
 from models.equator_prior import equator_prior
 from projection import solid_angles
 from video.pictures import read_picture, resize
+from video.reader import sampling_step
 
 UNIFORM, EQUATOR, TRAINING = BASELINES
 OBSERVERS_EVERY = 5  # scored frames; inter-observer scores take longer than the others
@@ -90,15 +94,20 @@ class Scorer:
     def __init__(
         self,
         data: SaliencyVideos,
-        protocol: str,
+        protocol: Published,
         height: int,
         sigma: float,
         train_root: Path | None,
         device: torch.device,
     ):
         self.data, self.sigma, self.size, self.device = data, sigma, (height, 2 * height), device
-        self.protocol = Protocol(protocol, *self.size).to(device)
+        self.published = protocol
+        self.protocol = Protocol(protocol.weighting, *self.size).to(device)
         self.notes: list[str] = []
+        if missing := set(SPLITS.get(data.split, {}).get("test", [])) - data.clips.keys():
+            self.notes.append(f"{counted(len(missing), 'test clip')} of {data.split} are not here")
+        if protocol.fps and not all(map(data.rates.of, data.clips)):
+            self.notes.append("every frame of clips without a known frame rate was scored")
         self.baselines = {
             UNIFORM: torch.ones(self.size, device=device),
             EQUATOR: equator_prior(*self.size).to(device),
@@ -121,8 +130,9 @@ class Scorer:
         fixations = self.data.fixations.of(clip)
         others = self.all_fixated - self.fixated.get(clip, 0)
         random = np.random.default_rng(zlib.crc32(clip.encode(errors="replace")))
-        with_truth = [file for file in files if file.truth]
         fps = self.data.rates.of(clip)
+        files = self._scored(files, fps)
+        with_truth = [file for file in files if file.truth]
         streams = [source.maps(clip, files, result.irregular, fps) for source in sources]
         for file, *saliencies in zip(with_truth, *streams, strict=True):
             if any(saliency is None for saliency in saliencies):
@@ -162,6 +172,13 @@ class Scorer:
             if lowest < math.inf:
                 result.worst = lowest, self._picture(clip, *worst)
         return result
+
+    def _scored(self, files: list[File], fps: Fraction | None) -> list[File]:
+        """Return the files, without the ground truth of frames that the protocol does not score."""
+        step = self.published.every
+        if self.published.fps:
+            step = sampling_step(fps, self.published.fps)
+        return [f if k % step == 0 else replace(f, truth=None) for k, f in enumerate(files)]
 
     def _picture(self, clip: str, file: File, truth: Tensor, maps: dict[str, Tensor]) -> Picture:
         fixations = self.data.fixations.of(clip)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from common.options import PROTOCOLS
+from common.protocols import WEIGHTINGS
 from metrics.saliency import METRICS
 from projection.sphere import latitudes, solid_angles
 
@@ -27,8 +27,8 @@ class Protocol(nn.Module):
 
     def __init__(self, name: str, height: int, width: int):
         super().__init__()
-        if name not in PROTOCOLS:
-            raise ValueError(f"a protocol is one of {', '.join(PROTOCOLS)}, not {name!r}")
+        if name not in WEIGHTINGS:
+            raise ValueError(f"a protocol is one of {', '.join(WEIGHTINGS)}, not {name!r}")
         areas = solid_angles(height, width, torch.float64) if name == "sphere" else None
         factor = latitudes(height).cos()[:, None].float() if name == "sin" else torch.ones(1, 1)
         self.register_buffer("weights", areas, persistent=False)

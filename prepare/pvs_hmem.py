@@ -63,7 +63,8 @@ def read_gaze(matrices: dict[str, np.ndarray], video: Path, tables: list[Path]) 
 def main() -> None:
     videos, gaze = "folder of videos, such as A380.mp4", "FULLdata_per_video_frame.mat"
     inputs = {"videos": videos, "gaze": gaze}
-    args = parse_args("pvs_hmem", "PVS-HMEM's videos and head movements", 7.0, inputs)
+    source = "PVS-HMEM's videos and head movements"
+    args = parse_args("pvs_hmem", source, 7.0, inputs, splits=("pvs_hm",))
     try:
         import scipy  # noqa: F401
     except ImportError as error:

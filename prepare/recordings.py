@@ -34,7 +34,7 @@ from common.options import HelpFormatter, add_size_options, at_least, pixel_coun
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
 from datasets.rates import FACTS
-from datasets.splits import read_splits
+from datasets.splits import published_split, read_splits
 from prepare import records
 from video.pictures import FRAMES
 from video.reader import read_frames, sampling_step
@@ -143,17 +143,22 @@ def write_gaze_clip(
     write_clip(folder, video, truth_of, facts)
 
 
-def write_splits(root: Path, clips: list[str]) -> dict[str, list[str]]:
-    """Return the splits in splits.json if it lists exactly these clips, else draw and write them.
+def write_splits(root: Path, clips: list[str], published: str | None) -> dict[str, list[str]]:
+    """Write splits.json of these clips, and return what it holds.
 
-    The draw depends on the names of the clips alone. Raises as `records.write_ours` does.
+    published: one of datasets.splits.PUBLISHED. None: what is there, if it lists exactly these
+    clips; else drawn, by their names alone. Raises as `records.write_ours` does.
     """
     path = root / "splits.json"
     splits = read_splits(root) if path.exists() else {}
-    if sorted(sum(splits.values(), [])) != sorted(clips):
+    if published:
+        splits = published_split(published, clips)
+    elif sorted(sum(splits.values(), [])) == sorted(clips):
+        return splits
+    else:
         shuffled = random.Random(0).sample(sorted(clips), len(clips))
         splits = records.split(shuffled, val=0.1, test=0.2)
-        records.write_ours(root, {path.name: json_bytes(splits)})
+    records.write_ours(root, {path.name: json_bytes(splits)})
     return splits
 
 
@@ -185,7 +190,7 @@ def write_dataset(
         with failures.collected(root):
             rates = {name: record["rate"] for name, record in complete.items()}
             records.write_ours(root, {FACTS: json_bytes({"fps": rates})})
-            records.print_splits(write_splits(root, list(complete)))
+            records.print_splits(write_splits(root, list(complete), vars(args).get("split")))
     if fixations < samples:
         print(f"{samples - fixations} of {samples} gaze samples are before or after their video")
     if alone:
@@ -193,11 +198,14 @@ def write_dataset(
     failures.report(len(clips))
 
 
-def parse_args(command: str, source: str, sigma: float | None, inputs: dict) -> argparse.Namespace:
+def parse_args(
+    command: str, source: str, sigma: float | None, inputs: dict, splits: tuple[str, ...] = ()
+) -> argparse.Namespace:
     """Return the options of a command that makes a data set.
 
     source: what of, for its help. sigma: default of --sigma; None where maps are given.
     inputs: the help of each option that gives files it is made of, by its name.
+    splits: the published ones that may be chosen, in datasets/splits.py.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m prepare.{command}",
@@ -216,6 +224,8 @@ def parse_args(command: str, source: str, sigma: float | None, inputs: dict) -> 
     add_size_options(add)
     add("--gt_height", type=pixel_count, default=128,
         help="height of a saliency map, half its width")  # fmt: skip
+    if splits:
+        add("--split", choices=splits, help="published split of the clips (default: drawn)")
     for name, text in inputs.items():
         add(f"--{name}", type=Path, required=True, help=text)
     return parser.parse_args()

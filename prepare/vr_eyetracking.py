@@ -53,7 +53,8 @@ def main() -> None:
         "videos": "folder of videos, such as 001.mp4",
         "gaze": "folder Gaze_txt_files, with one for each person",
     }
-    args = parse_args("vr_eyetracking", "VR-EyeTracking's videos and gaze", 5.0, inputs)
+    source, splits = "VR-EyeTracking's videos and gaze", ("sst_sal", "cvpr2018")
+    args = parse_args("vr_eyetracking", source, 5.0, inputs, splits)
     tables: dict[str, list[Path]] = {}
     for path in sorted(args.gaze.glob("[!.]*/[!.]*.txt")):
         tables.setdefault(path.name.partition(".")[0], []).append(path)

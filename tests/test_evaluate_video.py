@@ -21,6 +21,7 @@ import evaluate_video
 import metrics
 import models
 from common.errors import run_script
+from common.protocols import Published
 from datasets import SaliencyVideos
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import Fixations, write_fixations_csv
@@ -258,6 +259,42 @@ def test_the_equator_checkpoint_scores_as_the_equator_baseline(data, checkpoints
     assert "KLD: equator " in printed and "beats" not in printed
 
 
+def test_a_published_protocol_scores_its_frames_of_its_clips(tmp_path):
+    """Of a data set of 16 frames a second with other splits."""
+    clips = {"train": {"119": range(1, 5), "047": range(1, 6)}, "test": {"166": range(1, 7)}}
+    data = write_data(tmp_path / "data", clips)
+    everything = {"test": clips["train"] | clips["test"]}
+    maps = write_maps(tmp_path / "ours", everything, lambda clip, n: truth(clip, n + 1) + 1)
+    (data / "dataset.json").write_text('{"fps": 16}')
+
+    def scored(protocol):
+        """What is printed, the clips and frames that were scored, and the mean CC."""
+        printed = evaluate(data, "--pred_dir", maps, "--per_frame", "--protocol", protocol)
+        with open(tmp_path / "out/per_frame.csv", newline="", encoding="utf-8") as file:
+            frames = {(row["clip"], int(row["frame"])) for row in csv.DictReader(file)}
+        content = results(tmp_path / "out")
+        assert content["protocol"] == protocol
+        return printed, frames, content["predictors"]["ours"]["cc"]["mean"]
+
+    printed, frames, mean = scored("sst_sal")
+    assert "23 test clips of sst_sal are not here" in printed
+    assert frames == {("047", 1), ("047", 3), ("047", 5), ("119", 1), ("119", 3)}
+    cosine, by_clip = latitudes(24).cos()[:, None], {}
+    for clip, n in frames:
+        pair = (
+            torch.from_numpy(m).double() * cosine for m in (truth(clip, n + 1) + 1, truth(clip, n))
+        )
+        by_clip.setdefault(clip, []).append(metrics.cc(*pair).item())
+    assert mean == pytest.approx(
+        np.mean([np.mean(values) for values in by_clip.values()]), abs=1e-6
+    )
+    assert scored("salformer360")[1] == {("166", 1), ("166", 6)}
+    (data / "dataset.json").unlink()
+    printed, frames, _ = scored("salvit360")
+    assert frames == {("166", n) for n in range(1, 7)}
+    assert "every frame of clips without a known frame rate was scored" in printed
+
+
 def test_protocols(data, tmp_path):
     """Each against the metrics themselves; on a mass, sine and solid angle are the same."""
     maps = write_maps(tmp_path / "ours", CLIPS, lambda clip, n: truth(clip, n + 1) + 1)
@@ -447,7 +484,7 @@ def test_the_middle_frame_is_that_of_the_frames_with_ground_truth(tmp_path, trut
     for n in set(range(1, 21)) - {*truths}:
         (root / f"b/{n:04d}_gt.npy").unlink()
     data = SaliencyVideos(root, "test", models.Spec())
-    scorer = Scorer(data, "sphere", 24, SIGMA, None, torch.device("cpu"))
+    scorer = Scorer(data, Published("sphere", "test"), 24, SIGMA, None, torch.device("cpu"))
     scores = scorer.score("b", [SavedMaps(maps)], picture=True)
     assert scores.picture.title == f"b, frame {middle}"
 

@@ -9,6 +9,7 @@ from common.errors import InputError
 from datasets import SaliencyVideos
 from datasets.gaze import gaussian_map
 from datasets.gaze_files import Gaze, read_fixations_csv
+from datasets.splits import PUBLISHED, published_split
 from datasets.video_saliency import summarise
 from models import Spec
 from prepare.recordings import VIDEOS, active_fixations, by_name, main, pair, write_splits
@@ -221,29 +222,42 @@ def test_pairs(tmp_path):
 
 def test_splits_are_drawn_from_the_names_alone(tmp_path):
     names = [f"{n:03d}" for n in range(50)]
-    splits = write_splits(tmp_path, names)
+    splits = write_splits(tmp_path, names, None)
     assert {key: len(clips) for key, clips in splits.items()} == {"train": 35, "val": 5, "test": 10}
     assert sorted(sum(splits.values(), [])) == names
     assert splits["train"] != names[:35]
     (tmp_path / "splits.json").unlink()
-    assert write_splits(tmp_path, names[::-1]) == splits
-    assert [len(clips) for clips in write_splits(tmp_path, names[:3]).values()] == [1, 1, 1]
+    assert write_splits(tmp_path, names[::-1], None) == splits
+    assert [len(clips) for clips in write_splits(tmp_path, names[:3], None).values()] == [1, 1, 1]
+
+
+def test_a_published_split_has_its_clips(tmp_path):
+    names = [f"{n:03d}" for n in range(1, 209)]
+    sizes = {name: [len(clips) for clips in write_splits(tmp_path, names, name).values()]
+             for name in ("sst_sal", "cvpr2018")}  # fmt: skip
+    assert sizes == {"sst_sal": [95, 10, 24], "cvpr2018": [121, 13, 74]}
+    splits = write_splits(tmp_path, names[:50], "sst_sal")
+    assert {"047", "040", "027", "028", "039", "019"} == set(splits["test"])
+    assert json.loads((tmp_path / "splits.json").read_text()) == splits
+    assert published_split("pvs_hm", ["A380", "KingKong", "Yacht"]) == {
+        "train": ["A380", "Yacht"], "val": [], "test": ["KingKong"]}  # fmt: skip
+    assert len(PUBLISHED["pvs_hm"]["test"]) == 15 and len(PUBLISHED["sst_sal"]["train"]) == 107
 
 
 def test_splits_that_the_user_edited_are_kept(tmp_path):
     path = tmp_path / "splits.json"
-    assert write_splits(tmp_path, ["a", "b", "c"]) == json.loads(path.read_text())
+    assert write_splits(tmp_path, ["a", "b", "c"], None) == json.loads(path.read_text())
     edited = {"train": ["c", "a"], "test": ["b"]}
     path.write_text(json.dumps(edited))
-    assert write_splits(tmp_path, ["a", "b", "c"]) == edited
+    assert write_splits(tmp_path, ["a", "b", "c"], None) == edited
     assert json.loads(path.read_text()) == edited
     with pytest.raises(InputError, match="splits.json: not as this command wrote it"):
-        write_splits(tmp_path, ["a", "b"])  # it was, without a word
+        write_splits(tmp_path, ["a", "b"], None)  # it was, without a word
     assert json.loads(path.read_text()) == edited
     path.unlink()
-    assert write_splits(tmp_path, ["a", "b", "c"]) == json.loads(path.read_text())
-    others = write_splits(tmp_path, ["a", "b"])
+    assert write_splits(tmp_path, ["a", "b", "c"], None) == json.loads(path.read_text())
+    others = write_splits(tmp_path, ["a", "b"], None)
     assert sorted(others["train"]) == ["a", "b"] and others == json.loads(path.read_text())
     path.write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
-        write_splits(tmp_path, ["a"])
+        write_splits(tmp_path, ["a"], None)
