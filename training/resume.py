@@ -15,6 +15,7 @@ import models
 from common import processes
 from common.errors import TERMINATION_SIGNALS, InputError, RunError
 from common.files import reading
+from common.records import Record
 from models.checkpoint import put_weights, read
 from training.monitor import LOWER_RATE, RunningLoss
 
@@ -65,14 +66,10 @@ def restore(run) -> None:
     otherwise = f"the state of its run is damaged ({{}}); {BEGIN_AGAIN}"
     with reading(path, otherwise):  # arguments of the model that are newer have their defaults
         stored = type(run.model)(**content["arguments"]).arguments | stored
-    changed = {
-        name: f"{name} {stored.get(name)} instead of {now.get(name)}"
-        for name in now | stored
-        if stored.get(name) != now.get(name)
-    }
-    if refused := [text for name, text in changed.items() if name not in MAY_CHANGE]:
+    record = Record(path, now, MAY_CHANGE, stored)
+    if refused := record.differences().values():
         raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {BEGIN_AGAIN}")
-    for text in changed.values():
+    for text in record.changes().values():
         processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
     with reading(path, otherwise):
         put_weights(run.model, content["weights"])
