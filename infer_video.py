@@ -71,6 +71,7 @@ from datasets.rates import rate_of_folder
 from maps.folder import NORMALISATIONS, MapFolder
 from maps.interpolate import interpolate
 from models.checkpoint import sha256
+from models.predict import predict_from
 from video.background import map_in_background, prefetch
 from video.reader import FrameReader, read_frames
 
@@ -165,8 +166,7 @@ def infer(
 def write_maps(model: models.SaliencyModel, reader: FrameReader, maps: MapFolder) -> None:
     """Write the maps of a source that are missing."""
     info, start, done = reader.info, time.perf_counter(), maps.done
-    needed = lambda frame: frame.number + len(frame.times) > done + 1  # noqa: E731
-    predicted = models.predict(model, prefetch(reader), needed)
+    predicted = predict_from(model, prefetch(reader), done)
     covered = info.layout.covered(model.spec.height, model.spec.width)
     written = map_in_background(maps.write, interpolate(predicted, covered))
     length = info.frames or round((info.seconds or 0) * info.fps) or None

@@ -220,10 +220,8 @@ def read_record(folder: Path) -> dict:
         return {}
     record: dict[str, Any] = dict(complete=False, unreadable=[], npy=False, peaks=[], times=None)
     record |= read_json(path, unreadable=list, npy=bool, peaks=list, times=(list, none))
-    with reading(
-        path,
-        f"not as infer_video.py wrote it ({{}}); delete it and the maps beside it, and {RERUN}",
-    ):
+    cure = "delete it and the maps beside it, and run infer_video.py again"
+    with reading(path, f"not as infer_video.py wrote it ({{}}); {cure}"):
         Layout(record.get("stereo") or "none", record.get("coverage") or SPHERE)
         in_range = 0.001 <= record.get("fps", 1) <= 1000
         in_range &= all(peak is None or 0 <= peak < 1e30 for peak in record["peaks"])
