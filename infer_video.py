@@ -68,10 +68,10 @@ from common.errors import InputError, RunError
 from common.files import maps_folder, protected
 from common.locks import lock
 from datasets.rates import rate_of_folder
+from maps.folder import NORMALISATIONS, MapFolder
 from maps.interpolate import interpolate
-from maps.record import NORMALISATIONS, MapWriter, complete_record, read_record, source_facts
-from maps.saved import read_maps
 from models.checkpoint import sha256
+from models.predict import predict_from
 from video.background import map_in_background, prefetch
 from video.reader import FrameReader, read_frames
 
@@ -138,8 +138,7 @@ def infer(
         reader = read_frames(path, model.spec, fps, args.stereo, args.coverage)
     for note in reader.info.notes:
         print(f"note: {path}: {note}", file=sys.stderr)
-    unreadable = read_record(folder).get("unreadable", [])
-    facts = source_facts(reader.info, unreadable) | {
+    run = {
         "map_width": model.spec.width,
         "map_height": model.spec.height,
         "model": model.name,
@@ -154,38 +153,35 @@ def infer(
         "npy": args.save_npy,
     }
     with lock(folder), protected(args.ckpt_path, *reader.info.files):
-        record = complete_record(folder, facts) if args.export and args.overwrite != "all" else None
-        if not record:
-            writer = MapWriter(folder, facts, args.overwrite, reader.damage)
-            record = write_maps(model, reader, writer)
+        maps = MapFolder(folder, reader.info, run)
+        if not args.export or args.overwrite == "all" or not maps.complete:
+            maps.begin(args.overwrite, reader.damage)
+            write_maps(model, reader, maps)
         for name in args.export:
-            target = name if len(args.video_path) == 1 else folder / name
-            export(target, folder, record, args)
+            export(name if len(args.video_path) == 1 else folder / name, maps, args)
     if str(reader.damage):
         raise RunError(f"{path}: {reader.damage}")
 
 
-def write_maps(model: models.SaliencyModel, reader: FrameReader, writer: MapWriter) -> dict:
-    """Write the maps of a source that are missing, and return what saliency.json says about all."""
-    info, start, done = reader.info, time.perf_counter(), writer.done
-    frames = prefetch(reader)
-    maps = models.predict(model, frames, lambda frame: frame.number + len(frame.times) > done + 1)
+def write_maps(model: models.SaliencyModel, reader: FrameReader, maps: MapFolder) -> None:
+    """Write the maps of a source that are missing."""
+    info, start, done = reader.info, time.perf_counter(), maps.done
+    predicted = predict_from(model, prefetch(reader), done)
     covered = info.layout.covered(model.spec.height, model.spec.width)
-    written = map_in_background(writer.write, interpolate(maps, covered))
+    written = map_in_background(maps.write, interpolate(predicted, covered))
     length = info.frames or round((info.seconds or 0) * info.fps) or None
     bar = {"total": length, "initial": done, "unit": "frame", "disable": not processes.is_main()}
-    for _ in tqdm(written, writer.facts["video"], **bar):
+    for _ in tqdm(written, maps.facts["video"], **bar):
         pass
-    source = source_facts(info, reader.damage.unreadable)
-    record = writer.finish(reader.times, source)
+    maps.finish(reader.times)
     seconds, made = time.perf_counter() - start, counted(len(reader.times), "map")
     new = len(reader.times) - done
-    print(f"{made} in {writer.folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
-    return record
+    print(f"{made} in {maps.folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
 
 
-def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -> None:
-    """Write the maps in a folder as one file. record: what saliency.json says, complete."""
+def export(target: Path, folder: MapFolder, args: argparse.Namespace) -> None:
+    """Write the maps in a folder, which is complete, as one file."""
+    record = folder.stored
     if unreadable := record["unreadable"]:
         numbers = ", ".join(map(str, unreadable[:5])) + ", …" * (len(unreadable) > 5)
         frames = counted(len(unreadable), "unreadable frame")
@@ -195,8 +191,8 @@ def export(target: Path, folder: Path, record: dict, args: argparse.Namespace) -
         maps = f"{counted(shape[0], 'map')} of {shape[1]}×{shape[2]}"
         print(f"note: {target}: {maps} take {size / 1e6:,.1f} MB", file=sys.stderr)
     bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
-    maps = tqdm(read_maps(folder, record), target.name, **bar)
-    with protected(*folder.glob("sal_*.*")):
+    maps = tqdm(folder.read(), target.name, **bar)
+    with protected(*folder.folder.glob("sal_*.*")):
         KINDS[target.suffix.lower()](target, maps, shape, args.peaks, args.tiles)
     print(f"{target}: {counted(shape[0], 'frame')}")
 

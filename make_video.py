@@ -82,8 +82,7 @@ if __name__ == "__main__":  # help and wrong options need none of the slow impor
 
 from tqdm import tqdm
 
-from maps.record import read_record
-from maps.saved import find_maps
+from maps.folder import MapFolder
 from video.decoding import Damage, VideoInfo, probe
 from video.layout import SPHERE
 from video.pictures import list_pictures, read_picture, save_picture
@@ -105,7 +104,8 @@ def main() -> str | None:
         raise InputError(f"--colormap {args.colormap}: choose one of {', '.join(COLORMAPS)}")
     source, start = args.original_video, time.perf_counter()
     folder = args.saliency_dir or maps_folder(source)
-    record, pictures = read_record(folder), list_pictures(source)
+    saved, pictures = MapFolder(folder), list_pictures(source)
+    record = saved.stored
     if record:  # as the maps were made
         if pictures and args.fps is None and "fps" in record:
             args.fps = Fraction(record["fps"]).limit_denominator(1001)
@@ -119,7 +119,7 @@ def main() -> str | None:
     kind = output.suffix.lower()
     if args.alpha is None:
         args.alpha = 0.5 if kind == ".html" else 0.7
-    maps, damage = find_maps(folder, info, record, args.scale), Damage()
+    maps, damage = saved.find(info, args.scale), Damage()
     frames = frames_with_maps(info, folder, maps, damage)
     with protected(*info.files, *folder.glob("sal_*.*")), atomic(output) as temporary:
         if kind == ".html":

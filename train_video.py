@@ -25,11 +25,11 @@ from common.errors import InputError, run_script
 from common.options import at_least, python
 
 OPTIMIZERS = {
-    "sgd": lambda groups, args: torch.optim.SGD(
-        groups, args.learning_rate, args.momentum, weight_decay=args.weight_decay
+    "sgd": lambda groups, config: torch.optim.SGD(
+        groups, config.learning_rate, config.momentum, weight_decay=config.weight_decay
     ),
-    "adamw": lambda groups, args: torch.optim.AdamW(
-        groups, args.learning_rate, weight_decay=args.weight_decay, fused=True
+    "adamw": lambda groups, config: torch.optim.AdamW(
+        groups, config.learning_rate, weight_decay=config.weight_decay, fused=True
     ),
 }
 
@@ -86,6 +86,12 @@ DEFAULTS = {
 }
 
 
+def recipe_of(model: str, recipe: str) -> dict[str, Any]:
+    """Return the defaults of the training options. model, recipe: as --model and --recipe."""
+    name = MODELS.find(model).name if ":" in model else model
+    return DEFAULTS.get((name, recipe), DEFAULTS["cube_unet", recipe] | {"model_args": []})
+
+
 # fmt: off
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     first = argparse.ArgumentParser(add_help=False)
@@ -95,12 +101,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     first.add_argument("--recipe", default="default", choices=["default", "paper"],
         help="defaults of the training options; paper: as published, also the U-Net's backbone")
     chosen = first.parse_known_args(arguments)[0]
-    name = chosen.model
-    if ":" in name:
-        name = MODELS.find(name).name
-    others = DEFAULTS["cube_unet", chosen.recipe] | {"model_args": []}
-    defaults = DEFAULTS.get((name, chosen.recipe), others)
-
+    defaults = recipe_of(chosen.model, chosen.recipe)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=options.HelpFormatter, parents=[first]
     )
@@ -119,8 +120,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "backbone=published padding=zero latitude_bias=false")
     add("--init", type=Path, metavar="CHECKPOINT",
         help="checkpoint to start from (default: random weights)")
-    add("--output_dir", type=Path, default=Path("runs", name.rpartition(":")[2]),
-        help="folder for checkpoints and logs")
+    add("--output_dir", type=Path, help="folder for checkpoints and logs (default: "
+        "runs/<model>)")
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
         help="whether to continue the run in --output_dir; auto: if there is one")
     add("--save_minutes", type=at_least(0), default=10.0,
@@ -160,8 +161,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--compile", action="store_true", help="compile the network first (torch.compile)")
     add("--accumulate", type=at_least(1, 10**5, int), default=1, metavar="PARTS",
         help="parts of a batch that are computed one after the other, to save memory")
-    may_follow = dict.fromkeys(("loss", "augment", "model_fps"))  # --init and --motion
-    parser.set_defaults(**defaults | may_follow | {"model_args": []}, defaults=defaults)
+    follow = dict.fromkeys(("loss", "augment", "model_fps"))  # --init and --motion
+    parser.set_defaults(**defaults | follow | {"model_args": []})
     return parser.parse_args(arguments)
 
 
@@ -180,35 +181,38 @@ from tqdm import tqdm
 
 import models
 from common import processes
-from common.devices import autocast, choose_device, choose_precision
+from common.devices import autocast
 from common.locks import lock
 from common.processes import is_main, print_main
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
 from models.ema import WeightAverage
 from training.batches import loss_sum, make_loaders, read_data, split
-from training.model import make_loss, make_model
+from training.config import Config, resolve
+from training.model import make_loss
 from training.monitor import MeanScores, Monitor, RunningLoss, best_constant
 from training.resume import Interruptions, Stopped, describe_run, restore, save
 
 
 def main() -> None:
     args = parse_args()
-    folder = nullcontext(args.output_dir)
-    if args.dry_run:
-        args.epochs, args.resume, folder = 1, "no", tempfile.TemporaryDirectory()
-    with folder as path, lock(Path(path)) if is_main() else nullcontext():
-        train(args, Path(path))
+    config, model = resolve(args, recipe_of(args.model, args.recipe))
+    folder = nullcontext(args.output_dir or Path("runs", model.name.rpartition(":")[2]))
+    with (
+        tempfile.TemporaryDirectory() if config.dry_run else folder as path,
+        lock(Path(path)) if is_main() else nullcontext(),
+    ):
+        train(config, model, Path(path))
 
 
-def train(args: argparse.Namespace, folder: Path) -> None:
+def train(config: Config, model: models.SaliencyModel, folder: Path) -> None:
     """Train a model, with all files in a folder."""
-    run = Run(args, folder)
+    run = Run(config, model, folder)
     processes.be_patient()
     batches, epoch_steps = iter(run.train_loader), run.order.epoch_steps
-    with Interruptions(args.save_minutes) as interruptions, run.monitor.bar:
+    with Interruptions(config.save_minutes) as interruptions, run.monitor.bar:
         try:
-            for epoch in range(len(run.log) + 1, args.epochs + 1):
+            for epoch in range(len(run.log) + 1, config.epochs + 1):
                 run.network.train()
                 for batch in islice(batches, epoch * epoch_steps - run.step):
                     run.advance(train_step(run, batch), batch)
@@ -228,42 +232,40 @@ def train(args: argparse.Namespace, folder: Path) -> None:
 
 
 class Run:
-    """What a training run works with, as the options and its last checkpoint say.
+    """A training run, new or as its last checkpoint says.
 
     result: the model that is validated and kept: the average of the weights if there is one.
     step: finished steps of the whole run. log: one line for each finished epoch.
     """
 
-    def __init__(self, args: argparse.Namespace, folder: Path):
-        self.args, self.device = args, choose_device(args.device)
-        self.dtype = choose_precision(args.precision, self.device)
-        torch.manual_seed(args.seed)
-        self.model = make_model(args).to(self.device)
-        self.data = read_data(args, self.model.spec)
-        stem = self.model.name.rpartition(":")[2]
+    def __init__(self, config: Config, model: models.SaliencyModel, folder: Path):
+        device, root, rest = config.device, config.data_root, (config.skip_frames, config.fps)
+        data = read_data(root, model.spec, *rest)
+        if config.dry_run:
+            del data["val"].samples[config.batch_size :]
+        stem = model.name.rpartition(":")[2]
         self.path, self.best_path = (folder / f"{stem}_{kind}.pth" for kind in ("last", "best"))
-        self.facts = describe_run(
-            self, [name for name in CUBE_UNET if not name.startswith("model_")]
-        )
-        self.loss_of = make_loss(args, self.data).to(self.device)
-        self.average = WeightAverage(self.model, args.ema) if args.ema else None
-        self.result: Any = self.average.module if self.average else self.model
-        self.network: Any = processes.parallel(self.model, self.device)
-        if args.compile:
+        self.config, self.data, self.model = config, data, model.to(device)
+        self.facts = describe_run(config, model, data)
+        self.loss_of = make_loss(config.loss, data, config.augment).to(device)
+        self.average = WeightAverage(model, config.ema) if config.ema else None
+        self.result: Any = self.average.module if self.average else model
+        self.network: Any = processes.parallel(model, device)
+        if config.compile:
             self.network = torch.compile(self.network, dynamic=False)
-        self.optimizer = OPTIMIZERS[args.optimizer](self.model.parameter_groups(), args)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.optimizer = OPTIMIZERS[config.optimizer](model.parameter_groups(), config)
+        half = config.precision == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.step, self.log = 0, []
-        torch.manual_seed(1_000_003 * args.seed + 1 + processes.rank())  # of dropout
+        torch.manual_seed(1_000_003 * config.seed + 1 + processes.rank())  # of dropout
         self.begin_epoch()
         restore(self)
 
-        loaders = make_loaders(args, self.data, self.step, self.device)
-        self.order, self.train_loader, self.val_loader = loaders
-        self.best_constant = best_constant(self.data["val"], self.loss_of, self.device)
+        self.order, self.train_loader, self.val_loader = make_loaders(config, data, self.step)
+        self.best_constant = best_constant(data["val"], self.loss_of, device)
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.best_constant.items())
         left_out = "" if "best_constant" in self.best_constant else " (not finite, left out)"
-        print_main(f"{args.loss}{left_out} and scores of the best constant map on val: {values}")
+        print_main(f"{config.loss}{left_out} and scores of the best constant map on val: {values}")
         self.monitor = Monitor(folder, self)
 
     def begin_epoch(self) -> None:
@@ -278,13 +280,13 @@ class Run:
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
-        share = SCHEDULES[self.args.schedule](self.step, self.order.steps)
-        return self.args.learning_rate * share
+        share = SCHEDULES[self.config.schedule](self.step, self.order.steps)
+        return self.config.learning_rate * share
 
 
 def train_step(run: Run, batch: dict) -> Tensor:
     """Update the weights once. Returns the sum of the losses of this process' valid maps."""
-    loss_sum = torch.zeros((), device=run.device)
+    loss_sum = torch.zeros((), device=run.config.device)
     count = processes.total(batch["valid"].sum()).item()  # of valid maps in all processes
     if not count:
         return loss_sum
@@ -292,13 +294,13 @@ def train_step(run: Run, batch: dict) -> Tensor:
         group["lr"] = run.learning_rate() * group["scale"]
     # Gradients are averaged over processes: as many times the mean is the sum.
     weight = processes.world() / (1 if run.loss_of.summed else count)
-    for part in split(batch, run.args.accumulate):
+    for part in split(batch, run.config.accumulate):
         loss, _ = batch_loss(run, run.network, part)
         run.scaler.scale(loss * weight).backward()
         loss_sum += loss.detach()
-    if run.args.clip_gradient:
+    if run.config.clip_gradient:
         run.scaler.unscale_(run.optimizer)
-        nn.utils.clip_grad_norm_(run.model.parameters(), run.args.clip_gradient)
+        nn.utils.clip_grad_norm_(run.model.parameters(), run.config.clip_gradient)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad()
@@ -309,8 +311,9 @@ def train_step(run: Run, batch: dict) -> Tensor:
 
 def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
     """Return the sum of the losses of a batch's valid maps, and all its maps (B, T, 1, H, W)."""
-    frames, motion = (batch[n].to(run.device, non_blocking=True) for n in ("frames", "motion"))
-    with autocast(run.device, run.dtype):
+    device, dtype = run.config.device, run.config.precision
+    frames, motion = (batch[n].to(device, non_blocking=True) for n in ("frames", "motion"))
+    with autocast(device, dtype):
         maps = network(frames, motion)
         if not batch["valid"].any():  # still part of what other processes compute
             return maps.float().sum() * 0, maps
@@ -321,7 +324,7 @@ def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tenso
 def validate(run: Run, interruptions: Interruptions) -> dict[str, float]:
     """Return the mean loss over the valid maps, and their CC and NSS as far as there are truths."""
     model, losses = run.result.eval(), RunningLoss()
-    scores = MeanScores(run.model.spec.height, run.model.spec.width, run.device)
+    scores = MeanScores(run.model.spec.height, run.model.spec.width, run.config.device)
     bar = tqdm(run.val_loader, "validation", leave=False, unit="step", disable=not is_main())
     rounds = range(max(processes.gather(len(run.val_loader))))  # some processes have one less
     for _, batch in zip_longest(rounds, bar):
@@ -342,7 +345,8 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
     seconds = round(time.monotonic() - run.epoch_start, 1)
     line = {"epoch": len(run.log) + 1, "step": run.step, **scalars, "seconds": seconds}
     if math.isnan(line["train_loss"] + line["val_loss"]):
-        raise InputError(f"{run.args.data_root}: no frame with ground truth was readable; check it")
+        unreadable = "no frame with ground truth was readable; check it"
+        raise InputError(f"{run.config.data_root}: {unreadable}")
     run.log.append(line)
     print_main(json.dumps(line))
     if irregular := sum(processes.gather(run.irregular), []):
@@ -358,12 +362,12 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
 
 def summary(run: Run) -> str:
     """Return what a finished run has reached, and the commands that use it."""
-    if run.args.dry_run:
+    if run.config.dry_run:
         return "dry run: a batch of everything went through; nothing was kept"
     best = min(line["val_loss"] for line in run.log)
     constant = run.best_constant.get("best_constant", math.nan)
     share = f", {best / constant:.2f} of the best constant map's" if constant > 0 else ""
-    root, name, motion = run.args.data_root, run.args.model, run.model.spec.motion
+    root, name, motion = run.config.data_root, run.config.model, run.model.spec.motion
     split = "test" if read_splits(root).get("test") else "val"
     model = f"--ckpt_path {shlex.quote(str(run.best_path))}" + f" --model {name}" * (":" in name)
     model += f" --motion {motion}" * (":" in motion)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from common.errors import InputError, counted, run_script
 from common.files import ARRAY_BYTES, reading
 from datasets.gaze import gaussian_map
-from maps.record import read_record
+from maps.folder import read_record
 from maps.saved import map_path
 from projection import directions, solid_angles
 from projection.perspective import extent_of, to_plane

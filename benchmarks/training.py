@@ -65,7 +65,8 @@ def frames_per_second(root: Path, options: list[str], in_memory: bool) -> float:
         contextlib.redirect_stderr(io.StringIO()),
     ):
         args = train_video.parse_args(["--data_root", str(root), "--epochs", "1", *options])
-        train_video.train(args, Path(folder))
+        recipe = train_video.recipe_of(args.model, args.recipe)
+        train_video.train(*train_video.resolve(args, recipe), Path(folder))
     times = fed[0].times[WARM_UP:]
     return args.batch_size * (len(times) - 1) / (times[-1] - times[0])
 

@@ -37,9 +37,9 @@ import models
 from benchmarks.timing import interleaved
 from common.devices import autocast, choose_device, choose_precision
 from common.options import CHECKPOINT
+from maps.folder import MapFolder
 from maps.interpolate import interpolate
-from maps.record import read_record
-from maps.saved import find_maps, write_map
+from maps.saved import write_map
 from video.decoding import Damage, probe
 from video.reader import read_frames
 from video.writer import write_video
@@ -157,8 +157,8 @@ def infer(model: models.SaliencyModel, clip: Path, folder: Path) -> None:
 def paint(clip: Path, maps: Path) -> Iterable[tuple[np.ndarray, av.VideoFrame]]:
     """Return an iterator of the painted pictures of a clip."""
     args = options(make_video, "--original_video", str(clip), "--saliency_dir", str(maps))
-    info, record = probe(clip), read_record(maps)
-    found = find_maps(maps, info, record, args.scale)
+    info = probe(clip)
+    found = MapFolder(maps).find(info, args.scale)
     frames = frames_with_maps(info, maps, found, Damage())
     return painted_pictures(frames, info.layout, args.colormap, args.alpha, args.side_by_side)
 

@@ -15,8 +15,6 @@ from torch import Tensor
 from projection import sphere
 
 RADIUS = math.radians(10)  # of a cap of attention, and least angle between two peaks
-BLOCK = 4  # rows and columns of pixels that are compared as one at first
-FIT = 4.0  # radius in rows of the cap to which a peak's quadratic is fitted
 
 
 def density(saliency: np.ndarray | Tensor) -> np.ndarray:
@@ -76,21 +74,16 @@ def share(
 def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]]:
     """Return the (longitude, latitude) of the highest peaks in radians, the highest first.
 
-    saliency: (H, W), not negative. A peak is a pixel that is as high as all others within RADIUS
-    and not within RADIUS of a higher peak; a constant map has none. Its place within the pixel is
-    the maximum of a quadratic around it; see `_summit`.
+    saliency: (H, W), not negative. A peak is the centre of a pixel that is as high as all others
+    within RADIUS and not within RADIUS of a higher peak; a constant map has none.
     """
     values = np.asarray(saliency, np.float32)
     height, width = values.shape
     latitudes, longitudes, _ = _grid(height, width)
-    # A peak is also the highest of its block of pixels, and of the blocks around that lie inside a
-    # rectangle in its cap, which is quick to find out.
-    down, across = (int(RADIUS / math.sqrt(2) * k / math.pi) for k in (height, width / 2))
-    n = BLOCK if height % BLOCK == width % BLOCK == 0 and min(down, across) >= BLOCK else 1
-    rows = values.reshape(height // n, n, width).max(1)
-    blocks = np.maximum.reduce([rows[:, k::n] for k in range(n)])
-    kernel = [2 * max(0, (reach + 1) // n - 1) + 1 for reach in (down, across)]
-    left = np.where(blocks == cv2.dilate(blocks, np.ones(kernel, np.uint8)), blocks, -1)
+    # A peak is also the highest of a rectangle in its cap, which is quick to find out.
+    sides = (2 * int(RADIUS / math.sqrt(2) * k / math.pi) + 1 for k in (height, width / 2))
+    highest = cv2.dilate(values, np.ones(tuple(sides), np.uint8))
+    left = np.where(values == highest, values, -1)
     covered = np.zeros(values.shape, bool)  # within RADIUS of a peak
     places, lowest = [], values.min()
     while len(places) < count:
@@ -98,51 +91,14 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
         if (value := left[row, column]) <= lowest:
             break
         left[row, column] = -1
-        i, j = divmod(int(values[row * n : row * n + n, column * n : column * n + n].argmax()), n)
-        row, column = row * n + i, column * n + j
         if covered[row, column]:
             continue
-        pixel = longitudes[column].item(), latitudes[row].item()
-        cap, _ = _cap(*pixel, RADIUS, values.shape)
+        place = longitudes[column].item(), latitudes[row].item()
+        cap, _ = _cap(*place, RADIUS, values.shape)
         if values[cap].max() <= value:
             covered[cap] = True
-            places.append(_summit(values, *pixel))
+            places.append(place)
     return places
-
-
-def _summit(values: np.ndarray, longitude: float, latitude: float) -> tuple[float, float]:
-    """Return the direction of the maximum of the quadratic that fits a map best around a pixel.
-
-    The fit is made in the plane that touches the sphere there. Pixels weigh as much as their solid
-    angle, less towards the edge of the cap. The next fit is around the maximum of the one before.
-    Where there is no maximum, the direction stays as it is.
-    """
-    size = math.sin(radius := min(FIT * math.pi / len(values), math.pi / 2))
-    latitudes, longitudes, _ = _grid(*values.shape)
-    for _ in range(4):
-        cap, _ = _cap(longitude, latitude, radius, values.shape)
-        down, across = np.sin(latitudes[cap[0]]), np.cos(latitudes[cap[0]])
-        sine, cosine = math.sin(latitude), math.cos(latitude)
-        x = across * np.sin(longitudes[cap[1]] - longitude) / size  # to the east, and to the north
-        y = (down * cosine - across * np.cos(longitudes[cap[1]] - longitude) * sine) / size
-        terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
-        weighted = terms * across * (1 - x * x - y * y).clip(0) ** 2
-        sides = weighted @ terms.T, weighted @ values[cap][:, None]
-        fit = cv2.solve(*sides, flags=cv2.DECOMP_EIG)[1]
-        _, slope_x, slope_y, xx, xy, yy = fit.ravel().tolist()
-        bend = 4 * xx * yy - xy**2
-        if xx >= 0 or bend <= 0:
-            break
-        east = size * (xy * slope_y - 2 * yy * slope_x) / bend
-        north = size * (xy * slope_x - 2 * xx * slope_y) / bend
-        if math.hypot(east, north) > size / 2:
-            break
-        ahead = cosine - north * sine
-        longitude += math.atan2(east, ahead)
-        latitude = math.atan2(sine + north * cosine, math.hypot(east, ahead))
-        if math.hypot(east, north) < size / 1000:  # a 250th of a row
-            break
-    return math.remainder(longitude, math.tau), latitude
 
 
 @lru_cache(4)

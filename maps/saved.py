@@ -8,19 +8,16 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from common.errors import InputError, RunError, counted
-from common.files import atomic, fingerprint, read_array, write_array
+from common.errors import RunError
+from common.files import atomic, write_array
 from maps.attention import density
-from video.decoding import VideoInfo
-from video.pictures import open_picture, read_picture
+from video.pictures import open_picture
 
-RERUN = "run infer_video.py on this video again"
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
 PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
 # Differences to the row above make smaller files, faster to read; old OpenCVs have no such option.
@@ -64,61 +61,6 @@ def map_path(folder: Path, number: int, kind: str = ".png") -> Path:
 def holds_map(path: Path) -> bool:
     """Return whether there is a map; after a power cut, a file may have no content."""
     return path.is_file() and path.stat().st_size > 0
-
-
-def read_maps(folder: Path, record: dict) -> Iterator[tuple[int, float, np.ndarray | None]]:
-    """Yield number, seconds and map of each frame, None for none, from a folder of infer_video.py.
-
-    record: content of saliency.json. Without float maps, a map is the PNG times its maximum.
-    Raises InputError for a file that can't be read or is no map.
-    """
-    shape, times = (record["map_height"], record["map_width"]), record["times"]
-    for number, peak in enumerate(record["peaks"], 1):
-        seconds = times[number - 1] if times else (number - 1) / record["fps"]
-        if peak is None:
-            yield number, seconds, None
-            continue
-        if record["npy"]:
-            path = map_path(folder, number, ".npy")
-            saliency = read_array(path).astype(np.float32)
-        else:
-            path = map_path(folder, number)
-            saliency = read_picture(path, "L") * np.float32(peak / 255)
-        if saliency.shape != shape or not 0 <= saliency.min() <= saliency.max() < math.inf:
-            raise InputError(f"{path}: no longer the map that was written; delete it, and {RERUN}")
-        yield number, seconds, saliency
-
-
-def find_maps(
-    folder: Path, info: VideoInfo, record: dict, scale: str
-) -> dict[int, tuple[Path, float]]:
-    """Return the map of each frame of the video by its number, and the factor for its values.
-
-    record: what saliency.json says; empty for maps of another program, one for each frame.
-    scale: "clip" (one for all maps) or "frame".
-    Raises InputError for maps that are incomplete or of another video.
-    """
-    maps = (path for path in folder.glob("sal_*.png") if MAP_NAME.fullmatch(path.name))
-    paths = {int(path.stem[4:]): path for path in maps}
-    if not paths:
-        raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {RERUN}")
-    if record and not record["complete"]:
-        raise InputError(f"{folder}: not complete yet; {RERUN} to finish")
-    times = "precision" not in record  # records without this entry predate digests of pictures
-    if record and record.get("fingerprint") != fingerprint(info.files, record["unreadable"], times):
-        other = f"these maps are of another video ({record.get('video')}), not of {info.path}"
-        raise InputError(f"{folder}: {other}; {RERUN} or choose its folder")
-    frames = len(paths) if record or not info.frames else info.frames
-    if abs(frames - len(paths)) > max(2, len(paths) // 100):  # headers err
-        counts = f"{counted(len(paths), 'map')} for {counted(frames, 'frame')}"
-        raise InputError(f"{folder}: {counts}; {RERUN}")
-    peaks = record["peaks"] if record else [1.0] * len(paths)
-    known = {number: peak for number, peak in enumerate(peaks, 1) if peak is not None}
-    if differing := paths.keys() ^ known.keys():
-        which = "one too many, of" if min(differing) in paths else "no map for"
-        raise InputError(f"{folder}: {which} frame {min(differing)}; {RERUN}")
-    factors = common_scale(list(known.values())) if scale == "clip" else [1.0] * len(known)
-    return {number: (paths[number], factor) for number, factor in zip(known, factors)}
 
 
 def common_scale(peaks: list[float]) -> list[float]:

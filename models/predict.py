@@ -1,7 +1,7 @@
 """A clip model over an endless stream: one map for each frame, in constant memory."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -42,7 +42,6 @@ class Batch(NamedTuple):
 def predict(
     model: SaliencyModel,
     frames: Iterable[Frame] | Iterable[np.ndarray | Tensor],
-    needed: Callable[[Frame], bool] | None = None,
     fps: float | None = None,
     live: bool = False,
 ) -> Iterator[tuple[Frame, Tensor]]:
@@ -63,8 +62,6 @@ def predict(
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
         any size, (H, W, 3) uint8 RGB arrays or frames' tensors (3, H, W) in [0, 1], of which
         video.Frames are made that hand each back as `picture`.
-    needed: whether the map of a frame is wanted; the others are not yielded, and clips before the
-        first such frame not computed. All other maps are the same as without it.
     fps: pictures a second; they are sampled at the rate of `model.spec`. None: all are.
     live: whether to look at each frame as soon as it is there; otherwise a model of single frames
         takes several at once.
@@ -81,6 +78,21 @@ def predict(
     >>> [(frame.number, saliency.shape) for frame, saliency in predict(EquatorPrior(4, 8), [still])]
     [(1, torch.Size([1, 4, 8]))]
     """
+    yield from predict_from(model, frames, 0, fps, live)
+
+
+@torch.inference_mode()
+def predict_from(
+    model: SaliencyModel,
+    frames: Iterable[Any],
+    done: int,
+    fps: float | None = None,
+    live: bool = False,
+) -> Iterator[Pair]:
+    """Yield what `predict` does from the first frame on whose map is not among the first `done`.
+
+    done: maps that are there, sampled or interpolated. Clips before that frame are not computed.
+    """
     spec = model.spec
     if isinstance(frames, (str, Path)):
         raise TypeError("predict takes frames, no path: give read_frames(path, model.spec)")
@@ -94,12 +106,17 @@ def predict(
     if not hasattr(first[0], "rgb"):
         source = frames_of(source, spec, fps)
     batches = _batches(source, spec, 1 if live else FRAMES_AT_ONCE)
-    if needed:
-        batches = _from_first_needed(batches, needed, spec.smoothing)
+    if done:
+        batches = _from_first_needed(batches, done, spec.smoothing)
     pairs = _stitched(_computed(model, batches, live), spec.fade)
     if spec.smoothing:
         pairs = _smoothed(pairs, spec.smoothing, live)
-    yield from (pair for pair in pairs if not needed or needed(pair[0]))
+    yield from (pair for pair in pairs if _goes_beyond(pair[0], done))
+
+
+def _goes_beyond(frame: Frame, done: int) -> bool:
+    """Return whether a sampled frame or those that follow it are not among the first `done`."""
+    return not done or frame.number + max(1, len(frame.times)) > done + 1
 
 
 def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:
@@ -124,13 +141,11 @@ def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:
         yield Batch([clip], settled)
 
 
-def _from_first_needed(
-    batches: Iterator[Batch], needed: Callable[[Frame], bool], seconds: float
-) -> Iterator[Batch]:
-    """Yield whole batches from the first with a needed frame, and those some seconds before."""
+def _from_first_needed(batches: Iterator[Batch], done: int, seconds: float) -> Iterator[Batch]:
+    """Yield whole batches from the first that goes beyond `done`, and those some seconds before."""
     near: list[Batch] = []
     for batch in batches:
-        first = next(filter(needed, batch.frames), None)
+        first = next((f for f in batch.frames if _goes_beyond(f, done)), None)
         now = first or batch.frames[-1]
         near = [b for b in near if seconds and abs(now.seconds - b.frames[-1].seconds) <= seconds]
         near.append(batch)

@@ -97,7 +97,8 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
     Raises InputError for an unusable video or a folder of other frames, RunError for damaged ones.
     """
     facts = {"video": {"name": video.name, "bytes": video.stat().st_size}, **facts}
-    if not records.begin_clip(folder, facts):
+    record = records.clip_record(folder, facts)
+    if not records.begin_clip(record):
         return
     reader = read_frames(video, Spec(facts["height"], facts["width"], facts["fps"]))
     for note in reader.info.notes:
@@ -113,7 +114,7 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
         write_fixations_csv(folder / "fixations.csv", fixations)
     counts = {"frames": len(sampled), "fixations": len(fixations.frames) if fixations else 0}
     rate = float(reader.info.fps / sampling_step(reader.info.fps, facts["fps"]))
-    records.finish_clip(folder, {**facts, **counts, "samples": samples, "rate": rate})
+    record.finish(**counts, samples=samples, rate=rate)
     if damage := str(reader.damage):
         raise RunError(f"{video}: {damage}")
 

@@ -16,39 +16,34 @@ from torch import Tensor
 
 from common.errors import InputError
 from common.files import atomic, check_file, read_json, write_json
+from common.records import Record
 from video.layout import rgb_array
 
 RECORD = "prepared.json"
 OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
 
 
-def read_record(folder: Path) -> dict:
-    """Return the content of a clip's record, empty where there is none."""
-    path = folder / RECORD
-    return read_json(path, written=dict) if path.exists() else {}
+def clip_record(folder: Path, facts: dict) -> Record:
+    """Return the record of a clip. facts: everything that determines it, plain as in JSON."""
+    return Record(folder / RECORD, facts)
 
 
-def begin_clip(folder: Path, facts: dict) -> bool:
+def begin_clip(record: Record) -> bool:
     """Empty a clip's folder and return True, unless the clip is complete and of the same facts.
 
-    facts: everything that determines the clip, as it is after reading it from JSON.
     Raises InputError where the folder contains frames without a record of such facts.
     """
-    record = read_record(folder)
-    if {**facts, "complete": True}.items() <= record.items():
+    folder = record.path.parent
+    if record.done:
         return False
     files = [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
-    if (files or record) and not facts.keys() <= record.keys():
+    if (files or record.stored) and not record.facts.keys() <= record.stored.keys():
         raise InputError(f"{folder}: contains other frames; choose another output folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RECORD, {**facts, "complete": False})
+    record.begin()
     for path in files:
         path.unlink()
     return True
-
-
-def finish_clip(folder: Path, facts: dict) -> None:
-    write_json(folder / RECORD, {**facts, "complete": True})
 
 
 def write_ours(root: Path, files: dict[str, bytes], only_check: bool = False) -> None:
@@ -56,7 +51,8 @@ def write_ours(root: Path, files: dict[str, bytes], only_check: bool = False) ->
 
     Raises InputError for one that has another content and is not as a command of ours wrote it.
     """
-    record: dict = {"written": {}} | read_record(root)
+    path = root / RECORD
+    record: dict = {"written": {}} | (read_json(path, written=dict) if path.exists() else {})
     for name, content in files.items():
         there = check_file(root / name).read_bytes() if os.path.lexists(root / name) else b""
         if there not in (b"", content) and sha256(there).hexdigest() != record["written"].get(name):
@@ -65,7 +61,7 @@ def write_ours(root: Path, files: dict[str, bytes], only_check: bool = False) ->
             with atomic(root / name) as temporary:
                 temporary.write_bytes(content)
             record["written"][name] = sha256(content).hexdigest()
-            write_json(root / RECORD, record)
+            write_json(path, record)
 
 
 def save_picture(path: Path, picture: np.ndarray | Tensor, **options) -> None:

@@ -72,12 +72,13 @@ def resize_dataset(
     def write(name: str) -> list[list[str]]:
         step = sampling_step(rates.of(name), spec.fps) if MOTIONS[motion].channels else 1
         stepped = facts | ({"step": step} if step > 1 else {})
-        if records.begin_clip(output / name, stepped):
+        record = records.clip_record(output / name, stepped)
+        if records.begin_clip(record):
             left_out = write_frames(output / name, clips[name], spec, step)
             if (path := layout.fixations(root, name)).is_file():
                 copy(path, ECCV2018Layout().fixations(output, name))
-            records.finish_clip(output / name, stepped | {"left_out": left_out})
-        return records.read_record(output / name)["left_out"]
+            record.finish(left_out=left_out)
+        return record.stored["left_out"]
 
     output.mkdir(parents=True, exist_ok=True)
     left_out = [("clip without frames", name) for name in names if not clips.get(name)]

@@ -125,11 +125,12 @@ def write_clip(folder: Path, facts: dict, frames: Iterable, quality: int = 92) -
     frames: RGB uint8 (H, W, 3) and attention (A, 2A) of each; iterated only if they are written.
     quality: of the JPEG files, at most 100. Raises InputError for a folder of other frames.
     """
-    if records.begin_clip(folder, facts):
+    record = records.clip_record(folder, facts)
+    if records.begin_clip(record):
         for n, (frame, attention) in enumerate(frames, start=1):
             records.save_picture(folder / f"{n:04d}.jpg", frame, quality=quality)
             write_array(folder / f"{n:04d}_gt.npy", attention)
-        records.finish_clip(folder, facts)
+        record.finish()
 
 
 def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **options) -> None:

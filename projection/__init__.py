@@ -38,19 +38,15 @@ Views of h×w pixels
 
 from projection.cube_pad import CubePadding
 from projection.cubemap import Cube2Equi, Equi2Cube, Face
-from projection.perspective import Equi2Perspective, Perspective2Equi, rotate
 from projection.sphere import angles_of, direction_of, directions, solid_angles
 
 __all__ = [
     "Cube2Equi",
     "CubePadding",
     "Equi2Cube",
-    "Equi2Perspective",
     "Face",
-    "Perspective2Equi",
     "angles_of",
     "direction_of",
     "directions",
-    "rotate",
     "solid_angles",
 ]

@@ -26,10 +26,11 @@ from common.errors import InputError, run_script
 from datasets.gaze import fixation_map, gaussian_map
 from metrics import cc, nss
 from models import CubeUNet, load, predict
-from projection import Perspective2Equi, directions, solid_angles
+from projection import directions, solid_angles
 from projection.perspective import extent_of
 from projection.sphere import angles_of
 from recipes.gaze_sources import Picture, read_sources
+from recipes.perspective import Perspective2Equi
 from video import Frame
 from video.motion import motion_estimator
 from video.pictures import read_picture, resize, to_tensor

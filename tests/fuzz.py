@@ -46,12 +46,12 @@ from datasets.gaze_files import read_fixations_csv, read_gaze_csv, read_vinfo
 from datasets.layouts import read_map
 from datasets.rates import ClipRates
 from datasets.splits import read_splits
-from maps import record
 from maps import saved as saved_maps
+from maps.folder import MapFolder
 from maps.interpolate import interpolate
 from models import EquatorPrior, Spec
 from prepare import d_sav360, pvs_hmem, salient360, vr_eyetracking
-from prepare.records import RECORD, read_record, write_ours
+from prepare.records import RECORD, begin_clip, clip_record, write_ours
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
 from video.decoding import Damage, Decoded, VideoInfo, decode, probe
@@ -104,18 +104,18 @@ def read_facts(path: Path) -> None:
     for n in (1, 2):
         Image.new("L", (4, 2)).save(folder / f"sal_{n:04d}.png")
     info = VideoInfo(Path(__file__), 96, 48, Fraction(8), 2, 0.25)
-    known = {"width": 96, "height": 48, "motion": "none"}
-    known |= {"npy": False, "checkpoint_sha256": "a", "fingerprint": None}
-    known |= {"fps": 8.0, "sampling": None, "normalisation": "a", "map_width": 4, "map_height": 2}
-    known |= {"stereo": None, "coverage": None, "quality": None, "front": None, "precision": "a"}
-    if found := record.complete_record(folder, known):
-        list(saved_maps.read_maps(folder, found))
-    record.working_folder(folder, known, overwrite="all")
-    saved_maps.find_maps(folder, info, record.read_record(folder), "clip")
+    run = {"npy": False, "checkpoint_sha256": "a", "fingerprint": None, "motion": "none"}
+    run |= {"sampling": None, "normalisation": "a", "map_width": 4, "map_height": 2}
+    run |= {"quality": None, "front": None, "precision": "a"}
+    maps = MapFolder(folder, info, run)
+    if maps.complete:
+        list(maps.read())
+    maps.find(info, "clip")
+    maps.begin("all", Damage())
 
 
 def read_clip_record(path: Path) -> None:
-    read_record(path.parent)
+    begin_clip(clip_record(path.parent, {}))
     write_ours(path.parent, {"p.csv": b"another content"})
 
 

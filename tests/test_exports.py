@@ -58,16 +58,11 @@ def bands(height, width, rows):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_peak_is_found_within_its_pixel_over_the_seam_and_at_the_poles(place):
+def test_a_peak_is_found_to_its_pixel_over_the_seam_and_at_the_poles(place):
     ((longitude, latitude),) = peaks(gaussian(*place), 3)
-    assert degrees_between(np.degrees([longitude, latitude]), place) < 0.01  # a pixel has 1.5
+    half_diagonal = 90 / H * 2**0.5 + 1e-6
+    assert degrees_between(np.degrees([longitude, latitude]), place) < half_diagonal
     assert -math.pi <= longitude <= math.pi
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_a_peak_in_8_bits_is_found_within_its_pixel(place):
-    ((longitude, latitude),) = peaks(np.rint(255 * gaussian(*place, 10)), 3)
-    assert degrees_between(np.degrees([longitude, latitude]), place) < 0.1
 
 
 @pytest.mark.parametrize("place", PLACES[2:9:3])
@@ -80,7 +75,7 @@ def test_peaks_are_ranked_and_distinct(place):
     wanted = place, *others
     assert len(found) == 3
     for one, other in zip(found, wanted):
-        assert degrees_between(np.degrees(one), other) < 0.1
+        assert degrees_between(np.degrees(one), other) < 180 / H
 
 
 def test_noise_on_a_slope_makes_no_peak_beside_a_higher_place():
@@ -88,7 +83,7 @@ def test_noise_on_a_slope_makes_no_peak_beside_a_higher_place():
     found = peaks(gaussian(180, 40, 30) + 0.05 * noise, 50)
     for n, one in enumerate(found):
         nearest = [degrees_between(np.degrees(one), np.degrees(other)) for other in found[:n]]
-        assert min(nearest, default=90) > 10 - 2 * 180 / H  # fits move within their cap
+        assert min(nearest, default=90) > 10
 
 
 def test_a_map_that_is_the_same_everywhere_has_no_peak():

@@ -12,7 +12,8 @@ import torch
 
 import make_video
 from prepare.synthetic import Scene
-from projection import Equi2Perspective, directions
+from projection import directions
+from recipes.perspective import Equi2Perspective
 from tests.overlays import clip, facts, frames, maps, refused, render, sounds, times
 from tests.spherical import read_spherical
 from video.yuv import planes

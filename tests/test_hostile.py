@@ -25,7 +25,7 @@ from common.errors import InputError, printable
 from common.files import atomic, output_name, protected, read_array, read_json
 from common.restricted_pickle import containers, read_pickle
 from datasets.gaze_files import read_vinfo
-from maps.saved import find_maps
+from maps.folder import MapFolder
 from models import export_onnx
 from models.checkpoint import load
 from prepare import recordings
@@ -464,14 +464,16 @@ def test_frames_that_vanish_while_a_video_is_made(
     out, output = tmp_path / "out", tmp_path / ("o.html" if mode == "--viewer" else "o.mp4")
     assert infer(picture_folder, checkpoint, out)[0] == 0
 
+    find = MapFolder.find
+
     def vanish(*arguments):
-        found = find_maps(*arguments)
+        found = find(*arguments)
         for path in sorted(picture_folder.iterdir())[lost]:
             path.unlink()
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(make_video, "find_maps", vanish)
+        patch.setattr(MapFolder, "find", vanish)
         code, _, line = paint(picture_folder, out, output, mode)
     assert code in (1, 2) and (
         "0001.png" in line or "0006.png" in line or "no picture of it could be made" in line

@@ -20,7 +20,7 @@ from PIL import Image
 import infer_video
 import models
 from common.errors import run_script
-from maps import record
+from maps import folder as map_folder
 from maps.interpolate import interpolate
 from tests.clips import moving_disc, write_eccv_clip, write_video
 from tests.commands import ended, infer, infer_as_user, map_files, paint, start
@@ -135,7 +135,7 @@ def test_a_full_disk_is_one_line(clip, checkpoint, tmp_path, monkeypatch):
     def full(path, *_):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(record, "write_map", full)
+    monkeypatch.setattr(map_folder, "write_map", full)
     assert "sal_0001.png: No space left on device" in infer_or_refuse(
         clip, checkpoint, tmp_path / "out", code=1
     )
@@ -207,7 +207,7 @@ def test_maps_are_those_of_the_network_frame_by_frame(clip, checkpoint, tmp_path
 def test_a_full_disk_in_the_middle_ends_the_run_with_the_maps_before_it(
     clip, checkpoint, tmp_path, monkeypatch
 ):
-    write_map = record.write_map
+    write_map = map_folder.write_map
 
     def full(path, *rest):
         if path.name == "sal_0012.png":
@@ -217,7 +217,7 @@ def test_a_full_disk_in_the_middle_ends_the_run_with_the_maps_before_it(
     words = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", tmp_path / "out"]
     before = threading.active_count()
     with monkeypatch.context() as patch:
-        patch.setattr(record, "write_map", full)
+        patch.setattr(map_folder, "write_map", full)
         code, _, line = ended(infer_video.main, *words)
     assert code == 1 and "sal_0012.png: No space left on device" in line
     assert threading.active_count() == before

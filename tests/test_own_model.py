@@ -28,7 +28,7 @@ from losses import SMSE
 from prepare import resize
 from tests.clips import write_video
 from tests.commands import TINY_MODEL, ended, run_as_user
-from tests.trainings import ROOT, TINY, train, write_data
+from tests.trainings import ROOT, TINY, resolve, train, write_data
 from training.batches import loss_sum, make_loader
 from video import read_frames
 
@@ -167,7 +167,7 @@ def test_an_error_in_the_users_constructor_is_not_hidden(folder, constructor, er
     net = f"class Net(SaliencyModel):\n    def __init__(self, size: int = 8): {constructor}\n"
     (folder / "broken.py").write_text(HEADER + net)
     with pytest.raises(error):
-        train_video.make_model(train_video.parse_args(["--model", "broken:Net"]))
+        resolve(["--model", "broken:Net"])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_class_in_models_needs_no_more_than_its_name(folder, monkeypatch):
     monkeypatch.setitem(MODELS.known, "net", kind)
     args = train_video.parse_args(["--model", "net", "--model_args", "scale=2"])
     assert (args.epochs, args.learning_rate, args.optimizer) == (10, 2e-3, "adamw")
-    model = train_video.make_model(args)
+    _, model = resolve(["--model", "net", "--model_args", "scale=2"])
     assert model.arguments == {"scale": 2.0, "deep": False}
     models.save("net.pth", model)
     assert isinstance(models.load("net.pth"), kind)

@@ -9,13 +9,10 @@ from torch.nn.functional import avg_pool2d
 
 from projection import (
     Equi2Cube,
-    Equi2Perspective,
     Face,
-    Perspective2Equi,
     angles_of,
     direction_of,
     directions,
-    rotate,
     solid_angles,
 )
 from projection.perspective import extent_of, samples_across
@@ -30,6 +27,7 @@ from projection.sphere import (
     orientation,
     row_of,
 )
+from recipes.perspective import Equi2Perspective, Perspective2Equi, rotate
 
 POSES = [(0, 0, 0), (30, -20, 10), (180, 5, 0), (-175, 40, -65), (77, 90, 0), (10, -88, 170)]
 FACES = {

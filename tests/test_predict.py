@@ -18,7 +18,7 @@ from torch import nn
 
 import models
 from models import SaliencyModel, Spec, predict
-from models.predict import THREADS
+from models.predict import THREADS, predict_from
 from tests.clips import moving_disc
 from video import Frame, read_frames
 from video.background import prefetch
@@ -53,7 +53,10 @@ def stream(count, taken):
     for number in range(count):
         taken.append(number)
         yield SimpleNamespace(
-            number=number, rgb=torch.full((3, 1, 1), float(number)), motion=torch.empty(0, 1, 1)
+            number=number,
+            rgb=torch.full((3, 1, 1), float(number)),
+            motion=torch.empty(0, 1, 1),
+            times=(),
         )
 
 
@@ -111,13 +114,13 @@ def test_single_frames_come_in_batches_of_no_more_than_so_many_pixels(height, to
     assert max(sizes) == sizes[0] == together
 
 
-@pytest.mark.parametrize("skip", [0, 1, 13, 16, 17, 35, 52, 53])
-def test_skipping_gives_the_same_maps(skip):
+@pytest.mark.parametrize("done", [0, 1, 12, 15, 16, 34, 51, 52])
+def test_going_on_gives_the_same_maps(done):
     for model in (Echo(20, 4), Echo(1, 0), Echo(20, 4, 8)):
         whole = list(predict(model, stream(53, [])))
-        rest = list(predict(model, stream(53, []), lambda f: f.number >= skip))
-        assert len(rest) == 53 - skip
-        for (frame, a), (other, b) in zip(whole[skip:], rest):
+        rest = list(predict_from(model, stream(53, []), done))
+        assert [frame.number for frame, _ in rest] == list(range(done + (done > 0), 53))
+        for (frame, a), (other, b) in zip(whole[-len(rest) :], rest):
             assert frame.number == other.number and torch.equal(a, b)
 
 
@@ -286,7 +289,7 @@ def test_frames_that_are_not_needed_change_nothing():
             taken.extend(frames.flatten(0, 1)[:, 0, 0, 0].tolist())
             return super().forward(frames, motion)
 
-    pairs = models.predict(Counting(HALF), given, needed=lambda frame: frame.number >= 25)
+    pairs = predict_from(Counting(HALF), given, 24)
     part = {frame.number: saliency[0, 0, 0].item() for frame, saliency in pairs}
     assert part == {number: whole[number] for number in range(25, 31)}
     assert taken == pytest.approx(VALUES[16:])  # the third batch of eight and what follows

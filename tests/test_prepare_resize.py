@@ -17,7 +17,7 @@ from common.errors import InputError
 from datasets import SaliencyVideos
 from models import Spec
 from prepare import recordings, resize
-from prepare.records import begin_clip
+from prepare.records import begin_clip, clip_record
 from prepare.resize import resize_dataset
 from tests.clips import moving_disc, write_eccv_clip, write_video
 from tests.commands import ended, start
@@ -167,7 +167,7 @@ def test_frames_of_another_origin_are_never_overwritten(tmp_path):
     write_eccv_layout(tmp_path / "data")
     write_eccv_layout(tmp_path / "other")
     (tmp_path / "other/splits.json").unlink()
-    begin_clip(tmp_path / "recorded/a", {"video": "a.mp4"})
+    begin_clip(clip_record(tmp_path / "recorded/a", {"video": "a.mp4"}))
     (tmp_path / "recorded/a/0001.jpg").write_bytes(b"made by another command")
     before = contents(tmp_path)
     for output in ("other", "recorded"):

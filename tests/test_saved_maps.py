@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import models
 from common.devices import choose_precision
-from maps.record import NEW
+from maps.folder import NEW
 from maps.saved import read_peak
 from tests.clips import moving_disc, read_pixels, write_eccv_clip, write_video
 from tests.commands import infer, paint, read_record

@@ -17,10 +17,9 @@ from models.ema import WeightAverage
 from projection import solid_angles
 from tests.commands import ended, infer, map_files, train_one_epoch
 from tests.runs import OPTIONS, last, log
-from tests.trainings import TINY, train, write_data, write_long_clips
+from tests.trainings import TINY, resolve, train, write_data, write_long_clips
 from train_video import SCHEDULES
 from training.batches import Batches
-from training.model import make_model
 from training.monitor import Monitor, RunningLoss
 
 
@@ -40,7 +39,7 @@ def test_pictures_are_of_clips_spread_evenly(clips_to_train, tmp_path, count, in
     run = SimpleNamespace(
         step=1, log=[], order=SimpleNamespace(epoch_steps=2, steps=2), result=model,
         data={"val": [item | {"name": str(index)} for index in range(count)]},
-        device=torch.device("cpu"), dtype=torch.float32,
+        config=SimpleNamespace(device=torch.device("cpu"), precision=torch.float32),
     )  # fmt: skip
     monitor, state = Monitor(tmp_path, run), torch.get_rng_state()
     shown = {}
@@ -151,7 +150,7 @@ def test_checkpoints_keep_what_an_ablation_changed(clips_to_train, tmp_path):
     assert (best["arguments"]["padding"], best["arguments"]["latitude_bias"]) == ("zero", False)
     assert best["run"]["loss"] == "mse" and "latitude_bias" not in best["weights"]
     with pytest.raises(InputError, match="latitude_bias=perhaps"):
-        make_model(train_video.parse_args(["--model_args", "latitude_bias=perhaps"]))
+        resolve(["--model_args", "latitude_bias=perhaps"])
 
 
 def test_the_published_recipe_keeps_the_backbone_of_init(clips_to_train, tmp_path):
@@ -180,8 +179,8 @@ def test_init_keeps_the_loss_and_the_spec_of_its_checkpoint(clips_to_train, tmp_
 def test_init_with_another_motion(clips_to_train, tmp_path):
     models.save(tmp_path / "start.pth", models.CubeUNet(6, base_channels=4, height=40, width=80))
     options = ("--init", tmp_path / "start.pth", "--motion", "raft", "--dry_run")
-    args = train_video.parse_args([*map(str, options)])
-    assert make_model(args).spec.motion == "raft"
+    _, model = resolve([*map(str, options)])
+    assert model.spec.motion == "raft"
 
 
 def test_too_little_truth_is_told_before_the_first_epoch(tmp_path):
@@ -315,12 +314,12 @@ def test_train_refuses_arguments_that_the_model_does_not_have(scenes, tmp_path):
     ],
 )
 def test_false_in_the_arguments_of_a_model_is_false(given, says):
-    args = train_video.parse_args(["--model", "sst_sal", "--model_args", given])
+    words = ["--model", "sst_sal", "--model_args", given]
     if says is None:
-        assert make_model(args).arguments["half_pixel"] is False
+        assert resolve(words)[1].arguments["half_pixel"] is False
     else:
         with pytest.raises(InputError, match=says):
-            make_model(args)
+            resolve(words)
 
 
 @pytest.mark.parametrize("value", [0, -1, 100_000])

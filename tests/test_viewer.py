@@ -18,7 +18,8 @@ from PIL import Image
 
 import make_video
 from common.errors import run_script
-from projection import Equi2Perspective, directions
+from projection import directions
+from recipes.perspective import Equi2Perspective
 from tests.browser import Browser, find_browser
 from tests.clips import write_video
 from views import viewer

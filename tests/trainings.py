@@ -19,10 +19,12 @@ import torch._dynamo  # noqa: F401  which the first optimizer would import
 import evaluate_video  # noqa: F401  in sys.modules for _run
 import infer_video  # noqa: F401
 import make_video  # noqa: F401
+import models
 import train_video
 from common import processes
 from common.errors import run_script
 from tests.clips import write_eccv_clip
+from training.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("--model_args", "height=40", "width=80", "base_channels=4")
@@ -43,6 +45,12 @@ def write_long_clips(root: Path) -> Path:
         write_eccv_clip(root / name, range(1, frames + 1), 24, 32)
     (root / "splits.json").write_text(json.dumps({"train": ["a", "b"], "val": ["c"]}))
     return root
+
+
+def resolve(options: list[str]) -> tuple[Config, models.SaliencyModel]:
+    """What train_video.py makes of its options."""
+    args = train_video.parse_args(options)
+    return train_video.resolve(args, train_video.recipe_of(args.model, args.recipe))
 
 
 def train(data, output, *options, fault=None, code=0, processes=1) -> str:

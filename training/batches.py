@@ -1,11 +1,12 @@
 """The batches of a training run: the clips, their order, their loaders, parts and losses."""
 
-import argparse
 import math
 import os
 import signal
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,16 +18,19 @@ from common import processes
 from common.components import MOTIONS
 from common.errors import InputError, advice, counted
 from common.options import HIGHEST_FPS
-from datasets.augment import Augmented, possible
+from datasets.augment import Augmented
 from datasets.video_saliency import SaliencyVideos, collate, summarise
 from models import Spec
+from training.config import Config
 
 
-def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]:
-    """Return the clips to train on and to validate with; sets args.augment if it is not given."""
+def read_data(
+    root: Path, spec: Spec, skip_frames: int, fps: Fraction | None
+) -> dict[str, SaliencyVideos]:
+    """Return the clips to train on and to validate with; arguments as those of SaliencyVideos."""
     data = {}
     for name in ("train", "val"):
-        clips = data[name] = SaliencyVideos(args.data_root, name, spec, args.skip_frames, args.fps)
+        clips = data[name] = SaliencyVideos(root, name, spec, skip_frames, fps)
         length = counted(spec.clip_length, "frame")
         problems = summarise(clips.irregular) or "all in order"
         processes.print_main(f"{name}: {counted(len(clips), 'clip')} of {length}; {problems}")
@@ -34,35 +38,30 @@ def read_data(args: argparse.Namespace, spec: Spec) -> dict[str, SaliencyVideos]
         text = (
             f"its frame rate is not known, so every frame is taken as one of {spec.fps:g} a second"
         )
-        processes.print_main(f"note: {args.data_root}: {text}; give --fps, or --model_fps all")
-    if args.augment is None:
-        args.augment = possible(args.defaults["augment"], spec.motion)
-    if args.dry_run:
-        args.samples = args.batch_size
-        del data["val"].samples[args.batch_size :]
+        processes.print_main(f"note: {root}: {text}; give --fps, or --model_fps all")
     return data
 
 
 def make_loaders(
-    args: argparse.Namespace, data: dict[str, SaliencyVideos], first_step: int, device: torch.device
+    config: Config, data: dict[str, SaliencyVideos], first_step: int
 ) -> tuple["Batches", DataLoader, DataLoader]:
     """Return the order of the training batches from a step on, their loader, and the validation's.
 
     Raises InputError for a batch that can't be divided, and for augmentations that do not fit.
     """
     cv2.setNumThreads(1)  # the data workers are many, and forked, where its threads are missing
-    count = processes.world() * args.accumulate
-    if args.batch_size % count:
-        shares = f"{processes.world()} processes with --accumulate {args.accumulate}"
+    size, count = config.batch_size, processes.world() * config.accumulate
+    if size % count:
+        shares = f"{processes.world()} processes with --accumulate {config.accumulate}"
         problem = f"can't be divided among {shares}; give a multiple of {count}"
-        raise InputError(f"--batch_size {args.batch_size}: {problem}")
+        raise InputError(f"--batch_size {size}: {problem}")
     with advice("--augment"):
-        clips = Augmented(data["train"], args.augment, args.seed)
-    order = Batches(len(clips), args.samples, args.batch_size, args.seed, args.epochs, first_step)
-    val_order = torch.arange(len(data["val"])).split(args.batch_size // count)
+        clips = Augmented(data["train"], config.augment, config.seed)
+    order = Batches(len(clips), config.samples, size, config.seed, config.epochs, first_step)
+    val_order = torch.arange(len(data["val"])).split(size // count)
     val_order = [indices.tolist() for indices in processes.shard(val_order)]
-    train_loader = make_loader(clips, order, device, args.workers)
-    return order, train_loader, make_loader(data["val"], val_order, device, args.workers)
+    machine = config.device, config.workers
+    return order, make_loader(clips, order, *machine), make_loader(data["val"], val_order, *machine)
 
 
 class Batches:

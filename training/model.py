@@ -1,17 +1,15 @@
 """The model that a run trains, and its loss, as --model and other options describe them."""
 
-import argparse
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
 import models
-from common.components import LOSSES, MODELS, MOTIONS, find_all
+from common.components import LOSSES, MODELS, MOTIONS
 from common.errors import InputError, advice
 from datasets.video_saliency import SaliencyVideos
-from models.checkpoint import read
 
 BOOLEANS = {"true": True, "false": False}
 PARSERS: dict[type, Callable] = {  # of values of --model_args, by the type of the default
@@ -23,76 +21,70 @@ PARSERS: dict[type, Callable] = {  # of values of --model_args, by the type of t
 }
 
 
-def make_model(args: argparse.Namespace) -> models.SaliencyModel:
-    """Build the model, with random weights or those of --init; sets args.loss if it is not given.
+def make_model(
+    name: str, model_args: list[str], init: Path | None, motion: str | None
+) -> models.SaliencyModel:
+    """Build a model to train, with random weights or those of a checkpoint.
 
+    name: of --model. model_args: of --model_args. init: a checkpoint. motion: None for its own.
     Raises InputError for arguments that the model does not take. An error in the code of a
     user-defined model is not caught.
     """
-    find_all(args)
-    kind = MODELS.find(args.model)
+    kind = MODELS.find(name)
     defaults = {n: parameter.default for n, parameter in inspect.signature(kind).parameters.items()}
-    arguments = parse_arguments(args, kind, defaults)
-    if args.init:
-        model = models.load(args.init, **arguments)
+    arguments = parse_arguments(name, model_args, defaults)
+    for argument in kind.components.keys() & arguments.keys():
+        kind.components[argument].find(arguments[argument])
+    if init:
+        model = models.load(init, **arguments)
     else:
-        variant = kind.arguments_for(MOTIONS[args.motion].channels) if args.motion else {}
+        variant = kind.arguments_for(MOTIONS[motion].channels) if motion else {}
         arguments = {name: variant[name] for name in variant if name in defaults} | arguments
         try:
             model = kind(**arguments)
         except ValueError as error:
-            if ":" in args.model:
+            if ":" in name:
                 raise
             raise InputError(f"--model_args {arguments}: {error}; change it") from error
     if model.name != kind.name:
-        raise InputError(f"{args.init}: a {model.name}; give --model {model.name}")
+        raise InputError(f"{init}: a {model.name}; give --model {model.name}")
     if differing := defaults.keys() ^ model.arguments.keys():
         both = "its constructor and super().__init__(spec, …), by which a checkpoint builds it"
         problem = f"'{min(differing)}' is not among the arguments of both {both}"
-        raise InputError(f"--model {args.model}: {problem}; give it to both")
-    with advice(f"--motion {args.motion}"):
-        model.use_motion(args.motion)
-    fps = args.model_fps or args.defaults["model_fps"] or model.spec.fps
-    model.spec = replace(model.spec, fps=fps)
-    stored = read(args.init)["run"].get("loss") if args.init and not args.loss else None
-    if ":" in str(stored) and stored not in LOSSES:
-        raise InputError(f"{args.init}: its loss is {str(stored)[:100]!r}; give --loss again")
-    args.loss = args.loss or (stored if stored in LOSSES else args.defaults["loss"])
+        raise InputError(f"--model {name}: {problem}; give it to both")
+    with advice(f"--motion {motion}"):
+        model.use_motion(motion)
     return model.train()
 
 
-def make_loss(args: argparse.Namespace, data: dict[str, SaliencyVideos]) -> nn.Module:
-    """Build the loss of a run, which has no weights of its own to learn.
-
-    Raises InputError where it has some, and where it needs fixations that are not there.
-    """
-    kind, spec = LOSSES.find(args.loss), data["train"].spec
-    if kind.needs_fixations:
-        clips = [(clip, part.fixations.of(clip)) for part in data.values() for clip in part.clips]
-        problems = [f"{args.data_root}: clip {clip} has no" for clip, found in clips if not found]
-        if problems or "tilt" in args.augment:
-            problem = [*problems, "--augment tilt: drops the"][0]
-            raise InputError(f"{problem} fixations, which --loss {args.loss} needs; give another")
-    loss = kind(spec.height, spec.width)
-    if learned := [name for name, weight in loss.named_parameters() if weight.requires_grad]:
-        problem = f"'{learned[0]}' would not be trained, only the model is"
-        raise InputError(f"--loss {args.loss}: {problem}; call requires_grad_(False) on it")
-    return loss
-
-
-def parse_arguments(
-    args: argparse.Namespace, kind: type[models.SaliencyModel], defaults: dict
-) -> dict:
-    """Return what --model_args and, without --init, the recipe give, for names in `defaults`."""
+def parse_arguments(model: str, texts: list[str], defaults: dict) -> dict:
+    """Return what texts such as height=120 give, for names in `defaults`, of the same types."""
     arguments = {}
-    for text in ([] if args.init else args.defaults["model_args"]) + args.model_args:
+    for text in texts:
         name, _, value = text.partition("=")
         try:
             arguments[name] = PARSERS[type(defaults[name])](value)
         except (KeyError, ValueError) as error:
             takes = " ".join(f"{other}={default}" for other, default in defaults.items())
-            message = f"--model_args {text}: {args.model} takes {takes}; change it"
+            message = f"--model_args {text}: {model} takes {takes}; change it"
             raise InputError(message) from error
-        if name in kind.components:
-            kind.components[name].find(arguments[name])
     return arguments
+
+
+def make_loss(name: str, data: dict[str, SaliencyVideos], augment: list[str]) -> nn.Module:
+    """Build the loss of a run, which has no weights of its own to learn.
+
+    Raises InputError where it has some, and where it needs fixations that are not there.
+    """
+    kind, spec, root = LOSSES[name], data["train"].spec, data["train"].root
+    if kind.needs_fixations:
+        clips = [(clip, part.fixations.of(clip)) for part in data.values() for clip in part.clips]
+        problems = [f"{root}: clip {clip} has no" for clip, found in clips if not found]
+        if problems or "tilt" in augment:
+            problem = [*problems, "--augment tilt: drops the"][0]
+            raise InputError(f"{problem} fixations, which --loss {name} needs; give another")
+    loss = kind(spec.height, spec.width)
+    if learned := [weight for weight, w in loss.named_parameters() if w.requires_grad]:
+        problem = f"'{learned[0]}' would not be trained, only the model is"
+        raise InputError(f"--loss {name}: {problem}; call requires_grad_(False) on it")
+    return loss

@@ -1,4 +1,4 @@
-"""How a training run is doing: running loss, scores, best constant map, TensorBoard."""
+"""Training metrics and logging: running loss, scores, best constant map, TensorBoard."""
 
 import json
 import math
@@ -153,7 +153,7 @@ class Monitor:
     def show(self, run) -> None:
         """Show epoch, loss and scores of the last validation, best constant ones in parentheses."""
         epoch = math.ceil(run.step / run.order.epoch_steps)
-        self.bar.set_description(f"epoch {epoch}/{run.args.epochs}", refresh=False)
+        self.bar.set_description(f"epoch {epoch}/{run.config.epochs}", refresh=False)
         constant, last = run.best_constant, run.log[-1] if run.log else {}
         mean = f"{run.losses.total / run.losses.count:.4g}" if run.losses.count else "…"
         text = f"loss {mean} ({constant.get('best_constant', math.nan):.4g})"
@@ -173,12 +173,12 @@ class Monitor:
             return
         for name, value in scalars.items():
             self.board.add_scalar(name, value, run.step)
-        training, count = run.result.training, len(run.data["val"])
+        training, count, device = run.result.training, len(run.data["val"]), run.config.device
         run.result.eval()
         for index in sorted({(2 * k + 1) * count // 8 for k in range(4)}):
             clip = run.data["val"][index]
-            with autocast(run.device, run.dtype):
-                frames, motion = (clip[name][None].to(run.device) for name in ("frames", "motion"))
+            with autocast(device, run.config.precision):
+                frames, motion = (clip[name][None].to(device) for name in ("frames", "motion"))
                 prediction = run.result(frames, motion)[0, -1].float().cpu()
             maps = [
                 m.clamp(min=0) / m.max().clamp(min=1e-12) for m in (clip["target"][-1], prediction)

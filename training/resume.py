@@ -4,7 +4,6 @@ import hashlib
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,10 @@ import models
 from common import processes
 from common.errors import TERMINATION_SIGNALS, InputError, RunError
 from common.files import reading
+from common.records import Record
+from datasets.video_saliency import SaliencyVideos
 from models.checkpoint import put_weights, read
+from training.config import Config
 from training.monitor import LOWER_RATE, RunningLoss
 
 MAY_CHANGE = ("epochs", "precision")  # between a run and its continuation, with a note
@@ -29,8 +31,8 @@ def save(run) -> None:
     from before stays.
     """
     random = {"cpu": torch.get_rng_state()}  # torch's, the only ones that the training draws
-    if run.device.type == "cuda":
-        random["cuda"] = torch.cuda.get_rng_state(run.device)
+    if run.config.device.type == "cuda":
+        random["cuda"] = torch.cuda.get_rng_state(run.config.device)
     content = {
         "step": run.step,
         "log": run.log,
@@ -56,7 +58,7 @@ def restore(run) -> None:
 
     Raises InputError where it is damaged, and where it is of another run, naming what differs.
     """
-    path, resume, now = run.path, run.args.resume, run.facts["run"]
+    path, resume, now = run.path, run.config.resume, run.facts["run"]
     if resume == "no" or (resume == "auto" and not path.exists()):
         return
     content = read(path)
@@ -65,14 +67,10 @@ def restore(run) -> None:
     otherwise = f"the state of its run is damaged ({{}}); {BEGIN_AGAIN}"
     with reading(path, otherwise):  # arguments of the model that are newer have their defaults
         stored = type(run.model)(**content["arguments"]).arguments | stored
-    changed = {
-        name: f"{name} {stored.get(name)} instead of {now.get(name)}"
-        for name in now | stored
-        if stored.get(name) != now.get(name)
-    }
-    if refused := [text for name, text in changed.items() if name not in MAY_CHANGE]:
+    record = Record(path, now, MAY_CHANGE, stored)
+    if refused := record.differences().values():
         raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {BEGIN_AGAIN}")
-    for text in changed.values():
+    for text in record.changes().values():
         processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
     with reading(path, otherwise):
         put_weights(run.model, content["weights"])
@@ -89,33 +87,34 @@ def restore(run) -> None:
         run.epoch_start = time.monotonic() - content["seconds"]
         for random in content["random"][processes.rank() :][:1]:  # none of further processes
             torch.set_rng_state(random["cpu"])
-            if run.device.type == "cuda" and "cuda" in random:
-                torch.cuda.set_rng_state(random["cuda"], run.device)
+            if run.config.device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], run.config.device)
     processes.print_main(f"{path}: resumed after step {run.step}")
-    if len(run.log) >= run.args.epochs:
+    if len(run.log) >= run.config.epochs:
         processes.print_main("training is complete; --resume no restarts it")
 
 
-def describe_run(run, options: Iterable[str]) -> dict:
+def describe_run(
+    config: Config, model: models.SaliencyModel, data: dict[str, SaliencyVideos]
+) -> dict:
     """Return facts about a run for its checkpoints: name of the data, revision of the code, run.
 
     "run" is its identity: all that the weights depend on, which must be the same to resume it.
-    options: names of the training options.
     """
-    args, files = run.args, hashlib.sha256()
-    for name, clips in run.data.items():
+    files = hashlib.sha256()
+    for name, clips in data.items():
         for sample in clips.samples:
             frames = [(file.number, file.truth is not None) for file in sample.files]
             files.update(repr((name, sample.clip, frames)).encode())
-    folder = args.data_root.resolve().name
-    rates = {rate for data in run.data.values() for rate in map(data.rates.of, data.clips) if rate}
+    folder = config.data_root.resolve().name
+    rates = {rate for part in data.values() for rate in map(part.rates.of, part.clips) if rate}
     identity = {
-        "model": run.model.name,
-        **run.model.arguments,
-        **asdict(run.model.spec),
-        **{name: getattr(args, name) for name in (*options, "seed", "accumulate")},
-        "init": args.init.name if args.init else "",
-        "precision": str(run.dtype).removeprefix("torch."),
+        "model": model.name,
+        **model.arguments,
+        **asdict(model.spec),
+        **config.identity(),
+        "init": config.init.name if config.init else "",
+        "precision": str(config.precision).removeprefix("torch."),
         "data": f"{folder} ({files.hexdigest()[:8]})",
         "data_fps": " ".join(map(str, sorted(rates))) or None,
     }

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from projection.perspective import Equi2Perspective, extent_of, samples_across
+from projection.perspective import extent_of, samples_across, view_rays
 from projection.sphere import angles_of, column_of, orientation, row_of
 from video.layout import Layout
 from video.yuv import mono, planes, to_yuv420p
@@ -39,8 +39,8 @@ class Camera:
     fov: horizontal field of view in degrees. size: (h, w) of the view, both even.
     height, width: of the panoramas, both even.
 
-    Where a pixel of the view spans several of the panorama, it is the mean of as many samples, as
-    in Equi2Perspective, but with OpenCV's interpolation in steps of 1/32 pixel, which is faster.
+    Where a pixel of the view spans several of the panorama, it is the mean of as many samples,
+    by OpenCV's interpolation in steps of 1/32 pixel.
     """
 
     def __init__(self, fov: float, size: tuple[int, int], height: int, width: int):
@@ -49,8 +49,9 @@ class Camera:
         # Rays and panorama of luma and of chroma, which is half as large.
         self.parts = []
         for part in (1, 2):
-            view = Equi2Perspective(fov, (size[0] * n // part, size[1] * n // part))
-            self.parts.append((view.rays().float(), (height // part, width // part)))
+            view = size[0] * n // part, size[1] * n // part
+            rays = view_rays(extent_of(fov, *view), view).float()
+            self.parts.append((rays, (height // part, width // part)))
         self.latitude, self.places = math.nan, []  # columns and rows that were last read
 
     def __call__(self, picture: np.ndarray, longitude: float, latitude: float) -> np.ndarray:

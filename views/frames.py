@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import InputError, counted
-from maps.saved import RERUN
+from maps.folder import RERUN
 from video.decoding import Damage, VideoInfo, decode
 from video.pictures import read_picture
 

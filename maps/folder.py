@@ -1,0 +1,245 @@
+"""Folders of maps, with saliency.json: of which run, whether all are there, and their maxima."""
+
+import math
+import os
+import shutil
+import sys
+from array import array
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import InputError, counted
+from common.files import fingerprint, read_array, read_json, reading
+from common.records import Record
+from maps.saved import MAP_NAME, common_scale, holds_map, map_path, read_peak, write_map
+from video.decoding import Damage, VideoInfo
+from video.layout import SPHERE, Layout
+from video.pictures import read_picture
+
+RECORD = "saliency.json"
+NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
+NORMALISATIONS = {  # of the float maps; each PNG is divided by its maximum
+    "max": "each map divided by its maximum",
+    "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
+}
+MAY_DIFFER = {"video", "model", "checkpoint", "npy"}  # in the maps of one run
+READABLE = {"fingerprint": "video", "checkpoint_sha256": "checkpoint"}  # instead of digests
+ELSEWHERE = "choose another --output_dir"
+RERUN = "run infer_video.py on this video again"
+
+
+class MapFolder:
+    """The maps of a clip in a folder. Those of an interrupted run are continued.
+
+    info, run: the source, and the entries of saliency.json about the run that writes; None to read.
+    stored: content of saliency.json, empty where there is none. done: frames, counted from the
+    first, that have all their maps, after `begin`. Raises InputError as `read_record`.
+    """
+
+    def __init__(self, folder: Path, info: VideoInfo | None = None, run: dict | None = None):
+        self.folder = self.work = folder
+        self.info, self.stored, self.done = info, read_record(folder), 0
+        source = source_facts(info, self.stored.get("unreadable", ())) if info else {}
+        self.facts = source | (run or {})
+        self.peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
+
+    def record(self, folder: Path) -> Record:
+        """Return the record of the maps in `folder` or in NEW."""
+        stored = self.stored if folder == self.folder else read_record(folder)
+        unknown = {"precision"} if stored.get("precision") is None else set()
+        return Record(folder / RECORD, self.facts, MAY_DIFFER | unknown, stored)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all maps of this run are there."""
+        if not self.record(self.folder).done or self.stored["npy"] < self.facts["npy"]:
+            return False
+        numbers = [n for n, peak in enumerate(self.stored["peaks"], 1) if peak is not None]
+        paths = [map_path(self.folder, n, kind) for n in numbers for kind in kinds(self.stored)]
+        return all(map(holds_map, paths))
+
+    def begin(self, overwrite: str | None, damage: Damage) -> None:
+        """Begin or continue to write maps in `folder`, or in NEW until those there can be replaced.
+
+        facts["npy"] is set where the run that is continued saved .npy files. damage: holds the
+        unreadable frames of the source, as they are found. Raises InputError for maps of another
+        run, unless `overwrite`, and for files that infer_video.py did not write.
+        """
+        new, differing = self.folder / NEW, list(self.record(self.folder).differences())
+        ours = our_maps(self.folder, self.stored)
+        foreign = [self.folder / RECORD] * (self.stored != {} and "fingerprint" not in self.stored)
+        foreign += sorted(our_maps(self.folder, self.facts) - ours)
+        if foreign:
+            raise InputError(f"{foreign[0]}: not written by infer_video.py; {ELSEWHERE}")
+        if ours and differing and not overwrite:
+            key = READABLE.get(differing[0], differing[0])
+            was = "not given" if self.stored.get(key) is None else self.stored[key]
+            run = f"holds maps of another run ({key} {was})"
+            raise InputError(f"{self.folder}: {run}; {ELSEWHERE} or use --overwrite")
+        for partial in self.folder.glob(".sal_*.partial.*"):  # of a run that was killed
+            partial.unlink()
+        replacing = ours and (overwrite == "all" or differing)
+        if not replacing or self.record(new).differences():
+            shutil.rmtree(new, ignore_errors=True)
+        if replacing:
+            new.mkdir(exist_ok=True)
+            self.work = new
+        else:
+            self.facts["npy"] |= bool(ours) and self.stored["npy"]
+        self.damage, record = damage, self.record(self.work)
+        while all(holds_map(map_path(self.work, self.done + 1, k)) for k in kinds(self.facts)):
+            self.done += 1
+            self.peaks.append(read_peak(map_path(self.work, self.done)))
+        if self.done and record.stored.get("precision") is None:  # records without it predate it
+            if not record.stored["complete"]:
+                text = f"maps up to frame {self.done} may be of another precision"
+                print(
+                    f"note: {self.folder}: {text} than {self.facts['precision']}", file=sys.stderr
+                )
+            self.facts["precision"] = None
+        record.begin(frame_count=None)
+
+    def write(self, numbered: tuple[int, np.ndarray]) -> None:
+        """Write the map of a frame, (number, (H, W)), if it is not there and the frame readable."""
+        number, saliency = numbered
+        if number <= self.done or number in self.damage.unreadable:
+            return
+        as_density = self.facts["normalisation"] == NORMALISATIONS["density"]
+        path = map_path(self.work, number)
+        peak = write_map(path, saliency, self.facts["npy"], as_density)
+        self.peaks.extend([math.nan] * (number - 1 - len(self.peaks)))  # of unreadable frames
+        self.peaks.append(peak)
+
+    def finish(self, times: array) -> None:
+        """Complete saliency.json. times: seconds of all frames."""
+        count, unreadable = len(times), sorted(self.damage.unreadable)
+        self.peaks.extend([math.nan] * (count - len(self.peaks)))
+        fps = self.facts["fps"]  # at whose multiples most clips' frames are, as stated in files
+        steady = all(abs(t - n / fps) < 0.002 or math.isnan(t) for n, t in enumerate(times))
+        if self.info:
+            self.facts |= source_facts(self.info, unreadable)
+        self.stored = self.record(self.work).finish(
+            frame_count=count,
+            unreadable=unreadable,
+            peaks=[None if math.isnan(p) else float(f"{p:.5g}") for p in self.peaks],
+            times=None if steady else [round(t, 4) for t in times],
+        )
+        if self.work != self.folder:
+            self._replace()
+
+    def _replace(self) -> None:
+        """Replace the maps in the folder; an interrupted swap never looks complete."""
+        for path in our_maps(self.folder, read_record(self.folder)):
+            path.unlink()
+        Record(self.folder / RECORD, self.stored, stored={}).begin(frame_count=None)
+        for path in our_maps(self.work, self.stored):
+            os.replace(path, self.folder / path.name)
+        os.replace(self.work / RECORD, self.folder / RECORD)
+        shutil.rmtree(self.work)
+
+    def read(self) -> Iterator[tuple[int, float, np.ndarray | None]]:
+        """Yield number, seconds and map of each frame, None for none.
+
+        Without float maps, a map is the PNG times its maximum. Raises InputError for a file that
+        can't be read or is no map.
+        """
+        stored = self.stored
+        shape, times = (stored["map_height"], stored["map_width"]), stored["times"]
+        for number, peak in enumerate(stored["peaks"], 1):
+            seconds = times[number - 1] if times else (number - 1) / stored["fps"]
+            if peak is None:
+                yield number, seconds, None
+                continue
+            if stored["npy"]:
+                path = map_path(self.folder, number, ".npy")
+                saliency = read_array(path).astype(np.float32)
+            else:
+                path = map_path(self.folder, number)
+                saliency = read_picture(path, "L") * np.float32(peak / 255)
+            if saliency.shape != shape or not 0 <= saliency.min() <= saliency.max() < math.inf:
+                changed = f"no longer the map that was written; delete it, and {RERUN}"
+                raise InputError(f"{path}: {changed}")
+            yield number, seconds, saliency
+
+    def find(self, info: VideoInfo, scale: str) -> dict[int, tuple[Path, float]]:
+        """Return the map of each frame of a video by its number, and the factor for its values.
+
+        Without saliency.json they are those of another program, one for each frame.
+        scale: "clip" (one for all maps) or "frame".
+        Raises InputError for maps that are incomplete or of another video.
+        """
+        folder, stored = self.folder, self.stored
+        maps = (path for path in folder.glob("sal_*.png") if MAP_NAME.fullmatch(path.name))
+        paths = {int(path.stem[4:]): path for path in maps}
+        if not paths:
+            raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {RERUN}")
+        if stored and not stored["complete"]:
+            raise InputError(f"{folder}: not complete yet; {RERUN} to finish")
+        times = "precision" not in stored  # records without it predate digests of pictures
+        known = stored and fingerprint(info.files, stored["unreadable"], times)
+        if stored and stored.get("fingerprint") != known:
+            other = f"these maps are of another video ({stored.get('video')}), not of {info.path}"
+            raise InputError(f"{folder}: {other}; {RERUN} or choose its folder")
+        frames = len(paths) if stored or not info.frames else info.frames
+        if abs(frames - len(paths)) > max(2, len(paths) // 100):  # headers err
+            counts = f"{counted(len(paths), 'map')} for {counted(frames, 'frame')}"
+            raise InputError(f"{folder}: {counts}; {RERUN}")
+        every = stored["peaks"] if stored else [1.0] * len(paths)
+        peaks = {number: peak for number, peak in enumerate(every, 1) if peak is not None}
+        if differing := paths.keys() ^ peaks.keys():
+            which = "one too many, of" if min(differing) in paths else "no map for"
+            raise InputError(f"{folder}: {which} frame {min(differing)}; {RERUN}")
+        factors = common_scale(list(peaks.values())) if scale == "clip" else [1.0] * len(peaks)
+        return {number: (paths[number], factor) for number, factor in zip(peaks, factors)}
+
+
+def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
+    """Return what saliency.json says about a source, of which some frames can't be read."""
+    layout = info.layout
+    return {
+        "video": info.path.resolve().name,
+        "fingerprint": fingerprint(info.files, unreadable),
+        "fps": float(info.fps),
+        "width": info.width,
+        "height": info.height,
+        "stereo": layout.stereo if layout.stereo != "none" else None,
+        "coverage": None if layout.whole else list(layout.coverage),
+    }
+
+
+def read_record(folder: Path) -> dict:
+    """Return what saliency.json says about the maps in a folder, nothing where there is none.
+
+    Raises InputError for a file that infer_video.py can't have written.
+    """
+    path, none = folder / RECORD, type(None)
+    if not path.exists():
+        return {}
+    record: dict[str, Any] = dict(complete=False, unreadable=[], npy=False, peaks=[], times=None)
+    record |= read_json(path, unreadable=list, npy=bool, peaks=list, times=(list, none))
+    cure = "delete it and the maps beside it, and run infer_video.py again"
+    with reading(path, f"not as infer_video.py wrote it ({{}}); {cure}"):
+        Layout(record.get("stereo") or "none", record.get("coverage") or SPHERE)
+        in_range = 0.001 <= record.get("fps", 1) <= 1000
+        in_range &= all(peak is None or 0 <= peak < 1e30 for peak in record["peaks"])
+        in_range &= not any(abs(seconds) > 1e9 for seconds in record["times"] or [])
+        if not in_range:
+            raise ValueError("fps, peaks or times are out of range")
+        counts = {len(record["peaks"]), len(record["times"] or record["peaks"])}
+        if record["complete"] and counts != {record["frame_count"]}:
+            raise ValueError("peaks and times are not those of all frames")
+    return record
+
+
+def kinds(facts: dict) -> tuple[str, ...]:
+    """Return the endings of the maps of a run."""
+    return (".png", ".npy") if facts["npy"] else (".png",)
+
+
+def our_maps(folder: Path, facts: dict) -> set[Path]:
+    """Return the maps in a folder that a run has written or would replace."""
+    paths = folder.glob("sal_*.*") if facts else ()
+    return {p for p in paths if MAP_NAME.fullmatch(p.name) and p.suffix in kinds(facts)}
