@@ -4,8 +4,8 @@ A scene is a textured world, figures that move in it and a camera that may turn.
 function of unit directions (`projection.directions`), so that the seam and the poles are exact.
 Attention follows one rule: a figure attracts by its kind, most of all a person, times how much it
 stands out, which is its difference in colour from the background summed over the solid angle where
-it can be seen; one that stands still attracts half as much. Such scenes are for tests and
-demonstrations; they are no benchmark of human attention.
+it can be seen; one that stands still attracts half as much. Fixations are drawn from attention.
+Such scenes are for tests and demonstrations; they are no benchmark of human attention.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -29,6 +29,7 @@ from common.errors import InputError, run_script
 from common.files import json_bytes, write_array
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count, worker_count
+from datasets.gaze_files import Fixations, to_angles, write_fixations_csv
 from datasets.rates import FACTS
 from prepare import records
 from prepare.figures import KINDS, UP, random_figure, rotation
@@ -38,6 +39,7 @@ from video.writer import write_pictures
 
 BLUR = math.radians(4.5)  # standard deviation of the attention to a point
 EQUATOR = 0.03  # attention to the equator itself; a striking figure has about 1
+OBSERVERS = 20  # fixations of each frame
 HALF = 0.003  # steradians times difference in [0, 1] at which a figure has half of its appeal
 
 
@@ -114,22 +116,49 @@ def render(
         yield picture, scene.attention(seconds, camera, contrast, rays)
 
 
+def draw_fixations(attention: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Return longitudes and latitudes, (OBSERVERS,) radians, drawn from attention (A, 2A)."""
+    height, width = attention.shape
+    share = attention * solid_angles(height, width, torch.float64).numpy()
+    pixels = rng.choice(share.size, OBSERVERS, p=share.ravel() / share.sum())
+    row, column = np.divmod(pixels, width) + rng.random((2, OBSERVERS))  # anywhere in the pixel
+    return to_angles(column / width, row / height)
+
+
 def write_scene(folder: Path, seed: int, number: int, options: dict) -> None:
     """Write one clip; options: those of `render` except for the seed."""
-    write_clip(folder, {"seed": [seed, number], **options}, render((seed, number), **options))
+    rng = np.random.default_rng((seed, number, OBSERVERS))
+    frames = render((seed, number), **options)
+    write_clip(folder, {"seed": [seed, number], **options}, frames, rng=rng)
 
 
-def write_clip(folder: Path, facts: dict, frames: Iterable, quality: int = 92) -> None:
+def write_clip(
+    folder: Path,
+    facts: dict,
+    frames: Iterable,
+    quality: int = 92,
+    rng: np.random.Generator | None = None,
+) -> None:
     """Write one clip unless it is complete and has the same facts (prepare/records.py).
 
     frames: RGB uint8 (H, W, 3) and attention (A, 2A) of each; iterated only if they are written.
-    quality: of the JPEG files, at most 100. Raises InputError for a folder of other frames.
+    quality: of the JPEG files, at most 100. rng: draws fixations from the attention; None: none are
+    written. Raises InputError for a folder of other frames.
     """
     record = records.clip_record(folder, facts)
     if records.begin_clip(record):
+        places: list[tuple[np.ndarray, ...]] = []
         for n, (frame, attention) in enumerate(frames, start=1):
             records.save_picture(folder / f"{n:04d}.jpg", frame, quality=quality)
             write_array(folder / f"{n:04d}_gt.npy", attention)
+            if rng:
+                places.append(draw_fixations(attention, rng))
+        if rng:
+            numbers = np.repeat(range(1, len(places) + 1), OBSERVERS)
+            observers = np.tile(range(OBSERVERS), len(places))
+            longitudes, latitudes = np.concatenate(places, axis=1)
+            fixations = Fixations(numbers, longitudes, latitudes, observers)
+            write_fixations_csv(folder / "fixations.csv", fixations)
         record.finish()
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import torch
 
 import evaluate_video
 from common.errors import InputError
+from datasets.gaze import fixation_map
 from prepare import synthetic
 from prepare.figures import KINDS, UP, Figure, rotation
 from prepare.records import split
-from prepare.synthetic import Scene, render, write_dataset
+from prepare.synthetic import OBSERVERS, Scene, draw_fixations, render, write_dataset
 from prepare.worlds import WORLDS
 from projection import directions, solid_angles
 from projection.sphere import equirectangular_taps
@@ -157,6 +159,38 @@ def test_mean_map_is_a_poor_predictor():
     left = ((held - fitted.mean(axis=0)) ** 2 * area).sum()
     flat = (held * area).sum() / (area.sum() * 64 * len(held))
     assert 1 - left / ((held - flat) ** 2 * area).sum() < 0.25
+
+
+def test_fixations_fall_where_attention_is():
+    """Shares of 40 × 20 fixations in the cells of a coarse grid, against the integral over each."""
+    attention = np.zeros((12, 24), np.float32)
+    attention[0], attention[4:8, 20:], attention[9, 3] = 0.2, 1, 3  # round a pole, a patch, a pixel
+    rng, areas = np.random.default_rng(0), solid_angles(12, 24, torch.float64).numpy()
+    x, y = np.concatenate([draw_fixations(attention, rng) for _ in range(40)], axis=1)
+    counts = fixation_map(x, y, 12, 24).numpy()
+    expected = attention * areas * counts.sum() / (attention * areas).sum()
+    assert counts.sum() == 40 * OBSERVERS and not counts[attention == 0].any()
+    for part in (np.s_[0], np.s_[4:8, 20:22], np.s_[4:8, 22:], np.s_[9, 3]):
+        share = expected[part].sum()
+        assert abs(counts[part].sum() - share) < 4 * math.sqrt(share)
+    inside = (x / (2 * math.pi) * 24) % 1
+    assert 0.45 < inside.mean() < 0.55 and 0.24 < inside.std() < 0.34, "anywhere in a pixel"
+
+
+def test_every_metric_works_on_synthetic_scenes(tmp_path):
+    root = tmp_path / "data"
+    write_dataset(root, 12, frames=2, **SIZE)
+    for name in ("scene_0011", "scene_0012"):
+        (tmp_path / "maps" / name).mkdir(parents=True)
+        for n in (1, 2):
+            truth = root / name / f"{n:04d}_gt.npy"
+            shutil.copy(truth, tmp_path / "maps" / name / f"{n:04d}.npy")
+    command = [sys.executable, "evaluate_video.py", "--data_root", root, "--height", "16"]
+    command += ["--pred_dir", tmp_path / "maps", "--output_dir", tmp_path / "out"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    found = json.loads((tmp_path / "out/metrics.json").read_text())["predictors"]["maps"]
+    assert set(found) == {"cc", "sim", "kld", "nss", "auc_judd", "sauc", "information_gain"}
+    assert found["nss"]["mean"] > 1 and found["information_gain"]["mean"] > 0
 
 
 def test_data_set_is_the_same_for_any_number_of_workers(tmp_path):
