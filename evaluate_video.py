@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     add("--check", action="store_true", help="only check the data set and list its problems")
     options.add_motion_option(add)
     options.add_sampling_option(add)
-    options.add_machine_options(add)
+    options.add_machine_options(add, precision="fp32")
     return parser.parse_args()
 
 

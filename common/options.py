@@ -74,9 +74,10 @@ def add_size_options(add: Callable) -> None:
     add("--width", type=pixel_count, default=480, help="width of a frame in pixels")
 
 
-def add_machine_options(add: Callable) -> None:
+def add_machine_options(add: Callable, precision: str = "auto") -> None:
+    """Add --device and --precision, with its default."""
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
-    add("--precision", default="auto", choices=["auto", *PRECISIONS],
+    add("--precision", default=precision, choices=["auto", *PRECISIONS],
         help="number format of the network's computations; auto: bf16 where the hardware "
         "computes in it, else fp32")  # fmt: skip
 

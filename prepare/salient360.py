@@ -26,12 +26,14 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import run_script
+from common.errors import InputError, run_script
 from common.files import reading
+from datasets.gaze import fixation_map
 from datasets.gaze_files import LIMITS, Fixations, to_angles
 from prepare.recordings import VIDEOS, Truth, by_key, pair, parse_args, write_clip, write_dataset
 from video.pictures import PICTURES, resize
 
+CHECKED = 50  # maps of a clip, in which fixations are compared with them
 SHAPE = re.compile(r"_(\d+)x(\d+)(?:x(\d+))?_(16|32|64)b")  # width, height, frames and bits
 
 
@@ -64,6 +66,23 @@ def read_scanpaths(path: Path) -> tuple[Fixations, np.ndarray]:
         return Fixations(first, *to_angles(x, y), observers), last
 
 
+def check_sides(files: list[Path], maps: np.ndarray, first, last, columns: list) -> None:
+    """Raise InputError where the maps fit the fixations better when these are mirrored.
+
+    Some code flips one of both. A fixation fits a map by the value at its place over the mean.
+    """
+    longitudes, latitudes, _ = columns
+    fits = np.zeros(2)
+    for number in range(1, len(maps) + 1, max(1, len(maps) // CHECKED)):
+        during, saliency = (first <= number) & (number <= last), maps[number - 1]
+        here = fixation_map(longitudes[during], latitudes[during], *saliency.shape).numpy()
+        if saliency.any():
+            fits += [(saliency * side).sum() / saliency.mean() for side in (here, here[:, ::-1])]
+    if fits[1] > fits[0]:
+        there = "its fixations fit the maps better when mirrored left to right"
+        raise InputError(f"{files[1]}: {there}; use maps and fixations of one source")
+
+
 def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dict) -> None:
     """Write the clip of an image or a video; raises as `prepare.recordings.write_clip` does.
 
@@ -77,6 +96,7 @@ def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dic
         shown = [int(number) for number in numbers if number <= len(maps)]
         resized = (resize(np.array(maps[number - 1], np.float32), *size) for number in shown)
         for (first, *columns), last in scanpaths:
+            check_sides(files, maps, first, last, columns)
             frames, rows = np.nonzero((first <= numbers[:, None]) & (numbers[:, None] <= last))
             fixations = Fixations(frames + 1, *(column[rows] for column in columns))
             return enumerate(resized, 1), fixations, len(rows)

@@ -266,6 +266,7 @@ def test_images_of_salient360(tmp_path):
 
 def test_videos_of_salient360(tmp_path):
     source, maps = tmp_path / "set", np.random.default_rng(0).random((11, 8, 16)) + 1
+    maps[:, 4, [4, 8]] += 5  # where people look
     (source / "Stimuli").mkdir(parents=True)
     write_video(source / "Stimuli/3_Clip.mp4", frames=12, height=48, width=96, fps=24)
     write_maps(source / "HE/SalMaps/3_Clip_16x8x11_32b.bin", maps)
@@ -280,6 +281,21 @@ def test_videos_of_salient360(tmp_path):
     fixations = read_fixations_csv(root / "3_Clip/fixations.csv")
     assert fixations.frames.tolist() == [1, 1, 2, 2, 3, 4]
     assert check.check(root)["problems"] == []
+
+
+def test_fixations_that_are_mirrored_against_the_maps_are_refused(tmp_path):
+    """Some code flips the fixations of videos and not those of images."""
+    source, maps = tmp_path / "set", np.ones((2, 32, 64))
+    (source / "Stimuli").mkdir(parents=True)
+    Image.fromarray(moving_disc(0, 48, 96)).save(source / "Stimuli/P5.png")
+    maps[:, 12:18, 40:50] = 8  # east of the middle
+    write_maps(source / "HE/SalMaps/HEsalmap_5_64x32_32b.bin", maps[0])
+    path = source / "HE/Scanpaths/L/HEscanpath_5.txt"
+    write_text(path, "0,0.3,0.5,0\n1,0.25,0.48,0.3\n2,0.7,0.5,0.5\n")
+    code, _, line = import_salient360(tmp_path)
+    assert code == 2 and "HEscanpath_5.txt: its fixations fit the maps better when mirrored" in line
+    write_text(path, "0,0.7,0.5,0\n1,0.75,0.48,0.3\n2,0.3,0.5,0.5\n")
+    assert import_salient360(tmp_path)[0] == 0
 
 
 @pytest.mark.parametrize("frames", ["nan,4", "0,1e300", "inf,4", "0," + "9" * 400])

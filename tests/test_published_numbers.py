@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
@@ -21,12 +22,14 @@ import torch
 
 import evaluate_video
 import infer_video
+import models
 import train_video
 from benchmarks import ablation, equator_prior, follow, near_people, real_gaze
 from prepare import synthetic
 from recipes import gaze_scenes, score_flat_clips, score_flat_photos
 from tests.commands import ended
 from tests.shared import shared
+from video import read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 README, CARD, SCORES = "README.md", "checkpoints/README.md", "docs/scores.md"
@@ -295,6 +298,23 @@ def test_what_the_camera_shows_of_what_viewers_see(more):
         documented = text_of(FOLLOW).partition(f"\n| {phrase} | ")[2].partition("\n")[0]
         pairs = [[float(n) for n in re.findall(r"[\d.]+", line)] for line in (documented, row)]
         compare(phrase, *pairs, 1.01)  # percent; a path may differ by a shot
+
+
+@pytest.mark.numbers
+@torch.inference_mode()
+def test_maps_in_bfloat16():
+    """Ten frames of two clips, against what docs/speed.md says."""
+    stated = re.search(r"by (0\.9\d+) or more and differ by up to (\d+) %", text_of(SPEED))
+    least, most = map(float, stated.groups())
+    full, few = (models.deploy(models.load(CHECKPOINT), d) for d in (torch.float32, torch.bfloat16))
+    for clip in ("courtyard_640x322_30fps.mp4", "drive_1920x1080_25fps.webm"):
+        for frame in islice(read_frames(shared(f"media/{clip}"), full.spec), 0, 100, 20):
+            pictures = frame.rgb[None, None], frame.motion[None, None]
+            exact = full(*pictures).flatten().double()
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = few(*pictures).flatten().double()
+            assert torch.corrcoef(torch.stack([exact, rounded]))[0, 1] >= least
+            assert (exact - rounded).abs().max() <= exact.max() * most / 100
 
 
 def commands_under(heading: str) -> list[list[str]]:
