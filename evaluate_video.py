@@ -1,4 +1,4 @@
-"""Score models and saved maps against ground truth, beside baselines and human observers.
+"""Score models and saved maps against ground truth, beside baselines and inter-observer scores.
 
 Several models are scored on the frames for which all of them have a map, and compared in pairs.
 Several GPUs share the clips: torchrun --nproc_per_node 4 evaluate_video.py …
@@ -150,7 +150,7 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, li
     names = args.names or (unique if len(sources) > 1 else [sources[0].name])
     rows: dict[str, list] = {}
     for source, name in zip(sources, names):
-        taken = name in (*summary.BASELINES, summary.HUMAN)
+        taken = name in (*summary.BASELINES, summary.INTER_OBSERVER)
         rows.setdefault(f"{name} (maps)" if taken else name, []).append(source)
     for row, members in rows.items():
         if len(members) > 1 and not args.names:

@@ -1,1 +1,1 @@
-"""What every room and script shares: errors, options, files, processes."""
+"""Shared by all packages and scripts: errors, options, files, processes, records."""

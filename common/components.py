@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -19,12 +20,12 @@ HOME = __name__.removesuffix("common.components")  # of these packages, where th
 class Components(Mapping[str, Any]):
     """Components of one kind by name, in the order in which they were added.
 
-    noun: the kind, for messages. base: "module:Class", of which each is a subclass, or an instance
-    if `made`. known: the components, or "module:NAME", imported at first use.
+    noun: the kind, for messages. base: "module:Class", of which each is a subclass, or, of a
+    dataclass, an instance. known: "module:NAME" by name, imported at first use.
     """
 
-    def __init__(self, noun: str, base: str, known: dict[str, Any], made: bool = False):
-        self.noun, self.base, self.made, self.known = noun, base, made, dict(known)
+    def __init__(self, noun: str, base: str, **known: str):
+        self.noun, self.base, self.known = noun, base, dict[str, Any](known)
 
     def __getitem__(self, name: str) -> Any:
         if isinstance(place := self.known[name], str):
@@ -58,9 +59,9 @@ class Components(Mapping[str, Any]):
             message = f"{name}: there is no module '{error.name}'; check the name, or install it"
             raise InputError(message) from error
         base = _imported(HOME + self.base)
-        is_type = isinstance(own, type)
-        if not (isinstance(own, base) if self.made else is_type and issubclass(own, base)):
-            wanted = f"{'an instance' if self.made else 'a subclass'} of {self.base}"
+        made, is_type = is_dataclass(base), isinstance(own, type)
+        if not (isinstance(own, base) if made else is_type and issubclass(own, base)):
+            wanted = f"{'an instance' if made else 'a subclass'} of {self.base}"
             raise InputError(f"{name}: not {wanted.replace(':', '.')}; check the name")
         if problem := own.problem() if hasattr(own, "problem") else "":
             raise InputError(f"{name}: {problem}")
@@ -73,7 +74,7 @@ class Components(Mapping[str, Any]):
 
 
 def _imported(place: str) -> Any:
-    """Return what "module:NAME" names, None if the module has no such name."""
+    """Return the object "module:NAME", None if the module has no such name."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name, None)
 
@@ -81,64 +82,58 @@ def _imported(place: str) -> Any:
 MODELS = Components(
     "model",
     "models:SaliencyModel",
-    {
-        "cube_unet": "models.cube_unet:CubeUNet",
-        "sst_sal": "models.sst_sal:SSTSal",
-        "equator": "models.equator_prior:EquatorPrior",
-    },
+    cube_unet="models.cube_unet:CubeUNet",
+    sst_sal="models.sst_sal:SSTSal",
+    equator="models.equator_prior:EquatorPrior",
 )
 BACKBONES = Components(  # of cube_unet
     "backbone",
     "models.backbone:Backbone",
-    {
-        "plain": "models.unet:PLAIN",
-        "published": "models.unet:PUBLISHED",
-        "efficientnet_lite0": "models.efficientnet_lite:EFFICIENTNET_LITE0",
-    },
-    made=True,
+    plain="models.unet:PLAIN",
+    published="models.unet:PUBLISHED",
+    efficientnet_lite0="models.efficientnet_lite:EFFICIENTNET_LITE0",
 )
 LOSSES = Components(
     "loss",
     "losses:MapLoss",
-    {
-        "smse": "losses.smse:SMSE",
-        "mse": "losses.smse:MSE",
-        "density": "losses.density:DensityLoss",
-        "spherical_kl": "losses.spherical_kl:ScaledSphericalKLDivergence",
-    },
-)
-LAYOUTS = Components(  # of data sets; the last one that matches counts
-    "layout",
-    "datasets.layouts:ECCV2018Layout",
-    {
-        "eccv2018": "datasets.layouts:ECCV2018Layout",
-        "sst_sal": "datasets.layouts:SSTSalLayout",
-    },
+    smse="losses.smse:SMSE",
+    mse="losses.smse:MSE",
+    density="losses.density:DensityLoss",
+    spherical_kl="losses.spherical_kl:ScaledSphericalKLDivergence",
 )
 MOTIONS = Components(
     "motion",
     "video.motion:Motion",
-    {
-        "none": "video.motion:NoMotion",
-        "difference": "video.motion:Difference",
-        "colour_difference": "video.motion:ColourDifference",
-        "dis": "video.motion:DISFlow",
-        "raft": "video.motion:RAFTFlow",
-    },
+    none="video.motion:NoMotion",
+    difference="video.motion:Difference",
+    colour_difference="video.motion:ColourDifference",
+    dis="video.motion:DISFlow",
+    raft="video.motion:RAFTFlow",
+)
+LAYOUTS = Components(  # of data sets; the last one that matches counts
+    "layout",
+    "datasets.layouts:ECCV2018Layout",
+    eccv2018="datasets.layouts:ECCV2018Layout",
+    sst_sal="datasets.layouts:SSTSalLayout",
 )
 AUGMENTATIONS = Components(  # in the order in which they change a clip
     "augmentation",
     "datasets.augment:Augmentation",
-    {name: f"datasets.augment:{name}" for name in ("yaw", "mirror", "tilt", "light")},
+    yaw="datasets.augment:yaw",
+    mirror="datasets.augment:mirror",
+    tilt="datasets.augment:tilt",
+    light="datasets.augment:light",
 )
 METRICS = Components(
     "metric",
     "metrics:Metric",
-    {
-        name: f"metrics.saliency:{name.upper()}"
-        for name in ("cc", "sim", "kld", "nss", "auc_judd", "sauc", "information_gain")
-    },
-    made=True,
+    cc="metrics.saliency:CC",
+    sim="metrics.saliency:SIM",
+    kld="metrics.saliency:KLD",
+    nss="metrics.saliency:NSS",
+    auc_judd="metrics.saliency:AUC_JUDD",
+    sauc="metrics.saliency:SAUC",
+    information_gain="metrics.saliency:INFORMATION_GAIN",
 )
 
 

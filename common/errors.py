@@ -81,7 +81,7 @@ def wants_traceback(error: BaseException) -> bool:
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
-    """Return what to tell the user about an error and the exit code; None for an unexpected one."""
+    """Return the message about an error and the exit code; None for an unexpected one."""
     if isinstance(error, InputError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):

@@ -36,7 +36,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def python() -> str:
-    """Return what starts this Python on the command line, such as .venv/bin/python."""
+    """Return the command of this Python, such as .venv/bin/python."""
     path, here = Path(sys.executable), Path.cwd()
     if Path(shutil.which("python") or "").parent == path.parent:
         return "python"
@@ -112,7 +112,7 @@ def add_motion_option(add: Callable) -> None:
 
 
 def add_layout_options(add: Callable, default: str = "as the file declares") -> None:
-    """Add --stereo and --coverage. default: what their help says of it."""
+    """Add --stereo and --coverage. default: its description in their help."""
     add("--stereo", choices=STEREO, help="where the pictures of the left and the right eye are in "
         f"a frame (default: {default})")  # fmt: skip
     add("--coverage", type=float, nargs=4, metavar=("WEST", "EAST", "SOUTH", "NORTH"),

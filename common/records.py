@@ -7,7 +7,7 @@ from common.files import read_json, write_json
 
 
 class Record:
-    """What files are made from, and whether those that are there were made from the same.
+    """The facts that determine files, compared with those of the files that are there.
 
     path: a JSON file that holds it. facts: all that determines the files, plain as in JSON.
     may_differ: names of facts that may change between a run and its continuation. stored: the
@@ -22,7 +22,7 @@ class Record:
         self.path, self.facts, self.may_differ, self.stored = path, facts, may_differ, stored
 
     def changes(self) -> dict[str, str]:
-        """Return in words, by name, which facts are not those of the files that are there."""
+        """Return the facts that differ from those of the files that are there, in words."""
         return {
             name: f"{name} {self.stored.get(name)} instead of {fact}"
             for name, fact in self.facts.items()

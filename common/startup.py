@@ -1,4 +1,4 @@
-"""What a script sets before its slow imports. Each script imports it first."""
+"""Settings of a script before its slow imports. Each script imports this first."""
 
 import ctypes
 import io

@@ -26,7 +26,7 @@ MAX_TILT = math.radians(10)
 
 
 def possible(names: Sequence[str], motion: str) -> list[str]:
-    """Return those of the augmentations that are valid for this motion input, as its class says."""
+    """Return the augmentations that are valid for a motion, as its class says."""
     return [name for name in names if name in MOTIONS[motion].augmentations]
 
 

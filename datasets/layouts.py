@@ -114,7 +114,7 @@ class SSTSalLayout(ECCV2018Layout):
 
 
 def layouts() -> list[ECCV2018Layout]:
-    """Return all layouts, of which the first that matches is that of a data set."""
+    """Return all layouts; the first that matches a data set is its layout."""
     return [LAYOUTS[name]() for name in reversed(list(LAYOUTS))]
 
 

@@ -1,4 +1,4 @@
-"""Which clips of a data set belong to its training, validation and test splits.
+"""The training, validation and test splits of a data set.
 
 <root>/splits.json lists them: {"train": [clip, …], "val": […], "test": […]}. A data set without it
 must hold clips of ECCV 2018, whose split is built in.

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from evaluation.summary import BASELINES, HUMAN, best, by_clip, heading, worst_first
+from evaluation.summary import BASELINES, INTER_OBSERVER, best, by_clip, heading, worst_first
 
 ROWS = 100  # clips in a plot by clip, at most
 COLOURS = "#0067b1", "#c2500f", "#00846b", "#8a4b9e", "#a07800", "#c33c7d"  # of the models
@@ -37,13 +37,13 @@ class Picture:
 
 @matplotlib.rc_context(STYLE)
 def time_plot(results: dict, metric: str, series: dict) -> Figure:
-    """Draw medians over clips over time: of each model, the best baseline and humans.
+    """Draw medians over clips over time: of each model, the best baseline and inter-observer.
 
     results: content of metrics.json. series: clip → predictor → metric → frame number → value.
     """
     figure = Figure(figsize=(5.6, 3), layout="constrained")
     axes = figure.subplots()
-    styles = {HUMAN: (DARK, ":"), best(results, metric, BASELINES): (DARK, "--")}
+    styles = {INTER_OBSERVER: (DARK, ":"), best(results, metric, BASELINES): (DARK, "--")}
     styles |= {model: (colour, "-") for model, colour in zip(results["models"], cycle(COLOURS))}
     for name, (colour, line) in styles.items():
         x, curves = over_time(series, name, metric)

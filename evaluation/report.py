@@ -32,14 +32,13 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
     times = [image(time_plot(results, metric, series)) for metric in scored]
     clips = [image(clip_plot(results, metric)) for metric in scored]
     examples = [f"<h3>{escape(p.title)}</h3>{image(picture_plot(p), 'picture')}" for p in pictures]
-    notes = "".join(f"<li>{escape(line)}</li>" for line in results["notes"])
     title = escape(f"{', '.join(models)} on {results['data']}, split {results['split']}")
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
 {score_table(results)}
-<p>{" ".join(map(escape, summary.sentences(results)))}</p>
+<ul>{items(summary.verdicts(results))}</ul>
 <h2>Over time</h2>
 <p>Medians over clips, where at least half have a score.</p>
 {"".join(times)}
@@ -52,7 +51,7 @@ baseline of the metric.</p>
 can't be compared between maps. White dots: fixations.</p>
 {"".join(examples)}
 <h2>Where it comes from</h2>
-<ul>{notes}</ul>
+<ul>{items(results["notes"])}</ul>
 <dl>{facts}</dl></body></html>
 """
     write_text(path, page)
@@ -61,8 +60,10 @@ can't be compared between maps. White dots: fixations.</p>
 def score_table(results: dict) -> str:
     """Return predictors × metrics as HTML: mean, interval, and clips where some have no score."""
     metrics, predictors = results["metrics"], results["predictors"]
-    roles = dict.fromkeys(summary.BASELINES, "baseline") | {summary.HUMAN: "inter-observer"}
-    rivals = [name for name in predictors if name != summary.HUMAN]
+    roles = dict.fromkeys(summary.BASELINES, "baseline") | {
+        summary.INTER_OBSERVER: "inter-observer"
+    }
+    rivals = [name for name in predictors if name != summary.INTER_OBSERVER]
     headings = "".join(f"<th>{summary.heading(results, metric)}</th>" for metric in metrics)
     rows = f"<tr><th>predictor</th>{headings}</tr>"
     for name, scores in predictors.items():
@@ -75,8 +76,13 @@ def score_table(results: dict) -> str:
             clips = "" if score["clips"] == len(results["clips"]) else f"<br>{score['clips']} clips"
             rows += f"<td>{mean}<small>{summary.interval(score, ' to ')}{clips}</small></td>"
         rows += "</tr>"
-    caption = "Mean over clips and its 95 % interval; bold is the best but for human observers."
+    caption = "Mean over clips and its 95 % interval; bold is the best model or baseline."
     return f"<table><caption>{caption}</caption>{rows}</table>"
+
+
+def items(lines: list[str]) -> str:
+    """Return the items of a list."""
+    return "".join(f"<li>{escape(line)}</li>" for line in lines)
 
 
 def image(figure: Figure, kind: str = "plot") -> str:

@@ -55,7 +55,7 @@ def collect(
     changes = {
         name: mean_of_finite(clip.change(name) for clip in scored.values())
         for name in means["predictors"]
-        if name != summary.HUMAN
+        if name != summary.INTER_OBSERVER
     }
     results = {
         **facts,
@@ -70,7 +70,7 @@ def collect(
 def notes(
     scorer: Scorer, clips: dict[str, ClipScores], metrics: dict, changes: dict[str, float]
 ) -> list[str]:
-    """Return the sentences that a reader of the scores must know."""
+    """Return notes on the scores."""
     lines = [*scorer.notes]
     if problems := sum((scores.irregular for scores in clips.values()), scorer.data.irregular):
         lines.append(f"Problems in the data: {summarise(problems)}.")

@@ -20,7 +20,7 @@ from datasets.layouts import File, read_truth
 from datasets.splits import PUBLISHED as SPLITS
 from datasets.video_saliency import SaliencyVideos
 from evaluation.plots import Picture
-from evaluation.summary import BASELINES, HUMAN
+from evaluation.summary import BASELINES, INTER_OBSERVER
 from metrics import Protocol
 from metrics.inter_observer import inter_observer, mean_of_finite
 from models.equator_prior import equator_prior
@@ -88,7 +88,7 @@ class Scorer:
     sigma: width in degrees of the Gaussian that blurs the fixations of observers.
     train_root: data set whose training maps make the mean among the baselines; `data` if None.
     device: where metrics are computed.
-    notes: sentences that a reader of the scores must know.
+    notes: on the scores, for their reader.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Scorer:
                 agreement = inter_observer(
                     *gaze, observers, others, self.protocol, self._count, self._blur, random
                 )
-                result.add(HUMAN, file.number, agreement)
+                result.add(INTER_OBSERVER, file.number, agreement)
             result.frames.append(file.number)
             if len(result.frames) == 1 or file.number <= with_truth[len(with_truth) // 2].number:
                 middle = file, truth, maps

@@ -1,4 +1,4 @@
-"""What is scored: the maps that a checkpoint's model predicts, and saved maps.
+"""Sources of scored maps: a checkpoint's model, and saved maps.
 
 A source has a name, facts for metrics.json, and a method maps(clip, files, irregular, fps). It
 yields one map (h, w) for each of the clip's files with a ground truth, in order, None where there

@@ -4,16 +4,15 @@
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import combinations
 
 import numpy as np
 
-from common.errors import counted
 from metrics import METRICS
 from metrics.inter_observer import mean_of_finite
 
-BASELINES, HUMAN = ("uniform", "equator prior", "training mean"), "human"
+BASELINES, INTER_OBSERVER = ("uniform", "equator prior", "training mean"), "inter-observer"
 RESAMPLES = 10_000
 EXACT = 16  # most clips for which all choices of signs are counted, 65,536
 SIGNIFICANT = 0.05
@@ -161,45 +160,6 @@ def verdicts(results: dict) -> list[str]:
     if lines and len(results["clips"]) > 1:
         lines.append("In brackets: 95\u00a0% interval of the mean difference over clips, and p of "
             f"paired sign flips, corrected for {len(lines)} comparisons (Holm).")  # fmt: skip
-    return lines
-
-
-def sentences(results: dict) -> list[str]:
-    """Return at most five sentences: models beside baselines, each other and observers."""
-    models, metrics = list(results["models"]), list(results["metrics"])
-    first, clips = metrics[0], counted(len(results["clips"]), "clip")
-    means = {name: scores[first]["mean"] for name, scores in results["predictors"].items()}
-    wins = set()  # metric, model, and what it beats
-    for entry in results["differences"]:
-        if significant(entry):
-            pair = entry["model"], entry["other"]
-            won = sign(results, entry["metric"]) * entry["difference"] > 0
-            wins.add((entry["metric"], *(pair if won else pair[::-1])))
-
-    def better(what: str, others: Callable[[str, str], set]) -> str:
-        """Return in how many metrics each model beats all others that there are."""
-        counts = []
-        for model in models:
-            rivals = {metric: others(metric, model) for metric in metrics}
-            won = [m for m, r in rivals.items() if r and all((m, model, o) in wins for o in r)]
-            counts.append(f"{model} in {len(won)}")
-        return f"Better than {what}, of {len(metrics)} metrics: {', '.join(counts)}."
-
-    ranked = sorted(models, key=lambda name: -sign(results, first) * means[name])
-    scores = ", ".join(f"{name} {number(means[name])}" for name in ranked)
-    size = f"{clips}, {counted(results['frames'], 'scored frame')}"
-    lines = [f"{results['metrics'][first]['title']} ({size}): {scores}."]
-    if any(name in BASELINES for name in means):
-        lines.append(
-            better("the best baseline", lambda m, _: {best(results, m, BASELINES)} - {None})
-        )
-    if len(models) > 1:
-        lines.append(better("every other model", lambda _, model: set(models) - {model}))
-    if math.isfinite(means.get(HUMAN, math.nan)):
-        title = results["metrics"][first]["title"]
-        lines.append(f"Observers predict each other with {number(means[HUMAN])} in {title}.")
-    lines.append(f"Better: p < {SIGNIFICANT} of paired sign flips over clips, corrected for "
-        "all comparisons (Holm).")  # fmt: skip
     return lines
 
 

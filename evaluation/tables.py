@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from common.errors import printable
 from common.options import TABLES
-from evaluation.summary import HUMAN, best, heading, interval, number
+from evaluation.summary import INTER_OBSERVER, best, heading, interval, number
 
 LATEX = str.maketrans(
     {character: rf"\{character}" for character in "&%$#_{}"}
@@ -32,14 +32,14 @@ def text_table(results: dict) -> str:
 
 
 def markdown_table(results: dict) -> str:
-    """Return means as a table in Markdown; the best but for human observers is bold."""
+    """Return means as a table in Markdown; the best model or baseline is bold."""
     rows = cells(results, lambda text: re.sub(r"([]\\|*_`<>[&~$])", r"\\\1", text), "**{}**".format)
     rows.insert(1, ["---"] + ["---:"] * len(results["metrics"]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def latex_table(results: dict) -> str:
-    """Return means as a tabular in LaTeX; the best but for human observers is bold."""
+    """Return means as a tabular in LaTeX; the best model or baseline is bold."""
     rows = cells(results, lambda text: text.translate(LATEX), r"\textbf{{{}}}".format)
     first, *rest = [" & ".join(row) + r" \\" for row in rows]
     columns = "l" + "r" * len(results["metrics"])
@@ -62,7 +62,7 @@ FORMATS = dict(zip(TABLES, (text_table, markdown_table, latex_table, csv_table),
 
 def cells(results: dict, escaped: Callable, bold: Callable) -> list[list[str]]:
     """Return the cells of the table, its first row the headings, its first column the names."""
-    rivals = [name for name in results["predictors"] if name != HUMAN]
+    rivals = [name for name in results["predictors"] if name != INTER_OBSERVER]
     rows = [["", *(escaped(heading(results, metric)) for metric in results["metrics"])]]
     for name, scores in results["predictors"].items():
         row = [escaped(printable(name))]

@@ -197,7 +197,7 @@ class MapFolder:
 
 
 def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
-    """Return what saliency.json says about a source, of which some frames can't be read."""
+    """Return the entries of saliency.json about a source with unreadable frames."""
     layout = info.layout
     return {
         "video": info.path.resolve().name,
@@ -211,7 +211,7 @@ def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
 
 
 def read_record(folder: Path) -> dict:
-    """Return what saliency.json says about the maps in a folder, nothing where there is none.
+    """Return the content of saliency.json in a folder, {} where there is none.
 
     Raises InputError for a file that infer_video.py can't have written.
     """

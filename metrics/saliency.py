@@ -158,7 +158,7 @@ class Metric:
     higher_is_better: bool = True
 
     def problem(self) -> str:
-        """Return what is wrong with a user-defined metric, "" if nothing."""
+        """Return the problem of a user-defined metric, "" if nothing."""
         truths = sorted({need for metric in METRICS.values() for need in metric.needs})
         if self.needs and {*self.needs} <= {*truths}:
             return ""

@@ -8,7 +8,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Head:
-    """How features become a map, through one convolution and a sigmoid."""
+    """From features to a map: one convolution and a sigmoid."""
 
     bias: float | None = -3.0  # of the convolution at first: maps are dark; None: PyTorch's own
     projects_probabilities: bool = False  # from the faces to the sphere; otherwise their logits

@@ -45,7 +45,7 @@ class SaliencyModel(nn.Module):
 
     @classmethod
     def problem(cls) -> str:
-        """Return what is wrong with a user-defined model, "" if a checkpoint can build it again."""
+        """Return the problem of a user-defined model, "" if a checkpoint can build it again."""
         for argument in inspect.signature(cls).parameters.values():
             if not isinstance(argument.default, PLAIN):
                 defaults = "a default: a number, a text, True, False or None"

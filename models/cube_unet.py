@@ -24,7 +24,7 @@ class CubeUNet(SaliencyModel):
     equator prior and is learned with the network. The bias to straight ahead is not learned and
     not there during training, in which clips are turned to any side.
 
-    in_channels: 3 (RGB) and those of the motion: 1 (difference), 3 (optical flow) or one's own.
+    in_channels: 3 (RGB) and those of the motion: 1 (difference), 3 (optical flow) or others.
     base_channels: width of the plain and of the published backbone.
     height, width: size in pixels of the frames.
     face_size: pixels along the edge of a face, width // 4 if None.

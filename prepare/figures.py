@@ -69,7 +69,7 @@ def tree(u, v, c, swing) -> Parts:
 
 
 class Kind(NamedTuple):
-    """What the figures of one kind have in common."""
+    """Common properties of the figures of one kind."""
 
     parts: Callable[..., Parts]  # the function that draws it
     appeal: float  # how much it attracts, 1 for people

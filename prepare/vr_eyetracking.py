@@ -30,7 +30,7 @@ LINE = "frame, 1, forward, 0.5, 0.5, eye, 0.5, 0.5"
 
 
 def read_gaze(video: Path, tables: list[Path]) -> Gaze:
-    """Return what all observers of a video looked at. tables: a file for each of them.
+    """Return the gaze of all observers of a video. tables: a file for each of them.
 
     Raises InputError for a file with other lines.
     """

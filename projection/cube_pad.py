@@ -68,7 +68,7 @@ PADDINGS: dict[str, Callable[..., nn.Module]] = {  # called like CubePadding
 
 
 class Border(NamedTuple):
-    """Where the pixels of padded faces come from; pixels are numbered through all six faces."""
+    """Sources of the pixels of padded faces; pixels are numbered through all six faces."""
 
     source: Tensor  # (6·P²,), the pixel that each padded pixel copies; any one beyond a corner
     inside: Tensor  # the padded pixels of the faces themselves

@@ -380,7 +380,7 @@ def test_the_table(folder):
     assert rows["uniform"][0] == "0.000" and rows["uniform"][4:] == ["0.500", "0.500"]
     for cell, other in zip(rows["prior"], rows["equator prior"]):  # on another grid
         assert abs(float(cell.replace("−", "-")) - float(other.replace("−", "-"))) < 0.03
-    assert float(rows["human"][0]) > 0.5 and float(rows["perfect"][5]) > 0.95
+    assert float(rows["inter-observer"][0]) > 0.5 and float(rows["perfect"][5]) > 0.95
 
 
 def test_what_can_not_be_scored_is_named(folder):

@@ -1,4 +1,4 @@
-"""What a training run is made from: options, recipe and checkpoint, resolved once."""
+"""Configuration of a training run: options, recipe and checkpoint, resolved once."""
 
 import argparse
 from dataclasses import dataclass, fields, replace
@@ -19,7 +19,7 @@ from training.model import make_model
 
 @dataclass(frozen=True)
 class Training:
-    """The options on which the weights depend, besides model, data and processes."""
+    """Options that determine the weights, besides model and data."""
 
     epochs: int
     samples: int
@@ -40,7 +40,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Config(Training):
-    """All that a training run is made from, besides its model."""
+    """Configuration of a training run, besides its model."""
 
     model: str
     init: Path | None
@@ -55,12 +55,12 @@ class Config(Training):
     compile: bool
 
     def identity(self) -> dict[str, Any]:
-        """Return the options on which the weights depend."""
+        """Return the options that determine the weights."""
         return {field.name: getattr(self, field.name) for field in fields(Training)}
 
 
 def resolve(args: argparse.Namespace, recipe: dict[str, Any]) -> tuple[Config, SaliencyModel]:
-    """Return all that a run is made from, and its model with its first weights, for training.
+    """Return the configuration of a run, and its model with its first weights.
 
     args: options of train_video.py. recipe: its defaults. Raises InputError as make_model does.
     """

@@ -58,7 +58,7 @@ def make_model(
 
 
 def parse_arguments(model: str, texts: list[str], defaults: dict) -> dict:
-    """Return what texts such as height=120 give, for names in `defaults`, of the same types."""
+    """Return the arguments in texts such as height=120, of the types of the defaults."""
     arguments = {}
     for text in texts:
         name, _, value = text.partition("=")

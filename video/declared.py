@@ -1,4 +1,4 @@
-"""What files declare about how their pictures lie on the sphere, and the layout that follows.
+"""Metadata of files on the layout of their pictures on the sphere.
 
 Videos: FFmpeg hands on most of it with their frames; of MP4 files, the boxes are read for what it
 passes over. Pictures: XMP in the GPano schema. Sources: see spherical_metadata.py.
@@ -43,7 +43,7 @@ SHAPE = 0.05  # relative difference of two shapes that are taken for the same
 
 @dataclass
 class Declared:
-    """What a file declares; the defaults where it declares nothing."""
+    """The metadata of a file; the defaults where it has none."""
 
     stereo: str | None = "none"  # one of STEREO; None: another arrangement
     projection: str = ""  # which one, where it is not equirectangular
@@ -82,7 +82,7 @@ class Declared:
 
 
 def video_declares(index: bytes, frame: av.VideoFrame) -> Declared:
-    """Return what a video declares. index: of an MP4 file, else empty; frame: the first one."""
+    """Return the metadata of a video. index: of an MP4 file, else empty; frame: the first one."""
     declared = Declared()
     if entry := frame.side_data.get("STEREO3D"):
         stereo, inverted = struct.unpack_from("=2i", bytes(entry))
@@ -111,7 +111,7 @@ def video_declares(index: bytes, frame: av.VideoFrame) -> Declared:
 
 
 def picture_declares(xmp: str, width: int, height: int) -> Declared:
-    """Return what the XMP of a picture of this size declares."""
+    """Return the metadata in the XMP of a picture of this size."""
     fields = dict(FIELD.findall(xmp[:XML]))
     declared = Declared(coverage=_cropped(fields, width / height))
     kind = fields.get("ProjectionType", "equirectangular").strip()

@@ -35,7 +35,7 @@ LARGE_FRAME_PIXELS = 10_000_000  # pixels of a frame beyond which memory counts 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known about a source before it is decoded."""
+    """Facts about a source before it is decoded."""
 
     path: Path
     width: int  # pixels, of frames as they are shown
@@ -77,7 +77,7 @@ class Decoded:
 
 @dataclass
 class Damage:
-    """What is wrong with frames of a source, by their numbers from 1."""
+    """Damaged frames of a source, by their numbers from 1."""
 
     unreadable: dict[int, str] = field(default_factory=dict)  # pictures, with the error
     unreadable_flow: dict[int, str] = field(default_factory=dict)  # pictures of it, likewise

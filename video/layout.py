@@ -1,4 +1,4 @@
-"""Where on the sphere the pixels of a picture lie: its eyes, and how much of the sphere they cover.
+"""The layout of a picture on the sphere: its eyes, and the part of the sphere that they cover.
 
 A picture holds one panorama, or one for each eye in two halves of equal size, of which the first
 (the upper or the left one) is the left eye's. Each is equirectangular and covers longitudes from
@@ -23,7 +23,7 @@ Coverage = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Layout:
-    """How pictures lie on the sphere. Raises ValueError for what is no such layout."""
+    """Layout of pictures on the sphere. Raises ValueError for an invalid one."""
 
     stereo: str = "none"  # one of STEREO
     coverage: Coverage = SPHERE  # of each eye: (WEST, EAST, SOUTH, NORTH) in degrees

@@ -36,7 +36,7 @@ class Motion:
 
     @classmethod
     def problem(cls) -> str:
-        """Return what is wrong with a user-defined motion, "" if nothing."""
+        """Return the problem of a user-defined motion, "" if nothing."""
         stated = isinstance(getattr(cls, "channels", None), int)
         return "" if stated else "has no number of channels; set the class's `channels`"
 

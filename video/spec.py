@@ -1,4 +1,4 @@
-"""What a model must be fed, as the reading of videos and data sets follows it."""
+"""The input format of a model, by which videos and data sets are read."""
 
 from dataclasses import dataclass
 

@@ -14,7 +14,7 @@ LARGEST_SPHERE = 2048  # rows
 
 @dataclass(frozen=True)
 class Colour:
-    """How the YUV values of a video stand for colours, in H.264's numbers."""
+    """Matrix, primaries, transfer and range of a video's YUV, in H.264's numbers."""
 
     matrix: int
     primaries: int
