@@ -1,1 +1,3 @@
 """What every room and script shares: errors, options, files, processes."""
+
+VERSION = "0.1.0"

@@ -75,7 +75,9 @@ def make_loss(args: argparse.Namespace, data: dict[str, SaliencyVideos]) -> nn.M
         problems = [f"{args.data_root}: clip {clip} has no" for clip, found in clips if not found]
         if problems or "tilt" in args.augment:
             problem = [*problems, "--augment tilt: drops the"][0]
-            raise InputError(f"{problem} fixations, which --loss {args.loss} needs; give another")
+            raise InputError(
+                f"{problem} fixations, which --loss {args.loss} needs; give another --loss"
+            )
     loss = kind(spec.height, spec.width)
     if learned := [name for name, weight in loss.named_parameters() if weight.requires_grad]:
         problem = f"'{learned[0]}' would not be trained, only the model is"
