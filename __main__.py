@@ -1,19 +1,25 @@
-"""Show where people look in a 360° clip: predict its maps, then write an overlay over the clip.
+"""Show where people look in 360° clips: predict their maps, then write an overlay over each clip.
 
 Instead of the overlay, --viewer writes a page to look around in, --follow an ordinary video that
 follows attention, and --export a file of numbers. This is infer_video and make_video, one after the
-other, which have more options and take several clips.
+other, which have more options.
 """
 
 from common import startup  # noqa: F401  # isort: skip
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
 
-from common import options
-from common.errors import InputError, run_script
+from common import VERSION, options
+from common.errors import Failures, InputError, run_script
+from common.files import output_name
+from maps.exports import export_path
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,43 +27,74 @@ def parse_args() -> argparse.Namespace:
         prog="saliency360", description=__doc__, formatter_class=options.HelpFormatter
     )
     add = parser.add_argument
-    add("clip", help="video, folder of frames, or picture")
+    add("clips", nargs="+", metavar="CLIP", help="video, folder of frames, or picture")
     kind = parser.add_mutually_exclusive_group().add_argument
     kind("--viewer", action="store_true", help="write a page to look around in")
     kind("--follow", action="store_true", help="write an ordinary video, whose camera turns to "
         "where people would look")  # fmt: skip
-    add("--export", action="append", default=[], metavar="FILE", help="write all maps as one file, "
-        "with the end .csv, .npz or .npy; without --viewer and --follow nothing else")  # fmt: skip
+    add("--cuts", action="store_true", help="with --follow: the camera may also jump")
+    add("--export", type=export_path, action="append", default=[], metavar="FILE", help="write all "
+        "maps as one file, .csv, .npz or .npy; without --viewer and --follow nothing else; of "
+        "several clips, each gets one beside its maps")  # fmt: skip
+    add("--output", type=Path, metavar="PATH", help="file to write, or folder for everything that "
+        "is written (default: outputs)")  # fmt: skip
     add("--quality", choices=["fast"], help="fast: maps of 75%% of the height and width")
     add("--fps", type=options.frame_rate, help="pictures a second of a folder of frames "
         "(default: 8)")  # fmt: skip
-    add("--overwrite", action="store_true", help="replace maps of another clip of this name")
+    add("--overwrite", action="store_true", help="replace files that were made of another clip")
+    add("--quiet", action="store_true", help="print errors only")
+    add("--version", action="version", version=VERSION)
     options.add_layout_options(add)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.cuts and not args.follow:
+        raise InputError("--cuts is for the camera of --follow; add --follow or leave out --cuts")
+    if args.output and args.output.suffix and len(args.clips) > 1:
+        raise InputError(f"--output {args.output}: one file for several clips; give a folder")
+    return args
 
 
 def main() -> None:
-    args = parse_args()
-    if args.clip.startswith("-"):  # which the scripts would take for an option
-        args.clip = f"./{args.clip}"
+    args, failures = parse_args(), Failures()
+    with ExitStack() as quiet:
+        if args.quiet:
+            null = quiet.enter_context(open(os.devnull, "w"))
+            quiet.enter_context(redirect_stdout(null))
+            quiet.enter_context(redirect_stderr(null))
+        for clip in args.clips:
+            with failures.collected(clip):
+                # A name that begins with a hyphen would be taken for an option.
+                show(f"./{clip}" if clip.startswith("-") else clip, args)
+    failures.report(len(args.clips))
 
+
+def show(clip: str, args: argparse.Namespace) -> None:
+    """Write the maps of a clip and what shows them. Raises InputError as the two scripts do."""
     import infer_video
     import make_video
+    from video.pictures import list_pictures
 
+    if args.follow and list_pictures(Path(clip)) == [Path(clip)]:
+        raise InputError(f"{clip}: a still picture, --follow is for videos; leave out --follow")
+    folder = args.output if args.output and not args.output.suffix else Path("outputs")
+    maps = folder / f"{output_name(Path(clip))}_saliency"
+    exports = [maps / file if len(args.clips) > 1 else file for file in args.export]
+    own = [f"--export={file}" for file in exports]
+    given_maps = folder != Path("outputs")
+    own += ["--output_dir", str(maps)] * given_maps + ["--overwrite", "other"] * args.overwrite
     shared, quality = given(args, "fps", "stereo", "coverage"), given(args, "quality")
-    exports = [f"--export={file}" for file in args.export]
-    own = *exports, *quality, *(["--overwrite", "other"] * args.overwrite)
     try:
-        run(infer_video.main, "--video_path", args.clip, *own, *shared)
-    except InputError as error:  # this command has no --output_dir
-        message = str(error).replace("choose another --output_dir", "move that folder away")
-        raise type(error)(message) from error
-    if args.viewer or args.follow or not exports:
-        kind = given(args, "viewer", "follow")
-        run(make_video.main, "--original_video", args.clip, *kind, *shared)
-        if not kind:
-            name = "saliency360" if __package__ else f"{options.python()} ."
-            print(f"next: {name} {shlex.join([args.clip, *shared, *quality])} --viewer")
+        run(infer_video.main, "--video_path", clip, *own, *quality, *shared)
+        if args.export and not (args.viewer or args.follow):
+            return
+        kind = given(args, "viewer", "follow", "cuts", "overwrite")
+        kind += ["--saliency_dir", str(maps)] * given_maps
+        kind += ["--output_path", str(args.output)] * bool(args.output)
+        name = "saliency360" if __package__ else f"{options.python()} ."
+        words = shlex.join([clip, *shared, *quality, *given(args, "output") * given_maps])
+        paint = partial(make_video.main, f"{name} {words} --viewer")
+        run(paint, "--original_video", clip, *kind, *shared)
+    except InputError as error:  # this command has an option of another name
+        raise type(error)(str(error).replace("--output_dir", "--output")) from error
 
 
 def given(args: argparse.Namespace, *names: str) -> list[str]:
@@ -70,7 +107,7 @@ def given(args: argparse.Namespace, *names: str) -> list[str]:
     return words
 
 
-def run(script: Callable[[], None], *words: str) -> None:
+def run(script: Callable[[], object], *words: str) -> None:
     sys.argv = ["saliency360", *words]
     script()
 

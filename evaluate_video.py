@@ -161,7 +161,7 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, li
             raise InputError(f"{row}: a checkpoint and saved maps are no seeds of one model; "
                 "give --names that differ")  # fmt: skip
     if len({source.name for source in sources}) < len(sources):
-        raise InputError("--names: one is that of a seed, such as 'ours (1)'; choose another")
+        raise InputError("--names: one is that of a seed, such as 'ours (1)'; choose another name")
     return rows
 
 

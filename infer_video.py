@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from common import options
@@ -50,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     options.add_layout_options(add)
     add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
         "are there, once all new ones are made; other: only those of another source or "
-        "checkpoint")  # fmt: skip
+        "checkpoint; either also replaces exports of another clip")  # fmt: skip
     return parser.parse_args()
 
 
@@ -65,7 +66,7 @@ from common import processes
 from common.components import MODELS, find_all
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, RunError
-from common.files import maps_folder, protected
+from common.files import maps_folder, output_of, protected
 from common.locks import lock
 from datasets.rates import rate_of_folder
 from maps.folder import NORMALISATIONS, MapFolder
@@ -152,13 +153,16 @@ def infer(
         "normalisation": NORMALISATIONS[args.normalise],
         "npy": args.save_npy,
     }
-    with lock(folder), protected(args.ckpt_path, *reader.info.files):
+    targets = [name if len(args.video_path) == 1 else folder / name for name in args.export]
+    with ExitStack() as outputs, lock(folder), protected(args.ckpt_path, *reader.info.files):
+        for target in targets:
+            outputs.enter_context(output_of(reader.info.files, target, bool(args.overwrite)))
         maps = MapFolder(folder, reader.info, run)
         if not args.export or args.overwrite == "all" or not maps.complete:
             maps.begin(args.overwrite, reader.damage)
             write_maps(model, reader, maps)
-        for name in args.export:
-            export(name if len(args.video_path) == 1 else folder / name, maps, args)
+        for target in targets:
+            export(target, maps, args)
     if str(reader.damage):
         raise RunError(f"{path}: {reader.damage}")
 
@@ -174,9 +178,9 @@ def write_maps(model: models.SaliencyModel, reader: FrameReader, maps: MapFolder
     for _ in tqdm(written, maps.facts["video"], **bar):
         pass
     maps.finish(reader.times)
-    seconds, made = time.perf_counter() - start, counted(len(reader.times), "map")
-    new = len(reader.times) - done
-    print(f"{made} in {maps.folder} ({new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s)")
+    seconds, new = time.perf_counter() - start, len(reader.times) - done
+    speed = f"{new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s" if new else "none new"
+    print(f"{counted(len(reader.times), 'map')} in {maps.folder} ({speed})")
 
 
 def export(target: Path, folder: MapFolder, args: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from common.errors import InputError, RunError, advice, counted, run_script
-from common.files import atomic, maps_folder, output_name, protected
+from common.files import atomic, maps_folder, output_name, output_of, protected
 from common.options import HelpFormatter, add_layout_options, at_least, frame_rate, python
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
@@ -33,8 +33,9 @@ def parse_args() -> argparse.Namespace:
     add("--saliency_dir", type=Path, metavar="PATH", help="folder of maps that infer_video.py "
         "wrote (default: outputs/<name>_saliency)")  # fmt: skip
     add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4, .html or, of a "
-        "picture, .png or .jpg (default: outputs/<name>_overlay.mp4, of a picture .png, or "
-        "<name>_follow.mp4, or <name>_viewer.html)")  # fmt: skip
+        "picture, .png or .jpg, or folder for it (default: outputs, as <name>_overlay.mp4 or .png, "
+        "_follow.mp4, _follow_cuts.mp4 or _viewer.html)")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace an output that was made of another clip")
     add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: that "
         "which infer_video.py was given)")  # fmt: skip
     add_layout_options(add, "as infer_video.py took it, else as the file declares")
@@ -97,8 +98,8 @@ from views.viewer import write_viewer
 LARGEST = 16384  # columns and rows of a video in H.264
 
 
-def main() -> str | None:
-    """Write the output and, of an overlay, return the command that writes a viewer of the clip."""
+def main(viewer_command: str = "") -> None:
+    """Write the output. viewer_command: what is proposed next; by default that of this script."""
     args = parse_args()
     if args.colormap not in COLORMAPS:
         raise InputError(f"--colormap {args.colormap}: choose one of {', '.join(COLORMAPS)}")
@@ -121,7 +122,8 @@ def main() -> str | None:
         args.alpha = 0.5 if kind == ".html" else 0.7
     maps, damage = saved.find(info, args.scale), Damage()
     frames = frames_with_maps(info, folder, maps, damage)
-    with protected(*info.files, *folder.glob("sal_*.*")), atomic(output) as temporary:
+    inputs = protected(*info.files, *folder.glob("sal_*.*"))
+    with inputs, output_of(info.files, output, args.overwrite), atomic(output) as temporary:
         if kind == ".html":
             write_viewer(temporary, info, frames, source.name, args.viewer_width, args.colormap,
                 args.alpha, args.crf, args.preset)  # fmt: skip
@@ -136,11 +138,12 @@ def main() -> str | None:
     print(f"{output}: {counted(len(maps), 'frame')} in {seconds:.1f} s, {rate:.1f} frames/s")
     if str(damage):
         raise RunError(f"{source}: {damage}")
-    if args.follow or kind == ".html":
-        return None
-    words = ["--original_video", str(source)]
-    words += ["--saliency_dir", str(folder)] if args.saliency_dir else []
-    return f"next: {python()} make_video.py {shlex.join(words)} --viewer"
+    if not args.follow and kind != ".html":
+        words = ["--original_video", str(source)]
+        words += ["--saliency_dir", str(folder)] if args.saliency_dir else []
+        own = f"{python()} make_video.py {shlex.join(words)} --viewer"
+        print(f"next: {viewer_command or own}")
+    print(f"open {output}" + " in a browser" * (kind == ".html"))
 
 
 def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Path:
@@ -148,11 +151,13 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
     source = args.original_video
     if args.follow and still:
         raise InputError(f"{source}: a still picture, --follow renders videos; leave out --follow")
-    kind = "viewer" if args.viewer else "follow" if args.follow else "overlay"
+    kind = "viewer" if args.viewer else "follow" + "_cuts" * args.cuts if args.follow else "overlay"
     endings = [".html"] if args.viewer else [".mp4", ".html"]
     if still and not args.viewer:
         endings = [".png", ".jpg", ".jpeg", *endings]
-    output = args.output_path or Path("outputs", f"{output_name(source)}_{kind}{endings[0]}")
+    output = args.output_path or Path("outputs")
+    if not output.suffix:
+        output /= f"{output_name(source)}_{kind}{endings[0]}"
     ending = output.suffix.lower()
     if ending not in endings or output.is_dir():
         raise InputError(f"{output}: give a name that ends with {' or '.join(endings)}")
@@ -209,5 +214,4 @@ def write_follow(
 
 
 if __name__ == "__main__":
-    if command := run_script(main):
-        print(command)
+    run_script(main)

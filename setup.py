@@ -15,7 +15,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-NAME, VERSION = "saliency360", "0.1.0"
+NAME = "saliency360"
+VERSION = re.findall(r'"([\d.]+)"', (ROOT / "common/__init__.py").read_text(encoding="utf-8"))[0]
 CHECKPOINT = "checkpoints/cube_unet_best.pth"
 FILES = [CHECKPOINT, "checkpoints/README.md", "datasets/published_splits.json", "views/viewer.html"]
 PACKAGES = [

@@ -190,7 +190,7 @@ from models.ema import WeightAverage
 from training.batches import loss_sum, make_loaders, read_data, split
 from training.config import Config, resolve
 from training.model import make_loss
-from training.monitor import MeanScores, Monitor, RunningLoss, best_constant
+from training.monitor import PREDICTIONS, MeanScores, Monitor, RunningLoss, best_constant
 from training.resume import Interruptions, Stopped, describe_run, restore, save
 
 
@@ -265,7 +265,8 @@ class Run:
         self.best_constant = best_constant(data["val"], self.loss_of, device)
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.best_constant.items())
         left_out = "" if "best_constant" in self.best_constant else " (not finite, left out)"
-        print_main(f"{config.loss}{left_out} and scores of the best constant map on val: {values}")
+        print_main(f"{config.loss}{left_out} and scores of the best constant map on val, "
+                   f"in brackets in the progress bar: {values}")  # fmt: skip
         self.monitor = Monitor(folder, self)
 
     def begin_epoch(self) -> None:
@@ -374,6 +375,7 @@ def summary(run: Run) -> str:
     data = f"--data_root {shlex.quote(str(root))} --split {split}"
     return (
         f"best validation loss {best:.4g}{share}\n"
+        f"{run.path.with_name(PREDICTIONS)}: frame, ground truth, prediction of validation clips\n"
         f"next:\n  {python()} evaluate_video.py {model} {data}\n"
         f"  {python()} infer_video.py {model} --video_path YOUR_CLIP"
     )

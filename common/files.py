@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +19,7 @@ from common.errors import NO_ROOM, InputError, printable
 
 JSON_BYTES = 128 << 20  # the largest JSON file that is read
 ARRAY_BYTES = 4 << 30  # the largest file of arrays that is read
+OUTPUTS = ".saliency360.json"  # the fingerprints of the clips that outputs beside it are made of
 BLOCK = 1 << 20  # bytes of each part of a video that a fingerprint reads
 PICTURE_BLOCK = 4 << 10  # and of each part of one of several pictures
 _inputs: set[tuple[int, int]] = set()  # device and inode of the files that are not to be replaced
@@ -29,6 +31,8 @@ def check_file(path: str | Path, largest: float = math.inf) -> Path:
     Raises InputError otherwise, and OSError for a path that may not be looked at.
     """
     path = Path(path)
+    if re.match(r"\w\w+:/", str(path)) and not path.exists():
+        raise InputError(f"{path}: an address, not a file; download it first and give the file")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check the path")
     if printable(path.name) != path.name:
@@ -152,6 +156,30 @@ def protected(*paths: Path) -> Iterator[None]:
         _inputs.difference_update(inputs)
 
 
+def refuse_input(path: Path) -> None:
+    """Raise InputError for a file that `protected` protects."""
+    if path.exists() and (path.stat().st_dev, path.stat().st_ino) in _inputs:
+        raise InputError(f"{path}: is read by this run and would be replaced; choose another name")
+
+
+@contextmanager
+def output_of(clip: Sequence[Path], path: Path, overwrite: bool = False) -> Iterator[None]:
+    """Let a clip have an output, and note in OUTPUTS beside it, after the block, whose it is.
+
+    clip: its files. Raises InputError where the output is there and was not made of this clip,
+    unless `overwrite`.
+    """
+    refuse_input(path)
+    record, own = path.parent / OUTPUTS, fingerprint(clip)
+    noted = read_json(record) if record.exists() else {}
+    if path.exists() and not overwrite and noted.get(path.name) != own:
+        cure = "choose another name, or replace it with --overwrite"
+        raise InputError(f"{path}: was not made of this clip; {cure}")
+    yield
+    noted = read_json(record) if record.exists() else {}
+    write_json(record, noted | {path.name: own})
+
+
 def output_name(path: Path) -> str:
     """Return the name that a clip gives to its outputs, without an ending.
 
@@ -179,8 +207,7 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
     durable: wait until the file is on the disk; not worth it for one of thousands of maps.
     """
     path = Path(path)
-    if path.exists() and (path.stat().st_dev, path.stat().st_ino) in _inputs:
-        raise InputError(f"{path}: is read by this run and would be replaced; choose another name")
+    refuse_input(path)
     unique = f"{zlib.crc32(os.fsencode(path.name)):08x}"  # of names that begin alike
     temporary = path.with_name(f".{path.stem[:40]}.{unique}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,8 @@ def published_split(name: str, clips: list[str]) -> dict[str, list[str]]:
 def read_splits(root: Path) -> dict[str, list[str]]:
     """Return the names of a data set's clips by split.
 
-    Raises InputError for no data set, an invalid splits.json, or none and no clip of ECCV 2018.
+    Raises InputError for no data set, an invalid splits.json, or none and no clip of ECCV 2018,
+    and for a data set that was interrupted while it was made.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such data set; {HOW_TO_GET_DATA}")
@@ -59,6 +60,9 @@ def read_splits(root: Path) -> dict[str, list[str]]:
         splits = eccv2018_split()
         if any((root / name).is_dir() for names in splits.values() for name in names):
             return splits
+        if any(root.glob("*/prepared.json")):  # splits.json is written last
+            unfinished = "is not finished; run the command that makes it again, which continues"
+            raise InputError(f"{root}: {unfinished}")
         missing = "there is no splits.json and no clip of ECCV 2018 (217 … 320)"
         raise InputError(f"{root}: {missing}; write splits.json as {EXPECTED}")
     splits = read_json(path)

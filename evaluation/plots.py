@@ -50,9 +50,11 @@ def time_plot(results: dict, metric: str, series: dict) -> Figure:
         scored = 2 * np.isfinite(curves).sum(0) >= len(curves)
         if scored.any():
             median = np.nanmedian(curves[:, scored], axis=0)
-            axes.plot(x[scored], median, f"o{line}", color=colour, lw=2, label=short(name or ""))
+            axes.plot(
+                x[scored], median, f"o{line}", color=colour, lw=2, label=short(name or "", 60)
+            )
     axes.set(title=heading(results, metric), xlabel="frame number")
-    figure.legend(loc="outside lower left", ncols=3, fontsize=8)
+    figure.legend(loc="upper left", bbox_to_anchor=(0, 0), fontsize=8)  # below all of the figure
     return figure
 
 
@@ -67,13 +69,13 @@ def clip_plot(results: dict, metric: str) -> Figure:
     axes = figure.subplots()
     rows, baseline = range(len(clips)), best(results, metric, BASELINES)
     ticks = by_clip(clips, metric, baseline)
-    axes.scatter(ticks, rows, 40, DARK, marker="|", label=short(baseline or ""))
+    axes.scatter(ticks, rows, 40, DARK, marker="|", label=short(baseline or "", 60))
     for model, colour in zip(results["models"], cycle(COLOURS)):
-        axes.scatter(by_clip(clips, metric, model), rows, 25, colour, label=short(model))
+        axes.scatter(by_clip(clips, metric, model), rows, 25, colour, label=short(model, 60))
     axes.set_yticks(rows, map(short, clips))
     axes.set(title=heading(results, metric), ylim=(len(rows) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
-    figure.legend(loc="outside lower left", ncols=3, fontsize=8)
+    figure.legend(loc="upper left", bbox_to_anchor=(0, 0), fontsize=8)  # below all of the figure
     return figure
 
 
@@ -104,7 +106,7 @@ def over_time(series: dict, predictor: str | None, metric: str) -> tuple[np.ndar
     return numbers, np.array([[curve.get(n, np.nan) for n in numbers] for curve in clips])
 
 
-def short(name: str) -> str:
-    """Return a name in at most 20 characters, with ? for what is no UTF-8."""
-    name = name.encode(errors="replace").decode()
-    return name if len(name) <= 20 else f"{name[:9]}…{name[-10:]}"
+def short(name: str, most: int = 20) -> str:
+    """Return a name in at most so many characters, with ? for what is no UTF-8."""
+    name, half = name.encode(errors="replace").decode(), most // 2
+    return name if len(name) <= most else f"{name[: half - 1]}…{name[-half:]}"

@@ -88,6 +88,6 @@ def items(lines: list[str]) -> str:
 def image(figure: Figure, kind: str = "plot") -> str:
     """Return the figure as an <img> that holds its PNG file."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
+    figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
     content = base64.b64encode(file.getvalue()).decode()
     return f'<img class="{kind}" alt="{kind}" src="data:image/png;base64,{content}">'

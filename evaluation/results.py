@@ -87,7 +87,8 @@ def notes(
 def write(
     folder: Path, results: dict, clips: dict[str, ClipScores], report: bool, per_frame: bool
 ) -> list[str]:
-    """Write metrics.json, metrics.csv and, if wanted, per_frame.csv and report.html.
+    """Write metrics.json, metrics.csv and, if wanted, per_frame.csv and report.html, else remove
+    those of the run before.
 
     Returns: the names of the files.
     """
@@ -112,8 +113,10 @@ def write(
     if report:
         pictures = [*best_median_worst(results, clips), *worst_frames(results, clips)]
         write_report(folder / "report.html", results, series, pictures)
-    names = ["per_frame.csv"] * per_frame + ["report.html"] * report
-    return ["metrics.json", "metrics.csv", *names]
+    extra = {"per_frame.csv": per_frame, "report.html": report}
+    for name in (name for name, wanted in extra.items() if not wanted):
+        (folder / name).unlink(missing_ok=True)  # of the run before, whose metrics are replaced
+    return ["metrics.json", "metrics.csv", *(name for name, wanted in extra.items() if wanted)]
 
 
 def worst_frames(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:

@@ -238,7 +238,7 @@ def main() -> None:
     add = parser.add_argument
     add("--output", type=Path, default="synthetic_360", help="folder of the data set")
     add("--video", type=Path, help="write one scene as this .mp4 file instead of a data set")
-    add("--clips", type=at_least(1, 10**6, int), default=1000, help="number of scenes")
+    add("--clips", type=at_least(1, 10**6, int), default=300, help="number of scenes")
     add("--frames", type=at_least(1, 10**6, int), default=3, help="number of frames in each scene")
     add("--fps", type=at_least(0.1, 1001), default=8.0, help="frames a second")
     add_size_options(add)

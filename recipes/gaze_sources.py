@@ -112,7 +112,9 @@ def read_sources(root: str | Path, people: str | Path | None = None) -> dict[str
     splits = {split: Sources([], []) for split in ("train", "val", "test")}
     found = [name for name in LICENCES if (root / name).is_dir()]
     if not found:
-        raise InputError(f"{root}: holds none of the folders {', '.join(LICENCES)}; give another")
+        raise InputError(
+            f"{root}: holds none of the folders {', '.join(LICENCES)}; give another folder"
+        )
     for name in found:
         if name == CLIPS:
             for split, clip in _clips(root / name):

@@ -155,6 +155,15 @@ def checkpoints(tmp_path_factory):
     return folder
 
 
+def test_a_report_of_the_run_before_stayed_beside_new_metrics(data_root, checkpoint, tmp_path):
+    words = (data_root, "--ckpt_path", checkpoint)
+    evaluate(*words, "--report", "--per_frame")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"metrics.json", "metrics.csv", "report.html", "per_frame.csv"}
+    evaluate(*words)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "metrics.csv"}
+
+
 def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
     """The script in a process of its own: what it prints and what it writes."""
     out, checkpoint = tmp_path / "new/out", checkpoints / "unet.pth"

@@ -265,7 +265,19 @@ def test_a_new_and_an_interrupted_run_export_the_same(clip, checkpoint, tmp_path
         json.dumps(json.loads((two / "saliency.json").read_text()) | {"complete": False})
     )
     assert infer(clip, checkpoint, two, *exports(two))[0] == 0
-    assert content(one) == content(two) and len(content(one)) == 23 + 1 + len(ALL)
+    assert content(one) == content(two) and len(content(one)) == 23 + 1 + len(ALL) + 1
+
+
+def test_a_table_of_another_clip_was_replaced(clip, checkpoint, tmp_path):
+    other, table = write_video(tmp_path / "other.mp4", frames=3), tmp_path / "peaks.csv"
+    assert infer(clip, checkpoint, tmp_path / "a", "--export", table)[0] == 0
+    before = table.read_bytes()
+    code, _, line = infer(other, checkpoint, tmp_path / "b", "--export", table)
+    assert code == 2 and "peaks.csv: was not made of this clip" in line
+    assert table.read_bytes() == before and not list((tmp_path / "b").glob("sal_*")), "too late"
+    assert infer(clip, checkpoint, tmp_path / "a", "--export", table)[0] == 0
+    assert infer(other, checkpoint, tmp_path / "b", "--export", table, "--overwrite")[0] == 0
+    assert table.read_bytes() != before
 
 
 def test_several_clips_have_their_own(clip, checkpoint, tmp_path):

@@ -200,21 +200,46 @@ def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed, monkey
     lines = (
         "saliency360 clip.mp4 --viewer",
         "saliency360.make_video --original_video clip.mp4",
-        "saliency360 -- -clip.mp4",
+        "saliency360 -- -clip.mp4 clip.mp4",
+        "saliency360 clip.mp4 other.mp4 --follow --cuts --export peaks.csv --output all --quiet",
         "saliency360 clip.mp4 --stereo top-bottom",
     )
     shutil.copy(folder / "clip.mp4", folder / "-clip.mp4")
+    write_video(folder / "other.mp4", frames=3, fps=8)
     printed = run("-c", ONE_AFTER_ANOTHER, *lines, code=2)
-    assert printed.startswith("0.1.0\n") and "0 new in" in printed
+    assert printed.startswith("0.1.0\n") and "(none new)" in printed
     assert (folder / "outputs/clip_viewer.html").is_file()
     assert (folder / "outputs/-clip_overlay.mp4").is_file()  # --video_path expected an argument
-    assert "next: saliency360 ./-clip.mp4 --viewer\n" in printed
+    assert "next: saliency360 ./-clip.mp4 --viewer\nopen outputs/-clip_overlay.mp4\n" in printed
+    for name in ("clip", "other"):
+        assert (folder / f"all/{name}_follow_cuts.mp4").is_file() and f"all/{name}" not in printed
+        assert (folder / f"all/{name}_saliency/peaks.csv").is_file()
     monkeypatch.chdir(folder)
     words = "-m saliency360.make_video --original_video clip.mp4 --viewer"
     assert f"next: {python()} {words}\n" in printed
-    assert "(stereo not given); move that folder away or use --overwrite" in printed
+    assert "(stereo not given); choose another --output or use --overwrite" in printed
     entry = (installed[1] / "entry_points.txt").read_text()
     assert "saliency360 = saliency360.__main__:command" in entry
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--version", "0.1.0"),
+        ("a.mp4 --export a.txt", "saliency360: error: argument --export: a.txt: give a name that"),
+        ("https://a.org/b.mp4", "b.mp4: an address, not a file; download it first and give"),
+        ("../docs/viewer.jpg --follow", "viewer.jpg: a still picture, --follow is for videos; lea"),
+        ("a.mp4 --cuts", "--cuts is for the camera of --follow; add --follow or leave out --cuts"),
+        ("a.mp4 b.mp4 --output c.mp4", "--output c.mp4: one file for several clips; give a folder"),
+    ],
+)
+def test_the_command_answers_in_one_line_of_its_own(words, line):
+    """Its errors had the usage of infer_video.py, and a still was refused after its maps."""
+    done = subprocess.run([sys.executable, "..", *words.split()], cwd=ROOT / "tests",
+        capture_output=True, text=True, timeout=60)  # fmt: skip
+    printed = done.stdout + done.stderr
+    assert line in printed.splitlines()[-1] and "Traceback" not in printed
+    assert "--video_path" not in printed and (done.returncode == 0) == (words == "--version")
 
 
 PUBLIC = {

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import make_video
+from common.files import OUTPUTS
 from tests.clips import frame_times, moving_disc, read_pixels, write_video
 from tests.commands import ended, infer, paint, start
 from tests.overlays import arguments, clip, facts, frames, maps, refused, render, sounds, times
@@ -49,7 +50,7 @@ def test_the_script_on_a_clip_with_sound(tmp_path):
     done = script(*arguments(video, folder, output))
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith(f"{output}: 30 frames in ") and "frames/s" in done.stdout
-    assert list(output.parent.iterdir()) == [output]
+    assert set(output.parent.iterdir()) == {output, output.with_name(OUTPUTS)}
     with av.open(str(output)) as file:
         stream = file.streams.video[0]
         assert (stream.width, stream.height, stream.frames) == (W, H, 30)
@@ -256,10 +257,30 @@ def test_an_older_output_stays_until_the_new_one_is_complete(tmp_path, capsys):
     output.write_bytes(b"older")
     (folder / "sal_0008.png").write_bytes(b"")
     with pytest.raises(SystemExit):
-        render(video, folder, output)
+        render(video, folder, output, "--overwrite")
     assert output.read_bytes() == b"older"
     maps(folder)
-    assert len(frames(render(video, folder, output))) == 8
+    assert len(frames(render(video, folder, output, "--overwrite"))) == 8
+
+
+def test_an_output_of_another_clip_was_replaced(tmp_path, capsys):
+    """--follow --cuts replaced the video of --follow, too."""
+    one, other = clip(tmp_path / "clip.mp4"), clip(tmp_path / "other.mp4", colour=(9, 90, 200))
+    folder, output = maps(tmp_path / "maps"), tmp_path / "out"
+    first = render(one, folder, output / "o.mp4")
+    before = first.read_bytes()
+    assert len(frames(render(one, folder, first))) == 8
+    with pytest.raises(SystemExit):
+        render(other, folder, first)
+    line = "o.mp4: was not made of this clip; choose another name, or replace it with --overwrite"
+    assert line in capsys.readouterr().err and first.read_bytes() == before
+    render(other, folder, first, "--overwrite")
+    assert first.read_bytes() != before
+    for words in (["--follow"], ["--follow", "--cuts"], ["--viewer"], []):
+        render(one, folder, output, "--viewer_width", 64, *words)
+    names = {path.name for path in output.glob("clip_*")}
+    ends = "follow.mp4", "follow_cuts.mp4", "viewer.html", "overlay.mp4"
+    assert names == {f"clip_{end}" for end in ends}
 
 
 def test_a_real_clip(tmp_path):

@@ -379,7 +379,8 @@ def test_a_loss_of_one_map_at_a_time_trains_as_the_built_in_one(folder):
     for number, loss in enumerate(("smse", "copy_of:Same", "copy_of:Same")):
         more = ("--epochs", 1, "--loss", loss)
         printed = train(data, folder / f"run{number}", *more, processes=1 + number // 2)
-        assert f"{loss} and scores of the best constant map on val" in printed
+        assert f"{loss} and scores of the best constant map on val, in brackets in the" in printed
+        assert "val: 1 sample of 1 frame in 1 clip; all in order" in printed
         stored = torch.load(folder / f"run{number}/cube_unet_last.pth", weights_only=True)
         weights.append(stored["weights"]["head.weight"])
     assert torch.equal(weights[0], weights[1])

@@ -279,6 +279,18 @@ def test_few_clips_leave_splits_empty_and_it_is_said(tmp_path):
     assert code == 2 and "split 'test' has no clips; choose one that has: train" in text
 
 
+def test_interrupted_data_looked_unusable(tmp_path):
+    """train said "there is no splits.json …; write splits.json", where the command continues."""
+    words = ("--clips", 3, "--frames", 1, "--height", 16, "--width", 32, "--workers", 1)
+    assert ended(synthetic.main, "--output", tmp_path, *words)[0] == 0
+    (tmp_path / "splits.json").unlink()
+    shutil.rmtree(tmp_path / "scene_0003")
+    code, _, line = ended(evaluate_video.main, "--data_root", tmp_path)
+    assert code == 2 and "not finished; run the command that makes it again, which con" in line
+    assert ended(synthetic.main, "--output", tmp_path, *words)[0] == 0
+    assert ended(evaluate_video.main, "--check", "--data_root", tmp_path)[0] == 0
+
+
 def test_rates_of_television(tmp_path):
     clip = tmp_path / "a.mp4"
     words = ("--video", clip, "--frames", 4, "--height", 24, "--width", 48)

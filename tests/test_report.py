@@ -1,5 +1,7 @@
 """The report on made-up scores: what it holds, and names and scores that could break it."""
 
+import base64
+import io
 import math
 import re
 import warnings
@@ -8,6 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from evaluation import report as evaluation_report
 from evaluation.plots import Picture, over_time
@@ -148,6 +151,20 @@ def test_all_models_are_in_every_plot_and_compared(report, monkeypatch):
     for figure in drawn[:4]:
         assert {"first", "second"} <= {text.get_text() for text in figure.legends[0].get_texts()}
     assert len(drawn) == 5 and len(drawn[-1].axes) == 4
+
+
+def test_legends_were_cut(report, monkeypatch):
+    """Names were shortened to 20 characters, and three in a row were wider than the plot."""
+    name = "W" * 60
+    results, drawn = evaluation(["a", "b"], name), []
+    plot = evaluation_report.clip_plot
+    draw = lambda *given: drawn.append(plot(*given)) or drawn[-1]  # noqa: E731
+    monkeypatch.setattr(evaluation_report, "clip_plot", draw)
+    page = Page(report(results, curves(["a", "b"], model=name)))
+    width = drawn[0].legends[0].get_window_extent().width / drawn[0].dpi  # inches
+    assert name in {text.get_text() for text in drawn[0].legends[0].get_texts()}
+    content = base64.b64decode(page.images[2].partition(",")[2])
+    assert Image.open(io.BytesIO(content)).width >= 120 * width > 120 * 5.6
 
 
 def test_a_report_without_baselines_and_observers(report):

@@ -132,7 +132,7 @@ def test_the_demo_replaces_maps_of_another_clip_and_keeps_its_own(clip, checkpoi
     assert infer(clip, checkpoint, maps, "--overwrite", "other")[0] == 0
     before = {path: path.stat().st_mtime_ns for path in maps.glob("sal_*")}
     code, text, _ = infer(clip, checkpoint, maps, "--overwrite", "other")
-    assert code == 0 and "(0 new" in text
+    assert code == 0 and "(none new)" in text
     assert {path: path.stat().st_mtime_ns for path in maps.glob("sal_*")} == before
     code, text, _ = infer(other, checkpoint, maps, "--overwrite", "other")
     assert code == 0 and "(9 new" in text and len(list(maps.glob("sal_*"))) == 9
@@ -184,7 +184,7 @@ def test_maps_of_a_copied_folder_of_frames(picture_folder, checkpoint, tmp_path)
     for folder in (picture_folder, tmp_path / "copy/frames"):
         assert paint(folder, maps, tmp_path / "o.mp4")[0] == 0
         code, text, _ = infer(folder, checkpoint, maps)
-        assert code == 0 and "(0 new" in text
+        assert code == 0 and "(none new)" in text
     times = os.stat(frame).st_atime_ns, os.stat(frame).st_mtime_ns
     content = bytearray(frame.read_bytes())
     content[-20] ^= 1  # of the same name, size and time
@@ -235,7 +235,7 @@ def test_maps_from_before_precision_was_recorded(clip, checkpoint, tmp_path):
     (maps / "saliency.json").write_text(json.dumps(facts))
     assert paint(clip, maps, tmp_path / "o.mp4")[0] == 0
     code, text, notes = infer(clip, checkpoint, maps, "--precision", "bf16")
-    assert code == 0 and "(0 new" in text and "note" not in notes
+    assert code == 0 and "(none new)" in text and "note" not in notes
     (maps / "saliency.json").write_text(json.dumps(facts | {"complete": False}))
     (maps / "sal_0007.png").unlink()
     code, text, notes = infer(clip, checkpoint, maps, "--precision", "bf16")

@@ -120,7 +120,7 @@ def test_what_is_not_read_is_refused_by_name(checkpoint, tmp_path, box, byte, sa
         content[place : place + 4] = byte
     clip.write_bytes(content)
     code, _, line = infer_layout(clip, checkpoint, tmp_path / "out")
-    assert code == 2 and "clip.mp4: declares " in line and says in line and "give the " in line
+    assert code == 2 and "clip.mp4: declares " in line and says in line and "give --" in line
     known = {"stereo": "top-bottom"} if box == b"st3d" else {"coverage": VR180}
     assert probe(clip, **known).layout.stereo == known.get("stereo", "left-right")
 
@@ -166,7 +166,7 @@ def test_version_1_alone(tmp_path):
         if wanted:
             assert probe(path).layout.coverage == wanted
         else:
-            with pytest.raises(InputError, match="can't be; .*give the coverage"):
+            with pytest.raises(InputError, match="can't be; .*give --coverage"):
                 probe(path)
 
 
@@ -204,7 +204,7 @@ def test_what_pictures_declare(tmp_path, fields, coverage, ending):
     if coverage:
         assert probe(path).layout.coverage == coverage
     else:
-        with pytest.raises(InputError, match=r"a\.\w+: declares to be .*; .*give the coverage"):
+        with pytest.raises(InputError, match=r"a\.\w+: declares to be .*; .*give --coverage"):
             probe(path)
         assert probe(path, coverage=SPHERE).layout == MONO
 
@@ -239,7 +239,7 @@ def test_shapes_that_stereo_often_has_are_told(checkpoint, tmp_path, size, stere
     Image.new("RGB", size).save(tmp_path / "a.png")
     for path in (clip, tmp_path / "a.png"):
         notes = probe(path).notes
-        assert not stereo or (f"may be {stereo} stereo" in notes[0] and "give stereo" in notes[0])
+        assert not stereo or (f"may be {stereo} stereo" in notes[0] and "give --stereo" in notes[0])
         assert bool(notes) == bool(stereo)
         assert not probe(path, stereo=stereo or "none").notes
 
@@ -618,8 +618,10 @@ def test_the_next_command_has_the_options_of_this_one(tmp_path, monkeypatch):
     clip = video(tmp_path / "a clip.mp4", stereo_discs(0, 1)).name
     code, printed, line = ended(main, clip, *options)
     assert code == 0, line
-    words = shlex.split(printed.partition("next: ")[2])
+    next_line, last = printed.partition("next: ")[2].splitlines()
+    words = shlex.split(next_line)
+    assert last == "open outputs/a clip_overlay.mp4"
     assert words[1:3] == [".", clip] and "--viewer" in words
     code, printed, line = ended(main, *words[2:])
-    assert code == 0 and "0 new" in printed, line
+    assert code == 0 and "none new" in printed, line
     assert (tmp_path / "outputs/a clip_viewer.html").is_file()

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +21,9 @@ from tests.runs import OPTIONS, last, log
 from tests.trainings import TINY, resolve, train, write_data, write_long_clips
 from train_video import SCHEDULES
 from training.batches import Batches
-from training.monitor import Monitor, RunningLoss
+from training.monitor import PREDICTIONS, Monitor, RunningLoss
+from video.layout import rgb_array
+from video.pictures import read_picture
 
 
 def test_a_dry_run_keeps_nothing(clips_to_train, tmp_path):
@@ -47,6 +50,8 @@ def test_pictures_are_of_clips_spread_evenly(clips_to_train, tmp_path, count, in
     monitor.write(run)
     assert [int(name.split("/")[1].split()[0]) for name in shown] == indices
     assert all(image.shape == (3, 40, 240) for image in shown.values())
+    rows = torch.cat(list(shown.values()), dim=-2)
+    assert np.array_equal(read_picture(tmp_path / PREDICTIONS), rgb_array(rows))
     assert model.training and torch.equal(state, torch.get_rng_state())
 
 

@@ -31,9 +31,10 @@ def read_data(
     data = {}
     for name in ("train", "val"):
         clips = data[name] = SaliencyVideos(root, name, spec, skip_frames, fps)
-        length = counted(spec.clip_length, "frame")
+        samples = f"{counted(len(clips), 'sample')} of {counted(spec.clip_length, 'frame')}"
         problems = summarise(clips.irregular) or "all in order"
-        processes.print_main(f"{name}: {counted(len(clips), 'clip')} of {length}; {problems}")
+        number = counted(len(clips.clips), "clip")
+        processes.print_main(f"{name}: {samples} in {number}; {problems}")
     if None in map(clips.rates.of, clips.clips) and spec.fps < HIGHEST_FPS:
         text = (
             f"its frame rate is not known, so every frame is taken as one of {spec.fps:g} a second"

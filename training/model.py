@@ -82,7 +82,7 @@ def make_loss(name: str, data: dict[str, SaliencyVideos], augment: list[str]) ->
         problems = [f"{root}: clip {clip} has no" for clip, found in clips if not found]
         if problems or "tilt" in augment:
             problem = [*problems, "--augment tilt: drops the"][0]
-            raise InputError(f"{problem} fixations, which --loss {name} needs; give another")
+            raise InputError(f"{problem} fixations, which --loss {name} needs; give another --loss")
     loss = kind(spec.height, spec.width)
     if learned := [weight for weight, w in loss.named_parameters() if w.requires_grad]:
         problem = f"'{learned[0]}' would not be trained, only the model is"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -13,12 +14,14 @@ from tqdm import tqdm
 from common import processes
 from common.devices import autocast
 from common.errors import InputError, RunError
-from common.files import write_text
+from common.files import atomic, write_text
 from datasets.video_saliency import SaliencyVideos
 from metrics import METRICS
 from projection import solid_angles
 from training.batches import loss_sum
+from video.layout import rgb_array
 
+PREDICTIONS = "predictions.png"
 LOWER_RATE = "lower --learning_rate; the checkpoint from before stays"
 
 
@@ -167,10 +170,12 @@ class Monitor:
     def write(self, run, **scalars: float) -> None:
         """Write scalars, and pictures of four clips spread evenly over val, to TensorBoard.
 
-        They show last frame, ground truth and prediction, each map divided by its maximum.
+        They show last frame, ground truth and prediction, each map divided by its maximum. All four
+        are in predictions.png, too.
         """
         if not self.board:
             return
+        rows = []
         for name, value in scalars.items():
             self.board.add_scalar(name, value, run.step)
         training, count, device = run.result.training, len(run.data["val"]), run.config.device
@@ -185,7 +190,10 @@ class Monitor:
             ]
             row = torch.cat([clip["frames"][-1], *(m.expand(3, -1, -1) for m in maps)], dim=-1)
             name = f"frame, truth, prediction/{clip['name']} {clip['numbers'][-1]}"
-            self.board.add_image(name, row.clamp(0, 1), run.step)
+            rows.append(row.clamp(0, 1))
+            self.board.add_image(name, rows[-1], run.step)
+        with atomic(self.folder / PREDICTIONS) as temporary:
+            Image.fromarray(rgb_array(torch.cat(rows, dim=-2))).save(temporary)
         run.result.train(training)
         self.board.flush()
 

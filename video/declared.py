@@ -60,12 +60,12 @@ class Declared:
         """
         if not (stereo or self.stereo):
             what = "declares stereo in another arrangement, such as with the right eye first"
-            cure = "put the eyes top-bottom or left-right, or give the stereo"
+            cure = "put the eyes top-bottom or left-right, or give --stereo"
             raise InputError(f"{path}: {what}; {cure}")
         covered = coverage or (None if self.projection else self.coverage)
         if not covered:
             wrong = self.projection or "to be a part of a panorama that its pixels can't be"
-            cure = "convert it first, or give the coverage if it is equirectangular after all"
+            cure = "convert it first, or give --coverage if it is equirectangular after all"
             raise InputError(f"{path}: declares {wrong}; {cure}")
         layout = Layout(stereo or self.stereo or "none", covered, self.pose)
         notes, (_, pitch, roll) = [], self.pose
@@ -162,5 +162,5 @@ def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) ->
     shape = "portrait" if width < height else f"not {wanted:.3g}:1"
     hint = " (stereo is often 1:1, a cubemap 3:2 or 4:3)"
     if often:
-        hint = f", but may be {often} stereo, or a part of the sphere: give stereo or coverage"
+        hint = f", but may be {often} stereo, or a part of the sphere: give --stereo or --coverage"
     return [f"{width}×{height} pixels are {shape}; taken as a stretched panorama{hint}"]

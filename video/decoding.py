@@ -116,7 +116,7 @@ def probe(
     if pictures := tuple(list_pictures(path)):
         (width, height), notes, declared = look_at(pictures)
         if not fps and len(pictures) > 1:
-            notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give the fps")
+            notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give --fps")
         fps = Fraction(fps or FOLDER_FPS)
         layout, doubts = declared.layout(path, (width, height), stereo, coverage)
         length = len(pictures), float(len(pictures) / fps)
