@@ -113,6 +113,7 @@ LAYOUTS = Components(  # of data sets; the last one that matches counts
     {
         "eccv2018": "datasets.layouts:ECCV2018Layout",
         "sst_sal": "datasets.layouts:SSTSalLayout",
+        "packed": "datasets.layouts:PackedLayout",
     },
 )
 MOTIONS = Components(
