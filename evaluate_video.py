@@ -75,7 +75,6 @@ from evaluation import results, summary
 from evaluation.scorer import Scorer
 from evaluation.sources import Network, SavedMaps
 from evaluation.tables import FORMATS
-from video.spec import HIGHEST_FPS
 
 LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
 
@@ -89,8 +88,9 @@ def main() -> None:
     rows = make_sources(args, device)
     sources = sum(rows.values(), [])
     protocol = PUBLISHED.get(args.protocol) or Published(args.protocol, "test")
-    every_frame, split = models.Spec(fps=HIGHEST_FPS), args.split or protocol.split
-    data = SaliencyVideos(args.data_root, split, every_frame, fps=args.fps)
+    data = SaliencyVideos(args.data_root, args.split or protocol.split, None, fps=args.fps)
+    for network in (source for source in sources if isinstance(source, Network)):
+        data.check_packed(network.model.spec)
     sigma = args.sigma or protocol.sigma or 3.34
     scorer = Scorer(data, protocol, args.height, sigma, args.train_root, device)
     processes.be_patient()
@@ -109,7 +109,7 @@ def main() -> None:
         }
         facts = {
             "data": args.data_root.resolve().name,
-            "split": split,
+            "split": data.split,
             "protocol": args.protocol,
             "grid": list(scorer.size),
             "model": next(iter(rows)),

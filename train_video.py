@@ -107,7 +107,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     options.add_data_options(add)
-    add("--model_fps", type=sampled_rate, metavar="RATE",
+    add("--model_fps", type=options.sampled_rate, metavar="RATE",
         help="frames a second that the model sees, in training and from then on; all: every frame, "
         "as the published code steps and --recipe paper of cube_unet means (default: those of "
         "--init, else the model's own, 8)")
@@ -164,11 +164,6 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     follow = dict.fromkeys(("loss", "augment", "model_fps"))  # --init and --motion
     parser.set_defaults(**defaults | follow | {"model_args": []})
     return parser.parse_args(arguments)
-
-
-def sampled_rate(text: str) -> float:
-    """Return the value of --model_fps."""
-    return options.HIGHEST_FPS if text == "all" else at_least(0.01, options.HIGHEST_FPS)(text)
 # fmt: on
 
 
@@ -192,6 +187,7 @@ from training.config import Config, resolve
 from training.model import make_loss
 from training.monitor import PREDICTIONS, MeanScores, Monitor, RunningLoss, best_constant
 from training.resume import Interruptions, Stopped, describe_run, restore, save
+from video.pictures import unit
 
 
 def main() -> None:
@@ -313,7 +309,8 @@ def train_step(run: Run, batch: dict) -> Tensor:
 def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
     """Return the sum of the losses of a batch's valid maps, and all its maps (B, T, 1, H, W)."""
     device, dtype = run.config.device, run.config.precision
-    frames, motion = (batch[n].to(device, non_blocking=True) for n in ("frames", "motion"))
+    pictures = (batch[name].to(device, non_blocking=True) for name in ("frames", "motion"))
+    frames, motion = map(unit, pictures)
     with autocast(device, dtype):
         maps = network(frames, motion)
         if not batch["valid"].any():  # still part of what other processes compute

@@ -1,17 +1,21 @@
-"""Training frames a second that are read from a data set and from its resized copy.
+"""Training samples a second and core, with motion and map, of a data set and of copies of it.
 
     python -m benchmarks.loader [--data_root DATA] [--motion dis] [--workers 2]
 
-Both are read in random order, in turn, in this process and by the worker processes of a
-DataLoader; medians of the repeats. Without --data_root, a data set of 1920×960 frames as JPEG
-and 256×128 maps is made up.
+The copies have the model's size: one as PNG and 16-bit maps, the other packed (prepare/pack.py).
+All are read in random order, in turn, as train_video.py reads them, in this process, by its CPU
+time, and by the worker processes of a DataLoader; medians of the repeats. Without --data_root, a
+data set of 1920×960 frames as JPEG and 256×128 maps is made up.
 """
+
+from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,10 +23,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from datasets.layouts import list_clips, read_truth
+from datasets.rates import ClipRates
+from datasets.splits import read_splits
 from datasets.video_saliency import SaliencyVideos, collate
 from models import Spec
-from prepare.resize import resize_dataset
+from prepare.pack import pack_dataset, read_clip
+from prepare.records import save_picture
 from video.motion import MOTIONS
+from video.pictures import FLOW
+from video.reader import sampling_step
 
 
 def main() -> None:
@@ -44,36 +54,52 @@ def main() -> None:
     spec = Spec(height=args.height, width=2 * args.height, motion=args.motion)
     with tempfile.TemporaryDirectory() as folder:
         root = args.data_root or made_up(Path(folder) / "data", args.clips)
-        small, start = Path(folder) / "small", time.perf_counter()
+        copy, packed = Path(folder) / "PNG copy", Path(folder) / "packed"
         flow = args.motion if MOTIONS[args.motion].channels == 3 else "none"
-        resize_dataset(root, small, spec.height, spec.width, flow, args.workers)
-        taken = time.perf_counter() - start
-        frames = list(small.glob("*/*[0-9].png"))
-        size = sum(path.stat().st_size for path in small.rglob("*") if path.is_file())
-        print(
-            f"resizing: {len(frames) / taken:.0f} frames/s, {size / len(frames) / 1e3:.0f} kB each"
-        )
-        sets = {path: SaliencyVideos(path, args.split, spec) for path in (root, small)}
+        for target, make in ((packed, pack_dataset), (copy, png_copy)):
+            start = time.perf_counter()
+            make(root, target, replace(spec, motion=flow), ClipRates(root))
+            frames = sum(map(len, list_clips(target).values()))
+            speed = frames / (time.perf_counter() - start)
+            size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+            print(f"making the {target.name}: {speed:.0f}/s, {size / frames / 1e3:.0f} kB each")
+        names = {root: "original", copy: "PNG copy", packed: "packed"}
+        sets = {path: SaliencyVideos(path, args.split, spec, eight_bits=True) for path in names}
         speeds: dict[tuple, list[float]] = {}
         generator = torch.Generator().manual_seed(0)
-        for repeat in range(args.repeats + 1):
+        for _ in range(args.repeats):
             for path, data in sets.items():
                 drawn = torch.randint(len(data), (args.frames,), generator=generator).tolist()
-                for workers in (0, args.workers):
-                    loader = DataLoader(
-                        Subset(data, drawn), 2, num_workers=workers, collate_fn=collate
-                    )
-                    batches = iter(loader)
-                    next(batches)  # starts the workers
-                    start = time.perf_counter()
-                    read = sum(len(batch["name"]) for batch in batches)
-                    if repeat:  # the first one only warms up
-                        speed = read / (time.perf_counter() - start)
-                        speeds.setdefault((path, workers), []).append(speed)
-        for (path, workers), values in speeds.items():
-            name = "resized" if path == small else "original"
-            where = f"{workers} workers" if workers else "one process"
-            print(f"{name}, {where}: {statistics.median(values):.0f} frames/s")
+                items = Subset(data, drawn)
+                start = time.process_time()
+                for item in items:
+                    collate([item])
+                speed = len(drawn) / (time.process_time() - start)
+                speeds.setdefault((path, "a second of one core"), []).append(speed)
+                loader = DataLoader(items, 2, num_workers=args.workers, collate_fn=collate)
+                batches = iter(loader)
+                next(batches)  # starts the workers
+                start = time.perf_counter()
+                read = sum(len(batch["name"]) for batch in batches)
+                speed = read / (time.perf_counter() - start)
+                speeds.setdefault((path, f"a second with {args.workers} workers"), []).append(speed)
+        for (path, unit), values in speeds.items():
+            print(f"{names[path]}: {statistics.median(values):.0f} frames {unit}")
+
+
+def png_copy(root: Path, output: Path, spec: Spec, rates: ClipRates) -> None:
+    """Write frames and flow as PNG and maps, divided by their maximum, as float16."""
+    size = spec.height, spec.width
+    for name, files in list_clips(root).items():
+        (output / name).mkdir(parents=True)
+        for file, frame in read_clip(files, spec, sampling_step(rates.of(name), spec.fps), []):
+            path = output / name / f"{file.number:04d}.png"
+            save_picture(path, frame.rgb, compress_level=1)
+            if spec.motion != "none":
+                save_picture(path.with_name(path.stem + FLOW), frame.motion, compress_level=1)
+            truth = read_truth(file.truth, *size)[0].numpy()
+            np.save(path.with_name(f"{path.stem}_gt.npy"), truth.astype(np.float16))
+    (output / "splits.json").write_text(json.dumps(read_splits(root)))
 
 
 def made_up(root: Path, clips: int, frames: int = 50) -> Path:

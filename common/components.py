@@ -115,6 +115,7 @@ LAYOUTS = Components(  # of data sets; the last one that matches counts
     "datasets.layouts:ECCV2018Layout",
     eccv2018="datasets.layouts:ECCV2018Layout",
     sst_sal="datasets.layouts:SSTSalLayout",
+    packed="datasets.layouts:PackedLayout",
 )
 AUGMENTATIONS = Components(  # in the order in which they change a clip
     "augmentation",

@@ -68,6 +68,11 @@ worker_count = at_least(1, 1025, int)
 pixel_count = at_least(1, 16385, int)
 
 
+def sampled_rate(text: str) -> float:
+    """Return the value of --model_fps."""
+    return HIGHEST_FPS if text == "all" else at_least(0.01, HIGHEST_FPS)(text)
+
+
 def add_size_options(add: Callable) -> None:
     """Add --height and --width of the frames of a data set."""
     add("--height", type=pixel_count, default=240, help="height of a frame in pixels")

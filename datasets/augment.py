@@ -19,6 +19,7 @@ from common.components import AUGMENTATIONS, MOTIONS
 from projection.resampling import Resampling
 from projection.sphere import directions, equirectangular_taps
 from video.motion import GREY, Motion
+from video.pictures import unit
 
 Augmentation = Callable[[dict, np.random.Generator, type[Motion]], dict]
 IMAGES = ("frames", "motion", "target", "fixations")
@@ -52,6 +53,8 @@ class Augmented(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
         item = self.data[index]
+        if {"tilt", "light"} & {*self.names}:  # whose values are no longer those of 8 bits
+            item |= {name: unit(item[name]) for name in ("frames", "motion")}
         random = np.random.default_rng([self.seed, epoch, index])
         for name, change in AUGMENTATIONS.items():
             if name in self.names:

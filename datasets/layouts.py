@@ -17,9 +17,12 @@ from torch import Tensor
 
 from common.components import LAYOUTS
 from common.errors import InputError
-from common.files import read_array
+from common.files import read_array, read_json
 from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
+from video.packed import PACKED, open_packed, packed_part
 from video.pictures import FRAMES, PICTURES, find_flow, read_exr, read_picture, resize
+
+MADE_FOR = "packed.json"  # in a packed data set
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,48 @@ class ECCV2018Layout:
     def root_of(self, clip: Path) -> Path | None:
         """Return the data set of which a folder of frames is a clip, by its absolute path."""
         return clip.parent
+
+    def made_for(self, root: Path) -> dict:
+        """Return the height, width and fps for which alone a data set was made; empty for any.
+
+        smaller_maps: whether its maps were reduced to this size.
+        """
+        return {}
+
+
+class PackedLayout(ECCV2018Layout):
+    """A packed file for each clip, 217/packed.npy, which prepare/pack.py writes.
+
+    video/packed.py describes it. Fixations are as in ECCV 2018.
+    """
+
+    def matches(self, root: Path) -> bool:
+        return (root / MADE_FOR).is_file()
+
+    def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
+        files = (
+            root.glob(f"[!.]*/{PACKED}") if names is None else (root / n / PACKED for n in names)
+        )
+        return {path.parent.name: list(self._frames(path)) for path in files if path.is_file()}
+
+    def truths(self, root: Path) -> Iterator[Path]:
+        return (
+            file.truth for clip in self.clips(root, None).values() for file in clip if file.truth
+        )
+
+    def root_of(self, clip: Path) -> Path | None:
+        return clip.parent if self.matches(clip.parent) else None
+
+    def made_for(self, root: Path) -> dict:
+        return read_json(
+            root / MADE_FOR, height=int, width=int, fps=(int, float), smaller_maps=bool
+        )
+
+    def _frames(self, path: Path) -> Iterator[File]:
+        for number in open_packed(path)[1]:
+            truth = path / f"{number:04d}_map"
+            has_map = packed_part(truth) is not None
+            yield File(number, path / f"{number:04d}_picture", truth if has_map else None)
 
 
 class SSTSalLayout(ECCV2018Layout):
@@ -175,7 +220,7 @@ def read_truth(path: Path, height: int, width: int) -> Tensor:
     if not (saliency.min() >= 0 and 0 < saliency.max() < np.inf):
         raise InputError(f"{path}: the map is all zero, negative or not finite; delete it")
     truth = torch.from_numpy(resize(saliency / saliency.max(), height, width))[None]
-    return truth / truth.max()
+    return truth.div_(truth.max())
 
 
 class ClipFixations:

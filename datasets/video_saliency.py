@@ -10,14 +10,23 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from common.components import MOTIONS
 from common.errors import InputError
 from datasets.gaze import fixation_map
-from datasets.layouts import ClipFixations, File, list_clips, read_truth, unbroken_runs
+from datasets.layouts import (
+    ClipFixations,
+    File,
+    find_layout,
+    list_clips,
+    read_truth,
+    unbroken_runs,
+)
 from datasets.rates import ClipRates
 from datasets.splits import PUBLISHED, published_split, read_splits
 from video.decoding import Damage
+from video.pictures import unit
 from video.reader import Frame, read_pictures, sampling_step
-from video.spec import Spec
+from video.spec import HIGHEST_FPS, Spec
 
 
 class Sample(NamedTuple):
@@ -37,6 +46,9 @@ class SaliencyVideos(Dataset):
     skip_frames: sampled frames at the start of each clip that are not in any sample.
     fps: frames a second of the data set, in place of what datasets/rates.py reads. Where the rate
         is known, every frame is sampled that `read_frames` would sample of such a video.
+    spec: None to list every frame, for scoring.
+    eight_bits: whether frames, and motion of such values, are uint8 in [0, 255], a quarter of the
+        memory; `unit` makes the same floats of them.
 
     An item is a dict of
         frames     (T, 3, H, W) RGB in [0, 1]
@@ -53,18 +65,21 @@ class SaliencyVideos(Dataset):
     An unreadable frame is replaced as by `read_frames`, an unreadable flow picture is estimated, an
     unusable map is all zero.
 
-    Raises InputError where the root or the split does not exist, or no ground truth is left.
+    Raises InputError where the root or the split does not exist, no ground truth is left, or the
+    data set is packed for another size or rate.
     """
 
     def __init__(
         self,
         root: str | Path,
         split: str,
-        spec: Spec,
+        spec: Spec | None,
         skip_frames: int = 0,
         fps: Fraction | None = None,
+        eight_bits: bool = False,
     ):
-        self.root, self.split, self.spec = Path(root), split, spec
+        self.root, self.split, self.eight_bits = Path(root), split, eight_bits
+        self.spec = spec or Spec(fps=HIGHEST_FPS)
         self.samples: list[Sample] = []
         splits = read_splits(self.root)
         if split in PUBLISHED:
@@ -76,15 +91,30 @@ class SaliencyVideos(Dataset):
         names, listed = list(dict.fromkeys(splits[split])), Counter(sum(splits.values(), []))
         self.fixations, self.rates = ClipFixations(self.root), ClipRates(self.root, fps)
         self.clips = list_clips(self.root, names)
+        if spec:
+            self.check_packed(spec)
         self.irregular = [("clip listed more than once", n) for n in names if listed[n] > 1]
         self.irregular += [("clip without frames", n) for n in names if not self.clips.get(n)]
         for name, files in self.clips.items():
             self._add_clip(name, files, skip_frames)
         if not self.samples:
-            what = f"{spec.clip_length} frames in a row with ground truth after {skip_frames}"
+            what = f"{self.spec.clip_length} frames in a row with ground truth after {skip_frames}"
             problems = f"skip_frames ({summarise(self.irregular)})"
             expected = "expected <clip>/0001.jpg and 0001_gt.npy"
             raise InputError(f"{self.root}: split '{split}' has no {what} {problems}; {expected}")
+
+    def check_packed(self, spec: Spec) -> None:
+        """Raise InputError where the data set is packed for another size or rate than a model's."""
+        if not (made := find_layout(self.root).made_for(self.root)):
+            return
+        stated, clips = ClipRates(self.root), list(self.clips)
+        steps = [sampling_step(stated.of(clip), made["fps"]) for clip in clips]
+        same_rate = steps == [sampling_step(self.rates.of(clip), spec.fps) for clip in clips]
+        if (made["height"], made["width"]) != (spec.height, spec.width) or not same_rate:
+            packed = f"{made['height']}×{made['width']} pixels, {made['fps']:g} frames a second"
+            wanted = f"{spec.height}×{spec.width}, {spec.fps:g}"
+            advice = "pack the original for this model, or use it as it is"
+            raise InputError(f"{self.root}: packed for {packed}, not {wanted}; {advice}")
 
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
         """Add the samples of a clip, and the problems with its files."""
@@ -113,14 +143,17 @@ class SaliencyVideos(Dataset):
         frames, damage = self.frames(sample)
         irregular = damage.problems()
         item = {
-            "frames": torch.stack([frame.rgb for frame in frames]),
+            "frames": torch.stack([f.bits if self.eight_bits else f.rgb for f in frames]),
             "motion": torch.stack([frame.motion for frame in frames]),
             **self.truths(sample, irregular),
             "numbers": torch.tensor([file.number for file in sample.files]),
             "name": sample.clip,
             "irregular": irregular,
         }
-        item["valid"][[number - 1 for number in damage.unreadable]] = False
+        for number in damage.unreadable:
+            item["valid"][number - 1] = False
+        if self.eight_bits and MOTIONS[self.spec.motion].eight_bits:
+            item["motion"] = item["motion"].mul_(255).round_().byte()
         return item
 
     def frames(self, sample: Sample) -> tuple[list[Frame], Damage]:
@@ -132,21 +165,23 @@ class SaliencyVideos(Dataset):
             return [frame for frame in reader for _ in frame.times], reader.damage
         stand_in = reader.first_readable(pictures[end:])
         if stand_in is None:
-            stand_in = torch.zeros(3, self.spec.height, self.spec.width)
-        frame = Frame(1, 0.0, stand_in, reader.motion(None, stand_in))
+            stand_in = torch.zeros(3, self.spec.height, self.spec.width, dtype=torch.uint8)
+        rgb = unit(stand_in)
+        frame = Frame(1, 0.0, rgb, reader.motion(None, rgb), bits=stand_in)
         return [frame] * len(sample.files), reader.damage
 
     def truths(self, sample: Sample, irregular: list[tuple[str, str]]) -> dict:
         """Return target, valid (whether its frame is readable or not) and fixations of an item."""
         size = self.spec.height, self.spec.width
-        targets, valid = torch.zeros(len(sample.files), 1, *size), [False] * len(sample.files)
+        absent, valid = torch.zeros(1, 1, 1).expand(1, *size), [False] * len(sample.files)
+        targets = [absent] * len(sample.files)
         for n, file in enumerate(sample.files):
             if file.truth:
                 try:
                     targets[n], valid[n] = read_truth(file.truth, *size), True
                 except InputError as error:
                     irregular.append(("unusable ground truth", str(error)))
-        item = {"target": targets, "valid": torch.tensor(valid)}
+        item = {"target": torch.stack(targets), "valid": torch.tensor(valid)}
         if self.fixations.any:
             fixations = self.fixations.of(sample.clip)
             places = (fixations.at(f.number) if fixations else ((), ()) for f in sample.files)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from common.errors import InputError, counted
 from common.protocols import Published
 from datasets.gaze import fixation_map, gaussian_map
-from datasets.layouts import File, read_truth
+from datasets.layouts import File, find_layout, read_truth
 from datasets.splits import PUBLISHED as SPLITS
 from datasets.video_saliency import SaliencyVideos
 from evaluation.plots import Picture
@@ -102,6 +102,10 @@ class Scorer:
     ):
         self.data, self.sigma, self.size, self.device = data, sigma, (height, 2 * height), device
         self.published = protocol
+        made = find_layout(data.root).made_for(data.root)
+        if made.get("smaller_maps") and made["height"] != height:
+            advice = f"give --height {made['height']}, or score on the original"
+            raise InputError(f"{data.root}: its maps were packed in another size; {advice}")
         self.protocol = Protocol(protocol.weighting, *self.size).to(device)
         self.notes: list[str] = []
         if missing := set(SPLITS.get(data.split, {}).get("test", [])) - data.clips.keys():
@@ -190,7 +194,7 @@ class Scorer:
     def _add_training_mean(self, root: Path) -> None:
         """Add the mean of the training maps, each with integral 1, to the baselines."""
         try:
-            data = SaliencyVideos(root, "train", self.data.spec)
+            data = SaliencyVideos(root, "train", None)
         except InputError as error:
             self.notes.append(f"There is no training mean: {error}")
             return

@@ -20,7 +20,7 @@ from common.records import Record
 from video.layout import rgb_array
 
 RECORD = "prepared.json"
-OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv")
+OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv|packed\.npy")
 
 
 def clip_record(folder: Path, facts: dict) -> Record:

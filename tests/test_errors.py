@@ -18,7 +18,7 @@ import train_video
 from common import errors
 from common.errors import InputError
 from common.files import read_array, read_json
-from prepare import resize, synthetic
+from prepare import pack, synthetic
 from recipes import average
 from tests.clips import write_eccv_clip
 from tests.commands import ended, evaluate, infer, paint, start, train_one_epoch
@@ -193,7 +193,7 @@ def test_output_that_nobody_reads():
         (synthetic.main, ("--height", 10**9)),
         (synthetic.main, ("--clips", 10**12)),
         (synthetic.main, ("--workers", 100_000)),
-        (resize.main, ("--workers", 100_000)),
+        (pack.main, ("--workers", 100_000)),
         (train_video.main, ("--workers", 100_000)),
         (train_video.main, ("--samples", 10**12)),
         (train_video.main, ("--batch_size", 10**9)),
@@ -246,7 +246,7 @@ def test_pipes(clip, checkpoint, tmp_path, data_root, pipe):
     signal.alarm(0)
 
 
-@pytest.mark.parametrize("words", [("infer_video.py",), ("-m", "prepare.resize")])
+@pytest.mark.parametrize("words", [("infer_video.py",), ("-m", "prepare.pack")])
 def test_ctrl_c_during_the_imports(words):
     process = start(*words, "--help")
     while process.poll() is None and "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():

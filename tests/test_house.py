@@ -363,7 +363,7 @@ def test_the_collection_sees_the_commands():
     """A pattern that finds nothing would prove nothing."""
     names = {name for name, *_ in COMMANDS}
     scripts = {f"{kind}_video.py" for kind in ("infer", "make", "evaluate", "train")}
-    kinds = "synthetic", "recordings", "resize", "salient360", "vr_eyetracking"
+    kinds = "synthetic", "recordings", "pack", "salient360", "vr_eyetracking"
     prepare = {f"prepare.{kind}" for kind in kinds}
     assert names >= {*scripts, *prepare, *SMALL, "tests.fuzz", "recipes.average"}
     train = "train_video.py --data_root synthetic_360 --output_dir runs/synthetic"

@@ -19,7 +19,7 @@ from datasets.splits import eccv2018_split
 from datasets.video_saliency import collate, summarise
 from evaluation.sources import Network
 from models import Spec
-from prepare import resize
+from prepare import pack
 from tests.clips import moving_disc, write_eccv_clip
 from tests.commands import ended, train_one_epoch
 from tests.shared import shared
@@ -182,7 +182,7 @@ def test_two_frames_of_one_number_are_refused(data_root, tmp_path):
     for number in (1, 2, 3):
         shutil.copy(data_root / f"a/{number:04d}.jpg", data_root / f"a/{number:04d}.png")
     training = train_one_epoch(data_root, tmp_path / "run")
-    copying = ended(resize.main, "--data_root", data_root, "--output", tmp_path / "small")
+    copying = ended(pack.main, "--data_root", data_root, "--output", tmp_path / "small")
     for code, _, line in (training, copying):
         assert code == 2 and "a/0001.png: numbered as 0001.jpg; delete one" in line
     kinds = [problem["kind"] for problem in check.check(data_root)["problems"]]

@@ -30,7 +30,7 @@ def read_data(
     """Return the clips to train on and to validate with; arguments as those of SaliencyVideos."""
     data = {}
     for name in ("train", "val"):
-        clips = data[name] = SaliencyVideos(root, name, spec, skip_frames, fps)
+        clips = data[name] = SaliencyVideos(root, name, spec, skip_frames, fps, eight_bits=True)
         samples = f"{counted(len(clips), 'sample')} of {counted(spec.clip_length, 'frame')}"
         problems = summarise(clips.irregular) or "all in order"
         number = counted(len(clips.clips), "clip")

@@ -20,6 +20,7 @@ from metrics import METRICS
 from projection import solid_angles
 from training.batches import loss_sum
 from video.layout import rgb_array
+from video.pictures import unit
 
 PREDICTIONS = "predictions.png"
 LOWER_RATE = "lower --learning_rate; the checkpoint from before stays"
@@ -182,6 +183,7 @@ class Monitor:
         run.result.eval()
         for index in sorted({(2 * k + 1) * count // 8 for k in range(4)}):
             clip = run.data["val"][index]
+            clip |= {name: unit(clip[name]) for name in ("frames", "motion")}
             with autocast(device, run.config.precision):
                 frames, motion = (clip[name][None].to(device) for name in ("frames", "motion"))
                 prediction = run.result(frames, motion)[0, -1].float().cpu()

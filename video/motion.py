@@ -30,6 +30,7 @@ class Motion:
     augmentations: tuple[str, ...] = ("yaw",)  # that leave it as it would be estimated after them
     scales_with_contrast = False  # whether it is proportional to the contrast of the frames
     from_pictures = False  # whether the flow pictures of a data set are taken where it has any
+    eight_bits = False  # whether its values are those of 8 bits, in [0, 1]
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         raise NotImplementedError
@@ -69,6 +70,7 @@ class ColourDifference(Motion):
 
     channels = 1
     augmentations = ("yaw", "mirror", "tilt")  # it changes with saturation and hue
+    eight_bits = True
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         change = torch.zeros_like(current) if previous is None else (current - previous).abs()
@@ -85,7 +87,7 @@ class FlowImage(Motion):
 
     channels = 3
     augmentations = ("yaw", "light")  # its colours stand for directions in the image
-    from_pictures = True
+    from_pictures = eight_bits = True
     flow: Callable[[Tensor, Tensor], Tensor]
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from common.errors import InputError
 from common.files import reading
 from video.declared import Declared, picture_declares
 from video.layout import SPHERE, Layout, resample
+from video.packed import is_packed, packed_part, read_packed
 from video.spherical_metadata import panorama_xmp
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -60,6 +61,8 @@ def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
     scaled to 8 bits; the full scale of floats is the first of FULL that no value exceeds.
     Raises InputError for a file that is damaged, no picture, too large or of other values.
     """
+    if is_packed(Path(path)):
+        return read_packed(Path(path))
     with open_picture(path) as image:
         ImageOps.exif_transpose(image, in_place=True)
         deep = image.mode.startswith(("I", "F"))
@@ -130,7 +133,12 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def to_tensor(rgb: np.ndarray) -> Tensor:
     """Return an (H, W, 3) uint8 picture as (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float() / 255
+    return unit(torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1))
+
+
+def unit(picture: Tensor) -> Tensor:
+    """Return a picture of 8 bits as float32 in [0, 1], and any other as it is."""
+    return picture.float().div_(255) if picture.dtype == torch.uint8 else picture
 
 
 def find_flow(picture: Path) -> Path | None:
@@ -138,6 +146,9 @@ def find_flow(picture: Path) -> Path | None:
 
     It lies beside the frame, or has the frame's name in SST-Sal's layout of folders.
     """
+    if is_packed(picture):
+        flow = picture.with_name(picture.name.replace("picture", "flow"))
+        return None if packed_part(flow) is None else flow
     paths = [picture.with_name(picture.stem + FLOW)]
     for folder in picture.absolute().parents[:2]:
         if folder.name == FRAMES:

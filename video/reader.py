@@ -5,19 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import torch
 from torch import Tensor
 
 from common.errors import InputError
 from video.decoding import Damage, Decoded, VideoInfo, decode, probe
 from video.layout import Coverage, rgb_array
 from video.motion import motion_estimator
-from video.pictures import find_flow, read_picture, to_tensor
+from video.pictures import find_flow, read_picture, unit
 from video.spec import Spec
 
 
@@ -31,6 +32,7 @@ class Frame:
     motion: Tensor  # (M, H, W) float32 in [0, 1]
     times: tuple[float, ...] = ()  # seconds of this frame and of those before the next sampled one
     picture: Any = None  # of pictures in memory, the one that was given
+    bits: Any = None  # rgb as uint8
 
 
 class FrameReader(Iterator[Frame]):
@@ -61,7 +63,7 @@ class FrameReader(Iterator[Frame]):
         """Yield the first frame of each interval, with the times of those that follow."""
         interval = sampling_interval(self.info.fps, self.spec.fps)
         first, last_interval, sampled, times, problem = None, -1, None, [], None
-        previous = self.first_readable(self.before[::-1]) if self.motion.channels else None
+        previous = self._before() if self.motion.channels else None
         try:
             for frame in frames:
                 first = frame.seconds if first is None else first
@@ -72,19 +74,19 @@ class FrameReader(Iterator[Frame]):
                     continue
                 last_interval = interval(seconds)
                 try:
-                    rgb = self._rgb(frame)
+                    picture = self._picture(frame)
                 except InputError as error:  # of a folder, whose next picture may be readable
                     self.damage.unreadable[frame.number] = str(error)
-                    if previous is None:
-                        previous = self.first_readable(self.before[::-1])
+                    previous = self._before() if previous is None else previous
                     if previous is None:  # the first readable one will stand in
                         continue
-                    rgb = previous
+                    picture = (previous * 255).round().byte()
+                rgb = unit(picture)
                 if sampled:
                     yield replace(sampled, times=tuple(times[:-1]))
                     times = times[-1:]
                 number, motion = frame.number + 1 - len(times), self._motion(frame, previous, rgb)
-                sampled = Frame(number, times[0], rgb, motion, picture=frame.given)
+                sampled = Frame(number, times[0], rgb, motion, picture=frame.given, bits=picture)
                 previous = rgb
         except InputError as error:  # raised after the frames that were read before the damage
             problem = error
@@ -93,15 +95,20 @@ class FrameReader(Iterator[Frame]):
         if problem or not sampled and self.damage.unreadable:
             raise problem or InputError(next(iter(self.damage.unreadable.values())))
 
+    def _before(self) -> Tensor | None:
+        """Return the last readable frame before this source, (3, H, W) in [0, 1], else None."""
+        picture = self.first_readable(self.before[::-1])
+        return picture if picture is None else unit(picture)
+
     def first_readable(self, pictures: Iterable[Path]) -> Tensor | None:
-        """Return the first readable one of pictures as models take it, (3, H, W), else None."""
+        """Return the first readable one of pictures at the spec's size, uint8, else None."""
         for path in pictures:
             with suppress(InputError):  # named where the frame is part of a source
                 return self._panorama(read_picture(path))
         return None
 
-    def _rgb(self, frame: Decoded) -> Tensor:
-        """Return a frame as models take it: (3, H, W). Raises InputError for a damaged picture."""
+    def _picture(self, frame: Decoded) -> Tensor:
+        """Return a frame at the spec's size, uint8. Raises InputError for a damaged picture."""
         if frame.picture:
             return self._panorama(read_picture(frame.picture))
         size = self.info.layout.stored_size(self.spec.height, self.spec.width)
@@ -111,15 +118,15 @@ class FrameReader(Iterator[Frame]):
         """Return the flow picture of a frame where there is one, else the estimated motion."""
         if self.motion.from_pictures and frame.picture and (path := find_flow(frame.picture)):
             try:
-                return self._panorama(read_picture(path))
+                return unit(self._panorama(read_picture(path)))
             except InputError as error:
                 self.damage.unreadable_flow[frame.number] = str(error)
         return self.motion(previous, rgb)
 
     def _panorama(self, picture: np.ndarray) -> Tensor:
-        """Return the view of the whole sphere in a stored picture: (3, H, W) in [0, 1]."""
+        """Return the view of the whole sphere in a stored picture: (3, H, W) uint8."""
         rgb = self.info.layout.panorama(picture, self.spec.height, self.spec.width)
-        return to_tensor(rgb).contiguous()
+        return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
 
 
 def _small_rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
@@ -141,13 +148,14 @@ def sampling_step(rate: Fraction | None, fps: float) -> int:
     return max(1, round(rate / Fraction(fps))) if rate else 1
 
 
+@cache
 def sampling_interval(rate: Fraction, fps: float) -> Callable[[float], int]:
     """Return a function from seconds to sampling-interval index.
 
     Seconds count from the first frame. rate, fps: frames a second of the source and sampled.
     """
-    interval = sampling_step(rate, fps) / rate if rate > fps else 1 / Fraction(fps)
-    early = min(1 / rate, interval) / 2  # a frame may come before its interval
+    interval = float(sampling_step(rate, fps) / rate if rate > fps else 1 / Fraction(fps))
+    early = min(float(1 / rate), interval) / 2  # a frame may come before its interval
     return lambda seconds: int((seconds + early) / interval)
 
 

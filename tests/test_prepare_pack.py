@@ -1,4 +1,4 @@
-"""prepare.resize: training on the result is training on the original at that size."""
+"""prepare.pack: training and scores are those of the original, in every bit."""
 
 import errno
 import json
@@ -6,6 +6,7 @@ import operator
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,25 @@ from PIL import Image
 
 from common.errors import InputError
 from datasets import SaliencyVideos
+from datasets.augment import Augmented, possible
+from datasets.rates import ClipRates
 from models import Spec
-from prepare import recordings, resize
+from prepare import pack, recordings
+from prepare.pack import pack_dataset
 from prepare.records import begin_clip, clip_record
-from prepare.resize import resize_dataset
 from tests.clips import moving_disc, write_eccv_clip, write_video
-from tests.commands import ended, start
-from video import reader
+from tests.commands import ended, evaluate, start, train_one_epoch
+from tests.runs import last, log, same
+from video import pictures, reader
 from video.motion import motion_estimator
+from video.pictures import unit
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = {"height": 23, "width": 47}
+
+
+def packed(root, output, motion="none", size=(23, 47), fps=8.0, workers=1):
+    return pack_dataset(root, output, Spec(*size, fps, motion=motion), ClipRates(root), workers)
 
 
 def spec(motion="none", clip_length=1):
@@ -62,17 +71,11 @@ def write_sst_sal_layout(root):
 
 
 def assert_equal(ours, original):
-    """The same items, but for those that had only unusable maps.
-
-    Targets differ by half a step of float16, which has 11 bits, and 2^-24 near zero.
-    """
-    original = [item for item in original if item["valid"].any()]
+    """The same items, in every bit."""
     assert len(ours) == len(original) > 0
     for item, expected in zip(ours, original, strict=True):
-        target, exact = item["target"], expected["target"]
-        assert ((target - exact).abs() <= exact * 2**-11 + 2**-25).all()
         assert item.keys() == expected.keys()
-        for name in item.keys() - {"target", "irregular"}:
+        for name in item.keys() - {"irregular"}:
             same = torch.equal if isinstance(item[name], torch.Tensor) else operator.eq
             assert same(item[name], expected[name]), name
 
@@ -82,16 +85,36 @@ def assert_equal(ours, original):
 def test_training_gets_the_same_items(tmp_path, layout, motion):
     layout(tmp_path / "data")
     flow = "none" if motion == "difference" else motion
-    resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE, motion=flow, workers=3)
+    packed(tmp_path / "data", tmp_path / "small", motion=flow, workers=3)
     for length in (1, 3):
         original, ours = (
             SaliencyVideos(tmp_path / name, "train", spec(motion, length))
             for name in ("data", "small")
         )
         assert_equal(ours, original)
-        assert not any(item["irregular"] for item in ours)
+        assert {kind for item in ours for kind, _ in item["irregular"]} <= {"unusable ground truth"}
     if motion == "dis":  # nothing is left to estimate, not even at the start of a run
         assert all(file.flow for files in ours.clips.values() for file in files)
+
+
+@pytest.mark.parametrize("motion", ["none", "difference", "colour_difference", "dis"])
+def test_pictures_of_8_bits_are_the_same_floats(tmp_path, motion):
+    """A GPU gets a quarter of the bytes, and makes the floats itself."""
+    write_eccv_layout(tmp_path / "data")
+    (tmp_path / "data/b/0001.jpg").write_bytes(b"")
+    floats, bits = (
+        SaliencyVideos(tmp_path / "data", "train", spec(motion, 3), eight_bits=eight_bits)
+        for eight_bits in (False, True)
+    )
+    for item in (items := list(bits)):
+        assert item["frames"].dtype == torch.uint8
+        assert (item["motion"].dtype == torch.uint8) == ("d" in motion and motion != "difference")
+    assert_equal([i | {n: unit(i[n]) for n in ("frames", "motion")} for i in items], floats)
+    for names in (["yaw", "mirror"], ["tilt", "light"]):
+        names = possible(names, motion)
+        pairs = [Augmented(data, names, 1)[1, 0] for data in (floats, bits)]
+        for name in ("frames", "motion"):
+            assert torch.equal(*(unit(item[name]) for item in pairs))
 
 
 def test_flow_is_that_between_the_frames_that_a_model_sees(tmp_path):
@@ -99,7 +122,7 @@ def test_flow_is_that_between_the_frames_that_a_model_sees(tmp_path):
     write_eccv_clip(tmp_path / "data/a", range(1, 11))
     (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
     (tmp_path / "data/dataset.json").write_text('{"fps": 24}')
-    resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE, motion="dis")
+    packed(tmp_path / "data", tmp_path / "small", motion="dis")
     original, ours = (
         SaliencyVideos(tmp_path / name, "train", spec("dis")) for name in ("data", "small")
     )
@@ -109,7 +132,7 @@ def test_flow_is_that_between_the_frames_that_a_model_sees(tmp_path):
 
 def test_flow_estimated_later_is_the_same(tmp_path):
     write_eccv_layout(tmp_path / "data")
-    resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE)
+    packed(tmp_path / "data", tmp_path / "small")
     original, ours = (
         SaliencyVideos(tmp_path / name, "train", spec("dis")) for name in ("data", "small")
     )
@@ -119,7 +142,7 @@ def test_flow_estimated_later_is_the_same(tmp_path):
 def test_what_is_unusable_is_named_and_left_out(tmp_path):
     write_eccv_layout(tmp_path / "data")
     (tmp_path / "data/a/0004.jpg").write_bytes(b"")
-    problems = resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE, motion="dis")
+    problems = packed(tmp_path / "data", tmp_path / "small", motion="dis")
     assert sorted((kind, what.split(":")[0].rpartition("/")[2]) for kind, what in problems) == [
         ("clip without frames", "c"),
         ("unreadable flow", "0005_flow.png"),
@@ -129,34 +152,91 @@ def test_what_is_unusable_is_named_and_left_out(tmp_path):
     small = tmp_path / "small"
     record = json.loads((small / "a/prepared.json").read_text())
     assert record["left_out"] == list(map(list, problems[1:]))
-    assert resize_dataset(tmp_path / "data", small, **SIZE, motion="dis") == problems
-    assert not list(small.glob("a/0004*")) and not (small / "a/0007_gt.npy").exists()
+    assert packed(tmp_path / "data", small, motion="dis") == problems
     data = SaliencyVideos(small, "train", spec("dis"))
-    original = SaliencyVideos(tmp_path / "data", "train", spec("dis"))
-    after = [next(i for i in d if i["numbers"].item() == 5) for d in (data, original)]
-    assert torch.equal(*(item["motion"] for item in after))  # since the last readable frame
+    assert_equal(data, SaliencyVideos(tmp_path / "data", "train", spec("dis")))
+    assert sum(not item["valid"] for item in data) == 2  # no picture, an unusable map
+    assert (
+        "its original was unreadable" in next(i for i in data if i["irregular"])["irregular"][0][1]
+    )
 
 
 def test_written_files_are_what_they_should_be(tmp_path):
-    """Pictures of the model's size stay as they are, and maps are divided by their maximum."""
+    """Pictures of the model's size stay as they are, and so do maps."""
     (tmp_path / "data/a").mkdir(parents=True)
-    truth = np.random.default_rng(0).random((23, 47), np.float32)
+    truth = np.random.default_rng(0).random((12, 24), np.float32)
     Image.fromarray(moving_disc(1, **SIZE)).save(tmp_path / "data/a/7.png")
     np.save(tmp_path / "data/a/7_gt.npy", truth)
     (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
     (tmp_path / "data/vinfo.pkl").write_bytes(pickle.dumps({"a": {"0007": [(0.5, 0.5)]}}))
-    assert resize_dataset(tmp_path / "data", tmp_path / "small", **SIZE) == []
-    assert sorted(path.name for path in (tmp_path / "small/a").iterdir()) == [
-        "0007.png",
-        "0007_gt.npy",
-        "prepared.json",
-    ]
-    picture = np.array(Image.open(tmp_path / "small/a/0007.png"))
-    np.testing.assert_array_equal(picture, moving_disc(1, **SIZE))
-    saved = np.load(tmp_path / "small/a/0007_gt.npy")
-    np.testing.assert_array_equal(saved, (truth / truth.max()).astype(np.float16))
+    assert packed(tmp_path / "data", tmp_path / "small") == []
+    files = sorted(path.name for path in (tmp_path / "small/a").iterdir())
+    assert files == ["packed.npy", "prepared.json"]
+    [record] = np.load(tmp_path / "small/a/packed.npy")
+    assert record["number"] == 7 and record["has"].tolist() == [True, True, False]
+    np.testing.assert_array_equal(record["picture"].transpose(1, 2, 0), moving_disc(1, **SIZE))
+    np.testing.assert_array_equal(record["map"], truth)
+    assert json.loads((tmp_path / "small/packed.json").read_text()) == {
+        **SIZE, "fps": 8.0, "smaller_maps": False,
+    }  # fmt: skip
     [item] = SaliencyVideos(tmp_path / "small", "train", spec())
     assert item["fixations"].sum() == 1
+
+
+def test_a_model_of_another_size_or_rate_is_refused(tmp_path):
+    write_eccv_clip(tmp_path / "data/a", range(1, 11))
+    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    (tmp_path / "data/dataset.json").write_text('{"fps": 24}')
+    packed(tmp_path / "data", tmp_path / "small", "dis")
+    made = r"small: packed for 23×47 pixels, 8 frames a second, not"
+    for other, wanted in (
+        (Spec(24, 48), "24×48, 8; pack the original"),
+        (Spec(**SIZE, fps=24), "23×47, 24"),
+    ):
+        with pytest.raises(InputError, match=f"{made} {wanted}"):
+            SaliencyVideos(tmp_path / "small", "train", other)
+    with pytest.raises(InputError, match="not 23×47, 8"):  # its flow is that of every third frame
+        SaliencyVideos(tmp_path / "small", "train", spec("dis"), fps=Fraction(8))
+    with pytest.raises(InputError, match="small: is packed already"):
+        packed(tmp_path / "small", tmp_path / "smaller")
+    assert len(SaliencyVideos(tmp_path / "small", "train", None)) == 10
+
+
+def test_frames_of_a_packed_data_set_are_read_once(tmp_path, monkeypatch):
+    """With motion, training would decode two pictures for each frame."""
+    write_eccv_clip(tmp_path / "data/a", range(1, 11))
+    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    opened, open_picture = [], pictures.open_picture
+    monkeypatch.setattr(pictures, "open_picture", lambda p: opened.append(p) or open_picture(p))
+    packed(tmp_path / "data", tmp_path / "small", "dis")
+    assert len(opened) == len(set(opened)) == 10
+    list(SaliencyVideos(tmp_path / "small", "train", spec("dis")))
+    list(SaliencyVideos(tmp_path / "small", "train", spec("difference")))
+    assert len(opened) == 10
+
+
+@pytest.mark.parametrize("maps", [(20, 40), (48, 96)])  # smaller and larger than the frames
+def test_training_and_scores_are_those_of_the_original(tmp_path, maps):
+    header = "frame,longitude,latitude,observer\n"
+    for name in "ab":
+        write_eccv_clip(tmp_path / "data" / name, range(1, 7), 48, 96)
+        rows = "".join(f"{n},{9 * n},{-n},1\n{n},{5 * n},{n},2\n" for n in range(1, 7))
+        (tmp_path / f"data/{name}/fixations.csv").write_text(header + rows)
+        for seed, path in enumerate((tmp_path / "data" / name).glob("*_gt.npy")):
+            np.save(path, np.random.default_rng(seed).random(maps))
+    (tmp_path / "data/splits.json").write_text('{"train": ["a"], "val": ["b"], "test": ["b"]}')
+    packed(tmp_path / "data", tmp_path / "small/data", size=(40, 80))
+    roots, runs = (tmp_path / "data", tmp_path / "small/data"), (tmp_path / "1", tmp_path / "2")
+    checkpoint, scores = runs[0] / "cube_unet_best.pth", []
+    for root, run in zip(roots, runs, strict=True):
+        assert train_one_epoch(root, run)[0] == 0
+        assert evaluate(root, run, "--ckpt_path", checkpoint, "--height", 40)[0] == 0
+        scores.append(json.loads((run / "metrics.json").read_text()))
+    assert same(*(last(run)["weights"] for run in runs)) and log(runs[0]) == log(runs[1])
+    assert scores[0]["clips"] == scores[1]["clips"] and scores[0]["predictors"]["human"]
+    code, _, line = evaluate(roots[1], tmp_path / "3", "--ckpt_path", checkpoint)
+    refused = "its maps were packed in another size; give --height 40" in line
+    assert (code == 2) == refused == (maps[0] > 40)
 
 
 def contents(folder):
@@ -172,11 +252,11 @@ def test_frames_of_another_origin_are_never_overwritten(tmp_path):
     before = contents(tmp_path)
     for output in ("other", "recorded"):
         with pytest.raises(InputError, match="a: contains other frames"):
-            resize_dataset(tmp_path / "data", tmp_path / output, **SIZE)
+            packed(tmp_path / "data", tmp_path / output)
     with pytest.raises(InputError, match="data: is the data set itself"):
-        resize_dataset(tmp_path / "data", tmp_path / "data", **SIZE)
+        packed(tmp_path / "data", tmp_path / "data")
     with pytest.raises(InputError, match="nowhere: no such data set"):
-        resize_dataset(tmp_path / "nowhere", tmp_path / "small", **SIZE)
+        packed(tmp_path / "nowhere", tmp_path / "small")
     assert before.items() <= contents(tmp_path).items()
 
 
@@ -191,26 +271,28 @@ def test_a_file_of_the_user_s_was_replaced(tmp_path, name):
         (small / name).write_bytes(b"{}")
         before = contents(small)
         with pytest.raises(InputError, match=f"{name}: not as this command wrote it; move it"):
-            resize_dataset(tmp_path / "data", small, **SIZE)
+            packed(tmp_path / "data", small)
         assert contents(small) == before and (small / name).read_bytes() == b"{}"
         (small / name).unlink()
-        resize_dataset(tmp_path / "data", small, **SIZE)
-        resize_dataset(tmp_path / "data", small, **SIZE)
+        packed(tmp_path / "data", small)
+        packed(tmp_path / "data", small)
     (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
-    resize_dataset(tmp_path / "data", small, **SIZE)
+    packed(tmp_path / "data", small)
     assert json.loads((small / "splits.json").read_text()) == {"train": ["a"]}
 
 
 def test_complete_clips_are_kept_and_those_with_other_options_made_again(tmp_path):
     write_eccv_layout(tmp_path / "data")
     small = tmp_path / "small"
-    resize_dataset(tmp_path / "data", small, **SIZE)
+    packed(tmp_path / "data", small)
     before = contents(small / "a")
-    resize_dataset(tmp_path / "data", small, **SIZE)
+    packed(tmp_path / "data", small)
     assert contents(small / "a") == before
-    resize_dataset(tmp_path / "data", small, height=24, width=48)
-    sizes = {Image.open(path).size for path in small.glob("?/*[0-9].png")}
-    assert sizes == {(48, 24)} and contents(small / "a").keys() == before.keys()
+    packed(tmp_path / "data", small, size=(24, 48))
+    sizes = {np.load(path)["picture"].shape for path in small.glob("?/packed.npy")}
+    assert (
+        sizes == {(9, 3, 24, 48), (7, 3, 24, 48)} and contents(small / "a").keys() == before.keys()
+    )
 
 
 def test_a_full_disk_is_survived(tmp_path, monkeypatch):
@@ -225,11 +307,11 @@ def test_a_full_disk_is_survived(tmp_path, monkeypatch):
 
     monkeypatch.setattr(reader, "read_picture", full)
     with pytest.raises(OSError, match="space"):
-        resize_dataset(tmp_path / "data", small, **SIZE)
+        packed(tmp_path / "data", small)
     monkeypatch.undo()
     assert not (small / "splits.json").exists()
     before = contents(small / "a")
-    resize_dataset(tmp_path / "data", small, **SIZE)
+    packed(tmp_path / "data", small)
     assert contents(small / "a") == before
     assert_equal(*(SaliencyVideos(root, "train", spec()) for root in (small, tmp_path / "data")))
 
@@ -240,18 +322,21 @@ def test_a_killed_command_is_continued(tmp_path):
     (tmp_path / "data/splits.json").write_text('{"train": ["a", "b"]}')
     small = tmp_path / "small"
     words = ("--data_root", tmp_path / "data", "--output", small, "--height=23", "--width=47")
-    process = start("-m", "prepare.resize", *words, "--workers=1")
-    while not (small / "b/0003.png").exists():
+    process = start("-m", "prepare.pack", *words, "--workers=1")
+    while not (small / "b/prepared.json").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     process.communicate()
     assert not (small / "splits.json").exists()
     whole = contents(small / "a")
-    code, printed, line = ended(resize.main, *words, "--workers=1")
-    assert code == 0 and printed == f"{small}: 198 frames at 23×47\n", line
+    code, printed, line = ended(pack.main, *words, "--workers=1")
+    assert (
+        code == 0
+        and printed == f"{small}: 198 frames at 23×47, for models that see 8 frames a second\n"
+    ), line
     assert contents(small / "a") == whole
-    assert len(list((small / "b").iterdir())) == 2 * 99 + 1
+    assert len(np.load(small / "b/packed.npy")) == 99 and len(list((small / "b").iterdir())) == 2
 
 
 def test_each_thread_has_its_own_motion_estimator():
@@ -273,8 +358,8 @@ def test_one_bad_file_in_prepare(data_root, tmp_path):
         "--width",
         32,
     )
-    code, printed, line = ended(resize.main, *words)
-    assert code == 1 and "5 frames at 16×32" in printed and "0002.jpg" in line
+    code, printed, line = ended(pack.main, *words)
+    assert code == 1 and "6 frames at 16×32" in printed and "0002.jpg" in line
     videos = tmp_path / "videos"
     videos.mkdir()
     for name in "abc":
