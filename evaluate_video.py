@@ -67,7 +67,7 @@ from tqdm import tqdm
 import models
 from common import processes
 from common.components import find_all
-from common.devices import autocast, choose_device, choose_precision
+from common.devices import autocast, choose_device, choose_kernels, choose_precision
 from common.processes import is_main
 from datasets import SaliencyVideos, check
 from datasets.video_saliency import summarise
@@ -175,6 +175,7 @@ def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> mo
             model.use_motion(args.motion)
     # Only the network runs in mixed precision, not the metrics between two of its maps.
     dtype = choose_precision(args.precision, device)
+    choose_kernels(device, dtype)
     model = models.deploy(model, dtype)
     model.forward = autocast(device, dtype)(model.forward)  # type: ignore[method-assign]
     return model

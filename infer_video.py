@@ -64,7 +64,7 @@ from tqdm import tqdm
 import models
 from common import processes
 from common.components import MODELS, find_all
-from common.devices import autocast, choose_device, choose_precision
+from common.devices import autocast, choose_device, choose_kernels, choose_precision
 from common.errors import InputError, RunError
 from common.files import maps_folder, output_of, protected
 from common.locks import lock
@@ -82,6 +82,7 @@ def main() -> str:
     args = parse_args()
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
+    choose_kernels(device, dtype)
     find_all(args)
     kind = MODELS.find(args.model) if args.model else models.SaliencyModel
     given = {"sampling": args.sampling, "front": args.front}

@@ -176,7 +176,7 @@ from tqdm import tqdm
 
 import models
 from common import processes
-from common.devices import autocast
+from common.devices import autocast, choose_kernels
 from common.locks import lock
 from common.processes import is_main, print_main
 from datasets.splits import read_splits
@@ -235,6 +235,7 @@ class Run:
     """
 
     def __init__(self, config: Config, model: models.SaliencyModel, folder: Path):
+        choose_kernels(config.device, config.precision)
         device, root, rest = config.device, config.data_root, (config.skip_frames, config.fps)
         data = read_data(root, model.spec, *rest)
         if config.dry_run:

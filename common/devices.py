@@ -34,6 +34,14 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def choose_kernels(device: torch.device, dtype: torch.dtype) -> None:
+    """Let a GPU time its kernels, as frames have one size, and use TF32 unless all is float32."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        tf32 = dtype != torch.float32
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Return the context of mixed precision in `dtype`; float32 needs none."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

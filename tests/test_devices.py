@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import models
 import projection.cube_pad
-from common.devices import choose_device
+from common.devices import choose_device, choose_kernels
 from common.errors import InputError
 from common.options import CHECKPOINT
 from losses import LOSSES
@@ -193,3 +193,23 @@ def test_devices_that_are_not_there(name):
         choose_device(name)
     with pytest.raises(InputError, match=f"^device {name}: not available here; use device cpu$"):
         models.load(CHECKPOINT, name)
+
+
+@pytest.fixture
+def flags():
+    """The settings of kernels, which are as before after the test."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    yield cudnn, matmul
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+def test_kernels_of_a_gpu(flags):
+    """TF32 rounds to ten bits: not for those who ask for float32."""
+    cudnn, matmul = flags
+    for dtype, tf32 in ((torch.bfloat16, True), (torch.float32, False)):
+        choose_kernels(torch.device("cuda"), dtype)
+        assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == (True, tf32, tf32)
+    cudnn.benchmark = False
+    choose_kernels(torch.device("cpu"), torch.bfloat16)
+    assert not cudnn.benchmark

@@ -182,6 +182,27 @@ def test_a_signal_to_all_processes_saves_and_leaves(clips_to_train, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "parts", ends_only=True)
 
 
+LIVE_LOADER = """
+import sys
+from datasets import SaliencyVideos
+from models import Spec
+from training.batches import make_loader
+import torch
+loader = make_loader(SaliencyVideos(sys.argv[1], "train", Spec(24, 48)), [[0]] * 9,
+                     torch.device("cpu"), 1)
+batches = iter(loader)
+next(batches)
+print("read", flush=True)
+"""
+
+
+def test_a_script_with_a_live_loader_ends(clips_to_train):
+    """Its workers ignored SIGTERM, by which the main process ends them, and it waited for ever."""
+    command = [sys.executable, "-c", LIVE_LOADER, clips_to_train]
+    done = subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "read\n"), done.stderr
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(clips_to_train, tmp_path):
     options = ("--epochs", 2, "--batch_size", 4, "--save_minutes", 0)
     message = train(clips_to_train, tmp_path, *options, fault=("fill_the_disk", 4), code=1)

@@ -6,7 +6,9 @@ import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import cv2
@@ -54,7 +56,7 @@ def make_loaders(
     size, count = config.batch_size, processes.world() * config.accumulate
     if size % count:
         shares = f"{processes.world()} processes with --accumulate {config.accumulate}"
-        problem = f"can't be divided among {shares}; give a multiple of {count}"
+        problem = f"can't be divided among {shares}; give {math.ceil(size / count) * count}"
         raise InputError(f"--batch_size {size}: {problem}")
     with advice("--augment"):
         clips = Augmented(data["train"], config.augment, config.seed)
@@ -146,8 +148,23 @@ def make_loader(
 
 
 def _start_worker(motions: list[str], number: int) -> None:
-    """Let a data worker outlive a signal to the whole group; it ends with the main process."""
+    """Let a data worker outlive a signal to the whole group; it ends with the main process.
+
+    That terminates its workers at its own end, and waits for them.
+    """
     for name in motions:  # user-defined, which a spawned process has not yet imported
         MOTIONS.find(name)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # which says who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        Thread(target=_end_by_parent, daemon=True).start()
+
+
+def _end_by_parent() -> None:
+    """End this data worker when the main process terminates it."""
+    parent = parent_process()
+    assert parent
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)
