@@ -26,7 +26,7 @@ from common.errors import InputError
 from datasets import SaliencyVideos, augment
 from datasets.augment import possible
 from losses import SMSE
-from prepare import resize
+from prepare import pack
 from tests.clips import write_video
 from tests.commands import TINY_MODEL, ended, run_as_user
 from tests.trainings import ROOT, TINY, resolve, train, write_data
@@ -614,10 +614,10 @@ class Scaled(SMSE):
     trained(data, "run", "--loss", "fixed:Scaled", *TINY)
 
 
-def test_resize_says_that_it_estimates_flow_alone(examples):
+def test_packing_says_that_it_estimates_flow_alone(examples):
     data = write_data(examples / "data")
     words = ("--data_root", data, "--output", "small", "--motion", "on_off:OnOff")
-    code, _, line = ended(resize.main, *words)
+    code, _, line = ended(pack.main, *words)
     assert code == 2 and "argument --motion: invalid choice: 'on_off:OnOff'" in line
 
 
