@@ -4,7 +4,8 @@
 
 The checkpoints are of one run, or of runs that started from the same weights with other seeds: the
 mean of networks that were trained apart is of no use (M. Wortsman et al., "Model soups", ICML
-2022). A checkpoint that is given twice counts twice.
+2022). A checkpoint that is given twice counts twice. With --shares they count as stated: −0.2 for
+one and 1.2 for what has learned from it goes a fifth further than it learned.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -21,10 +22,10 @@ from models.checkpoint import read, sha256
 from recipes.output import writable
 
 
-def mean_of(paths: Sequence[Path]) -> SaliencyModel:
+def mean_of(paths: Sequence[Path], shares: Sequence[float] | None = None) -> SaliencyModel:
     """Return a model whose weights are the mean of those of several checkpoints.
 
-    Its arguments and spec are those of the first checkpoint.
+    Its arguments and spec are those of the first checkpoint. shares: equal ones if None.
     Raises InputError where a checkpoint is of another model or has weights of other shapes.
     """
     models = [load(path) for path in paths]
@@ -35,7 +36,9 @@ def mean_of(paths: Sequence[Path]) -> SaliencyModel:
             raise InputError(f"{path}: not the same kind of model as {paths[0]}; leave it out")
     for name, tensor in states[0].items():
         if tensor.is_floating_point():  # the first one's counts of batches are kept
-            tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
+            weights = torch.stack([state[name] for state in states])
+            share = weights.new_tensor(shares or [])
+            tensor.copy_(torch.tensordot(share, weights, 1) if shares else weights.mean(0))
     return mean
 
 
@@ -52,11 +55,17 @@ def main() -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+",
                         help="checkpoints to average; one that is given twice counts "
                         "twice")  # fmt: skip
+    parser.add_argument("--shares", type=float, nargs="+", help="share of each checkpoint; "
+                        "together 1 (default: equal shares)")  # fmt: skip
     args = parser.parse_args()
     writable(args.output)
-    mean = mean_of(args.checkpoints)
-    mean_of_files = [sha256(path) for path in args.checkpoints]
-    save(args.output, mean, mean_of=mean_of_files, run=common_run(args.checkpoints))
+    if args.shares and (len(args.shares), round(sum(args.shares), 6)) != (len(args.checkpoints), 1):
+        raise InputError("--shares: give one share for each checkpoint, together 1")
+    mean = mean_of(args.checkpoints, args.shares)
+    facts = {"mean_of": [sha256(path) for path in args.checkpoints]}
+    if args.shares:
+        facts["shares"] = args.shares
+    save(args.output, mean, run=common_run(args.checkpoints), **facts)
 
 
 if __name__ == "__main__":

@@ -98,17 +98,11 @@ def item_of(
     return item
 
 
-def student(path: Path, **arguments) -> CubeUNet:
-    """Return the CubeUNet in a checkpoint with other arguments.
-
-    What it has no weights of begins as in a new network. Raises InputError for another model.
-    """
+def student(path: Path) -> CubeUNet:
+    """Return the CubeUNet in a checkpoint. Raises InputError for another model."""
     if not isinstance(model := load(path), CubeUNet):
         raise InputError(f"{path}: holds '{model.name}'; give one of a CubeUNet")
-    grown = CubeUNet(**(model.arguments | arguments))
-    grown.load_state_dict(model.state_dict(), strict=False)
-    grown.spec = model.spec
-    return grown
+    return model
 
 
 def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) -> CubeUNet:
@@ -178,12 +172,10 @@ def main() -> None:
     add("--steps", type=at_least(1, kind=int), default=STEPS, help="frames to learn from")
     add("--rate", type=at_least(1e-9), default=LEARNING_RATE, help="largest learning rate")
     add("--varied", action="store_true", help="also frames of small pictures, and their motion")
-    add("--local_prior", action="store_true", help="let the network weigh the latitude bias")
     add("--seed", type=int, default=0, help="seed of the order of frames and their changes")
     args = parser.parse_args()
     writable(args.output)
-    arguments = {"local_prior": True} if args.local_prior else {}
-    model, clips = student(args.checkpoint, **arguments), training_clips(args.data_root)
+    model, clips = student(args.checkpoint), training_clips(args.data_root)
     if args.maps and (
         missing := [clip for clip in clips if not map_path(args.maps, clip).exists()]
     ):

@@ -52,6 +52,13 @@ def test_mean_of_checkpoints(tmp_path):
         torch.testing.assert_close(value, expected)
     with pytest.raises(InputError, match="other.pth: not the same kind of model"):
         run(average_main, tmp_path / "mean.pth", *paths)
+    run(average_main, tmp_path / "further.pth", *paths[:2], "--shares", "-0.25", "1.25")
+    for name, value in models.load(tmp_path / "further.pth").state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, second[name] + 0.25 * (second[name] - first[name]))
+    assert read(tmp_path / "further.pth")["shares"] == [-0.25, 1.25]
+    with pytest.raises(InputError, match="one share for each checkpoint, together 1"):
+        run(average_main, tmp_path / "mean.pth", *paths[:2], "--shares", "0.5", "0.4")
 
 
 def network() -> CubeUNet:
@@ -279,12 +286,11 @@ def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, mo
     losses = []
     for steps in (1, 40):
         words = "--maps", tmp_path / "maps", "--steps", steps, "--teacher", 1, "--rate", 1e-3
-        more = "--varied", "--local_prior", "--seed", 1
+        more = "--varied", "--seed", 1
         run(distill_main, teacher, tmp_path / "new.pth", "--data_root", data, *words, *more)
         model = models.load(tmp_path / "new.pth", front=0.0)
         losses.append(score_student(model, data, torch.from_numpy(said.astype(np.float32))))
     assert losses[1] < losses[0]
-    assert model.arguments["local_prior"]
     (tmp_path / "maps" / "a.npy").unlink()
     again = "--data_root", data, "--maps", tmp_path / "maps"
     code, _, line = ended(distill_main, teacher, tmp_path / "new.pth", *again)
