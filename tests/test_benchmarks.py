@@ -126,6 +126,7 @@ def test_scores_of_an_ablation_are_those_of_the_maps(tmp_path):
     assert found["turned"] == pytest.approx(change.item(), rel=1e-5) and found["turned"] > 0.05
 
 
+@pytest.mark.slow
 def test_maps_and_heads_that_follow_could_not_read(tmp_path, checkpoint):
     """Tracebacks, of a missing folder as well."""
     clip, maps = write_video(tmp_path / "a.mp4", 9), tmp_path / "maps"
