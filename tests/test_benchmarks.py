@@ -55,7 +55,8 @@ def test_the_map_of_a_moment_is_that_of_the_whole_clip_and_is_painted(tmp_path):
     model = models.CubeUNet(base_channels=4, height=40, width=80).eval()
     model.spec = replace(model.spec, smoothing=0.3)
     frame, saliency = predicted(model, path, 1)
-    whole = models.predict(model, read_frames(path, model.spec), lambda f: f.number >= frame.number)
+    pairs = models.predict(model, read_frames(path, model.spec))
+    whole = (pair for pair in pairs if pair[0].number >= frame.number)
     assert frame.seconds == pytest.approx(32 / 30)  # every fourth frame of 30 a second
     np.testing.assert_array_equal(saliency, next(whole)[1][0])
     with pytest.raises(InputError, match="ends before 3 s"):
