@@ -104,13 +104,13 @@ class FrameReader(Iterator[Frame]):
         """Return the first readable one of pictures at the spec's size, uint8, else None."""
         for path in pictures:
             with suppress(InputError):  # named where the frame is part of a source
-                return self._picture(path)
+                return self._panorama(read_picture(path))
         return None
 
     def _picture(self, frame: Decoded) -> Tensor:
         """Return a frame at the spec's size, uint8. Raises InputError for a damaged picture."""
         if frame.picture:
-            return self._picture(frame.picture)
+            return self._panorama(read_picture(frame.picture))
         size = self.info.layout.stored_size(self.spec.height, self.spec.width)
         return self._panorama(_small_rgb(frame.image, *size))
 
@@ -118,13 +118,10 @@ class FrameReader(Iterator[Frame]):
         """Return the flow picture of a frame where there is one, else the estimated motion."""
         if self.motion.from_pictures and frame.picture and (path := find_flow(frame.picture)):
             try:
-                return unit(self._picture(path))
+                return unit(self._panorama(read_picture(path)))
             except InputError as error:
                 self.damage.unreadable_flow[frame.number] = str(error)
         return self.motion(previous, rgb)
-
-    def _picture(self, path: Path) -> Tensor:
-        return self._panorama(read_picture(path))
 
     def _panorama(self, picture: np.ndarray) -> Tensor:
         """Return the view of the whole sphere in a stored picture: (3, H, W) uint8."""
@@ -181,8 +178,7 @@ def read_frames(
     one stands in, at the beginning the first; it is noted in the reader's `damage`. Raises as
     `probe` does, and InputError where a video is damaged or no picture can be read.
     """
-    info = probe(path, fps, stereo, coverage)
-    return FrameReader(info, spec)
+    return FrameReader(probe(path, fps, stereo, coverage), spec)
 
 
 def read_pictures(
