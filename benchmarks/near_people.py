@@ -62,8 +62,9 @@ def share(saliency: np.ndarray, box: Box) -> float:
 def predicted(model: models.SaliencyModel, path: Path, seconds: float) -> tuple[Frame, np.ndarray]:
     """Return the first sampled frame at a time or after it, and its map (H, W)."""
     frames = read_frames(path, model.spec)
-    for frame, saliency in models.predict(model, frames, lambda f: f.seconds > seconds - 1e-3):
-        return frame, saliency[0].numpy()
+    for frame, saliency in models.predict(model, frames):
+        if frame.seconds > seconds - 1e-3:
+            return frame, saliency[0].numpy()
     raise InputError(f"{path}: ends before {seconds} s; give the clip that the boxes belong to")
 
 

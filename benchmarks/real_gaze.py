@@ -111,7 +111,9 @@ class GazeSet:
         if users is not None and name in self.counts:
             drawn, random = (self.count, self.blur), np.random.default_rng(0)
             gaze = *self.places(name).T, users.astype(np.int64)
-            scores[summary.HUMAN] = inter_observer(*gaze, others, self.protocol, *drawn, random)
+            scores[summary.INTER_OBSERVER] = inter_observer(
+                *gaze, others, self.protocol, *drawn, random
+            )
         return scores
 
 

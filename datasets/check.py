@@ -6,7 +6,7 @@ Every file is decoded once, on all cores: a frame of 3840×1920 with its map tak
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise, repeat
+from itertools import repeat
 from pathlib import Path
 
 import cv2
@@ -19,8 +19,8 @@ from datasets.layouts import (
     File,
     find_layout,
     list_clips,
+    naming_problems,
     read_map,
-    unbroken_runs,
 )
 from datasets.splits import HOW_TO_GET_DATA, read_splits
 from video.pictures import read_picture
@@ -28,13 +28,13 @@ from video.pictures import read_picture
 KINDS = {
     "split": "clips in two splits, in none or without frames, or a wrong splits.json; correct it",
     "missing frame": "ground truth without its frame; extract the frame again or delete the map",
-    "missing ground truth": "frames that can be inputs but never targets",
+    "no ground truth": "frames that can be inputs but never targets",
     "unreadable": "empty, truncated or invalid files or shapes; delete them or make them again",
     "constant": "frames or maps of a single value; delete them",
     "unusable map": "NaN, infinite or negative values; make the maps again",
     "other size": "files that differ from others of their clip or are not 2:1; they are resized",
     "duplicate": "frames of one number in one clip; delete all but one",
-    "gap": "jumps in the numbering; no training sample spans one",
+    "gap in the numbering": "jumps in the numbering; no training sample spans one",
     "fixations": "fixations that do not fit their clip; correct the file or make it again",
 }
 NO_SPLIT = "no split"
@@ -127,13 +127,7 @@ def _check_clip(files: list[File], pool: ThreadPoolExecutor) -> tuple[int, list[
         sizes = {path: size for path, (size, *_) in results if size}
         problems += _other_sizes(kind, sizes)
         usable |= sizes.keys()
-    problems += [("missing ground truth", f.picture, "has no map") for f in files if not f.truth]
-    for before, after in pairwise(files):
-        if before.number == after.number:
-            problems.append(("duplicate", after.picture, f"numbered as {before.picture.name}"))
-    numbered = {file.number: file for file in files}
-    for run, next_run in pairwise(unbroken_runs(list(numbered.values()))):
-        problems.append(("gap", next_run[0].picture, f"comes after {run[-1].picture.name}"))
+    problems += naming_problems(files)
     return sum({file.picture, file.truth} <= usable for file in files), problems
 
 

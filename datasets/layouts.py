@@ -198,6 +198,19 @@ def unbroken_runs(files: list[File]) -> list[list[File]]:
     return runs
 
 
+def naming_problems(files: list[File]) -> list[tuple[str, Path, str]]:
+    """Return (kind, picture, detail) of missing ground truth, duplicates and gaps in a clip."""
+    problems = [("no ground truth", file.picture, "has no map") for file in files if not file.truth]
+    for before, after in pairwise(files):
+        if before.number == after.number:
+            problems.append(("duplicate", after.picture, f"numbered as {before.picture.name}"))
+    numbered = {file.number: file for file in files}
+    for run, rest in pairwise(unbroken_runs(list(numbered.values()))):
+        detail = f"comes after {run[-1].picture.name}"
+        problems.append(("gap in the numbering", rest[0].picture, detail))
+    return problems
+
+
 def read_map(path: Path) -> np.ndarray:
     """Return the saliency map in a .npy array, an OpenEXR file or a grey picture: (H, W) float32.
 

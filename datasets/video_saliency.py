@@ -3,7 +3,6 @@
 from collections import Counter
 from contextlib import suppress
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from datasets.layouts import (
     File,
     find_layout,
     list_clips,
+    naming_problems,
     read_truth,
     unbroken_runs,
 )
@@ -118,11 +118,10 @@ class SaliencyVideos(Dataset):
 
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
         """Add the samples of a clip, and the problems with its files."""
-        problems = [("no ground truth", file.picture.name) for file in files if not file.truth]
         runs = unbroken_runs(files)
-        for before, after in pairwise(runs):
-            gap = f"{before[-1].picture.name} to {after[0].picture.name}"
-            problems.append(("gap in the numbering", gap))
+        problems = [
+            (kind, f"{path.name} {detail}") for kind, path, detail in naming_problems(files)
+        ]
         length, step = self.spec.clip_length, sampling_step(self.rates.of(name), self.spec.fps)
         for run in (run[::step] for run in runs):
             for start in range(to_skip, len(run), length):
@@ -190,7 +189,7 @@ class SaliencyVideos(Dataset):
 
 
 def summarise(irregular: list[tuple[str, str]]) -> str:
-    """Return the number of problems by kind: '3 × no ground truth (first: 217/0004.jpg)'."""
+    """Return the number of problems by kind: '3 × unreadable frame (first: 217/0004.jpg: …)'."""
     first = dict(reversed(irregular))
     counts = Counter(kind for kind, _ in irregular)
     return "; ".join(f"{n} × {kind} (first: {first[kind]})" for kind, n in counts.items())

@@ -42,6 +42,7 @@ class Batch(NamedTuple):
 def predict(
     model: SaliencyModel,
     frames: Iterable[Frame] | Iterable[np.ndarray | Tensor],
+    *,
     fps: float | None = None,
     live: bool = False,
 ) -> Iterator[tuple[Frame, Tensor]]:

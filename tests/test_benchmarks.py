@@ -55,7 +55,8 @@ def test_the_map_of_a_moment_is_that_of_the_whole_clip_and_is_painted(tmp_path):
     model = models.CubeUNet(base_channels=4, height=40, width=80).eval()
     model.spec = replace(model.spec, smoothing=0.3)
     frame, saliency = predicted(model, path, 1)
-    whole = models.predict(model, read_frames(path, model.spec), lambda f: f.number >= frame.number)
+    pairs = models.predict(model, read_frames(path, model.spec))
+    whole = (pair for pair in pairs if pair[0].number >= frame.number)
     assert frame.seconds == pytest.approx(32 / 30)  # every fourth frame of 30 a second
     np.testing.assert_array_equal(saliency, next(whole)[1][0])
     with pytest.raises(InputError, match="ends before 3 s"):
@@ -126,6 +127,7 @@ def test_scores_of_an_ablation_are_those_of_the_maps(tmp_path):
     assert found["turned"] == pytest.approx(change.item(), rel=1e-5) and found["turned"] > 0.05
 
 
+@pytest.mark.slow
 def test_maps_and_heads_that_follow_could_not_read(tmp_path, checkpoint):
     """Tracebacks, of a missing folder as well."""
     clip, maps = write_video(tmp_path / "a.mp4", 9), tmp_path / "maps"

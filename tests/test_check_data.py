@@ -190,7 +190,7 @@ def test_what_is_missing_in_the_layout_of_sst_sal(sst):
     (sst / "saliency_maps/0002_0001.png").write_bytes((sst / "frames/0001_0001.png").read_bytes())
     assert set(found(sst)) == {
         ("missing frame", "saliency_maps/0001_0006.png"),
-        ("missing ground truth", "frames/0001_0002.png"),
+        ("no ground truth", "frames/0001_0002.png"),
         ("missing frame", "saliency_maps/0002_0001.png"),
     }
     assert usable(sst) == 4
@@ -209,8 +209,8 @@ def test_what_is_missing(eccv):
     (eccv / "a/0004.jpg").unlink()
     assert found(eccv) == [
         ("missing frame", "a/0004_gt.npy"),
-        ("missing ground truth", "a/0002.jpg"),
-        ("gap", "a/0005.jpg"),
+        ("no ground truth", "a/0002.jpg"),
+        ("gap in the numbering", "a/0005.jpg"),
     ]
     assert per_clip(check(eccv), "train") == {"a": (5, 4)}
 

@@ -194,6 +194,7 @@ def test_a_compressed_checkpoint_is_refused(checkpoint, tmp_path):
         models.load(tmp_path / "bomb.pth")
 
 
+@pytest.mark.slow
 def test_checkpoints_cut_anywhere(trained, clip, tmp_path):
     """Errno 22, and torch's advice to set weights_only to False."""
     data, whole = trained[0], trained[1].read_bytes()
@@ -414,6 +415,7 @@ def test_tensors_can_not_read_beyond_their_storage(authors_file, tmp_path, chang
     assert re.search(message, str(caught.value.__cause__))
 
 
+@pytest.mark.slow
 def test_damaged_and_foreign_files_are_input_errors(authors_file, tmp_path):
     torch.save(OrderedDict(a=torch.zeros(2)), tmp_path / "foreign.pth")
     torch.save(nn.MaxPool2d(3), tmp_path / "pool.pth")

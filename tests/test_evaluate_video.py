@@ -343,7 +343,7 @@ def test_windows_begin_anew_after_a_gap(checkpoints, tmp_path):
         found[name] = scores(data, "--ckpt_path", checkpoints / "sst.pth")["sst_sal"]["cc"]
     content = results(tmp_path / "both/out")
     assert content["frames"] == 45
-    gap = "Problems in the data: 1 × gap in the numbering (first: b/0026.png to 0040.png)."
+    gap = "Problems in the data: 1 × gap in the numbering (first: b/0040.png comes after 0026.png)."
     assert gap in content["notes"]
     weighted = (26 * found["first"] + 19 * found["second"]) / 45
     assert found["both"] == pytest.approx(weighted, abs=1e-6)

@@ -59,7 +59,7 @@ def test_vr_eyetracking(vr_eyetracking_files):
     np.testing.assert_allclose(truth, gaussian_map(*fixations.at(1), 16, 32, 5), atol=1e-6)
     assert json.loads((root / "dataset.json").read_text()) == {"fps": {"003": 8.0}}
     assert check.check(root)["problems"] == [
-        {"kind": "missing ground truth", "path": "003/0003.jpg", "detail": "has no map"}
+        {"kind": "no ground truth", "path": "003/0003.jpg", "detail": "has no map"}
     ]
     assert len(SaliencyVideos(root, "train", Spec(24, 48))) == 3
 

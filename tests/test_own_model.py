@@ -63,6 +63,7 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_the_file_on_the_page_works_as_it_says(folder):
     """Nothing told how to bring a model, and --model refused all but two names."""
     page = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
@@ -371,6 +372,7 @@ def test_a_loss_of_clips_is_called_with_all_maps_and_with_which_are_valid(exampl
     assert lines[0]["best_constant"] > 0 and f"{lines[0]['best_constant']:.4g}" in printed
 
 
+@pytest.mark.slow
 def test_a_loss_of_one_map_at_a_time_trains_as_the_built_in_one(folder):
     """One's own copy of SMSE gives the same weights, alone and in two processes."""
     (folder / "copy_of.py").write_text("from losses import SMSE\nclass Same(SMSE): pass\n")
@@ -398,6 +400,7 @@ def test_fixations_that_a_loss_needs_are_missing(examples):
     assert "--augment tilt: drops the fixations, which --loss steady_gaze:SteadyGaze needs" in line
 
 
+@pytest.mark.slow
 def test_a_checkpoint_keeps_the_name_of_a_loss_and_imports_nothing(folder):
     code = "from losses import MSE\nopen('imported', 'a').write('x')\nclass Own(MSE): pass\n"
     (folder / "own_loss.py").write_text(code)
@@ -528,6 +531,7 @@ def test_models_of_different_motions_are_compared(moving, checkpoint):
     assert code == 0 and "moving" in printed and "tiny" in printed, line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_data_workers_make_ones_own_motion(examples, start, monkeypatch):
     """A spawned process knows none of what the main process has imported."""
@@ -545,6 +549,7 @@ def test_data_workers_make_ones_own_motion(examples, start, monkeypatch):
     torch.testing.assert_close(batch["motion"][1], clips[1]["motion"])
 
 
+@pytest.mark.slow
 def test_two_processes_train_with_ones_own_motion(examples):
     data, own = write_gaze(examples / "data"), ("--motion", "on_off:OnOff")
     more = ("--epochs", 1, "--batch_size", 2, "--loss", "steady_gaze:SteadyGaze")

@@ -29,6 +29,7 @@ from projection.sphere import (
 )
 from recipes.perspective import Equi2Perspective, Perspective2Equi, rotate
 
+pytestmark = pytest.mark.slow
 POSES = [(0, 0, 0), (30, -20, 10), (180, 5, 0), (-175, 40, -65), (77, 90, 0), (10, -88, 170)]
 FACES = {
     Face.FRONT: (0, 0), Face.RIGHT: (90, 0), Face.BACK: (180, 0), Face.LEFT: (-90, 0),

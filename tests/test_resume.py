@@ -100,6 +100,7 @@ def test_a_run_killed_before_its_first_save_starts_again(clips_to_train, tmp_pat
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again(clips_to_train, whole, tmp_path):
     for _ in range(3):
         train(clips_to_train, tmp_path, *OPTIONS, fault=("die_in_step", 3), code=-signal.SIGKILL)
@@ -112,6 +113,7 @@ def test_data_workers_change_nothing(clips_to_train, whole, tmp_path):
     assert_same_run(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_other_model_resumes_as_exactly(clips_to_train, tmp_path):
     options = ("--model", "sst_sal", "--motion", "none", "--epochs", 2, "--skip_frames", 0,
                "--model_args", "height=24", "width=32", "--save_minutes", 0)  # fmt: skip
@@ -144,6 +146,7 @@ def test_an_interrupted_validation_that_is_killed_later_is_not_logged_twice(
     assert_same_run(whole, tmp_path, ends_only=True)
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_saves_and_leaves(clips_to_train, tmp_path):
     """As a batch system sends it: to the data workers, too."""
     options = ("--epochs", 2, "--samples", 24, "--batch_size", 2)
@@ -309,6 +312,7 @@ def test_looking_does_not_change_the_run(clips_to_train, whole, tmp_path):
     assert same(*(last(folder)["random"] for folder in (whole, tmp_path)))
 
 
+@pytest.mark.slow
 def test_train_goes_on_after_the_last_epoch(scenes, tmp_path):
     """Three epochs in one go and one, killed, then two more: the same weights."""
     options = ("--epochs", 3)
