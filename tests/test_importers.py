@@ -286,7 +286,7 @@ def test_videos_of_salient360(tmp_path):
 def test_a_fixation_of_a_frame_that_no_video_has_was_accepted(tmp_path, frames):
     path = tmp_path / "a.csv"
     path.write_text(f"0,0.5,0.5,0,0.2,{frames}\n")
-    with pytest.raises(InputError, match=r"a.csv: .* of a frame that no video has\)"):
+    with pytest.raises(InputError, match="a.csv, line 1: a frame that no video has"):
         salient360.read_scanpaths(path)
 
 
