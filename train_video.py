@@ -237,7 +237,7 @@ class Run:
     def __init__(self, config: Config, model: models.SaliencyModel, folder: Path):
         choose_kernels(config.device, config.precision)
         device, root, rest = config.device, config.data_root, (config.skip_frames, config.fps)
-        data = read_data(root, model.spec, *rest)
+        data = read_data(root, model.spec, *rest, LOSSES[config.loss].needs_fixations)
         if config.dry_run:
             del data["val"].samples[config.batch_size :]
         stem = model.name.rpartition(":")[2]

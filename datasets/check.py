@@ -172,6 +172,8 @@ def _fixation_problems(name: str, files: list[File], fixations: ClipFixations) -
         yield "fixations", path, detail
         return
     frames = set(clip_fixations.frames.tolist()) if clip_fixations else set()
+    for problem in clip_fixations.problems if clip_fixations else ():
+        yield "fixations", name, f"{problem}; it is skipped"
     if absent := frames - {file.number for file in files}:
         detail = f"{len(absent)} frames have fixations but do not exist, the first is {min(absent)}"
         yield "fixations", name, detail

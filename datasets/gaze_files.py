@@ -14,8 +14,9 @@ degrees upwards, within ±90.
 
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from common.errors import InputError
 from common.files import reading, write_text
 from common.restricted_pickle import containers, numpy_arrays, read_pickle
 
+T = TypeVar("T")
+MOST_BAD = 0.1  # share of the lines of a file beyond which it is refused
 UNKNOWN = -1  # observer where a file has none
 MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
 GAZE = ("time", "longitude", "latitude", "observer")
@@ -39,6 +42,7 @@ class Gaze(NamedTuple):
     longitudes: np.ndarray  # float64 radians, in ±π
     latitudes: np.ndarray  # float64 radians, in ±π/2
     observers: np.ndarray  # int64
+    problems: tuple[str, ...] = ()  # lines of its files that are left out, and why
 
 
 class Fixations(NamedTuple):
@@ -48,6 +52,7 @@ class Fixations(NamedTuple):
     longitudes: np.ndarray  # float64 radians, in ±π
     latitudes: np.ndarray  # float64 radians, in ±π/2
     observers: np.ndarray  # int64; UNKNOWN where the source has none
+    problems: tuple[str, ...] = ()  # lines or places that are left out, and why
 
     def at(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the longitudes and latitudes of one frame's fixations."""
@@ -79,20 +84,48 @@ def read_fixations_csv(path: str | Path) -> Fixations:
 
 def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
     """Write fixations for `read_fixations_csv`, to the millionth of a degree."""
-    frames, *angles, observers = fixations
+    frames, *angles, observers = fixations[:4]
     columns = (column.tolist() for column in (frames, *np.degrees(angles), observers))
     lines = map("{},{:.6f},{:.6f},{}\n".format, *columns)
     write_text(path, "".join(["frame,longitude,latitude,observer\n", *lines]))
 
 
-def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple[np.ndarray, ...]:
-    """Return time or frame, longitude and latitude in radians, and observer: (N,) each.
+def left_out(path: str | Path, bad: list[str], count: int) -> tuple[str, ...]:
+    """Return the problems of a file's bad lines. count: all its lines.
+
+    Raises InputError where more than MOST_BAD of them are bad.
+    """
+    if len(bad) > MOST_BAD * count:
+        advice = "correct or delete this line" if len(bad) == 1 else "export it again"
+        raise InputError(f"{path}, {bad[0]} ({len(bad)} of {count} are bad); {advice}")
+    return tuple(f"{path}, {problem}" for problem in bad)
+
+
+def read_lines(
+    path: Path, parse: Callable[[str], T], skip: int = 0
+) -> tuple[list[T], tuple[str, ...]]:
+    """Return what `parse` makes of each line of a text that is not blank, and what is left out.
+
+    parse: raises ValueError for a bad line. skip: lines of a header. Raises as left_out does.
+    """
+    lines, parsed, bad = path.read_text(encoding="utf-8").splitlines()[skip:], [], []
+    for n, line in enumerate(lines, 1 + skip):
+        try:
+            if line.strip():
+                parsed.append(parse(line))
+        except ValueError as error:
+            bad.append(f"line {n}: {error}")
+    return parsed, left_out(path, bad, len(lines))
+
+
+def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple:
+    """Return time or frame, longitude and latitude in radians, and observer: (N,) each; problems.
 
     formats: columns, of which the first that the file has all of are read. The first three are
     returned as float64, observers as int64. Raises InputError for an invalid file.
     """
     otherwise = f"{{}}; expected CSV in UTF-8 with a header {','.join(formats[-1])}"
-    numbers, observers = [], []
+    numbers, observers, bad = [], [], []
     with reading(path, otherwise), open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
         header = [name.strip().lower() for name in next(rows, [])]
@@ -102,15 +135,16 @@ def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple[np.ndarray, 
         for row in filter(None, rows):
             try:
                 fields = dict(zip(header, row, strict=True))
-                numbers.append([number(name, fields[name]) for name in columns[:3]])
-                if columns == FIXATIONS and numbers[-1][0] < 1:
+                values = [number(name, fields[name]) for name in columns[:3]]
+                if columns == FIXATIONS and values[0] < 1:
                     raise ValueError(f"frame {fields['frame']} is not a whole number from 1")
-                observers.append(fields[columns[3]].strip())
-                if not observers[-1]:
+                if not (observer := fields[columns[3]].strip()):
                     raise ValueError("no observer")
+                numbers.append(values)
+                observers.append(observer)
             except ValueError as error:
-                line = f"line {rows.line_num}: {error}"
-                raise InputError(f"{path}, {line}; correct or delete this line") from error
+                bad.append(f"line {rows.line_num}: {error}")
+    problems = left_out(path, bad, len(numbers) + len(bad))
     values, x, y = np.array(numbers, np.float64).reshape(-1, 3).T
     if columns == D_SAV360:
         x, y = 360 * (x - 0.5), 180 * (0.5 - y)
@@ -119,7 +153,7 @@ def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple[np.ndarray, 
         ids = np.array([int(name) for name in observers], np.int64)
     except (ValueError, OverflowError):  # names: their alphabetical ranks
         ids = np.unique(observers, return_inverse=True)[1].astype(np.int64)
-    return values, np.radians(x), np.radians(y), ids
+    return values, np.radians(x), np.radians(y), ids, problems
 
 
 def number(column: str, text: str) -> float:
@@ -146,14 +180,21 @@ def read_vinfo(path: str | Path) -> dict[str, Fixations]:
     )
     with reading(path, otherwise, MAX_BYTES) as path:
         clips = read_pickle(path.read_bytes(), path, containers() | numpy_arrays())
-        return {str(clip): _clip_fixations(frames) for clip, frames in clips.items()}
+        read = {str(clip): _clip_fixations(str(clip), frames) for clip, frames in clips.items()}
+        bad = [problem for fixations in read.values() for problem in fixations.problems]
+        if len(bad) > MOST_BAD * (len(bad) + sum(len(part.frames) for part in read.values())):
+            raise ValueError(f"{len(bad)} bad places, the first: {bad[0]}")
+        return read
 
 
-def _clip_fixations(frames: dict) -> Fixations:
+def _clip_fixations(clip: str, frames: dict) -> Fixations:
     """Return the fixations in {frame: [(x, y), …]}. Raises an error of any kind for another."""
     points = [(int(frame), x, y) for frame, places in frames.items() for x, y in places]
     number, x, y = np.array(points, np.float64).reshape(-1, 3).T
-    possible = (number >= 1) & (number <= LIMITS["frame"][1])
-    if not (possible & (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)).all():
-        raise ValueError("a frame before 1 or beyond 1e9, or a place outside the picture")
-    return Fixations(number.astype(np.int64), *to_angles(x, y), np.full(len(x), UNKNOWN))
+    inside = (number >= 1) & (number <= LIMITS["frame"][1])
+    inside &= (abs(x - 0.5) <= 0.5) & (abs(y - 0.5) <= 0.5)
+    problem = "clip {}, frame {:.0f}: x {:g}, y {:g} is outside the picture".format
+    problems = tuple(problem(clip, *points[n]) for n in np.flatnonzero(~inside))
+    angles = to_angles(x[inside], y[inside])
+    frame_numbers, unknown = number[inside].astype(np.int64), np.full(inside.sum(), UNKNOWN)
+    return Fixations(frame_numbers, *angles, unknown, problems)

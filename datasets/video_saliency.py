@@ -47,6 +47,7 @@ class SaliencyVideos(Dataset):
     fps: frames a second of the data set, in place of what datasets/rates.py reads. Where the rate
         is known, every frame is sampled that `read_frames` would sample of such a video.
     spec: None to list every frame, for scoring.
+    fixations: whether they are read.
     eight_bits: whether frames, and motion of such values, are uint8 in [0, 255], a quarter of the
         memory; `unit` makes the same floats of them.
 
@@ -77,6 +78,7 @@ class SaliencyVideos(Dataset):
         skip_frames: int = 0,
         fps: Fraction | None = None,
         eight_bits: bool = False,
+        fixations: bool = True,
     ):
         self.root, self.split, self.eight_bits = Path(root), split, eight_bits
         self.spec = spec or Spec(fps=HIGHEST_FPS)
@@ -95,8 +97,11 @@ class SaliencyVideos(Dataset):
             self.check_packed(spec)
         self.irregular = [("clip listed more than once", n) for n in names if listed[n] > 1]
         self.irregular += [("clip without frames", n) for n in names if not self.clips.get(n)]
+        self.with_fixations = fixations and self.fixations.any
         for name, files in self.clips.items():
             self._add_clip(name, files, skip_frames)
+            if self.with_fixations and (found := self.fixations.of(name)):
+                self.irregular += [("unusable fixation", problem) for problem in found.problems]
         if not self.samples:
             what = f"{self.spec.clip_length} frames in a row with ground truth after {skip_frames}"
             problems = f"skip_frames ({summarise(self.irregular)})"
@@ -181,7 +186,7 @@ class SaliencyVideos(Dataset):
                 except InputError as error:
                     irregular.append(("unusable ground truth", str(error)))
         item = {"target": torch.stack(targets), "valid": torch.tensor(valid)}
-        if self.fixations.any:
+        if self.with_fixations:
             fixations = self.fixations.of(sample.clip)
             places = (fixations.at(f.number) if fixations else ((), ()) for f in sample.files)
             item["fixations"] = torch.stack([fixation_map(x, y, *size)[None] for x, y in places])

@@ -56,11 +56,13 @@ def read_authors_file(path: Path) -> dict:
 def from_state_dict(weights: dict[str, Tensor]) -> dict:
     """Return what a checkpoint would hold of a state_dict of the published cube U-Net.
 
-    Its authors take the motion between consecutive frames, so the spec states the highest rate.
+    Its authors take the motion between consecutive frames, so the spec states the highest rate,
+    and pad faces in a way of their own, without which their weights do not give their maps.
     Raises an error of any kind for other weights.
     """
     base, channels = weights[FIRST_WEIGHT].shape[:2]
-    arguments = {"in_channels": channels, "base_channels": base, "backbone": "published"}
+    theirs = {"backbone": "published", "padding": "published"}
+    arguments = {"in_channels": channels, "base_channels": base, **theirs}
     named = {}
     for name, tensor in weights.items():
         layer, _, kind = name.rpartition(".")

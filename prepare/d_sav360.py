@@ -72,7 +72,7 @@ def read_gaze(samples: dict[Path, np.ndarray], fps: float, video: Path, tables: 
 def main() -> None:
     inputs = {"videos": "folder of videos, such as 0001/0001.mp4", "gaze": "folder of CSV files"}
     args = parse_args("d_sav360", "D-SAV360's videos and gaze", 5.0, inputs)
-    samples = {path: read_samples(path) for path in sorted(args.gaze.glob("[!.]*.csv"))}
+    samples = {path: read_samples(path) for path in sorted(args.gaze.rglob("[!.]*.csv"))}
     tables: dict[int, list[Path]] = {}
     for path, rows in samples.items():
         for number in np.unique(rows[:, 0]):

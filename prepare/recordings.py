@@ -19,7 +19,7 @@ import argparse
 import hashlib
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
+MIN_SAMPLES = 30  # of gaze whose unit is doubted
 ROUNDING = 1e-6  # seconds that a time written as a decimal may lie before its frame
 
 # Of a clip: saliency maps (H, W) float32 by frame from 1, fixations, and number of gaze samples.
@@ -49,7 +50,10 @@ Truth = tuple[Iterable[tuple[int, np.ndarray]], Fixations | None, int]
 
 def by_name(path: Path, suffixes: set[str]) -> dict[str, Path]:
     """Return one file, or those of a folder with one of the suffixes, by name without suffix."""
-    return by_key([path] if path.is_file() else path.iterdir(), suffixes, output_name)
+    files = [path] if path.is_file() else list(path.iterdir())
+    if not any(file.suffix.lower() in suffixes for file in files):
+        files = list(path.glob("[!.]*/[!.]*"))  # within one more folder
+    return by_key(files, suffixes, output_name)
 
 
 def by_key(paths: Iterable[Path], suffixes: set[str], key: Callable[[Path], Any]) -> dict:
@@ -85,7 +89,8 @@ def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
     frames = np.searchsorted(starts, times, side="right")  # 0 before the first frame
     order = np.argsort(frames, kind="stable")
     shown = order[(frames[order] > 0) & (times[order] < end)]
-    return Fixations(frames[shown], *(column[shown] for column in gaze[1:]))
+    places = gaze.longitudes[shown], gaze.latitudes[shown]
+    return Fixations(frames[shown], *places, gaze.observers[shown])
 
 
 def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts: dict) -> None:
@@ -119,6 +124,20 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
         raise RunError(f"{video}: {damage}")
 
 
+def doubts(gaze: Gaze) -> Iterator[str]:
+    """Yield what a user should know of gaze: what is left out, and what may be wrong in it."""
+    if gaze.problems:
+        lines = f"{counted(len(gaze.problems), 'bad line')} or files left out"
+        yield f"{lines}, the first: {gaze.problems[0]}"
+    times = np.stack([gaze.observers, gaze.seconds])
+    if double := times.shape[1] - np.unique(times, axis=1).shape[1]:
+        same = "have the time of another one of the same observer"
+        yield f"{counted(double, 'sample')} {same}; is a person recorded twice?"
+    degrees = np.degrees(np.abs([gaze.longitudes, gaze.latitudes]))
+    if len(gaze.seconds) >= MIN_SAMPLES and (degrees.max(1) <= (180 / 57.2, 90 / 57.2)).all():
+        yield "no sample is beyond 3.15° of longitude and 1.57° of latitude; are these radians?"
+
+
 def write_gaze_clip(
     read: Callable[..., Gaze], folder: Path, video: Path, tables: list[Path], options: dict
 ) -> None:
@@ -128,6 +147,10 @@ def write_gaze_clip(
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
     """
     gaze = read(video, tables)
+    for note in doubts(gaze):
+        print(
+            f"note: {tables[0].parent if len(tables) > 1 else tables[0]}: {note}", file=sys.stderr
+        )
     digest = hashlib.sha256(b"".join(table.read_bytes() for table in tables)).hexdigest()
     size = options["gt_height"], 2 * options["gt_height"]
 

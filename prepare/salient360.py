@@ -21,19 +21,32 @@ the right eye are left out: they are the same people's.
 
 from common import startup  # noqa: F401  # isort: skip
 
+import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from common.errors import InputError, run_script
 from common.files import reading
 from datasets.gaze import fixation_map
-from datasets.gaze_files import LIMITS, Fixations, to_angles
-from prepare.recordings import VIDEOS, Truth, by_key, pair, parse_args, write_clip, write_dataset
+from datasets.gaze_files import LIMITS, Fixations, read_lines, to_angles
+from prepare.recordings import (
+    MIN_SAMPLES,
+    VIDEOS,
+    Truth,
+    by_key,
+    pair,
+    parse_args,
+    write_clip,
+    write_dataset,
+)
 from video.pictures import PICTURES, resize
 
-CHECKED = 50  # maps of a clip, in which fixations are compared with them
+CHECKED_FRAMES = 50  # of a clip, whose fixations are compared with their maps
+MIRRORED = 1.1  # times as much saliency at mirrored fixations shows that they are exchanged
 SHAPE = re.compile(r"_(\d+)x(\d+)(?:x(\d+))?_(16|32|64)b")  # width, height, frames and bits
 
 
@@ -54,33 +67,41 @@ def read_maps(path: Path) -> np.ndarray:
 
 def read_scanpaths(path: Path) -> tuple[Fixations, np.ndarray]:
     """Return fixations by the frame in which they begin, and (N,) that in which they end."""
+
+    def parse(line: str) -> list[float]:
+        values = [float(field) for field in line.split(",")]
+        if not (abs(np.array(values[1:3]) - 0.5) <= 0.5).all():
+            raise ValueError("a fixation is outside the picture")
+        if not (np.abs(values[5:7]) <= LIMITS["frame"][1]).all():
+            raise ValueError("a frame that no video has")
+        return values
+
     with reading(path, "expected lines 'index, longitude, latitude, start, …' ({}); copy it again"):
-        header = not path.read_text(encoding="utf-8")[0].isdigit()
-        rows = np.loadtxt(path, delimiter=",", skiprows=int(header), ndmin=2).T
+        header = not path.read_text(encoding="utf-8").lstrip()[:1].isdigit()
+        read, problems = read_lines(path, parse, skip=header)
+        rows = np.array(read).T
         index, x, y, _ = rows[:4]
-        inside = (abs(np.stack([x, y]) - 0.5) <= 0.5).all()
-        if not (inside and (abs(rows[5:7]) <= LIMITS["frame"][1]).all()):
-            raise ValueError("a fixation is outside the picture, or of a frame that no video has")
         first, last = (rows[5:7] if len(rows) > 4 else np.zeros((2, len(x)))).astype(np.int64) + 1
         observers = np.cumsum(np.diff(index, prepend=np.inf) <= 0)
-        return Fixations(first, *to_angles(x, y), observers), last
+        return Fixations(first, *to_angles(x, y), observers, problems), last
 
 
-def check_sides(files: list[Path], maps: np.ndarray, first, last, columns: list) -> None:
-    """Raise InputError where the maps fit the fixations better when these are mirrored.
+def check_mirrored(path: Path, fixations: Fixations, maps: np.ndarray, numbers: np.ndarray) -> None:
+    """Raise InputError where the mirror image of fixations fits their maps better than they do.
 
-    Some code flips one of both. A fixation fits a map by the value at its place over the mean.
+    numbers: of the maps, from 1, that belong to the fixations' frames.
     """
-    longitudes, latitudes, _ = columns
-    fits = np.zeros(2)
-    for number in range(1, len(maps) + 1, max(1, len(maps) // CHECKED)):
-        during, saliency = (first <= number) & (number <= last), maps[number - 1]
-        here = fixation_map(longitudes[during], latitudes[during], *saliency.shape).numpy()
-        if saliency.any():
-            fits += [(saliency * side).sum() / saliency.mean() for side in (here, here[:, ::-1])]
-    if fits[1] > fits[0]:
-        there = "its fixations fit the maps better when mirrored left to right"
-        raise InputError(f"{files[1]}: {there}; use maps and fixations of one source")
+    sums = dict.fromkeys(("", "left and right", "top and bottom"), 0.0)
+    watched = np.unique(fixations.frames)
+    for frame in watched[:: math.ceil(len(watched) / CHECKED_FRAMES) or 1].tolist():
+        saliency = torch.from_numpy(np.array(maps[int(numbers[frame - 1]) - 1], np.float32))
+        counts = fixation_map(*fixations.at(frame), *saliency.shape)
+        for name, flipped in zip(sums, (counts, counts.flip(1), counts.flip(0))):
+            sums[name] += float((flipped * saliency).sum() / saliency.mean())
+    better = max(sums, key=sums.__getitem__)
+    if len(fixations.frames) >= MIN_SAMPLES and sums[better] > MIRRORED * sums[""]:
+        problem = f"its fixations fit the maps better with {better} exchanged"
+        raise InputError(f"{path}: {problem}; exchange them in the file, or leave the file out")
 
 
 def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dict) -> None:
@@ -95,13 +116,20 @@ def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dic
     def truth_of(numbers: np.ndarray, starts: np.ndarray, end: float) -> Truth:
         shown = [int(number) for number in numbers if number <= len(maps)]
         resized = (resize(np.array(maps[number - 1], np.float32), *size) for number in shown)
-        for (first, *columns), last in scanpaths:
-            check_sides(files, maps, first, last, columns)
-            frames, rows = np.nonzero((first <= numbers[:, None]) & (numbers[:, None] <= last))
-            fixations = Fixations(frames + 1, *(column[rows] for column in columns))
+        for read, last in scanpaths:
+            active = (read.frames <= numbers[:, None]) & (numbers[:, None] <= last)
+            frames, rows = np.nonzero(active)
+            places = read.longitudes[rows], read.latitudes[rows]
+            fixations = Fixations(frames + 1, *places, read.observers[rows])
+            check_mirrored(files[1], fixations, maps, numbers)
             return enumerate(resized, 1), fixations, len(rows)
         return enumerate(resized, 1), None, 0
 
+    for read, _ in scanpaths:
+        for note in read.problems[:1]:
+            print(
+                f"note: {len(read.problems)} bad lines left out, the first: {note}", file=sys.stderr
+            )
     facts = {"files": [[path.name, path.stat().st_size] for path in files], **options}
     write_clip(folder, stimulus, truth_of, facts)
 
@@ -109,6 +137,9 @@ def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dic
 def main() -> None:
     inputs = {"source": "folder of Stimuli and HE"}
     args = parse_args("salient360", "Salient360!'s images or videos", None, inputs)
+    inner = [path.parent for path in args.source.rglob("Stimuli")]
+    if len(inner) == 1:  # may be within one more folder
+        args.source = inner[0]
     stimuli = by_number(args.source, "Stimuli/[!.]*", VIDEOS | PICTURES)
     maps = by_number(args.source, "HE/SalMaps/[!.]*", {".bin"})
     scanpaths = by_number(args.source, "HE/Scanpaths/L/[!.]*", {".txt", ".csv"})

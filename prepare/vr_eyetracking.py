@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import run_script
+from common.errors import InputError, run_script
 from common.files import reading
-from datasets.gaze_files import Gaze, number, to_angles
+from datasets.gaze_files import MOST_BAD, Gaze, number, read_lines, to_angles
 from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
@@ -35,17 +35,31 @@ def read_gaze(video: Path, tables: list[Path]) -> Gaze:
     Raises InputError for a file with other lines.
     """
     rows: list[tuple[float, ...]] = []
+    problems: list[str] = []
+    unusable: list[InputError] = []
     for path in tables:
         observer = int("".join(filter(str.isdecimal, path.parent.name))[-9:] or 0)
-        with reading(path, f"expected lines '{LINE}' ({{}}); copy it again"):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                _, frame, _, _, _, _, x, y = line.split(",")
-                rows.append((number("frame", frame), float(x), float(y), observer))
+
+        def parse(line: str, observer: int = observer) -> tuple[float, ...]:
+            _, frame, _, _, _, _, x, y = line.split(",")
+            return number("frame", frame), float(x), float(y), observer
+
+        try:
+            with reading(path, f"expected lines '{LINE}' ({{}}); copy it again"):
+                read, bad = read_lines(path, parse)
+            rows += read
+            problems += bad
+        except InputError as error:
+            unusable.append(error)
+    if len(unusable) > MOST_BAD * len(tables):
+        raise unusable[0]
     samples = np.array(rows, np.float64).reshape(-1, 4)
     inside = (abs(samples[:, 1:3] - 0.5) <= 0.5).all(1)
     frame, x, y, observers = samples[inside].T
     seconds = (frame - 0.5) / float(probe(video).fps)  # the middle of the frame
-    return Gaze(seconds, *to_angles(x, 1 - y), observers.astype(np.int64))
+    return Gaze(
+        seconds, *to_angles(x, 1 - y), observers.astype(np.int64), (*problems, *map(str, unusable))
+    )
 
 
 def main() -> None:
@@ -56,7 +70,7 @@ def main() -> None:
     source, splits = "VR-EyeTracking's videos and gaze", ("sst_sal", "cvpr2018")
     args = parse_args("vr_eyetracking", source, 5.0, inputs, splits)
     tables: dict[str, list[Path]] = {}
-    for path in sorted(args.gaze.glob("[!.]*/[!.]*.txt")):
+    for path in sorted(args.gaze.rglob("[!.]*.txt")):
         tables.setdefault(path.name.partition(".")[0], []).append(path)
     pairs = pair(by_name(args.videos, VIDEOS), tables, "alike, as 001.mp4 and p001/001….txt")
     write_dataset(args, *pairs, partial(write_gaze_clip, read_gaze))

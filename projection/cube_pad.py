@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from projection.cubemap import padded_pixels
+from projection.cubemap import Face, padded_pixels
 
 
 class CubePadding(nn.Module):
@@ -59,8 +59,44 @@ class CubePadding(nn.Module):
         return as_faces(fill_corners(as_cubes(padded), border), side)
 
 
+class PublishedPadding(nn.Module):
+    """Cube padding of one pixel as in the published U-Net's code, for weights trained with it.
+
+    The strips of MIRRORED are turned around, and corners hold the end of the strip above or below.
+
+    forward: (B·6, C, S, S) → (B·6, C, S + 2, S + 2). Raises ValueError for another padding.
+    """
+
+    def __init__(self, pad: int, late: bool = False):
+        super().__init__()
+        if pad != 1 or late:
+            raise ValueError("the published padding is of one pixel on each side; give another one")
+        self.exact = CubePadding(1)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        padded = self.exact(faces).unflatten(0, (-1, 6)).clone()
+        for face, strips in MIRRORED.items():
+            for rows, columns in strips:
+                strip = padded[:, face, :, rows, columns]
+                padded[:, face, :, rows, columns] = strip.flip(-1)
+        for row in (0, -1):
+            for corner, end in ((0, 1), (-1, -2)):
+                padded[..., row, corner] = padded[..., row, end]
+        return padded.flatten(0, 1)
+
+
+INNER = slice(1, -1)
+UPPER, LOWER, LEFT, RIGHT = (0, INNER), (-1, INNER), (INNER, 0), (INNER, -1)  # rows and columns
+MIRRORED = {
+    Face.BACK: (UPPER, LOWER),
+    Face.BOTTOM: (LOWER, LEFT),
+    Face.LEFT: (LOWER,),
+    Face.RIGHT: (UPPER,),
+    Face.TOP: (UPPER, RIGHT),
+}
 PADDINGS: dict[str, Callable[..., nn.Module]] = {  # called like CubePadding
     "cube": CubePadding,
+    "published": PublishedPadding,
     # What it is compared to: each face by itself, with zeros or its edge pixels.
     "zero": lambda pad, late=False: nn.ZeroPad2d((pad - late, pad) * 2),
     "replicate": lambda pad, late=False: nn.ReplicationPad2d((pad - late, pad) * 2),

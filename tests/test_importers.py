@@ -283,26 +283,11 @@ def test_videos_of_salient360(tmp_path):
     assert check.check(root)["problems"] == []
 
 
-def test_fixations_that_are_mirrored_against_the_maps_are_refused(tmp_path):
-    """Some code flips the fixations of videos and not those of images."""
-    source, maps = tmp_path / "set", np.ones((2, 32, 64))
-    (source / "Stimuli").mkdir(parents=True)
-    Image.fromarray(moving_disc(0, 48, 96)).save(source / "Stimuli/P5.png")
-    maps[:, 12:18, 40:50] = 8  # east of the middle
-    write_maps(source / "HE/SalMaps/HEsalmap_5_64x32_32b.bin", maps[0])
-    path = source / "HE/Scanpaths/L/HEscanpath_5.txt"
-    write_text(path, "0,0.3,0.5,0\n1,0.25,0.48,0.3\n2,0.7,0.5,0.5\n")
-    code, _, line = import_salient360(tmp_path)
-    assert code == 2 and "HEscanpath_5.txt: its fixations fit the maps better when mirrored" in line
-    write_text(path, "0,0.7,0.5,0\n1,0.75,0.48,0.3\n2,0.3,0.5,0.5\n")
-    assert import_salient360(tmp_path)[0] == 0
-
-
 @pytest.mark.parametrize("frames", ["nan,4", "0,1e300", "inf,4", "0," + "9" * 400])
 def test_a_fixation_of_a_frame_that_no_video_has_was_accepted(tmp_path, frames):
     path = tmp_path / "a.csv"
     path.write_text(f"0,0.5,0.5,0,0.2,{frames}\n")
-    with pytest.raises(InputError, match=r"a.csv: .* of a frame that no video has\)"):
+    with pytest.raises(InputError, match="a.csv, line 1: a frame that no video has"):
         salient360.read_scanpaths(path)
 
 

@@ -13,6 +13,7 @@ from common.errors import InputError
 from models import CubeUNet
 from models.authors_files import from_state_dict
 from projection import Cube2Equi, CubePadding, Equi2Cube
+from projection.cube_pad import MIRRORED, PublishedPadding
 from tests.clips import write_video
 from video import read_frames
 from video.motion import ColourDifference
@@ -40,7 +41,60 @@ def plain_layers(base: int = 32, channels: int = 4) -> dict[str, nn.Module]:
     return layers | {"head": nn.Conv2d(base, 1, 1)}
 
 
-PADDINGS = {"cube": CubePadding, "zero": nn.ZeroPad2d, "replicate": nn.ReplicationPad2d}
+class PlainPublishedPadding(nn.Module):
+    """Their padding strip by strip: what lies beyond each edge, eight strips of it reversed."""
+
+    FACES = (  # directions of (u, v), in the order of the faces
+        lambda u, v: (-u, -v, -1), lambda u, v: (u, -1, -v), lambda u, v: (u, -v, 1),
+        lambda u, v: (-1, -v, u), lambda u, v: (1, -v, -u), lambda u, v: (u, 1, v),
+    )  # fmt: skip
+    REVERSED = "back upper", "back lower", "bottom lower", "bottom left", "left lower"
+    REVERSED = {*REVERSED, "right upper", "top upper", "top right"}
+
+    def __init__(self, pad):
+        super().__init__()
+
+    def nearest(self, direction, size):
+        """The face, row and column of the pixel that a direction meets."""
+        x, y, z = direction
+        largest = max(abs(x), abs(y), abs(z))
+        x, y, z = x / largest, y / largest, z / largest
+        face = next(k for k, e in enumerate((-z, -y, z, -x, x, y)) if e > 1 - 1e-9)
+        u = (-x, x, x, z, -z, x)[face]
+        v = (-y, -z, -y, -y, -y, z)[face]
+        return face, *(min(size - 1, max(0, int((a + 1) / 2 * size))) for a in (v, u))
+
+    def forward(self, faces):
+        size = faces.shape[-1]
+        cubes = faces.unflatten(0, (-1, 6))
+        padded = faces.new_zeros(*cubes.shape[:-2], size + 2, size + 2)
+        padded[..., 1:-1, 1:-1] = cubes
+        along, beyond = [(2 * k + 1) / size - 1 for k in range(size)], 1 + 1 / size
+        names = ("back", "bottom", "front", "left", "right", "top")
+        for face, (name, direction) in enumerate(zip(names, self.FACES)):
+            for edge, places in {
+                "upper": [(a, -beyond) for a in along], "lower": [(a, beyond) for a in along],
+                "left": [(-beyond, a) for a in along], "right": [(beyond, a) for a in along],
+            }.items():  # fmt: skip
+                taken = [self.nearest(direction(*place), size) for place in places]
+                strip = torch.stack([cubes[:, f, :, i, j] for f, i, j in taken], -1)
+                strip = strip.flip(-1) if f"{name} {edge}" in self.REVERSED else strip
+                if edge in ("upper", "lower"):  # with its ends repeated at the corners
+                    row = 0 if edge == "upper" else -1
+                    padded[:, face, :, row] = torch.cat(
+                        [strip[..., :1], strip, strip[..., -1:]], -1
+                    )
+                else:
+                    padded[:, face, :, 1:-1, 0 if edge == "left" else -1] = strip
+        return padded.flatten(0, 1)
+
+
+PADDINGS = {
+    "published": PlainPublishedPadding,
+    "cube": CubePadding,
+    "zero": nn.ZeroPad2d,
+    "replicate": nn.ReplicationPad2d,
+}
 
 
 def plain_faces(
@@ -113,11 +167,12 @@ def test_weights_begin_as_pytorch_makes_them():
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "channels, padding", [(4, "cube"), (3, "cube"), (4, "zero"), (4, "replicate")]
+    "channels, padding",
+    [(4, "published"), (3, "published"), (4, "cube"), (4, "zero"), (4, "replicate")],
 )
 def test_a_file_of_theirs_gives_the_maps_of_their_layers(tmp_path, channels, padding):
     """Without options; and with another padding, as the layers with that padding."""
-    options = {} if padding == "cube" else {"padding": padding}
+    options = {} if padding == "published" else {"padding": padding}
     layers = settled(channels=channels)
     torch.save(state_dict(layers), tmp_path / "theirs.pth")
     model = models.load(tmp_path / "theirs.pth", **options)
@@ -127,6 +182,40 @@ def test_a_file_of_theirs_gives_the_maps_of_their_layers(tmp_path, channels, pad
     assert expected.std() > 0.02
     maps = model(clip[None, :, :3], clip[None, :, 3:])[0]
     torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [2, 5, 8])
+def test_their_padding_is_theirs_strip_by_strip(size):
+    """Of the 24 strips, 16 are those of cube padding, and 8 their mirror images."""
+    faces = torch.rand(12, 3, size, size, requires_grad=True)
+    padded, exact = PublishedPadding(1)(faces), CubePadding(1)(faces)
+    assert torch.equal(padded, PlainPublishedPadding(1)(faces))
+    padded.sum().backward()  # trained further
+    strips = [(f, p) for f in range(6) for p in MIRRORED.get(f, ())]
+    assert len(strips) == 8
+    padded = padded.detach().clone()
+    for face, (rows, columns) in strips:
+        padded[face::6, :, rows, columns] = padded[face::6, :, rows, columns].flip(-1)
+    assert torch.equal(padded[..., 1:-1, :], exact[..., 1:-1, :])
+    assert torch.equal(padded[..., 1:-1], exact[..., 1:-1])
+    with pytest.raises(ValueError, match="published padding is of one pixel"):
+        PublishedPadding(2)
+
+
+@torch.no_grad()
+def test_their_weights_gave_other_maps_than_theirs_at_edges(tmp_path):
+    torch.save(state_dict(settled()), tmp_path / "theirs.pth")
+    published, cube = (
+        models.load(tmp_path / "theirs.pth", **options) for options in ({}, {"padding": "cube"})
+    )
+    assert published.arguments["padding"] == "published"
+    clip = nn.functional.interpolate(torch.rand(2, 4, 12, 24), (240, 480), mode="bilinear")
+    maps = [model(clip[None, :, :3], clip[None, :, 3:])[0] for model in (published, cube)]
+    assert (maps[0] - maps[1]).abs().max() > 0.02
+    models.save(tmp_path / "again.pth", published)
+    again = models.deploy(models.load(tmp_path / "again.pth"), torch.float32)
+    clip = clip[None, :, :3], clip[None, :, 3:]
+    torch.testing.assert_close(again(*clip)[0], maps[0], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

@@ -27,12 +27,16 @@ from training.config import Config
 
 
 def read_data(
-    root: Path, spec: Spec, skip_frames: int, fps: Fraction | None
+    root: Path, spec: Spec, skip_frames: int, fps: Fraction | None, fixations: bool
 ) -> dict[str, SaliencyVideos]:
-    """Return the clips to train on and to validate with; arguments as those of SaliencyVideos."""
+    """Return the clips to train on and to validate with; arguments as those of SaliencyVideos.
+
+    fixations: whether those to train on are read; those to validate with are scored.
+    """
     data = {}
     for name in ("train", "val"):
-        clips = data[name] = SaliencyVideos(root, name, spec, skip_frames, fps, eight_bits=True)
+        options = skip_frames, fps, True, fixations or name == "val"
+        clips = data[name] = SaliencyVideos(root, name, spec, *options)
         samples = f"{counted(len(clips), 'sample')} of {counted(spec.clip_length, 'frame')}"
         problems = summarise(clips.irregular) or "all in order"
         number = counted(len(clips.clips), "clip")
