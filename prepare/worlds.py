@@ -40,7 +40,8 @@ def noise(points: np.ndarray, frequency: float, rng: Generator) -> np.ndarray:
     frequency: number of voxels of the lattice in one metre. The lattice is mirrored at its faces.
     """
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0] * frequency / 32  # the lattice spans ±1
-    places = cv2.transform(points[None], np.column_stack([turn.T, rng.uniform(-1, 1, 3)]))
+    move = np.column_stack([turn.T, rng.uniform(-1, 1, 3)])
+    places = cv2.transform(points[None], move) if len(points) else points  # OpenCV: None of none
     grid = torch.from_numpy(places).view(1, 1, 1, -1, 3)
     sampled = F.grid_sample(lattice(), grid, padding_mode="reflection", align_corners=True)
     return sampled.flatten().numpy()

@@ -326,7 +326,7 @@ def test_the_layout_on_the_page_is_found_by_its_folders(examples):
         path.rename(examples / "data/rgb" / path.parent.name / path.name)
     words, own = ("run", *TINY), ("--layout", "rgb_maps:RGBMaps")
     assert "has no 1 frames in a row" in trained("data", *words, code=2)
-    assert "val: 4 clips of 1 frame; all in order" in trained("data", *words, *own)
+    assert "val: 4 samples of 1 frame in 1 clip; all in order" in trained("data", *words, *own)
     scored = ("--ckpt_path", "run/cube_unet_best.pth", "--data_root", "data", "--height", 24)
     code, _, line = ended(evaluate_video.main, *scored, "--split", "val", *own)
     assert code == 0, line
@@ -382,7 +382,7 @@ def test_a_loss_of_one_map_at_a_time_trains_as_the_built_in_one(folder):
         more = ("--epochs", 1, "--loss", loss)
         printed = train(data, folder / f"run{number}", *more, processes=1 + number // 2)
         assert f"{loss} and scores of the best constant map on val, in brackets in the" in printed
-        assert "val: 1 sample of 1 frame in 1 clip; all in order" in printed
+        assert "val: 4 samples of 1 frame in 1 clip; all in order" in printed
         stored = torch.load(folder / f"run{number}/cube_unet_last.pth", weights_only=True)
         weights.append(stored["weights"]["head.weight"])
     assert torch.equal(weights[0], weights[1])

@@ -202,7 +202,7 @@ def test_too_little_truth_is_told_before_the_first_epoch(tmp_path):
 def test_a_batch_that_can_not_be_divided(clips_to_train, tmp_path):
     message = train(clips_to_train, tmp_path, "--batch_size", 3, "--accumulate", 2, code=2)
     assert "--batch_size 3" in message
-    assert "multiple of 2" in message
+    assert "give 4" in message
 
 
 def test_an_epoch_is_drawn_without_repetition_and_filled_up():
