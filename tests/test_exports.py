@@ -156,7 +156,7 @@ def test_files_of_maps_of_which_one_is_missing(tmp_path):
     assert [(r["time"], r["frame"], r["rank"]) for r in rows] == [("0.0000", "1", "1"),
                                                                  ("0.2500", "3", "1")]  # fmt: skip
     assert [float(rows[1][name]) for name in ("longitude", "latitude")] == pytest.approx(
-        [90, -80], abs=0.05
+        [90, -80], abs=90 / H + 1e-3
     )
     write_tiles(tmp_path / "t.npz", clip_of(maps), 3, 6, 12)
     with np.load(tmp_path / "t.npz") as found:
@@ -222,7 +222,7 @@ def test_known_maps_that_are_already_there(clip, checkpoint, tmp_path, monkeypat
     assert len(rows) == 23 and [int(r["frame"]) for r in rows] == [*range(1, 24)]
     row = rows[n - 1]
     found = float(row["longitude"]), float(row["latitude"])
-    assert degrees_between(found, place) < 0.1 and float(row["time"]) == pytest.approx(
+    assert degrees_between(found, place) < 3.2 and float(row["time"]) == pytest.approx(
         3 / 30, abs=1e-4
     )
     assert float(row["share"]) == pytest.approx(1 - math.exp(-0.5 * (10 / 12) ** 2), abs=0.01)
