@@ -31,6 +31,7 @@ class FlatUNet(nn.Module):
         self.cube = CubeUNet(**cube.arguments | {"padding": "replicate"})
         self.cube.load_state_dict(cube.state_dict(keep_vars=True), assign=True)
         self.cube.arguments = cube.arguments
+        self.train(cube.training)
 
     def forward(self, rgb: Tensor) -> Tensor:
         count, channels, height, width = rgb.shape
