@@ -48,6 +48,7 @@ def test_a_clip_becomes_a_viewer_and_files(session):
     assert during, "the viewer is shown as soon as it is there"
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_too_long_is_refused_in_a_sentence(session, monkeypatch):
     monkeypatch.setattr(app, "get_context", lambda _: server())
     *_, last = session.run(DECLARED, longest=0)

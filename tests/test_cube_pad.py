@@ -154,6 +154,7 @@ def test_what_can_not_be_padded_is_refused():
             CubePadding(pad, late)
 
 
+@pytest.mark.slow
 def test_compiles_without_a_break():
     """torch.compile once fell out of its graph at every padding."""
     model = CubeUNet(base_channels=2, height=68, width=136)

@@ -201,6 +201,7 @@ def named(cases: list, *marks) -> list:
     return [pytest.param(*case, id=" ".join([case[0], *case[1]]), marks=marks) for case in cases]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "document, phrases, places", named(QUICK) + named(SLOW, pytest.mark.numbers)
 )

@@ -242,6 +242,7 @@ def test_teacher_is_the_mean_of_logits_without_a_front(teacher):
     assert row[72].item() == pytest.approx(row[0].item(), rel=0.05)  # front and back
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_target(teacher, data, tmp_path):
     """With no share of the teacher, it comes nearer to the map of its only training frame."""
     before = {name: tensor.clone() for name, tensor in models.load(teacher).state_dict().items()}
@@ -265,6 +266,7 @@ def test_a_network_learns_the_target(teacher, data, tmp_path):
     assert model.arguments["front"] == 0.0 and models.load(output).arguments["front"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, monkeypatch):
     """From the maps of recipes.teachers, where people count more, with small frames and motion."""
     monkeypatch.setattr("recipes.teachers.HEIGHTS", (72, 96))

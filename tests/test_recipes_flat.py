@@ -149,6 +149,7 @@ def test_learning_rate_rises_and_falls():
     assert factors[500] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_a_network_that_learned_from_photographs_works_on_the_sphere(tmp_path, capsys):
     write_photographs(tmp_path / "sources" / "scene500", 45)  # the last 40 validate
     torch.manual_seed(0)
@@ -214,6 +215,7 @@ def test_a_perfect_map_has_a_cc_of_one(pictures):
     assert nss > 1
 
 
+@pytest.mark.slow
 def test_forms_of_a_network(pictures):
     torch.manual_seed(0)
     model = CubeUNet(height=40, width=80, base_channels=2).eval()

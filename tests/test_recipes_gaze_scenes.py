@@ -242,6 +242,7 @@ def test_fixations_on_people_keep_their_weight_at_any_latitude(tmp_path):
     assert lift[row, 192] == pytest.approx(ratio ** (gaze_scenes.ON_PEOPLE - 1), rel=0.05)
 
 
+@pytest.mark.slow
 def test_people_are_near_where_they_are_known(root, tmp_path):
     """A file of boxes gives them to the pictures; large photographs of them lie in front."""
     paths = [p.path for p in read_sources(root)["train"].photographs]

@@ -99,7 +99,7 @@ def report(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("count", [1, 3, 24, 300])
+@pytest.mark.parametrize("count", [1, 24, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_report_needs_no_other_file(report, count):
     clips = [f"clip {i}" for i in range(count)]
     text = report(evaluation(clips), curves(clips), [picture(), picture()])
