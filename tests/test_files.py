@@ -15,7 +15,7 @@ import train_video
 from common.errors import InputError, explain
 from common.files import atomic, read_array
 from common.locks import lock
-from prepare import resize
+from prepare import pack
 from tests.clips import write_eccv_clip
 from tests.commands import ROOT, ended, evaluate, infer, paint, train_one_epoch
 from tests.trainings import TINY
@@ -76,7 +76,7 @@ def test_json_that_is_no_object(clip, checkpoint, tmp_path, data_root, text):
     assert infer(clip, checkpoint, out)[0] == 0
     assert (
         ended(
-            resize.main,
+            pack.main,
             "--data_root",
             data_root,
             "--output",
@@ -104,7 +104,7 @@ def test_json_that_is_no_object(clip, checkpoint, tmp_path, data_root, text):
         assert found[0] == 2 and ".json: " in found[2]
     (data_root / "splits.json").write_text('{"train": ["a"], "val": ["b"]}')
     found = ended(
-        resize.main,
+        pack.main,
         "--data_root",
         data_root,
         "--output",
