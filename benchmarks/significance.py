@@ -66,9 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1000, help="runs of each case")
     runs = parser.parse_args().runs
-    print(
-        "| clips | scores | false | shown | shown with Holm | false, skewed differences | interval holds |"
-    )
+    print("| clips | scores | false | shown | with Holm | false, skewed differences | interval |")
     print("|---|---|---|---|---|---|---|")
     for clips in CLIPS:
         for law in LAWS:
