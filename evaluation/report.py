@@ -14,7 +14,7 @@ from evaluation.plots import ROWS, Picture, clip_plot, picture_plot, time_plot
 STYLE = """body{max-width:72rem;margin:2rem auto;padding:0 1rem;font:16px/1.45 sans-serif}
 h1,li,dd{overflow-wrap:anywhere}img{max-width:100%}.plot{width:35rem}
 small,caption{display:block;color:#555;text-align:inherit}caption{text-align:left}
-table{border-collapse:collapse;display:block;overflow-x:auto}.model{background:#eef3f8}
+pre,table{display:block;overflow-x:auto}table{border-collapse:collapse;display:block;overflow-x:auto}.model{background:#eef3f8}
 th,td{padding:.4rem .8rem;text-align:right;border-bottom:1px solid #ccc;white-space:nowrap}"""
 
 
@@ -38,7 +38,7 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
 {score_table(results)}
-<ul>{items(summary.verdicts(results))}</ul>
+<pre>{escape(chr(10).join(summary.verdicts(results)))}</pre>
 <h2>Over time</h2>
 <p>Medians over clips, where at least half have a score.</p>
 {"".join(times)}

@@ -9,19 +9,16 @@ from itertools import combinations
 
 import numpy as np
 
+from common.errors import printable
 from metrics import METRICS
 from metrics.inter_observer import mean_of_finite
 
 BASELINES, INTER_OBSERVER = ("uniform", "equator prior", "training mean"), "inter-observer"
 RESAMPLES = 10_000
 EXACT = 16  # most clips for which all choices of signs are counted, 65,536
+DRAWS = 2**EXACT  # random choices of signs of more clips
 SIGNIFICANT = 0.05
-CLAIMS = {  # by whether a difference is significant, and whether the model is the better one
-    (True, True): "beats",
-    (True, False): "is beaten by",
-    (False, True): "is ahead of",
-    (False, False): "is behind",
-}
+MIN_CLIPS = 6  # of which a difference can be significant: 2 of 2⁶ choices of signs are 0.031
 
 
 def over_clips(values: Iterable[float], seed: int = 0) -> dict[str, float | int]:
@@ -38,32 +35,32 @@ def over_clips(values: Iterable[float], seed: int = 0) -> dict[str, float | int]
     return {"mean": mean_of_finite(values), "low": low, "high": high, "clips": len(values)}
 
 
-def sign_flip(differences: Iterable[float], seed: int = 0) -> float:
-    """Return the p-value of a mean of paired differences, two-sided (Fisher 1935).
+def max_t(differences: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return the p-values of mean paired differences, two-sided, corrected for their number.
 
-    It is the share of all choices of signs for which the mean is at least as far from zero; of
-    more than EXACT differences, of RESAMPLES random choices. NaN differences are left out; NaN
-    for none.
+    Signs of clips are flipped jointly for all comparisons (Fisher 1935), and step by step the
+    largest |sum| / √(sum of squares) of the comparisons left is compared with each one's (Westfall
+    and Young 1993). All choices of signs are counted, of more than EXACT clips DRAWS random ones.
+    differences: (clips, comparisons), NaN where a clip has none. Returns (comparisons,) in (0, 1].
     """
-    values = np.array([value for value in differences if math.isfinite(value)])
-    if not len(values):
-        return math.nan
-    if len(values) <= EXACT:
-        bits = np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1
+    values = np.nan_to_num(differences)
+    values = values / np.maximum(np.sqrt((values**2).sum(0)), np.finfo(float).tiny)
+    clips = len(values)
+    if clips <= EXACT:
+        bits = np.arange(2**clips)[:, None] >> np.arange(clips) & 1
     else:
-        bits = np.random.default_rng(seed).integers(2, size=(RESAMPLES, len(values)))
+        bits = np.random.default_rng(seed).integers(2, size=(DRAWS, clips), dtype=np.int8)
         bits[0] = 0  # the signs as they are
-    sums = np.abs((1 - 2 * bits) @ values)
-    return float((sums >= sums[0] - 1e-12 * np.abs(values).sum()).mean())
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """Return p-values corrected for their number (Holm 1979)."""
-    corrected, largest = list(p_values), 0.0
-    for rank, k in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[k]))
-        corrected[k] = largest
-    return corrected
+    statistics = np.abs((1.0 - 2.0 * bits) @ values)
+    observed = statistics[0].copy()
+    p_values, largest, highest = np.ones(len(observed)), np.zeros(len(bits)), {}
+    for k in np.argsort(observed, kind="stable"):  # step down, from the last step on
+        np.maximum(largest, statistics[:, k], out=largest)
+        highest[k] = float((largest >= observed[k] - 1e-12).mean())
+    p = 0.0
+    for k in reversed(highest):
+        p = p_values[k] = max(p, highest[k])
+    return p_values
 
 
 def by_clip(clips: dict[str, dict], metric: str, predictor: str | None) -> np.ndarray:
@@ -118,49 +115,75 @@ def differences(results: dict) -> list[dict]:
 
     difference: mean over clips of the model's score less that of other. low, high: its 95 %
     interval by a paired bootstrap. clips: those with both scores; a comparison without any is left
-    out. better: clips on which the model is better. p: that of `sign_flip`, corrected for the
-    number of comparisons.
+    out. better: clips on which the model is better. p: that of `max_t` over those of the metric.
     """
     entries: list[dict] = []
     clips = results["clips"]
     for metric in results["metrics"]:
         baseline = best(results, metric, BASELINES)
         pairs = [(model, baseline) for model in results["models"]]
+        compared: dict[tuple, np.ndarray] = {}
         for model, other in [*pairs, *combinations(results["models"], 2)]:
             gains = by_clip(clips, metric, model) - by_clip(clips, metric, other)
+            if np.isfinite(gains).any():
+                compared[model, other] = gains
+        p_values = max_t(np.stack([*compared.values()], axis=1)) if compared else ()
+        for ((model, other), gains), p in zip(compared.items(), p_values):
             gain = over_clips(gains)
-            if gain["clips"]:
-                entry = {"metric": metric, "model": model, "other": other}
-                entry |= {"difference": gain.pop("mean"), **gain}
-                entry["better"] = int((sign(results, metric) * gains > 0).sum())
-                entries.append(entry | {"p": sign_flip(gains)})
-    for entry, p in zip(entries, holm([entry["p"] for entry in entries])):
-        entry["p"] = p
+            entry = {"metric": metric, "model": model, "other": other}
+            entry |= {"difference": gain.pop("mean"), **gain}
+            entry["better"] = int((sign(results, metric) * gains > 0).sum())
+            entries.append(entry | {"p": float(p)})
     return entries
 
 
 def verdicts(results: dict) -> list[str]:
-    """Return a sentence for each of the differences, and how to read them.
+    """Return the differences of models, the rows, from the best baseline and from each other.
 
-    A model beats another, or the best baseline, if it is better on average and p is below
-    SIGNIFICANT.
+    One model has a line for each metric; several have a matrix for each.
     """
-    lines = []
-    for entry in results["differences"]:
-        metric, model, mean, clips = (entry[k] for k in ("metric", "model", "difference", "clips"))
-        other = "the best baseline " * (entry["other"] in BASELINES) + entry["other"]
-        claim = CLAIMS[significant(entry), sign(results, metric) * mean > 0]
-        by = number(abs(mean))
-        if clips > 1:
-            low, high = sorted(math.copysign(1, mean) * entry[end] for end in ("low", "high"))
-            by += f" ({number(low)} to {number(high)}, p = {number(entry['p'])})"
-        end = "" if significant(entry) or clips == 1 else "; no difference can be shown"
-        lines.append(f"{results['metrics'][metric]['title']}: {model} {claim} {other} by {by}, "
-            f"better on {entry['better']} of {clips} clips{end}.")  # fmt: skip
-    if lines and len(results["clips"]) > 1:
-        lines.append("In brackets: 95\u00a0% interval of the mean difference over clips, and p of "
-            f"paired sign flips, corrected for {len(lines)} comparisons (Holm).")  # fmt: skip
+    lines, models = [], list(results["models"])
+    entries = {(e["metric"], e["model"], e["other"]): e for e in results["differences"]}
+    for metric in dict.fromkeys(metric for metric, *_ in entries):
+        baseline = best(results, metric, BASELINES)
+        others = [name for name in (baseline, *models) if name]
+        rows = [[heading(results, metric), *(f"− {printable(name)}" for name in others)]]
+        for model in models:
+            pairs = [(entries.get((metric, model, other)), 1) for other in others]
+            pairs = [
+                pair if pair[0] else (entries.get((metric, other, model)), -1)
+                for pair, other in zip(pairs, others)
+            ]
+            rows.append([printable(model), *(cell(*pair) for pair in pairs)])
+        if len(models) == 1 and (entry := entries[metric, models[0], others[0]]):
+            ends = f" ({interval(entry, ' to ')}), p = {number(entry['p'])}" * (entry["clips"] > 1)
+            better = f"better on {entry['better']} of {entry['clips']} clips"
+            lines.append(f"{rows[0][0]}  {models[0]} {rows[0][1]}: {rows[1][1]}{ends}, {better}")
+        else:
+            lines += [*columns(rows), ""]
+    if not lines or len(results["clips"]) == 1:
+        return lines
+    if (clips := len(results["clips"])) < MIN_CLIPS:
+        lines.append(f"{clips} clips are too few to show any difference; {MIN_CLIPS} are enough.")
+    else:
+        lines.append(f"Mean differences over clips; *: p < {SIGNIFICANT} of sign flips, corrected "
+            "for the comparisons of the metric (max-T).")  # fmt: skip
     return lines
+
+
+def cell(entry: dict | None, direction: int) -> str:
+    """Return a difference as text, with a star if it is significant."""
+    if not entry:
+        return "–"
+    difference = direction * entry["difference"]
+    return f"{'+' if difference > 0 else ''}{number(difference)}{'*' * significant(entry)}"
+
+
+def columns(rows: list[list[str]]) -> list[str]:
+    """Return rows of cells as lines, the first column to the left, the others to the right."""
+    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [[name.ljust(first), *map(str.rjust, row, widths)] for name, *row in rows]
+    return ["  ".join(line).rstrip() for line in cells]
 
 
 def significant(entry: dict) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from common.errors import printable
 from common.options import TABLES
-from evaluation.summary import INTER_OBSERVER, best, heading, interval, number
+from evaluation.summary import INTER_OBSERVER, best, columns, heading, interval, number
 
 LATEX = str.maketrans(
     {character: rf"\{character}" for character in "&%$#_{}"}
@@ -26,9 +26,7 @@ def text_table(results: dict) -> str:
         intervals = [interval(scores[metric], "–") for metric in results["metrics"]]
         if any(intervals):
             rows.append(["", *intervals])
-    first, *widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = [[name.ljust(first), *map(str.rjust, row, widths)] for name, *row in rows]
-    return "\n".join("  ".join(line).rstrip() for line in cells)
+    return "\n".join(columns(rows))
 
 
 def markdown_table(results: dict) -> str:

@@ -93,11 +93,12 @@ def check_mirrored(path: Path, fixations: Fixations, maps: np.ndarray, numbers: 
     """
     sums = dict.fromkeys(("", "left and right", "top and bottom"), 0.0)
     watched = np.unique(fixations.frames)
+    watched = watched[numbers[watched - 1] <= len(maps)]
     for frame in watched[:: math.ceil(len(watched) / CHECKED_FRAMES) or 1].tolist():
         saliency = torch.from_numpy(np.array(maps[int(numbers[frame - 1]) - 1], np.float32))
         counts = fixation_map(*fixations.at(frame), *saliency.shape)
         for name, flipped in zip(sums, (counts, counts.flip(1), counts.flip(0))):
-            sums[name] += float((flipped * saliency).sum() / saliency.mean())
+            sums[name] += float((flipped * saliency).sum() / saliency.mean().clamp(min=1e-12))
     better = max(sums, key=sums.__getitem__)
     if len(fixations.frames) >= MIN_SAMPLES and sums[better] > MIRRORED * sums[""]:
         problem = f"its fixations fit the maps better with {better} exchanged"

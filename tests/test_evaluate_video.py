@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -201,7 +202,7 @@ def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
     assert lines[0].split()[::2] == ["CC", "SIM", "KLD", "NSS", "AUC-Judd", "sAUC", "IG"]
     cc = content["predictors"]["cube_unet"]["cc"]
     assert lines[1].split()[:2] == ["cube_unet", f"{cc['mean']:.3f}".replace("-", "−")]
-    assert sum("the best baseline" in line for line in lines) == len(ALL)
+    assert sum("  cube_unet − " in line for line in lines) == len(ALL)
     assert lines[-1] == f"metrics.json, metrics.csv and report.html in {out}"
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("<img") == 7 + 7 + 2 + 2
@@ -232,7 +233,7 @@ def test_one_clip(tmp_path):
     assert content["notes"][0] == "sAUC needs fixations of other clips."
     assert content["predictors"]["maps"]["cc"]["low"] is None
     assert content["differences"][0]["low"] is None
-    assert "better on 1 of 1 clips." in printed and "In brackets" not in printed
+    assert "better on 1 of 1 clips\n" in printed and "*" not in printed and "p =" not in printed
     assert "Best clip: CC" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
@@ -259,15 +260,15 @@ def test_perfect_maps(data, tmp_path):
         assert found["sim"] == pytest.approx(1, abs=1e-6)
         assert found["kld"] == pytest.approx(0, abs=1e-6)
     assert content["maps"] == content["model"] == "ours" and "checkpoint" not in content
-    assert "CC: ours is ahead of the best baseline" in printed
-    assert "beats" not in printed and "better on 2 of 2 clips" in printed
+    assert "CC ↑  ours − " in printed and "better on 2 of 2 clips" in printed
+    assert "2 clips are too few to show any difference; 6 are enough." in printed
 
 
 def test_the_equator_checkpoint_scores_as_the_equator_baseline(data, checkpoints):
     found = scores(data, "--ckpt_path", checkpoints / "equator.pth")
     assert found["equator"] == found["equator prior"]
     printed = evaluate(data, "--ckpt_path", checkpoints / "equator.pth")
-    assert "KLD: equator " in printed and "beats" not in printed
+    assert "KLD ↓  equator − " in printed and "*" not in printed
 
 
 def test_a_published_protocol_scores_its_frames_of_its_clips(tmp_path):
@@ -477,13 +478,15 @@ def test_missing_maps_are_counted_and_all_models_scored_on_the_same_frames(
     pairs = {(d["model"], d["other"]) for d in content["differences"] if d["metric"] == "cc"}
     others = [("unet", "first"), ("unet", "second"), ("first", "second")]
     assert pairs >= set(others) and len(pairs) == 6
-    assert "CC: unet is behind first by " in printed
+    matrix = re.search(r"(CC ↑ +− .*) − unet +− first +− second\n(unet .*)\n", printed)
+    assert matrix[2].split()[2] == "–" and matrix[2].split()[3][0] == "−"
+    assert "2 clips are too few to show any difference" in printed
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert (
         page.count('class="model"') == 3
         and str(tmp_path) not in page.partition("Where it comes from")[0]
     )
-    assert "CC: unet is behind first by " in page
+    assert matrix[0] in page
     alone = scores(data, "--pred_dir", first)["first"]["cc"]
     assert alone == pytest.approx(1)
 
@@ -544,7 +547,7 @@ def test_seeds_of_one_name_are_one_row(data, tmp_path, undrawn):
         "ours": {"maps": "seed0, seed1, seed2"},
         "blind": {"maps": "blind"},
     }
-    assert "CC: ours is ahead of blind by " in printed
+    assert re.search(r"CC ↑ +− .* − ours +− blind\nours .*–", printed)
     with open(tmp_path / "out/per_frame.csv", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["predictor"] == "ours"]
     assert [(row["clip"], row["frame"]) for row in rows] == [
@@ -604,7 +607,7 @@ def test_tables_for_papers(data, tmp_path, form):
     maps = write_maps(tmp_path / "a_b", CLIPS, blurry)
     words = ["--data_root", data, "--output_dir", tmp_path / "out", "--pred_dir", maps]
     code, printed, errors = ended(evaluate_video.main, *words, "--height", 24, "--format", form)
-    assert code == 0 and "the best baseline" in errors and "metrics.json" in errors
+    assert code == 0 and "CC ↑  a_b − " in errors and "metrics.json" in errors
     lines, content = printed.splitlines(), results(tmp_path / "out")["predictors"]
     names = {"markdown": r"a\_b", "latex": r"a\_b", "csv": "a_b"}
     if form == "csv":

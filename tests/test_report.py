@@ -112,8 +112,9 @@ def test_a_report_needs_no_other_file(report, count):
     assert page.texts["li"][-1].startswith("3 × no ground truth")
     assert "best.pth, 9f86d0" in page.texts["dd"] and "0.700" in text
     assert text.index("<table>") < text.index("<ul>")
-    claim = "beats" if count > 5 else "is ahead of"  # by chance, all of five clips may agree
-    assert page.texts["li"][0].startswith(f"CC: cube_unet {claim} the best baseline equator prior")
+    [verdict] = page.texts["pre"]
+    assert verdict.startswith("CC ↑  cube_unet − equator prior: +")
+    assert ("*" in verdict.splitlines()[0]) == (count > 5)  # by chance, all of five may agree
     assert page.texts["small"].count("inter-observer") == 1
     assert "nan" not in words.lower()
 
@@ -146,8 +147,10 @@ def test_all_models_are_in_every_plot_and_compared(report, monkeypatch):
         monkeypatch.setattr(evaluation_report, name, draw)
     page = Page(report(results, series, [picture()]))
     assert page.texts["h1"] == ["first, second on ECCV 2018, split test"]
-    assert "CC: second beats the best baseline" in page.texts["li"][1]
-    assert "CC: first beats second" in page.texts["li"][2]
+    matrix = page.texts["pre"][0].splitlines()
+    assert matrix[0].split("− ")[2:] == ["first  ", "second"]
+    assert matrix[1].startswith("first ") and matrix[1].endswith("+0.050*")
+    assert matrix[2].startswith("second ") and "−0.050*" in matrix[2]
     for figure in drawn[:4]:
         assert {"first", "second"} <= {text.get_text() for text in figure.legends[0].get_texts()}
     assert len(drawn) == 5 and len(drawn[-1].axes) == 4
