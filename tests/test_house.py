@@ -366,8 +366,8 @@ def test_the_collection_sees_the_commands():
     kinds = "synthetic", "recordings", "pack", "salient360", "vr_eyetracking"
     prepare = {f"prepare.{kind}" for kind in kinds}
     assert names >= {*scripts, *prepare, *SMALL, "tests.fuzz", "recipes.average"}
-    train = "train_video.py --data_root synthetic_360 --output_dir runs/synthetic"
-    assert tuple(train.split()) in COMMANDS
+    train = "train_video.py --data_root synthetic_360 --output_dir runs/synthetic --epochs 1"
+    assert any(" ".join(command).startswith(train) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if len(c) > 1], ids=" ".join)
