@@ -316,7 +316,9 @@ def press(browser, name):
 
 def choose(browser, number):
     """Choose the option of this number in the list that says how the clip lies on the sphere."""
-    browser.run("document.querySelector('input[role=listbox]').focus()")
+    field = "document.querySelector('input[role=combobox]').getBoundingClientRect()"
+    place = browser.run(f"((box) => [box.x + 20, box.y + 10])({field})")
+    browser.drag(place, place)
     browser.wait("document.querySelector('[role=option]')")
     browser.run(f"document.querySelectorAll('[role=option]')[{number}].dispatchEvent("
                 "new MouseEvent('mousedown', {bubbles: true}))")  # fmt: skip
