@@ -1,9 +1,9 @@
 """Serve a page on which you drop a 360° clip or picture and look around in its saliency maps.
 
-The page shows the viewer of make_video.py and offers the overlay, the maps and a table of their
-peaks. It takes one clip at a time. What belongs to a browser tab is deleted when the tab closes or
-the server ends. Only this machine reaches the page, unless --host says otherwise, and the page
-loads nothing from the internet.
+The page shows the viewer of make_video.py and offers the overlay, a video that follows attention,
+the maps and a table of their peaks, each as soon as it is there. It takes one clip at a time. What
+belongs to a browser tab is deleted when the tab closes or the server ends. Only this machine
+reaches the page, unless --host says otherwise, and the page loads nothing from the internet.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -35,7 +35,7 @@ from common.options import HelpFormatter, at_least
 
 LAYOUTS = {  # the choices on the page, as options of infer_video.py
     "As the file declares": (),
-    "One eye": ("--stereo", "none"),
+    "One eye, the whole sphere": ("--stereo", "none"),
     "Two, one above the other": ("--stereo", "top-bottom"),
     "Two, side by side": ("--stereo", "left-right"),
     "VR180": ("--stereo", "left-right", "--coverage", "-90", "90", "-90", "90"),
@@ -44,7 +44,9 @@ FOLDER_PREFIX = "saliency-page-"  # of a server's folder among the system's temp
 ABANDONED = 24 * 3600.0  # seconds after which files are deleted whose tab was never closed
 BEAT = 30.0  # seconds between deletions
 QUEUE_SIZE = 20  # clips that may wait
-TQDM_BAR = re.compile(r"(\d+)(?:/(\d+)|frame) \[")  # frames that are done, and all of them
+# Frames that are done, all of them, and the time that is left.
+TQDM_BAR = re.compile(r"(\d+)(?:/(\d+)|frame) \[(?:[\d:]+<([\d:]+))?")
+EXAMPLE = "example.mp4"  # a rendered scene
 STYLE = """
 .gradio-container { width: 100% !important; max-width: 1080px !important; margin: auto !important }
 .html-container { padding: 0 !important }
@@ -80,7 +82,14 @@ def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Conn
     def run() -> None:
         import infer_video
         import make_video
+        from prepare import synthetic
+        from video.pictures import list_pictures
 
+        if not Path(clip).exists():
+            size = "--frames", "48", "--height", "480", "--width", "960", "--seed", "14"
+            step("Rendering an example", synthetic, "--video", name, *size)
+        if not LAYOUTS[layout] and (doubt := doubtful_shape(Path(clip))):
+            raise InputError(f"{clip}: {doubt}; choose above how it lies on the sphere")
         if (seconds := duration(Path(clip))) > longest:
             raise InputError(f"{clip}: lasts {seconds:.1f} seconds, {longest} are allowed; "
                 "cut it, or start app.py with a larger --max_seconds")  # fmt: skip
@@ -88,7 +97,10 @@ def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Conn
         step("Predicting maps", infer_video, "--video_path", name, *table, *LAYOUTS[layout])
         step("Writing the viewer", make_video, "--original_video", name, "--viewer")
         step("Painting the overlay", make_video, "--original_video", name)
-        shutil.make_archive(f"{results}_saliency", "zip", f"{results}_saliency")
+        if not list_pictures(Path(clip)):
+            step("Following attention", make_video, "--original_video", name, "--follow")
+        shutil.make_archive(".maps", "zip", f"{results}_saliency")
+        os.replace(".maps.zip", f"{results}_saliency.zip")
 
     def step(text: str, script: ModuleType, *words: str) -> None:
         print(f"step: {text}")
@@ -96,6 +108,15 @@ def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Conn
         script.main()
 
     run_script(run)
+
+
+def doubtful_shape(clip: Path) -> str:
+    """Return why a clip may be no panorama, empty where its shape or what it declares says so."""
+    from video.decoding import probe
+
+    with suppress(Exception):  # infer_video.py says what is wrong
+        return "".join(note for note in probe(clip).notes if "stretched" in note)
+    return ""
 
 
 def duration(clip: Path) -> float:
@@ -122,7 +143,8 @@ class Session:
     def __init__(self, upload: Path, folder: Path):
         self.upload, self.folder = upload, folder / secrets.token_urlsafe()
         self.folder.mkdir()
-        os.link(upload, self.folder / upload.name)  # another tab may have the same upload
+        if upload.exists():
+            os.link(upload, self.folder / upload.name)  # another tab may have the same upload
         self.process: Any = None
 
     def stop(self) -> None:
@@ -152,9 +174,10 @@ class Session:
                 kind, _, rest = (text := pipe.recv()).partition(": ")
                 texts.get(kind, []).append(rest)
                 if bar := TQDM_BAR.search(text):
-                    done, total = bar.groups()
+                    done, total, left = bar.groups()
                     share = f'<progress max="{total or done}" value="{done}"></progress>'
-                    yield message(f"{texts['step'][-1]}: frame {done} of {total or '?'}") + share
+                    frames = f"frame {done} of {total or '?'}" + f", {left} left" * bool(left)
+                    yield message(f"{texts['step'][-1]}: {frames}") + share
         process.join()
         stopped, self.process = not self.process, None
         if process.exitcode == 0:
@@ -233,41 +256,57 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
             raise fastapi.HTTPException(403, f"Another host, or a page of another site; {where}")
 
     def begin(upload: str | None, request: gradio.Request) -> str:
-        if upload:
-            whole = upload in page.upload_file_set and Path(upload).is_file()
-            session = Session(Path(upload), files) if whole else None
-            leave(request)
-            if not session:
-                return message("This file has not been uploaded; drop it again", "problem")
-            sessions[request.session_hash or ""] = session
-        elif session := sessions.get(request.session_hash or ""):
-            session.stop()
+        former = sessions.get(request.session_hash or "")
+        if former and former.upload == Path(upload or ""):
+            former.stop()
+            return ""
+        whole = upload in page.upload_file_set and Path(upload or "").is_file()
+        session = Session(Path(upload), files) if upload and whole else None
+        leave(request)
+        if not session:
+            what = (
+                "This file has not been uploaded; drop it again" if upload else "Drop a file first"
+            )
+            return message(what, "problem")
+        sessions[request.session_hash or ""] = session
+        return ""
+
+    def begin_example(request: gradio.Request) -> str:
+        leave(request)
+        sessions[request.session_hash or ""] = Session(folder / EXAMPLE, files)
         return ""
 
     def show(layout: str, request: gradio.Request) -> Iterator[tuple]:
         if session := sessions.get(request.session_hash or ""):
-            offered = gradio.File(visible=False)
+            paths: list[Path] | None = None
             for text in session.run(layout, args.max_seconds):
-                if not session.process and (paths := session.results()):
-                    offered = gradio.File(list(map(str, paths)), visible=True)
-                yield text, session.viewer(), offered
+                former, paths = paths, session.results()
+                offered = gradio.File([str(path) for path in paths], visible=bool(paths))
+                yield text, session.viewer(), gradio.skip() if paths == former else offered
 
     def leave(request: gradio.Request) -> None:
         if session := sessions.pop(request.session_hash or "", None):
             session.close()
 
     with gradio.Blocks(title="360° saliency") as page:
-        gradio.HTML(f"<h1>Where would people look?</h1><p>Drop a 360° clip or picture, up to "
-            f"{args.max_seconds} seconds and {args.max_megabytes} MB. It stays on the machine "
-            "that serves this page, and is deleted when you close the tab.</p>")  # fmt: skip
+        gradio.HTML(
+            f"<h1>Where would people look?</h1><p>Drop a 360° clip or picture, up to "
+            f"{args.max_seconds} seconds and {args.max_megabytes} MB, and press Start. It stays on "
+            "the machine that serves this page, and is deleted when you close the tab.</p>"
+        )
         with gradio.Row():
             clip = gradio.File(label="360° clip or picture", height=130, scale=3)
-            layout = gradio.Dropdown(list(LAYOUTS), label="Stereo and coverage", filterable=False)
+            with gradio.Column():
+                layout = gradio.Dropdown(list(LAYOUTS), label="How it lies on the sphere",
+                    filterable=False)  # fmt: skip
+                with gradio.Row():
+                    start = gradio.Button("Start", variant="primary", min_width=90)
+                    example = gradio.Button("Example", min_width=90)
         downloads = gradio.File(label="Results", visible=False, interactive=False)
         outputs = gradio.HTML(min_height=60), gradio.HTML(), downloads
         private: Any = {"api_visibility": "private", "show_progress_on": outputs[0]}
-        for event, given in (clip.upload, clip), (layout.input, gradio.State()):
-            event(begin, given, outputs[0], queue=False, **private).then(
+        for event, step, given in (start.click, begin, clip), (example.click, begin_example, None):
+            event(step, given, outputs[0], queue=False, **private).then(
                 show, layout, outputs, trigger_mode="multiple", concurrency_id="clip", **private
             )
         page.unload(leave)
@@ -282,7 +321,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
             pwa=False, inline=False, theme=gradio.themes.Base(), css=STYLE,
         )  # fmt: skip
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        print(f"{page.local_url}  (Ctrl-C ends it)", flush=True)
+        print(f"open {page.local_url} in a browser; Ctrl-C ends the page", flush=True)
         with suppress(KeyboardInterrupt):
             while True:
                 time.sleep(BEAT)

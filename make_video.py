@@ -42,8 +42,8 @@ def parse_args() -> argparse.Namespace:
     add("--scale", choices=["clip", "frame"], default="clip", help="what is shown as the strongest "
         "saliency; clip: one value for all maps, the 95th percentile of their maxima; frame: the "
         "maximum of each map")  # fmt: skip
-    add("--alpha", type=float, help="opacity of the strongest saliency, 0 to 1; half "
-        "the saliency has three quarters of it (default: 0.7, in a viewer 0.5)")  # fmt: skip
+    add("--alpha", type=float, help="opacity at maximum saliency, 0 to 1; at half the "
+        "maximum it is three quarters of this (default: 0.7, in a viewer 0.5)")  # fmt: skip
     add("--colormap", default="turbo", metavar="NAME", help="OpenCV's name")
     add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay; "
         "no panorama any more, so not marked as 360°")  # fmt: skip

@@ -32,7 +32,8 @@ def check_file(path: str | Path, largest: float = math.inf) -> Path:
     """
     path = Path(path)
     if re.match(r"\w\w+:/", str(path)) and not path.exists():
-        raise InputError(f"{path}: an address, not a file; download it first and give the file")
+        address = str(path).replace(":/", "://", 1)  # of whose slashes Path leaves one
+        raise InputError(f"{address}: an address, not a file; download it first and give the file")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check the path")
     if printable(path.name) != path.name:

@@ -12,16 +12,18 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import app
 from app import LAYOUTS, Session, delete_abandoned, duration
 from tests.browser import Browser, find_browser
-from tests.clips import write_video
+from tests.clips import moving_disc, write_video
 from tests.commands import ROOT
 from tests.trainings import server
 
 DECLARED = next(iter(LAYOUTS))
-RESULTS = {f"clip_{kind}" for kind in ("overlay.mp4", "saliency.zip", "peaks.csv", "viewer.html")}
+RESULTS = {f"clip_{kind}" for kind in ("overlay.mp4", "saliency.zip", "peaks.csv", "viewer.html",
+                                    "follow.mp4")}  # fmt: skip
 BEGIN, SHOW = 0, 1  # numbers of the page's functions
 
 
@@ -37,15 +39,23 @@ def session(tmp_path):
 
 
 def test_a_clip_becomes_a_viewer_and_files(session):
-    shown = {}
+    shown, offered = {}, []
     for text in session.run(DECLARED, longest=5):
         shown[text] = session.viewer()
-    for step in ("Predicting maps", "Writing the viewer", "Painting the overlay"):
+        offered.append({path.name for path in session.results()})
+    for step in (
+        "Predicting maps",
+        "Writing the viewer",
+        "Painting the overlay",
+        "Following attention",
+    ):
         assert any(f"{step}: frame 2 of 2" in text for text in shown), step
     assert {path.name for path in session.results()} == RESULTS
     assert session.viewer().startswith("<iframe") and "clip_viewer.html" in session.viewer()
     during = [text for text, viewer in shown.items() if viewer and "Painting" in text]
     assert during, "the viewer is shown as soon as it is there"
+    assert RESULTS - {"clip_follow.mp4", "clip_saliency.zip"} in offered
+    assert all(before <= after for before, after in zip(offered, offered[1:]))
 
 
 @pytest.mark.slow
@@ -131,7 +141,9 @@ class Page:
         command = [sys.executable, ROOT / "app.py", "--max_megabytes", "1", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, env=os.environ | {"TMPDIR": str(temporary)})  # fmt: skip
-        self.address = self.process.stdout.readline().split()[0].rstrip("/")
+        _, self.address, *rest = self.process.stdout.readline().split()
+        assert rest[:3] == ["in", "a", "browser;"]
+        self.address = self.address.rstrip("/")
         self.temporary = temporary
         self.host = self.address.removeprefix("http://")
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
@@ -297,6 +309,22 @@ def drop(browser, path):
     browser.send("DOM.setFileInputFiles", nodeId=field["nodeId"], files=[str(path)])
 
 
+def press(browser, name):
+    button = f"[...document.querySelectorAll('button')].find((b) => b.innerText === '{name}')"
+    browser.wait(button)
+    browser.run(f"{button}.click()")
+
+
+def choose(browser, number):
+    """Choose the option of this number in the list that says how the clip lies on the sphere."""
+    field = "document.querySelector('input[role=combobox]').getBoundingClientRect()"
+    place = browser.run(f"((box) => [box.x + 20, box.y + 10])({field})")
+    browser.drag(place, place)
+    browser.wait("document.querySelector('[role=option]')")
+    browser.run(f"document.querySelectorAll('[role=option]')[{number}].dispatchEvent("
+                "new MouseEvent('mousedown', {bubbles: true}))")  # fmt: skip
+
+
 def files(folder):
     """The files with content in a folder; Gradio leaves empty ones."""
     return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
@@ -310,6 +338,8 @@ def test_the_page_in_a_browser(browser, tmp_path):
         text = tmp_path / "text.mp4"
         text.write_text("no video")
         drop(browser, text)
+        browser.wait("document.body.innerText.includes('text.mp4')")
+        press(browser, "Start")
         browser.wait("document.querySelector('.problem')", 60)
         assert "text.mp4: no video or picture" in browser.run("document.body.innerText")
         assert str(tmp_path) not in browser.run("document.body.innerText")
@@ -317,6 +347,8 @@ def test_the_page_in_a_browser(browser, tmp_path):
         clear = "button[aria-label=Clear], button[title=Clear]"
         browser.run(f"document.querySelector('{clear}').click()")
         drop(browser, write_video(tmp_path / "<clip>.mp4", frames=2, fps=4))
+        browser.wait("document.body.innerText.includes('clip>')")
+        press(browser, "Start")
         browser.wait("document.querySelector('iframe')", 120)
         browser.run("document.querySelector('iframe').dataset.first = 1")
         browser.wait("document.querySelector('iframe').contentDocument?.body"
@@ -324,7 +356,7 @@ def test_the_page_in_a_browser(browser, tmp_path):
         results = (
             "[...document.querySelectorAll('a[download]')].filter(a => a.href.match('results'))"
         )
-        browser.wait(f"{results}.length === 4", 120)
+        browser.wait(f"{results}.length === 5", 120)
         sizes = browser.run(f"""Promise.all({results}.map(
             async (link) => (await (await fetch(link.href)).blob()).size))""")
         assert min(sizes) > 100
@@ -342,3 +374,30 @@ def test_the_page_in_a_browser(browser, tmp_path):
         page.process.send_signal(signal.SIGTERM)
         assert page.process.wait(20) == 128 + signal.SIGTERM
         assert not list(page.temporary.iterdir())
+
+
+@pytest.mark.slow
+def test_stereo_was_asked_after_the_maps(browser, tmp_path):
+    """A picture that is not 2:1 was taken for a panorama; there was no example to press."""
+    with Page(tmp_path / "temporary") as page:
+        browser.open(page.address)
+        browser.wait("document.querySelector('input[type=file]')")
+        press(browser, "Start")
+        browser.wait("document.querySelector('.problem')?.innerText === 'Drop a file first'", 30)
+        square = tmp_path / "square.png"
+        Image.fromarray(moving_disc(3, 96, 96)).save(square)
+        drop(browser, square)
+        browser.wait("document.body.innerText.includes('square')")
+        press(browser, "Start")
+        browser.wait("document.querySelector('.problem')?.innerText.includes('96×96')", 60)
+        said = browser.run("document.querySelector('.problem').innerText")
+        assert said.endswith("choose above how it lies on the sphere")
+        assert not list(page.temporary.rglob("sal_*.png"))
+        choose(browser, 2)  # top-bottom
+        press(browser, "Start")
+        browser.wait("document.querySelector('iframe')", 120)
+        record = json.loads(next(page.temporary.rglob("saliency.json")).read_text())
+        assert record["stereo"] == "top-bottom"
+        press(browser, "Example")
+        browser.wait("document.body.innerText.match(/frame \\d+ of 48, [\\d:]+ left/)", 120)
+        browser.wait("document.querySelector('iframe')?.src.includes('example_viewer')", 240)

@@ -141,7 +141,8 @@ def test_the_short_way_across_the_seam():
 def test_what_was_seen_for_a_while_is_left_for_what_was_not():
     """Four things that never change: each is shown for seconds on end, with few turns."""
     places = [(0, 0), (90, 10), (180, 0), (-90, -10)]
-    path = follow_path([sum(spot(*place) for place in places)] * 600, np.arange(600) / 15)
+    steady = 0.1 * spot(0, 0) + sum(spot(*place) for place in places)
+    path = follow_path([steady] * 600, np.arange(600) / 15)
     for longitude, latitude in places:
         near = toward(*path.T) @ toward(longitude, latitude) > math.cos(math.radians(30))
         assert 3 <= near.sum() / 15 <= 20
@@ -157,6 +158,42 @@ def test_what_appears_is_seen_and_what_is_always_there_is_not_all():
     seen = toward(*path.T) @ toward(170, 0) > math.cos(math.radians(45))
     assert seen[(STEADY > 8) & (STEADY < 16)].mean() > 0.25
     assert abs(path[:30]).max() < 20
+
+
+@pytest.mark.parametrize("longitude", [0, 100, -170])
+def test_it_began_on_an_empty_wall(longitude):
+    """What is always the strongest counted for nothing, as only what is above the mean did."""
+    found = [spot(longitude, 0) + 0.2 * spot(longitude + 90 + 5 * t, 20, 6) for t in STEADY]
+    path = follow_path(found, STEADY)
+    rays = toward(*path.T)
+    assert (rays[:30] @ toward(longitude, 0)).min() > math.cos(math.radians(15))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_view_without_a_peak_was_held(seed):
+    """For more than two seconds, and with what is worth little; turns are no holds."""
+    rng = np.random.default_rng(seed)
+    strong = [(0, 0), (*rng.uniform((70, -20), (170, 20)),), (-110, 5)]
+    weak = rng.uniform((-180, -60), (180, 60), (20, 2))  # one each second
+    found = [sum(spot(*p) for p in strong) + 0.15 * spot(*weak[int(t)], 5) for t in STEADY]
+    path = follow_path(found, STEADY)
+    held = np.append(motion(path, STEADY)[0] < 10, True)
+    seen = [[share_inside(view[None], toward(*np.array([p]).T)) for p in strong] for view in path]
+    empty = held & (np.max(seen, axis=1) == 0)
+    longest = max(map(len, "".join("01"[int(e)] for e in empty).split("0")))
+    assert longest <= 2 * 15 and held.mean() > 0.4
+
+
+def test_a_face_was_at_the_lower_edge():
+    """The camera looks lower, so that there is room for a body."""
+    found = [spot(0, -35, 6) + 0.8 * spot(0, 5, 6)] * 300
+    path = follow_path(found, STEADY)
+    ahead = abs((path[:, 0] + 180) % 360 - 180) < 20
+    held = ahead & np.append(motion(path, STEADY)[0] < 10, True)
+    below = path[held, 1] + 35  # degrees from the middle of the view down to the face
+    edge = 29.35
+    assert held.mean() > 0.5
+    assert ((below > 0.65 * edge) & (below < edge)).mean() < 0.05
 
 
 def test_each_second_has_what_was_shown_in_it():

@@ -227,7 +227,7 @@ def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed, monkey
     [
         ("--version", "0.1.0"),
         ("a.mp4 --export a.txt", "saliency360: error: argument --export: a.txt: give a name that"),
-        ("https://a.org/b.mp4", "b.mp4: an address, not a file; download it first and give"),
+        ("https://a.org/b.mp4", ": https://a.org/b.mp4: an address, not a file; download it"),
         ("../docs/viewer.jpg --follow", "viewer.jpg: a still picture, --follow is for videos; lea"),
         ("a.mp4 --cuts", "--cuts is for the camera of --follow; add --follow or leave out --cuts"),
         ("a.mp4 b.mp4 --output c.mp4", "--output c.mp4: one file for several clips; give a folder"),
@@ -366,8 +366,8 @@ def test_the_collection_sees_the_commands():
     kinds = "synthetic", "recordings", "pack", "salient360", "vr_eyetracking"
     prepare = {f"prepare.{kind}" for kind in kinds}
     assert names >= {*scripts, *prepare, *SMALL, "tests.fuzz", "recipes.average"}
-    train = "train_video.py --data_root synthetic_360 --output_dir runs/synthetic"
-    assert tuple(train.split()) in COMMANDS
+    train = "train_video.py --data_root synthetic_360 --output_dir runs/synthetic --epochs 1"
+    assert any(" ".join(command).startswith(train) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if len(c) > 1], ids=" ".join)

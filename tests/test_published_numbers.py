@@ -354,12 +354,27 @@ def test_three_minutes_of_training(beside_scenes, recipe):
     code, text, error = ended(train_video.main, *words, "--recipe", recipe)
     assert code == 0, error
     found = float(RATIO.search(text)[1])
-    documented = RATIO.findall(text_of(README))
+    documented = re.findall(r"SMSE of (0\.\d\d)", text_of(TRAINING))
     if recipe == "paper":  # two processors'
         sentence = text_of(TRAINING).partition("`--recipe paper`,\n")[2].partition(").")[0]
         documented = re.findall(r"\b0\.\d\d\b", sentence)
     nearest = min(map(float, documented), key=lambda ratio: abs(ratio - found))
     compare(f"three minutes of training, {recipe}", [nearest], [found], 0.0101)
+
+
+@pytest.mark.numbers
+def test_the_training_of_the_readme(tmp_path, monkeypatch):
+    """With both commands as they stand there."""
+    monkeypatch.chdir(tmp_path)
+    block = text_of(README).partition("## Training\n\n```sh\n")[2].partition("```")[0]
+    render, train = block.replace("\\\n", " ").splitlines()
+    words = [options(shlex.split(line, comments=True)) for line in (render, train)]
+    assert ended(synthetic.main, *words[0])[0] == 0
+    code, text, error = ended(train_video.main, *words[1])
+    assert code == 0, error
+    found, documented = (RATIO.search(part)[1] for part in (text, text_of(README)))
+    compare("the training of the README", [float(documented)], [float(found)], 0.0101)
+    assert (tmp_path / "runs/synthetic/predictions.png").is_file()
 
 
 TITLES = {  # of the variants of the ablation

@@ -1,9 +1,11 @@
 """Plans a path that follows attention, for the virtual camera of views.camera.
 
 Worth a look are the peaks of attention above the clip's own mean map. The path is made of shots:
-the camera turns, then holds a direction or pans slowly. It earns what is in view: peaks, which fade
-while they are seen and recover later (inhibition of return: Itti, Koch and Niebur, 1998), and a
-little of all attention. As that depends on what was seen before, beam search finds the shots.
+the camera begins at the strongest attention; it turns, then holds a direction or pans slowly. It
+earns what is in view: peaks, which fade while they are seen and recover later (inhibition of
+return: Itti, Koch and Niebur, 1998), and a little of all attention. Peaks at the lower edge, where
+a person would be cut off, and views without strong attention cost something. As all that depends
+on what was seen before, beam search finds the shots.
 """
 
 import math
@@ -20,15 +22,22 @@ from projection.sphere import directions, orientation, solid_angles
 SPEED, ACCELERATION = 30, 30  # largest, along the sphere: degrees a second, and more each second
 HIGHEST = 60  # latitude in degrees
 LONGEST = 5.0  # seconds that a frame counts at most
+LOWER_EDGE = 0.6  # of a view whose half height is 1: further down, a face has no body
+CUT_OFF_PRICE = (
+    0.5  # price of a peak at the lower edge of a view, as a share of what it earns above
+)
 CELLS = 30, 60  # rows and columns to which maps are reduced
 COLUMNS = 36  # longitudes that are compared; latitudes are about as far apart
 MEAN_SUBTRACTION = 0.8  # share of the mean map; the rest leads where nothing ever changes
 MIN_PEAK = 0.2  # height of a peak at least, as a share of the clip's highest
+MIN_ATTENTION = 0.3  # height of a strong peak at least, as a share of the second's highest
 AROUND = math.radians(12)  # of a peak, where there is no other and what fades with it
-SEEN = 2.0  # seconds in view after which a peak has faded to 1/e
+SEEN = 1.75  # seconds in view after which a peak has faded to 1/e
 RECOVERY = 30.0  # seconds after which what has faded is back to 1 − 1/e
-ALL = 0.05  # what the best view of all attention earns in a second; a new peak earns up to 1
+ALL = 0.07  # what the best view of all attention earns in a second; a new peak earns up to 1
 HOLD = 3  # seconds that a view is held for at least
+EMPTY_PRICE = 0.5  # of a second of holding a view without a strong peak
+MIN_WINDOW = 0.1  # how much a peak counts in a view at least, to be in it
 TURN, CUT = 0.02, 10  # price of a second of turning; a cut is as 10
 MIN_TURN, MIN_CUT = math.radians(30), math.radians(60)  # smallest angles of a turn and a cut
 PANS = -1, -0.5, 0.5, 1  # parts of the fastest pan
@@ -122,31 +131,44 @@ class _Planner:
         cameras = torch.stack([orientation(*p) for p in self.places.reshape(-1, 2).tolist()])
         rays = directions(*CELLS, torch.float64).flatten(0, 1)
         u, v = to_plane(torch.einsum("nk,dkc->dnc", rays, cameras), extent)
-        self.windows = ((1 - u**2).clamp(min=0) * (1 - v**2).clamp(min=0)).float().numpy()
+        across, down = (1 - u**2).clamp(min=0), (1 - v**2).clamp(min=0)
+        at_edge = abs(v - 1) < 1 - LOWER_EDGE  # also just below the view
+        self.framing = (across * torch.where(at_edge, -CUT_OFF_PRICE, down)).float().numpy()
+        self.windows = self.framing.clip(0)
         area = solid_angles(*CELLS, torch.float32).expand(CELLS).numpy().ravel()
         even = 1.001 / (2 * TAU)  # density where attention is the same everywhere
         usual = (attention - even * area).clip(0) @ self.windows.T
         self.usual = ALL / (usual.max(1).mean() or 1) * usual  # (K, R·C)
+        strongest = usual[:HOLD].mean(0) - 1e-6 * np.linalg.norm(self.places, axis=-1).ravel()
+        self.beginning = self.places.reshape(-1, 2)[strongest.argmax()]
         # Peaks are above the mean map, and above an even share of what that leaves.
         density = attention / area
         above = density - MEAN_SUBTRACTION * density.mean(0) - (1 - MEAN_SUBTRACTION) * even
         least = max(MIN_PEAK * above.max(), 1e-9)
         self.near = (rays @ rays.T > math.cos(AROUND)).numpy()
         self.peaks = []  # in each second, the cells of peaks and what each earns when it is new
-        for values, new in zip(density, above):
-            high = np.flatnonzero(new >= least)
-            cells = high[new[high] >= np.where(self.near[high], new, 0).max(1, initial=0)]
+        self.empty = np.zeros(usual.shape, bool)  # whether a view has no strong peak: (K, R·C)
+        for values, new, empty in zip(density, above, self.empty):
+            cells = self.maxima(new, least)
             self.peaks.append((cells, np.sqrt(values[cells] / values.max())))
+            if values.max() > even:
+                strong = self.maxima(values, MIN_ATTENTION * values.max())
+                empty[:] = self.windows[:, strong].max(1) < MIN_WINDOW
+
+    def maxima(self, values: np.ndarray, least: float) -> np.ndarray:
+        """Return the cells whose values (cells,) are at least so high, and the highest AROUND."""
+        high = np.flatnonzero(values >= least)
+        return high[values[high] >= np.where(self.near[high], values, 0).max(1, initial=0)]
 
     def shots(self) -> tuple[Shot, ...]:
         """Return the best shots found."""
         length = len(self.peaks)
         plans: list[dict[int, Plan]] = [{} for _ in range(length + 1)]  # by their last view
-        plans[0][0] = 0.0, (Shot(0, 0, np.zeros(2), 0.0),), np.ones(len(self.near))
+        plans[0][0] = 0.0, (Shot(0, 0, self.beginning, 0.0),), np.ones(len(self.near))
         for now in range(length):
             best, plans[now] = sorted(plans[now].values(), key=lambda plan: -plan[0]), {}
             for plan in best[:BEAM_WIDTH]:
-                for shot in [plan[1][-1], *self.options(plan, now)]:
+                for shot in [plan[1][-1], *(self.options(plan, now) if now else ())]:
                     end = min(max(now + 1, shot.arrival + HOLD), length)
                     view = int(self.views(shot.held(end)))
                     longer = self.extended(plan, shot, now, end)
@@ -163,7 +185,7 @@ class _Planner:
     def earned(self, second: int, fresh: np.ndarray, view: int | slice = slice(None)) -> np.ndarray:
         """Return what a view, or that towards each place, earns in a second: () or (R·C,)."""
         cells, worth = self.peaks[second]
-        return self.usual[second, view] + self.windows[view, cells] @ (worth * fresh[cells])
+        return self.usual[second, view] + self.framing[view, cells] @ (worth * fresh[cells])
 
     def extended(self, plan: Plan, shot: Shot, now: int, end: int) -> Plan:
         """Return a plan that goes on with a shot, new or its last, from now to the end."""
@@ -175,6 +197,7 @@ class _Planner:
         for second, view in zip(range(now, end), views.tolist()):
             share = TURNED if second < shot.arrival else steady
             earned += share * float(self.earned(second, fresh, view))
+            earned -= EMPTY_PRICE * (second >= shot.arrival and self.empty[second, view])
             cells = self.peaks[second][0]
             seen = self.windows[view, cells] @ self.near[cells]
             fresh = (1 - (1 - fresh) * math.exp(-1 / RECOVERY)) * np.exp(-share * seen / SEEN)
@@ -189,11 +212,12 @@ class _Planner:
         # A turn from rest to rest, cubic in time, has these largest values.
         needed = np.maximum(1.5 * angle / self.speed, np.sqrt(6 * angle / self.acceleration))
         needed = np.ceil(needed).clip(min=1).astype(int)
-        if self.cuts or not now:  # the first shot may begin anywhere
-            needed[angle > (MIN_CUT if now else -1)] = 0
+        if self.cuts:
+            needed[angle > MIN_CUT] = 0
         seen = np.zeros((1 + needed.max() + HOLD, *needed.shape))
         for second in range(now, min(now + len(seen) - 1, len(self.peaks))):
-            seen[1 + second - now] = self.earned(second, fresh).reshape(needed.shape)
+            earned = self.earned(second, fresh) - EMPTY_PRICE * self.empty[second]
+            seen[1 + second - now] = earned.reshape(needed.shape)
         every, seconds = np.arange(COLUMNS), np.arange(len(seen))[:, None, None] - 1
         sectors = [(0, sector) for sector in np.split(every, SECTORS)]
         for part, sector in [*sectors, *((part, every) for part in PANS)]:
@@ -202,7 +226,7 @@ class _Planner:
             total = np.cumsum(np.take_along_axis(seen, columns % COLUMNS, 2), axis=0)
             shown = (np.take_along_axis(total, n, 0)[0] for n in (start + HOLD, start))
             value = np.subtract(*shown) / (start[0] + HOLD) - 1e-6 * angle[:, sector]
-            value[angle[:, sector] < (MIN_TURN if now and not part else 0)] = -1
+            value[angle[:, sector] < (0 if part else MIN_TURN)] = -1
             row, column = np.unravel_index(value.argmax(), value.shape)
             length, way_there = int(start[0, row, column]), way[row, sector[column]]
             while length and not self.keeps_limits(way_there, last, pan, length):
