@@ -8,7 +8,6 @@ import struct
 import numpy as np
 import pytest
 import torch
-from recipes.motion import main as motion_main
 from torch import nn
 
 import models
@@ -31,7 +30,6 @@ from recipes.pretrained import main as pretrained_main
 from recipes.teachers import main as teachers_main
 from tests.clips import write_eccv_clip
 from tests.commands import ended, run
-from tests.scenes import write_clips
 from video.pictures import read_picture, resize, to_tensor
 
 NAMES = "one", "two"
@@ -425,33 +423,3 @@ def test_a_checkpoint_gets_a_front_and_smoothing(tmp_path):
     assert torch.equal(found.latitude_bias, 2 * model.latitude_bias)
     assert torch.equal(found.head.weight, model.head.weight)
     assert models.checkpoint.read(tmp_path / "b.pth")["run"] == {"loss": "density"}
-
-
-def test_weights_of_motion_learn_alone(tmp_path):
-    """Maps without motion stay as they are; --times goes further."""
-    write_clips(tmp_path / "sources" / "hevc33_video")
-    torch.manual_seed(0)
-    model = CubeUNet(backbone="efficientnet_lite0", height=192, width=384)
-    for norm, *_ in model.backbone.levels:  # as after training
-        nn.init.constant_(norm.running_mean, 0.1)
-        nn.init.constant_(norm.bias, 0.2)
-    models.save(tmp_path / "in.pth", model)
-    words = "--sources", tmp_path / "sources", "--steps", 2
-    for times in (1, 3):
-        run(motion_main, tmp_path / "in.pth", tmp_path / f"{times}.pth", *words, "--times", times)
-    first, once, thrice = (models.load(tmp_path / f"{name}.pth") for name in ("in", 1, 3))
-    frames, still = torch.rand(1, 1, 3, 192, 384), torch.zeros(1, 1, 1, 192, 384)
-    with torch.no_grad():
-        assert first(frames, still).allclose(once(frames, still), atol=1e-5)
-        assert not first(frames, still + 0.3).allclose(once(frames, still + 0.3), atol=1e-5)
-    changed = {n for n, p in once.named_parameters() if not p.equal(first.get_parameter(n))}
-    assert {name.rsplit(".", 1)[0] for name in changed} == {
-        f"backbone.levels.{level}.{part}" for level in (0, 3) for part in (0, 1)
-    }
-    start, one, three = (
-        m.get_parameter("backbone.levels.0.1.weight") for m in (first, once, thrice)
-    )
-    torch.testing.assert_close(three - start, 3 * (one - start))
-    models.save(tmp_path / "plain.pth", network())
-    code, _, line = ended(motion_main, tmp_path / "plain.pth", tmp_path / "new.pth", *words)
-    assert (code, "no layers of its own read motion" in line) == (2, True)
