@@ -85,7 +85,7 @@ def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Conn
         from prepare import synthetic
         from video.pictures import list_pictures
 
-        if not Path(clip).exists():
+        if clip == EXAMPLE and not Path(clip).exists():
             size = "--frames", "48", "--height", "480", "--width", "960", "--seed", "14"
             step("Rendering an example", synthetic, "--video", name, *size)
         if not LAYOUTS[layout] and (doubt := doubtful_shape(Path(clip))):
@@ -112,10 +112,11 @@ def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Conn
 
 def doubtful_shape(clip: Path) -> str:
     """Return why a clip may be no panorama, empty where its shape or what it declares says so."""
+    from video.declared import STRETCHED
     from video.decoding import probe
 
     with suppress(Exception):  # infer_video.py says what is wrong
-        return "".join(note for note in probe(clip).notes if "stretched" in note)
+        return "".join(note for note in probe(clip).notes if STRETCHED in note)
     return ""
 
 
@@ -150,7 +151,7 @@ class Session:
     def stop(self) -> None:
         process, self.process = self.process, None
         if process:
-            process.kill()
+            process.kill()  # what it has written is replaced or deleted
             process.join()
 
     def close(self) -> None:
@@ -264,10 +265,8 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
         session = Session(Path(upload), files) if upload and whole else None
         leave(request)
         if not session:
-            what = (
-                "This file has not been uploaded; drop it again" if upload else "Drop a file first"
-            )
-            return message(what, "problem")
+            lost = "This file has not been uploaded; drop it again"
+            return message(lost if upload else "Drop a file first", "problem")
         sessions[request.session_hash or ""] = session
         return ""
 

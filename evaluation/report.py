@@ -14,7 +14,7 @@ from evaluation.plots import ROWS, Picture, clip_plot, picture_plot, time_plot
 STYLE = """body{max-width:72rem;margin:2rem auto;padding:0 1rem;font:16px/1.45 sans-serif}
 h1,li,dd{overflow-wrap:anywhere}img{max-width:100%}.plot{width:35rem}
 small,caption{display:block;color:#555;text-align:inherit}caption{text-align:left}
-pre,table{display:block;overflow-x:auto}table{border-collapse:collapse;display:block;overflow-x:auto}.model{background:#eef3f8}
+pre,table{display:block;overflow-x:auto}table{border-collapse:collapse}.model{background:#eef3f8}
 th,td{padding:.4rem .8rem;text-align:right;border-bottom:1px solid #ccc;white-space:nowrap}"""
 
 

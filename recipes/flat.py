@@ -22,9 +22,8 @@ class FlatUNet(nn.Module):
     cube: shares its weights with the attribute `cube`, whose faces are padded by themselves; of
         that, a checkpoint loads as an ordinary CubeUNet.
 
-    forward: RGB (N, 3, H, W) in [0, 1], and the motion channels, which are zero where they are
-    missing → saliency (N, 1, H, W) in [0, 1]. H and W are multiples of the step in the backbone's
-    `faces`.
+    forward: RGB (N, 3, H, W) in [0, 1] → saliency (N, 1, H, W) in [0, 1]. The motion channels are
+    zero. H and W are multiples of the step in the backbone's `faces`.
     """
 
     def __init__(self, cube: CubeUNet):
@@ -34,12 +33,10 @@ class FlatUNet(nn.Module):
         self.cube.arguments = cube.arguments
         self.train(cube.training)
 
-    def forward(self, images: Tensor) -> Tensor:
-        count, channels, height, width = images.shape
-        motion = images.new_zeros(
-            count, self.cube.arguments["in_channels"] - channels, height, width
-        )
-        images = torch.cat([images, motion], dim=1).contiguous(memory_format=torch.channels_last)
+    def forward(self, rgb: Tensor) -> Tensor:
+        count, channels, height, width = rgb.shape
+        motion = rgb.new_zeros(count, self.cube.arguments["in_channels"] - channels, height, width)
+        images = torch.cat([rgb, motion], dim=1).contiguous(memory_format=torch.channels_last)
         logits = self.cube.read(images)[:, :1]
         return nn.functional.interpolate(logits, (height, width), mode="bilinear").sigmoid()
 

@@ -42,7 +42,7 @@ def main() -> None:
     model.latitude_bias *= args.latitude
     model.spec = replace(model.spec, smoothing=args.smoothing)
     content = read(args.checkpoint)
-    kept = "calibrated", "distilled", "mean_of", "shares", "motion", "run"
+    kept = "calibrated", "distilled", "mean_of", "shares", "run"
     facts = {name: content[name] for name in kept if content.get(name)}
     facts["front"] = {"latitude": args.latitude, "sha256": sha256(args.checkpoint)}
     save(args.output, model, **facts)

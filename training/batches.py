@@ -35,8 +35,8 @@ def read_data(
     """
     data = {}
     for name in ("train", "val"):
-        options = skip_frames, fps, True, fixations or name == "val"
-        clips = data[name] = SaliencyVideos(root, name, spec, *options)
+        options: dict = {"eight_bits": True, "fixations": fixations or name == "val"}
+        clips = data[name] = SaliencyVideos(root, name, spec, skip_frames, fps, **options)
         samples = f"{counted(len(clips), 'sample')} of {counted(spec.clip_length, 'frame')}"
         problems = summarise(clips.irregular) or "all in order"
         number = counted(len(clips.clips), "clip")

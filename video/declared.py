@@ -38,6 +38,7 @@ OTHER_STEREO = re.compile(rb"st3d\0{4}[^\0-\2]")
 MESH_BOX = re.compile(rb"prhd.{20}mshp", re.DOTALL)
 XML = 1 << 20  # characters that are read of XMP or of Spherical Video V1
 SIZES = "CroppedAreaImageWidth", "CroppedAreaImageHeight", "FullPanoWidth", "FullPanoHeight"
+STRETCHED = "taken as a stretched panorama"  # in the note on a doubtful shape
 SHAPE = 0.05  # relative difference of two shapes that are taken for the same
 
 
@@ -163,4 +164,4 @@ def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) ->
     hint = " (stereo is often 1:1, a cubemap 3:2 or 4:3)"
     if often:
         hint = f", but may be {often} stereo, or a part of the sphere: give --stereo or --coverage"
-    return [f"{width}×{height} pixels are {shape}; taken as a stretched panorama{hint}"]
+    return [f"{width}×{height} pixels are {shape}; {STRETCHED}{hint}"]

@@ -23,9 +23,7 @@ SPEED, ACCELERATION = 30, 30  # largest, along the sphere: degrees a second, and
 HIGHEST = 60  # latitude in degrees
 LONGEST = 5.0  # seconds that a frame counts at most
 LOWER_EDGE = 0.6  # of a view whose half height is 1: further down, a face has no body
-CUT_OFF_PRICE = (
-    0.5  # price of a peak at the lower edge of a view, as a share of what it earns above
-)
+CUT_OFF_PRICE = 0.5  # of a peak at the lower edge of a view, as a share of what it earns above
 CELLS = 30, 60  # rows and columns to which maps are reduced
 COLUMNS = 36  # longitudes that are compared; latitudes are about as far apart
 MEAN_SUBTRACTION = 0.8  # share of the mean map; the rest leads where nothing ever changes
