@@ -57,10 +57,11 @@ def main() -> None:
     part.parent.mkdir(exist_ok=True)
     cut(args.clip, part, START, SECONDS)
     page = "--viewer", "--output_path", str(args.output_dir / "sample.html"), "--crf", "28"
+    paint = "make_video.py", "--overwrite", "--original_video", part
     for script, *words in (
         ("infer_video.py", "--video_path", part, "--overwrite", "other"),
-        ("make_video.py", "--original_video", part),
-        ("make_video.py", "--original_video", part, *page, "--preset", "slower"),
+        paint,
+        (*paint, *page, "--preset", "slower"),
     ):
         subprocess.run([sys.executable, ROOT / script, *words], check=True)
     overlay = part.with_name(f"{part.stem}_overlay.mp4")
