@@ -145,7 +145,9 @@ class CubeUNet(SaliencyModel):
         logits = self.read(faces)
         if self.second_look:
             second = enlarge(self.read(avg_pool2d(faces, 2)), self.pad)
-            logits = torch.lerp(logits, second, self.second_look)
+            image = torch.lerp(logits[:, :1], second[:, :1], self.second_look)
+            gate = torch.minimum(logits[:, 1:], second[:, 1:])  # empty without a local prior
+            logits = torch.cat([image, gate], dim=1)
         if self.projects_probabilities:
             logits = self.to_equi(logits.sigmoid()).logit(PROBABILITY_EPS)
         else:

@@ -21,7 +21,7 @@ from video.spec import Spec
 FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 THREADS = 4  # that compute different frames of a model at once
 EPSILON = 1e-6  # least distance of a map from 0 and 1 in its logits
-MIN_OWN_SHARE = 0.5  # share of a frame's own map that smoothing keeps
+OWN_SHARE = 0.75  # of a frame's own logits that smoothing keeps, where they exceed the mean
 
 Pair = tuple[Frame, Tensor]  # with its map (1, H, W)
 
@@ -57,8 +57,8 @@ def predict(
 
     Where the spec has a `smoothing` of s seconds, a frame's map is the sigmoid of the mean of the
     maps' logits over the frames at most s seconds before and after it, with weights
-    exp(−|Δt| / s), and nowhere less than half of the frame's own map, so that what passes by
-    quickly stays visible.
+    exp(−|Δt| / s). Where the frame's own logit is higher, three quarters of the difference are
+    added, so that what moves stays visible where it is.
 
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
         any size, (H, W, 3) uint8 RGB arrays or frames' tensors (3, H, W) in [0, 1], of which
@@ -201,21 +201,22 @@ def _stitched(computed: Iterable[tuple[list[Frame], Tensor]], fade: int) -> Iter
 
 def _smoothed(pairs: Iterable[Pair], seconds: float, live: bool) -> Iterator[Pair]:
     """Yield frames with weighted means of the maps around them, as `predict` describes them."""
-    near: list[tuple[Frame, Tensor, Tensor]] = []  # frames, maps and logits that are still needed
+    near: list[Pair] = []  # frames and logits that are still needed
     following = 0  # index in `near` of the frame whose mean comes next
     for pair in chain(pairs, [None]):
         if pair:
-            near.append((*pair, pair[1].logit(eps=EPSILON)))
+            near.append((pair[0], pair[1].logit(eps=EPSILON)))
         while following < len(near):
-            frame, own, _ = near[following]
-            apart = [abs(other.seconds - frame.seconds) for other, *_ in near]
+            frame, own = near[following]
+            apart = [abs(other.seconds - frame.seconds) for other, _ in near]
             if pair and not live and apart[-1] <= seconds:
                 break  # the next frame may be near, too
             weights = [math.exp(-a / seconds) if a <= seconds else 0.0 for a in apart]
             mean = torch.zeros_like(own)
-            for weight, (*_, logits) in zip(weights, near):
+            for weight, (_, logits) in zip(weights, near):
                 mean.add_(logits, alpha=weight / sum(weights))
-            yield frame, torch.maximum(mean.sigmoid_(), MIN_OWN_SHARE * own)
+            higher = torch.maximum(mean, own)
+            yield frame, torch.lerp(mean, higher, OWN_SHARE).sigmoid_()
             following += 1
             while following > 1 and abs(near[0][0].seconds - frame.seconds) > seconds:
                 del near[0]

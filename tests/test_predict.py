@@ -248,13 +248,17 @@ def logit(p):
 
 
 def expected(given, number, ahead=HALF):
-    """By hand: the weighted mean of the logits of frames at most half a second away."""
+    """By hand: the weighted mean of the logits of frames at most half a second away.
+
+    Where the frame's own is higher, three quarters of the way to it.
+    """
     now = given[number - 1].seconds
     near = [f for f in given if now - HALF <= f.seconds <= now + ahead]
     weights = [math.exp(-abs(f.seconds - now) / HALF) for f in near]
     values = [f.rgb[0, 0, 0].item() for f in near]
     mean = sum(w * logit(value) for w, value in zip(weights, values)) / sum(weights)
-    return max(1 / (1 + math.exp(-mean)), given[number - 1].rgb[0, 0, 0].item() / 2)
+    own = logit(given[number - 1].rgb[0, 0, 0].item())
+    return 1 / (1 + math.exp(-mean - 0.75 * max(0.0, own - mean)))
 
 
 @pytest.mark.parametrize("times", [None, UNEVEN])
@@ -268,10 +272,14 @@ def test_a_map_is_the_mean_of_logits_around_its_frame(times, live):
         assert found[number] == pytest.approx(by_hand, abs=1e-5)
 
 
-def test_what_passes_by_quickly_keeps_half_of_its_height():
+def test_what_passes_by_quickly_keeps_three_quarters_of_its_logit():
     """Bright in one frame of nine: the mean of logits alone would be 0.025."""
     found = maps(frames([0.01] * 8 + [0.9] + [0.01] * 8))
-    assert found[9] == pytest.approx(0.45, abs=1e-4)
+    mean = logit(0.01) + (logit(0.9) - logit(0.01)) / sum(
+        math.exp(-abs(n) / 4) for n in range(-4, 5)
+    )
+    assert found[9] == pytest.approx(1 / (1 + math.exp(-0.75 * logit(0.9) - 0.25 * mean)), abs=1e-4)
+    assert 0.6 < found[9] < 0.7
     assert found[8] < 0.03
 
 

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from common.components import MOTIONS
+from projection.sphere import latitudes
 from video import raft
 
 MIN_FLOW = 1e-4  # pixels of flow; less is an estimate's noise
+STEADY = 0.03  # mean of the grey difference at which it counts 1/e in SteadyDifference
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 
 
@@ -63,6 +65,27 @@ class Difference(Motion):
         if previous is None:
             return current.new_zeros(1, *current.shape[-2:])
         return torch.tensordot(GREY, current - previous, dims=1).abs()[None]
+
+
+class SteadyDifference(Difference):
+    """The difference of a camera that stands still, less the more everything moves: (1, H, W).
+
+    It is multiplied by exp(−(m / STEADY)²), m being its mean within 45° of the horizon over the 90°
+    of longitude where that is largest: when the camera moves, what moves with it tells nothing.
+    """
+
+    scales_with_contrast = False
+    augmentations = ("yaw", "mirror")
+
+    def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
+        difference = super().__call__(previous, current)
+        height, width = current.shape[-2:]
+        rows, quarter = slice(height // 4, height - height // 4), max(1, width // 4)
+        areas = latitudes(height)[rows].cos().float()
+        columns = areas @ difference[0, rows] / areas.sum()
+        total = torch.cat([columns.new_zeros(1), columns, columns[: quarter - 1]]).cumsum(0)
+        mean = (total[quarter:] - total[:-quarter]).max() / quarter
+        return difference * (-((mean / STEADY) ** 2)).exp()
 
 
 class ColourDifference(Motion):
