@@ -12,6 +12,7 @@ import shlex
 import sys
 import time
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 
 from common import options
@@ -69,12 +70,12 @@ from common.errors import InputError, RunError
 from common.files import maps_folder, output_of, protected
 from common.locks import lock
 from datasets.rates import rate_of_folder
-from maps.folder import NORMALISATIONS, MapFolder
+from maps.folder import NORMALISATIONS, MapFolder, fingerprint
 from maps.interpolate import interpolate
 from models.checkpoint import sha256
 from models.predict import predict_from
 from video.background import map_in_background, prefetch
-from video.reader import FrameReader, read_frames
+from video.reader import read_frames
 
 
 def main() -> str:
@@ -102,7 +103,8 @@ def main() -> str:
     with autocast(device, dtype):
         for folder, path in processes.shard(folders.items()):
             with failures.collected(path):
-                infer(model, path, folder, dtype, args)
+                rate = args.fps or rate_of_folder(path)
+                infer(model, path, rate, folder, dtype, args)
     Failures(sum(processes.gather(list(failures)), [])).report(len(folders))
     words = ["--original_video", str(args.video_path[0])]
     words += ["--saliency_dir", str(next(iter(folders)))] if args.output_dir else []
@@ -123,19 +125,20 @@ def output_folders(clips: list[Path], folder: Path | None) -> dict[Path, Path]:
 def infer(
     model: models.SaliencyModel,
     path: Path,
+    fps: Fraction | None,
     folder: Path,
     dtype: torch.dtype,
     args: argparse.Namespace,
 ) -> None:
     """Write the maps of one clip that are not yet in the folder, and its exports.
 
-    dtype: number format of the model's computations, for saliency.json.
+    fps: pictures a second of a folder, None where it is not known. dtype: number format of the
+    model's computations, for saliency.json.
     Raises InputError for a source that can't be read or a folder with other maps, and RunError at
     the end where some frames of the source are damaged.
     """
     if folder.resolve() in (path.resolve(), *path.resolve().parents):
         raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
-    fps = args.fps or (rate_of_folder(path) if path.is_dir() else None)
     with advice("--coverage"):
         reader = read_frames(path, model.spec, fps, args.stereo, args.coverage)
     for note in reader.info.notes:
@@ -157,20 +160,22 @@ def infer(
     targets = [name if len(args.video_path) == 1 else folder / name for name in args.export]
     with ExitStack() as outputs, lock(folder), protected(args.ckpt_path, *reader.info.files):
         for target in targets:
-            outputs.enter_context(output_of(reader.info.files, target, bool(args.overwrite)))
-        maps = MapFolder(folder, reader.info, run)
+            clip = fingerprint(reader.info.files)
+            outputs.enter_context(output_of(clip, target, bool(args.overwrite)))
+        maps = MapFolder(folder, reader, run)
         if not args.export or args.overwrite == "all" or not maps.complete:
-            maps.begin(args.overwrite, reader.damage)
-            write_maps(model, reader, maps)
+            maps.begin(args.overwrite)
+            write_maps(model, maps)
         for target in targets:
             export(target, maps, args)
     if str(reader.damage):
         raise RunError(f"{path}: {reader.damage}")
 
 
-def write_maps(model: models.SaliencyModel, reader: FrameReader, maps: MapFolder) -> None:
+def write_maps(model: models.SaliencyModel, maps: MapFolder) -> None:
     """Write the maps of a source that are missing."""
-    info, start, done = reader.info, time.perf_counter(), maps.done
+    reader, start, done = maps.reader, time.perf_counter(), maps.done
+    info = reader.info
     predicted = predict_from(model, prefetch(reader), done)
     covered = info.layout.covered(model.spec.height, model.spec.width)
     written = map_in_background(maps.write, interpolate(predicted, covered))
@@ -178,10 +183,11 @@ def write_maps(model: models.SaliencyModel, reader: FrameReader, maps: MapFolder
     bar = {"total": length, "initial": done, "unit": "frame", "disable": not processes.is_main()}
     for _ in tqdm(written, maps.facts["video"], **bar):
         pass
-    maps.finish(reader.times)
-    seconds, new = time.perf_counter() - start, len(reader.times) - done
+    maps.finish()
+    count, seconds = maps.stored["frame_count"], time.perf_counter() - start
+    new = count - done
     speed = f"{new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s" if new else "none new"
-    print(f"{counted(len(reader.times), 'map')} in {maps.folder} ({speed})")
+    print(f"{counted(count, 'map')} in {maps.folder} ({speed})")
 
 
 def export(target: Path, folder: MapFolder, args: argparse.Namespace) -> None:

@@ -83,7 +83,7 @@ if __name__ == "__main__":  # help and wrong options need none of the slow impor
 
 from tqdm import tqdm
 
-from maps.folder import MapFolder
+from maps.folder import MapFolder, fingerprint
 from video.decoding import Damage, VideoInfo, probe
 from video.layout import SPHERE
 from video.pictures import list_pictures, read_picture, save_picture
@@ -123,7 +123,8 @@ def main(viewer_command: str = "") -> None:
     maps, damage = saved.find(info, args.scale), Damage()
     frames = frames_with_maps(info, folder, maps, damage)
     inputs = protected(*info.files, *folder.glob("sal_*.*"))
-    with inputs, output_of(info.files, output, args.overwrite), atomic(output) as temporary:
+    ours = output_of(fingerprint(info.files), output, args.overwrite)
+    with inputs, ours, atomic(output) as temporary:
         if kind == ".html":
             write_viewer(temporary, info, frames, source.name, args.viewer_width, args.colormap,
                 args.alpha, args.crf, args.preset)  # fmt: skip

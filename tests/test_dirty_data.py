@@ -46,8 +46,8 @@ def test_one_fixation_outside_the_picture_stopped_everything(dirty, tmp_path, ch
     assert code == 0 and "1 × unusable fixation" in printed, line
     problems = check.check(dirty)["problems"]
     assert [p["detail"] for p in problems] == [
-        "clip a, frame 2: x -1, y -1 is outside the picture; it is skipped",
-        "clip b, frame 1: x 1.0003, y 0.5 is outside the picture; it is skipped",
+        "clip a, frame 2: x -1, y -1 is outside the picture",
+        "clip b, frame 1: x 1.0003, y 0.5 is outside the picture",
     ]
 
 

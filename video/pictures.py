@@ -107,8 +107,8 @@ def save_picture(path: Path, rgb: np.ndarray, original: Path, layout: Layout | N
     Image.fromarray(rgb).save(path, **options)
 
 
-def look_at(pictures: Sequence[Path]) -> tuple[tuple[int, int], list[str], Declared]:
-    """Return (width, height) of the first readable picture, notes on it, and what it declares."""
+def look_at(pictures: Sequence[Path]) -> tuple[Declared, list[str]]:
+    """Return what the first readable picture declares, and notes on it."""
     problem = InputError("there is no picture")
     for path in pictures:
         try:
@@ -120,7 +120,7 @@ def look_at(pictures: Sequence[Path]) -> tuple[tuple[int, int], list[str], Decla
                 size = image.size[::-1] if on_end else image.size
                 xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", "")
                 xmp = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
-                return size, notes, picture_declares(xmp, *size)
+                return picture_declares(xmp, *size), notes
         except InputError as error:
             problem = error
     raise problem
@@ -155,3 +155,9 @@ def find_flow(picture: Path) -> Path | None:
             path = folder.parent / OPTICAL_FLOW / picture.absolute().relative_to(folder)
             paths += [path, path.with_suffix(".png")]
     return next(filter(Path.is_file, paths), None)
+
+
+def read_flow(picture: Path) -> np.ndarray | None:
+    """Return the flow picture of a frame, (H, W, 3) uint8, None where it has none."""
+    path = find_flow(picture)
+    return path if path is None else read_picture(path)
