@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import ExitStack
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from common import options
@@ -20,7 +21,7 @@ from common.errors import Failures, advice, counted, run_script
 from maps.exports import KINDS, array_bytes, export_path, grid
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
     add("--video_path", type=Path, nargs="+", required=True, metavar="PATH",
@@ -53,11 +54,11 @@ def parse_args() -> argparse.Namespace:
     add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
         "are there, once all new ones are made; other: only those of another source or "
         "checkpoint; either also replaces exports of another clip")  # fmt: skip
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    run_script(parse_args)
+    given_options = run_script(parse_args)
 
 import torch
 from tqdm import tqdm
@@ -78,9 +79,9 @@ from video.background import map_in_background, prefetch
 from video.reader import read_frames
 
 
-def main() -> str:
+def main(args: argparse.Namespace | None = None) -> str:
     """Write the maps of all clips and return the command that shows those of the first."""
-    args = parse_args()
+    args = args or parse_args()
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
     choose_kernels(device, dtype)
@@ -209,6 +210,6 @@ def export(target: Path, folder: MapFolder, args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command = run_script(processes.session(main))
+    command = run_script(processes.session(partial(main, given_options)))
     if os.environ.get("RANK", "0") == "0":
         print(command)

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from common.errors import InputError, RunError, advice, counted, run_script
@@ -25,7 +26,7 @@ from common.options import HelpFormatter, add_layout_options, at_least, frame_ra
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--original_video", type=Path, required=True, metavar="PATH",
@@ -61,7 +62,7 @@ def parse_args() -> argparse.Namespace:
     add("--size", type=view_size, metavar="WIDTHxHEIGHT", help="its pixels (default: 16:9, as wide "
         "as the clip, from 320x180 to 1280x720)")  # fmt: skip
     add("--cuts", action="store_true", help="the camera may also jump")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.follow and args.side_by_side:
         raise InputError("--follow shows no heat map; leave out --side_by_side")
     if not 0 <= (args.alpha or 0) <= 1 or not 0 <= args.crf <= 51:
@@ -79,7 +80,7 @@ def view_size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    run_script(parse_args)
+    given_options = run_script(parse_args)
 
 from tqdm import tqdm
 
@@ -98,9 +99,9 @@ from views.viewer import write_viewer
 LARGEST = 16384  # columns and rows of a video in H.264
 
 
-def main(viewer_command: str = "") -> None:
+def main(args: argparse.Namespace | None = None, viewer_command: str = "") -> None:
     """Write the output. viewer_command: what is proposed next; by default that of this script."""
-    args = parse_args()
+    args = args or parse_args()
     if args.colormap not in COLORMAPS:
         raise InputError(f"--colormap {args.colormap}: choose one of {', '.join(COLORMAPS)}")
     source, start = args.original_video, time.perf_counter()
@@ -215,4 +216,4 @@ def write_follow(
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(partial(main, given_options))
