@@ -94,7 +94,7 @@ def main(args: argparse.Namespace | None = None) -> None:
         data.check_packed(network.model.spec)
     sigma = args.sigma or protocol.sigma or 3.34
     scorer = Scorer(data, protocol, args.height, sigma, args.train_root, device)
-    processes.be_patient()
+    processes.extend_timeout()
     with lock(args.output_dir) if is_main() else nullcontext():
         clips = {}
         bar = {"unit": "clip", "disable": not is_main(), "dynamic_ncols": True}

@@ -100,7 +100,7 @@ def main(args: argparse.Namespace | None = None) -> str:
         if len(folders) > 1 and path != Path(path.name):
             raise InputError(f"{path}: each of several clips has its own; give a name, no folder")
     failures = Failures()
-    processes.be_patient()
+    processes.extend_timeout()
     with autocast(device, dtype):
         for folder, path in processes.shard(folders.items()):
             with failures.collected(path):

@@ -96,7 +96,7 @@ from views.frames import FrameWithMap, frames_with_maps
 from views.overlay import COLORMAPS, paint_picture, painted_pictures, scaled
 from views.viewer import write_viewer
 
-LARGEST = 16384  # columns and rows of a video in H.264
+MAX_SIDE = 16384  # columns and rows of a video in H.264
 
 
 def main(args: argparse.Namespace | None = None, viewer_command: str = "") -> None:
@@ -165,8 +165,8 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
         raise InputError(f"{output}: give a name that ends with {' or '.join(endings)}")
     if ending == ".html" and (args.side_by_side or args.follow):
         raise InputError(f"{output}: a viewer has both; leave out --side_by_side and --follow")
-    if ending == ".mp4" and max(info.width * (1 + args.side_by_side), info.height) > LARGEST:
-        raise InputError(f"{source}: too large, .mp4 holds {LARGEST}×{LARGEST}; make it smaller")
+    if ending == ".mp4" and max(info.width * (1 + args.side_by_side), info.height) > MAX_SIDE:
+        raise InputError(f"{source}: too large, .mp4 holds {MAX_SIDE}×{MAX_SIDE}; make it smaller")
     return output
 
 

@@ -205,7 +205,7 @@ def main(args: argparse.Namespace | None = None) -> None:
 def train(config: Config, model: models.SaliencyModel, folder: Path) -> None:
     """Train a model, with all files in a folder."""
     run = Run(config, model, folder)
-    processes.be_patient()
+    processes.extend_timeout()
     batches, epoch_steps = iter(run.train_loader), run.order.epoch_steps
     with Interruptions(config.save_minutes) as interruptions, run.monitor.bar:
         try:

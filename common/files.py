@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import NO_ROOM, InputError, printable
+from common.errors import DISK_FULL, InputError, printable
 
-JSON_BYTES = 128 << 20  # the largest JSON file that is read
-ARRAY_BYTES = 4 << 30  # the largest file of arrays that is read
-OUTPUTS = ".saliency360.json"  # the fingerprints of the clips that outputs beside it are made of
+MAX_JSON_BYTES = 128 << 20  # the largest JSON file that is read
+MAX_ARRAY_BYTES = 4 << 30  # the largest file of arrays that is read
+OUTPUT_RECORD = ".saliency360.json"  # fingerprints of the clips that outputs beside it are of
 _inputs: set[tuple[int, int]] = set()  # device and inode of the files that are not to be replaced
 
 
@@ -68,7 +68,7 @@ def read_json(path: str | Path, **kinds: Any) -> dict:
 
     Raises InputError for any other file, and for an entry of another type.
     """
-    with reading(path, "not valid JSON ({}); correct or delete it", JSON_BYTES) as path:
+    with reading(path, "not valid JSON ({}); correct or delete it", MAX_JSON_BYTES) as path:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
         if not isinstance(content, dict):
             raise TypeError("expected {…}")
@@ -96,7 +96,7 @@ def write_text(path: str | Path, text: str) -> None:
 def read_array(path: str | Path) -> np.ndarray:
     """Return the array of real numbers in a .npy file. Raises InputError for any other file."""
     otherwise = "not an array of numbers ({}); delete it or make it again"
-    with reading(path, otherwise, ARRAY_BYTES) as path:
+    with reading(path, otherwise, MAX_ARRAY_BYTES) as path:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.dtype.kind not in "biuf" or not array.size:
             raise ValueError(f"{array.dtype} of shape {array.shape}")
@@ -139,13 +139,13 @@ def refuse_input(path: Path) -> None:
 
 @contextmanager
 def output_of(clip: str, path: Path, overwrite: bool = False) -> Iterator[None]:
-    """Let a clip have an output, and note in OUTPUTS beside it, after the block, whose it is.
+    """Let a clip have an output, and note in OUTPUT_RECORD beside it, after the block, whose it is.
 
     clip: its fingerprint. Raises InputError where the output is there and was not made of it,
     unless `overwrite`.
     """
     refuse_input(path)
-    record = path.parent / OUTPUTS
+    record = path.parent / OUTPUT_RECORD
     noted = read_json(record) if record.exists() else {}
     if path.exists() and not overwrite and noted.get(path.name) != clip:
         cure = "choose another name, or replace it with --overwrite"
@@ -194,7 +194,7 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         file = error.filename  # of an input that can't be read in the block, or of the target
-        if file and temporary.name not in os.fsdecode(file) and error.errno not in NO_ROOM:
+        if file and temporary.name not in os.fsdecode(file) and error.errno not in DISK_FULL:
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:

@@ -22,14 +22,14 @@ from video.pictures import read_picture
 from video.reader import FrameReader
 
 RECORD = "saliency.json"
-NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
+NEW_MAPS = ".saliency_new"  # folder of the maps that replace others when all of them are there
 NORMALISATIONS = {  # of the float maps; each PNG is divided by its maximum
     "max": "each map divided by its maximum",
     "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
 }
-MAY_DIFFER = {"video", "model", "checkpoint", "npy"}  # in the maps of one run
+CHANGEABLE_FACTS = {"video", "model", "checkpoint", "npy"}  # in the maps of one run
 READABLE = {"fingerprint": "video", "checkpoint_sha256": "checkpoint"}  # instead of digests
-ELSEWHERE = "choose another --output_dir"
+ADVICE = "choose another --output_dir"
 RERUN = "run infer_video.py on this video again"
 VIDEO_BLOCK = 1 << 20  # bytes of each part of a video that its fingerprint covers
 PICTURE_BLOCK = 4 << 10  # and of each part of one of several pictures
@@ -50,7 +50,7 @@ class MapFolder:
         self.done = 0
         source = source_facts(reader.info, self.stored.get("unreadable", ())) if reader else {}
         self.facts = source | (run or {})
-        self.record = Record(folder / RECORD, self.facts, MAY_DIFFER, self.stored)
+        self.record = Record(folder / RECORD, self.facts, CHANGEABLE_FACTS, self.stored)
         self.differing = list(self.record.differences())
         self.peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
 
@@ -64,27 +64,27 @@ class MapFolder:
         return all(map(holds_map, paths))
 
     def begin(self, overwrite: str | None) -> None:
-        """Begin or continue to write maps in `folder`, or in NEW until those there can be replaced.
+        """Begin or continue to write maps in `folder`, or in NEW_MAPS until they replace others.
 
         facts["npy"] is set where the run that is continued saved .npy files. Raises InputError for
         maps of another run, unless `overwrite`, and for files that infer_video.py did not write.
         """
-        new, differing = self.folder / NEW, self.differing
-        ours = our_maps(self.folder, self.stored)
+        new, differing = self.folder / NEW_MAPS, self.differing
+        ours = maps_of_run(self.folder, self.stored)
         foreign = [self.folder / RECORD] * (self.stored != {} and "fingerprint" not in self.stored)
-        foreign += sorted(our_maps(self.folder, self.facts) - ours)
+        foreign += sorted(maps_of_run(self.folder, self.facts) - ours)
         if foreign:
-            raise InputError(f"{foreign[0]}: not written by infer_video.py; {ELSEWHERE}")
+            raise InputError(f"{foreign[0]}: not written by infer_video.py; {ADVICE}")
         if ours and differing and not overwrite:
             key = READABLE.get(differing[0], differing[0])
             was = "not given" if self.stored.get(key) is None else self.stored[key]
             run = f"holds maps of another run ({key} {was})"
-            raise InputError(f"{self.folder}: {run}; {ELSEWHERE} or use --overwrite")
+            raise InputError(f"{self.folder}: {run}; {ADVICE} or use --overwrite")
         for partial in self.folder.glob(".sal_*.partial.*"):  # of a run that was killed
             partial.unlink()
         if ours and (overwrite == "all" or differing):
             self.work = new
-            self.record = Record(new / RECORD, self.facts, MAY_DIFFER, read_record(new))
+            self.record = Record(new / RECORD, self.facts, CHANGEABLE_FACTS, read_record(new))
         else:
             self.facts["npy"] |= bool(ours) and self.stored["npy"]
         if self.work != new or self.record.differences():
@@ -125,10 +125,10 @@ class MapFolder:
 
     def _replace(self) -> None:
         """Replace the maps in the folder; an interrupted swap never looks complete."""
-        for path in our_maps(self.folder, read_record(self.folder)):
+        for path in maps_of_run(self.folder, read_record(self.folder)):
             path.unlink()
         Record(self.folder / RECORD, self.stored, stored={}).begin(frame_count=None)
-        for path in our_maps(self.work, self.stored):
+        for path in maps_of_run(self.work, self.stored):
             os.replace(path, self.folder / path.name)
         os.replace(self.work / RECORD, self.folder / RECORD)
         shutil.rmtree(self.work)
@@ -252,7 +252,7 @@ def kinds(facts: dict) -> tuple[str, ...]:
     return (".png", ".npy") if facts["npy"] else (".png",)
 
 
-def our_maps(folder: Path, facts: dict) -> set[Path]:
+def maps_of_run(folder: Path, facts: dict) -> set[Path]:
     """Return the maps in a folder that a run has written or would replace."""
     paths = folder.glob("sal_*.*") if facts else ()
     return {p for p in paths if MAP_NAME.fullmatch(p.name) and p.suffix in kinds(facts)}

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from projection.sphere import check_size, orientation
+from projection.sphere import check_size
 
 
 def extent_of(fov: float, height: int, width: int) -> tuple[float, float]:
@@ -40,20 +40,10 @@ def to_plane(points: Tensor, extent: tuple[float, float]) -> tuple[Tensor, Tenso
     return u, v
 
 
-def view_rays(
-    extent: tuple[float, float],
-    size: tuple[int, int],
-    turn: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    place: tuple[float, float] = (0.5, 0.5),
-) -> Tensor:
-    """Return directions (h, w, 3) float64, not of unit length, of the pixels of a view.
-
-    size: (h, w) of the view. turn: yaw, pitch and roll of the camera in degrees. place: row and
-    column inside each pixel, from 0 to 1.
-    """
-    v, u = (2 * (torch.arange(n, dtype=torch.float64) + at) / n - 1 for n, at in zip(size, place))
-    camera = orientation(*map(math.radians, turn))
-    return from_plane(u, v[:, None], extent) @ camera.T
+def view_rays(extent: tuple[float, float], size: tuple[int, int]) -> Tensor:
+    """Return directions (h, w, 3) float64 in the camera's axes, z = 1, of the pixels of a view."""
+    v, u = ((2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1 for n in size)
+    return from_plane(u, v[:, None], extent)
 
 
 def samples_across(extent: tuple[float, float], view_width: int, height: int, width: int) -> int:

@@ -22,7 +22,7 @@ import infer_video
 import make_video
 import models
 from common.errors import InputError, printable
-from common.files import OUTPUTS, atomic, output_name, protected, read_array, read_json
+from common.files import OUTPUT_RECORD, atomic, output_name, protected, read_array, read_json
 from common.restricted_pickle import containers, read_pickle
 from datasets.gaze_files import read_vinfo
 from maps.folder import MapFolder
@@ -496,7 +496,7 @@ def test_a_viewer_that_was_killed_leaves_nothing_in_the_end(clip, checkpoint, tm
         left.append(sorted(path.name for path in folder.iterdir()))
     assert left[0] == left[1] and len(left[0]) == 1
     assert paint(clip, out, folder / "o.html")[0] == 0
-    assert {path.name for path in folder.iterdir()} == {"o.html", OUTPUTS}
+    assert {path.name for path in folder.iterdir()} == {"o.html", OUTPUT_RECORD}
 
 
 def test_a_title_that_is_a_template(clip, checkpoint, tmp_path):

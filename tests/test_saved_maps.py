@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import models
 from common.devices import choose_precision
-from maps.folder import NEW
+from maps.folder import NEW_MAPS
 from maps.saved import read_peak
 from tests.clips import moving_disc, read_pixels, write_eccv_clip, write_video
 from tests.commands import infer, paint, read_record
@@ -51,7 +51,7 @@ def test_overwrite_keeps_the_old_maps_until_all_new_ones_are_there(checkpoint, t
     assert code == 2 and "truncated" in line
     assert content(out).items() >= before.items()
     assert infer(whole, checkpoint, out, "--overwrite")[0] == 0
-    assert len(list(out.glob("sal_*.png"))) == 200 and not (out / NEW).exists()
+    assert len(list(out.glob("sal_*.png"))) == 200 and not (out / NEW_MAPS).exists()
 
 
 def test_an_overwrite_that_is_killed_while_it_replaces(clip, checkpoint, tmp_path, monkeypatch):
@@ -61,7 +61,7 @@ def test_an_overwrite_that_is_killed_while_it_replaces(clip, checkpoint, tmp_pat
 
     def killed(source, target):
         calls.append(source)
-        if NEW in str(source) and ".partial" not in str(source) and len(calls) > 40:
+        if NEW_MAPS in str(source) and ".partial" not in str(source) and len(calls) > 40:
             raise SystemExit(137)
         replace(source, target)
 

@@ -34,10 +34,10 @@ FIELD = re.compile(r"(?<!/)(?:GPano|GSpherical):(\w+)\s*(?:=\s*[\"']|>)\s*([^\"'
 # What FFmpeg passes over in the boxes of V2.
 OTHER_STEREO = re.compile(rb"st3d\0{4}[^\0-\2]")
 MESH_BOX = re.compile(rb"prhd.{20}mshp", re.DOTALL)
-XML = 1 << 20  # characters that are read of XMP or of Spherical Video V1
+MAX_XMP = 1 << 20  # characters that are read of XMP or of Spherical Video V1
 SIZES = "CroppedAreaImageWidth", "CroppedAreaImageHeight", "FullPanoWidth", "FullPanoHeight"
-STRETCHED = "taken as a stretched panorama"  # in the note on a doubtful shape
-SHAPE = 0.05  # relative difference of two shapes that are taken for the same
+STRETCHED_NOTE = "taken as a stretched panorama"  # in the note on a doubtful shape
+TOLERANCE = 0.05  # relative difference of two shapes that are taken for the same
 
 
 @dataclass
@@ -105,7 +105,7 @@ def video_declares(index: bytes, frame: av.VideoFrame) -> Declared:
         declared.projection = MESH
     if b"GSpherical:" in index and b"sv3d" not in index:  # V2 is believed where both are there
         start = index.index(b"GSpherical:")
-        fields = dict(FIELD.findall(index[start : start + XML].decode("utf-8", "replace")))
+        fields = dict(FIELD.findall(index[start : start + MAX_XMP].decode("utf-8", "replace")))
         if fields.get("StereoMode", "mono").strip() not in ("mono", *STEREO):
             declared.stereo = None
         shape = frame.width / frame.height
@@ -115,7 +115,7 @@ def video_declares(index: bytes, frame: av.VideoFrame) -> Declared:
 
 def picture_declares(xmp: str, width: int, height: int) -> Declared:
     """Return the metadata in the XMP of a picture of this size."""
-    fields = dict(FIELD.findall(xmp[:XML]))
+    fields = dict(FIELD.findall(xmp[:MAX_XMP]))
     declared = Declared((width, height), coverage=_cropped(fields, width / height))
     kind = fields.get("ProjectionType", "equirectangular").strip()
     if kind.lower() != "equirectangular":
@@ -138,7 +138,7 @@ def _cropped(fields: dict[str, str], *shapes: float) -> Coverage | None:
         width, height, full_width, full_height = (float(fields[f"{name}Pixels"]) for name in SIZES)
         west = float(fields.get("CroppedAreaLeftPixels", 0)) / full_width
         north = float(fields.get("CroppedAreaTopPixels", 0)) / full_height
-        if any(abs(width / height / shape - 1) <= SHAPE for shape in shapes):
+        if any(abs(width / height / shape - 1) <= TOLERANCE for shape in shapes):
             return _coverage(west, north, west + width / full_width, north + height / full_height)
     return None
 
@@ -160,10 +160,11 @@ def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) ->
     west, east, south, north = layout.coverage
     wanted = (east - west) / (north - south)
     often = {1.0: "top-bottom", 4.0: "left-right"}.get(round(2 * width / height / wanted, 1))
-    if layout.stereo != "none" or abs(width / height / wanted - 1) <= SHAPE or (often and stereo):
+    fits = abs(width / height / wanted - 1) <= TOLERANCE
+    if layout.stereo != "none" or fits or (often and stereo):
         return []
     shape = "portrait" if width < height else f"not {wanted:.3g}:1"
     hint = " (stereo is often 1:1, a cubemap 3:2 or 4:3)"
     if often:
         hint = f", but may be {often} stereo, or a part of the sphere: give --stereo or --coverage"
-    return [f"{width}×{height} pixels are {shape}; {STRETCHED}{hint}"]
+    return [f"{width}×{height} pixels are {shape}; {STRETCHED_NOTE}{hint}"]

@@ -17,7 +17,7 @@ from common.errors import InputError, counted
 from common.files import reading
 from video.declared import Declared, video_declares
 from video.layout import MONO, Coverage, Layout
-from video.pictures import list_pictures, look_at, read_flow, read_picture
+from video.pictures import list_pictures, probe_pictures, read_flow, read_picture
 from video.spherical_metadata import read_index
 
 FOLDER_FPS = Fraction(8)  # assumed for pictures, which carry no rate
@@ -29,11 +29,11 @@ FORMATS = (
     "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
 )
 # What is not UTF-8 in metadata is replaced; PyAV does so by itself from version 19 on.
-REPLACED = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-FIRST_PACKETS = 300  # over which a rate is measured and within which a frame must come
+METADATA_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+PROBED_PACKETS = 300  # over which a rate is measured and within which a frame must come
 LARGE_FRAME_PIXELS = 10_000_000  # pixels of a frame beyond which memory counts for more than time
-Turn = tuple[tuple[str, str], ...]  # FFmpeg's filters, each with its option
-TURNS: dict[float, Turn] = {  # by the angle counterclockwise in degrees
+Rotation = tuple[tuple[str, str], ...]  # FFmpeg's filters, each with its option
+ROTATIONS: dict[float, Rotation] = {  # by the angle counterclockwise in degrees
     0: (),
     90: (("transpose", "cclock"),),
     180: (("hflip", ""), ("vflip", "")),
@@ -55,7 +55,7 @@ class VideoInfo:
     notes: tuple[str, ...] = ()  # for the user: doubts and defaults in reading this source
     pictures: tuple[Path, ...] = ()  # of a folder, or the one picture; empty for a video file
     start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
-    turn: Turn = ()  # of its frames before they are shown
+    turn: Rotation = ()  # of its frames before they are shown
 
     @property
     def files(self) -> list[Path]:
@@ -125,7 +125,7 @@ def probe(
     """
     path = Path(path)
     if pictures := tuple(list_pictures(path)):
-        declared, notes = look_at(pictures)
+        declared, notes = probe_pictures(pictures)
         if not fps and len(pictures) > 1:
             notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give --fps")
         info = picture_info(pictures, Fraction(fps or FOLDER_FPS))
@@ -158,13 +158,13 @@ def _probe_video(path: Path) -> tuple[VideoInfo, Declared]:
         start = Fraction(max(0, container.start_time or 0), av.time_base)
         frames, seconds = stream.frames or None, _length(container, start)
         fps = stream.average_rate or stream.guessed_rate
-        packets: Iterable[av.Packet] = islice(container.demux(stream), FIRST_PACKETS)
+        packets: Iterable[av.Packet] = islice(container.demux(stream), PROBED_PACKETS)
         if not fps or fps > MAX_FPS:
             packets = list(packets)
             fps, frames = _measured_rate(packets, stream.time_base), None
         frame = _first_frame(packets)
-        turn = find_turn(frame, path)
-        frame = turned(frame, turn)
+        turn = find_rotation(frame, path)
+        frame = rotated(frame, turn)
         fps = Fraction(fps)  # a type of PyAV's own, from version 19 on
         info = VideoInfo(path, 0, 0, fps, frames, seconds, start=start, turn=turn)
         return info, video_declares(index, frame)
@@ -178,7 +178,7 @@ def open_video(path: Path) -> av.container.InputContainer:
     try:
         container = av.open(
             f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
-            **REPLACED,
+            **METADATA_OPTIONS,
             container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
         )
     except av.error.ArgumentError as error:  # the format is not among FORMATS
@@ -266,7 +266,7 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
                     damage.corrupt += [number] * frame.is_corrupt
                     duration = float((frame.duration or 0) * frame.time_base or 1 / info.fps)
                     end = max(end, frame.time + duration)
-                    yield Decoded(number, frame.time, duration, partial(turned, frame, info.turn))
+                    yield Decoded(number, frame.time, duration, partial(rotated, frame, info.turn))
         except av.error.FFmpegError as error:
             cause = error.strerror
     # A file that was cut short often ends without an error of the decoder.
@@ -280,24 +280,24 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
         raise InputError(f"{info.path}: {what}; {cure}")
 
 
-def find_turn(frame: av.VideoFrame, path: Path) -> Turn:
+def find_rotation(frame: av.VideoFrame, path: Path) -> Rotation:
     """Return the filters that show a video as its first frame declares.
 
-    Raises InputError for any other angle, for mirrored frames, and for a panorama turned on end.
+    Raises InputError for any other angle, for mirrored frames, and for a panorama rotated on end.
     """
     if not (entry := frame.side_data.get("DISPLAYMATRIX")):
         return ()
     a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))
     upended = frame.rotation % 180 and frame.width > frame.height
-    if frame.rotation % 360 not in TURNS or upended or a * d < b * c:
+    if frame.rotation % 360 not in ROTATIONS or upended or a * d < b * c:
         command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
         refused = "to be shown mirrored, on its end or at no multiple of 90°"
         raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
-    return TURNS[frame.rotation % 360]
+    return ROTATIONS[frame.rotation % 360]
 
 
-def turned(frame: av.VideoFrame, filters: Turn) -> av.VideoFrame:
-    """Return a frame after filters of TURNS."""
+def rotated(frame: av.VideoFrame, filters: Rotation) -> av.VideoFrame:
+    """Return a frame after filters of ROTATIONS."""
     if not filters:
         return frame
     graph = av.filter.Graph()

@@ -37,9 +37,9 @@ VISUAL_ENTRY = 78  # bytes of a sample entry before the boxes in it, the first o
 CONTAINERS = dict.fromkeys((b"moov", b"trak", b"mdia", b"minf", b"stbl"), 0)
 CONTAINERS |= {b"stsd": 8, b"avc1": VISUAL_ENTRY}
 NESTED = {*CONTAINERS, b"moof", b"traf", b"mvex", b"edts", b"dinf", b"udta"}
-OFFSETS = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
-LARGEST_INDEX = 1 << 28  # bytes: that of weeks of video
-MOST_BOXES = 500_000  # of a file: those of half a day in fragments of a second
+OFFSET_TABLES = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
+MAX_INDEX_BYTES = 1 << 28  # bytes: that of weeks of video
+MAX_BOXES = 500_000  # of a file: those of half a day in fragments of a second
 
 
 def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
@@ -76,7 +76,7 @@ def read_index(file: BinaryIO) -> tuple[int, bytes]:
             size, kind, size64 = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
             size = size64 if size == 1 else size or end - start
             count += 1
-            if count > MOST_BOXES or (kind == b"moov" and size > LARGEST_INDEX):
+            if count > MAX_BOXES or (kind == b"moov" and size > MAX_INDEX_BYTES):
                 raise ValueError("it has more boxes than any film")
             if size < 8:
                 break
@@ -124,8 +124,8 @@ def _marked(boxes: bytes, index: int, v1: bytes, v2: bytes) -> bytes:
         elif kind == b"avc1":  # before the optional boxes
             end = VISUAL_ENTRY + struct.unpack_from(">I", content, VISUAL_ENTRY)[0]
             content = content[:end] + v2 + content[end:]
-        elif kind in OFFSETS:  # of pictures and sound, which a longer index before them moves
-            form = f">{struct.unpack_from('>I', content, 4)[0]}{OFFSETS[kind]}"
+        elif kind in OFFSET_TABLES:  # of pictures and sound, which a longer index before them moves
+            form = f">{struct.unpack_from('>I', content, 4)[0]}{OFFSET_TABLES[kind]}"
             offsets = struct.unpack_from(form, content, 8)
             moved = (offset + len(v1 + v2) * (offset > index) for offset in offsets)
             content = content[:8] + struct.pack(form, *moved)
