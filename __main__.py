@@ -89,9 +89,9 @@ def show(clip: str, args: argparse.Namespace) -> None:
         kind += ["--saliency_dir", str(maps)] * given_maps
         kind += ["--output_path", str(args.output)] * bool(args.output)
         name = "saliency360" if __package__ else f"{options.python()} ."
-        shown = shlex.join([clip, *shared, *quality, *given(args, "output") * given_maps])
+        repeated = shlex.join([clip, *shared, *quality, *given(args, "output") * given_maps])
         painting = make_video.parse_args(["--original_video", clip, *kind, *shared])
-        make_video.main(painting, f"{name} {shown} --viewer")
+        make_video.main(painting, f"{name} {repeated} --viewer")
     except InputError as error:  # this command has an option of another name
         raise type(error)(str(error).replace("--output_dir", "--output")) from error
 

@@ -30,8 +30,8 @@ def check(root: str | Path) -> dict:
     truths = {file.truth for files in clips.values() for file in files}
     strays = sorted(set(find_layout(root).truths(root)) - truths)
     problems = [("ground truth without a frame", str(path)) for path in strays]
-    alone = [name for name in clips if clips[name] and name not in sum(listed.values(), [])]
-    problems += [("clip in no split", name) for name in alone]
+    unlisted = [name for name in clips if clips[name] and name not in sum(listed.values(), [])]
+    problems += [("clip in no split", name) for name in unlisted]
     splits = {}
     for split in filter(listed.get, listed):
         splits[split] = {"clips": 0, "frames": 0, "usable": 0}

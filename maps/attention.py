@@ -61,8 +61,8 @@ def share(
     """
     maps = np.asarray(saliency, np.float32)
     pixel = math.pi / len(maps)
-    cap, ahead = _cap(longitude, latitude, radius + pixel / 2, maps.shape)
-    inside = np.clip((radius - np.arccos(ahead.clip(-1, 1))) / pixel + 0.5, 0, 1)
+    cap, cosines = _cap(longitude, latitude, radius + pixel / 2, maps.shape)
+    inside = np.clip((radius - np.arccos(cosines.clip(-1, 1))) / pixel + 0.5, 0, 1)
     areas = _grid(*maps.shape)[2]
     sums = cv2.reduce(maps, 1, cv2.REDUCE_SUM, dtype=cv2.CV_64F)[:, 0]
     total, values = areas @ sums, maps[cap]
@@ -118,9 +118,9 @@ def _cap(
     rows = np.arange(max(0, math.floor(top)), min(math.ceil(bottom) + 1, height))
     columns = np.arange(width)
     if abs(latitude) + radius < math.pi / 2:  # no pole is inside
-        reach = min(math.asin(math.sin(radius) / math.cos(latitude)) + math.tau / width, math.pi)
-        west = math.floor(sphere.column_of(longitude - reach, width))
-        east = math.ceil(sphere.column_of(longitude + reach, width))
+        span = min(math.asin(math.sin(radius) / math.cos(latitude)) + math.tau / width, math.pi)
+        west = math.floor(sphere.column_of(longitude - span, width))
+        east = math.ceil(sphere.column_of(longitude + span, width))
         columns = np.arange(west, min(east + 1, west + width)) % width
     cosines = np.outer(
         np.cos(latitudes[rows]) * math.cos(latitude), np.cos(longitudes[columns] - longitude)

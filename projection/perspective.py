@@ -33,10 +33,10 @@ def from_plane(u: Tensor, v: Tensor, extent: tuple[float, float]) -> Tensor:
 def to_plane(points: Tensor, extent: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Return u and v (...) of unit vectors (..., 3) in the camera's axes; inf for those behind."""
     x, y, z = points.unbind(-1)
-    ahead = z >= 1e-3
-    z = torch.where(ahead, z, 1)
+    in_front = z >= 1e-3
+    z = torch.where(in_front, z, 1)
     plane = x / (z * extent[0]), -y / (z * extent[1])
-    u, v = (torch.where(ahead, coordinate, math.inf) for coordinate in plane)
+    u, v = (torch.where(in_front, coordinate, math.inf) for coordinate in plane)
     return u, v
 
 
