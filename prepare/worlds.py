@@ -122,9 +122,7 @@ def room(rays: np.ndarray, rng: Generator) -> np.ndarray:
     """Return a hall with a chequered floor, and the view outdoors through windows in its walls."""
     half = np.array([rng.uniform(3, 8), EYE_HEIGHT, rng.uniform(3, 8)], np.float32)  # sides
     distance = half / np.maximum(abs(rays), 1e-6)
-    axis = distance.argmin(
-        axis=1
-    )  # the axis across the wall that a ray meets: 1 for floor, ceiling
+    axis = distance.argmin(axis=1)  # across the wall that a ray meets: 1 for floor, ceiling
     hit = rays * distance.min(axis=1, keepdims=True)
     x, y, z = hit.T
     walls, bright, dark = (colour(rng, (0.02, 0.3), (low, 0.9)) for low in (0.6, 0.6, 0.3))
