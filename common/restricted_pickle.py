@@ -27,11 +27,7 @@ UPDATES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
 BUILTINS = "builtins", "__builtin__"  # of Python 3 and 2
 
 
-def read_pickle(
-    content: bytes,
-    path: str | Path,
-    constructors: Constructors,
-) -> Any:
+def read_pickle(content: bytes, path: str | Path, constructors: Constructors) -> Any:
     """Return the object in a pickle, which comes from the file `path`.
 
     Raises InputError for a pickle that asks for another name, and any error for a damaged one.

@@ -13,14 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from common.components import MOTIONS
 from common.errors import InputError
 from datasets.gaze import fixation_map
-from datasets.layouts import (
-    ClipFixations,
-    File,
-    find_layout,
-    list_clips,
-    read_truth,
-    unbroken_runs,
-)
+from datasets.layouts import ClipFixations, File, find_layout, list_clips, read_truth, unbroken_runs
 from datasets.rates import ClipRates
 from datasets.splits import PUBLISHED, published_split, read_splits
 from video.decoding import Damage, decode_pictures

@@ -247,10 +247,7 @@ def test_the_summary_is_short_and_the_json_complete(eccv):
         path.write_bytes(b"")
     report = check(eccv)
     text = summary(report).splitlines()
-    assert text[:2] == [
-        "train: 1 clip, 6 frames, 6 usable",
-        "test: 1 clip, 10 frames, 1 usable",
-    ]
+    assert text[:2] == ["train: 1 clip, 6 frames, 6 usable", "test: 1 clip, 10 frames, 1 usable"]
     assert "9 × unusable ground truth" in text
     assert sum("_gt.npy: the file is empty" in line for line in text) == MAX_LISTED
     assert "    … and 4 more" in text and "problems found: 10" in text[-1]

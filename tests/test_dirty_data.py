@@ -154,10 +154,7 @@ def test_a_file_that_began_with_a_space_lost_its_first_fixation(tmp_path, header
 
 @pytest.mark.parametrize(
     "change, axis",
-    [
-        (lambda x, y: (1 - x, y), "left and right"),
-        (lambda x, y: (x, 1 - y), "top and bottom"),
-    ],
+    [(lambda x, y: (1 - x, y), "left and right"), (lambda x, y: (x, 1 - y), "top and bottom")],
 )
 def test_mirrored_fixations_are_refused(tmp_path, change, axis):
     write_salient360(tmp_path, change)

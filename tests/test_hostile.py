@@ -29,13 +29,7 @@ from maps.folder import MapFolder
 from models import export_onnx
 from models.checkpoint import load
 from prepare import recordings
-from tests.clips import (
-    frame_times,
-    moving_disc,
-    write_eccv_clip,
-    write_varying_video,
-    write_video,
-)
+from tests.clips import frame_times, moving_disc, write_eccv_clip, write_varying_video, write_video
 from tests.commands import ended, evaluate, infer, map_files, paint, read_record, start
 from video import writer
 from video.decoding import Damage, decode, probe

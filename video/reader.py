@@ -15,15 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError
-from video.decoding import (
-    Damage,
-    Decoded,
-    VideoInfo,
-    decode,
-    decode_pictures,
-    picture_info,
-    probe,
-)
+from video.decoding import Damage, Decoded, VideoInfo, decode, decode_pictures, picture_info, probe
 from video.layout import Coverage, rgb_array
 from video.motion import motion_estimator
 from video.pictures import unit
@@ -189,10 +181,7 @@ def read_frames(
 
 
 def read_pictures(
-    pictures: Sequence[Path],
-    spec: Spec,
-    rate: Fraction | None = None,
-    before: Sequence[Path] = (),
+    pictures: Sequence[Path], spec: Spec, rate: Fraction | None = None, before: Sequence[Path] = ()
 ) -> FrameReader:
     """Return the frames of successive pictures, as read_frames does of a folder.
 
