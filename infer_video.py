@@ -60,7 +60,6 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
     given_options = run_script(parse_args)
 
-import torch
 from tqdm import tqdm
 
 import models
@@ -99,13 +98,27 @@ def main(args: argparse.Namespace | None = None) -> str:
     for path in args.export:
         if len(folders) > 1 and path != Path(path.name):
             raise InputError(f"{path}: each of several clips has its own; give a name, no folder")
+    run = {
+        "map_width": model.spec.width,
+        "map_height": model.spec.height,
+        "model": model.name,
+        "motion": model.spec.motion,
+        "sampling": model.arguments.get("sampling"),
+        "quality": args.quality,
+        "front": args.front,
+        "precision": str(dtype).removeprefix("torch."),
+        "checkpoint": str(args.ckpt_path),
+        "checkpoint_sha256": sha256(args.ckpt_path),
+        "normalisation": NORMALISATIONS[args.normalise],
+        "npy": args.save_npy,
+    }
     failures = Failures()
     processes.extend_timeout()
     with autocast(device, dtype):
         for folder, path in processes.shard(folders.items()):
             with failures.collected(path):
                 rate = args.fps or rate_of_folder(path)
-                infer(model, path, rate, folder, dtype, args)
+                infer(model, path, rate, folder, run, args)
     Failures(sum(processes.gather(list(failures)), [])).report(len(folders))
     words = ["--original_video", str(args.video_path[0])]
     words += ["--saliency_dir", str(next(iter(folders)))] if args.output_dir else []
@@ -128,13 +141,13 @@ def infer(
     path: Path,
     fps: Fraction | None,
     folder: Path,
-    dtype: torch.dtype,
+    run: dict,
     args: argparse.Namespace,
 ) -> None:
     """Write the maps of one clip that are not yet in the folder, and its exports.
 
-    fps: pictures a second of a folder, None where it is not known. dtype: number format of the
-    model's computations, for saliency.json.
+    fps: pictures a second of a folder, None where it is not known. run: the entries of
+    saliency.json about model and options.
     Raises InputError for a source that can't be read or a folder with other maps, and RunError at
     the end where some frames of the source are damaged.
     """
@@ -144,20 +157,6 @@ def infer(
         reader = read_frames(path, model.spec, fps, args.stereo, args.coverage)
     for note in reader.info.notes:
         print(f"note: {path}: {note}", file=sys.stderr)
-    run = {
-        "map_width": model.spec.width,
-        "map_height": model.spec.height,
-        "model": model.name,
-        "motion": model.spec.motion,
-        "sampling": model.arguments.get("sampling"),
-        "quality": args.quality,
-        "front": args.front,
-        "precision": str(dtype).removeprefix("torch."),
-        "checkpoint": str(args.ckpt_path),
-        "checkpoint_sha256": sha256(args.ckpt_path),
-        "normalisation": NORMALISATIONS[args.normalise],
-        "npy": args.save_npy,
-    }
     targets = [name if len(args.video_path) == 1 else folder / name for name in args.export]
     with ExitStack() as outputs, lock(folder), protected(args.ckpt_path, *reader.info.files):
         for target in targets:
