@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common import options
 from common.errors import Failures, advice, counted, run_script
-from maps.exports import KINDS, array_bytes, export_path, grid
+from maps.exports import KINDS, export_path, grid
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -198,14 +198,11 @@ def export(target: Path, folder: MapFolder, args: argparse.Namespace) -> None:
         frames = counted(len(unreadable), "unreadable frame")
         print(f"note: {target}: no map of {frames} ({numbers})", file=sys.stderr)
     shape = record["frame_count"], record["map_height"], record["map_width"]
-    if size := array_bytes(target, *shape):
-        maps = f"{counted(shape[0], 'map')} of {shape[1]}×{shape[2]}"
-        print(f"note: {target}: {maps} take {size / 1e6:,.1f} MB", file=sys.stderr)
     bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
     maps = tqdm(folder.read(), target.name, **bar)
     with protected(*folder.folder.glob("sal_*.*")):
         KINDS[target.suffix.lower()](target, maps, shape, args.peaks, args.tiles)
-    print(f"{target}: {counted(shape[0], 'frame')}")
+    print(f"{target}: {counted(shape[0], 'frame')}, {target.stat().st_size / 1e6:,.1f} MB")
 
 
 if __name__ == "__main__":
