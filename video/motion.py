@@ -58,7 +58,7 @@ class Difference(Motion):
     """|grey_t − grey_{t−1}| of consecutive sampled frames, zero for the first: (1, H, W)."""
 
     channels = 1
-    augmentations = ("yaw", "mirror", "tilt", "light")
+    augmentations: tuple[str, ...] = ("yaw", "mirror", "tilt", "light")
     scales_with_contrast = True
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
