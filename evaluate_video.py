@@ -1,7 +1,7 @@
-"""Score models and saved maps against ground truth, beside baselines and inter-observer scores.
+"""Score models and saved maps against ground truth, with baselines and inter-observer scores.
 
 Several models are scored on the frames for which all of them have a map, and compared in pairs.
-Several GPUs share the clips: torchrun --nproc_per_node 4 evaluate_video.py …
+Several GPUs: torchrun --nproc_per_node 4 evaluate_video.py …
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -23,34 +23,34 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
     options.add_data_options(add)
-    add("--split", help="split whose clips are scored: test, val or train (default: test, or the "
-        "protocol's test clips)")  # fmt: skip
-    add("--train_root", type=Path, help="data set whose training maps make the mean map "
-        "among the baselines (default: data_root)")  # fmt: skip
+    add("--split", help="split to score: test, val or train (default: test, or the protocol's test "
+        "clips)")  # fmt: skip
+    add("--train_root", type=Path, help="data set whose training split provides the mean "
+        "map among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
         f"(default: {options.CHECKPOINT}, without --pred_dir)")  # fmt: skip
     options.add_model_options(add, nargs="+")
-    add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps, "
-        "FOLDER/<clip>/sal_0001.npy as infer_video.py writes them, or under any name that ends "
-        "with the frame's number; .npy, .exr or .png")  # fmt: skip
-    add("--names", nargs="+", metavar="NAME", default=[], help="display names of these models, "
-        "checkpoints first; those of one name are one row, the mean over seeds ± its standard "
-        "deviation (default: names of files and folders)")  # fmt: skip
+    add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps: "
+        "FOLDER/<clip>/sal_0001.npy as written by infer_video.py, or any name that ends with the "
+        "frame number; .npy, .exr or .png")  # fmt: skip
+    add("--names", nargs="+", metavar="NAME", default=[], help="display names of the models, "
+        "checkpoints first; models of the same name share a row, with mean ± standard deviation "
+        "over seeds (default: names of files and folders)")  # fmt: skip
     add("--metric", nargs="+", metavar="package.module:NAME", default=[], help="your own metrics")
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
     add("--report", action="store_true", help="also write report.html with plots and pictures")
-    add("--per_frame", action="store_true", help="also write per_frame.csv, scores of every frame")
+    add("--per_frame", action="store_true", help="also write per_frame.csv, scores of each frame")
     add("--format", default="text", choices=options.TABLES, help="format of the printed table; "
-        "all but text print nothing else on standard output")  # fmt: skip
+        "with any but text, nothing else is printed on standard output")  # fmt: skip
     add("--protocol", default="sphere", choices=(*WEIGHTINGS, *PUBLISHED), help="sphere: pixels "
-        "are weighted with their exact solid angles; planar: every pixel counts the same; sin: "
-        "planar, after both maps are multiplied by the sine of the colatitude; others: as this "
-        "paper weights pixels, with its frames and test clips (common/protocols.py)")  # fmt: skip
+        "are weighted by their exact solid angles; planar: all pixels have the same weight; sin: "
+        "planar, after both maps are multiplied by the sine of the colatitude; others: weighting, "
+        "frames and test clips of a paper (common/protocols.py)")  # fmt: skip
     add("--height", type=options.at_least(8, 4097, int), default=240,
         help="rows of the grid on which maps are compared")  # fmt: skip
-    add("--sigma", type=options.at_least(0.5, 30), help="width in degrees of the Gaussian that "
-        "the ground truth was made with; used for the inter-observer scores only (default: the "
-        "protocol's, else 3.34)")  # fmt: skip
+    add("--sigma", type=options.at_least(0.5, 30), help="standard deviation in degrees of the "
+        "ground truth's Gaussian; used only for inter-observer scores (default: the protocol's, "
+        "else 3.34)")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
     options.add_motion_option(add)
     options.add_sampling_option(add)

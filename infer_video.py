@@ -1,7 +1,7 @@
-"""Predict saliency maps of 360° videos, folders of frames or pictures: one for each frame.
+"""Predict a saliency map for each frame of 360° videos, folders of frames or pictures.
 
-An interrupted run continues where it stopped when it is started again. Several clips on several
-GPUs: torchrun --nproc_per_node 4 infer_video.py --video_path *.mp4 …
+The same command continues an interrupted run. Several clips on several GPUs: torchrun
+--nproc_per_node 4 infer_video.py --video_path *.mp4 …
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -26,32 +26,32 @@ def parse_args() -> argparse.Namespace:
         help="video, folder of frames, or picture; several are allowed")  # fmt: skip
     add("--ckpt_path", type=Path, default=options.CHECKPOINT, help="checkpoint")
     options.add_model_options(add)
-    add("--output_dir", type=Path, help="folder for the maps, with a folder in it for each of "
-        "several clips (default: outputs/<name>_saliency)")  # fmt: skip
+    add("--output_dir", type=Path, help="folder for the maps; for several clips, with a subfolder "
+        "for each (default: outputs/<name>_saliency)")  # fmt: skip
     add("--save_npy", action="store_true", help="also write float32 maps; see --normalise")
-    add("--normalise", choices=["max", "density"], default="max", help="what float maps hold; "
-        "max: the network's output as it is; density: attention per steradian, whose integral "
+    add("--normalise", choices=["max", "density"], default="max", help="values of float maps; "
+        "max: the network's output, unchanged; density: attention per steradian, whose integral "
         "over the sphere is 1")  # fmt: skip
     add("--export", type=export_path, action="append", default=[], metavar="FILE", help="also "
         "write all maps as one file; .csv: the highest peaks of each; .npz: attention in tiles; "
-        ".npy: one array. May be given several times; of several clips, each gets one in its "
-        "folder")  # fmt: skip
-    add("--peaks", type=options.at_least(1, 1001, int), default=5, help="most directions in a .csv")
+        ".npy: one array. May be given several times; with several clips, each gets a file in "
+        "its folder")  # fmt: skip
+    add("--peaks", type=options.at_least(1, 1001, int), default=5,
+        help="largest number of peaks of a map in a .csv")  # fmt: skip
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
     options.add_motion_option(add)
     options.add_sampling_option(add)
     add("--quality", choices=["fast"], help="inference resolution of the cube U-Net; "
-        "fast: 75%% of the height and width, and maps are as small (default: in full)")  # fmt: skip
-    add("--front", type=float, help="how much maps of the cube U-Net favour straight "
-        "ahead, where viewers begin, 0 to 1 (default: the checkpoint's)")  # fmt: skip
+        "fast: 75%% of the height and width, also of the maps (default: full size)")  # fmt: skip
+    add("--front", type=float, help="strength of the cube U-Net's preference for straight "
+        "ahead, where viewers begin, from 0 to 1 (default: the checkpoint's)")  # fmt: skip
     options.add_machine_options(add)
-    add("--fps", type=options.frame_rate, help="pictures a second of a folder of frames "
-        "(default: as a data set's dataset.json states, else 8, with a note); a video has its own "
-        "rate")  # fmt: skip
+    add("--fps", type=options.frame_rate, help="frame rate of a folder of frames "
+        "(default: as in a data set's dataset.json, else 8); videos have their own")  # fmt: skip
     options.add_layout_options(add)
-    add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
-        "are there, once all new ones are made; other: only those of another source or "
-        "checkpoint; either also replaces exports of another clip")  # fmt: skip
+    add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace existing "
+        "maps once all new ones are finished; other: only maps of another source or checkpoint; "
+        "both also replace exports of another clip")  # fmt: skip
     return parser.parse_args()
 
 
