@@ -9,8 +9,8 @@ from losses.base import MapLoss
 class SMSE(MapLoss):
     """Σ over pixels of solid angle · (pred − target)², averaged over maps.
 
-    The published code takes the trapezoid approximation of the solid angles and divides by the
-    batch only; here they are exact and sum to 4π.
+    The solid angles are exact and sum to 4π; the published code approximates them by the trapezoid
+    rule and divides by the batch size only.
 
     >>> import torch
     >>> target = torch.rand(2, 1, 4, 8)
@@ -25,10 +25,10 @@ class SMSE(MapLoss):
 class MSE(SMSE):
     """Mean over pixels of (pred − target)², as on a flat picture, averaged over maps.
 
-    It is 4π times smaller than an SMSE of equal errors everywhere.
+    For the same error everywhere, it is 1/4π of the SMSE.
     """
 
     @staticmethod
     def areas_of(height: int, width: int) -> Tensor:
-        """Return the share of a pixel of each row in the picture: (H, 1) float64."""
+        """Return the share of a pixel in the picture for each row: (H, 1) float64."""
         return torch.full((height, 1), 1 / (height * width), dtype=torch.float64)

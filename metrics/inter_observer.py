@@ -1,6 +1,6 @@
-"""Inter-observer agreement: how well some observers predict where the others look.
+"""Inter-observer agreement: how well observers predict where other observers look.
 
-It is the usual reference for a model: about as good as observers are for each other.
+This is the usual upper reference for a model.
 """
 
 import math
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from metrics.protocol import Protocol
 
-ROUNDING = 1e-6  # share of the maximum below which a difference of two blurred maps is none
-LEFT_OUT = 16  # observers of a frame who are left out in turn, at most; drawn at random
+ROUNDING = 1e-6  # share of the maximum; smaller differences of two blurred maps count as none
+LEFT_OUT = 16  # largest number of observers of a frame to leave out in turn; drawn at random
 
 
 def inter_observer(
@@ -34,8 +34,8 @@ def inter_observer(
     halves of the observers, each half once as the prediction of the other. Both use fewer
     observers than there are, so the agreement of the whole group is slightly underestimated.
 
-    longitudes, latitudes: (N,) fixations in radians. observers: (N,) integers; with any negative
-        one the observers are unknown, and each fixation counts as one observer.
+    longitudes, latitudes: (N,) fixations in radians. observers: (N,) integers; if any is negative,
+        the observers are unknown and each fixation counts as one observer.
     others: (H, W) fixation counts of other clips.
     count, blur: map longitudes and latitudes to fixation counts and to sums of Gaussians, (H, W).
     """
@@ -63,6 +63,6 @@ def inter_observer(
 
 
 def mean_of_finite(values: Iterable[float]) -> float:
-    """Return the mean of the finite values, NaN where there are none."""
+    """Return the mean of the finite values, NaN if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     return float(sum(finite) / len(finite)) if finite else math.nan

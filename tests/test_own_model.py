@@ -141,7 +141,7 @@ def test_a_class_without_a_name_is_called_after_its_module(folder):
         ("wrong:Spec", "", "wrong:Spec: not a subclass"),
         ("wrong:torch", "", "wrong:torch: not a subclass"),
         ("wrong:Net", "class Net(SaliencyModel):\n def __init__(self, size): 0\n", "takes 'size'"),
-        ("wrong:Net", "class Net(CubeUNet):\n name = 'cube_unet'\n", "has the name 'cube_unet'"),
+        ("wrong:Net", "class Net(CubeUNet):\n name = 'cube_unet'\n", "is named 'cube_unet'"),
     ],
 )  # fmt: skip
 def test_what_is_no_model_is_refused_in_one_line(folder, name, code, says):

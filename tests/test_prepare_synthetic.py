@@ -323,5 +323,5 @@ def test_a_second_ctrl_c_does_not_hang(tmp_path, phase, pause):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130 and "Error" not in line
-    assert "interrupted; what was finished before is kept" in line.splitlines()[-1]
+    assert "interrupted; finished files are kept" in line.splitlines()[-1]
     assert len(list(output.glob("*/prepared.json"))) < 200

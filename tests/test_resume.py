@@ -210,7 +210,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(clips_to_train, tmp_path):
     options = ("--epochs", 2, "--batch_size", 4, "--save_minutes", 0)
     message = train(clips_to_train, tmp_path, *options, fault=("fill_the_disk", 4), code=1)
     assert "cube_unet_" in message.splitlines()[-1]
-    assert "File too large; make room there" in message
+    assert "File too large; free space there" in message
     state = last(tmp_path)
     assert (state["log"], state["step"]) == ([], 2)
     assert not list(tmp_path.glob(".*"))
