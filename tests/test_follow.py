@@ -19,7 +19,7 @@ from tests.spherical import read_spherical
 from video.yuv import planes
 from views import follow
 from views.camera import Camera
-from views.follow import CELLS, LONGEST, _attention, _clock, follow_path
+from views.follow import CELLS, MAX_FRAME_DURATION, _attention, _clock, follow_path
 
 RAYS = directions(48, 96, torch.float64).numpy()
 STEADY = np.arange(300) / 15
@@ -198,7 +198,7 @@ def test_a_face_was_at_the_lower_edge():
 
 def test_each_second_has_what_was_shown_in_it():
     clock = _clock([10, 10.5, 11.25, 99])
-    assert clock.tolist() == [0, 0.5, 1.25, 1.25 + LONGEST, 1.25 + 2 * LONGEST]
+    assert clock.tolist() == [0, 0.5, 1.25, 1.25 + MAX_FRAME_DURATION, 1.25 + 2 * MAX_FRAME_DURATION]
     maps = [np.roll(np.eye(1, CELLS[1]).repeat(CELLS[0], 0), k, 1) for k in range(4)]
     shares = _attention(maps, clock).reshape(-1, *CELLS).sum(1)
     assert shares.shape == (12, CELLS[1]) and shares.sum(1) == pytest.approx(np.ones(12))

@@ -512,7 +512,7 @@ def test_a_checkpoint_never_imports_a_motion(moving):
 def test_motion_that_a_model_does_not_take(examples):
     own = ("--motion", "on_off:OnOff")
     code, _, line = ended(train_video.main, "--model", "sst_sal", *own)
-    assert code == 2 and "in_channels is 6 (with flow) or 3 (no motion), got 5" in line
+    assert code == 2 and "in_channels must be 6 (with flow) or 3 (without), got 5" in line
     with pytest.raises(ValueError, match="in_channels is 3 .RGB., 4 .difference. or 6"):
         models.CubeUNet(in_channels=8)
     words = ("--video_path", examples, *own)
