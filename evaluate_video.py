@@ -76,7 +76,7 @@ from evaluation.scorer import Scorer
 from evaluation.sources import Network, SavedMaps
 from evaluation.tables import FORMATS
 
-LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
+LEFT_OUT = ("unreadable frame", "unusable map")  # problems that make the exit code 1
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def main() -> None:
         if not is_main():
             return
         clips = {clip: share[clip] for clip in data.clips for share in shares if clip in share}
-        about = {  # of several seeds, their facts one after the other
+        about = {  # the facts of several seeds one after the other
             row: {key: ", ".join(m.facts[key] for m in members) for key in members[0].facts}
             for row, members in rows.items()
         }
@@ -129,19 +129,19 @@ def main() -> None:
 
 
 def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, list]:
-    """Return what is scored, by the rows of the table; several in one row are different seeds."""
+    """Return the sources to score by row of the table; those in one row are different seeds."""
     if not args.ckpt_path and not args.pred_dir:
         args.ckpt_path = [options.CHECKPOINT]
     networks = [Network(path, load_model(args, path, device)) for path in args.ckpt_path]
     if args.sampling and not any("sampling" in network.model.arguments for network in networks):
-        raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")
+        raise InputError(f"--sampling {args.sampling}: is for SST-Sal only; leave it out")
     if args.motion and all(network.model.spec.motion != args.motion for network in networks):
-        raise InputError(f"--motion {args.motion}: none of the models takes it; leave it out")
+        raise InputError(f"--motion {args.motion}: none of these models can use it; leave it out")
     sources: list[Network | SavedMaps] = [*networks, *map(SavedMaps, args.pred_dir)]
     paths = [path.resolve() for path in (*args.ckpt_path, *args.pred_dir)]
     if args.names and len(args.names) != len(sources):
         given = f"--names: {len(args.names)} for {counted(len(sources), 'model')}"
-        raise InputError(f"{given}; give each a name, checkpoints first")
+        raise InputError(f"{given}; give one name for each, checkpoints first")
     stems = [path.stem for path in paths]
     unique = [
         stem if stems.count(stem) == 1 else f"{path.parent.name}/{stem}"
@@ -154,26 +154,26 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, li
         rows.setdefault(f"{name} (maps)" if taken else name, []).append(source)
     for row, members in rows.items():
         if len(members) > 1 and not args.names:
-            raise InputError(f"two models are called {row}; give --names that differ")
+            raise InputError(f"two models are named {row}; give different --names")
         for k, source in enumerate(members, 1):
             source.name = row if len(members) == 1 else f"{row} ({k})"
         if len({type(source) for source in members}) > 1:
-            raise InputError(f"{row}: a checkpoint and saved maps are no seeds of one model; "
-                "give --names that differ")  # fmt: skip
+            raise InputError(f"{row}: a checkpoint and saved maps can't be seeds of one model; "
+                "give different --names")  # fmt: skip
     if len({source.name for source in sources}) < len(sources):
         raise InputError("--names: one is that of a seed, such as 'ours (1)'; choose another name")
     return rows
 
 
 def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> models.SaliencyModel:
-    """Return a checkpoint's model as the options want it."""
+    """Return a checkpoint's model, with the options applied."""
     model = models.load(path, device)
     if args.sampling and "sampling" in model.arguments:
         model = models.load(path, device, sampling=args.sampling)
-    if ":" not in str(args.motion):  # a user-defined one is for the models trained with it
-        with suppress(ValueError):  # a model of other channels keeps its own
+    if ":" not in str(args.motion):  # a user-defined motion is only for models trained with it
+        with suppress(ValueError):  # a model with other channels keeps its own
             model.use_motion(args.motion)
-    # Only the network runs in mixed precision, not the metrics between two of its maps.
+    # Only the network runs in mixed precision, not the metrics.
     dtype = choose_precision(args.precision, device)
     choose_kernels(device, dtype)
     model = models.deploy(model, dtype)

@@ -44,7 +44,7 @@ SCHEDULES = {
 # Default training options by (model, recipe). Other models have those of cube_unet.
 CUBE_UNET: dict[str, Any] = {
     "model_args": [],
-    "model_fps": None,  # those of --init, else the model's own
+    "model_fps": None,  # as in --init, else the model's own
     "epochs": 10,
     "samples": 0,
     "batch_size": 2,
@@ -220,7 +220,7 @@ def train(config: Config, model: models.SaliencyModel, folder: Path) -> None:
         except Stopped as stopped:
             save(run)
             [number] = stopped.args
-            place = f"step {run.step} of {run.order.steps}, which is saved in {run.path}"
+            place = f"step {run.step} of {run.order.steps}, saved in {run.path}"
             name = signal.Signals(number).name
             print_main(f"{name}: stopped after {place}; the same command continues")
             sys.exit(128 + number)
@@ -228,9 +228,9 @@ def train(config: Config, model: models.SaliencyModel, folder: Path) -> None:
 
 
 class Run:
-    """A training run, new or as its last checkpoint says.
+    """A training run, new or resumed from its last checkpoint.
 
-    result: the model that is validated and kept: the average of the weights if there is one.
+    result: the model that is validated and saved, with averaged weights if --ema is given.
     step: finished steps of the whole run. log: one line for each finished epoch.
     """
 
@@ -263,7 +263,7 @@ class Run:
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.best_constant.items())
         left_out = "" if "best_constant" in self.best_constant else " (not finite, left out)"
         print_main(f"{config.loss}{left_out} and scores of the best constant map on val, "
-                   f"in brackets in the progress bar: {values}")  # fmt: skip
+                   f"in parentheses in the progress bar: {values}")  # fmt: skip
         self.monitor = Monitor(folder, self)
 
     def begin_epoch(self) -> None:
@@ -290,7 +290,7 @@ def train_step(run: Run, batch: dict) -> Tensor:
         return loss_sum
     for group in run.optimizer.param_groups:
         group["lr"] = run.learning_rate() * group["scale"]
-    # Gradients are averaged over processes: as many times the mean is the sum.
+    # Gradients are averaged over processes; multiplied by their number, they are summed.
     weight = processes.world() / (1 if run.loss_of.summed else count)
     for part in split(batch, run.config.accumulate):
         loss, _ = batch_loss(run, run.network, part)
@@ -314,25 +314,25 @@ def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tenso
     frames, motion = map(unit, pictures)
     with autocast(device, dtype):
         maps = network(frames, motion)
-        if not batch["valid"].any():  # still part of what other processes compute
+        if not batch["valid"].any():  # other processes still need this one's part
             return maps.float().sum() * 0, maps
         return loss_sum(run.loss_of, maps, batch), maps
 
 
 @torch.inference_mode()
 def validate(run: Run, interruptions: Interruptions) -> dict[str, float]:
-    """Return the mean loss over the valid maps, and their CC and NSS as far as there are truths."""
+    """Return the mean loss over valid maps, and CC and NSS as far as there is ground truth."""
     model, losses = run.result.eval(), RunningLoss()
     scores = MeanScores(run.model.spec.height, run.model.spec.width, run.config.device)
     bar = tqdm(run.val_loader, "validation", leave=False, unit="step", disable=not is_main())
-    rounds = range(max(processes.gather(len(run.val_loader))))  # some processes have one less
+    rounds = range(max(processes.gather(len(run.val_loader))))  # some processes have one batch less
     for _, batch in zip_longest(rounds, bar):
         interruptions.checkpoint_due(losses)  # may raise Stopped; the end of the epoch saves
         if batch is None or not batch["valid"].any():
             continue
         loss, maps = batch_loss(run, model, batch)
         losses.add(loss, batch)
-        if loss.isfinite():  # else the loop or the mean of the losses raises RunError
+        if loss.isfinite():  # otherwise the mean of the losses raises RunError
             scores.add(maps, batch)
     return {"val_loss": losses.mean()} | {f"val_{n}": mean for n, mean in scores.means().items()}
 
@@ -360,9 +360,9 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
 
 
 def summary(run: Run) -> str:
-    """Return what a finished run has reached, and the commands that use it."""
+    """Return the result of a finished run, and the commands that use it."""
     if run.config.dry_run:
-        return "dry run: a batch of everything went through; nothing was kept"
+        return "dry run: training, validation and saving worked; no files were kept"
     best = min(line["val_loss"] for line in run.log)
     constant = run.best_constant.get("best_constant", math.nan)
     share = f", {best / constant:.2f} of the best constant map's" if constant > 0 else ""

@@ -198,7 +198,8 @@ def test_a_face_was_at_the_lower_edge():
 
 def test_each_second_has_what_was_shown_in_it():
     clock = _clock([10, 10.5, 11.25, 99])
-    assert clock.tolist() == [0, 0.5, 1.25, 1.25 + MAX_FRAME_DURATION, 1.25 + 2 * MAX_FRAME_DURATION]
+    longest = MAX_FRAME_DURATION
+    assert clock.tolist() == [0, 0.5, 1.25, 1.25 + longest, 1.25 + 2 * longest]
     maps = [np.roll(np.eye(1, CELLS[1]).repeat(CELLS[0], 0), k, 1) for k in range(4)]
     shares = _attention(maps, clock).reshape(-1, *CELLS).sum(1)
     assert shares.shape == (12, CELLS[1]) and shares.sum(1) == pytest.approx(np.ones(12))

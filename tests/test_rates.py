@@ -123,12 +123,12 @@ def test_the_published_recipe_steps_from_frame_to_frame(tmp_path):
     data = write_data(tmp_path / "data")
     words = ("--recipe", "paper", "--model_args", "height=40", "width=80", "base_channels=4")
     code, printed, _ = train_one_epoch(data, tmp_path / "run", *words)
-    assert code == 0 and "frame rate is not known" not in printed
+    assert code == 0 and "frame rate is unknown" not in printed
     model = models.load(tmp_path / "run/cube_unet_best.pth")
     assert sampling_step(Fraction(30), model.spec.fps) == 1
     code, printed, _ = train_one_epoch(data, tmp_path / "plain")
     assert (
-        "note: " in printed and "every frame is taken as one of 8 a second; give --fps" in printed
+        "note: " in printed and "its frames are used as if they were 8 a second; give --fps" in printed
     )
 
 

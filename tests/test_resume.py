@@ -223,7 +223,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(clips_to_train, 
     options = ("--epochs", 3, "--batch_size", 4)
     message = train(clips_to_train, tmp_path, *options, fault=("lose_the_loss", 5), code=1)
     assert "the loss is nan at frames clip" in message
-    assert "the checkpoint from before stays" in message.replace("\n", " ")
+    assert "the previous checkpoint is kept" in message.replace("\n", " ")
     assert len(last(tmp_path)["log"]) == 1
     for name in ("cube_unet_last.pth", "cube_unet_best.pth"):
         assert all(t.isfinite().all() for t in last(tmp_path, name)["weights"].values())
