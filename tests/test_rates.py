@@ -127,9 +127,7 @@ def test_the_published_recipe_steps_from_frame_to_frame(tmp_path):
     model = models.load(tmp_path / "run/cube_unet_best.pth")
     assert sampling_step(Fraction(30), model.spec.fps) == 1
     code, printed, _ = train_one_epoch(data, tmp_path / "plain")
-    assert (
-        "note: " in printed and "its frames are used as if they were 8 a second; give --fps" in printed
-    )
+    assert "note: " in printed and "used as if they were 8 a second; give --fps" in printed
 
 
 def test_an_unreadable_frame_has_no_map_where_it_would_be_sampled(tmp_path):
