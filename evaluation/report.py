@@ -50,7 +50,7 @@ Ticks: the best baseline of the metric.</p>
 <p>Each map has its own scale from 0 (black) to its maximum (yellow), so brightness
 can't be compared between maps. White dots: fixations.</p>
 {"".join(examples)}
-<h2>Provenance</h2>
+<h2>Data and models</h2>
 <ul>{items(results["notes"])}</ul>
 <dl>{facts}</dl></body></html>
 """

@@ -484,7 +484,7 @@ def test_missing_maps_are_counted_and_all_models_scored_on_the_same_frames(
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert (
         page.count('class="model"') == 3
-        and str(tmp_path) not in page.partition("Where it comes from")[0]
+        and str(tmp_path) not in page.partition("<h2>Data and models")[0]
     )
     assert matrix[0] in page
     alone = scores(data, "--pred_dir", first)["first"]["cc"]

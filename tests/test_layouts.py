@@ -184,7 +184,7 @@ def test_two_frames_of_one_number_are_refused(data_root, tmp_path):
     training = train_one_epoch(data_root, tmp_path / "run")
     copying = ended(pack.main, "--data_root", data_root, "--output", tmp_path / "small")
     for code, _, line in (training, copying):
-        assert code == 2 and "a/0001.png: numbered as 0001.jpg; delete one" in line
+        assert code == 2 and "a/0001.png: same number as 0001.jpg; delete one" in line
     kinds = [problem["kind"] for problem in check.check(data_root)["problems"]]
     assert kinds.count("duplicate") == 3 and "gap in the numbering" not in kinds
 

@@ -270,7 +270,7 @@ def test_a_file_of_the_user_s_was_replaced(tmp_path, name):
     for _ in ("of others", "ours, then changed"):
         (small / name).write_bytes(b"{}")
         before = contents(small)
-        with pytest.raises(InputError, match=f"{name}: not as this command wrote it; move it"):
+        with pytest.raises(InputError, match=f"{name}: not written by this command; move it"):
             packed(tmp_path / "data", small)
         assert contents(small) == before and (small / name).read_bytes() == b"{}"
         (small / name).unlink()
