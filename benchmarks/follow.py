@@ -1,20 +1,20 @@
-"""What the camera of `make_video.py --follow` shows of clips, given the folders of their maps.
+"""Measure what the camera of `make_video.py --follow` shows, given folders of maps.
 
     python -m benchmarks.follow outputs/clip_saliency …
     python -m benchmarks.follow --heads nasrabadi_mmsys19_head_5hz.npz
 
-A peak is a maximum, within 15°, of attention above the clip's own mean map, at least a fifth as
-high as the highest one, in a map for each half second. It appears where there was none within 20°
-for three seconds. Printed are the share of peaks of which the view holds the direction within three
-seconds, as long as they last; the directions at least 30° apart that are held for two seconds; the
-share of the time in which the camera turns by more than a degree a second; its largest speed; and
-the longest time for which it holds a view without a strong peak, that is a maximum of attention at
-least 0.3 times as high as the highest one at that time.
+A peak is a maximum within 15° of attention above the clip's mean map, at least a fifth as high as
+the highest one; maps are averaged over half seconds. A peak appears if there was none within 20°
+for three seconds. The command prints the share of peaks that are in view within three seconds, as
+long as they last; the number of directions at least 30° apart that are held for two seconds; the
+share of time in which the camera turns by more than a degree a second; its largest speed; and the
+longest time for which it holds a view without a strong peak, a maximum of attention at least 0.3
+times as high as the highest one at that time.
 
-With --heads, maps are made of where half of the people who watched a video turned their heads, and
-the share of the others' head directions in view is printed, too; beside the camera stand one that
-looks straight ahead, the best one that does not move, and the others themselves. Settings of the
-camera were chosen on every third video of the file, which are left out.
+With --heads, the maps are made from the head directions of half of a video's viewers, and the share
+of the other viewers' head directions in view is printed, too. For comparison, there are a camera
+that looks straight ahead, the best camera that does not move, and the other viewers. Every third
+video of the file is left out, since the settings of the camera were chosen on these.
 """
 
 import argparse
@@ -204,7 +204,7 @@ def main() -> None:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("folders", type=Path, nargs="*", metavar="MAPS_DIR", help="folder of maps")
+    add("folders", type=Path, nargs="*", metavar="MAPS_DIR", help="folders of maps")
     add("--heads", type=Path, help=".npz file of head directions by video: (people, samples, 3) "
         "unit vectors, x to the right, y up, z ahead, five a second")  # fmt: skip
     add("--cuts", action="store_true", help="the camera may also jump")
