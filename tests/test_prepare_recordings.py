@@ -154,7 +154,7 @@ def test_bad_input_is_one_line(tmp_path):
         assert f"argument {option}" in last
     frames = write_video(tmp_path / "frames.mp4", frames=3)
     last = prepare(*paths(frames, late, tmp_path / "data"), code=2)
-    assert "frames.mp4: a clip can't have this name" in last
+    assert "frames.mp4: not a valid clip name" in last
 
 
 def test_frames_from_elsewhere_are_kept(made, tmp_path):
