@@ -23,7 +23,7 @@ from common.errors import RunError
 T = TypeVar("T")
 
 # Timeouts for the start of all processes, and later for waiting for each other's clips.
-START, PATIENCE = timedelta(minutes=5), timedelta(days=1)
+START_TIMEOUT, TIMEOUT = timedelta(minutes=5), timedelta(days=1)
 
 
 def rank() -> int:
@@ -52,7 +52,7 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
         if local_rank < torch.cuda.device_count():
             torch.cuda.set_device(local_rank)
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=START)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=START_TIMEOUT)
             wait_for_all()
         except RuntimeError as error:  # of gloo, nccl and their store
             message = f"torchrun's processes can't connect: {error}; start again"
@@ -68,11 +68,11 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
     return run
 
 
-def be_patient() -> None:
+def extend_timeout() -> None:
     """Use the long timeout from now on."""
     if world() > 1:
         former_name = dist.distributed_c10d._set_pg_timeout  # in older versions of torch
-        getattr(dist, "set_timeout", former_name)(PATIENCE, dist.group.WORLD)
+        getattr(dist, "set_timeout", former_name)(TIMEOUT, dist.group.WORLD)
 
 
 def shard(items: Iterable[T]) -> list[T]:

@@ -25,9 +25,9 @@ from common.files import reading, write_text
 from common.restricted_pickle import containers, numpy_arrays, read_pickle
 
 T = TypeVar("T")
-MOST_BAD = 0.1  # share of invalid lines above which a file is refused
-UNKNOWN = -1  # observer in a file without observers
-MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
+MAX_BAD_SHARE = 0.1  # share of invalid lines above which a file is refused
+NO_OBSERVER = -1  # observer in a file without observers
+MAX_VINFO_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
 GAZE = ("time", "longitude", "latitude", "observer")
 FIXATIONS = ("frame", "longitude", "latitude", "observer")
 D_SAV360 = ("frame", "u", "v", "id")
@@ -51,7 +51,7 @@ class Fixations(NamedTuple):
     frames: np.ndarray  # int64, from 0
     longitudes: np.ndarray  # float64 radians, in ±π
     latitudes: np.ndarray  # float64 radians, in ±π/2
-    observers: np.ndarray  # int64; UNKNOWN where the source has none
+    observers: np.ndarray  # int64; NO_OBSERVER where the source has none
     problems: tuple[str, ...] = ()  # omitted lines or places, with reasons
 
     def at(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,9 +93,9 @@ def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
 def left_out(path: str | Path, bad: list[str], count: int) -> tuple[str, ...]:
     """Return the problems of a file's invalid lines. count: number of all lines.
 
-    Raises InputError if more than MOST_BAD of them are invalid.
+    Raises InputError if more than MAX_BAD_SHARE of them are invalid.
     """
-    if len(bad) > MOST_BAD * count:
+    if len(bad) > MAX_BAD_SHARE * count:
         advice = "correct or delete this line" if len(bad) == 1 else "export it again"
         raise InputError(f"{path}, {bad[0]} ({len(bad)} of {count} lines are invalid); {advice}")
     return tuple(f"{path}, {problem}" for problem in bad)
@@ -178,11 +178,11 @@ def read_vinfo(path: str | Path) -> dict[str, Fixations]:
         "not {clip: {'0001': [(x, y), …]}} with x and y in [0, 1], or damaged ({}); use the "
         "vinfo.pkl of 360_Saliency_dataset_2018ECCV"
     )
-    with reading(path, otherwise, MAX_BYTES) as path:
+    with reading(path, otherwise, MAX_VINFO_BYTES) as path:
         clips = read_pickle(path.read_bytes(), path, containers() | numpy_arrays())
         read = {str(clip): _clip_fixations(str(clip), frames) for clip, frames in clips.items()}
         bad = [problem for fixations in read.values() for problem in fixations.problems]
-        if len(bad) > MOST_BAD * (len(bad) + sum(len(part.frames) for part in read.values())):
+        if len(bad) > MAX_BAD_SHARE * (len(bad) + sum(len(part.frames) for part in read.values())):
             raise ValueError(f"{len(bad)} invalid places, the first: {bad[0]}")
         return read
 
@@ -196,5 +196,5 @@ def _clip_fixations(clip: str, frames: dict) -> Fixations:
     problem = "clip {}, frame {:.0f}: x {:g}, y {:g} is outside the picture".format
     problems = tuple(problem(clip, *points[n]) for n in np.flatnonzero(~inside))
     angles = to_angles(x[inside], y[inside])
-    frame_numbers, unknown = number[inside].astype(np.int64), np.full(inside.sum(), UNKNOWN)
+    frame_numbers, unknown = number[inside].astype(np.int64), np.full(inside.sum(), NO_OBSERVER)
     return Fixations(frame_numbers, *angles, unknown, problems)

@@ -73,10 +73,6 @@ class ECCV2018Layout:
         """Return the path of a clip's CSV file of fixations, which may not exist."""
         return root / clip / "fixations.csv"
 
-    def root_of(self, clip: Path) -> Path | None:
-        """Return the data set to which a folder of frames, an absolute path, belongs as a clip."""
-        return clip.parent
-
     def made_for(self, root: Path) -> dict:
         """Return the only height, width and fps for which a data set was made; empty for any.
 
@@ -104,9 +100,6 @@ class PackedLayout(ECCV2018Layout):
         return (
             file.truth for clip in self.clips(root, None).values() for file in clip if file.truth
         )
-
-    def root_of(self, clip: Path) -> Path | None:
-        return clip.parent if self.matches(clip.parent) else None
 
     def made_for(self, root: Path) -> dict:
         return read_json(
@@ -143,9 +136,6 @@ class SSTSalLayout(ECCV2018Layout):
 
     def fixations(self, root: Path, clip: str) -> Path:
         return root / "fixations" / f"{clip}.csv"
-
-    def root_of(self, clip: Path) -> Path | None:
-        return clip.parents[1] if clip.parent.name == FRAMES else None
 
     def _named(self, folder: Path) -> Iterator[tuple[str, int, Path]]:
         """Yield clip, number and path of files folder/clip_0001.png and folder/clip/….png."""
@@ -196,19 +186,6 @@ def unbroken_runs(files: list[File]) -> list[list[File]]:
             runs.append([])
         runs[-1].append(file)
     return runs
-
-
-def naming_problems(files: list[File]) -> list[tuple[str, Path, str]]:
-    """Return (kind, picture, detail) of missing ground truth, duplicates and gaps in a clip."""
-    problems = [("no ground truth", file.picture, "has no map") for file in files if not file.truth]
-    for before, after in pairwise(files):
-        if before.number == after.number:
-            problems.append(("duplicate", after.picture, f"same number as {before.picture.name}"))
-    numbered = {file.number: file for file in files}
-    for run, rest in pairwise(unbroken_runs(list(numbered.values()))):
-        detail = f"comes after {run[-1].picture.name}"
-        problems.append(("gap in the numbering", rest[0].picture, detail))
-    return problems
 
 
 def read_map(path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ image is sampled there bilinearly, in one of two ways:
                trained by the authors' code need.
 
 Images are lists of pixels, (H·W, B, C), so that a tap moves B·C adjacent numbers. CPUs process
-blocks of BLOCK pixels whose samples fit into the cache, in two thirds of the time.
+blocks of BLOCK_PIXELS pixels whose samples fit into the cache, in two thirds of the time.
 """
 
 import math
@@ -27,7 +27,7 @@ from common.options import SAMPLINGS
 from projection.resampling import Resampling, SumBags
 from projection.sphere import direction_of, equirectangular_taps, longitudes
 
-BLOCK = 1920
+BLOCK_PIXELS = 1920
 T = TypeVar("T")
 
 
@@ -130,7 +130,7 @@ class SphereTaps(Resampling):
         pixels, number = math.prod(self.out_size), torch.get_num_threads()
         if not x.is_cpu or torch.compiler.is_compiling():
             return [work(slice(0, pixels))]
-        step = max(1, BLOCK // x.shape[1])
+        step = max(1, BLOCK_PIXELS // x.shape[1])
         blocks = [slice(start, start + step) for start in range(0, pixels, step)]
         with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             results = list(pool.map(torch.no_grad()(work), blocks))

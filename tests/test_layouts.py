@@ -185,8 +185,8 @@ def test_two_frames_of_one_number_are_refused(data_root, tmp_path):
     copying = ended(pack.main, "--data_root", data_root, "--output", tmp_path / "small")
     for code, _, line in (training, copying):
         assert code == 2 and "a/0001.png: same number as 0001.jpg; delete one" in line
-    kinds = [problem["kind"] for problem in check.check(data_root)["problems"]]
-    assert kinds.count("duplicate") == 3 and "gap in the numbering" not in kinds
+    problem = check.check(data_root)["problems"][0]
+    assert problem["detail"] == "a/0001.png: same number as 0001.jpg; delete one"
 
 
 # Names of frames and flow, and of saliency maps: the authors' own (DataLoader360Video.py), those
@@ -231,7 +231,8 @@ def test_the_layout_of_sst_sal(tmp_path, names):
     assert check.check(tmp_path)["problems"] == []
     (tmp_path / "frames" / SST_SAL[names][0].format("0002", 2)).unlink()
     [problem] = check.check(tmp_path)["problems"]
-    assert problem["kind"] == "missing frame" and problem["path"].startswith("saliency_maps")
+    assert problem["kind"] == "ground truth without a frame"
+    assert problem["detail"].startswith("saliency_maps")
 
 
 def test_flow_folders_of_sst_sal_are_read_in_inference(tmp_path):
@@ -325,9 +326,8 @@ def test_clips_listed_twice_and_in_two_splits_are_named(tmp_path):
     data = SaliencyVideos(tmp_path, "train", Spec(height=16, width=32))
     assert len(data) == 8
     assert summarise(data.irregular) == "2 × clip listed more than once (first: a)"
-    problems = check.check(tmp_path)["problems"]
-    details = [(p["path"], p["detail"]) for p in problems if p["kind"] == "split"]
-    assert sorted(details) == [("a", "is listed 2 times"), ("b", "is listed 3 times")]
+    problems = [tuple(problem.values()) for problem in check.check(tmp_path)["problems"]]
+    assert problems == [("clip listed more than once", name) for name in "ab"]
 
 
 @pytest.mark.parametrize(
