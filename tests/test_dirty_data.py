@@ -14,6 +14,7 @@ from datasets.gaze_files import read_fixations_csv, read_gaze_csv, read_vinfo
 from prepare import recordings, salient360, vr_eyetracking
 from tests.clips import moving_disc, write_eccv_clip, write_video
 from tests.commands import ended, evaluate, train_one_epoch
+from tests.runs import log
 
 SMALL = ("--height", 24, "--width", 48, "--gt_height", 16)
 HEADER = "time,longitude,latitude,observer\n"
@@ -56,6 +57,17 @@ def test_a_loss_without_fixations_reads_none_in_training(dirty, tmp_path):
     assert train_one_epoch(dirty, tmp_path / "run")[0] == 0
     with pytest.raises(InputError, match=r"a/fixations\.csv"):
         SaliencyVideos(dirty, "train", models.Spec(24, 48))
+
+
+def test_damaged_fixations_stopped_a_training_whose_loss_needs_none(dirty, tmp_path):
+    """Validation wanted them for its NSS."""
+    (dirty / "b/fixations.csv").write_text("no table")
+    code, printed, line = train_one_epoch(dirty, tmp_path / "run")
+    assert code == 0 and "b/fixations.csv: there is no column" in printed, line
+    assert "val_cc" in log(tmp_path / "run")[0] and "val_nss" not in log(tmp_path / "run")[0]
+    (dirty / "splits.json").write_text('{"train": ["a"], "val": []}')
+    code, _, line = train_one_epoch(dirty, tmp_path / "other")
+    assert code == 2 and "split 'val' has no clips" in line
 
 
 def test_fixations_that_are_mostly_outside_are_refused(tmp_path):
