@@ -13,6 +13,7 @@ is in degrees upwards, within ±90.
 """
 
 import csv
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +32,10 @@ MAX_VINFO_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
 GAZE = ("time", "longitude", "latitude", "observer")
 FIXATIONS = ("frame", "longitude", "latitude", "observer")
 D_SAV360 = ("frame", "u", "v", "id")
-PLACES = {"longitude": (-360, 360), "latitude": (-90, 90), "u": (-0.5, 1.5), "v": (0, 1)}
-LIMITS = {"time": (-1e9, 1e9), "frame": (0, 1e9), **PLACES}  # lowest and highest value of a column
+LIMITS = {  # lowest and highest value of a column
+    "video": (0, 1e9), "time": (-1e9, 1e9), "frame": (0, 1e9), "longitude": (-360, 360),
+    "latitude": (-90, 90), "x": (0, 1), "y": (0, 1), "u": (-0.5, 1.5), "v": (0, 1),
+}  # fmt: skip
 
 
 class Gaze(NamedTuple):
@@ -104,17 +107,16 @@ def left_out(path: str | Path, bad: list[str], count: int) -> tuple[str, ...]:
 def read_lines(
     path: Path, parse: Callable[[str], T], skip: int = 0
 ) -> tuple[list[T], tuple[str, ...]]:
-    """Return the result of `parse` for each line that is not blank, and the omitted lines.
+    """Return the result of `parse` for each line before trailing blank ones, and the bad lines.
 
     parse: raises ValueError for an invalid line. skip: header lines. Raises errors like left_out.
     """
-    lines, parsed, bad = path.read_text(encoding="utf-8").splitlines()[skip:], [], []
+    lines, parsed, bad = path.read_text(encoding="utf-8").rstrip().splitlines()[skip:], [], []
     for n, line in enumerate(lines, 1 + skip):
         try:
-            if line.strip():
-                parsed.append(parse(line))
+            parsed.append(parse(line))
         except ValueError as error:
-            bad.append(f"line {n}: {error}")
+            bad.append(f"line {n}: {error if line.strip() else 'it is blank'}")
     return parsed, left_out(path, bad, len(lines))
 
 
@@ -127,13 +129,15 @@ def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple:
     otherwise = f"{{}}; expected CSV in UTF-8 with a header {','.join(formats[-1])}"
     numbers, observers, bad = [], [], []
     with reading(path, otherwise), open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(io.StringIO(file.read().rstrip(), newline=""), strict=True)
         header = [name.strip().lower() for name in next(rows, [])]
         columns = next((names for names in formats if set(names) <= set(header)), formats[-1])
         if missing := [name for name in columns if name not in header]:
             raise ValueError(f"there is no column {', '.join(missing)}")
-        for row in filter(None, rows):
+        for row in rows:
             try:
+                if not row:
+                    raise ValueError("it is blank")
                 fields = dict(zip(header, row, strict=True))
                 values = [number(name, fields[name]) for name in columns[:3]]
                 if columns == FIXATIONS and values[0] < 1:

@@ -1,5 +1,7 @@
 """Mean squared error, weighted on the sphere (Zhang et al. 2018, section 4) or planar."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,12 +25,12 @@ class SMSE(MapLoss):
 
 
 class MSE(SMSE):
-    """Mean over pixels of (pred − target)², as on a flat picture, averaged over maps.
+    """SMSE with pixels of equal area, as on a flat picture: 4π times the mean over pixels.
 
-    For the same error everywhere, it is 1/4π of the SMSE.
+    For the same error everywhere, it equals the SMSE, with gradients of the same size.
     """
 
     @staticmethod
     def areas_of(height: int, width: int) -> Tensor:
-        """Return the share of a pixel in the picture for each row: (H, 1) float64."""
-        return torch.full((height, 1), 1 / (height * width), dtype=torch.float64)
+        """Return the same share of 4π steradians for a pixel of each row: (H, 1) float64."""
+        return torch.full((height, 1), 4 * math.pi / (height * width), dtype=torch.float64)

@@ -22,7 +22,7 @@ import numpy as np
 
 from common.errors import InputError, run_script
 from common.files import MAX_ARRAY_BYTES, reading
-from datasets.gaze_files import Gaze
+from datasets.gaze_files import Gaze, left_out
 from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
@@ -45,19 +45,26 @@ def load(path: Path) -> dict[str, np.ndarray]:
 def read_gaze(matrices: dict[str, np.ndarray], video: Path, tables: list[Path]) -> Gaze:
     """Return where the heads of all people pointed. tables: the MATLAB file.
 
-    Raises InputError for a matrix with other columns.
+    Raises InputError for a matrix with other columns, or of mostly impossible directions.
     """
     with reading(tables[0], f"'{video.stem}' is no gaze of PVS-HMEM ({{}}); copy the file again"):
         rows = matrices[video.stem].astype(np.float64, casting="same_kind")  # no complex ones
         latitudes, longitudes = rows[:, ::2], rows[:, 1::2]
-        if np.nanmax(abs(latitudes)) > 90 or np.nanmax(abs(longitudes)) > 180:
-            raise ValueError("latitudes beyond ±90° or longitudes beyond ±180°")
+        possible = (abs(latitudes) <= 90) & (abs(longitudes) <= 180)
+        recorded = ~(np.isnan(latitudes) & np.isnan(longitudes))
+        if not recorded.any():
+            raise ValueError("nothing was recorded")
+        bad = [
+            f"{video.stem}, row {r + 1}, person {p + 1}: {latitudes[r, p]}°, {longitudes[r, p]}°"
+            for r, p in np.argwhere(recorded & ~possible)
+        ]
+        problems = left_out(tables[0], bad, int(recorded.sum()))
         info = probe(video)
         length = info.seconds or len(rows) / 2 / float(info.fps)
         seconds = np.arange(0.5, len(rows)) * length / len(rows)
-        sample, observer = np.nonzero(np.isfinite(latitudes + longitudes))
+        sample, observer = np.nonzero(possible)
         x, y = (np.radians(column[sample, observer]) for column in (-longitudes, latitudes))
-        return Gaze(seconds[sample], x, y, observer)
+        return Gaze(seconds[sample], x, y, observer, problems)
 
 
 def main() -> None:

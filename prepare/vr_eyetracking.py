@@ -9,8 +9,8 @@ the video's and a full stop (p001/180._2017-10-13-10-28_ori_0.txt). A line for e
 
 where x and y are fractions of the panorama's width and height from its lower left corner. This is
 the README of the data set (as in Morning5/Gaze360 on Hugging Face), and how SST-Sal's authors read
-it (issue 2 of edurnebernal/SST-Sal). Each line counts as one fixation; those outside the panorama
-are left out.
+it (issue 2 of edurnebernal/SST-Sal). Each line counts as one fixation; one outside the panorama is
+a bad line.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -42,7 +42,7 @@ def read_gaze(video: Path, tables: list[Path]) -> Gaze:
 
         def parse(line: str, observer: int = observer) -> tuple[float, ...]:
             _, frame, _, _, _, _, x, y = line.split(",")
-            return number("frame", frame), float(x), float(y), observer
+            return number("frame", frame), number("x", x), number("y", y), observer
 
         try:
             with reading(path, f"expected lines '{LINE}' ({{}}); copy it again"):
@@ -53,9 +53,7 @@ def read_gaze(video: Path, tables: list[Path]) -> Gaze:
             unusable.append(error)
     if len(unusable) > MAX_BAD_SHARE * len(tables):
         raise unusable[0]
-    samples = np.array(rows, np.float64).reshape(-1, 4)
-    inside = (abs(samples[:, 1:3] - 0.5) <= 0.5).all(1)
-    frame, x, y, observers = samples[inside].T
+    frame, x, y, observers = np.array(rows, np.float64).reshape(-1, 4).T
     seconds = (frame - 0.5) / float(probe(video).fps)  # the middle of the frame
     return Gaze(
         seconds, *to_angles(x, 1 - y), observers.astype(np.int64), (*problems, *map(str, unusable))

@@ -99,7 +99,7 @@ def rgb_array(picture: np.ndarray | Tensor) -> np.ndarray:
     if array.dtype != np.uint8 or array.shape[2:] != (3,) or not array.size:
         got = f"got {array.dtype} of shape {array.shape}"
         raise ValueError(f"a picture is (H, W, 3) uint8 RGB, or a frame's (3, H, W) tensor; {got}")
-    return np.ascontiguousarray(array)
+    return array
 
 
 def resample(

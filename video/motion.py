@@ -62,7 +62,7 @@ class Difference(Motion):
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         if previous is None:
             return current.new_zeros(1, *current.shape[-2:])
-        return torch.tensordot(GREY, current - previous, dims=1).abs()[None]
+        return torch.tensordot(GREY, current - previous, dims=1).abs_()[None]
 
 
 class ColourDifference(Motion):
