@@ -128,9 +128,7 @@ def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dic
 
     for read, _ in scanpaths:
         for note in read.problems[:1]:
-            print(
-                f"note: {len(read.problems)} invalid lines left out: {note}", file=sys.stderr
-            )
+            print(f"note: {len(read.problems)} invalid lines left out: {note}", file=sys.stderr)
     facts = {"files": [[path.name, path.stat().st_size] for path in files], **options}
     write_clip(folder, stimulus, truth_of, facts)
 
