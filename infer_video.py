@@ -79,7 +79,7 @@ from video.reader import read_frames
 
 
 def main(args: argparse.Namespace | None = None) -> str:
-    """Write the maps of all clips and return the command that shows those of the first."""
+    """Write the maps of all clips and return the command that shows the maps of the first."""
     args = args or parse_args()
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
@@ -90,14 +90,14 @@ def main(args: argparse.Namespace | None = None) -> str:
     given = {name: value for name, value in given.items() if value is not None}
     model = models.load(args.ckpt_path, device, args.quality, **given)
     if not isinstance(model, kind):
-        raise InputError(f"{args.ckpt_path}: holds a {model.name}; leave out --model")
+        raise InputError(f"{args.ckpt_path}: contains a {model.name}; leave out --model")
     with advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     model = models.deploy(model, dtype)
     folders = output_folders(args.video_path, args.output_dir)
     for path in args.export:
         if len(folders) > 1 and path != Path(path.name):
-            raise InputError(f"{path}: each of several clips has its own; give a name, no folder")
+            raise InputError(f"{path}: each clip gets its own file; give a name without a folder")
     run = {
         "map_width": model.spec.width,
         "map_height": model.spec.height,
@@ -132,7 +132,7 @@ def output_folders(clips: list[Path], folder: Path | None) -> dict[Path, Path]:
     folders: dict[Path, Path] = {}
     for path in clips:
         if (other := folders.setdefault(maps_folder(path, folder), path)) is not path:
-            raise InputError(f"{path}: has the same name as {other}; infer them one by one")
+            raise InputError(f"{path}: has the same name as {other}; process them one by one")
     return folders
 
 
@@ -144,15 +144,15 @@ def infer(
     run: dict,
     args: argparse.Namespace,
 ) -> None:
-    """Write the maps of one clip that are not yet in the folder, and its exports.
+    """Write the missing maps of one clip, and its exports.
 
-    fps: pictures a second of a folder, None where it is not known. run: the entries of
-    saliency.json about model and options.
-    Raises InputError for a source that can't be read or a folder with other maps, and RunError at
-    the end where some frames of the source are damaged.
+    fps: frame rate of a folder, None if unknown. run: entries of saliency.json about model and
+    options.
+    Raises InputError for an unreadable source or a folder with other maps, and RunError at the end
+    if some frames of the source are damaged.
     """
     if folder.resolve() in (path.resolve(), *path.resolve().parents):
-        raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
+        raise InputError(f"{path}: is in the output folder {folder}; choose another --output_dir")
     with advice("--coverage"):
         reader = read_frames(path, model.spec, fps, args.stereo, args.coverage)
     for note in reader.info.notes:
@@ -173,7 +173,7 @@ def infer(
 
 
 def write_maps(model: models.SaliencyModel, maps: MapFolder) -> None:
-    """Write the maps of a source that are missing."""
+    """Write the missing maps of a source."""
     reader, start, done = maps.reader, time.perf_counter(), maps.done
     info = reader.info
     predicted = predict_from(model, prefetch(reader), done)
@@ -191,7 +191,7 @@ def write_maps(model: models.SaliencyModel, maps: MapFolder) -> None:
 
 
 def export(target: Path, folder: MapFolder, args: argparse.Namespace) -> None:
-    """Write the maps in a folder, which is complete, as one file."""
+    """Write the maps of a complete folder as one file."""
     record = folder.stored
     if unreadable := record["unreadable"]:
         numbers = ", ".join(map(str, unreadable[:5])) + ", …" * (len(unreadable) > 5)

@@ -67,12 +67,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.follow and args.side_by_side:
         raise InputError("--follow shows no heat map; leave out --side_by_side")
     if not 0 <= (args.alpha or 0) <= 1 or not 0 <= args.crf <= 51:
-        raise InputError("--alpha is from 0 to 1 and --crf from 0 to 51; change them")
+        raise InputError("give --alpha from 0 to 1 and --crf from 0 to 51")
     return args
 
 
 def view_size(text: str) -> tuple[int, int]:
-    """Return (height, width) of a text such as 1280x720. The argparse type of --size."""
+    """Return (height, width) for a text such as 1280x720, the argparse type of --size."""
     width, _, height = text.lower().partition("x")
     sizes = [str(n) for n in range(16, 8193, 2)]
     if width in sizes and height in sizes:
@@ -101,7 +101,7 @@ MAX_SIDE = 16384  # columns and rows of a video in H.264
 
 
 def main(args: argparse.Namespace | None = None, viewer_command: str = "") -> None:
-    """Write the output. viewer_command: what is proposed next; by default that of this script."""
+    """Write the output. viewer_command: command to propose next, by default of this script."""
     args = args or parse_args()
     if args.colormap not in COLORMAPS:
         raise InputError(f"--colormap {args.colormap}: choose one of {', '.join(COLORMAPS)}")
@@ -150,10 +150,10 @@ def main(args: argparse.Namespace | None = None, viewer_command: str = "") -> No
 
 
 def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Path:
-    """Return the file to write. Raises InputError where source and options do not fit it."""
+    """Return the output file. Raises InputError if source and options do not match it."""
     source = args.original_video
     if args.follow and still:
-        raise InputError(f"{source}: a still picture, --follow renders videos; leave out --follow")
+        raise InputError(f"{source}: a still picture, --follow is for videos; leave out --follow")
     kind = "viewer" if args.viewer else "follow" + "_cuts" * args.cuts if args.follow else "overlay"
     endings = [".html"] if args.viewer else [".mp4", ".html"]
     if still and not args.viewer:
@@ -165,22 +165,22 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
     if ending not in endings or output.is_dir():
         raise InputError(f"{output}: give a name that ends with {' or '.join(endings)}")
     if ending == ".html" and (args.side_by_side or args.follow):
-        raise InputError(f"{output}: a viewer has both; leave out --side_by_side and --follow")
+        raise InputError(f"{output}: a viewer includes both; leave out --side_by_side and --follow")
     if ending == ".mp4" and max(info.width * (1 + args.side_by_side), info.height) > MAX_SIDE:
-        raise InputError(f"{source}: too large, .mp4 holds {MAX_SIDE}×{MAX_SIDE}; make it smaller")
+        raise InputError(f"{source}: too large for .mp4 ({MAX_SIDE}×{MAX_SIDE}); make it smaller")
     return output
 
 
 def write_still(
     path: Path, info: VideoInfo, saliency: Path, factor: float, args: argparse.Namespace
 ) -> None:
-    """Write a still picture with its map over it or beside it. factor: for the map's values."""
+    """Write a picture with its map over it or beside it. factor: for the map's values."""
     rgb, saliency = read_picture(info.path), scaled(read_picture(saliency, "L"), factor)
     style = args.colormap, args.alpha, args.side_by_side
     painted = paint_picture(rgb, saliency, info.layout, *style)
     layout = None if args.side_by_side else info.layout
     if info.layout.stereo != "none":
-        print(f"note: {info.path}: no metadata say of a picture that it is stereo; "
+        print(f"note: {info.path}: pictures have no stereo metadata; the result is "
               "not marked as 360°", file=sys.stderr)  # fmt: skip
         layout = None
     save_picture(path, painted, info.path, layout)
@@ -205,11 +205,11 @@ def write_follow(
     times: list[float] | None,
     args: argparse.Namespace,
 ) -> None:
-    """Write what a camera sees that follows attention. times: None where they are steady."""
+    """Write the view of a camera that follows attention. times: None for a constant rate."""
     saliency = (read_picture(saliency, "L") for saliency, _ in maps.values())
     saliency = tqdm(saliency, "planning", len(maps), unit="frame", disable=None)
     seconds = [times[n - 1] if times else float((n - 1) / info.fps) for n in maps]
-    width = min(max(320, info.width // 32 * 32), 1280)  # a finer view shows nothing more
+    width = min(max(320, info.width // 32 * 32), 1280)  # more pixels would show no more detail
     size = args.size or (width * 9 // 16, width)
     directions = follow_path(saliency, seconds, args.fov, size, args.cuts)
     views = followed_views(frames, dict(zip(maps, directions)), info.layout, args.fov, size)

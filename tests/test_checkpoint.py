@@ -67,7 +67,7 @@ def test_a_stored_spec_that_an_override_makes_impossible_is_refused(tmp_path):
     model = models.SSTSal(3, 2, "reference", height=8, width=16)
     model.spec = replace(model.spec, warm_up=19)
     models.save(tmp_path / "m.pth", model)
-    with pytest.raises(InputError, match="warm_up and fade"):
+    with pytest.raises(InputError, match="warm_up plus fade"):
         models.load(tmp_path / "m.pth", sampling="seamless")
 
 

@@ -450,7 +450,7 @@ def test_maps_in_openexr(data, tmp_path):
         path.unlink()
     assert scores(data, "--pred_dir", maps)["maps"] == wanted
     (maps / "b/sal_0002.exr").write_bytes(b"v/1\x01no more")
-    assert "sal_0002.exr: not an OpenEXR file" in evaluate(data, "--pred_dir", maps, code=1)
+    assert "sal_0002.exr: not a readable OpenEXR file" in evaluate(data, "--pred_dir", maps, code=1)
 
 
 @pytest.fixture

@@ -271,7 +271,7 @@ def test_a_table_of_another_clip_was_replaced(clip, checkpoint, tmp_path):
     assert infer(clip, checkpoint, tmp_path / "a", "--export", table)[0] == 0
     before = table.read_bytes()
     code, _, line = infer(other, checkpoint, tmp_path / "b", "--export", table)
-    assert code == 2 and "peaks.csv: was not made of this clip" in line
+    assert code == 2 and "peaks.csv: was not made from this clip" in line
     assert table.read_bytes() == before and not list((tmp_path / "b").glob("sal_*")), "too late"
     assert infer(clip, checkpoint, tmp_path / "a", "--export", table)[0] == 0
     assert infer(other, checkpoint, tmp_path / "b", "--export", table, "--overwrite")[0] == 0

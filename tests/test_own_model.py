@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_model_than_the_one_named(folder, checkpoint):
     (folder / "other.py").write_text(HEADER + NET)
     words = ("--video_path", folder, "--ckpt_path", checkpoint, "--model", "other:Net")
     code, _, line = ended(infer_video.main, *words)
-    assert code == 2 and "holds a cube_unet; leave out --model" in line
+    assert code == 2 and "contains a cube_unet; leave out --model" in line
 
 
 PAGE = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")

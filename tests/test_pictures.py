@@ -82,7 +82,7 @@ def test_animated_pictures_are_told(checkpoint, tmp_path, name):
     pictures = [Image.fromarray(moving_disc(n, 24, 48)) for n in range(12)]
     pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
     text = infer(tmp_path / name, checkpoint, tmp_path / "out")[2]
-    assert "animated: only the first of its 12 frames is read" in text
+    assert "animated: only the first of 12 frames is read" in text
 
 
 @pytest.mark.parametrize("size", [(40000, 400), (60, 40000), (3, 2), (1, 1)])
@@ -111,7 +111,7 @@ def test_bombs_by_header(checkpoint, tmp_path, name):
     path.write_bytes(whole)
     start = time.monotonic()
     code, _, line = infer(path, checkpoint, tmp_path / "out")
-    assert code == 2 and "60000×60000 pixels are too many" in line
+    assert code == 2 and "too large, 60000×60000 pixels" in line
     assert time.monotonic() - start < 10
 
 

@@ -105,7 +105,7 @@ def test_inference_takes_the_rate_that_the_data_set_states(tmp_path, checkpoint)
     write_data(tmp_path / "data", fps={"a": 30, "b": 8})
     for more, fps in (((), 30), (("--fps", 12, "--overwrite"), 12)):
         code, _, errors = infer(tmp_path / "data/a", checkpoint, tmp_path / "maps", *more)
-        assert code == 0 and "carry no rate" not in errors
+        assert code == 0 and "have no frame rate" not in errors
         assert read_record(tmp_path / "maps")["fps"] == fps
     nested = tmp_path / "sst/frames/a"
     shutil.copytree(tmp_path / "data/a", nested)
