@@ -8,9 +8,9 @@ columns
     video, id, t, frame, u, v, fixation, valid_fix_classification
 
 where id is that of a person, frames count from 0, and u and v are fractions of width and height
-from the upper left corner. As in compute_gt_saliencymaps_DSAV360.py of edurnebernal/D-SAV360, the first
-sample of a fixation within the time of a frame counts, and samples of frame 0 in the centre are not
-gaze. Frames are kept from the first one; in that script, from the first one with gaze.
+from the upper left corner. As in compute_gt_saliencymaps_DSAV360.py of edurnebernal/D-SAV360, the
+first sample of a fixation within the time of a frame counts, and samples of frame 0 in the centre
+are not gaze. Frames are kept from the first one; in that script, from the first one with gaze.
 """
 
 from common import startup  # noqa: F401  # isort: skip
