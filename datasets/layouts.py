@@ -96,11 +96,6 @@ class PackedLayout(ECCV2018Layout):
         )
         return {path.parent.name: list(self._frames(path)) for path in files if path.is_file()}
 
-    def truths(self, root: Path) -> Iterator[Path]:
-        return (
-            file.truth for clip in self.clips(root, None).values() for file in clip if file.truth
-        )
-
     def made_for(self, root: Path) -> dict:
         return read_json(
             root / MADE_FOR, height=int, width=int, fps=(int, float), smaller_maps=bool

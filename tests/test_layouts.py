@@ -65,24 +65,11 @@ def test_motion_looks_back_beyond_the_start_of_a_run(tmp_path):
     torch.testing.assert_close(data[1]["motion"][0, 0], (grey[1] - grey[0]).abs())
 
 
-@pytest.mark.parametrize("shape", [(16, 32), (1, 16, 32), (16, 32, 1)])
-def test_the_layouts_of_a_map(tmp_path, shape):
-    data = data_set(tmp_path, a=[1])
-    truth = np.load(tmp_path / "a/0001_gt.npy").astype(np.float64)
-    np.save(tmp_path / "a/0001_gt.npy", truth.reshape(shape))
-    assert data[0]["target"].shape == (1, 1, 24, 48)
-    assert data[0]["valid"].all()
-
-
 def test_a_gap_in_the_numbering_breaks_the_run(tmp_path):
     data = data_set(tmp_path, a=[1, 2, 3, 7, 8])
     assert kinds(data.irregular) == ["gap in the numbering"]
     assert "0007.jpg comes after 0003.jpg" in summarise(data.irregular)
     assert data[3]["motion"].abs().max() == 0  # nothing before it
-
-
-def test_every_fifth_frame_is_no_gap(tmp_path):
-    assert data_set(tmp_path, a=range(1, 30, 5)).irregular == []
 
 
 def test_missing_truth_is_counted_and_never_valid(tmp_path):
@@ -92,28 +79,6 @@ def test_missing_truth_is_counted_and_never_valid(tmp_path):
     data = SaliencyVideos(tmp_path, "train", Spec(height=24, width=48, clip_length=4))
     assert data[0]["valid"].tolist() == [True, False, True, True]
     assert kinds(data.irregular) == ["no ground truth"]
-
-
-@pytest.mark.parametrize("damage", ["zero", "nan", "negative", "text", "object", "vector"])
-def test_unusable_truth_is_named_and_never_valid(tmp_path, damage):
-    data = data_set(tmp_path, a=[1, 2])
-    path = tmp_path / "a/0002_gt.npy"
-    if damage == "text":
-        path.write_text("no array")
-    else:
-        map_of = {
-            "zero": np.zeros((4, 8)),
-            "nan": np.full((4, 8), np.nan),
-            "negative": np.full((4, 8), -1.0),
-            "object": np.array([print], dtype=object),
-            "vector": np.ones(7),
-        }
-        np.save(path, map_of[damage], allow_pickle=True)
-    item = data[1]
-    assert not item["valid"].any()
-    [(kind, text)] = item["irregular"]
-    assert kind == "unusable ground truth"
-    assert "0002_gt.npy" in text
 
 
 def test_an_unreadable_frame_is_never_black(tmp_path):
@@ -150,14 +115,6 @@ def test_what_is_missing_altogether_is_refused(tmp_path):
         (tmp_path / "splits.json").write_text(text)
         with pytest.raises(InputError, match=message):
             SaliencyVideos(tmp_path, "train", SPEC)
-
-
-def test_eccv_2018_without_a_splits_file(tmp_path):
-    split = eccv2018_split()
-    write_eccv_clip(tmp_path / split["val"][0], [1, 2])
-    data = SaliencyVideos(tmp_path, "val", SPEC)
-    assert len(data) == 2
-    assert kinds(data.irregular) == ["clip without frames"] * 7
 
 
 def test_the_built_in_split_is_the_published_one():
