@@ -143,19 +143,19 @@ def verdicts(results: dict) -> list[str]:
     One model has a line for each metric; several have a matrix for each.
     """
     lines, models = [], list(results["models"])
-    entries = {(e["metric"], e["model"], e["other"]): e for e in results["differences"]}
+    entries: dict[tuple, tuple] = {
+        (e["metric"], e["model"], e["other"]): (e, 1) for e in results["differences"]
+    }
+    entries |= {(metric, b, a): (entry, -1) for (metric, a, b), (entry, _) in entries.items()}
     for metric in dict.fromkeys(metric for metric, *_ in entries):
         baseline = best(results, metric, BASELINES)
         others = [name for name in (baseline, *models) if name]
         rows = [[heading(results, metric), *(f"− {printable(name)}" for name in others)]]
         for model in models:
-            pairs = [(entries.get((metric, model, other)), 1) for other in others]
-            pairs = [
-                pair if pair[0] else (entries.get((metric, other, model)), -1)
-                for pair, other in zip(pairs, others)
-            ]
+            pairs = [entries.get((metric, model, other), (None, 1)) for other in others]
             rows.append([printable(model), *(cell(*pair) for pair in pairs)])
-        if len(models) == 1 and (entry := entries[metric, models[0], others[0]]):
+        if len(models) == 1:
+            entry, _ = entries[metric, models[0], others[0]]
             ends = f" ({interval(entry, ' to ')}), p = {number(entry['p'])}" * (entry["clips"] > 1)
             better = f"better on {entry['better']} of {entry['clips']} clips"
             lines.append(f"{rows[0][0]}  {models[0]} {rows[0][1]}: {rows[1][1]}{ends}, {better}")
