@@ -52,15 +52,10 @@ def max_t(differences: np.ndarray, seed: int = 0) -> np.ndarray:
         bits = np.random.default_rng(seed).integers(2, size=(DRAWS, clips), dtype=np.int8)
         bits[0] = 0  # the signs as they are
     statistics = np.abs((1.0 - 2.0 * bits) @ values)
-    observed = statistics[0].copy()
-    p_values, largest, highest = np.ones(len(observed)), np.zeros(len(bits)), {}
-    for k in np.argsort(observed, kind="stable"):  # step down, from the last step on
-        np.maximum(largest, statistics[:, k], out=largest)
-        highest[k] = float((largest >= observed[k] - 1e-12).mean())
-    p = 0.0
-    for k in reversed(highest):
-        p = p_values[k] = max(p, highest[k])
-    return p_values
+    order = np.argsort(statistics[0], kind="stable")
+    largest = np.maximum.accumulate(statistics[:, order], axis=1)  # of a comparison and lower ones
+    shares = (largest >= statistics[0, order] - 1e-12).mean(0)
+    return np.maximum.accumulate(shares[::-1])[::-1][np.argsort(order)]
 
 
 def by_clip(clips: dict[str, dict], metric: str, predictor: str | None) -> np.ndarray:
