@@ -115,8 +115,8 @@ LAYOUTS = Components(  # of data sets; the last match is used
     "layout",
     "datasets.layouts:ECCV2018Layout",
     eccv2018="datasets.layouts:ECCV2018Layout",
-    sst_sal="datasets.layouts:SSTSalLayout",
     packed="datasets.layouts:PackedLayout",
+    sst_sal="datasets.layouts:SSTSalLayout",
 )
 AUGMENTATIONS = Components(  # in the order of application
     "augmentation",

@@ -13,7 +13,6 @@ is in degrees upwards, within ±90.
 """
 
 import csv
-import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -115,41 +114,54 @@ def read_lines(
     for n, line in enumerate(lines, 1 + skip):
         try:
             parsed.append(parse(line))
-        except ValueError as error:
+        except (ValueError, csv.Error) as error:
             bad.append(f"line {n}: {error if line.strip() else 'it is blank'}")
     return parsed, left_out(path, bad, len(lines))
+
+
+def read_table(
+    path: str | Path,
+    parse: Callable[[tuple[str, ...], dict[str, str]], T],
+    *formats: tuple[str, ...],
+) -> tuple[tuple[str, ...], list[T], tuple[str, ...]]:
+    """Return the format of a CSV file, the result of `parse` for each line, and problems.
+
+    parse: function of the format and a line's fields by column. formats: possible columns; the
+    first format of which the file has all columns is used. Raises InputError if there is none, and
+    errors like left_out.
+    """
+    expected = f"{{}}; expected CSV in UTF-8 with a header {','.join(formats[-1])}"
+    with reading(path, expected) as path:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = [name.strip().lower() for name in next(csv.reader(file, strict=True), [])]
+        columns = next((names for names in formats if {*names} <= {*header}), formats[-1])
+        if missing := [name for name in columns if name not in header]:
+            raise ValueError(f"there is no column {', '.join(missing)}")
+
+        def parse_line(line: str) -> T:
+            fields = map(str.strip, next(csv.reader([line], strict=True)))
+            return parse(columns, dict(zip(header, fields, strict=True)))
+
+        return columns, *read_lines(path, parse_line, skip=1)
 
 
 def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple:
     """Return time or frame, longitude and latitude in radians, and observer: (N,) each; problems.
 
-    formats: possible columns; the first format of which the file has all columns is used. The first
-    three columns are float64, observers are int64. Raises InputError for an invalid file.
+    The first three columns of a format are returned as float64, observers as int64.
     """
-    otherwise = f"{{}}; expected CSV in UTF-8 with a header {','.join(formats[-1])}"
-    numbers, observers, bad = [], [], []
-    with reading(path, otherwise), open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(io.StringIO(file.read().rstrip(), newline=""), strict=True)
-        header = [name.strip().lower() for name in next(rows, [])]
-        columns = next((names for names in formats if set(names) <= set(header)), formats[-1])
-        if missing := [name for name in columns if name not in header]:
-            raise ValueError(f"there is no column {', '.join(missing)}")
-        for row in rows:
-            try:
-                if not row:
-                    raise ValueError("it is blank")
-                fields = dict(zip(header, row, strict=True))
-                values = [number(name, fields[name]) for name in columns[:3]]
-                if columns == FIXATIONS and values[0] < 1:
-                    raise ValueError(f"frame {fields['frame']} is not a whole number from 1")
-                if not (observer := fields[columns[3]].strip()):
-                    raise ValueError("no observer")
-                numbers.append(values)
-                observers.append(observer)
-            except ValueError as error:
-                bad.append(f"line {rows.line_num}: {error}")
-    problems = left_out(path, bad, len(numbers) + len(bad))
-    values, x, y = np.array(numbers, np.float64).reshape(-1, 3).T
+
+    def parse(columns: tuple[str, ...], fields: dict[str, str]) -> tuple[list[float], str]:
+        values, observer = [number(n, fields[n]) for n in columns[:3]], fields[columns[3]]
+        if columns == FIXATIONS and values[0] < 1:
+            raise ValueError(f"frame {fields['frame']} is not a whole number from 1")
+        if not observer:
+            raise ValueError("no observer")
+        return values, observer
+
+    columns, lines, problems = read_table(path, parse, *formats)
+    observers = [observer for _, observer in lines]
+    times, x, y = np.array([values for values, _ in lines], np.float64).reshape(-1, 3).T
     if columns == D_SAV360:
         x, y = 360 * (x - 0.5), 180 * (0.5 - y)
     x = np.where(abs(x) > 180, x - np.copysign(360, x), x)
@@ -157,7 +169,7 @@ def _read_csv(path: str | Path, *formats: tuple[str, ...]) -> tuple:
         ids = np.array([int(name) for name in observers], np.int64)
     except (ValueError, OverflowError):  # names are replaced by their alphabetical ranks
         ids = np.unique(observers, return_inverse=True)[1].astype(np.int64)
-    return values, np.radians(x), np.radians(y), ids, problems
+    return times, np.radians(x), np.radians(y), ids, problems
 
 
 def number(column: str, text: str) -> float:

@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import run_script
-from common.files import reading
-from datasets.gaze_files import Gaze, number, read_lines, to_angles
+from datasets.gaze_files import Gaze, number, read_table, to_angles
 from prepare.recordings import VIDEOS, by_key, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 from video.reader import sampling_step
@@ -38,8 +37,7 @@ def read_samples(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     They are ordered by video, person and time. Raises InputError for a file without these columns.
     """
 
-    def parse(line: str) -> list[float]:
-        fields = dict(zip(header, map(str.strip, line.split(",")), strict=True))
+    def parse(columns: tuple[str, ...], fields: dict[str, str]) -> list[float]:
         flags = [float(FLAGS.get(fields[name], fields[name])) for name in COLUMNS[6:]]
         seen = flags == [1, 1]  # otherwise gaze may be missing
         place = [number(n, fields[n]) if seen else float(fields[n] or "nan") for n in "uv"]
@@ -47,17 +45,12 @@ def read_samples(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         video, frame = (number(name, fields[name]) for name in ("video", "frame"))
         return [video, person, time, frame, *place, *flags]
 
-    with reading(path, f"expected CSV with the columns {', '.join(COLUMNS)} ({{}}); copy it again"):
-        with open(path, encoding="utf-8-sig") as file:
-            header = [name.strip() for name in file.readline().split(",")]
-        if missing := {*COLUMNS} - {*header}:
-            raise ValueError(f"there is no column {min(missing)}")
-        lines, problems = read_lines(path, parse, skip=1)
-        rows = np.array(lines, np.float64).reshape(-1, len(COLUMNS))
-        video, person, time, frame, u, v, *_ = rows.T
-        order = np.lexsort((time, person, video))
-        gaze = (frame != 0) | (u != 0.5) | (v != 0.5)
-        return rows[order[gaze[order]]], problems
+    _, lines, problems = read_table(path, parse, COLUMNS)
+    rows = np.array(lines, np.float64).reshape(-1, len(COLUMNS))
+    video, person, time, frame, u, v, *_ = rows.T
+    order = np.lexsort((time, person, video))
+    gaze = (frame != 0) | (u != 0.5) | (v != 0.5)
+    return rows[order[gaze[order]]], problems
 
 
 def read_gaze(samples: dict[Path, tuple], fps: float, video: Path, tables: list[Path]) -> Gaze:
