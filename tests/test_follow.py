@@ -124,7 +124,7 @@ def test_limits_hold_whatever_the_maps_and_the_times(seed, limits, monkeypatch):
         found = [rng.random((10, 20)) ** 8 for _ in seconds]
     else:
         found = [spot(rng.uniform(-180, 180), rng.uniform(-90, 90)) for _ in seconds]
-    for name, limit in zip(("SPEED", "ACCELERATION", "HIGHEST"), limits):
+    for name, limit in zip(("SPEED", "ACCELERATION", "MAX_LATITUDE"), limits):
         monkeypatch.setattr(follow, name, limit)
     path = follow_path(found, seconds)
     check_limits(path, seconds, *limits)

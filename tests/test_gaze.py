@@ -142,7 +142,7 @@ def test_every_pixel_counts_its_own_centre():
     [
         (([0.0], [2.0], 4, 8, 5), "outside"),
         (([math.nan], [0.0], 4, 8, 5), "not finite"),
-        (([0.0, 1.0], [0.0], 4, 8, 5), "one length"),
+        (([0.0, 1.0], [0.0], 4, 8, 5), "equal length"),
         (([0.0], [0.0], 0, 8, 5), "at least one row"),
         (([0.0], [0.0], 4, 8, 0.0), "sigma"),
         (([0.0], [0.0], 4, 8, math.nan), "sigma"),
@@ -208,7 +208,7 @@ def test_bad_rows_of_gaze_are_named(tmp_path, row, message):
         ("", "the file is empty"),
         ("time;longitude;latitude;observer\n", "there is no column time, longitude"),
         ("time,longitude,observer\n0,0,a\n", "there is no column latitude; expected CSV"),
-        ("time,longitude,latitude,observer\n", "there is no gaze"),
+        ("time,longitude,latitude,observer\n", "no gaze after"),
         ('time,longitude,latitude,observer\n0,"0,0,a\n', "unexpected end of data .*1 of 1 are bad"),
     ],
 )
