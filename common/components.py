@@ -114,8 +114,8 @@ LAYOUTS = Components(  # of data sets; the last one that matches counts
     "layout",
     "datasets.layouts:ECCV2018Layout",
     eccv2018="datasets.layouts:ECCV2018Layout",
-    sst_sal="datasets.layouts:SSTSalLayout",
     packed="datasets.layouts:PackedLayout",
+    sst_sal="datasets.layouts:SSTSalLayout",
 )
 AUGMENTATIONS = Components(  # in the order in which they change a clip
     "augmentation",

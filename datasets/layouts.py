@@ -95,23 +95,16 @@ class PackedLayout(ECCV2018Layout):
         return (root / MADE_FOR).is_file()
 
     def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
-        files = (
-            root.glob(f"[!.]*/{PACKED}") if names is None else (root / n / PACKED for n in names)
-        )
-        return {path.parent.name: list(self._frames(path)) for path in files if path.is_file()}
+        folders = root.glob("[!.]*") if names is None else (root / name for name in names)
+        packed = {folder.name: folder / PACKED for folder in folders}
+        return {name: list(self._frames(path)) for name, path in packed.items() if path.is_file()}
 
     def truths(self, root: Path) -> Iterator[Path]:
-        return (
-            file.truth for clip in self.clips(root, None).values() for file in clip if file.truth
-        )
-
-    def root_of(self, clip: Path) -> Path | None:
-        return clip.parent if self.matches(clip.parent) else None
+        return iter(())  # all are those of frames
 
     def made_for(self, root: Path) -> dict:
-        return read_json(
-            root / MADE_FOR, height=int, width=int, fps=(int, float), smaller_maps=bool
-        )
+        kinds = {"height": int, "width": int, "fps": (int, float), "smaller_maps": bool}
+        return read_json(root / MADE_FOR, **kinds)
 
     def _frames(self, path: Path) -> Iterator[File]:
         for number in open_packed(path)[1]:
