@@ -230,7 +230,9 @@ def test_one_clip(tmp_path):
     printed = evaluate(data, "--pred_dir", maps, "--report")
     content = results(tmp_path / "out")
     assert list(content["metrics"]) == [*ALL[:5], "information_gain"]
-    assert content["notes"][0] == "sAUC needs fixations of other clips."
+    agreement, absent, *_ = content["notes"]
+    assert "SIM and KLD are of two halves of the observers, no ceiling" in agreement
+    assert absent == "sAUC needs fixations of other clips."
     assert content["predictors"]["maps"]["cc"]["low"] is None
     assert content["differences"][0]["low"] is None
     assert "better on 1 of 1 clips\n" in printed and "*" not in printed and "p =" not in printed
