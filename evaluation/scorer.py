@@ -123,8 +123,8 @@ class Scorer:
             if fixations := data.fixations.of(clip):
                 self.fixated[clip] = self._count(fixations.longitudes, fixations.latitudes)
         if self.fixated:
-            self.notes.append(f"{INTER_OBSERVER}: CC is what the true density of fixations would "
-                "reach; SIM and KLD are of two halves of the observers, no ceiling.")  # fmt: skip
+            self.notes.append(f"{INTER_OBSERVER}: CC is the score that the true density would reach; "
+                "SIM and KLD compare two halves of the observers.")  # fmt: skip
         self.all_fixated = sum(self.fixated.values(), torch.zeros(self.size, device=device))
 
     def score(self, clip: str, sources: list, picture: bool = False) -> ClipScores:

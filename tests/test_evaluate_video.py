@@ -231,7 +231,7 @@ def test_one_clip(tmp_path):
     content = results(tmp_path / "out")
     assert list(content["metrics"]) == [*ALL[:5], "information_gain"]
     agreement, absent, *_ = content["notes"]
-    assert "SIM and KLD are of two halves of the observers, no ceiling" in agreement
+    assert "SIM and KLD compare two halves of the observers" in agreement
     assert absent == "sAUC needs fixations of other clips."
     assert content["predictors"]["maps"]["cc"]["low"] is None
     assert content["differences"][0]["low"] is None
