@@ -123,7 +123,7 @@ class Scorer:
             if fixations := data.fixations.of(clip):
                 self.fixated[clip] = self._count(fixations.longitudes, fixations.latitudes)
         if self.fixated:
-            self.notes.append(f"{INTER_OBSERVER}: CC is the score that the true density would reach; "
+            self.notes.append(f"{INTER_OBSERVER}: CC is what the true density would score; "
                 "SIM and KLD compare two halves of the observers.")  # fmt: skip
         self.all_fixated = sum(self.fixated.values(), torch.zeros(self.size, device=device))
 
