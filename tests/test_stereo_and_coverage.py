@@ -588,7 +588,7 @@ def test_both_eyes_get_the_map_of_the_left_one(stereo, axis, odd):
      ("none", (-90, 90, 10, 10)), ("none", (float("nan"), 90, 0, 10)), ("none", (1, 2, 3))],
 )  # fmt: skip
 def test_no_layout(stereo, coverage):
-    with pytest.raises(ValueError, match=r"stereo is|give the coverage|unpack"):
+    with pytest.raises(ValueError, match=r"stereo must|give the coverage|unpack"):
         Layout(stereo, coverage)
 
 
