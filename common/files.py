@@ -134,7 +134,7 @@ def protected(*paths: Path) -> Iterator[None]:
 def refuse_input(path: Path) -> None:
     """Raise InputError for a file that `protected` protects."""
     if path.exists() and (path.stat().st_dev, path.stat().st_ino) in _inputs:
-        raise InputError(f"{path}: is an input of this run and would be replaced; choose another name")
+        raise InputError(f"{path}: is an input and would be replaced; choose another name")
 
 
 @contextmanager

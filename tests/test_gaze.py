@@ -209,7 +209,7 @@ def test_bad_rows_of_gaze_are_named(tmp_path, row, message):
         ("time;longitude;latitude;observer\n", "there is no column time, longitude"),
         ("time,longitude,observer\n0,0,a\n", "there is no column latitude; expected CSV"),
         ("time,longitude,latitude,observer\n", "no gaze after"),
-        ('time,longitude,latitude,observer\n0,"0,0,a\n', "unexpected end of data .*1 of 1 lines are"),
+        ('time,longitude,latitude,observer\n0,"0,0,a\n', "unexpected end of data .*1 of 1 lines"),
     ],
 )
 def test_other_files_are_no_gaze(tmp_path, text, message):
