@@ -11,9 +11,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from functools import partial
 from pathlib import Path
 
 from common import VERSION, options
@@ -83,16 +81,17 @@ def show(clip: str, args: argparse.Namespace) -> None:
     own += ["--output_dir", str(maps)] * given_maps + ["--overwrite", "other"] * args.overwrite
     shared, quality = given(args, "fps", "stereo", "coverage"), given(args, "quality")
     try:
-        run(infer_video.main, "--video_path", clip, *own, *quality, *shared)
+        words = ["--video_path", clip, *own, *quality, *shared]
+        infer_video.main(infer_video.parse_args(words))
         if args.export and not (args.viewer or args.follow):
             return
         kind = given(args, "viewer", "follow", "cuts", "overwrite")
         kind += ["--saliency_dir", str(maps)] * given_maps
         kind += ["--output_path", str(args.output)] * bool(args.output)
         name = "saliency360" if __package__ else f"{options.python()} ."
-        words = shlex.join([clip, *shared, *quality, *given(args, "output") * given_maps])
-        paint = partial(make_video.main, f"{name} {words} --viewer")
-        run(paint, "--original_video", clip, *kind, *shared)
+        repeated = shlex.join([clip, *shared, *quality, *given(args, "output") * given_maps])
+        painting = make_video.parse_args(["--original_video", clip, *kind, *shared])
+        make_video.main(painting, f"{name} {repeated} --viewer")
     except InputError as error:  # this command has an option of another name
         raise type(error)(str(error).replace("--output_dir", "--output")) from error
 
@@ -105,11 +104,6 @@ def given(args: argparse.Namespace, *names: str) -> list[str]:
             values = value if isinstance(value, list) else [] if value is True else [value]
             words += [f"--{name}", *map(str, values)]
     return words
-
-
-def run(script: Callable[[], object], *words: str) -> None:
-    sys.argv = ["saliency360", *words]
-    script()
 
 
 def command() -> None:

@@ -41,8 +41,8 @@ LAYOUTS = {  # the choices on the page, as options of infer_video.py
     "VR180": ("--stereo", "left-right", "--coverage", "-90", "90", "-90", "90"),
 }
 FOLDER_PREFIX = "saliency-page-"  # of a server's folder among the system's temporary files
-ABANDONED = 24 * 3600.0  # seconds after which files are deleted whose tab was never closed
-BEAT = 30.0  # seconds between deletions
+MAX_AGE = 24 * 3600.0  # seconds after which files are deleted whose tab was never closed
+CLEANING_INTERVAL = 30.0  # seconds between deletions
 QUEUE_SIZE = 20  # clips that may wait
 # Frames that are done, all of them, and the time that is left.
 TQDM_BAR = re.compile(r"(\d+)(?:/(\d+)|frame) \[(?:[\d:]+<([\d:]+))?")
@@ -112,11 +112,11 @@ def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Conn
 
 def doubtful_shape(clip: Path) -> str:
     """Return why a clip may be no panorama, empty where its shape or what it declares says so."""
-    from video.declared import STRETCHED
+    from video.declared import STRETCHED_NOTE
     from video.decoding import probe
 
     with suppress(Exception):  # infer_video.py says what is wrong
-        return "".join(note for note in probe(clip).notes if STRETCHED in note)
+        return "".join(note for note in probe(clip).notes if STRETCHED_NOTE in note)
     return ""
 
 
@@ -229,10 +229,10 @@ def delete_abandoned(folder: Path) -> None:
 
 
 def delete_old(path: Path) -> None:
-    """Delete a file or a folder of this user's that has not changed for ABANDONED seconds."""
+    """Delete a file or a folder of this user's that has not changed for MAX_AGE seconds."""
     with suppress(OSError):
         facts = path.lstat()
-        old = facts.st_mtime < time.time() - ABANDONED
+        old = facts.st_mtime < time.time() - MAX_AGE
         if old and facts.st_uid == getattr(os, "getuid", int)():
             shutil.rmtree(path) if stat.S_ISDIR(facts.st_mode) else path.unlink()
 
@@ -323,7 +323,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
         print(f"open {page.local_url} in a browser; Ctrl-C ends the page", flush=True)
         with suppress(KeyboardInterrupt):
             while True:
-                time.sleep(BEAT)
+                time.sleep(CLEANING_INTERVAL)
                 delete_abandoned(folder)
     except OSError as error:
         where = f"{args.host}, port {args.port or '7860 and those after it'}"

@@ -10,6 +10,7 @@ import argparse
 import shlex
 import sys
 from contextlib import nullcontext, redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
 
 from common import options
@@ -19,7 +20,7 @@ from common.locks import lock
 from common.protocols import PUBLISHED, WEIGHTINGS, Published
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
     options.add_data_options(add)
@@ -55,11 +56,11 @@ def parse_args() -> argparse.Namespace:
     options.add_motion_option(add)
     options.add_sampling_option(add)
     options.add_machine_options(add, precision="fp32")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    run_script(parse_args)
+    given_options = run_script(parse_args)
 
 import torch
 from tqdm import tqdm
@@ -79,8 +80,8 @@ from evaluation.tables import FORMATS
 LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
 
 
-def main() -> None:
-    args = parse_args()
+def main(args: argparse.Namespace | None = None) -> None:
+    args = args or parse_args()
     find_all(args)
     if args.check:
         return check_data(args)
@@ -93,7 +94,7 @@ def main() -> None:
         data.check_packed(network.model.spec)
     sigma = args.sigma or protocol.sigma or 3.34
     scorer = Scorer(data, protocol, args.height, sigma, args.train_root, device)
-    processes.be_patient()
+    processes.extend_timeout()
     with lock(args.output_dir) if is_main() else nullcontext():
         clips = {}
         bar = {"unit": "clip", "disable": not is_main(), "dynamic_ncols": True}
@@ -190,4 +191,4 @@ def check_data(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(processes.session(main))
+    run_script(processes.session(partial(main, given_options)))

@@ -12,14 +12,16 @@ import shlex
 import sys
 import time
 from contextlib import ExitStack
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from common import options
 from common.errors import Failures, advice, counted, run_script
-from maps.exports import KINDS, array_bytes, export_path, grid
+from maps.exports import KINDS, export_path, grid
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
     add("--video_path", type=Path, nargs="+", required=True, metavar="PATH",
@@ -52,13 +54,12 @@ def parse_args() -> argparse.Namespace:
     add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
         "are there, once all new ones are made; other: only those of another source or "
         "checkpoint; either also replaces exports of another clip")  # fmt: skip
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    run_script(parse_args)
+    given_options = run_script(parse_args)
 
-import torch
 from tqdm import tqdm
 
 import models
@@ -69,17 +70,17 @@ from common.errors import InputError, RunError
 from common.files import maps_folder, output_of, protected
 from common.locks import lock
 from datasets.rates import rate_of_folder
-from maps.folder import NORMALISATIONS, MapFolder
+from maps.folder import NORMALISATIONS, MapFolder, fingerprint
 from maps.interpolate import interpolate
 from models.checkpoint import sha256
 from models.predict import predict_from
 from video.background import map_in_background, prefetch
-from video.reader import FrameReader, read_frames
+from video.reader import read_frames
 
 
-def main() -> str:
+def main(args: argparse.Namespace | None = None) -> str:
     """Write the maps of all clips and return the command that shows those of the first."""
-    args = parse_args()
+    args = args or parse_args()
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
     choose_kernels(device, dtype)
@@ -97,12 +98,27 @@ def main() -> str:
     for path in args.export:
         if len(folders) > 1 and path != Path(path.name):
             raise InputError(f"{path}: each of several clips has its own; give a name, no folder")
+    run = {
+        "map_width": model.spec.width,
+        "map_height": model.spec.height,
+        "model": model.name,
+        "motion": model.spec.motion,
+        "sampling": model.arguments.get("sampling"),
+        "quality": args.quality,
+        "front": args.front,
+        "precision": str(dtype).removeprefix("torch."),
+        "checkpoint": str(args.ckpt_path),
+        "checkpoint_sha256": sha256(args.ckpt_path),
+        "normalisation": NORMALISATIONS[args.normalise],
+        "npy": args.save_npy,
+    }
     failures = Failures()
-    processes.be_patient()
+    processes.extend_timeout()
     with autocast(device, dtype):
         for folder, path in processes.shard(folders.items()):
             with failures.collected(path):
-                infer(model, path, folder, dtype, args)
+                rate = args.fps or rate_of_folder(path)
+                infer(model, path, rate, folder, run, args)
     Failures(sum(processes.gather(list(failures)), [])).report(len(folders))
     words = ["--original_video", str(args.video_path[0])]
     words += ["--saliency_dir", str(next(iter(folders)))] if args.output_dir else []
@@ -123,54 +139,43 @@ def output_folders(clips: list[Path], folder: Path | None) -> dict[Path, Path]:
 def infer(
     model: models.SaliencyModel,
     path: Path,
+    fps: Fraction | None,
     folder: Path,
-    dtype: torch.dtype,
+    run: dict,
     args: argparse.Namespace,
 ) -> None:
     """Write the maps of one clip that are not yet in the folder, and its exports.
 
-    dtype: number format of the model's computations, for saliency.json.
+    fps: pictures a second of a folder, None where it is not known. run: the entries of
+    saliency.json about model and options.
     Raises InputError for a source that can't be read or a folder with other maps, and RunError at
     the end where some frames of the source are damaged.
     """
     if folder.resolve() in (path.resolve(), *path.resolve().parents):
         raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
-    fps = args.fps or (rate_of_folder(path) if path.is_dir() else None)
     with advice("--coverage"):
         reader = read_frames(path, model.spec, fps, args.stereo, args.coverage)
     for note in reader.info.notes:
         print(f"note: {path}: {note}", file=sys.stderr)
-    run = {
-        "map_width": model.spec.width,
-        "map_height": model.spec.height,
-        "model": model.name,
-        "motion": model.spec.motion,
-        "sampling": model.arguments.get("sampling"),
-        "quality": args.quality,
-        "front": args.front,
-        "precision": str(dtype).removeprefix("torch."),
-        "checkpoint": str(args.ckpt_path),
-        "checkpoint_sha256": sha256(args.ckpt_path),
-        "normalisation": NORMALISATIONS[args.normalise],
-        "npy": args.save_npy,
-    }
     targets = [name if len(args.video_path) == 1 else folder / name for name in args.export]
     with ExitStack() as outputs, lock(folder), protected(args.ckpt_path, *reader.info.files):
         for target in targets:
-            outputs.enter_context(output_of(reader.info.files, target, bool(args.overwrite)))
-        maps = MapFolder(folder, reader.info, run)
+            clip = fingerprint(reader.info.files)
+            outputs.enter_context(output_of(clip, target, bool(args.overwrite)))
+        maps = MapFolder(folder, reader, run)
         if not args.export or args.overwrite == "all" or not maps.complete:
-            maps.begin(args.overwrite, reader.damage)
-            write_maps(model, reader, maps)
+            maps.begin(args.overwrite)
+            write_maps(model, maps)
         for target in targets:
             export(target, maps, args)
     if str(reader.damage):
         raise RunError(f"{path}: {reader.damage}")
 
 
-def write_maps(model: models.SaliencyModel, reader: FrameReader, maps: MapFolder) -> None:
+def write_maps(model: models.SaliencyModel, maps: MapFolder) -> None:
     """Write the maps of a source that are missing."""
-    info, start, done = reader.info, time.perf_counter(), maps.done
+    reader, start, done = maps.reader, time.perf_counter(), maps.done
+    info = reader.info
     predicted = predict_from(model, prefetch(reader), done)
     covered = info.layout.covered(model.spec.height, model.spec.width)
     written = map_in_background(maps.write, interpolate(predicted, covered))
@@ -178,10 +183,11 @@ def write_maps(model: models.SaliencyModel, reader: FrameReader, maps: MapFolder
     bar = {"total": length, "initial": done, "unit": "frame", "disable": not processes.is_main()}
     for _ in tqdm(written, maps.facts["video"], **bar):
         pass
-    maps.finish(reader.times)
-    seconds, new = time.perf_counter() - start, len(reader.times) - done
+    maps.finish()
+    count, seconds = maps.stored["frame_count"], time.perf_counter() - start
+    new = count - done
     speed = f"{new} new in {seconds:.1f} s, {new / seconds:.1f} frames/s" if new else "none new"
-    print(f"{counted(len(reader.times), 'map')} in {maps.folder} ({speed})")
+    print(f"{counted(count, 'map')} in {maps.folder} ({speed})")
 
 
 def export(target: Path, folder: MapFolder, args: argparse.Namespace) -> None:
@@ -192,17 +198,14 @@ def export(target: Path, folder: MapFolder, args: argparse.Namespace) -> None:
         frames = counted(len(unreadable), "unreadable frame")
         print(f"note: {target}: no map of {frames} ({numbers})", file=sys.stderr)
     shape = record["frame_count"], record["map_height"], record["map_width"]
-    if size := array_bytes(target, *shape):
-        maps = f"{counted(shape[0], 'map')} of {shape[1]}×{shape[2]}"
-        print(f"note: {target}: {maps} take {size / 1e6:,.1f} MB", file=sys.stderr)
     bar = {"unit": "frame", "total": shape[0], "disable": not processes.is_main()}
     maps = tqdm(folder.read(), target.name, **bar)
     with protected(*folder.folder.glob("sal_*.*")):
         KINDS[target.suffix.lower()](target, maps, shape, args.peaks, args.tiles)
-    print(f"{target}: {counted(shape[0], 'frame')}")
+    print(f"{target}: {counted(shape[0], 'frame')}, {target.stat().st_size / 1e6:,.1f} MB")
 
 
 if __name__ == "__main__":
-    command = run_script(processes.session(main))
+    command = run_script(processes.session(partial(main, given_options)))
     if os.environ.get("RANK", "0") == "0":
         print(command)

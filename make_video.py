@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from common.errors import InputError, RunError, advice, counted, run_script
@@ -25,7 +26,7 @@ from common.options import HelpFormatter, add_layout_options, at_least, frame_ra
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--original_video", type=Path, required=True, metavar="PATH",
@@ -61,7 +62,7 @@ def parse_args() -> argparse.Namespace:
     add("--size", type=view_size, metavar="WIDTHxHEIGHT", help="its pixels (default: 16:9, as wide "
         "as the clip, from 320x180 to 1280x720)")  # fmt: skip
     add("--cuts", action="store_true", help="the camera may also jump")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.follow and args.side_by_side:
         raise InputError("--follow shows no heat map; leave out --side_by_side")
     if not 0 <= (args.alpha or 0) <= 1 or not 0 <= args.crf <= 51:
@@ -79,11 +80,11 @@ def view_size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    run_script(parse_args)
+    given_options = run_script(parse_args)
 
 from tqdm import tqdm
 
-from maps.folder import MapFolder
+from maps.folder import MapFolder, fingerprint
 from video.decoding import Damage, VideoInfo, probe
 from video.layout import SPHERE
 from video.pictures import list_pictures, read_picture, save_picture
@@ -95,12 +96,12 @@ from views.frames import FrameWithMap, frames_with_maps
 from views.overlay import COLORMAPS, paint_picture, painted_pictures, scaled
 from views.viewer import write_viewer
 
-LARGEST = 16384  # columns and rows of a video in H.264
+MAX_SIDE = 16384  # columns and rows of a video in H.264
 
 
-def main(viewer_command: str = "") -> None:
+def main(args: argparse.Namespace | None = None, viewer_command: str = "") -> None:
     """Write the output. viewer_command: what is proposed next; by default that of this script."""
-    args = parse_args()
+    args = args or parse_args()
     if args.colormap not in COLORMAPS:
         raise InputError(f"--colormap {args.colormap}: choose one of {', '.join(COLORMAPS)}")
     source, start = args.original_video, time.perf_counter()
@@ -123,7 +124,8 @@ def main(viewer_command: str = "") -> None:
     maps, damage = saved.find(info, args.scale), Damage()
     frames = frames_with_maps(info, folder, maps, damage)
     inputs = protected(*info.files, *folder.glob("sal_*.*"))
-    with inputs, output_of(info.files, output, args.overwrite), atomic(output) as temporary:
+    ours = output_of(fingerprint(info.files), output, args.overwrite)
+    with inputs, ours, atomic(output) as temporary:
         if kind == ".html":
             write_viewer(temporary, info, frames, source.name, args.viewer_width, args.colormap,
                 args.alpha, args.crf, args.preset)  # fmt: skip
@@ -163,8 +165,8 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
         raise InputError(f"{output}: give a name that ends with {' or '.join(endings)}")
     if ending == ".html" and (args.side_by_side or args.follow):
         raise InputError(f"{output}: a viewer has both; leave out --side_by_side and --follow")
-    if ending == ".mp4" and max(info.width * (1 + args.side_by_side), info.height) > LARGEST:
-        raise InputError(f"{source}: too large, .mp4 holds {LARGEST}×{LARGEST}; make it smaller")
+    if ending == ".mp4" and max(info.width * (1 + args.side_by_side), info.height) > MAX_SIDE:
+        raise InputError(f"{source}: too large, .mp4 holds {MAX_SIDE}×{MAX_SIDE}; make it smaller")
     return output
 
 
@@ -214,4 +216,4 @@ def write_follow(
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(partial(main, given_options))

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext
+from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":  # help and wrong options need none of the slow imports
-    run_script(parse_args)
+    given_options = run_script(parse_args)
 
 import torch
 from torch import Tensor, nn
@@ -190,8 +191,8 @@ from training.resume import Interruptions, Stopped, describe_run, restore, save
 from video.pictures import unit
 
 
-def main() -> None:
-    args = parse_args()
+def main(args: argparse.Namespace | None = None) -> None:
+    args = args or parse_args()
     config, model = resolve(args, recipe_of(args.model, args.recipe))
     folder = nullcontext(args.output_dir or Path("runs", model.name.rpartition(":")[2]))
     with (
@@ -204,7 +205,7 @@ def main() -> None:
 def train(config: Config, model: models.SaliencyModel, folder: Path) -> None:
     """Train a model, with all files in a folder."""
     run = Run(config, model, folder)
-    processes.be_patient()
+    processes.extend_timeout()
     batches, epoch_steps = iter(run.train_loader), run.order.epoch_steps
     with Interruptions(config.save_minutes) as interruptions, run.monitor.bar:
         try:
@@ -380,4 +381,4 @@ def summary(run: Run) -> str:
 
 
 if __name__ == "__main__":
-    run_script(processes.session(main))
+    run_script(processes.session(partial(main, given_options)))

@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from common.errors import InputError, counted, run_script
-from common.files import ARRAY_BYTES, reading
+from common.files import MAX_ARRAY_BYTES, reading
 from datasets.gaze import gaussian_map
 from maps.folder import read_record
 from maps.saved import map_path
@@ -135,7 +135,7 @@ def score_heads(file: Path, cuts: bool) -> None:
     rows: dict[str, list] = {}  # by who looks, a row for each video
     otherwise = "not head directions of four or more people by video ({}); see --help"
     with (
-        reading(file, otherwise, ARRAY_BYTES),
+        reading(file, otherwise, MAX_ARRAY_BYTES),
         np.load(file, allow_pickle=False) as videos,
     ):
         chosen = [name for number, name in enumerate(videos) if number % 3]

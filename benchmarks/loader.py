@@ -31,7 +31,7 @@ from models import Spec
 from prepare.pack import pack_dataset, read_clip
 from prepare.records import save_picture
 from video.motion import MOTIONS
-from video.pictures import FLOW
+from video.pictures import FLOW_SUFFIX
 from video.reader import sampling_step
 
 
@@ -96,7 +96,9 @@ def png_copy(root: Path, output: Path, spec: Spec, rates: ClipRates) -> None:
             path = output / name / f"{file.number:04d}.png"
             save_picture(path, frame.rgb, compress_level=1)
             if spec.motion != "none":
-                save_picture(path.with_name(path.stem + FLOW), frame.motion, compress_level=1)
+                save_picture(
+                    path.with_name(path.stem + FLOW_SUFFIX), frame.motion, compress_level=1
+                )
             truth = read_truth(file.truth, *size)[0].numpy()
             np.save(path.with_name(f"{path.stem}_gt.npy"), truth.astype(np.float16))
     (output / "splits.json").write_text(json.dumps(read_splits(root)))

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import models
 from common.errors import InputError, counted, run_script
-from common.files import ARRAY_BYTES, reading
+from common.files import MAX_ARRAY_BYTES, reading
 from common.options import CHECKPOINT, HelpFormatter, at_least
 from datasets.gaze import fixation_map, gaussian_map
 from datasets.layouts import read_map
@@ -41,10 +41,10 @@ from video.pictures import resize
 def read_set(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays in a file. Raises InputError for panoramas without gaze."""
     with (
-        reading(path, "not a set of panoramas with gaze ({}); see --help", ARRAY_BYTES) as path,
+        reading(path, "not a set of panoramas with gaze ({}); see --help", MAX_ARRAY_BYTES) as path,
         np.load(path, allow_pickle=False) as file,
     ):
-        if sum(entry.file_size for entry in file.zip.infolist()) > ARRAY_BYTES:
+        if sum(entry.file_size for entry in file.zip.infolist()) > MAX_ARRAY_BYTES:
             raise ValueError("too large")
         content = {key: file[key] for key in file.files}
         for name in names_of(content):

@@ -14,7 +14,7 @@ from typing import Any
 
 from common.errors import InputError, show_tracebacks
 
-HOME = __name__.removesuffix("common.components")  # of these packages, where they are installed
+PACKAGE = __name__.removesuffix("common.components")  # above these, where they are installed
 
 
 class Components(Mapping[str, Any]):
@@ -29,7 +29,7 @@ class Components(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if isinstance(place := self.known[name], str):
-            self.known[name] = _imported(HOME + place)
+            self.known[name] = _imported(PACKAGE + place)
         return self.known[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -58,7 +58,7 @@ class Components(Mapping[str, Any]):
         except ModuleNotFoundError as error:
             message = f"{name}: there is no module '{error.name}'; check the name, or install it"
             raise InputError(message) from error
-        base = _imported(HOME + self.base)
+        base = _imported(PACKAGE + self.base)
         made, is_type = is_dataclass(base), isinstance(own, type)
         if not (isinstance(own, base) if made else is_type and issubclass(own, base)):
             wanted = f"{'an instance' if made else 'a subclass'} of {self.base}"

@@ -26,11 +26,11 @@ class RunError(InputError):
     exit_code = 1
 
 
-GIVEN_WRONG = {  # errors of the system that a better path or place mends
+INPUT_ERRNOS = {  # errors of the system that a better path or place mends
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.ENOTDIR),
     *(errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 }
-NO_ROOM = errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)
+DISK_FULL = errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)
 TERMINATION_NAMES = "SIGTERM", "SIGHUP"  # which Windows has not all
 TERMINATION_SIGNALS = [getattr(signal, n) for n in TERMINATION_NAMES if hasattr(signal, n)]
 TRACEBACK = "SALIENCY_TRACEBACK"  # environment variable; 1: show the traceback of every error
@@ -88,9 +88,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         return "interrupted; what was finished before is kept", 130
     if isinstance(error, OSError) and error.errno:
         where = f"{error.filename or 'output'}: {error.strerror or error}"
-        if error.errno in GIVEN_WRONG:
+        if error.errno in INPUT_ERRNOS:
             return f"{where}; check the path", 2
-        cure = "make room there" if error.errno in NO_ROOM else "check its disk or connection"
+        cure = "make room there" if error.errno in DISK_FULL else "check its disk or connection"
         return f"{where}; {cure}, and run the same command again", 1
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's words
         return f"{error}; check the path", 2

@@ -1,6 +1,5 @@
-"""Files from anyone: checks before they are read, atomic writes, fingerprints."""
+"""Files from anyone: checks before they are read, atomic writes."""
 
-import hashlib
 import io
 import json
 import math
@@ -8,20 +7,18 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.errors import NO_ROOM, InputError, printable
+from common.errors import DISK_FULL, InputError, printable
 
-JSON_BYTES = 128 << 20  # the largest JSON file that is read
-ARRAY_BYTES = 4 << 30  # the largest file of arrays that is read
-OUTPUTS = ".saliency360.json"  # the fingerprints of the clips that outputs beside it are made of
-BLOCK = 1 << 20  # bytes of each part of a video that a fingerprint reads
-PICTURE_BLOCK = 4 << 10  # and of each part of one of several pictures
+MAX_JSON_BYTES = 128 << 20  # the largest JSON file that is read
+MAX_ARRAY_BYTES = 4 << 30  # the largest file of arrays that is read
+OUTPUT_RECORD = ".saliency360.json"  # fingerprints of the clips that outputs beside it are of
 _inputs: set[tuple[int, int]] = set()  # device and inode of the files that are not to be replaced
 
 
@@ -71,7 +68,7 @@ def read_json(path: str | Path, **kinds: Any) -> dict:
 
     Raises InputError for any other file, and for an entry of another type.
     """
-    with reading(path, "not valid JSON ({}); correct or delete it", JSON_BYTES) as path:
+    with reading(path, "not valid JSON ({}); correct or delete it", MAX_JSON_BYTES) as path:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
         if not isinstance(content, dict):
             raise TypeError("expected {…}")
@@ -99,7 +96,7 @@ def write_text(path: str | Path, text: str) -> None:
 def read_array(path: str | Path) -> np.ndarray:
     """Return the array of real numbers in a .npy file. Raises InputError for any other file."""
     otherwise = "not an array of numbers ({}); delete it or make it again"
-    with reading(path, otherwise, ARRAY_BYTES) as path:
+    with reading(path, otherwise, MAX_ARRAY_BYTES) as path:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.dtype.kind not in "biuf" or not array.size:
             raise ValueError(f"{array.dtype} of shape {array.shape}")
@@ -122,29 +119,6 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def fingerprint(files: Sequence[Path], without: Collection[int] = (), times: bool = False) -> str:
-    """Return a SHA-256 digest of a video's size, beginning, middle and end.
-
-    Of several pictures, it depends on name, size, beginning and end of each, but for the numbers,
-    from 1, in `without`. times: on name, size and time, as in records without a precision.
-    """
-    digest, several = hashlib.sha256(str(len(files)).encode()), len(files) > 1
-    length = PICTURE_BLOCK if several else BLOCK
-    for number, path in enumerate(files, 1):
-        if not path.is_file() or (several and number in without):
-            continue
-        facts = path.stat()
-        size, end = facts.st_size, max(0, facts.st_size - length)
-        picture = (path.name, *[facts.st_mtime_ns] * times) if several else ()
-        digest.update(repr((size, *picture)).encode(errors="replace"))
-        starts = [] if several and times else [0, end] if several else [0, size // 2, end]
-        with suppress(OSError), open(path, "rb") as file:  # one that can't be read is found later
-            for start in starts:
-                file.seek(start)
-                digest.update(file.read(length))
-    return digest.hexdigest()
-
-
 @contextmanager
 def protected(*paths: Path) -> Iterator[None]:
     """Let `atomic` refuse to replace these files, which are read in the block."""
@@ -164,21 +138,21 @@ def refuse_input(path: Path) -> None:
 
 
 @contextmanager
-def output_of(clip: Sequence[Path], path: Path, overwrite: bool = False) -> Iterator[None]:
-    """Let a clip have an output, and note in OUTPUTS beside it, after the block, whose it is.
+def output_of(clip: str, path: Path, overwrite: bool = False) -> Iterator[None]:
+    """Let a clip have an output, and note in OUTPUT_RECORD beside it, after the block, whose it is.
 
-    clip: its files. Raises InputError where the output is there and was not made of this clip,
+    clip: its fingerprint. Raises InputError where the output is there and was not made of it,
     unless `overwrite`.
     """
     refuse_input(path)
-    record, own = path.parent / OUTPUTS, fingerprint(clip)
+    record = path.parent / OUTPUT_RECORD
     noted = read_json(record) if record.exists() else {}
-    if path.exists() and not overwrite and noted.get(path.name) != own:
+    if path.exists() and not overwrite and noted.get(path.name) != clip:
         cure = "choose another name, or replace it with --overwrite"
         raise InputError(f"{path}: was not made of this clip; {cure}")
     yield
     noted = read_json(record) if record.exists() else {}
-    write_json(record, noted | {path.name: own})
+    write_json(record, noted | {path.name: clip})
 
 
 def output_name(path: Path) -> str:
@@ -220,7 +194,7 @@ def atomic(path: str | Path, durable: bool = True) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         file = error.filename  # of an input that can't be read in the block, or of the target
-        if file and temporary.name not in os.fsdecode(file) and error.errno not in NO_ROOM:
+        if file and temporary.name not in os.fsdecode(file) and error.errno not in DISK_FULL:
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:

@@ -23,7 +23,7 @@ from common.errors import RunError
 T = TypeVar("T")
 
 # How long processes wait until all have started, and later for each other's clips.
-START, PATIENCE = timedelta(minutes=5), timedelta(days=1)
+START_TIMEOUT, TIMEOUT = timedelta(minutes=5), timedelta(days=1)
 
 
 def rank() -> int:
@@ -52,7 +52,7 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
         if local_rank < torch.cuda.device_count():
             torch.cuda.set_device(local_rank)
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=START)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=START_TIMEOUT)
             wait_for_all()
         except RuntimeError as error:  # all that gloo, nccl and their store raise
             message = f"the processes of torchrun do not meet: {error}; start again"
@@ -68,11 +68,11 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
     return run
 
 
-def be_patient() -> None:
+def extend_timeout() -> None:
     """Let processes wait long for each other from now on; until then, a few minutes."""
     if world() > 1:
         former_name = dist.distributed_c10d._set_pg_timeout  # before torch made it public
-        getattr(dist, "set_timeout", former_name)(PATIENCE, dist.group.WORLD)
+        getattr(dist, "set_timeout", former_name)(TIMEOUT, dist.group.WORLD)
 
 
 def shard(items: Iterable[T]) -> list[T]:

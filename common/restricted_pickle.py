@@ -21,16 +21,13 @@ import torch
 from common.errors import InputError
 
 Constructors = dict[str, Callable]  # "module.name" in the pickle → what is called in its place
-PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
-CHANGES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
+MEMO_WRITES = "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"
+MEMO_READS = "GET", "BINGET", "LONG_BINGET"
+UPDATES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
 BUILTINS = "builtins", "__builtin__"  # of Python 3 and 2
 
 
-def read_pickle(
-    content: bytes,
-    path: str | Path,
-    constructors: Constructors,
-) -> Any:
+def read_pickle(content: bytes, path: str | Path, constructors: Constructors) -> Any:
     """Return the object in a pickle, which comes from the file `path`.
 
     Raises InputError for a pickle that asks for another name, and any error for a damaged one.
@@ -62,13 +59,13 @@ def check_pickle(content: bytes | IO[bytes], size: int) -> None:
         name, before = opcode.name, opcode.stack_before
         if name == "MARK":
             marks.append(len(stack))
-        elif name in PUTS:
+        elif name in MEMO_WRITES:
             index = len(memo) if argument is None else argument
             if index > size:
                 raise ValueError(f"an index of {index} in {size} bytes")
             memo[index] = stack[-1]
-        elif name in GETS or name == "DUP":
-            stack.append(memo[int(argument or 0)] if name in GETS else stack[-1])
+        elif name in MEMO_READS or name == "DUP":
+            stack.append(memo[int(argument or 0)] if name in MEMO_READS else stack[-1])
         elif not before:
             stack += [[1] for _ in opcode.stack_after]
         else:
@@ -77,7 +74,7 @@ def check_pickle(content: bytes | IO[bytes], size: int) -> None:
                 start = marks.pop() - before.index(pickletools.markobject)
             parts = stack[start:]
             del stack[start:]
-            whole = parts[0] if name in CHANGES else [0]
+            whole = parts[0] if name in UPDATES else [0]
             whole[0] = 1 + sum(part[0] for part in parts)
             if whole[0] > 10 * size + 100_000:
                 raise ValueError("it repeats its parts without end")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Options of malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX.
-MALLOC = {-1: 1 << 30, -3: 1 << 30, -8: 1}
+MALLOC_OPTIONS = {-1: 1 << 30, -3: 1 << 30, -8: 1}
 
 # Threads of torch that wait for each other soon sleep: beside another busy program, on two cores,
 # a frame takes 0.13 s instead of 0.55 s. With GCC's OpenMP they stay awake for some microseconds,
@@ -21,7 +21,7 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
 # large blocks are cleared at every frame: evaluation then takes a sixth more time, and inference
 # 6 to 9 % more memory.
 if sys.platform == "linux":
-    for option, value in MALLOC.items():
+    for option, value in MALLOC_OPTIONS.items():
         ctypes.CDLL(None).mallopt(option, value)
 
 # A closed stream is like /dev/null: else the next file that is opened takes its place. A character

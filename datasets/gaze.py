@@ -60,19 +60,19 @@ def gaussian_map(
         raise ValueError("weights must be one finite number of at least 0 for each fixation")
     rows, columns = sphere.latitudes(height).numpy(), sphere.longitudes(width).numpy()
     sigma = math.radians(sigma)
-    reach = min(CUTOFF * sigma, math.pi)
+    cutoff = min(CUTOFF * sigma, math.pi)
     total = np.zeros((height, width))
     for x, y, w in zip(longitude.tolist(), latitude.tolist(), weight.tolist()):
-        # The haversine of the distance, for the rows and columns that may be within reach.
-        near = np.flatnonzero(abs(rows - y) <= reach)
+        # The haversine of the distance, for the rows and columns that may be within it.
+        nearby = np.flatnonzero(abs(rows - y) <= cutoff)
         along = np.sin((columns - x) / 2) ** 2
-        scale = np.cos(rows[near]) * math.cos(y)
-        beside = np.flatnonzero(scale.min(initial=1) * along <= math.sin(reach / 2) ** 2)
-        up = np.sin((rows[near] - y) / 2) ** 2
+        scale = np.cos(rows[nearby]) * math.cos(y)
+        beside = np.flatnonzero(scale.min(initial=1) * along <= math.sin(cutoff / 2) ** 2)
+        up = np.sin((rows[nearby] - y) / 2) ** 2
         up, scale, along = (a.astype(np.float32) for a in (up, scale, along[beside]))
         haversine = up[:, None] + scale[:, None] * along
         angle = 2 * np.arcsin(np.sqrt(haversine.clip(max=1)))
-        total[near[:, None], beside] += w * np.exp(angle**2 / (-2 * sigma**2))
+        total[nearby[:, None], beside] += w * np.exp(angle**2 / (-2 * sigma**2))
     return torch.from_numpy(total).float()
 
 

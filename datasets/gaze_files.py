@@ -25,9 +25,9 @@ from common.files import reading, write_text
 from common.restricted_pickle import containers, numpy_arrays, read_pickle
 
 T = TypeVar("T")
-MOST_BAD = 0.1  # share of the lines of a file beyond which it is refused
-UNKNOWN = -1  # observer where a file has none
-MAX_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
+MAX_BAD_SHARE = 0.1  # share of the lines of a file beyond which it is refused
+NO_OBSERVER = -1  # observer where a file has none
+MAX_VINFO_BYTES = 1 << 30  # of vinfo.pkl, far more than 104 clips need
 GAZE = ("time", "longitude", "latitude", "observer")
 FIXATIONS = ("frame", "longitude", "latitude", "observer")
 D_SAV360 = ("frame", "u", "v", "id")
@@ -53,7 +53,7 @@ class Fixations(NamedTuple):
     frames: np.ndarray  # int64, from 0
     longitudes: np.ndarray  # float64 radians, in ±π
     latitudes: np.ndarray  # float64 radians, in ±π/2
-    observers: np.ndarray  # int64; UNKNOWN where the source has none
+    observers: np.ndarray  # int64; NO_OBSERVER where the source has none
     problems: tuple[str, ...] = ()  # lines or places that are left out, and why
 
     def at(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,9 +95,9 @@ def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
 def left_out(path: str | Path, bad: list[str], count: int) -> tuple[str, ...]:
     """Return the problems of a file's bad lines. count: all its lines.
 
-    Raises InputError where more than MOST_BAD of them are bad.
+    Raises InputError where more than MAX_BAD_SHARE of them are bad.
     """
-    if len(bad) > MOST_BAD * count:
+    if len(bad) > MAX_BAD_SHARE * count:
         advice = "correct or delete this line" if len(bad) == 1 else "export it again"
         raise InputError(f"{path}, {bad[0]} ({len(bad)} of {count} are bad); {advice}")
     return tuple(f"{path}, {problem}" for problem in bad)
@@ -193,11 +193,11 @@ def read_vinfo(path: str | Path) -> dict[str, Fixations]:
         "not {clip: {'0001': [(x, y), …]}} with x and y in [0, 1], or damaged ({}); use the "
         "vinfo.pkl of 360_Saliency_dataset_2018ECCV"
     )
-    with reading(path, otherwise, MAX_BYTES) as path:
+    with reading(path, otherwise, MAX_VINFO_BYTES) as path:
         clips = read_pickle(path.read_bytes(), path, containers() | numpy_arrays())
         read = {str(clip): _clip_fixations(str(clip), frames) for clip, frames in clips.items()}
         bad = [problem for fixations in read.values() for problem in fixations.problems]
-        if len(bad) > MOST_BAD * (len(bad) + sum(len(part.frames) for part in read.values())):
+        if len(bad) > MAX_BAD_SHARE * (len(bad) + sum(len(part.frames) for part in read.values())):
             raise ValueError(f"{len(bad)} bad places, the first: {bad[0]}")
         return read
 
@@ -211,5 +211,5 @@ def _clip_fixations(clip: str, frames: dict) -> Fixations:
     problem = "clip {}, frame {:.0f}: x {:g}, y {:g} is outside the picture".format
     problems = tuple(problem(clip, *points[n]) for n in np.flatnonzero(~inside))
     angles = to_angles(x[inside], y[inside])
-    frame_numbers, unknown = number[inside].astype(np.int64), np.full(inside.sum(), UNKNOWN)
+    frame_numbers, unknown = number[inside].astype(np.int64), np.full(inside.sum(), NO_OBSERVER)
     return Fixations(frame_numbers, *angles, unknown, problems)

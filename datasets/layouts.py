@@ -73,10 +73,6 @@ class ECCV2018Layout:
         """Return where the CSV file of a clip's fixations is, if it has one."""
         return root / clip / "fixations.csv"
 
-    def root_of(self, clip: Path) -> Path | None:
-        """Return the data set of which a folder of frames is a clip, by its absolute path."""
-        return clip.parent
-
     def made_for(self, root: Path) -> dict:
         """Return the height, width and fps for which alone a data set was made; empty for any.
 
@@ -98,9 +94,6 @@ class PackedLayout(ECCV2018Layout):
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
         packed = {folder.name: folder / PACKED for folder in folders}
         return {name: list(self._frames(path)) for name, path in packed.items() if path.is_file()}
-
-    def truths(self, root: Path) -> Iterator[Path]:
-        return iter(())  # all are those of frames
 
     def made_for(self, root: Path) -> dict:
         kinds = {"height": int, "width": int, "fps": (int, float), "smaller_maps": bool}
@@ -136,9 +129,6 @@ class SSTSalLayout(ECCV2018Layout):
 
     def fixations(self, root: Path, clip: str) -> Path:
         return root / "fixations" / f"{clip}.csv"
-
-    def root_of(self, clip: Path) -> Path | None:
-        return clip.parents[1] if clip.parent.name == FRAMES else None
 
     def _named(self, folder: Path) -> Iterator[tuple[str, int, Path]]:
         """Yield clip, number and path of the files folder/clip_0001.png and folder/clip/….png."""
@@ -189,19 +179,6 @@ def unbroken_runs(files: list[File]) -> list[list[File]]:
             runs.append([])
         runs[-1].append(file)
     return runs
-
-
-def naming_problems(files: list[File]) -> list[tuple[str, Path, str]]:
-    """Return (kind, picture, detail) of missing ground truth, duplicates and gaps in a clip."""
-    problems = [("no ground truth", file.picture, "has no map") for file in files if not file.truth]
-    for before, after in pairwise(files):
-        if before.number == after.number:
-            problems.append(("duplicate", after.picture, f"numbered as {before.picture.name}"))
-    numbered = {file.number: file for file in files}
-    for run, rest in pairwise(unbroken_runs(list(numbered.values()))):
-        detail = f"comes after {run[-1].picture.name}"
-        problems.append(("gap in the numbering", rest[0].picture, detail))
-    return problems
 
 
 def read_map(path: Path) -> np.ndarray:

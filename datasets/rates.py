@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.files import read_json, reading
 from common.options import frame_rate
-from datasets.layouts import layouts
+from video.pictures import FRAMES
 
 FACTS = "dataset.json"
 
@@ -41,5 +41,5 @@ class ClipRates:
 def rate_of_folder(frames: Path) -> Fraction | None:
     """Return the frames a second that a data set states for a clip's folder in it, None if none."""
     clip = frames.resolve()
-    roots = (layout.root_of(clip) for layout in layouts())
-    return ClipRates(next(filter(None, roots))).of(clip.name)
+    root = clip.parents[1] if clip.parent.name == FRAMES else clip.parent
+    return ClipRates(root).of(clip.name) if clip.is_dir() else None

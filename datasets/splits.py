@@ -15,7 +15,7 @@ HOW_TO_GET_DATA = (
     "and put it there as <root>/<clip>/0001.jpg with 0001_gt.npy beside it, or render a data set "
     "with 'python -m prepare.synthetic' and give its folder"
 )
-EXPECTED = '{"train": [clip folders], "val": [...], "test": [...]}'
+SPLITS_FORMAT = '{"train": [clip folders], "val": [...], "test": [...]}'
 
 
 def eccv2018_split() -> dict[str, list[str]]:
@@ -64,10 +64,10 @@ def read_splits(root: Path) -> dict[str, list[str]]:
             unfinished = "is not finished; run the command that makes it again, which continues"
             raise InputError(f"{root}: {unfinished}")
         missing = "there is no splits.json and no clip of ECCV 2018 (217 … 320)"
-        raise InputError(f"{root}: {missing}; write splits.json as {EXPECTED}")
+        raise InputError(f"{root}: {missing}; write splits.json as {SPLITS_FORMAT}")
     splits = read_json(path)
     for clips in splits.values():
         listed = isinstance(clips, list) and all(isinstance(name, (str, int)) for name in clips)
         if not listed or any(n in ("", "..") or n != Path(n).name for n in map(str, clips)):
-            raise InputError(f"{path}: expected {EXPECTED}; correct or delete it")
+            raise InputError(f"{path}: expected {SPLITS_FORMAT}; correct or delete it")
     return {split: [str(name) for name in clips] for split, clips in splits.items()}

@@ -3,6 +3,7 @@
 from collections import Counter
 from contextlib import suppress
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,18 +13,10 @@ from torch.utils.data import Dataset, default_collate
 from common.components import MOTIONS
 from common.errors import InputError
 from datasets.gaze import fixation_map
-from datasets.layouts import (
-    ClipFixations,
-    File,
-    find_layout,
-    list_clips,
-    naming_problems,
-    read_truth,
-    unbroken_runs,
-)
+from datasets.layouts import ClipFixations, File, find_layout, list_clips, read_truth, unbroken_runs
 from datasets.rates import ClipRates
 from datasets.splits import PUBLISHED, published_split, read_splits
-from video.decoding import Damage
+from video.decoding import Damage, decode_pictures
 from video.pictures import unit
 from video.reader import Frame, read_pictures, sampling_step
 from video.spec import HIGHEST_FPS, Spec
@@ -100,8 +93,11 @@ class SaliencyVideos(Dataset):
         self.with_fixations = fixations and self.fixations.any
         for name, files in self.clips.items():
             self._add_clip(name, files, skip_frames)
-            if self.with_fixations and (found := self.fixations.of(name)):
-                self.irregular += [("unusable fixation", problem) for problem in found.problems]
+            if self.with_fixations and (given := self.fixations.of(name)):
+                self.irregular += [("unusable fixation", problem) for problem in given.problems]
+                if absent := set(given.frames.tolist()) - {file.number for file in files}:
+                    number = f"{name}: {min(absent)} and {len(absent) - 1} more"
+                    self.irregular.append(("fixations without a frame", number))
         if not self.samples:
             what = f"{self.spec.clip_length} frames in a row with ground truth after {skip_frames}"
             problems = f"skip_frames ({summarise(self.irregular)})"
@@ -124,9 +120,10 @@ class SaliencyVideos(Dataset):
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
         """Add the samples of a clip, and the problems with its files."""
         runs = unbroken_runs(files)
-        problems = [
-            (kind, f"{path.name} {detail}") for kind, path, detail in naming_problems(files)
-        ]
+        problems = [("no ground truth", file.picture.name) for file in files if not file.truth]
+        for run, rest in pairwise(runs):
+            gap = f"{rest[0].picture.name} comes after {run[-1].picture.name}"
+            problems.append(("gap in the numbering", gap))
         length, step = self.spec.clip_length, sampling_step(self.rates.of(name), self.spec.fps)
         for run in (run[::step] for run in runs):
             for start in range(to_skip, len(run), length):
@@ -167,7 +164,7 @@ class SaliencyVideos(Dataset):
         reader = read_pictures(pictures[start:end], self.spec, before=pictures[:start])
         with suppress(InputError):  # no frame up to here can be read
             return [frame for frame in reader for _ in frame.times], reader.damage
-        stand_in = reader.first_readable(pictures[end:])
+        stand_in = reader.first_readable(decode_pictures(pictures[end:], Fraction(1)))
         if stand_in is None:
             stand_in = torch.zeros(3, self.spec.height, self.spec.width, dtype=torch.uint8)
         rgb = unit(stand_in)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from projection import sphere
 
-RADIUS = math.radians(10)  # of a cap of attention, and least angle between two peaks
+CAP_RADIUS = math.radians(10)  # of a cap of attention, and least angle between two peaks
 
 
 def density(saliency: np.ndarray | Tensor) -> np.ndarray:
@@ -53,7 +53,7 @@ def tiles(saliency: np.ndarray | Tensor, rows: int, columns: int) -> np.ndarray:
 
 
 def share(
-    saliency: np.ndarray | Tensor, longitude: float, latitude: float, radius: float = RADIUS
+    saliency: np.ndarray | Tensor, longitude: float, latitude: float, radius: float = CAP_RADIUS
 ) -> float:
     """Return the share of a map's attention within an angle of a direction.
 
@@ -61,8 +61,8 @@ def share(
     """
     maps = np.asarray(saliency, np.float32)
     pixel = math.pi / len(maps)
-    cap, ahead = _cap(longitude, latitude, radius + pixel / 2, maps.shape)
-    inside = np.clip((radius - np.arccos(ahead.clip(-1, 1))) / pixel + 0.5, 0, 1)
+    cap, cosines = _cap(longitude, latitude, radius + pixel / 2, maps.shape)
+    inside = np.clip((radius - np.arccos(cosines.clip(-1, 1))) / pixel + 0.5, 0, 1)
     areas = _grid(*maps.shape)[2]
     sums = cv2.reduce(maps, 1, cv2.REDUCE_SUM, dtype=cv2.CV_64F)[:, 0]
     total, values = areas @ sums, maps[cap]
@@ -75,16 +75,16 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
     """Return the (longitude, latitude) of the highest peaks in radians, the highest first.
 
     saliency: (H, W), not negative. A peak is the centre of a pixel that is as high as all others
-    within RADIUS and not within RADIUS of a higher peak; a constant map has none.
+    within CAP_RADIUS and not within CAP_RADIUS of a higher peak; a constant map has none.
     """
     values = np.asarray(saliency, np.float32)
     height, width = values.shape
     latitudes, longitudes, _ = _grid(height, width)
     # A peak is also the highest of a rectangle in its cap, which is quick to find out.
-    sides = (2 * int(RADIUS / math.sqrt(2) * k / math.pi) + 1 for k in (height, width / 2))
+    sides = (2 * int(CAP_RADIUS / math.sqrt(2) * k / math.pi) + 1 for k in (height, width / 2))
     highest = cv2.dilate(values, np.ones(tuple(sides), np.uint8))
     left = np.where(values == highest, values, -1)
-    covered = np.zeros(values.shape, bool)  # within RADIUS of a peak
+    covered = np.zeros(values.shape, bool)  # within CAP_RADIUS of a peak
     places, lowest = [], values.min()
     while len(places) < count:
         row, column = np.unravel_index(left.argmax(), left.shape)
@@ -94,7 +94,7 @@ def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]
         if covered[row, column]:
             continue
         place = longitudes[column].item(), latitudes[row].item()
-        cap, _ = _cap(*place, RADIUS, values.shape)
+        cap, _ = _cap(*place, CAP_RADIUS, values.shape)
         if values[cap].max() <= value:
             covered[cap] = True
             places.append(place)
@@ -118,9 +118,9 @@ def _cap(
     rows = np.arange(max(0, math.floor(top)), min(math.ceil(bottom) + 1, height))
     columns = np.arange(width)
     if abs(latitude) + radius < math.pi / 2:  # no pole is inside
-        reach = min(math.asin(math.sin(radius) / math.cos(latitude)) + math.tau / width, math.pi)
-        west = math.floor(sphere.column_of(longitude - reach, width))
-        east = math.ceil(sphere.column_of(longitude + reach, width))
+        span = min(math.asin(math.sin(radius) / math.cos(latitude)) + math.tau / width, math.pi)
+        west = math.floor(sphere.column_of(longitude - span, width))
+        east = math.ceil(sphere.column_of(longitude + span, width))
         columns = np.arange(west, min(east + 1, west + width)) % width
     cosines = np.outer(
         np.cos(latitudes[rows]) * math.cos(latitude), np.cos(longitudes[columns] - longitude)

@@ -71,11 +71,6 @@ def write_maps(path: Path, maps: Maps, frames: int, height: int, width: int) -> 
         _write_arrays(file, (m for _, _, m in maps), (frames, height, width))
 
 
-def array_bytes(path: Path, frames: int, height: int, width: int) -> int:
-    """Return the bytes of the maps in a file to export to, 0 for one that does not hold them."""
-    return 4 * frames * height * width * (path.suffix.lower() == ".npy")
-
-
 def _write_arrays(file: IO[bytes], arrays: Iterable[np.ndarray | None], shape: tuple) -> None:
     """Write arrays as one of a shape (count, ...) with the header of an .npy file."""
     facts = {"descr": "<f4", "fortran_order": False, "shape": shape}

@@ -1,111 +1,104 @@
 """Folders of maps, with saliency.json: of which run, whether all are there, and their maxima."""
 
+import hashlib
 import math
 import os
 import shutil
-import sys
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.errors import InputError, counted
-from common.files import fingerprint, read_array, read_json, reading
+from common.files import read_array, read_json, reading
 from common.records import Record
 from maps.saved import MAP_NAME, common_scale, holds_map, map_path, read_peak, write_map
-from video.decoding import Damage, VideoInfo
+from video.decoding import VideoInfo
 from video.layout import SPHERE, Layout
 from video.pictures import read_picture
+from video.reader import FrameReader
 
 RECORD = "saliency.json"
-NEW = ".saliency_new"  # folder of the maps that replace others when all of them are there
+NEW_MAPS = ".saliency_new"  # folder of the maps that replace others when all of them are there
 NORMALISATIONS = {  # of the float maps; each PNG is divided by its maximum
     "max": "each map divided by its maximum",
     "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
 }
-MAY_DIFFER = {"video", "model", "checkpoint", "npy"}  # in the maps of one run
+CHANGEABLE_FACTS = {"video", "model", "checkpoint", "npy"}  # in the maps of one run
 READABLE = {"fingerprint": "video", "checkpoint_sha256": "checkpoint"}  # instead of digests
-ELSEWHERE = "choose another --output_dir"
+ADVICE = "choose another --output_dir"
 RERUN = "run infer_video.py on this video again"
+VIDEO_BLOCK = 1 << 20  # bytes of each part of a video that its fingerprint covers
+PICTURE_BLOCK = 4 << 10  # and of each part of one of several pictures
 
 
 class MapFolder:
     """The maps of a clip in a folder. Those of an interrupted run are continued.
 
-    info, run: the source, and the entries of saliency.json about the run that writes; None to read.
-    stored: content of saliency.json, empty where there is none. done: frames, counted from the
-    first, that have all their maps, after `begin`. Raises InputError as `read_record`.
+    reader, run: the source, and the entries of saliency.json about the run that writes; None to
+    read. stored: content of saliency.json, empty where there is none. done: frames, counted from
+    the first, that have all their maps, after `begin`. Raises InputError as `read_record`.
     """
 
-    def __init__(self, folder: Path, info: VideoInfo | None = None, run: dict | None = None):
+    def __init__(self, folder: Path, reader: FrameReader | None = None, run: dict | None = None):
         self.folder = self.work = folder
-        self.info, self.stored, self.done = info, read_record(folder), 0
-        source = source_facts(info, self.stored.get("unreadable", ())) if info else {}
+        self.reader: Any = reader
+        self.stored = read_record(folder)
+        self.done = 0
+        source = source_facts(reader.info, self.stored.get("unreadable", ())) if reader else {}
         self.facts = source | (run or {})
+        self.record = Record(folder / RECORD, self.facts, CHANGEABLE_FACTS, self.stored)
+        self.differing = list(self.record.differences())
         self.peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
-
-    def record(self, folder: Path) -> Record:
-        """Return the record of the maps in `folder` or in NEW."""
-        stored = self.stored if folder == self.folder else read_record(folder)
-        unknown = {"precision"} if stored.get("precision") is None else set()
-        return Record(folder / RECORD, self.facts, MAY_DIFFER | unknown, stored)
 
     @property
     def complete(self) -> bool:
         """Whether all maps of this run are there."""
-        if not self.record(self.folder).done or self.stored["npy"] < self.facts["npy"]:
+        if not self.record.done or self.stored["npy"] < self.facts["npy"]:
             return False
         numbers = [n for n, peak in enumerate(self.stored["peaks"], 1) if peak is not None]
         paths = [map_path(self.folder, n, kind) for n in numbers for kind in kinds(self.stored)]
         return all(map(holds_map, paths))
 
-    def begin(self, overwrite: str | None, damage: Damage) -> None:
-        """Begin or continue to write maps in `folder`, or in NEW until those there can be replaced.
+    def begin(self, overwrite: str | None) -> None:
+        """Begin or continue to write maps in `folder`, or in NEW_MAPS until they replace others.
 
-        facts["npy"] is set where the run that is continued saved .npy files. damage: holds the
-        unreadable frames of the source, as they are found. Raises InputError for maps of another
-        run, unless `overwrite`, and for files that infer_video.py did not write.
+        facts["npy"] is set where the run that is continued saved .npy files. Raises InputError for
+        maps of another run, unless `overwrite`, and for files that infer_video.py did not write.
         """
-        new, differing = self.folder / NEW, list(self.record(self.folder).differences())
-        ours = our_maps(self.folder, self.stored)
+        new, differing = self.folder / NEW_MAPS, self.differing
+        ours = maps_of_run(self.folder, self.stored)
         foreign = [self.folder / RECORD] * (self.stored != {} and "fingerprint" not in self.stored)
-        foreign += sorted(our_maps(self.folder, self.facts) - ours)
+        foreign += sorted(maps_of_run(self.folder, self.facts) - ours)
         if foreign:
-            raise InputError(f"{foreign[0]}: not written by infer_video.py; {ELSEWHERE}")
+            raise InputError(f"{foreign[0]}: not written by infer_video.py; {ADVICE}")
         if ours and differing and not overwrite:
             key = READABLE.get(differing[0], differing[0])
             was = "not given" if self.stored.get(key) is None else self.stored[key]
             run = f"holds maps of another run ({key} {was})"
-            raise InputError(f"{self.folder}: {run}; {ELSEWHERE} or use --overwrite")
+            raise InputError(f"{self.folder}: {run}; {ADVICE} or use --overwrite")
         for partial in self.folder.glob(".sal_*.partial.*"):  # of a run that was killed
             partial.unlink()
-        replacing = ours and (overwrite == "all" or differing)
-        if not replacing or self.record(new).differences():
-            shutil.rmtree(new, ignore_errors=True)
-        if replacing:
-            new.mkdir(exist_ok=True)
+        if ours and (overwrite == "all" or differing):
             self.work = new
+            self.record = Record(new / RECORD, self.facts, CHANGEABLE_FACTS, read_record(new))
         else:
             self.facts["npy"] |= bool(ours) and self.stored["npy"]
-        self.damage, record = damage, self.record(self.work)
+        if self.work != new or self.record.differences():
+            shutil.rmtree(new, ignore_errors=True)
+        self.work.mkdir(exist_ok=True)
         while all(holds_map(map_path(self.work, self.done + 1, k)) for k in kinds(self.facts)):
             self.done += 1
             self.peaks.append(read_peak(map_path(self.work, self.done)))
-        if self.done and record.stored.get("precision") is None:  # records without it predate it
-            if not record.stored["complete"]:
-                text = f"maps up to frame {self.done} may be of another precision"
-                print(
-                    f"note: {self.folder}: {text} than {self.facts['precision']}", file=sys.stderr
-                )
-            self.facts["precision"] = None
-        record.begin(frame_count=None)
+        self.record.begin(frame_count=None)
 
     def write(self, numbered: tuple[int, np.ndarray]) -> None:
         """Write the map of a frame, (number, (H, W)), if it is not there and the frame readable."""
         number, saliency = numbered
-        if number <= self.done or number in self.damage.unreadable:
+        if number <= self.done or number in self.reader.damage.unreadable:
             return
         as_density = self.facts["normalisation"] == NORMALISATIONS["density"]
         path = map_path(self.work, number)
@@ -113,15 +106,15 @@ class MapFolder:
         self.peaks.extend([math.nan] * (number - 1 - len(self.peaks)))  # of unreadable frames
         self.peaks.append(peak)
 
-    def finish(self, times: array) -> None:
-        """Complete saliency.json. times: seconds of all frames."""
-        count, unreadable = len(times), sorted(self.damage.unreadable)
+    def finish(self) -> None:
+        """Complete saliency.json, when all frames of the source were read."""
+        times, unreadable = self.reader.times, sorted(self.reader.damage.unreadable)
+        count = len(times)
         self.peaks.extend([math.nan] * (count - len(self.peaks)))
         fps = self.facts["fps"]  # at whose multiples most clips' frames are, as stated in files
         steady = all(abs(t - n / fps) < 0.002 or math.isnan(t) for n, t in enumerate(times))
-        if self.info:
-            self.facts |= source_facts(self.info, unreadable)
-        self.stored = self.record(self.work).finish(
+        self.facts |= source_facts(self.reader.info, unreadable)
+        self.stored = self.record.finish(
             frame_count=count,
             unreadable=unreadable,
             peaks=[None if math.isnan(p) else float(f"{p:.5g}") for p in self.peaks],
@@ -132,10 +125,10 @@ class MapFolder:
 
     def _replace(self) -> None:
         """Replace the maps in the folder; an interrupted swap never looks complete."""
-        for path in our_maps(self.folder, read_record(self.folder)):
+        for path in maps_of_run(self.folder, read_record(self.folder)):
             path.unlink()
         Record(self.folder / RECORD, self.stored, stored={}).begin(frame_count=None)
-        for path in our_maps(self.work, self.stored):
+        for path in maps_of_run(self.work, self.stored):
             os.replace(path, self.folder / path.name)
         os.replace(self.work / RECORD, self.folder / RECORD)
         shutil.rmtree(self.work)
@@ -178,8 +171,7 @@ class MapFolder:
             raise InputError(f"{folder}: no saliency maps (sal_0001.png …) in this folder; {RERUN}")
         if stored and not stored["complete"]:
             raise InputError(f"{folder}: not complete yet; {RERUN} to finish")
-        times = "precision" not in stored  # records without it predate digests of pictures
-        known = stored and fingerprint(info.files, stored["unreadable"], times)
+        known = stored and fingerprint(info.files, stored["unreadable"])
         if stored and stored.get("fingerprint") != known:
             other = f"these maps are of another video ({stored.get('video')}), not of {info.path}"
             raise InputError(f"{folder}: {other}; {RERUN} or choose its folder")
@@ -194,6 +186,27 @@ class MapFolder:
             raise InputError(f"{folder}: {which} frame {min(differing)}; {RERUN}")
         factors = common_scale(list(peaks.values())) if scale == "clip" else [1.0] * len(peaks)
         return {number: (paths[number], factor) for number, factor in zip(peaks, factors)}
+
+
+def fingerprint(files: Sequence[Path], without: Collection[int] = ()) -> str:
+    """Return a SHA-256 digest of a video's size, beginning, middle and end.
+
+    Of several pictures, it depends on name, size, beginning and end of each, but for the numbers,
+    from 1, in `without`.
+    """
+    digest, several = hashlib.sha256(str(len(files)).encode()), len(files) > 1
+    length = PICTURE_BLOCK if several else VIDEO_BLOCK
+    for number, path in enumerate(files, 1):
+        if not path.is_file() or (several and number in without):
+            continue
+        size = path.stat().st_size
+        end = max(0, size - length)
+        digest.update(repr((size, *[path.name] * several)).encode(errors="replace"))
+        with suppress(OSError), open(path, "rb") as file:  # one that can't be read is found later
+            for start in [0, end] if several else [0, size // 2, end]:
+                file.seek(start)
+                digest.update(file.read(length))
+    return digest.hexdigest()
 
 
 def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
@@ -239,7 +252,7 @@ def kinds(facts: dict) -> tuple[str, ...]:
     return (".png", ".npy") if facts["npy"] else (".png",)
 
 
-def our_maps(folder: Path, facts: dict) -> set[Path]:
+def maps_of_run(folder: Path, facts: dict) -> set[Path]:
     """Return the maps in a folder that a run has written or would replace."""
     paths = folder.glob("sal_*.*") if facts else ()
     return {p for p in paths if MAP_NAME.fullmatch(p.name) and p.suffix in kinds(facts)}

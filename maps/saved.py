@@ -22,7 +22,7 @@ MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
 PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
 # Differences to the row above make smaller files, faster to read; old OpenCVs have no such option.
 HAS_FILTERS = hasattr(cv2, "IMWRITE_PNG_FILTER")
-FILTER = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if HAS_FILTERS else []
+PNG_OPTIONS = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if HAS_FILTERS else []
 
 
 def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool = False) -> float:
@@ -40,7 +40,7 @@ def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool
         write_array(path.with_suffix(".npy"), saliency)
     with atomic(path, durable=False) as temporary:
         picture = np.rint(saliency * (255 / peak if peak > 0 else 0)).astype(np.uint8)
-        png = cv2.imencode(".png", picture, FILTER)[1].tobytes()
+        png = cv2.imencode(".png", picture, PNG_OPTIONS)[1].tobytes()
         text = b"tEXtpeak\0" + f"{peak:.9g}".encode()
         chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
         temporary.write_bytes(png[:PNG_HEADER] + chunk + png[PNG_HEADER:])

@@ -18,12 +18,12 @@ from video.spec import HIGHEST_FPS
 FIRST_WEIGHT = "enc1.c1.conv.weight"  # of a state_dict that the published cube U-Net's code saves
 ENCODER = {"enc1": "stem", "enc2": "down.0", "enc3": "down.1", "enc4": "down.2"}
 DECODER = {"dec1": "up.2", "dec2": "up.1", "dec3": "up.0"}
-OURS = {  # names of layers in CubeUNet by those in that code
+LAYER_NAMES = {  # names of layers in CubeUNet by those in that code
     f"{theirs}.{layer}": f"backbone.{ours}.{place}"
     for theirs, ours in (ENCODER | DECODER).items()
     for layer, place in (("c1.conv", 1), ("c1.bn", 2), ("c2.conv", 5), ("c2.bn", 6))
 }
-CLASSES = (
+AUTHORS_CLASSES = (
     "models.SST_Sal",
     "Modules.SpherConvLSTM_EncoderCell",
     "Modules.SpherConvLSTM_DecoderCell",
@@ -41,7 +41,7 @@ def read_authors_file(path: Path) -> dict:
     Raises InputError for a file that asks for another class or function, and an error of any kind
     for a file that is damaged or holds something else.
     """
-    stand_ins: list = [(type(name, (nn.Module,), {}), name) for name in CLASSES]
+    stand_ins: list = [(type(name, (nn.Module,), {}), name) for name in AUTHORS_CLASSES]
     with torch.serialization.safe_globals(stand_ins):
         if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(path):
             problem = f"asks for {min(unsafe)[:100]}, and nothing in it was executed"
@@ -66,6 +66,6 @@ def from_state_dict(weights: dict[str, Tensor]) -> dict:
     named = {}
     for name, tensor in weights.items():
         layer, _, kind = name.rpartition(".")
-        named[f"{OURS.get(layer, layer)}.{kind}"] = tensor
+        named[f"{LAYER_NAMES.get(layer, layer)}.{kind}"] = tensor
     spec = {"fps": HIGHEST_FPS}
     return {"model": "cube_unet", "arguments": arguments, "spec": spec, "weights": named}

@@ -22,8 +22,8 @@ from common.restricted_pickle import read_torch
 from models.authors_files import FIRST_WEIGHT, from_state_dict, read_authors_file
 from models.base import PLAIN, SaliencyModel
 
-LARGEST_WEIGHT = 1e10  # no training leads to such a number, and half of float32's range is left
-KINDS: dict[str, Any] = dict(arguments=PLAIN, weights=Tensor, spec=PLAIN, run=(*PLAIN, list))
+MAX_WEIGHT = 1e10  # no training leads to such a number, and half of float32's range is left
+ENTRY_TYPES: dict[str, Any] = dict(arguments=PLAIN, weights=Tensor, spec=PLAIN, run=(*PLAIN, list))
 OTHERWISE = (
     "damaged ({}), or not a checkpoint of this project, of SST-Sal's authors or of the published "
     "cube U-Net; copy it again or train one with train_video.py"
@@ -103,7 +103,7 @@ def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
                 continue  # load_state_dict refuses it; a stride of 0 can repeat it without end
             if tensor.is_floating_point() != own[name].is_floating_point():
                 raise ValueError(f"weight '{name}' is {tensor.dtype}, not {own[name].dtype}")
-            if not (tensor.double().abs() <= LARGEST_WEIGHT).all():
+            if not (tensor.double().abs() <= MAX_WEIGHT).all():
                 raise ValueError(f"weight '{name}' is not finite or too large")
         model.load_state_dict(weights)
     except RuntimeError as error:  # NotImplementedError, of weights without numbers, is one, too
@@ -125,7 +125,7 @@ def read(path: str | Path) -> dict:
         except pickle.UnpicklingError:  # the file holds more than tensors in plain containers
             content = read_authors_file(path)
         content = {"spec": {}, "run": {}} | content
-        for entry, kind in KINDS.items():
+        for entry, kind in ENTRY_TYPES.items():
             for name, value in content[entry].items():
                 if not isinstance(name, str) or not isinstance(value, kind):
                     raise TypeError(f"'{name}' in '{entry}'")

@@ -25,7 +25,7 @@ STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-STEM = 32
+STEM_CHANNELS = 32
 LATE_PADDING_SIZE = 17  # faces of fewer pixels, in units of padding, are padded after expansion
 LEVELS = (1, 2, 4, 5, 6)  # stages whose features are read
 WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 24, 40, 112, 192, 320 channels
@@ -102,8 +102,8 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         # A stride of 2 is not symmetric on even faces: early and late centres take turns.
         self.pad = padding(1, late=True)
-        self.stem = Conv(3, STEM, 3, stride=2)
-        channels, late, self.stages = STEM, True, nn.ModuleList()
+        self.stem = Conv(3, STEM_CHANNELS, 3, stride=2)
+        channels, late, self.stages = STEM_CHANNELS, True, nn.ModuleList()
         for kernel, stride, expansion, out, repeats in STAGES:
             late = late != (stride == 2)
             first = Block(channels, out, kernel, stride, expansion, late and stride == 2, padding)

@@ -13,12 +13,10 @@ import logging
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from common.components import MOTIONS, find_all
 from common.errors import InputError, run_script
@@ -98,12 +96,6 @@ def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
     return list(inputs)
 
 
-def show_time(bar: tqdm, ended: Event) -> None:
-    """Show the seconds that pass, until the export has ended."""
-    while not ended.wait(0.5):
-        bar.refresh()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
@@ -121,17 +113,13 @@ def main() -> None:
     find_all(args)
     model = load(args.ckpt_path, **({"sampling": args.sampling} if args.sampling else {}))
     logging.disable()  # PyTorch logs and prints pages about a model that it can't follow
-    ended, pages = Event(), io.StringIO()
-    bar = tqdm(bar_format="exporting, often for two minutes: {elapsed}", leave=False)
-    Thread(target=show_time, args=(bar, ended), daemon=True).start()
+    print("exporting, which often takes two minutes", flush=True)
+    pages = io.StringIO()
     try:
         with protected(args.ckpt_path), redirect_stdout(pages), redirect_stderr(pages):
             inputs = write_onnx(args.output_path, model)
     except ValueError as error:
         raise InputError(f"{args.ckpt_path}: {error}; export another model") from error
-    finally:
-        ended.set()
-        bar.close()
     print(f"{args.output_path}: {model.name}, inputs {', '.join(inputs)}")
 
 

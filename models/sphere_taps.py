@@ -11,7 +11,7 @@ image is sampled there bilinearly, in one of two ways:
                because weights trained by the authors' code expect it; without it nothing shifts.
 
 Images are lists of pixels here, (H·W, B, C): a tap then moves B·C numbers that lie side by side.
-On a CPU the work is done in blocks of BLOCK pixels, so that their samples stay in the cache and
+On a CPU the work is done in blocks of BLOCK_PIXELS, so that their samples stay in the cache and
 never exist for the whole image, in two thirds of the time.
 """
 
@@ -28,7 +28,7 @@ from common.options import SAMPLINGS
 from projection.resampling import Resampling, SumBags
 from projection.sphere import direction_of, equirectangular_taps, longitudes
 
-BLOCK = 1920
+BLOCK_PIXELS = 1920
 T = TypeVar("T")
 
 
@@ -131,7 +131,7 @@ class SphereTaps(Resampling):
         pixels, number = math.prod(self.out_size), torch.get_num_threads()
         if not x.is_cpu or torch.compiler.is_compiling():
             return [work(slice(0, pixels))]
-        step = max(1, BLOCK // x.shape[1])
+        step = max(1, BLOCK_PIXELS // x.shape[1])
         blocks = [slice(start, start + step) for start in range(0, pixels, step)]
         with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             results = list(pool.map(torch.no_grad()(work), blocks))

@@ -12,7 +12,7 @@ from models.sphere_layers import ConvLSTMCell, SphereMaxPool2d, to_images, to_pi
 from models.sphere_taps import SphereTaps
 from projection.resampling import Resampling
 from projection.sphere import directions, equirectangular_taps
-from video.spec import LARGEST_FRAME, Spec, check_number
+from video.spec import MAX_PIXELS, Spec, check_number
 
 
 class SSTSal(SaliencyModel):
@@ -55,8 +55,8 @@ class SSTSal(SaliencyModel):
         if in_channels not in (3, 6):
             raise ValueError(f"in_channels is 6 (with flow) or 3 (no motion), got {in_channels}")
         check_number("hidden_channels", hidden_channels, 1, 512)
-        if height * width > LARGEST_FRAME // 4:  # nine taps take more memory than one pixel
-            raise ValueError(f"SSTSal takes at most {LARGEST_FRAME // 4} pixels: {height}×{width}")
+        if height * width > MAX_PIXELS // 4:  # nine taps take more memory than one pixel
+            raise ValueError(f"SSTSal takes at most {MAX_PIXELS // 4} pixels: {height}×{width}")
         if height % 2 or width % 4:
             raise ValueError(f"height must be even and width a multiple of 4, got {height}×{width}")
         fade = 4 if sampling == "seamless" else 0  # 0 gives the authors' windows

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from prepare.worlds import EYE, colour, mix, step
+from prepare.worlds import EYE_HEIGHT, colour, mix, step
 
 UP = np.array([0.0, 1.0, 0.0])
 
@@ -130,7 +130,7 @@ def random_figure(rng: Generator, name: str) -> Figure:
     kind = KINDS[name]
     radius = math.radians(rng.uniform(*kind.radius))
     if kind.size:
-        latitude = -math.atan((EYE - kind.size) * radius / kind.size)
+        latitude = -math.atan((EYE_HEIGHT - kind.size) * radius / kind.size)
     else:
         latitude = rng.normal(0, 0.4)
     pose = rotation(UP, rng.uniform(0, 2 * math.pi)) @ rotation(np.array([-1.0, 0, 0]), latitude)

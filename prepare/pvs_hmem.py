@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError, run_script
-from common.files import ARRAY_BYTES, reading
+from common.files import MAX_ARRAY_BYTES, reading
 from datasets.gaze_files import Gaze, left_out
 from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
@@ -77,7 +77,7 @@ def main() -> None:
     except ImportError as error:
         raise InputError("MATLAB files need one more package; run: pip install scipy") from error
     child = ProcessPoolExecutor(1, get_context("spawn"))
-    with reading(args.gaze, "not a MATLAB file ({}); copy it again", ARRAY_BYTES), child:
+    with reading(args.gaze, "not a MATLAB file ({}); copy it again", MAX_ARRAY_BYTES), child:
         matrices = child.submit(load, args.gaze).result()
     names = {name: [Path(name)] for name in matrices}
     pairs, alone = pair(by_name(args.videos, VIDEOS), names, "like its matrices, as A380.mp4")

@@ -22,7 +22,7 @@ import numpy as np
 
 from common.errors import InputError, run_script
 from common.files import reading
-from datasets.gaze_files import MOST_BAD, Gaze, number, read_lines, to_angles
+from datasets.gaze_files import MAX_BAD_SHARE, Gaze, number, read_lines, to_angles
 from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
@@ -51,7 +51,7 @@ def read_gaze(video: Path, tables: list[Path]) -> Gaze:
             problems += bad
         except InputError as error:
             unusable.append(error)
-    if len(unusable) > MOST_BAD * len(tables):
+    if len(unusable) > MAX_BAD_SHARE * len(tables):
         raise unusable[0]
     frame, x, y, observers = np.array(rows, np.float64).reshape(-1, 4).T
     seconds = (frame - 0.5) / float(probe(video).fps)  # the middle of the frame

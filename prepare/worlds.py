@@ -3,7 +3,7 @@
 A world is a function of directions: it takes rays, float32 unit vectors (N, 3) with x to the right,
 y up and z forward (see `projection`), and a random generator, and returns the RGB colours in these
 directions, (N, 3), in about [0, 1]. No world depends on an image, so the seam and the poles are
-places like any other. Lengths are in metres, and the camera is EYE above the ground.
+places like any other. Lengths are in metres, and the camera is EYE_HEIGHT above the ground.
 """
 
 import colorsys
@@ -18,8 +18,8 @@ from numpy.random import Generator
 
 from projection import directions
 
-EYE = 1.6
-GREENS = (0.08, 0.35)  # hues of plants and sand
+EYE_HEIGHT = 1.6
+GREEN_HUES = (0.08, 0.35)  # hues of plants and sand
 
 
 @cache
@@ -96,7 +96,7 @@ def hills(rays: np.ndarray, rng: Generator) -> np.ndarray:
     bushes = noise(rays, 30, rng)
     for near in (0.5, 0.75, 1.0):
         ridge = rng.uniform(0, 12) * (1.3 - near) + 3 * noise(around, rng.uniform(3, 12), rng)
-        slope = colour(rng, (0.2, 0.4), (0.2, 0.6), GREENS) * (1 + 0.2 * near * bushes)[:, None]
+        slope = colour(rng, (0.2, 0.4), (0.2, 0.6), GREEN_HUES) * (1 + 0.2 * near * bushes)[:, None]
         below = step(np.radians(ridge + near * bushes) - altitude, 0.01)
         colours = mix(colours, slope, near * below)
     return colours
@@ -104,8 +104,8 @@ def hills(rays: np.ndarray, rng: Generator) -> np.ndarray:
 
 def meadow(rays: np.ndarray, rng: Generator) -> np.ndarray:
     """Return grass or sand in directions below the horizon."""
-    distance = EYE / np.maximum(-rays[:, 1], 0.01)
-    grass = colour(rng, (0.2, 0.4), (0.35, 0.7), GREENS)
+    distance = EYE_HEIGHT / np.maximum(-rays[:, 1], 0.01)
+    grass = colour(rng, (0.2, 0.4), (0.35, 0.7), GREEN_HUES)
     near = np.exp(-distance / 20)
     return mix(grass, stained(rays * distance[:, None], grass, rng), near)
 
@@ -120,10 +120,10 @@ def outdoors(rays: np.ndarray, rng: Generator) -> np.ndarray:
 
 def room(rays: np.ndarray, rng: Generator) -> np.ndarray:
     """Return a hall with a chequered floor, and the view outdoors through windows in its walls."""
-    half = np.array([rng.uniform(3, 8), EYE, rng.uniform(3, 8)], np.float32)  # sides
-    reach = half / np.maximum(abs(rays), 1e-6)
-    axis = reach.argmin(axis=1)  # the axis across the wall that a ray meets: 1 for floor, ceiling
-    hit = rays * reach.min(axis=1, keepdims=True)
+    half = np.array([rng.uniform(3, 8), EYE_HEIGHT, rng.uniform(3, 8)], np.float32)  # sides
+    distance = half / np.maximum(abs(rays), 1e-6)
+    axis = distance.argmin(axis=1)  # across the wall that a ray meets: 1 for floor, ceiling
+    hit = rays * distance.min(axis=1, keepdims=True)
     x, y, z = hit.T
     walls, bright, dark = (colour(rng, (0.02, 0.3), (low, 0.9)) for low in (0.6, 0.6, 0.3))
     floor = mix(bright, dark, (x.round() + z.round()) % 2)

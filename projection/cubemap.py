@@ -53,8 +53,8 @@ def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     u, v, depth = along.unflatten(0, (6, 3)).unbind(1)  # each (6, N)
     face = depth.argmax(0, keepdim=True)
     depth = depth.gather(0, face)
-    found = face, *(a.gather(0, face) / depth for a in (u, v))
-    return tuple(values.view(points.shape[:-1]) for values in found)
+    coordinates = face, *(a.gather(0, face) / depth for a in (u, v))
+    return tuple(values.view(points.shape[:-1]) for values in coordinates)
 
 
 class Equi2Cube(nn.Module):

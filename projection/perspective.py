@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from projection.sphere import check_size, orientation
+from projection.sphere import check_size
 
 
 def extent_of(fov: float, height: int, width: int) -> tuple[float, float]:
@@ -33,27 +33,17 @@ def from_plane(u: Tensor, v: Tensor, extent: tuple[float, float]) -> Tensor:
 def to_plane(points: Tensor, extent: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Return u and v (...) of unit vectors (..., 3) in the camera's axes; inf for those behind."""
     x, y, z = points.unbind(-1)
-    ahead = z >= 1e-3
-    z = torch.where(ahead, z, 1)
+    in_front = z >= 1e-3
+    z = torch.where(in_front, z, 1)
     plane = x / (z * extent[0]), -y / (z * extent[1])
-    u, v = (torch.where(ahead, coordinate, math.inf) for coordinate in plane)
+    u, v = (torch.where(in_front, coordinate, math.inf) for coordinate in plane)
     return u, v
 
 
-def view_rays(
-    extent: tuple[float, float],
-    size: tuple[int, int],
-    turn: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    place: tuple[float, float] = (0.5, 0.5),
-) -> Tensor:
-    """Return directions (h, w, 3) float64, not of unit length, of the pixels of a view.
-
-    size: (h, w) of the view. turn: yaw, pitch and roll of the camera in degrees. place: row and
-    column inside each pixel, from 0 to 1.
-    """
-    v, u = (2 * (torch.arange(n, dtype=torch.float64) + at) / n - 1 for n, at in zip(size, place))
-    camera = orientation(*map(math.radians, turn))
-    return from_plane(u, v[:, None], extent) @ camera.T
+def view_rays(extent: tuple[float, float], size: tuple[int, int]) -> Tensor:
+    """Return directions (h, w, 3) float64 in the camera's axes, z = 1, of the pixels of a view."""
+    v, u = ((2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1 for n in size)
+    return from_plane(u, v[:, None], extent)
 
 
 def samples_across(extent: tuple[float, float], view_width: int, height: int, width: int) -> int:

@@ -41,9 +41,10 @@ from losses import DensityLoss
 from models import CubeUNet, load, save
 from models.checkpoint import read, sha256
 from projection import solid_angles
+from recipes.flat import to_tensor
 from recipes.flat_photos import cosine
 from recipes.output import writable
-from video.pictures import read_picture, resize, to_tensor
+from video.pictures import read_picture, resize
 from video.spec import Spec
 
 HEIGHTS = 384, 512, 640  # of the frames whose logits are averaged

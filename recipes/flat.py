@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from losses import DensityLoss
 from models import CubeUNet
 from recipes.gaze_sources import Picture
-from video.pictures import read_picture, to_tensor
+from video.pictures import read_picture, unit
 
 BLUR = 0.03  # standard deviation over the width: 3.34° where a photograph is 111° wide
 MAP_WIDTH = 160  # pixels of a ground-truth map
@@ -61,6 +61,11 @@ def gaze_map(picture: Picture, height: int, width: int, blur: float = BLUR) -> n
     np.add.at(counts, (row, column), picture.weights.astype(np.float32))
     blurred = cv2.GaussianBlur(counts, (0, 0), blur * width, borderType=cv2.BORDER_CONSTANT)
     return blurred / blurred.max()
+
+
+def to_tensor(rgb: np.ndarray) -> Tensor:
+    """Return an (H, W, 3) uint8 picture as (3, H, W) float32 in [0, 1]."""
+    return unit(torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1))
 
 
 def resized(image: np.ndarray, height: int, width: int) -> Tensor:

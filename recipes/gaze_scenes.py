@@ -44,7 +44,7 @@ from common.errors import InputError, run_script
 from common.files import json_bytes, write_array
 from common.options import HelpFormatter, at_least
 from datasets.gaze import gaussian_map
-from datasets.gaze_files import UNKNOWN, Fixations, write_fixations_csv
+from datasets.gaze_files import NO_OBSERVER, Fixations, write_fixations_csv
 from models.equator_prior import gaze_density
 from prepare.figures import rotation
 from prepare.records import split, write_ours
@@ -282,7 +282,7 @@ def with_fixations(folder: Path, frames: Iterable) -> Iterator[tuple[np.ndarray,
     longitudes, latitudes = zip(*places, strict=True)
     numbers = np.repeat(np.arange(1, len(places) + 1), [len(at) for at in longitudes])
     where = np.concatenate(longitudes), np.concatenate(latitudes)
-    observers = np.full(len(numbers), UNKNOWN)
+    observers = np.full(len(numbers), NO_OBSERVER)
     write_fixations_csv(folder / "fixations.csv", Fixations(numbers, *where, observers))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
-from projection.perspective import extent_of, samples_across, steps, to_plane, view_rays
+from projection.perspective import extent_of, from_plane, samples_across, steps, to_plane
 from projection.resampling import Resampling
 from projection.sphere import (
     direction_of,
@@ -47,8 +47,14 @@ class Equi2Perspective(nn.Module):
         self.fov, self.size, self.extent = fov, tuple(size), extent_of(fov, *size)
 
     def rays(self, yaw=0.0, pitch=0.0, roll=0.0, place=(0.5, 0.5)) -> Tensor:
-        """Return directions (h, w, 3) of the view's pixels; see view_rays."""
-        return view_rays(self.extent, self.size, (yaw, pitch, roll), place)
+        """Return directions (h, w, 3) float64, not of unit length, of the view's pixels.
+
+        place: row and column inside each pixel, from 0 to 1.
+        """
+        grids = (torch.arange(n, dtype=torch.float64) for n in self.size)
+        v, u = (2 * (grid + at) / len(grid) - 1 for grid, at in zip(grids, place))
+        camera = orientation(*map(math.radians, (yaw, pitch, roll)))
+        return from_plane(u, v[:, None], self.extent) @ camera.T
 
     def forward(self, image: Tensor, yaw=0.0, pitch=0.0, roll=0.0) -> Tensor:
         height, width = _size(image)

@@ -29,11 +29,12 @@ from models import CubeUNet, load, predict
 from projection import directions, solid_angles
 from projection.perspective import extent_of
 from projection.sphere import angles_of
+from recipes.flat import to_tensor
 from recipes.gaze_sources import Picture, read_sources
 from recipes.perspective import Perspective2Equi
 from video import Frame
 from video.motion import motion_estimator
-from video.pictures import read_picture, resize, to_tensor
+from video.pictures import read_picture, resize
 
 FIELD = 90  # degrees, horizontally: the clip fills one face of the cube
 SHOWN = 256  # columns to which a clip is reduced, as many as a face of the shipped network has

@@ -30,7 +30,8 @@ from models import deploy, load
 from projection import solid_angles
 from recipes.distill import map_path, teacher_map, training_clips
 from recipes.fastgaze import load_fastgaze, panorama_density
-from video.pictures import read_picture, resize, to_tensor
+from recipes.flat import to_tensor
+from video.pictures import read_picture, resize
 
 HEIGHTS = 256, 384, 640  # of the frames whose logits are averaged
 FASTGAZE = 0.3  # its share

@@ -41,7 +41,6 @@ import models
 from benchmarks import real_gaze
 from common import files
 from common.errors import InputError
-from datasets import check
 from datasets.gaze_files import read_fixations_csv, read_gaze_csv, read_vinfo
 from datasets.layouts import read_map
 from datasets.rates import ClipRates
@@ -95,7 +94,6 @@ def read_still(path: Path) -> None:
     read_picture(path)
     if path.suffix != ".webp":
         read_map(path)
-    check._check_file(path, "truth")
 
 
 def read_facts(path: Path) -> None:
@@ -107,11 +105,11 @@ def read_facts(path: Path) -> None:
     run = {"npy": False, "checkpoint_sha256": "a", "fingerprint": None, "motion": "none"}
     run |= {"sampling": None, "normalisation": "a", "map_width": 4, "map_height": 2}
     run |= {"quality": None, "front": None, "precision": "a"}
-    maps = MapFolder(folder, info, run)
+    maps = MapFolder(folder, FrameReader(info, SPEC), run)
     if maps.complete:
         list(maps.read())
     maps.find(info, "clip")
-    maps.begin("all", Damage())
+    maps.begin("all")
 
 
 def read_clip_record(path: Path) -> None:

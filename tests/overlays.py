@@ -11,7 +11,7 @@ import pytest
 
 import make_video
 from common.errors import run_script
-from common.files import fingerprint
+from maps.folder import fingerprint
 from video.decoding import probe
 
 W, H = 96, 48

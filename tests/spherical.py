@@ -15,8 +15,8 @@ def read_spherical(path: str | Path) -> dict:
     pose (yaw, pitch, roll in degrees) and bounds (top, bottom, left, right: cropped fractions of
     the panorama). Raises InputError for a file without an index.
     """
-    with reading(path, "its index can't be read ({})"):
-        _, index = read_index(path)
+    with reading(path, "its index can't be read ({})"), open(path, "rb") as file:
+        _, index = read_index(file)
 
     def content(kind: bytes) -> bytes:
         """Return what the only box of a kind holds; zeros where there is none."""

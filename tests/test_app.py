@@ -106,7 +106,7 @@ def test_the_clip_of_two_tabs_outlives_the_first(tmp_path):
 
 def test_what_is_abandoned_is_deleted(tmp_path):
     """An upload that broke off or was never used, and the session of a client that is gone."""
-    old = time.time() - 2 * app.ABANDONED
+    old = time.time() - 2 * app.MAX_AGE
     (tmp_path / "results").mkdir()
     for name in ("used", "unused", "results/used", "results/gone"):
         (tmp_path / name).mkdir()

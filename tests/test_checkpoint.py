@@ -145,10 +145,7 @@ def test_a_flipped_byte_in_a_checkpoint(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (
-            lambda w: w.update({"head.bias": torch.zeros(())}),
-            "size mismatch for head.bias",
-        ),
+        (lambda w: w.update({"head.bias": torch.zeros(())}), "size mismatch for head.bias"),
         (lambda w: w["head.weight"].fill_(float("nan")), "not finite"),
         (lambda w: w["head.weight"].fill_(1e30), "not finite or too large"),
         (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.int64)}), "int64"),
@@ -401,10 +398,7 @@ def test_a_bomb_inside_an_authors_file_is_refused(authors_file, tmp_path):
             lambda name, c: c.replace(b"K\x04\x85q", b"K\x09\x85q") if name == "data.pkl" else c,
             "resize storage",
         ),
-        (
-            lambda name, c: c.replace(b"QK\x00K\x04\x85", b"QK\x03K\x04\x85"),
-            "resize storage",
-        ),
+        (lambda name, c: c.replace(b"QK\x00K\x04\x85", b"QK\x03K\x04\x85"), "resize storage"),
     ],
     ids=["short storage", "larger than its storage", "beyond its storage"],
 )

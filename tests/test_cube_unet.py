@@ -19,8 +19,7 @@ from tests.checkpoints import small_unet
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "face_size"),
-    [(80, 160, None), (68, 140, 35), (61, 123, 31), (60, 120, 17)],
+    ("height", "width", "face_size"), [(80, 160, None), (68, 140, 35), (61, 123, 31), (60, 120, 17)]
 )
 def test_unet_at_any_size(height, width, face_size):
     """Among them faces that do not halve evenly."""

@@ -47,8 +47,8 @@ def test_one_fixation_outside_the_picture_stopped_everything(dirty, tmp_path, ch
     assert code == 0 and "1 × unusable fixation" in printed, line
     problems = check.check(dirty)["problems"]
     assert [p["detail"] for p in problems] == [
-        "clip a, frame 2: x -1, y -1 is outside the picture; it is skipped",
-        "clip b, frame 1: x 1.0003, y 0.5 is outside the picture; it is skipped",
+        "clip a, frame 2: x -1, y -1 is outside the picture",
+        "clip b, frame 1: x 1.0003, y 0.5 is outside the picture",
     ]
 
 
@@ -170,10 +170,7 @@ def test_a_file_that_began_with_a_space_lost_its_first_fixation(tmp_path, header
 
 @pytest.mark.parametrize(
     "change, axis",
-    [
-        (lambda x, y: (1 - x, y), "left and right"),
-        (lambda x, y: (x, 1 - y), "top and bottom"),
-    ],
+    [(lambda x, y: (1 - x, y), "left and right"), (lambda x, y: (x, 1 - y), "top and bottom")],
 )
 def test_mirrored_fixations_are_refused(tmp_path, change, axis):
     write_salient360(tmp_path, change)

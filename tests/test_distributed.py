@@ -313,11 +313,11 @@ def meet(rank, port, patient, absent, printed):
         os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT), stream)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
-    processes.START, processes.PATIENCE = timedelta(seconds=3), timedelta(seconds=60)
+    processes.START_TIMEOUT, processes.TIMEOUT = timedelta(seconds=3), timedelta(seconds=60)
 
     def main():
         if patient:
-            processes.be_patient()
+            processes.extend_timeout()
         time.sleep(5 * rank)
         print("sum", processes.total(1).item())
 

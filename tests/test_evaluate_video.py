@@ -731,4 +731,4 @@ def test_check(data, tmp_path):
     assert content["clean"] and content["splits"]["test"]["usable"] == 10
     (data / "b/0003.png").write_bytes(b"")
     assert "b/0003.png" in evaluate(data, "--check", code=1)
-    assert "no data set" in evaluate(tmp_path / "missing", "--check", code=2)
+    assert "no such data set" in evaluate(tmp_path / "missing", "--check", code=2)

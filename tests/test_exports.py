@@ -14,7 +14,7 @@ from PIL import Image
 import infer_video
 import make_video
 import models
-from maps.attention import RADIUS, density, peaks, share, tiles
+from maps.attention import CAP_RADIUS, density, peaks, share, tiles
 from maps.exports import export_path, write_maps, write_peaks, write_tiles
 from maps.saved import write_map
 from tests.clips import moving_disc, write_varying_video, write_video
@@ -95,10 +95,10 @@ def test_attention_within_ten_degrees_of_a_von_mises_fisher_distribution(place):
     kappa = 40.0
     cosine = np.tensordot(unit(*place), directions_of(240, 480), 1)
     saliency = 7 * np.exp(kappa * (cosine - 1))
-    within = (1 - math.exp(-kappa * (1 - math.cos(RADIUS)))) / (1 - math.exp(-2 * kappa))
+    within = (1 - math.exp(-kappa * (1 - math.cos(CAP_RADIUS)))) / (1 - math.exp(-2 * kappa))
     assert share(saliency, *np.radians(place)) == pytest.approx(within, abs=5e-4)
     uniform = share(np.zeros((240, 480)), *np.radians(place))
-    assert uniform == pytest.approx((1 - math.cos(RADIUS)) / 2, abs=5e-5)
+    assert uniform == pytest.approx((1 - math.cos(CAP_RADIUS)) / 2, abs=5e-5)
 
 
 @pytest.mark.parametrize("grid", [(6, 12), (7, 5), (1, 1), (50, 33)])
@@ -213,10 +213,8 @@ def test_known_maps_that_are_already_there(clip, checkpoint, tmp_path, monkeypat
     no_network(monkeypatch)
     before = content(out)
     more = "--peaks", 1, "--tiles", "9x18"
-    code, _, notes = infer(clip, checkpoint, out, *exports(tmp_path), *more)
-    assert code == 0
-    sizes = [line.split()[-2] for line in notes.splitlines() if ": 23 maps of 40×80 take " in line]
-    assert sizes == ["0.3"]
+    code, printed, _ = infer(clip, checkpoint, out, *exports(tmp_path), *more)
+    assert code == 0 and ".npy: 23 frames, 0.3 MB" in printed
     assert content(out) == before
     rows = table(tmp_path / "p.csv")
     assert len(rows) == 23 and [int(r["frame"]) for r in rows] == [*range(1, 24)]

@@ -72,28 +72,12 @@ NO_OBJECTS = {
 
 @pytest.mark.parametrize("text", NO_OBJECTS.values(), ids=NO_OBJECTS)
 def test_json_that_is_no_object(clip, checkpoint, tmp_path, data_root, text):
-    out = tmp_path / "out"
-    assert infer(clip, checkpoint, out)[0] == 0
-    assert (
-        ended(
-            pack.main,
-            "--data_root",
-            data_root,
-            "--output",
-            tmp_path / "small",
-            "--height",
-            8,
-            "--width",
-            16,
-        )[0]
-        == 0
-    )
-    for path in (
-        out / "saliency.json",
-        data_root / "splits.json",
-        tmp_path / "small/a/prepared.json",
-    ):
-        path.write_bytes(text)
+    out, small = tmp_path / "out", tmp_path / "small"
+    size = "--height", 8, "--width", 16
+    packing = pack.main, "--data_root", data_root, "--output", small, *size
+    assert infer(clip, checkpoint, out)[0] == 0 and ended(*packing)[0] == 0
+    for folder, name in ((out, "saliency"), (data_root, "splits"), (small / "a", "prepared")):
+        (folder / f"{name}.json").write_bytes(text)
     for found in (
         infer(clip, checkpoint, out),
         infer(clip, checkpoint, out, "--overwrite"),
@@ -103,17 +87,7 @@ def test_json_that_is_no_object(clip, checkpoint, tmp_path, data_root, text):
     ):
         assert found[0] == 2 and ".json: " in found[2]
     (data_root / "splits.json").write_text('{"train": ["a"], "val": ["b"]}')
-    found = ended(
-        pack.main,
-        "--data_root",
-        data_root,
-        "--output",
-        tmp_path / "small",
-        "--height",
-        8,
-        "--width",
-        16,
-    )
+    found = ended(*packing)
     assert found[0] == 2 and "prepared.json: " in found[2]
 
 

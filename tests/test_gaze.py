@@ -53,38 +53,12 @@ def random_fixations(number, seed=0):
 
 
 @pytest.mark.parametrize("size", [(60, 120), (31, 50), (128, 256), (240, 480)])
-@pytest.mark.parametrize("sigma", [1.5, 3.34, 9, 20])
+@pytest.mark.parametrize("sigma", [0.5, 3.34, 9, 30])
 def test_equals_the_plain_sum(size, sigma):
     fixations = random_fixations(20)
     expected = plain_sum(*fixations, *size, sigma)
     error = np.abs(gaussian_map(*fixations, *size, sigma).numpy() - expected).max()
     assert error < 2e-5 * expected.max()
-
-
-def test_equals_the_plain_sum_in_a_large_image():
-    fixations = random_fixations(10)
-    expected = plain_sum(*fixations, 480, 960, 1.5)
-    error = np.abs(gaussian_map(*fixations, 480, 960, 1.5).numpy() - expected).max()
-    assert error < 2e-5 * expected.max()
-
-
-@pytest.mark.parametrize("sigma", [0.5, 3.34, 30])
-@pytest.mark.parametrize("steps_from_pole", [0, 0.3, 0.5, 1.7, 3.2, 4.6])
-def test_latitudes_between_those_of_the_source_grid(sigma, steps_from_pole):
-    """One fixation alone, also where its Lagrange points lie beyond the pole."""
-    latitude = [PI / 2 - math.radians(steps_from_pole * sigma / 3)]
-    expected = plain_sum([2.0], latitude, 90, 180, sigma)
-    np.testing.assert_allclose(gaussian_map([2.0], latitude, 90, 180, sigma), expected, atol=2e-5)
-
-
-@pytest.mark.parametrize("pole", [1, -1])
-@pytest.mark.parametrize("sigma", [1.5, 3.34, 9, 20])
-def test_at_a_pole_only_the_latitude_matters(pole, sigma):
-    colatitude = PI / 2 - pole * grid(120, 240)[0]
-    expected = np.exp(-(colatitude**2) / (2 * math.radians(sigma) ** 2))
-    for longitude in (0.0, 1.0, PI):
-        one = gaussian_map([longitude], [pole * PI / 2], 120, 240, sigma).numpy()
-        np.testing.assert_allclose(one, np.broadcast_to(expected, one.shape), atol=1e-5)
 
 
 def test_the_seam_is_no_edge():
@@ -98,16 +72,6 @@ def test_the_seam_is_no_edge():
     turned = gaussian_map(longitude + 7 * 2 * PI / 120, latitude, 60, 120, 5)
     still = gaussian_map(longitude, latitude, 60, 120, 5)
     torch.testing.assert_close(turned, still.roll(7, 1), atol=1e-5, rtol=0)
-
-
-def test_upside_down_and_mirrored():
-    longitude, latitude = random_fixations(15)
-    still = gaussian_map(longitude, latitude, 60, 120, 5)
-    for other, expected in (
-        (gaussian_map(longitude, -latitude, 60, 120, 5), still.flip(0)),
-        (gaussian_map(-longitude, latitude, 60, 120, 5), still.flip(1)),
-    ):
-        torch.testing.assert_close(other, expected, atol=3e-5, rtol=0)
 
 
 @pytest.mark.parametrize("latitude, tolerance", [(0, 1e-4), (1, 1e-4), (1.5, 3e-3), (PI / 2, 3e-3)])

@@ -22,20 +22,14 @@ import infer_video
 import make_video
 import models
 from common.errors import InputError, printable
-from common.files import OUTPUTS, atomic, output_name, protected, read_array, read_json
+from common.files import OUTPUT_RECORD, atomic, output_name, protected, read_array, read_json
 from common.restricted_pickle import containers, read_pickle
 from datasets.gaze_files import read_vinfo
 from maps.folder import MapFolder
 from models import export_onnx
 from models.checkpoint import load
 from prepare import recordings
-from tests.clips import (
-    frame_times,
-    moving_disc,
-    write_eccv_clip,
-    write_varying_video,
-    write_video,
-)
+from tests.clips import frame_times, moving_disc, write_eccv_clip, write_varying_video, write_video
 from tests.commands import ended, evaluate, infer, map_files, paint, read_record, start
 from video import writer
 from video.decoding import Damage, decode, probe
@@ -496,7 +490,7 @@ def test_a_viewer_that_was_killed_leaves_nothing_in_the_end(clip, checkpoint, tm
         left.append(sorted(path.name for path in folder.iterdir()))
     assert left[0] == left[1] and len(left[0]) == 1
     assert paint(clip, out, folder / "o.html")[0] == 0
-    assert {path.name for path in folder.iterdir()} == {"o.html", OUTPUTS}
+    assert {path.name for path in folder.iterdir()} == {"o.html", OUTPUT_RECORD}
 
 
 def test_a_title_that_is_a_template(clip, checkpoint, tmp_path):

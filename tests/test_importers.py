@@ -58,9 +58,7 @@ def test_vr_eyetracking(vr_eyetracking_files):
     truth = np.load(root / "003/0001_gt.npy")
     np.testing.assert_allclose(truth, gaussian_map(*fixations.at(1), 16, 32, 5), atol=1e-6)
     assert json.loads((root / "dataset.json").read_text()) == {"fps": {"003": 8.0}}
-    assert check.check(root)["problems"] == [
-        {"kind": "no ground truth", "path": "003/0003.jpg", "detail": "has no map"}
-    ]
+    assert check.check(root)["problems"] == [{"kind": "no ground truth", "detail": "003/0003.jpg"}]
     assert len(SaliencyVideos(root, "train", Spec(24, 48))) == 3
 
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import make_video
-from common.files import OUTPUTS
+from common.files import OUTPUT_RECORD
 from tests.clips import frame_times, moving_disc, read_pixels, write_video
 from tests.commands import ended, infer, paint, start
 from tests.overlays import arguments, clip, facts, frames, maps, refused, render, sounds, times
@@ -50,7 +50,7 @@ def test_the_script_on_a_clip_with_sound(tmp_path):
     done = script(*arguments(video, folder, output))
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith(f"{output}: 30 frames in ") and "frames/s" in done.stdout
-    assert set(output.parent.iterdir()) == {output, output.with_name(OUTPUTS)}
+    assert set(output.parent.iterdir()) == {output, output.with_name(OUTPUT_RECORD)}
     with av.open(str(output)) as file:
         stream = file.streams.video[0]
         assert (stream.width, stream.height, stream.frames) == (W, H, 30)

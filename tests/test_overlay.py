@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import make_video
-from common.files import fingerprint
+from maps.folder import fingerprint
 from maps.saved import common_scale
 from tests.clips import write_video
 from tests.commands import paint

@@ -7,14 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
-from projection import (
-    Equi2Cube,
-    Face,
-    angles_of,
-    direction_of,
-    directions,
-    solid_angles,
-)
+from projection import Equi2Cube, Face, angles_of, direction_of, directions, solid_angles
 from projection.perspective import extent_of, samples_across
 from projection.resampling import Resampling
 from projection.sphere import (

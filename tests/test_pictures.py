@@ -12,11 +12,12 @@ from PIL import Image
 from common.errors import InputError
 from datasets.layouts import read_truth
 from models import Spec
+from recipes.flat import to_tensor
 from tests.clips import moving_disc
 from tests.commands import infer, paint
 from video import read_frames
 from video.decoding import probe
-from video.pictures import read_picture, resize, to_tensor
+from video.pictures import read_picture, resize
 
 SPEC = Spec(height=24, width=48, fps=8.0, motion="difference")
 

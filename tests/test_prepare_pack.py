@@ -25,7 +25,7 @@ from prepare.records import begin_clip, clip_record
 from tests.clips import moving_disc, write_eccv_clip, write_video
 from tests.commands import ended, evaluate, start, train_one_epoch
 from tests.runs import last, log, same
-from video import pictures, reader
+from video import decoding, pictures
 from video.motion import motion_estimator
 from video.pictures import unit
 
@@ -297,7 +297,7 @@ def test_complete_clips_are_kept_and_those_with_other_options_made_again(tmp_pat
 
 def test_a_full_disk_is_survived(tmp_path, monkeypatch):
     write_eccv_layout(tmp_path / "data")
-    small, resized, calls = tmp_path / "small", reader.read_picture, []
+    small, resized, calls = tmp_path / "small", decoding.read_picture, []
 
     def full(*arguments):
         calls.append(arguments)
@@ -305,7 +305,7 @@ def test_a_full_disk_is_survived(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return resized(*arguments)
 
-    monkeypatch.setattr(reader, "read_picture", full)
+    monkeypatch.setattr(decoding, "read_picture", full)
     with pytest.raises(OSError, match="space"):
         packed(tmp_path / "data", small)
     monkeypatch.undo()

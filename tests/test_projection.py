@@ -67,16 +67,6 @@ def test_solid_angles_integrate_spherical_harmonics():
     assert math.isclose((y**2 * area).sum().item(), 4 * math.pi / 3, rel_tol=1e-4)
 
 
-def test_face_centres_and_order():
-    centres = face_directions(1).reshape(6, 3)
-    expected = {
-        Face.BACK: (0, 0, -1), Face.BOTTOM: (0, -1, 0), Face.FRONT: (0, 0, 1),
-        Face.LEFT: (-1, 0, 0), Face.RIGHT: (1, 0, 0), Face.TOP: (0, 1, 0),
-    }  # fmt: skip
-    for face, centre in expected.items():
-        assert centres[face].tolist() == list(centre)
-
-
 def test_faces_follow_the_drawing():
     """Directions (x, y, z) of (u, v) in each face, written out as in design and README."""
     size = 5

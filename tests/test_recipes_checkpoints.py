@@ -25,12 +25,13 @@ from recipes.calibrate import main as calibrate_main
 from recipes.distill import main as distill_main
 from recipes.distill import no_motion, teacher_map
 from recipes.fastgaze import load_fastgaze, panorama_density
+from recipes.flat import to_tensor
 from recipes.pretrained import from_pretrained
 from recipes.pretrained import main as pretrained_main
 from recipes.teachers import main as teachers_main
 from tests.clips import write_eccv_clip
 from tests.commands import ended, run
-from video.pictures import read_picture, resize, to_tensor
+from video.pictures import read_picture, resize
 
 NAMES = "one", "two"
 

@@ -1,6 +1,5 @@
 """Folders of maps: records, fingerprints, --overwrite, and whose files are replaced."""
 
-import hashlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import models
 from common.devices import choose_precision
-from maps.folder import NEW
+from maps.folder import NEW_MAPS
 from maps.saved import read_peak
 from tests.clips import moving_disc, read_pixels, write_eccv_clip, write_video
 from tests.commands import infer, paint, read_record
@@ -52,7 +51,7 @@ def test_overwrite_keeps_the_old_maps_until_all_new_ones_are_there(checkpoint, t
     assert code == 2 and "truncated" in line
     assert content(out).items() >= before.items()
     assert infer(whole, checkpoint, out, "--overwrite")[0] == 0
-    assert len(list(out.glob("sal_*.png"))) == 200 and not (out / NEW).exists()
+    assert len(list(out.glob("sal_*.png"))) == 200 and not (out / NEW_MAPS).exists()
 
 
 def test_an_overwrite_that_is_killed_while_it_replaces(clip, checkpoint, tmp_path, monkeypatch):
@@ -62,7 +61,7 @@ def test_an_overwrite_that_is_killed_while_it_replaces(clip, checkpoint, tmp_pat
 
     def killed(source, target):
         calls.append(source)
-        if NEW in str(source) and ".partial" not in str(source) and len(calls) > 40:
+        if NEW_MAPS in str(source) and ".partial" not in str(source) and len(calls) > 40:
             raise SystemExit(137)
         replace(source, target)
 
@@ -195,24 +194,6 @@ def test_maps_of_a_copied_folder_of_frames(picture_folder, checkpoint, tmp_path)
         assert code == 2 and "another" in text
 
 
-def test_maps_of_a_folder_of_frames_from_before_precision_was_recorded(
-    picture_folder, checkpoint, tmp_path
-):
-    """They are known by the times of the frames."""
-    maps = tmp_path / "maps"
-    assert infer(picture_folder, checkpoint, maps)[0] == 0
-    digest = hashlib.sha256(b"12")
-    for path in sorted(picture_folder.iterdir()):
-        facts = path.stat()
-        digest.update(repr((facts.st_size, path.name, facts.st_mtime_ns)).encode())
-    facts = read_record(maps) | {"fingerprint": digest.hexdigest()}
-    del facts["precision"]
-    (maps / "saliency.json").write_text(json.dumps(facts))
-    assert paint(picture_folder, maps, tmp_path / "o.mp4")[0] == 0
-    (picture_folder / "0007.png").touch()
-    assert paint(picture_folder, maps, tmp_path / "o.mp4")[0] == 2
-
-
 def test_maps_of_two_precisions_are_not_mixed(clip, checkpoint, tmp_path):
     """Six maps were in fp32, the others in bf16, without a word."""
     maps, missing = tmp_path / "maps", tmp_path / "maps/sal_0007.png"
@@ -224,25 +205,6 @@ def test_maps_of_two_precisions_are_not_mixed(clip, checkpoint, tmp_path):
     automatic = choose_precision("auto", torch.device("cpu"))
     assert infer(clip, checkpoint, tmp_path / "auto")[0] == 0
     assert f"torch.{read_record(tmp_path / 'auto')['precision']}" == str(automatic)
-
-
-def test_maps_from_before_precision_was_recorded(clip, checkpoint, tmp_path):
-    """They can be shown and continued, with a note where others may be beside them."""
-    maps = tmp_path / "maps"
-    assert infer(clip, checkpoint, maps, "--precision", "fp32")[0] == 0
-    facts = read_record(maps)
-    del facts["precision"]
-    (maps / "saliency.json").write_text(json.dumps(facts))
-    assert paint(clip, maps, tmp_path / "o.mp4")[0] == 0
-    code, text, notes = infer(clip, checkpoint, maps, "--precision", "bf16")
-    assert code == 0 and "(none new)" in text and "note" not in notes
-    (maps / "saliency.json").write_text(json.dumps(facts | {"complete": False}))
-    (maps / "sal_0007.png").unlink()
-    code, text, notes = infer(clip, checkpoint, maps, "--precision", "bf16")
-    assert code == 0 and "maps up to frame 6 may be of another precision than bfloat16" in notes
-    assert read_record(maps)["precision"] is None
-    assert infer(clip, checkpoint, maps, "--precision", "bf16", "--overwrite")[0] == 0
-    assert read_record(maps)["precision"] == "bfloat16"
 
 
 def test_the_preference_for_the_front_is_an_option(still, checkpoint, tmp_path):

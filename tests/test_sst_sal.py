@@ -257,7 +257,7 @@ def test_blocks_change_nothing(monkeypatch):
     clip = torch.rand(2, 3, 3, 16, 24)
     with torch.no_grad():
         whole = run(model, clip)
-        monkeypatch.setattr("models.sphere_taps.BLOCK", 7)
+        monkeypatch.setattr("models.sphere_taps.BLOCK_PIXELS", 7)
         torch.testing.assert_close(run(model, clip), whole, atol=1e-6, rtol=0)
 
 

@@ -112,13 +112,7 @@ def test_what_is_written_is_read(tmp_path, stereo, coverage, ending):
 def test_what_is_not_read_is_refused_by_name(checkpoint, tmp_path, box, byte, says):
     """FFmpeg knows neither right-left stereo nor meshes, which made a mono sphere of them."""
     clip = video(tmp_path / "clip.mp4", discs(), Layout("left-right"))
-    content = bytearray(clip.read_bytes())
-    place = content.find(box)
-    if isinstance(byte, int):
-        content[place + 8] = byte
-    else:
-        content[place : place + 4] = byte
-    clip.write_bytes(content)
+    declare(clip, box, byte)
     code, _, line = infer_layout(clip, checkpoint, tmp_path / "out")
     assert code == 2 and "clip.mp4: declares " in line and says in line and "give --" in line
     known = {"stereo": "top-bottom"} if box == b"st3d" else {"coverage": VR180}

@@ -18,7 +18,7 @@ from PIL import Image
 
 import make_video
 from common.errors import run_script
-from common.files import OUTPUTS
+from common.files import OUTPUT_RECORD
 from projection import directions
 from recipes.perspective import Equi2Perspective
 from tests.browser import Browser, find_browser
@@ -503,7 +503,7 @@ def test_the_clip_in_the_page(folder):
     assert len(facts["path"]) == len(facts["shares"]) == FRAMES
     assert facts["sound"] and not facts["still"]
     assert list(facts["colormaps"])[0] == "turbo" and "viridis" in facts["colormaps"]
-    assert "://" not in viewer.PAGE.read_text("utf-8")
+    assert "://" not in viewer.PAGE_TEMPLATE.read_text("utf-8")
 
 
 def test_a_page_is_at_most_as_wide_as_wished(folder, tmp_path):
@@ -514,7 +514,7 @@ def test_a_page_is_at_most_as_wide_as_wished(folder, tmp_path):
         context = file.streams.video[0].codec_context
         assert (context.width, context.height) == (100, MAP_ROWS + 50)
     assert facts["colormap"] == "jet" and list(facts["colormaps"])[0] == "jet"
-    assert {path.name for path in tmp_path.iterdir()} == {"p.html", OUTPUTS}
+    assert {path.name for path in tmp_path.iterdir()} == {"p.html", OUTPUT_RECORD}
 
 
 def test_noise_keeps_to_the_bit_rate(tmp_path):
@@ -531,9 +531,9 @@ def test_noise_keeps_to_the_bit_rate(tmp_path):
     page = make(
         tmp_path / "frames", tmp_path / "maps", tmp_path / "p.html", "--fps", 30, "--crf", 0
     )
-    allowed = viewer.BIT_RATE / 8 * (3 + 2)  # and the encoder's buffer of two seconds
+    allowed = viewer.MAX_BIT_RATE / 8 * (3 + 2)  # and the encoder's buffer of two seconds
     assert 0.5 * allowed < len(embedded(page)[0]) < allowed
-    minute = viewer.BIT_RATE / 8 * (60 + 2) + 192_000 / 8 * 60
+    minute = viewer.MAX_BIT_RATE / 8 * (60 + 2) + 192_000 / 8 * 60
     assert minute * 4 / 3 < 39e6
 
 
@@ -572,4 +572,4 @@ def test_concentration():
     assert concentration(z > 0.8) == pytest.approx(0.5, abs=0.01)  # 10 %
     closed = (math.exp(4) - math.exp(4 * 0.9)) / (math.exp(4) - math.exp(-4))
     assert concentration(np.exp(4 * z)) == pytest.approx(closed, abs=1e-3)
-    assert Path(viewer.PAGE).is_file()
+    assert Path(viewer.PAGE_TEMPLATE).is_file()

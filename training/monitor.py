@@ -23,7 +23,7 @@ from video.layout import rgb_array
 from video.pictures import unit
 
 PREDICTIONS = "predictions.png"
-LOWER_RATE = "lower --learning_rate; the checkpoint from before stays"
+LEARNING_RATE_ADVICE = "lower --learning_rate; the checkpoint from before stays"
 
 
 class RunningLoss:
@@ -59,7 +59,7 @@ class RunningLoss:
         """
         self._read()
         if error := "; ".join(filter(None, processes.gather(self.error))):
-            raise RunError(f"{error}; look at these frames, or {LOWER_RATE}")
+            raise RunError(f"{error}; look at these frames, or {LEARNING_RATE_ADVICE}")
         total, count = processes.total([self.total, self.count]).tolist()
         return total, int(count)
 

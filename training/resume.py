@@ -18,10 +18,10 @@ from common.records import Record
 from datasets.video_saliency import SaliencyVideos
 from models.checkpoint import put_weights, read
 from training.config import Config
-from training.monitor import LOWER_RATE, RunningLoss
+from training.monitor import LEARNING_RATE_ADVICE, RunningLoss
 
-MAY_CHANGE = ("epochs", "precision")  # between a run and its continuation, with a note
-BEGIN_AGAIN = "give another --output_dir, or --resume no to replace what is there"
+CHANGEABLE_FACTS = ("epochs", "precision")  # between a run and its continuation, with a note
+RESTART_ADVICE = "give another --output_dir, or --resume no to replace what is there"
 
 
 def save(run) -> None:
@@ -47,7 +47,7 @@ def save(run) -> None:
         weights = run.average.module.state_dict()
         content["average"] = {"steps": run.average.steps, "weights": weights}
     if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
-        raise RunError(f"a weight is not finite; {LOWER_RATE}")
+        raise RunError(f"a weight is not finite; {LEARNING_RATE_ADVICE}")
     if processes.is_main():
         models.save(run.path, run.model, **run.facts, **content)
     processes.wait_for_all()  # torchrun would end the main process with the first that leaves
@@ -63,13 +63,13 @@ def restore(run) -> None:
         return
     content = read(path)
     if not (stored := content["run"]):
-        raise InputError(f"{path}: is of an older version; {BEGIN_AGAIN}")
-    otherwise = f"the state of its run is damaged ({{}}); {BEGIN_AGAIN}"
+        raise InputError(f"{path}: is of an older version; {RESTART_ADVICE}")
+    otherwise = f"the state of its run is damaged ({{}}); {RESTART_ADVICE}"
     with reading(path, otherwise):  # arguments of the model that are newer have their defaults
         stored = type(run.model)(**content["arguments"]).arguments | stored
-    record = Record(path, now, MAY_CHANGE, stored)
+    record = Record(path, now, CHANGEABLE_FACTS, stored)
     if refused := record.differences().values():
-        raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {BEGIN_AGAIN}")
+        raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {RESTART_ADVICE}")
     for text in record.changes().values():
         processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
     with reading(path, otherwise):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 S = TypeVar("S")
-END: Any = object()
+STREAM_END: Any = object()
 
 
 def map_in_background(
@@ -36,7 +36,7 @@ def prefetch(items: Iterable[T], most: int = 3) -> Iterator[T]:
     """Yield items in their order, while a thread takes the next ones, at most `most`."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:
-        waiting = deque(thread.submit(next, iterator, END) for _ in range(most))
-        while (item := waiting.popleft().result()) is not END:
-            waiting.append(thread.submit(next, iterator, END))
+        waiting = deque(thread.submit(next, iterator, STREAM_END) for _ in range(most))
+        while (item := waiting.popleft().result()) is not STREAM_END:
+            waiting.append(thread.submit(next, iterator, STREAM_END))
             yield item

@@ -8,12 +8,10 @@ import re
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import numpy as np
 
-from common.errors import InputError
 from video.layout import SPHERE, STEREO, Coverage, Layout
 from video.spherical_metadata import POSE
 
@@ -36,38 +34,42 @@ FIELD = re.compile(r"(?<!/)(?:GPano|GSpherical):(\w+)\s*(?:=\s*[\"']|>)\s*([^\"'
 # What FFmpeg passes over in the boxes of V2.
 OTHER_STEREO = re.compile(rb"st3d\0{4}[^\0-\2]")
 MESH_BOX = re.compile(rb"prhd.{20}mshp", re.DOTALL)
-XML = 1 << 20  # characters that are read of XMP or of Spherical Video V1
+MAX_XMP = 1 << 20  # characters that are read of XMP or of Spherical Video V1
 SIZES = "CroppedAreaImageWidth", "CroppedAreaImageHeight", "FullPanoWidth", "FullPanoHeight"
-STRETCHED = "taken as a stretched panorama"  # in the note on a doubtful shape
-SHAPE = 0.05  # relative difference of two shapes that are taken for the same
+STRETCHED_NOTE = "taken as a stretched panorama"  # in the note on a doubtful shape
+TOLERANCE = 0.05  # relative difference of two shapes that are taken for the same
 
 
 @dataclass
 class Declared:
     """The metadata of a file; the defaults where it has none."""
 
+    size: tuple[int, int]  # width and height of a picture
     stereo: str | None = "none"  # one of STEREO; None: another arrangement
     projection: str = ""  # which one, where it is not equirectangular
     coverage: Coverage | None = SPHERE  # None: bounds that are no part of a panorama
     pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # yaw, pitch, roll in degrees
 
-    def layout(
-        self, path: Path, size: tuple[int, int], stereo: str | None, coverage: Coverage | None
-    ) -> tuple[Layout, list[str]]:
-        """Return the layout and what a user should know of it.
+    def problem(self, stereo: str | None, coverage: Coverage | None) -> str:
+        """Return why a file that declares this is not read, "" where it is.
 
-        size: width and height of a picture. stereo, coverage: given in place of what the file
-        declares. Raises InputError where it declares what is not read, and ValueError as Layout.
+        stereo, coverage: given in place of what the file declares.
         """
         if not (stereo or self.stereo):
             what = "declares stereo in another arrangement, such as with the right eye first"
-            cure = "put the eyes top-bottom or left-right, or give --stereo"
-            raise InputError(f"{path}: {what}; {cure}")
-        covered = coverage or (None if self.projection else self.coverage)
-        if not covered:
-            wrong = self.projection or "to be a part of a panorama that its pixels can't be"
-            cure = "convert it first, or give --coverage if it is equirectangular after all"
-            raise InputError(f"{path}: declares {wrong}; {cure}")
+            return f"{what}; put the eyes top-bottom or left-right, or give --stereo"
+        if coverage or (self.coverage and not self.projection):
+            return ""
+        wrong = self.projection or "to be a part of a panorama that its pixels can't be"
+        cure = "convert it first, or give --coverage if it is equirectangular after all"
+        return f"declares {wrong}; {cure}"
+
+    def layout(self, stereo: str | None, coverage: Coverage | None) -> tuple[Layout, list[str]]:
+        """Return the layout of a file without `problem`, and what a user should know of it.
+
+        Raises ValueError as Layout does.
+        """
+        covered = coverage or self.coverage or SPHERE
         layout = Layout(stereo or self.stereo or "none", covered, self.pose)
         notes, (_, pitch, roll) = [], self.pose
         if not stereo and layout.stereo != "none":
@@ -79,12 +81,12 @@ class Declared:
         if max(abs(pitch), abs(roll)) >= 1:
             tilt = f"pitch {pitch:.3g}°, roll {roll:.3g}°"
             notes.append(f"declares a tilt that players undo ({tilt}); it is seen as it is stored")
-        return layout, notes + _shape_notes(*size, layout, stereo)
+        return layout, notes + _shape_notes(*self.size, layout, stereo)
 
 
 def video_declares(index: bytes, frame: av.VideoFrame) -> Declared:
     """Return the metadata of a video. index: of an MP4 file, else empty; frame: the first one."""
-    declared = Declared()
+    declared = Declared((frame.width, frame.height))
     if entry := frame.side_data.get("STEREO3D"):
         stereo, inverted = struct.unpack_from("=2i", bytes(entry))
         declared.stereo = None if stereo and inverted & 1 else STEREO3D.get(stereo)
@@ -103,7 +105,7 @@ def video_declares(index: bytes, frame: av.VideoFrame) -> Declared:
         declared.projection = MESH
     if b"GSpherical:" in index and b"sv3d" not in index:  # V2 is believed where both are there
         start = index.index(b"GSpherical:")
-        fields = dict(FIELD.findall(index[start : start + XML].decode("utf-8", "replace")))
+        fields = dict(FIELD.findall(index[start : start + MAX_XMP].decode("utf-8", "replace")))
         if fields.get("StereoMode", "mono").strip() not in ("mono", *STEREO):
             declared.stereo = None
         shape = frame.width / frame.height
@@ -113,8 +115,8 @@ def video_declares(index: bytes, frame: av.VideoFrame) -> Declared:
 
 def picture_declares(xmp: str, width: int, height: int) -> Declared:
     """Return the metadata in the XMP of a picture of this size."""
-    fields = dict(FIELD.findall(xmp[:XML]))
-    declared = Declared(coverage=_cropped(fields, width / height))
+    fields = dict(FIELD.findall(xmp[:MAX_XMP]))
+    declared = Declared((width, height), coverage=_cropped(fields, width / height))
     kind = fields.get("ProjectionType", "equirectangular").strip()
     if kind.lower() != "equirectangular":
         declared.projection = CYLINDER.format(kind[:20])
@@ -136,7 +138,7 @@ def _cropped(fields: dict[str, str], *shapes: float) -> Coverage | None:
         width, height, full_width, full_height = (float(fields[f"{name}Pixels"]) for name in SIZES)
         west = float(fields.get("CroppedAreaLeftPixels", 0)) / full_width
         north = float(fields.get("CroppedAreaTopPixels", 0)) / full_height
-        if any(abs(width / height / shape - 1) <= SHAPE for shape in shapes):
+        if any(abs(width / height / shape - 1) <= TOLERANCE for shape in shapes):
             return _coverage(west, north, west + width / full_width, north + height / full_height)
     return None
 
@@ -158,10 +160,11 @@ def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) ->
     west, east, south, north = layout.coverage
     wanted = (east - west) / (north - south)
     often = {1.0: "top-bottom", 4.0: "left-right"}.get(round(2 * width / height / wanted, 1))
-    if layout.stereo != "none" or abs(width / height / wanted - 1) <= SHAPE or (often and stereo):
+    fits = abs(width / height / wanted - 1) <= TOLERANCE
+    if layout.stereo != "none" or fits or (often and stereo):
         return []
     shape = "portrait" if width < height else f"not {wanted:.3g}:1"
     hint = " (stereo is often 1:1, a cubemap 3:2 or 4:3)"
     if often:
         hint = f", but may be {often} stereo, or a part of the sphere: give --stereo or --coverage"
-    return [f"{width}×{height} pixels are {shape}; {STRETCHED}{hint}"]
+    return [f"{width}×{height} pixels are {shape}; {STRETCHED_NOTE}{hint}"]

@@ -1,8 +1,9 @@
 """Decodes video files and folders of pictures: what they are, and their frames at full size."""
 
-from collections.abc import Callable, Iterable, Iterator
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 
 from common.errors import InputError, counted
 from common.files import reading
-from video.declared import video_declares
+from video.declared import Declared, video_declares
 from video.layout import MONO, Coverage, Layout
-from video.pictures import list_pictures, look_at, read_picture
+from video.pictures import list_pictures, probe_pictures, read_flow, read_picture
 from video.spherical_metadata import read_index
-from video.turn import Turn, find_turn, turned
 
 FOLDER_FPS = Fraction(8)  # assumed for pictures, which carry no rate
 MAX_FPS = 240  # a higher rate in a header is the container's clock
@@ -28,9 +29,16 @@ FORMATS = (
     "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
 )
 # What is not UTF-8 in metadata is replaced; PyAV does so by itself from version 19 on.
-REPLACED = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-FIRST_PACKETS = 300  # over which a rate is measured and within which a frame must come
+METADATA_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+PROBED_PACKETS = 300  # over which a rate is measured and within which a frame must come
 LARGE_FRAME_PIXELS = 10_000_000  # pixels of a frame beyond which memory counts for more than time
+Rotation = tuple[tuple[str, str], ...]  # FFmpeg's filters, each with its option
+ROTATIONS: dict[float, Rotation] = {  # by the angle counterclockwise in degrees
+    0: (),
+    90: (("transpose", "cclock"),),
+    180: (("hflip", ""), ("vflip", "")),
+    270: (("transpose", "clock"),),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class VideoInfo:
     notes: tuple[str, ...] = ()  # for the user: doubts and defaults in reading this source
     pictures: tuple[Path, ...] = ()  # of a folder, or the one picture; empty for a video file
     start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
-    turn: Turn = ()  # of its frames before they are shown
+    turn: Rotation = ()  # of its frames before they are shown
 
     @property
     def files(self) -> list[Path]:
@@ -61,9 +69,9 @@ class Decoded:
 
     number: int  # from 1, in order of presentation
     seconds: float  # since the start of the file
-    duration: float  # seconds; the average one where the file does not state it
-    load: Callable[[], av.VideoFrame]
-    picture: Path | None = None  # the file, where each frame has one
+    duration: float | Fraction  # seconds; the average one where the file does not state it
+    load: Callable[[], av.VideoFrame | np.ndarray]  # of pictures: (H, W, 3) uint8 RGB
+    load_flow: Callable[[], np.ndarray | None] = lambda: None  # likewise, the flow picture, if any
     given: Any = None  # the picture, where it is in memory
 
     @property
@@ -72,7 +80,10 @@ class Decoded:
 
         One of a folder is read now. Raises InputError if that fails.
         """
-        return self.load()
+        if isinstance(image := self.load(), np.ndarray):
+            image = av.VideoFrame.from_ndarray(image, format="rgb24")
+            image.pts, image.time_base = self.number - 1, Fraction(self.duration)
+        return image
 
 
 @dataclass
@@ -114,35 +125,49 @@ def probe(
     """
     path = Path(path)
     if pictures := tuple(list_pictures(path)):
-        (width, height), notes, declared = look_at(pictures)
+        declared, notes = probe_pictures(pictures)
         if not fps and len(pictures) > 1:
             notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give --fps")
-        fps = Fraction(fps or FOLDER_FPS)
-        layout, doubts = declared.layout(path, (width, height), stereo, coverage)
-        length = len(pictures), float(len(pictures) / fps)
-        return VideoInfo(path, width, height, fps, *length, layout, (*doubts, *notes), pictures)
-    if fps:
+        info = picture_info(pictures, Fraction(fps or FOLDER_FPS))
+        info = replace(info, path=path, notes=tuple(notes))
+    elif fps:
         raise InputError(f"{path}: a video has a frame rate of its own; remove --fps")
-    no_video = "no video or picture that can be decoded ({}); play it to check, or copy it again"
-    with reading(path, no_video):
-        _, index = read_index(path)
-        with open_video(path) as container:
-            stream = container.streams.video[0]
-            start = Fraction(max(0, container.start_time or 0), av.time_base)
-            frames, seconds = stream.frames or None, _length(container, start)
-            fps = stream.average_rate or stream.guessed_rate
-            packets: Iterable[av.Packet] = islice(container.demux(stream), FIRST_PACKETS)
-            if not fps or fps > MAX_FPS:
-                packets = list(packets)
-                fps, frames = _measured_rate(packets, stream.time_base), None
-            frame = _first_frame(packets)
-            turn = find_turn(frame, path)
-            frame = turned(frame, turn)
-            declared = video_declares(index, frame)
-    size = frame.width, frame.height
-    layout, doubts = declared.layout(path, size, stereo, coverage)
-    fps = Fraction(fps)  # a type of PyAV's own, from version 19 on
-    return VideoInfo(path, *size, fps, frames, seconds, layout, tuple(doubts), (), start, turn)
+    else:
+        cure = "play it to check, or copy it again"
+        with reading(path, f"no video or picture that can be decoded ({{}}); {cure}"):
+            info, declared = _probe_video(path)
+    if problem := declared.problem(stereo, coverage):
+        raise InputError(f"{path}: {problem}")
+    layout, doubts = declared.layout(stereo, coverage)
+    notes, (width, height) = (*doubts, *info.notes), declared.size
+    return replace(info, width=width, height=height, layout=layout, notes=notes)
+
+
+def picture_info(pictures: Sequence[Path], fps: Fraction) -> VideoInfo:
+    """Return the facts about successive pictures but for their size, which is not read."""
+    length = len(pictures), float(len(pictures) / fps)
+    return VideoInfo(pictures[0], 0, 0, fps, *length, pictures=tuple(pictures))
+
+
+def _probe_video(path: Path) -> tuple[VideoInfo, Declared]:
+    """Return the facts about a video file but for its size, and what it declares."""
+    with open(path, "rb") as file:
+        _, index = read_index(file)
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        start = Fraction(max(0, container.start_time or 0), av.time_base)
+        frames, seconds = stream.frames or None, _length(container, start)
+        fps = stream.average_rate or stream.guessed_rate
+        packets: Iterable[av.Packet] = islice(container.demux(stream), PROBED_PACKETS)
+        if not fps or fps > MAX_FPS:
+            packets = list(packets)
+            fps, frames = _measured_rate(packets, stream.time_base), None
+        frame = _first_frame(packets)
+        turn = find_rotation(frame, path)
+        frame = rotated(frame, turn)
+        fps = Fraction(fps)  # a type of PyAV's own, from version 19 on
+        info = VideoInfo(path, 0, 0, fps, frames, seconds, start=start, turn=turn)
+        return info, video_declares(index, frame)
 
 
 def open_video(path: Path) -> av.container.InputContainer:
@@ -153,7 +178,7 @@ def open_video(path: Path) -> av.container.InputContainer:
     try:
         container = av.open(
             f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
-            **REPLACED,
+            **METADATA_OPTIONS,
             container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
         )
     except av.error.ArgumentError as error:  # the format is not among FORMATS
@@ -199,19 +224,21 @@ def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[Decoded]:
     """
     if not info.pictures:
         return _decode_video(info, damage or Damage())
-    duration = 1 / info.fps
+    return decode_pictures(info.pictures, 1 / info.fps)
+
+
+def decode_pictures(pictures: Iterable[Path], duration: Fraction) -> Iterator[Decoded]:
+    """Return an iterator of pictures as frames. duration: of each, in seconds."""
     return (
         Decoded(
-            n + 1, float(n * duration), float(duration), partial(_load, path, n, duration), path
+            n + 1,
+            float(n * duration),
+            duration,
+            partial(read_picture, path),
+            partial(read_flow, path),
         )
-        for n, path in enumerate(info.pictures)
+        for n, path in enumerate(pictures)
     )
-
-
-def _load(path: Path, index: int, duration: Fraction) -> av.VideoFrame:
-    image = av.VideoFrame.from_ndarray(read_picture(path), format="rgb24")
-    image.pts, image.time_base = index, duration
-    return image
 
 
 def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
@@ -239,7 +266,7 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
                     damage.corrupt += [number] * frame.is_corrupt
                     duration = float((frame.duration or 0) * frame.time_base or 1 / info.fps)
                     end = max(end, frame.time + duration)
-                    yield Decoded(number, frame.time, duration, partial(turned, frame, info.turn))
+                    yield Decoded(number, frame.time, duration, partial(rotated, frame, info.turn))
         except av.error.FFmpegError as error:
             cause = error.strerror
     # A file that was cut short often ends without an error of the decoder.
@@ -251,3 +278,31 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
         what = f"truncated or damaged after {counted(number, 'frame')} ({cause})"
         cure = "copy or download it again, or re-encode it to use what is there"
         raise InputError(f"{info.path}: {what}; {cure}")
+
+
+def find_rotation(frame: av.VideoFrame, path: Path) -> Rotation:
+    """Return the filters that show a video as its first frame declares.
+
+    Raises InputError for any other angle, for mirrored frames, and for a panorama rotated on end.
+    """
+    if not (entry := frame.side_data.get("DISPLAYMATRIX")):
+        return ()
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))
+    upended = frame.rotation % 180 and frame.width > frame.height
+    if frame.rotation % 360 not in ROTATIONS or upended or a * d < b * c:
+        command = f"ffmpeg -display_rotation 0 -i {path.name} -c copy OUT"
+        refused = "to be shown mirrored, on its end or at no multiple of 90°"
+        raise InputError(f"{path}: declares {refused}; if it is upright as stored: {command}")
+    return ROTATIONS[frame.rotation % 360]
+
+
+def rotated(frame: av.VideoFrame, filters: Rotation) -> av.VideoFrame:
+    """Return a frame after filters of ROTATIONS."""
+    if not filters:
+        return frame
+    graph = av.filter.Graph()
+    source = graph.add_buffer(template=frame)
+    nodes = [graph.add(name, option) for name, option in filters]
+    graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
+    graph.push(frame)
+    return graph.pull()

@@ -21,7 +21,7 @@ from video.packed import is_packed, packed_part, read_packed
 from video.spherical_metadata import panorama_xmp
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-FLOW = "_flow.png"  # end of the name of a flow picture, which lies beside its frame
+FLOW_SUFFIX = "_flow.png"  # end of the name of a flow picture, which lies beside its frame
 FRAMES, OPTICAL_FLOW = "frames", "optical_flow"  # SST-Sal's folders of frames and flow pictures
 MAX_PIXELS = 16384 * 32768  # of a picture: 1.6 GB of RGB
 FULL = (1, 255, 65535)  # the brightest value of float pictures
@@ -37,7 +37,7 @@ def list_pictures(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path] if path.suffix.lower() in PICTURES else []
     pictures = [p for p in path.iterdir() if p.suffix.lower() in PICTURES]
-    pictures = [p for p in pictures if not p.name.endswith(FLOW)]
+    pictures = [p for p in pictures if not p.name.endswith(FLOW_SUFFIX)]
     if not pictures:
         known = " ".join(sorted(PICTURES))
         raise InputError(f"{path}: no pictures in this folder; frames end with one of {known}")
@@ -107,8 +107,8 @@ def save_picture(path: Path, rgb: np.ndarray, original: Path, layout: Layout | N
     Image.fromarray(rgb).save(path, **options)
 
 
-def look_at(pictures: Sequence[Path]) -> tuple[tuple[int, int], list[str], Declared]:
-    """Return (width, height) of the first readable picture, notes on it, and what it declares."""
+def probe_pictures(pictures: Sequence[Path]) -> tuple[Declared, list[str]]:
+    """Return what the first readable picture declares, and notes on it."""
     problem = InputError("there is no picture")
     for path in pictures:
         try:
@@ -120,7 +120,7 @@ def look_at(pictures: Sequence[Path]) -> tuple[tuple[int, int], list[str], Decla
                 size = image.size[::-1] if on_end else image.size
                 xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", "")
                 xmp = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
-                return size, notes, picture_declares(xmp, *size)
+                return picture_declares(xmp, *size), notes
         except InputError as error:
             problem = error
     raise problem
@@ -129,11 +129,6 @@ def look_at(pictures: Sequence[Path]) -> tuple[tuple[int, int], list[str], Decla
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return an equirectangular (H, W) or (H, W, C) image at another size; see resample."""
     return resample(image, SPHERE, SPHERE, height, width)
-
-
-def to_tensor(rgb: np.ndarray) -> Tensor:
-    """Return an (H, W, 3) uint8 picture as (3, H, W) float32 in [0, 1]."""
-    return unit(torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1))
 
 
 def unit(picture: Tensor) -> Tensor:
@@ -149,9 +144,15 @@ def find_flow(picture: Path) -> Path | None:
     if is_packed(picture):
         flow = picture.with_name(picture.name.replace("picture", "flow"))
         return None if packed_part(flow) is None else flow
-    paths = [picture.with_name(picture.stem + FLOW)]
+    paths = [picture.with_name(picture.stem + FLOW_SUFFIX)]
     for folder in picture.absolute().parents[:2]:
         if folder.name == FRAMES:
             path = folder.parent / OPTICAL_FLOW / picture.absolute().relative_to(folder)
             paths += [path, path.with_suffix(".png")]
     return next(filter(Path.is_file, paths), None)
+
+
+def read_flow(picture: Path) -> np.ndarray | None:
+    """Return the flow picture of a frame, (H, W, 3) uint8, None where it has none."""
+    path = find_flow(picture)
+    return path if path is None else read_picture(path)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError
-from video.decoding import Damage, Decoded, VideoInfo, decode, probe
+from video.decoding import Damage, Decoded, VideoInfo, decode, decode_pictures, picture_info, probe
 from video.layout import Coverage, rgb_array
 from video.motion import motion_estimator
-from video.pictures import find_flow, read_picture, unit
+from video.pictures import unit
 from video.spec import Spec
 
 
@@ -38,7 +38,8 @@ class Frame:
 class FrameReader(Iterator[Frame]):
     """The sampled frames of a source, one at a time; see read_frames.
 
-    frames: those of the source; decoded from its file if None. before: pictures that precede it.
+    frames: those of the source; decoded from its file if None. before: the frames that precede it,
+    nearest first.
     damage: what is wrong with its frames. times: seconds of all frames up to the last sampled one
     and those that follow it, sampled or not. end: when the last one read ends.
     """
@@ -48,7 +49,7 @@ class FrameReader(Iterator[Frame]):
         info: VideoInfo,
         spec: Spec,
         frames: Iterable[Decoded] | None = None,
-        before: Sequence[Path] = (),
+        before: Iterable[Decoded] = (),
     ):
         self.info, self.spec, self.damage, self.before = info, spec, Damage(), before
         self.motion, self.times, self.end = motion_estimator(spec.motion), array("d"), 0.0
@@ -97,30 +98,30 @@ class FrameReader(Iterator[Frame]):
 
     def _before(self) -> Tensor | None:
         """Return the last readable frame before this source, (3, H, W) in [0, 1], else None."""
-        picture = self.first_readable(self.before[::-1])
+        picture = self.first_readable(self.before)
         return picture if picture is None else unit(picture)
 
-    def first_readable(self, pictures: Iterable[Path]) -> Tensor | None:
-        """Return the first readable one of pictures at the spec's size, uint8, else None."""
-        for path in pictures:
+    def first_readable(self, frames: Iterable[Decoded]) -> Tensor | None:
+        """Return the first readable one of frames at the spec's size, uint8, else None."""
+        for frame in frames:
             with suppress(InputError):  # named where the frame is part of a source
-                return self._panorama(read_picture(path))
+                return self._picture(frame)
         return None
 
     def _picture(self, frame: Decoded) -> Tensor:
         """Return a frame at the spec's size, uint8. Raises InputError for a damaged picture."""
-        if frame.picture:
-            return self._panorama(read_picture(frame.picture))
-        size = self.info.layout.stored_size(self.spec.height, self.spec.width)
-        return self._panorama(_small_rgb(frame.image, *size))
+        if isinstance(picture := frame.load(), av.VideoFrame):
+            size = self.info.layout.stored_size(self.spec.height, self.spec.width)
+            picture = _small_rgb(picture, *size)
+        return self._panorama(picture)
 
     def _motion(self, frame: Decoded, previous: Tensor | None, rgb: Tensor) -> Tensor:
         """Return the flow picture of a frame where there is one, else the estimated motion."""
-        if self.motion.from_pictures and frame.picture and (path := find_flow(frame.picture)):
-            try:
-                return unit(self._panorama(read_picture(path)))
-            except InputError as error:
-                self.damage.unreadable_flow[frame.number] = str(error)
+        try:
+            if self.motion.from_pictures and (flow := frame.load_flow()) is not None:
+                return unit(self._panorama(flow))
+        except InputError as error:
+            self.damage.unreadable_flow[frame.number] = str(error)
         return self.motion(previous, rgb)
 
     def _panorama(self, picture: np.ndarray) -> Tensor:
@@ -130,12 +131,10 @@ class FrameReader(Iterator[Frame]):
 
 
 def _small_rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
-    """Return an image as (h, w, 3) uint8 RGB; one of YUV is averaged over areas to that size.
+    """Return an image averaged over areas to (h, w, 3) uint8 RGB.
 
     Planes are averaged before they become RGB, which is an eighth of the work at 3840×1920.
     """
-    if image.format.name == "rgb24":
-        return image.to_ndarray()
     size = min(image.width, width), min(image.height, height)
     return image.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
 
@@ -182,18 +181,15 @@ def read_frames(
 
 
 def read_pictures(
-    pictures: Sequence[Path],
-    spec: Spec,
-    rate: Fraction | None = None,
-    before: Sequence[Path] = (),
+    pictures: Sequence[Path], spec: Spec, rate: Fraction | None = None, before: Sequence[Path] = ()
 ) -> FrameReader:
     """Return the frames of successive pictures, as read_frames does of a folder.
 
     rate: pictures a second; None where all are sampled. before: pictures that precede them, for
     the motion of the first one and to stand in for it. Frames are numbered from 1.
     """
-    info = VideoInfo(pictures[0], 0, 0, rate or Fraction(spec.fps), None, None)
-    return FrameReader(replace(info, pictures=tuple(pictures)), spec, before=before)
+    info = picture_info(pictures, rate or Fraction(spec.fps))
+    return FrameReader(info, spec, before=decode_pictures(reversed(before), 1 / info.fps))
 
 
 def frames_of(
@@ -205,12 +201,8 @@ def frames_of(
     Iterating raises ValueError for any other array.
     """
     rate = Fraction(fps or spec.fps)
-
-    def image(picture: np.ndarray | Tensor) -> av.VideoFrame:
-        return av.VideoFrame.from_ndarray(rgb_array(picture), format="rgb24")
-
     decoded = (
-        Decoded(n + 1, float(n / rate), float(1 / rate), partial(image, picture), given=picture)
+        Decoded(n + 1, float(n / rate), 1 / rate, partial(rgb_array, picture), given=picture)
         for n, picture in enumerate(pictures)
     )
     return FrameReader(VideoInfo(Path(), 0, 0, rate, None, None), spec, decoded).sampled

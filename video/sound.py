@@ -11,7 +11,7 @@ from av.container import OutputContainer
 
 from video.decoding import VideoInfo, open_video
 
-COPIED = {"aac", "mp2", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # players know these in MP4
+MP4_CODECS = {"aac", "mp2", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # that players know
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 AAC_RATES = sorted(av.Codec("aac", "w").audio_rates)  # samples per second
 BROWSER_LAYOUTS = dict.fromkeys(AAC_LAYOUTS, "stereo") | {1: "mono", 4: "stereo"}
@@ -28,7 +28,7 @@ def sound_packets(
     """
     with open_video(source.path) as container:
         converters = {}
-        copied, layouts = ({"aac"}, BROWSER_LAYOUTS) if browser else (COPIED, AAC_LAYOUTS)
+        copied, layouts = ({"aac"}, BROWSER_LAYOUTS) if browser else (MP4_CODECS, AAC_LAYOUTS)
         for stream in container.streams.audio[: 1 if browser else None]:
             context = stream.codec_context
             if context and context.rate and context.name.removesuffix("float") in copied:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from common.components import MOTIONS
 from common.options import HIGHEST_FPS
 
-LARGEST_SIDE, LARGEST_FRAME = 4096, 1024 * 2048  # pixels of the frames that models take
+MAX_SIDE, MAX_PIXELS = 4096, 1024 * 2048  # pixels of the frames that models take
 
 
 def check_number(name: str, value: object, least: int, most: int) -> None:
@@ -34,9 +34,9 @@ class Spec:
     def __post_init__(self):
         for name in ("height", "width", "clip_length", "warm_up", "fade"):
             least = 0 if name in ("warm_up", "fade") else 1
-            check_number(name, getattr(self, name), least, LARGEST_SIDE)
-        if self.height * self.width > LARGEST_FRAME:
-            raise ValueError(f"{self.height}×{self.width} are more than {LARGEST_FRAME} pixels")
+            check_number(name, getattr(self, name), least, MAX_SIDE)
+        if self.height * self.width > MAX_PIXELS:
+            raise ValueError(f"{self.height}×{self.width} are more than {MAX_PIXELS} pixels")
         if not 0 < self.fps <= HIGHEST_FPS:
             raise ValueError(f"fps is more than 0 and at most {HIGHEST_FPS:g}, got {self.fps!r}")
         if self.warm_up + self.fade >= self.clip_length:

@@ -8,9 +8,11 @@ is not clear from its specification, so V2 alone states one.
 https://github.com/google/spatial-media/tree/master/docs
 """
 
+import os
 import shutil
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 from common.files import atomic, reading
 from video.layout import MONO, STEREO, Layout
@@ -35,9 +37,9 @@ VISUAL_ENTRY = 78  # bytes of a sample entry before the boxes in it, the first o
 CONTAINERS = dict.fromkeys((b"moov", b"trak", b"mdia", b"minf", b"stbl"), 0)
 CONTAINERS |= {b"stsd": 8, b"avc1": VISUAL_ENTRY}
 NESTED = {*CONTAINERS, b"moof", b"traf", b"mvex", b"edts", b"dinf", b"udta"}
-OFFSETS = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
-LARGEST_INDEX = 1 << 28  # bytes: that of weeks of video
-MOST_BOXES = 500_000  # of a file: those of half a day in fragments of a second
+OFFSET_TABLES = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
+MAX_INDEX_BYTES = 1 << 28  # bytes: that of weeks of video
+MAX_BOXES = 500_000  # of a file: those of half a day in fragments of a second
 
 
 def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
@@ -61,30 +63,29 @@ def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
     return GPANO.format("".join(f' GPano:{name}="{value}"' for name, value in fields.items()))
 
 
-def read_index(path: str | Path) -> tuple[int, bytes]:
+def read_index(file: BinaryIO) -> tuple[int, bytes]:
     """Return position and bytes of the `moov` box, the index of an MP4 file; 0 and b"" without one.
 
     Raises ValueError for so large an index, or so many boxes, that FFmpeg would read for minutes.
     """
-    count, index, ranges = 0, (0, b""), [(0, Path(path).stat().st_size)]
-    with open(path, "rb") as file:
-        while ranges:
-            start, end = ranges.pop()
-            while start + 8 <= end:
+    count, index, ranges = 0, (0, b""), [(0, file.seek(0, os.SEEK_END))]
+    while ranges:
+        start, end = ranges.pop()
+        while start + 8 <= end:
+            file.seek(start)
+            size, kind, size64 = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+            size = size64 if size == 1 else size or end - start
+            count += 1
+            if count > MAX_BOXES or (kind == b"moov" and size > MAX_INDEX_BYTES):
+                raise ValueError("it has more boxes than any film")
+            if size < 8:
+                break
+            if kind == b"moov" and not index[1]:
                 file.seek(start)
-                size, kind, size64 = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
-                size = size64 if size == 1 else size or end - start
-                count += 1
-                if count > MOST_BOXES or (kind == b"moov" and size > LARGEST_INDEX):
-                    raise ValueError("it has more boxes than any film")
-                if size < 8:
-                    break
-                if kind == b"moov" and not index[1]:
-                    file.seek(start)
-                    index = start, file.read(size)
-                if kind in NESTED:
-                    ranges.append((start + 8 + CONTAINERS.get(kind, 0), min(end, start + size)))
-                start += size
+                index = start, file.read(size)
+            if kind in NESTED:
+                ranges.append((start + 8 + CONTAINERS.get(kind, 0), min(end, start + size)))
+            start += size
     return index
 
 
@@ -93,16 +94,18 @@ def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
 
     Pictures and sound are copied as they are. Raises InputError for any other file.
     """
-    with reading(path, "no MP4 file that can be marked as 360° ({}); make it again"):
-        start, index = read_index(path)
-        marked = _marked(index, start, *_marks(layout))
-        if len(marked) == len(index):
-            raise ValueError("it has no track of H.264")
-    with open(path, "rb") as source, atomic(path) as temporary, open(temporary, "wb") as target:
-        target.write(source.read(start))
-        target.write(marked)
-        source.seek(start + len(index))
-        shutil.copyfileobj(source, target)
+    with open(path, "rb") as source:
+        with reading(path, "no MP4 file that can be marked as 360° ({}); make it again"):
+            start, index = read_index(source)
+            marked = _marked(index, start, *_marks(layout))
+            if len(marked) == len(index):
+                raise ValueError("it has no track of H.264")
+        with atomic(path) as temporary, open(temporary, "wb") as target:
+            source.seek(0)
+            target.write(source.read(start))
+            target.write(marked)
+            source.seek(start + len(index))
+            shutil.copyfileobj(source, target)
 
 
 def _marked(boxes: bytes, index: int, v1: bytes, v2: bytes) -> bytes:
@@ -121,8 +124,8 @@ def _marked(boxes: bytes, index: int, v1: bytes, v2: bytes) -> bytes:
         elif kind == b"avc1":  # before the optional boxes
             end = VISUAL_ENTRY + struct.unpack_from(">I", content, VISUAL_ENTRY)[0]
             content = content[:end] + v2 + content[end:]
-        elif kind in OFFSETS:  # of pictures and sound, which a longer index before them moves
-            form = f">{struct.unpack_from('>I', content, 4)[0]}{OFFSETS[kind]}"
+        elif kind in OFFSET_TABLES:  # of pictures and sound, which a longer index before them moves
+            form = f">{struct.unpack_from('>I', content, 4)[0]}{OFFSET_TABLES[kind]}"
             offsets = struct.unpack_from(form, content, 8)
             moved = (offset + len(v1 + v2) * (offset > index) for offset in offsets)
             content = content[:8] + struct.pack(form, *moved)

@@ -18,10 +18,10 @@ from video.sound import sound_packets
 from video.spherical_metadata import write_spherical
 from video.yuv import Colour
 
-FINEST_CLOCK = 10**6  # ticks per second
+MAX_TICK_RATE = 10**6  # ticks per second
 # Of pictures beyond LARGE_FRAME_PIXELS: those of 7680×3840 then take 2.5 GB, not 6.
-LESS_MEMORY = {"rc-lookahead": "2", "bf": "1", "x264-params": "sync-lookahead=0:sliced-threads=1"}
-LONGEST_GAP = 2**29  # ticks from one frame to the next; MP4's decoding delays have 32 bits
+LOW_MEMORY = {"rc-lookahead": "2", "bf": "1", "x264-params": "sync-lookahead=0:sliced-threads=1"}
+MAX_FRAME_GAP = 2**29  # ticks from one frame to the next; MP4's decoding delays have 32 bits
 
 
 def _open_mp4(path: str | Path) -> av.container.OutputContainer:
@@ -68,9 +68,9 @@ def write_video(
         raise InputError(f"{source.path}: no picture of it could be made; try another clip")
     picture, first = beginning
     if picture.size > 1.5 * LARGE_FRAME_PIXELS:
-        options |= LESS_MEMORY
+        options |= LOW_MEMORY
     rate = math.lcm(first.time_base.denominator, source.fps.numerator)  # ticks per second
-    if rate > FINEST_CLOCK:  # an average frame rate, of a clip without a steady one
+    if rate > MAX_TICK_RATE:  # an average frame rate, of a clip without a steady one
         rate = first.time_base.denominator
     height, width = len(picture) * 2 // 3, picture.shape[1]
     colour = Colour.of(first)
@@ -111,7 +111,7 @@ def _encode(
         if steady and abs(multiple - time) <= shown.time_base:
             time = multiple
         place = round(time / tick)
-        if LONGEST_GAP < place - last < math.inf:
+        if MAX_FRAME_GAP < place - last < math.inf:
             jump = f"its clock jumps by {float((place - last) * tick):,.0f} s"
             cure = "cut it there, or make it steady with ffmpeg -i IN -vf setpts=N/FR/TB OUT"
             raise InputError(f"{source.path}: {jump}, more than .mp4 holds; {cure}")

@@ -9,7 +9,7 @@ from video.layout import MONO, Layout
 
 BT709, UNKNOWN, BT601 = 1, 2, 6  # H.264's numbers for matrices
 LIMITED, FULL = 1, 2  # ranges of brightness: 16…235, 0…255
-LARGEST_SPHERE = 2048  # rows
+MAX_PANORAMA_ROWS = 2048  # rows
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def planes(picture: np.ndarray) -> list[np.ndarray]:
 def mono(picture: np.ndarray, layout: Layout) -> np.ndarray:
     """Return the left eye's whole sphere of a (3·H/2, W) yuv420p picture, as yuv420p.
 
-    What the layout does not cover is black. A panorama has at most LARGEST_SPHERE rows.
+    What the layout does not cover is black. A panorama has at most MAX_PANORAMA_ROWS rows.
     """
     if layout == MONO:
         return picture
@@ -66,7 +66,7 @@ def mono(picture: np.ndarray, layout: Layout) -> np.ndarray:
     eye = [luma[: 2 * rows.stop, : 2 * columns.stop], u[rows, columns], v[rows, columns]]
     if not layout.whole:
         part = replace(layout, stereo="none")
-        height = min(part.panorama_size(*eye[1].shape)[0], LARGEST_SPHERE // 2)
+        height = min(part.panorama_size(*eye[1].shape)[0], MAX_PANORAMA_ROWS // 2)
         for k, (scale, black) in enumerate(((2, 16), (1, 128), (1, 128))):
             size = scale * height, 2 * scale * height
             eye[k] = np.where(part.covered(*size), part.panorama(eye[k], *size), black)

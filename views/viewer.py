@@ -26,11 +26,11 @@ from views.follow import follow_path
 from views.frames import FrameWithMap
 from views.overlay import colours, resize_map, scaled
 
-PAGE = Path(__file__).with_name("viewer.html")
+PAGE_TEMPLATE = Path(__file__).with_name("viewer.html")
 MAP_ROWS = 240  # a multiple of 16, so that no block of H.264 holds parts of both
-OFFERED = ("turbo", "inferno", "viridis", "cividis", "hot", "bone")  # colour maps
-TALLEST = 8192  # rows of the clip; with those of the map, within the encoder's 16384
-BIT_RATE = 3_200_000  # at most, a second: with sound and as base64, a minute is less than 40 MB
+OFFERED_COLORMAPS = ("turbo", "inferno", "viridis", "cividis", "hot", "bone")  # colour maps
+MAX_ROWS = 8192  # rows of the clip; with those of the map, within the encoder's 16384
+MAX_BIT_RATE = 3_200_000  # at most, a second: with sound and as base64, a minute is less than 40 MB
 CLIP_CHUNK_BYTES = 3 << 20  # bytes of the clip that are put into the page at a time
 MEASURED_SIZE = 64, 128  # rows and columns of the maps that are measured
 TOP_SHARE = 0.05  # part of the sphere in which attention is counted
@@ -56,7 +56,7 @@ def write_viewer(
     still, maps, seconds, shares = source.pictures == (source.path,), [], [], []
     tables = {
         name: base64.b64encode(colours(name).tobytes()).decode()  # 256 times RGB
-        for name in dict.fromkeys([colormap, *OFFERED])
+        for name in dict.fromkeys([colormap, *OFFERED_COLORMAPS])
     }
     facts = {"mapRows": MAP_ROWS, "seconds": seconds, "shares": shares, "colormap": colormap}
     facts |= {"alpha": alpha, "colormaps": tables, "still": still}
@@ -78,7 +78,7 @@ def write_viewer(
             image = av.VideoFrame.from_ndarray(picture, format="yuv420p")
             image.to_image(src_colorspace="ITU709").save(clip, "JPEG", quality=92)
         else:
-            limits = {"maxrate": str(BIT_RATE), "bufsize": str(2 * BIT_RATE)}
+            limits = {"maxrate": str(MAX_BIT_RATE), "bufsize": str(2 * MAX_BIT_RATE)}
             keyframes = str(max(1, round(source.fps)))  # one a second: jumps are quick
             crf = max(1, crf)  # browsers do not play lossless H.264
             write_video(clip, source, packed(), crf, preset, browser=True, g=keyframes, **limits)
@@ -93,7 +93,7 @@ def write_viewer(
 
 def _write_page(path: Path, title: str, facts: dict, clip: Path) -> None:
     """Write viewer.html with its title, its facts and, a part at a time, its clip."""
-    before, _, after = PAGE.read_text(encoding="utf-8").partition("{{clip}}\n")
+    before, _, after = PAGE_TEMPLATE.read_text(encoding="utf-8").partition("{{clip}}\n")
     texts = {"title": html.escape(title), "facts": json.dumps(facts).replace("<", "\\u003c")}
     before = re.sub(r"{{(\w+)}}", lambda match: texts[match[1]], before)
     # A name that is not UTF-8 has question marks.
@@ -117,7 +117,7 @@ def pack(
     picture = mono(to_yuv420p(frame), layout)
     rows, columns = len(picture) * 2 // 3, picture.shape[1]
     width = min(width, columns) // 2 * 2
-    height = min(max(2, 2 * round(rows * width / columns / 2)), TALLEST)
+    height = min(max(2, 2 * round(rows * width / columns / 2)), MAX_ROWS)
     packed = np.full((3 * (MAP_ROWS + height) // 2, width), 128, np.uint8)
     for source, target in zip(planes(picture), planes(packed), strict=True):
         below = target[MAP_ROWS * len(target) // (MAP_ROWS + height) :]
