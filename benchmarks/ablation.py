@@ -5,17 +5,17 @@
     python -m benchmarks.ablation --data_root scenes --output_dir runs/ablation --seeds 0 1 2 \\
         --model_args height=120 width=240 base_channels=16 --epochs 1 --samples 600
 
-The first variant is the model of --model_args as it is; each of the others differs from it in one
-thing. The table has mean ± standard deviation over the seeds of each score's mean over clips: on
-the whole sphere, and within EDGE degrees of an edge of the cube, where padding works. SMSE is 4π
-times the mean squared error of a place, so that it has one unit everywhere. "Turned" is how much
-the maps change when the panorama is turned by 45°, so that edges lie where middles of faces were:
-the mean absolute difference over the mean of the maps, in per cent. A turn by 90° changes nothing.
-Below are the differences of the others from the first variant, paired: means over clips of means
-over seeds, with the p-value of sign flips that corrects for the variants of a column
+The first variant is the model of --model_args; each of the others differs from it in one setting.
+The table shows mean ± standard deviation over seeds of each score's mean over clips: on the whole
+sphere, and within EDGE degrees of an edge of the cube, where padding has an effect. SMSE is 4π
+times the mean squared error of a region, so that it has one unit everywhere. "Turned" is the change
+of the maps if the panorama is rotated by 45°, so that edges are at the former centres of faces: the
+mean absolute difference relative to the mean of the maps, in per cent. A rotation by 90° changes
+nothing. Below are the paired differences of the others from the first variant: means over clips of
+means over seeds, with the p-value of a sign-flip test corrected for the variants of a column
 (evaluation/summary.py).
 
-Each network is in OUTPUT_DIR/VARIANT_SEED; the same command goes on with one that is interrupted.
+Each network is in OUTPUT_DIR/VARIANT_SEED; the same command continues an interrupted training.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -144,13 +144,13 @@ def main() -> None:
         nargs="+",
         choices=list(VARIANTS),
         default=list(VARIANTS),
-        help="what to compare",
+        help="variants to compare",
     )
-    add("--split", default="test", help="split that is scored")
+    add("--split", default="test", help="split to score")
     add(
         "--recipe", default="default", choices=["default", "paper"], help="recipe of train_video.py"
     )
-    add("--epochs", type=at_least(1, kind=int), default=1, help="of each training")
+    add("--epochs", type=at_least(1, kind=int), default=1, help="epochs of each training")
     add("--samples", type=at_least(1, kind=int), default=600, help="of an epoch")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[], help="arguments of all models")
     args = parser.parse_args()

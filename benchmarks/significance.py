@@ -1,4 +1,4 @@
-"""How often the test of evaluation/summary.py shows differences that are not there, and that are.
+"""Measure error rate and power of the significance test in evaluation/summary.py.
 
     python -m benchmarks.significance [--runs 5000]
 

@@ -11,8 +11,8 @@ from losses.base import MapLoss
 class SMSE(MapLoss):
     """Σ over pixels of solid angle · (pred − target)², averaged over maps.
 
-    The published code takes the trapezoid approximation of the solid angles and divides by the
-    batch only; here they are exact and sum to 4π.
+    The solid angles are exact and sum to 4π; the published code approximates them by the trapezoid
+    rule and divides by the batch size only.
 
     >>> import torch
     >>> target = torch.rand(2, 1, 4, 8)
@@ -27,7 +27,7 @@ class SMSE(MapLoss):
 class MSE(SMSE):
     """SMSE with pixels of equal area, as on a flat picture: 4π times the mean over pixels.
 
-    Equal errors everywhere have the same loss and gradients of the same size as with SMSE.
+    For the same error everywhere, it equals the SMSE, with gradients of the same size.
     """
 
     @staticmethod

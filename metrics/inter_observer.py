@@ -10,8 +10,8 @@ from torch import Tensor
 from metrics.protocol import Protocol
 from metrics.saliency import area_shares, mean
 
-ROUNDING = 1e-6  # share of the maximum below which a difference of two blurred maps is none
-LEFT_OUT = 16  # observers of a frame who are left out in turn, at most; drawn at random
+ROUNDING = 1e-6  # share of the maximum; smaller differences of two blurred maps count as none
+LEFT_OUT = 16  # largest number of observers of a frame to leave out in turn; drawn at random
 
 
 def inter_observer(
@@ -32,8 +32,8 @@ def inter_observer(
     compare the blurred fixations of two random halves of the observers, each half once as the
     prediction of the other, and the true density of fixations scores better.
 
-    longitudes, latitudes: (N,) fixations in radians. observers: (N,) integers; with any negative
-        one the observers are unknown, and each fixation counts as one observer.
+    longitudes, latitudes: (N,) fixations in radians. observers: (N,) integers; if any is negative,
+        the observers are unknown and each fixation counts as one observer.
     others: (H, W) fixation counts of other clips.
     count, blur: map longitudes and latitudes to fixation counts and to sums of Gaussians, (H, W).
     """
@@ -82,6 +82,6 @@ def density_cc(everyone: Tensor, singles: Tensor, counts: np.ndarray, protocol: 
 
 
 def mean_of_finite(values: Iterable[float]) -> float:
-    """Return the mean of the finite values, NaN where there are none."""
+    """Return the mean of the finite values, NaN if there are none."""
     finite = [value for value in values if math.isfinite(value)]
     return float(sum(finite) / len(finite)) if finite else math.nan

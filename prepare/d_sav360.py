@@ -1,16 +1,16 @@
-"""Make a data set of D-SAV360 (Bernal-Berdun et al., ISMAR 2023), in prepare.recordings' layout.
+"""Convert D-SAV360 (Bernal-Berdun et al., ISMAR 2023) to the layout of prepare.recordings.
 
     python -m prepare.d_sav360 --videos dataset/videos --gaze dataset/gaze_data --output DATA
 
-videos has a folder for each video (0001/0001.mp4), gaze_data CSV files with any names, which have
-among others the columns
+videos has a folder for each video (0001/0001.mp4), gaze_data has CSV files with any names, with the
+columns
 
     video, id, t, frame, u, v, fixation, valid_fix_classification
 
-where id is a person's, frames count from 0, and u and v are fractions of width and height from the
-upper left corner. As in compute_gt_saliencymaps_DSAV360.py of edurnebernal/D-SAV360, the first
-sample of each fixation counts that begins or goes on in the time of a frame, and samples of frame 0
-in the middle are no gaze. Frames are kept from the first on, there from the first with gaze.
+where id is that of a person, frames count from 0, and u and v are fractions of width and height
+from the upper left corner. As in compute_gt_saliencymaps_DSAV360.py of edurnebernal/D-SAV360, the
+first sample of a fixation within the time of a frame counts, and samples of frame 0 in the centre
+are not gaze. Frames are kept from the first one; in that script, from the first one with gaze.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -32,14 +32,14 @@ FLAGS = {"True": "1", "False": "0", "": "0"}
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the COLUMNS of a CSV file, (N, 8) float64, and its bad lines, which are left out.
+    """Return the COLUMNS of a CSV file, (N, 8) float64, and its invalid lines, which are left out.
 
-    In the order of video, person and time. Raises InputError for a file without these columns.
+    They are ordered by video, person and time. Raises InputError for a file without these columns.
     """
 
     def parse(columns: tuple[str, ...], fields: dict[str, str]) -> list[float]:
         flags = [float(FLAGS.get(fields[name], fields[name])) for name in COLUMNS[6:]]
-        seen = flags == [1, 1]  # else gaze may be missing
+        seen = flags == [1, 1]  # otherwise gaze may be missing
         place = [number(n, fields[n]) if seen else float(fields[n] or "nan") for n in "uv"]
         time, person = number("time", fields["t"]), zlib.crc32(fields["id"].encode())
         video, frame = (number(name, fields[name]) for name in ("video", "frame"))
@@ -77,7 +77,7 @@ def main() -> None:
             tables.setdefault(int(video), []).append(path)
     numbered = (path for path in args.videos.rglob("*") if path.stem.isdecimal())
     videos = by_key(numbered, VIDEOS, lambda path: int(path.stem))
-    pairs = pair(videos, tables, "0001.mp4, … as the column video has them")
+    pairs = pair(videos, tables, "like the column video, such as 0001.mp4")
     write_dataset(args, *pairs, partial(write_gaze_clip, partial(read_gaze, samples, args.fps)))
 
 

@@ -74,7 +74,7 @@ def test_fixations_that_are_mostly_outside_are_refused(tmp_path):
     places = np.random.default_rng(0).random((10, 2))
     places[:2] += 1
     (tmp_path / "vinfo.pkl").write_bytes(pickle.dumps({"a": {"0001": places}}))
-    with pytest.raises(InputError, match="2 bad places, the first: clip a, frame 1"):
+    with pytest.raises(InputError, match="2 invalid places, the first: clip a, frame 1"):
         read_vinfo(tmp_path / "vinfo.pkl")
 
 
@@ -90,7 +90,7 @@ def test_one_bad_line_cost_a_clip(tmp_path):
         "line 34: longitude nan is outside -360 to 360",
     ]
     path.write_text(HEADER + good + "2.0,,,a\n" * 4)
-    with pytest.raises(InputError, match=r"line 32: .*\(4 of 34 are bad\); export it again"):
+    with pytest.raises(InputError, match=r"line 32: .*\(4 of 34 lines are invalid\); exp"):
         read_gaze_csv(path)
     path.write_text("frame,longitude,latitude,observer\n" + "1,2,3,a\n" * 10 + "1,2")
     assert len(read_fixations_csv(path).frames) == 10
@@ -107,11 +107,11 @@ def test_doubtful_recordings_are_said(tmp_path, capsys):
     words = ("--videos", tmp_path / "videos", "--gaze", tmp_path / "videos")
     code, _, errors = ended(recordings.main, *words, "--output", tmp_path / "out", *SMALL)
     assert code == 0
-    assert "a.csv: 1 bad line or files left out, the first: " in errors
+    assert "a.csv: 1 invalid line or files left out, the first: " in errors
     assert (
         "a.csv: no sample is beyond 3.15° of longitude and 1.57° of latitude; are these" in errors
     )
-    assert "b.csv: 5 samples have the time of another one of the same observer" in errors
+    assert "b.csv: 5 samples with the same time and observer as another one" in errors
     assert "b.csv: no sample is" not in errors
 
 
@@ -133,7 +133,8 @@ def test_one_bad_file_of_many_observers_cost_a_clip(tmp_path):
     code, printed, errors = ended(vr_eyetracking.main, *words, "--output", tmp_path / "out")
     assert code == 0 and "121 fixations" in printed, errors
     assert (
-        "4 bad lines or files left out, the first: " in errors and "p005/003.txt, line 12" in errors
+        "4 invalid lines or files left out, the first" in errors
+        and "p005/003.txt, line 12" in errors
     )
     for person in (6, 7):
         (tmp_path / f"gaze/Gaze_txt_files/p{person:03d}/003.txt").write_text("")

@@ -49,7 +49,7 @@ def test_vr_eyetracking(vr_eyetracking_files):
     code, printed, _ = import_vr_eyetracking(vr_eyetracking_files)
     root = vr_eyetracking_files / "out"
     assert code == 0 and "1 clip, 4 frames, 4 fixations" in printed
-    assert "2 videos or gaze files without the other: 007.mp4, 009.txt" in printed
+    assert "2 videos or gaze files have no counterpart: 007.mp4, 009.txt" in printed
     fixations = read_fixations_csv(root / "003/fixations.csv")
     assert fixations.frames.tolist() == [1, 1, 2, 4]  # every third frame is kept
     assert np.degrees(fixations.longitudes) == pytest.approx([0, 90, -90, 0])
@@ -81,7 +81,7 @@ def test_other_files_than_those_of_vr_eyetracking_are_named(vr_eyetracking_files
 def test_vr_eyetracking_without_a_pair_is_refused(vr_eyetracking_files):
     (vr_eyetracking_files / "videos/003.mp4").unlink()
     code, _, line = import_vr_eyetracking(vr_eyetracking_files)
-    assert code == 2 and "none of 1 videos has the name of one of 2 files of gaze" in line
+    assert code == 2 and "1 videos and 2 gaze files have no name in common" in line
 
 
 def import_pvs_hmem(folder, *more):
@@ -111,7 +111,7 @@ def test_pvs_hmem(tmp_path, compressed):
     code, printed, _ = import_pvs_hmem(tmp_path)
     root = tmp_path / "out"
     assert code == 0 and "1 clip, 2 frames, 5 fixations" in printed
-    assert "2 videos or gaze files without the other: Other.mp4, Dubai" in printed
+    assert "2 videos or gaze files have no counterpart: Other.mp4, Dubai" in printed
     fixations = read_fixations_csv(root / "Lion/fixations.csv")
     assert fixations.frames.tolist() == [1, 1, 1, 1, 2]  # every third frame is kept
     assert np.degrees(fixations.longitudes) == pytest.approx([0, -90, 120, -20, -180])
@@ -139,7 +139,7 @@ def test_other_files_than_that_of_pvs_hmem_are_named(tmp_path):
     assert code == 2 and "'Lion' is no gaze of PVS-HMEM (Cannot cast" in line
     savemat(tmp_path / "gaze.mat", {"Dubai": np.zeros((12, 2))})
     code, _, line = import_pvs_hmem(tmp_path)
-    assert code == 2 and "none of 1 videos has the name of one of 1 files of gaze" in line
+    assert code == 2 and "1 videos and 1 gaze files have no name in common" in line
 
 
 def test_impossible_directions_in_pvs_hmem_are_named_and_left_out(tmp_path):
@@ -151,11 +151,11 @@ def test_impossible_directions_in_pvs_hmem_are_named_and_left_out(tmp_path):
     savemat(tmp_path / "gaze.mat", {"Lion": matrix})
     code, printed, errors = import_pvs_hmem(tmp_path)
     assert code == 0 and "20 fixations" in printed
-    assert "2 bad lines or files left out, the first: " in errors
+    assert "2 invalid lines or files left out, the first: " in errors
     assert "gaze.mat, Lion, row 4, person 1: 95.0°, 0.0°" in errors
     savemat(tmp_path / "gaze.mat", {"Lion": np.tile([0, 181], (12, 2))})
     code, _, line = import_pvs_hmem(tmp_path)
-    assert code == 2 and "(24 of 24 are bad); export it again" in line
+    assert code == 2 and "(24 of 24 lines are invalid); export it again" in line
 
 
 def test_a_matlab_file_of_zeros_took_gigabytes(tmp_path):
@@ -216,7 +216,7 @@ def test_d_sav360(tmp_path, yes, no):
     write_text(tmp_path / "gaze_data/b.csv", HEADER + "0,7,ana,1,0.5,0.5,,1,1\n")
     code, printed, error = import_d_sav360(tmp_path)
     assert code == 0 and "1 clip, 4 frames, 5 fixations" in printed, error
-    assert "2 videos or gaze files without the other: 0002.mp4, b.csv" in printed
+    assert "2 videos or gaze files have no counterpart: 0002.mp4, b.csv" in printed
     fixations = read_fixations_csv(tmp_path / "out/0001/fixations.csv")
     places = {
         (frame, round(np.degrees(x)), round(np.degrees(y)))
@@ -239,11 +239,11 @@ def test_bad_lines_of_d_sav360_are_named_and_left_out(tmp_path):
     write_text(tmp_path / "gaze_data/a.csv", HEADER + "".join(good + bad[1:] + bad[:1]))
     code, printed, errors = import_d_sav360(tmp_path)
     assert code == 0 and "14 frames, 38 fixations" in printed
-    assert "6 bad lines or files left out, the first: " in errors
+    assert "6 invalid lines or files left out, the first: " in errors
     assert "a.csv, line 78: it is blank" in errors
     write_text(tmp_path / "gaze_data/a.csv", HEADER + "".join(good[:20] + bad))
     code, _, line = import_d_sav360(tmp_path)
-    assert code == 2 and "are bad); export it again" in line
+    assert code == 2 and "are invalid); export it again" in line
 
 
 def test_other_files_than_those_of_d_sav360_are_named(tmp_path):
@@ -256,7 +256,7 @@ def test_other_files_than_those_of_d_sav360_are_named(tmp_path):
         assert code == 2 and "a.csv" in line
     write_text(tmp_path / "gaze_data/a.csv", HEADER + "0,7,ana,1,0.5,0.5,,1,1\n")
     code, _, line = import_d_sav360(tmp_path)
-    assert code == 2 and "none of 1 videos has the name of one of 1 files of gaze" in line
+    assert code == 2 and "1 videos and 1 gaze files have no name in common" in line
 
 
 def write_maps(path, maps):
@@ -286,7 +286,7 @@ def test_images_of_salient360(tmp_path):
     root = tmp_path / "out"
     assert code == 0 and "2 clips, 2 frames, 3 fixations" in printed
     assert "1 without fixations in HE/Scanpaths/L: P5_96x48.jpg" in printed
-    assert "1 videos or gaze files without the other: P51_96x48.jpg" in printed
+    assert "1 videos or gaze files have no counterpart: P51_96x48.jpg" in printed
     expected = maps[1].reshape(16, 2, 32, 2).mean((1, 3))
     np.testing.assert_allclose(np.load(root / "P50_96x48/0001_gt.npy"), expected, rtol=1e-4)
     fixations = read_fixations_csv(root / "P50_96x48/fixations.csv")

@@ -354,9 +354,9 @@ def test_three_minutes_of_training(beside_scenes, recipe):
     code, text, error = ended(train_video.main, *words, "--recipe", recipe)
     assert code == 0, error
     found = float(RATIO.search(text)[1])
-    documented = re.findall(r"SMSE of (0\.\d\d)", text_of(TRAINING))
+    documented = re.findall(r"SMSE reaches (0\.\d\d)", text_of(TRAINING))
     if recipe == "paper":  # two processors'
-        sentence = text_of(TRAINING).partition("`--recipe paper`,\n")[2].partition(").")[0]
+        sentence = text_of(TRAINING).partition("`--recipe paper`,")[2].partition(").")[0]
         documented = re.findall(r"\b0\.\d\d\b", sentence)
     nearest = min(map(float, documented), key=lambda ratio: abs(ratio - found))
     compare(f"three minutes of training, {recipe}", [nearest], [found], 0.0101)
