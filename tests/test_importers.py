@@ -129,14 +129,14 @@ def test_other_files_than_that_of_pvs_hmem_are_named(tmp_path):
     for wrong in (nothing, np.zeros((12, 3)), np.zeros((0, 4)), "text"):
         savemat(tmp_path / "gaze.mat", {"Lion": wrong})
         code, _, line = import_pvs_hmem(tmp_path)
-        assert code == 2 and "gaze.mat: 'Lion' is no gaze of PVS-HMEM" in line
+        assert code == 2 and "gaze.mat: 'Lion' is not gaze of PVS-HMEM" in line
     for wrong in (b"", b"MATLAB 5.0", b"\0" * 500):
         (tmp_path / "gaze.mat").write_bytes(wrong)
         code, _, line = import_pvs_hmem(tmp_path)
         assert code == 2 and "gaze.mat" in line
     savemat(tmp_path / "gaze.mat", {"Lion": np.full((12, 4), 1 + 2j)})
     code, _, line = import_pvs_hmem(tmp_path)  # the imaginary parts were left out, with a warning
-    assert code == 2 and "'Lion' is no gaze of PVS-HMEM (Cannot cast" in line
+    assert code == 2 and "'Lion' is not gaze of PVS-HMEM (Cannot cast" in line
     savemat(tmp_path / "gaze.mat", {"Dubai": np.zeros((12, 2))})
     code, _, line = import_pvs_hmem(tmp_path)
     assert code == 2 and "1 videos and 1 gaze files have no name in common" in line
