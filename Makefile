@@ -1,14 +1,14 @@
 # make demo [VIDEO=path/to/clip.mp4]   a 360° clip or picture in, an overlay out
 # make demo VIDEO=frames/ FPS=30       the same for a folder of frames, 30 of them a second
-# make app                             the same as a page, at http://127.0.0.1:7860
+# make app                             the same as a web page, at http://127.0.0.1:7860
 # make test [SLOW=1]                   the tests, with SLOW=1 all of them
-# make numbers                         published numbers, from ../shared, and benchmarks: far longer
-# make browser                         a Chromium for the tests of the viewer (Linux on x86-64, npm)
-# make fuzz                            damaged files through every reader, 24 hours of video
+# make numbers                         tests of published numbers, with ../shared: far longer
+# make browser                         install Chromium for tests of the viewer (Linux x86-64, npm)
+# make fuzz                            damaged files for every reader, and 24 hours of video
 # make lowest                          the tests with the lowest versions in requirements*.txt
-# make sample [CLIP=clip.mp4]          docs/sample.html and docs/overlay.webp, of a part of a clip
+# make sample [CLIP=clip.mp4]          docs/sample.html and docs/overlay.webp from a part of a clip
 # make setup | lint | bench
-# make clean                           removes what make made, but no results of yours
+# make clean                           remove files made by make, but not your results
 
 PYTHON ?= python3
 VIDEO ?= outputs/demo.mp4
@@ -48,14 +48,14 @@ demo: setup $(if $(filter outputs/demo.mp4,$(VIDEO)),outputs/demo.mp4)
 app: .venv/app
 	$(PY) app.py
 
-# One process on each core, each with one thread: two that share a core wait for each other.
+# One process with one thread on each core: processes that share a core wait for each other.
 test: .venv/test
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal $(if $(SLOW),-m "not numbers")
 
 numbers: .venv/test
 	$(PY) -m pytest -m "" -rP --durations 0 tests/test_published_numbers.py tests/test_house.py tests/test_onnx.py
 
-# From the npm registry, since that holds a whole Chromium as a package, compressed with Brotli.
+# From the npm registry, which has a complete Chromium as a package, compressed with Brotli.
 browser: .browser/chromium
 
 .browser/chromium: Makefile
@@ -67,7 +67,7 @@ browser: .browser/chromium
 	cd $(@D) && for file in *.tar; do tar -xf "$$file" || exit 1; done
 	cd $(@D) && rm -- *.br *.tar *.tgz && chmod +x chromium
 
-# In an environment of its own. The wheels of these versions are for Python 3.10 to 3.12.
+# In a separate environment. These versions have wheels for Python 3.10 to 3.12.
 .venv-lowest/ready: requirements.txt requirements-test.txt
 	$(PYTHON) -m venv --clear .venv-lowest
 	cat $^ | sed 's/>=/==/' > .venv-lowest/requirements.txt

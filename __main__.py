@@ -1,8 +1,8 @@
-"""Show where people look in 360° clips: predict their maps, then write an overlay over each clip.
+"""Show where people look in 360° clips: predict saliency maps and write an overlay for each clip.
 
 Instead of the overlay, --viewer writes a page to look around in, --follow an ordinary video that
-follows attention, and --export a file of numbers. This is infer_video and make_video, one after the
-other, which have more options.
+follows attention, and --export a file of numbers. The scripts infer_video and make_video, which
+this command runs one after the other, have more options.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -27,19 +27,19 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("clips", nargs="+", metavar="CLIP", help="video, folder of frames, or picture")
     kind = parser.add_mutually_exclusive_group().add_argument
-    kind("--viewer", action="store_true", help="write a page to look around in")
-    kind("--follow", action="store_true", help="write an ordinary video, whose camera turns to "
+    kind("--viewer", action="store_true", help="write an HTML page to look around in")
+    kind("--follow", action="store_true", help="write an ordinary video whose camera turns to "
         "where people would look")  # fmt: skip
     add("--cuts", action="store_true", help="with --follow: the camera may also jump")
     add("--export", type=export_path, action="append", default=[], metavar="FILE", help="write all "
-        "maps as one file, .csv, .npz or .npy; without --viewer and --follow nothing else; of "
-        "several clips, each gets one beside its maps")  # fmt: skip
-    add("--output", type=Path, metavar="PATH", help="file to write, or folder for everything that "
-        "is written (default: outputs)")  # fmt: skip
-    add("--quality", choices=["fast"], help="fast: maps of 75%% of the height and width")
-    add("--fps", type=options.frame_rate, help="pictures a second of a folder of frames "
+        "maps as one .csv, .npz or .npy file, and no overlay; with several clips, one file beside "
+        "the maps of each")  # fmt: skip
+    add("--output", type=Path, metavar="PATH", help="output file, or folder for all output "
+        "(default: outputs)")  # fmt: skip
+    add("--quality", choices=["fast"], help="fast: maps at 75%% of the height and width")
+    add("--fps", type=options.frame_rate, help="frame rate of a folder of frames "
         "(default: 8)")  # fmt: skip
-    add("--overwrite", action="store_true", help="replace files that were made of another clip")
+    add("--overwrite", action="store_true", help="replace files of another clip")
     add("--quiet", action="store_true", help="print errors only")
     add("--version", action="version", version=VERSION)
     options.add_layout_options(add)
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def show(clip: str, args: argparse.Namespace) -> None:
-    """Write the maps of a clip and what shows them. Raises InputError as the two scripts do."""
+    """Write a clip's maps and the chosen output. Raises InputError as the two scripts do."""
     import infer_video
     import make_video
     from video.pictures import list_pictures
@@ -97,7 +97,7 @@ def show(clip: str, args: argparse.Namespace) -> None:
 
 
 def given(args: argparse.Namespace, *names: str) -> list[str]:
-    """Return those of the named options that were given, as words of a command line."""
+    """Return the named options, as far as they were given, as words of a command line."""
     words: list[str] = []
     for name in names:
         if value := getattr(args, name):

@@ -1,9 +1,9 @@
-"""Serve a page on which you drop a 360° clip or picture and look around in its saliency maps.
+"""Serve a page on which you drop a 360° clip or picture to explore its saliency maps.
 
 The page shows the viewer of make_video.py and offers the overlay, a video that follows attention,
-the maps and a table of their peaks, each as soon as it is there. It takes one clip at a time. What
-belongs to a browser tab is deleted when the tab closes or the server ends. Only this machine
-reaches the page, unless --host says otherwise, and the page loads nothing from the internet.
+the maps and a table of their peaks, each as soon as it is ready. It processes one clip at a time.
+The files of a browser tab are deleted when the tab is closed or the server ends. Without --host,
+only this machine can reach the page. The page loads nothing from the internet.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -34,17 +34,17 @@ from common.errors import InputError, run_script
 from common.options import HelpFormatter, at_least
 
 LAYOUTS = {  # the choices on the page, as options of infer_video.py
-    "As the file declares": (),
-    "One eye, the whole sphere": ("--stereo", "none"),
-    "Two, one above the other": ("--stereo", "top-bottom"),
-    "Two, side by side": ("--stereo", "left-right"),
-    "VR180": ("--stereo", "left-right", "--coverage", "-90", "90", "-90", "90"),
+    "From the file's metadata": (),
+    "Mono, whole sphere": ("--stereo", "none"),
+    "Stereo, top-bottom": ("--stereo", "top-bottom"),
+    "Stereo, left-right": ("--stereo", "left-right"),
+    "VR180, left-right": ("--stereo", "left-right", "--coverage", "-90", "90", "-90", "90"),
 }
-FOLDER_PREFIX = "saliency-page-"  # of a server's folder among the system's temporary files
-MAX_AGE = 24 * 3600.0  # seconds after which files are deleted whose tab was never closed
+FOLDER_PREFIX = "saliency-page-"  # of a server's temporary folder
+MAX_AGE = 24 * 3600.0  # seconds after which the files of a tab are deleted in any case
 CLEANING_INTERVAL = 30.0  # seconds between deletions
 QUEUE_SIZE = 20  # clips that may wait
-# Frames that are done, all of them, and the time that is left.
+# Finished frames, total, and time left.
 TQDM_BAR = re.compile(r"(\d+)(?:/(\d+)|frame) \[(?:[\d:]+<([\d:]+))?")
 EXAMPLE = "example.mp4"  # a rendered scene
 STYLE = """
@@ -61,17 +61,17 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; with 0.0.0.0, everybody who "
-        "reaches this machine can use the page")  # fmt: skip
-    add("--port", type=at_least(1, 65536, int), help="(default: the first free one from 7860 on)")
-    add("--max_megabytes", type=at_least(1, kind=int), default=500, help="size of the largest file")
-    add("--max_seconds", type=at_least(1, kind=int), default=120, help="length of the longest clip")
+        "can reach this machine can use the page")  # fmt: skip
+    add("--port", type=at_least(1, 65536, int), help="port (default: the first free one from 7860)")
+    add("--max_megabytes", type=at_least(1, kind=int), default=500, help="largest size of a file")
+    add("--max_seconds", type=at_least(1, kind=int), default=120, help="longest duration of a clip")
     return parser.parse_args()
 
 
 def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Connection) -> None:
-    """Write all results of the clip in a folder into its outputs/, in a process of its own.
+    """Write all results of the clip in a folder to its outputs/, in a separate process.
 
-    layout: a key of LAYOUTS. longest: seconds. pipe: takes what the scripts print and their bars.
+    layout: a key of LAYOUTS. longest: seconds. pipe: receives messages and progress bars.
     """
     terminal: Any = SimpleNamespace(write=pipe.send, flush=lambda: None, isatty=lambda: True)
     sys.stdout = sys.stderr = terminal
@@ -89,7 +89,7 @@ def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Conn
             size = "--frames", "48", "--height", "480", "--width", "960", "--seed", "14"
             step("Rendering an example", synthetic, "--video", name, *size)
         if not LAYOUTS[layout] and (doubt := doubtful_shape(Path(clip))):
-            raise InputError(f"{clip}: {doubt}; choose above how it lies on the sphere")
+            raise InputError(f"{clip}: {doubt}; choose its layout above")
         if (seconds := duration(Path(clip))) > longest:
             raise InputError(f"{clip}: lasts {seconds:.1f} seconds, {longest} are allowed; "
                 "cut it, or start app.py with a larger --max_seconds")  # fmt: skip
@@ -111,7 +111,7 @@ def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Conn
 
 
 def doubtful_shape(clip: Path) -> str:
-    """Return why a clip may be no panorama, empty where its shape or what it declares says so."""
+    """Return why a clip may not be a panorama; empty if its shape or metadata shows that it is."""
     from video.declared import STRETCHED_NOTE
     from video.decoding import probe
 
@@ -121,9 +121,9 @@ def doubtful_shape(clip: Path) -> str:
 
 
 def duration(clip: Path) -> float:
-    """Return the seconds of a video by the times and the number of its packets; else 0.
+    """Return the duration of a video in seconds, 0 for anything else.
 
-    A header may lie and packets may have no times: the longer of the two counts.
+    Headers can be wrong and packets can lack times: the longer of both estimates counts.
     """
     from video.decoding import open_video, probe
 
@@ -139,7 +139,7 @@ def duration(clip: Path) -> float:
 
 
 class Session:
-    """What belongs to one browser tab: a clip, its results, and the process that makes them."""
+    """A browser tab's clip, its results, and the process that makes them."""
 
     def __init__(self, upload: Path, folder: Path):
         self.upload, self.folder = upload, folder / secrets.token_urlsafe()
@@ -151,7 +151,7 @@ class Session:
     def stop(self) -> None:
         process, self.process = self.process, None
         if process:
-            process.kill()  # what it has written is replaced or deleted
+            process.kill()  # its files are replaced or deleted
             process.join()
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class Session:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, layout: str, longest: int) -> Iterator[str]:
-        """Work on the clip, and yield as HTML how far it is and at last what is to be said."""
+        """Process the clip; yield its progress and finally notes or the error, as HTML."""
         shutil.rmtree(self.folder / "outputs", ignore_errors=True)
         context = get_context("spawn")
         pipe, end = context.Pipe(duplex=False)
@@ -184,15 +184,15 @@ class Session:
         if process.exitcode == 0:
             yield "".join(map(message, dict.fromkeys(texts["note"])))
         elif not stopped:
-            unknown = f"{self.upload.name}: the work ended with the code {process.exitcode}"
+            unknown = f"{self.upload.name}: processing ended with exit code {process.exitcode}"
             yield message(" ".join(texts["app.py"]) or f"{unknown}; drop it again", "problem")
 
     def results(self) -> list[Path]:
-        """Return the files that are offered."""
+        """Return the files to offer for download."""
         return sorted(path for path in self.folder.glob("outputs/[!.]*_*.*") if path.is_file())
 
     def viewer(self) -> str:
-        """Return the viewer as HTML, empty where it is not there yet."""
+        """Return the viewer as HTML, empty if it is not ready yet."""
         pages = (quote(page.as_posix()) for page in self.folder.glob("outputs/*_viewer.html"))
         show = '<iframe src="gradio_api/file={}" title="Viewer" allow="fullscreen"></iframe>'
         return "".join(map(show.format, pages))
@@ -203,9 +203,9 @@ def message(text: str, kind: str = "message") -> str:
 
 
 def foreign(method: str, headers: Mapping[str, str], hosts: set[str]) -> bool:
-    """Return whether a request is for another host, or comes from a page of another site.
+    """Return whether a request is for another host or comes from a page of another site.
 
-    A name may be made to lead here (DNS rebinding), an address can't. hosts: this page's names.
+    Host names can be redirected here (DNS rebinding), addresses can't. hosts: this page's names.
     """
     host = headers.get("host", "")
     try:
@@ -214,14 +214,14 @@ def foreign(method: str, headers: Mapping[str, str], hosts: set[str]) -> bool:
             ipaddress.ip_address(name or "")
     except ValueError:
         return True
-    if site := headers.get("sec-fetch-site"):  # which a proxy keeps, other than the host
+    if site := headers.get("sec-fetch-site"):  # proxies keep it, but not always the host
         link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
         return site in ("cross-site", "same-site") and not link
     return urlsplit(headers.get("origin", f"//{host}")).netloc != host
 
 
 def delete_abandoned(folder: Path) -> None:
-    """Delete what is old in a server's folder: uploads and sessions."""
+    """Delete old uploads and sessions in a server's folder."""
     for used in (folder / "results", folder):
         os.utime(used)
         for path in used.iterdir():
@@ -229,7 +229,7 @@ def delete_abandoned(folder: Path) -> None:
 
 
 def delete_old(path: Path) -> None:
-    """Delete a file or a folder of this user's that has not changed for MAX_AGE seconds."""
+    """Delete this user's file or folder if it has not changed for MAX_AGE seconds."""
     with suppress(OSError):
         facts = path.lstat()
         old = facts.st_mtime < time.time() - MAX_AGE
@@ -238,7 +238,7 @@ def delete_old(path: Path) -> None:
 
 
 def serve(args: argparse.Namespace, folder: Path) -> None:
-    """Serve the page until Ctrl-C or SIGTERM. folder: takes all temporary files."""
+    """Serve the page until Ctrl-C or SIGTERM. folder: for all temporary files."""
     settings = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
     os.environ |= settings | {"NO_PROXY": "*"}  # the server asks itself whether it has started
     tempfile.tempdir = str(folder)
@@ -253,8 +253,8 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
 
     def check(request: fastapi.Request) -> None:
         if foreign(request.method, request.headers, hosts):
-            where = "open this page by the address of its machine"
-            raise fastapi.HTTPException(403, f"Another host, or a page of another site; {where}")
+            where = "open this page under its machine's address"
+            raise fastapi.HTTPException(403, f"Another host or site; {where}")
 
     def begin(upload: str | None, request: gradio.Request) -> str:
         former = sessions.get(request.session_hash or "")
@@ -291,12 +291,12 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
         gradio.HTML(
             f"<h1>Where would people look?</h1><p>Drop a 360° clip or picture, up to "
             f"{args.max_seconds} seconds and {args.max_megabytes} MB, and press Start. It stays on "
-            "the machine that serves this page, and is deleted when you close the tab.</p>"
+            "the machine that serves this page and is deleted when you close the tab.</p>"
         )
         with gradio.Row():
             clip = gradio.File(label="360° clip or picture", height=130, scale=3)
             with gradio.Column():
-                layout = gradio.Dropdown(list(LAYOUTS), label="How it lies on the sphere",
+                layout = gradio.Dropdown(list(LAYOUTS), label="Layout",
                     filterable=False)  # fmt: skip
                 with gradio.Row():
                     start = gradio.Button("Start", variant="primary", min_width=90)
@@ -326,9 +326,9 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
                 time.sleep(CLEANING_INTERVAL)
                 delete_abandoned(folder)
     except OSError as error:
-        where = f"{args.host}, port {args.port or '7860 and those after it'}"
+        where = f"{args.host}, port {args.port or '7860 and above'}"
         cure = "give another --host or --port"
-        raise InputError(f"{where}: not free, or not of this machine; {cure}") from error
+        raise InputError(f"{where}: in use, or not an address of this machine; {cure}") from error
     finally:
         for session in sessions.values():
             session.stop()
@@ -340,7 +340,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
 def main() -> None:
     args = parse_args()
     for path in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        delete_old(path)  # what a killed server left
+        delete_old(path)  # left by a killed server
     with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True) as folder:
         try:
             serve(args, Path(folder))

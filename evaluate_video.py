@@ -1,7 +1,7 @@
-"""Score models and saved maps against ground truth, beside baselines and inter-observer scores.
+"""Score models and saved maps against ground truth, with baselines and inter-observer scores.
 
 Several models are scored on the frames for which all of them have a map, and compared in pairs.
-Several GPUs share the clips: torchrun --nproc_per_node 4 evaluate_video.py …
+Several GPUs: torchrun --nproc_per_node 4 evaluate_video.py …
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -24,34 +24,34 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
     options.add_data_options(add)
-    add("--split", help="split whose clips are scored: test, val or train (default: test, or the "
-        "protocol's test clips)")  # fmt: skip
-    add("--train_root", type=Path, help="data set whose training maps make the mean map "
-        "among the baselines (default: data_root)")  # fmt: skip
+    add("--split", help="split to score: test, val or train (default: test, or the protocol's test "
+        "clips)")  # fmt: skip
+    add("--train_root", type=Path, help="data set whose training split provides the mean "
+        "map among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
         f"(default: {options.CHECKPOINT}, without --pred_dir)")  # fmt: skip
     options.add_model_options(add, nargs="+")
-    add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps, "
-        "FOLDER/<clip>/sal_0001.npy as infer_video.py writes them, or under any name that ends "
-        "with the frame's number; .npy, .exr or .png")  # fmt: skip
-    add("--names", nargs="+", metavar="NAME", default=[], help="display names of these models, "
-        "checkpoints first; those of one name are one row, the mean over seeds ± its standard "
-        "deviation (default: names of files and folders)")  # fmt: skip
+    add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps: "
+        "FOLDER/<clip>/sal_0001.npy as written by infer_video.py, or any name that ends with the "
+        "frame number; .npy, .exr or .png")  # fmt: skip
+    add("--names", nargs="+", metavar="NAME", default=[], help="display names of the models, "
+        "checkpoints first; models of the same name share a row, with mean ± standard deviation "
+        "over seeds (default: names of files and folders)")  # fmt: skip
     add("--metric", nargs="+", metavar="package.module:NAME", default=[], help="your own metrics")
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
     add("--report", action="store_true", help="also write report.html with plots and pictures")
-    add("--per_frame", action="store_true", help="also write per_frame.csv, scores of every frame")
+    add("--per_frame", action="store_true", help="also write per_frame.csv, scores of each frame")
     add("--format", default="text", choices=options.TABLES, help="format of the printed table; "
-        "all but text print nothing else on standard output")  # fmt: skip
+        "with any but text, nothing else is printed on standard output")  # fmt: skip
     add("--protocol", default="sphere", choices=(*WEIGHTINGS, *PUBLISHED), help="sphere: pixels "
-        "are weighted with their exact solid angles; planar: every pixel counts the same; sin: "
-        "planar, after both maps are multiplied by the sine of the colatitude; others: as this "
-        "paper weights pixels, with its frames and test clips (common/protocols.py)")  # fmt: skip
+        "are weighted by their exact solid angles; planar: all pixels have the same weight; sin: "
+        "planar, after both maps are multiplied by the sine of the colatitude; others: weighting, "
+        "frames and test clips of a paper (common/protocols.py)")  # fmt: skip
     add("--height", type=options.at_least(8, 4097, int), default=240,
         help="rows of the grid on which maps are compared")  # fmt: skip
-    add("--sigma", type=options.at_least(0.5, 30), help="width in degrees of the Gaussian that "
-        "the ground truth was made with; used for the inter-observer scores only (default: the "
-        "protocol's, else 3.34)")  # fmt: skip
+    add("--sigma", type=options.at_least(0.5, 30), help="standard deviation in degrees of the "
+        "ground truth's Gaussian; used only for inter-observer scores (default: the protocol's, "
+        "else 3.34)")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
     options.add_motion_option(add)
     options.add_sampling_option(add)
@@ -77,7 +77,7 @@ from evaluation.scorer import Scorer
 from evaluation.sources import Network, SavedMaps
 from evaluation.tables import FORMATS
 
-LEFT_OUT = ("unreadable frame", "unusable map")  # problems with which a run does not succeed
+LEFT_OUT = ("unreadable frame", "unusable map")  # problems that make the exit code 1
 
 
 def main(args: argparse.Namespace | None = None) -> None:
@@ -104,7 +104,7 @@ def main(args: argparse.Namespace | None = None) -> None:
         if not is_main():
             return
         clips = {clip: share[clip] for clip in data.clips for share in shares if clip in share}
-        about = {  # of several seeds, their facts one after the other
+        about = {  # the facts of several seeds one after the other
             row: {key: ", ".join(m.facts[key] for m in members) for key in members[0].facts}
             for row, members in rows.items()
         }
@@ -130,19 +130,19 @@ def main(args: argparse.Namespace | None = None) -> None:
 
 
 def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, list]:
-    """Return what is scored, by the rows of the table; several in one row are different seeds."""
+    """Return the sources to score by row of the table; those in one row are different seeds."""
     if not args.ckpt_path and not args.pred_dir:
         args.ckpt_path = [options.CHECKPOINT]
     networks = [Network(path, load_model(args, path, device)) for path in args.ckpt_path]
     if args.sampling and not any("sampling" in network.model.arguments for network in networks):
-        raise InputError(f"--sampling {args.sampling}: none of the models is SST-Sal; leave it out")
+        raise InputError(f"--sampling {args.sampling}: is for SST-Sal only; leave it out")
     if args.motion and all(network.model.spec.motion != args.motion for network in networks):
-        raise InputError(f"--motion {args.motion}: none of the models takes it; leave it out")
+        raise InputError(f"--motion {args.motion}: none of these models can use it; leave it out")
     sources: list[Network | SavedMaps] = [*networks, *map(SavedMaps, args.pred_dir)]
     paths = [path.resolve() for path in (*args.ckpt_path, *args.pred_dir)]
     if args.names and len(args.names) != len(sources):
         given = f"--names: {len(args.names)} for {counted(len(sources), 'model')}"
-        raise InputError(f"{given}; give each a name, checkpoints first")
+        raise InputError(f"{given}; give one name for each, checkpoints first")
     stems = [path.stem for path in paths]
     unique = [
         stem if stems.count(stem) == 1 else f"{path.parent.name}/{stem}"
@@ -155,26 +155,26 @@ def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, li
         rows.setdefault(f"{name} (maps)" if taken else name, []).append(source)
     for row, members in rows.items():
         if len(members) > 1 and not args.names:
-            raise InputError(f"two models are called {row}; give --names that differ")
+            raise InputError(f"two models are named {row}; give different --names")
         for k, source in enumerate(members, 1):
             source.name = row if len(members) == 1 else f"{row} ({k})"
         if len({type(source) for source in members}) > 1:
-            raise InputError(f"{row}: a checkpoint and saved maps are no seeds of one model; "
-                "give --names that differ")  # fmt: skip
+            raise InputError(f"{row}: a checkpoint and saved maps can't be seeds of one model; "
+                "give different --names")  # fmt: skip
     if len({source.name for source in sources}) < len(sources):
         raise InputError("--names: one is that of a seed, such as 'ours (1)'; choose another name")
     return rows
 
 
 def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> models.SaliencyModel:
-    """Return a checkpoint's model as the options want it."""
+    """Return a checkpoint's model, with the options applied."""
     model = models.load(path, device)
     if args.sampling and "sampling" in model.arguments:
         model = models.load(path, device, sampling=args.sampling)
-    if ":" not in str(args.motion):  # a user-defined one is for the models trained with it
-        with suppress(ValueError):  # a model of other channels keeps its own
+    if ":" not in str(args.motion):  # a user-defined motion is only for models trained with it
+        with suppress(ValueError):  # a model with other channels keeps its own
             model.use_motion(args.motion)
-    # Only the network runs in mixed precision, not the metrics between two of its maps.
+    # Only the network runs in mixed precision, not the metrics.
     dtype = choose_precision(args.precision, device)
     choose_kernels(device, dtype)
     model = models.deploy(model, dtype)

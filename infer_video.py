@@ -1,7 +1,7 @@
-"""Predict saliency maps of 360° videos, folders of frames or pictures: one for each frame.
+"""Predict a saliency map for each frame of 360° videos, folders of frames or pictures.
 
-An interrupted run continues where it stopped when it is started again. Several clips on several
-GPUs: torchrun --nproc_per_node 4 infer_video.py --video_path *.mp4 …
+The same command continues an interrupted run. Several clips on several GPUs: torchrun
+--nproc_per_node 4 infer_video.py --video_path *.mp4 …
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -28,32 +28,32 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="video, folder of frames, or picture; several are allowed")  # fmt: skip
     add("--ckpt_path", type=Path, default=options.CHECKPOINT, help="checkpoint")
     options.add_model_options(add)
-    add("--output_dir", type=Path, help="folder for the maps, with a folder in it for each of "
-        "several clips (default: outputs/<name>_saliency)")  # fmt: skip
+    add("--output_dir", type=Path, help="folder for the maps; for several clips, with a subfolder "
+        "for each (default: outputs/<name>_saliency)")  # fmt: skip
     add("--save_npy", action="store_true", help="also write float32 maps; see --normalise")
-    add("--normalise", choices=["max", "density"], default="max", help="what float maps hold; "
-        "max: the network's output as it is; density: attention per steradian, whose integral "
+    add("--normalise", choices=["max", "density"], default="max", help="values of float maps; "
+        "max: the network's output, unchanged; density: attention per steradian, whose integral "
         "over the sphere is 1")  # fmt: skip
     add("--export", type=export_path, action="append", default=[], metavar="FILE", help="also "
         "write all maps as one file; .csv: the highest peaks of each; .npz: attention in tiles; "
-        ".npy: one array. May be given several times; of several clips, each gets one in its "
-        "folder")  # fmt: skip
-    add("--peaks", type=options.at_least(1, 1001, int), default=5, help="most directions in a .csv")
+        ".npy: one array. May be given several times; with several clips, each gets a file in "
+        "its folder")  # fmt: skip
+    add("--peaks", type=options.at_least(1, 1001, int), default=5,
+        help="largest number of peaks of a map in a .csv")  # fmt: skip
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
     options.add_motion_option(add)
     options.add_sampling_option(add)
     add("--quality", choices=["fast"], help="inference resolution of the cube U-Net; "
-        "fast: 75%% of the height and width, and maps are as small (default: in full)")  # fmt: skip
-    add("--front", type=float, help="how much maps of the cube U-Net favour straight "
-        "ahead, where viewers begin, 0 to 1 (default: the checkpoint's)")  # fmt: skip
+        "fast: 75%% of the height and width, also of the maps (default: full size)")  # fmt: skip
+    add("--front", type=float, help="strength of the cube U-Net's preference for straight "
+        "ahead, where viewers begin, from 0 to 1 (default: the checkpoint's)")  # fmt: skip
     options.add_machine_options(add)
-    add("--fps", type=options.frame_rate, help="pictures a second of a folder of frames "
-        "(default: as a data set's dataset.json states, else 8, with a note); a video has its own "
-        "rate")  # fmt: skip
+    add("--fps", type=options.frame_rate, help="frame rate of a folder of frames "
+        "(default: as in a data set's dataset.json, else 8); videos have their own")  # fmt: skip
     options.add_layout_options(add)
-    add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace maps that "
-        "are there, once all new ones are made; other: only those of another source or "
-        "checkpoint; either also replaces exports of another clip")  # fmt: skip
+    add("--overwrite", nargs="?", const="all", choices=["all", "other"], help="replace existing "
+        "maps once all new ones are finished; other: only maps of another source or checkpoint; "
+        "both also replace exports of another clip")  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -79,7 +79,7 @@ from video.reader import read_frames
 
 
 def main(args: argparse.Namespace | None = None) -> str:
-    """Write the maps of all clips and return the command that shows those of the first."""
+    """Write the maps of all clips and return the command that shows the maps of the first."""
     args = args or parse_args()
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
@@ -90,14 +90,14 @@ def main(args: argparse.Namespace | None = None) -> str:
     given = {name: value for name, value in given.items() if value is not None}
     model = models.load(args.ckpt_path, device, args.quality, **given)
     if not isinstance(model, kind):
-        raise InputError(f"{args.ckpt_path}: holds a {model.name}; leave out --model")
+        raise InputError(f"{args.ckpt_path}: contains a {model.name}; leave out --model")
     with advice(f"--motion {args.motion}"):
         model.use_motion(args.motion)
     model = models.deploy(model, dtype)
     folders = output_folders(args.video_path, args.output_dir)
     for path in args.export:
         if len(folders) > 1 and path != Path(path.name):
-            raise InputError(f"{path}: each of several clips has its own; give a name, no folder")
+            raise InputError(f"{path}: each clip gets its own file; give a name without a folder")
     run = {
         "map_width": model.spec.width,
         "map_height": model.spec.height,
@@ -132,7 +132,7 @@ def output_folders(clips: list[Path], folder: Path | None) -> dict[Path, Path]:
     folders: dict[Path, Path] = {}
     for path in clips:
         if (other := folders.setdefault(maps_folder(path, folder), path)) is not path:
-            raise InputError(f"{path}: has the same name as {other}; infer them one by one")
+            raise InputError(f"{path}: has the same name as {other}; process them one by one")
     return folders
 
 
@@ -144,15 +144,15 @@ def infer(
     run: dict,
     args: argparse.Namespace,
 ) -> None:
-    """Write the maps of one clip that are not yet in the folder, and its exports.
+    """Write the missing maps of one clip, and its exports.
 
-    fps: pictures a second of a folder, None where it is not known. run: the entries of
-    saliency.json about model and options.
-    Raises InputError for a source that can't be read or a folder with other maps, and RunError at
-    the end where some frames of the source are damaged.
+    fps: frame rate of a folder, None if unknown. run: entries of saliency.json about model and
+    options.
+    Raises InputError for an unreadable source or a folder with other maps, and RunError at the end
+    if some frames of the source are damaged.
     """
     if folder.resolve() in (path.resolve(), *path.resolve().parents):
-        raise InputError(f"{path}: lies in the output folder {folder}; choose another --output_dir")
+        raise InputError(f"{path}: is in the output folder {folder}; choose another --output_dir")
     with advice("--coverage"):
         reader = read_frames(path, model.spec, fps, args.stereo, args.coverage)
     for note in reader.info.notes:
@@ -173,7 +173,7 @@ def infer(
 
 
 def write_maps(model: models.SaliencyModel, maps: MapFolder) -> None:
-    """Write the maps of a source that are missing."""
+    """Write the missing maps of a source."""
     reader, start, done = maps.reader, time.perf_counter(), maps.done
     info = reader.info
     predicted = predict_from(model, prefetch(reader), done)
@@ -191,7 +191,7 @@ def write_maps(model: models.SaliencyModel, maps: MapFolder) -> None:
 
 
 def export(target: Path, folder: MapFolder, args: argparse.Namespace) -> None:
-    """Write the maps in a folder, which is complete, as one file."""
+    """Write the maps of a complete folder as one file."""
     record = folder.stored
     if unreadable := record["unreadable"]:
         numbers = ", ".join(map(str, unreadable[:5])) + ", …" * (len(unreadable) > 5)

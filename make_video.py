@@ -1,11 +1,11 @@
-"""Paint saliency maps over their 360° video or picture, with 360° metadata.
+"""Paint saliency maps over a 360° video or picture.
 
-A video becomes H.264 in MP4 of its size (an odd last column or row is cut off), its timing, its
-colours and its sound; a still picture becomes a PNG or JPEG. The stronger the saliency, the more
-opaque its colour. Stereo keeps its two eyes, with the same map over both.
+A video becomes H.264 in MP4 with the same size (an odd last column or row is cut off), timing,
+colours and sound, marked as 360°; a picture becomes a PNG or JPEG. Stronger saliency is more
+opaque. Stereo video keeps both eyes, with the same map on each.
 
-With --follow the video becomes an ordinary one instead, whose virtual camera turns to where people
-would look; with --viewer, one HTML page to look around in. Both show the left eye of stereo.
+With --follow, the output is an ordinary video instead, from a virtual camera that turns to where
+people would look; with --viewer, it is an HTML page to look around in. Both show the left eye.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -31,47 +31,48 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--original_video", type=Path, required=True, metavar="PATH",
         help="video, folder of frames, or picture")  # fmt: skip
-    add("--saliency_dir", type=Path, metavar="PATH", help="folder of maps that infer_video.py "
-        "wrote (default: outputs/<name>_saliency)")  # fmt: skip
-    add("--output_path", type=Path, metavar="PATH", help="file to write, .mp4, .html or, of a "
-        "picture, .png or .jpg, or folder for it (default: outputs, as <name>_overlay.mp4 or .png, "
+    add("--saliency_dir", type=Path, metavar="PATH", help="folder of maps written "
+        "by infer_video.py (default: outputs/<name>_saliency)")  # fmt: skip
+    add("--output_path", type=Path, metavar="PATH", help="output file (.mp4, .html; for a "
+        "picture .png or .jpg), or folder for it (default: in outputs, <name>_overlay.mp4 or .png, "
         "_follow.mp4, _follow_cuts.mp4 or _viewer.html)")  # fmt: skip
-    add("--overwrite", action="store_true", help="replace an output that was made of another clip")
-    add("--fps", type=frame_rate, help="pictures a second of a folder of frames (default: that "
-        "which infer_video.py was given)")  # fmt: skip
-    add_layout_options(add, "as infer_video.py took it, else as the file declares")
-    add("--scale", choices=["clip", "frame"], default="clip", help="what is shown as the strongest "
-        "saliency; clip: one value for all maps, the 95th percentile of their maxima; frame: the "
-        "maximum of each map")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace an output of another clip")
+    add("--fps", type=frame_rate, help="frame rate of a folder of frames (default: the rate that "
+        "infer_video.py used)")  # fmt: skip
+    add_layout_options(add, "as in infer_video.py, else from the file's metadata")
+    add("--scale", choices=["clip", "frame"], default="clip", help="value shown as maximum "
+        "saliency; clip: the 95th percentile of the maxima of all maps; frame: the maximum of each "
+        "map")  # fmt: skip
     add("--alpha", type=float, help="opacity at maximum saliency, 0 to 1; at half the "
         "maximum it is three quarters of this (default: 0.7, in a viewer 0.5)")  # fmt: skip
-    add("--colormap", default="turbo", metavar="NAME", help="OpenCV's name")
-    add("--side_by_side", action="store_true", help="picture left, heat map right, no overlay; "
-        "no panorama any more, so not marked as 360°")  # fmt: skip
-    add("--viewer", action="store_true", help="write a page to look around in, as every "
-        "--output_path that ends with .html does")  # fmt: skip
+    add("--colormap", default="turbo", metavar="NAME", help="name of an OpenCV colour map")
+    add("--side_by_side", action="store_true", help="show the picture on the left and the heat map "
+        "on the right, without an overlay; the result is not marked as 360°")  # fmt: skip
+    add("--viewer", action="store_true", help="write an HTML page to look around in; implied by "
+        "an --output_path that ends with .html")  # fmt: skip
     add("--viewer_width", type=at_least(64, 8193, int), default=1920,
-        help="columns to which the clip is reduced in the page")  # fmt: skip
-    add("--crf", type=float, default=20, help="H.264 quality, 0 (lossless) to 51 (worst)")
-    add("--preset", choices=PRESETS, default="fast", help="encoder speed; slower: smaller files")
+        help="largest width of the clip in the page, in pixels")  # fmt: skip
+    add("--crf", type=float, default=20, help="H.264 quality, from 0 (lossless) to 51 (worst)")
+    add("--preset", choices=PRESETS, default="fast",
+        help="encoder speed; slower presets make smaller files")  # fmt: skip
     add = parser.add_argument_group("an ordinary video that follows attention").add_argument
-    add("--follow", action="store_true", help="render what a camera sees that turns to where "
-        "people would look, up to 30 degrees a second, with a level horizon")  # fmt: skip
-    add("--fov", type=at_least(10, 160), default=90, metavar="DEGREES", help="its horizontal field "
-        "of view; 90 degrees are 58.7 vertically at 16:9")  # fmt: skip
-    add("--size", type=view_size, metavar="WIDTHxHEIGHT", help="its pixels (default: 16:9, as wide "
-        "as the clip, from 320x180 to 1280x720)")  # fmt: skip
+    add("--follow", action="store_true", help="show the view of a virtual camera that turns to "
+        "where people would look, at up to 30 degrees a second, with a level horizon")  # fmt: skip
+    add("--fov", type=at_least(10, 160), default=90, metavar="DEGREES", help="horizontal field of "
+        "view; 90 degrees mean 58.7 vertically at 16:9")  # fmt: skip
+    add("--size", type=view_size, metavar="WIDTHxHEIGHT", help="pixels of the view (default: "
+        "16:9, as wide as the clip, from 320x180 to 1280x720)")  # fmt: skip
     add("--cuts", action="store_true", help="the camera may also jump")
     args = parser.parse_args(arguments)
     if args.follow and args.side_by_side:
         raise InputError("--follow shows no heat map; leave out --side_by_side")
     if not 0 <= (args.alpha or 0) <= 1 or not 0 <= args.crf <= 51:
-        raise InputError("--alpha is from 0 to 1 and --crf from 0 to 51; change them")
+        raise InputError("give --alpha from 0 to 1 and --crf from 0 to 51")
     return args
 
 
 def view_size(text: str) -> tuple[int, int]:
-    """Return (height, width) of a text such as 1280x720. The argparse type of --size."""
+    """Return (height, width) for a text such as 1280x720, the argparse type of --size."""
     width, _, height = text.lower().partition("x")
     sizes = [str(n) for n in range(16, 8193, 2)]
     if width in sizes and height in sizes:
@@ -100,7 +101,7 @@ MAX_SIDE = 16384  # columns and rows of a video in H.264
 
 
 def main(args: argparse.Namespace | None = None, viewer_command: str = "") -> None:
-    """Write the output. viewer_command: what is proposed next; by default that of this script."""
+    """Write the output. viewer_command: command to propose next, by default of this script."""
     args = args or parse_args()
     if args.colormap not in COLORMAPS:
         raise InputError(f"--colormap {args.colormap}: choose one of {', '.join(COLORMAPS)}")
@@ -149,10 +150,10 @@ def main(args: argparse.Namespace | None = None, viewer_command: str = "") -> No
 
 
 def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Path:
-    """Return the file to write. Raises InputError where source and options do not fit it."""
+    """Return the output file. Raises InputError if source and options do not match it."""
     source = args.original_video
     if args.follow and still:
-        raise InputError(f"{source}: a still picture, --follow renders videos; leave out --follow")
+        raise InputError(f"{source}: a still picture, --follow is for videos; leave out --follow")
     kind = "viewer" if args.viewer else "follow" + "_cuts" * args.cuts if args.follow else "overlay"
     endings = [".html"] if args.viewer else [".mp4", ".html"]
     if still and not args.viewer:
@@ -164,22 +165,22 @@ def choose_output(args: argparse.Namespace, info: VideoInfo, still: bool) -> Pat
     if ending not in endings or output.is_dir():
         raise InputError(f"{output}: give a name that ends with {' or '.join(endings)}")
     if ending == ".html" and (args.side_by_side or args.follow):
-        raise InputError(f"{output}: a viewer has both; leave out --side_by_side and --follow")
+        raise InputError(f"{output}: a viewer includes both; leave out --side_by_side and --follow")
     if ending == ".mp4" and max(info.width * (1 + args.side_by_side), info.height) > MAX_SIDE:
-        raise InputError(f"{source}: too large, .mp4 holds {MAX_SIDE}×{MAX_SIDE}; make it smaller")
+        raise InputError(f"{source}: too large for .mp4 ({MAX_SIDE}×{MAX_SIDE}); make it smaller")
     return output
 
 
 def write_still(
     path: Path, info: VideoInfo, saliency: Path, factor: float, args: argparse.Namespace
 ) -> None:
-    """Write a still picture with its map over it or beside it. factor: for the map's values."""
+    """Write a picture with its map over it or beside it. factor: for the map's values."""
     rgb, saliency = read_picture(info.path), scaled(read_picture(saliency, "L"), factor)
     style = args.colormap, args.alpha, args.side_by_side
     painted = paint_picture(rgb, saliency, info.layout, *style)
     layout = None if args.side_by_side else info.layout
     if info.layout.stereo != "none":
-        print(f"note: {info.path}: no metadata say of a picture that it is stereo; "
+        print(f"note: {info.path}: pictures have no stereo metadata; the result is "
               "not marked as 360°", file=sys.stderr)  # fmt: skip
         layout = None
     save_picture(path, painted, info.path, layout)
@@ -204,11 +205,11 @@ def write_follow(
     times: list[float] | None,
     args: argparse.Namespace,
 ) -> None:
-    """Write what a camera sees that follows attention. times: None where they are steady."""
+    """Write the view of a camera that follows attention. times: None for a constant rate."""
     saliency = (read_picture(saliency, "L") for saliency, _ in maps.values())
     saliency = tqdm(saliency, "planning", len(maps), unit="frame", disable=None)
     seconds = [times[n - 1] if times else float((n - 1) / info.fps) for n in maps]
-    width = min(max(320, info.width // 32 * 32), 1280)  # a finer view shows nothing more
+    width = min(max(320, info.width // 32 * 32), 1280)  # more pixels would show no more detail
     size = args.size or (width * 9 // 16, width)
     directions = follow_path(saliency, seconds, args.fov, size, args.cuts)
     views = followed_views(frames, dict(zip(maps, directions)), info.layout, args.fov, size)

@@ -1,7 +1,7 @@
 """Train a saliency model on clips with ground truth.
 
-After an interruption, run the same command again: it continues exactly where it was. On several
-GPUs: torchrun --nproc_per_node 4 train_video.py …
+The same command continues an interrupted run exactly where it stopped. Several GPUs: torchrun
+--nproc_per_node 4 train_video.py …
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -34,7 +34,7 @@ OPTIMIZERS = {
     ),
 }
 
-# Learning rate of each step of a run, counted from 0, as a share of the peak learning rate.
+# Learning rate of a step, counted from 0, as a fraction of the peak learning rate.
 SCHEDULES = {
     "constant": lambda step, steps: 1.0,
     "cosine": lambda step, steps: min(
@@ -42,10 +42,10 @@ SCHEDULES = {
     ),
 }
 
-# Training options that are not given, by (model, recipe); other models have those of cube_unet.
+# Default training options by (model, recipe). Other models have those of cube_unet.
 CUBE_UNET: dict[str, Any] = {
     "model_args": [],
-    "model_fps": None,  # those of --init, else the model's own
+    "model_fps": None,  # as in --init, else the model's own
     "epochs": 10,
     "samples": 0,
     "batch_size": 2,
@@ -97,10 +97,10 @@ def recipe_of(model: str, recipe: str) -> dict[str, Any]:
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--model", default="cube_unet", metavar="NAME",
-        help="model to train: cube_unet, sst_sal, or package.module:Class for one of your own, "
-        "see docs/own_model.md")
+        help="model to train: cube_unet, sst_sal, or package.module:Class for your own "
+        "(docs/own_model.md)")
     first.add_argument("--recipe", default="default", choices=["default", "paper"],
-        help="defaults of the training options; paper: as published, also the U-Net's backbone")
+        help="defaults of the training options; paper: as published, with the U-Net's backbone")
     chosen = first.parse_known_args(arguments)[0]
     defaults = recipe_of(chosen.model, chosen.recipe)
     parser = argparse.ArgumentParser(
@@ -109,12 +109,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     options.add_data_options(add)
     add("--model_fps", type=options.sampled_rate, metavar="RATE",
-        help="frames a second that the model sees, in training and from then on; all: every frame, "
-        "as the published code steps and --recipe paper of cube_unet means (default: those of "
-        "--init, else the model's own, 8)")
+        help="frames a second that the model sees, in training and afterwards; all: every frame, "
+        "as in the published code and --recipe paper of cube_unet (default: as in --init, else "
+        "the model's own rate, 8)")
     add("--motion", metavar="NAME",
-        help=f"motion channels: {', '.join(MOTIONS)} or package.module:Class for your own "
-        "(default: those of --init, else difference for cube_unet, colour_difference for its "
+        help=f"motion image: {', '.join(MOTIONS)} or package.module:Class for your own "
+        "(default: as in --init, else difference for cube_unet, colour_difference for its "
         "published backbone, dis for sst_sal)")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
         help="arguments of the model, such as height=120 width=240 base_channels=16 "
@@ -124,10 +124,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output_dir", type=Path, help="folder for checkpoints and logs (default: "
         "runs/<model>)")
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
-        help="whether to continue the run in --output_dir; auto: if there is one")
+        help="continue the run in --output_dir; auto: if there is one")
     add("--save_minutes", type=at_least(0), default=10.0,
-        help="minutes between saves in an epoch, at which TensorBoard gets loss and pictures")
-    add("--dry_run", action="store_true", help="run one batch of everything and keep nothing")
+        help="minutes between saves within an epoch, with loss and pictures for TensorBoard")
+    add("--dry_run", action="store_true", help="run one batch of each step and keep no files")
 
     whose = f"The defaults shown are those of --model {chosen.model} --recipe {chosen.recipe}."
     add = parser.add_argument_group("training", whose).add_argument
@@ -135,33 +135,33 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--samples", type=at_least(0, 10**7, int), help="clips drawn for an epoch; 0: all clips")
     add("--batch_size", type=at_least(1, 10**5, int), help="clips per step, over all processes")
     add("--skip_frames", type=at_least(0, kind=int),
-        help="frames at the start of each clip that are not trained on")
+        help="frames to leave out at the start of each clip")
     add("--loss", metavar="NAME",
-        help=f"loss: {', '.join(LOSSES)} or package.module:Class for your own (default: that "
-        f"of --init, else {defaults['loss']})")
+        help=f"loss: {', '.join(LOSSES)} or package.module:Class for your own (default: as "
+        f"in --init, else {defaults['loss']})")
     add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
     add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
-    add("--schedule", choices=list(SCHEDULES), help="schedule of the learning rate")
+    add("--schedule", choices=list(SCHEDULES), help="learning-rate schedule")
     add("--momentum", type=at_least(0, 1), help="momentum of SGD")
-    add("--weight_decay", type=at_least(0), help="weight decay of the optimizer")
+    add("--weight_decay", type=at_least(0), help="weight decay")
     add("--clip_gradient", type=at_least(0), metavar="NORM",
-        help="largest norm of the gradient of a step; 0: no limit")
+        help="gradient norm to clip to; 0: no clipping")
     add("--ema", type=at_least(0, 1), metavar="DECAY",
-        help="decay of the exponential moving average of the weights, such as 0.999, that is "
-        "validated and kept in their place; 0: no average")
+        help="decay of an exponential moving average of the weights, such as 0.999, which is then "
+        "validated and saved instead of them; 0: no average")
     add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
-        help=f"random changes of the clips, {', '.join(AUGMENTATIONS)}; without a name: none "
-        f"(default: {' '.join(defaults['augment']) or 'none'}, those that fit --motion)")
+        help=f"augmentations: {', '.join(AUGMENTATIONS)}; without a name: none (default: "
+        f"{' '.join(defaults['augment']) or 'none'}, as far as they are valid for --motion)")
     add("--seed", type=at_least(0, 2**32, int), default=0,
         help="seed for initialisation, shuffling and augmentation")
 
     add = parser.add_argument_group("machine").add_argument
     options.add_machine_options(add)
     add("--workers", type=at_least(0, 1025, int),
-        help="processes that read data (default: one per core, at most 8)")
-    add("--compile", action="store_true", help="compile the network first (torch.compile)")
+        help="data-loading processes (default: one per core, at most 8)")
+    add("--compile", action="store_true", help="compile the network with torch.compile")
     add("--accumulate", type=at_least(1, 10**5, int), default=1, metavar="PARTS",
-        help="parts of a batch that are computed one after the other, to save memory")
+        help="split each batch into so many parts to save memory (gradient accumulation)")
     follow = dict.fromkeys(("loss", "augment", "model_fps"))  # --init and --motion
     parser.set_defaults(**defaults | follow | {"model_args": []})
     return parser.parse_args(arguments)
@@ -221,7 +221,7 @@ def train(config: Config, model: models.SaliencyModel, folder: Path) -> None:
         except Stopped as stopped:
             save(run)
             [number] = stopped.args
-            place = f"step {run.step} of {run.order.steps}, which is saved in {run.path}"
+            place = f"step {run.step} of {run.order.steps}, saved in {run.path}"
             name = signal.Signals(number).name
             print_main(f"{name}: stopped after {place}; the same command continues")
             sys.exit(128 + number)
@@ -229,9 +229,9 @@ def train(config: Config, model: models.SaliencyModel, folder: Path) -> None:
 
 
 class Run:
-    """A training run, new or as its last checkpoint says.
+    """A training run, new or resumed from its last checkpoint.
 
-    result: the model that is validated and kept: the average of the weights if there is one.
+    result: the model that is validated and saved, with averaged weights if --ema is given.
     step: finished steps of the whole run. log: one line for each finished epoch.
     """
 
@@ -264,7 +264,7 @@ class Run:
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.best_constant.items())
         left_out = "" if "best_constant" in self.best_constant else " (not finite, left out)"
         print_main(f"{config.loss}{left_out} and scores of the best constant map on val, "
-                   f"in brackets in the progress bar: {values}")  # fmt: skip
+                   f"in parentheses in the progress bar: {values}")  # fmt: skip
         self.monitor = Monitor(folder, self)
 
     def begin_epoch(self) -> None:
@@ -291,7 +291,7 @@ def train_step(run: Run, batch: dict) -> Tensor:
         return loss_sum
     for group in run.optimizer.param_groups:
         group["lr"] = run.learning_rate() * group["scale"]
-    # Gradients are averaged over processes: as many times the mean is the sum.
+    # Gradients are averaged over processes; multiplied by their number, they are summed.
     weight = processes.world() / (1 if run.loss_of.summed else count)
     for part in split(batch, run.config.accumulate):
         loss, _ = batch_loss(run, run.network, part)
@@ -315,25 +315,25 @@ def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tenso
     frames, motion = map(unit, pictures)
     with autocast(device, dtype):
         maps = network(frames, motion)
-        if not batch["valid"].any():  # still part of what other processes compute
+        if not batch["valid"].any():  # other processes still need this one's part
             return maps.float().sum() * 0, maps
         return loss_sum(run.loss_of, maps, batch), maps
 
 
 @torch.inference_mode()
 def validate(run: Run, interruptions: Interruptions) -> dict[str, float]:
-    """Return the mean loss over the valid maps, and their CC and NSS as far as there are truths."""
+    """Return the mean loss over valid maps, and CC and NSS as far as there is ground truth."""
     model, losses = run.result.eval(), RunningLoss()
     scores = MeanScores(run.model.spec.height, run.model.spec.width, run.config.device)
     bar = tqdm(run.val_loader, "validation", leave=False, unit="step", disable=not is_main())
-    rounds = range(max(processes.gather(len(run.val_loader))))  # some processes have one less
+    rounds = range(max(processes.gather(len(run.val_loader))))  # some processes have one batch less
     for _, batch in zip_longest(rounds, bar):
         interruptions.checkpoint_due(losses)  # may raise Stopped; the end of the epoch saves
         if batch is None or not batch["valid"].any():
             continue
         loss, maps = batch_loss(run, model, batch)
         losses.add(loss, batch)
-        if loss.isfinite():  # else the loop or the mean of the losses raises RunError
+        if loss.isfinite():  # otherwise the mean of the losses raises RunError
             scores.add(maps, batch)
     return {"val_loss": losses.mean()} | {f"val_{n}": mean for n, mean in scores.means().items()}
 
@@ -361,9 +361,9 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
 
 
 def summary(run: Run) -> str:
-    """Return what a finished run has reached, and the commands that use it."""
+    """Return the result of a finished run, and the commands that use it."""
     if run.config.dry_run:
-        return "dry run: a batch of everything went through; nothing was kept"
+        return "dry run: training, validation and saving worked; no files were kept"
     best = min(line["val_loss"] for line in run.log)
     constant = run.best_constant.get("best_constant", math.nan)
     share = f", {best / constant:.2f} of the best constant map's" if constant > 0 else ""

@@ -5,14 +5,17 @@
     python -m benchmarks.ablation --data_root scenes --output_dir runs/ablation --seeds 0 1 2 \\
         --model_args height=120 width=240 base_channels=16 --epochs 1 --samples 600
 
-The first variant is the model of --model_args as it is; each of the others differs from it in one
-thing. The table has mean ± standard deviation over the seeds of each score's mean over clips: on
-the whole sphere, and within EDGE degrees of an edge of the cube, where padding works. The loss is
-the SMSE, at the edges its mean there. "Turned" is how much the maps change when the panorama is
-turned by 45°, so that edges lie where middles of faces were: the mean absolute difference over the
-mean of the maps, in per cent. A turn by 90° changes nothing.
+The first variant is the model of --model_args; each of the others differs from it in one setting.
+The table shows mean ± standard deviation over seeds of each score's mean over clips: on the whole
+sphere, and within EDGE degrees of an edge of the cube, where padding has an effect. SMSE is 4π
+times the mean squared error of a region, so that it has one unit everywhere. "Turned" is the change
+of the maps if the panorama is rotated by 45°, so that edges are at the former centres of faces: the
+mean absolute difference relative to the mean of the maps, in per cent. A rotation by 90° changes
+nothing. Below are the paired differences of the others from the first variant: means over clips of
+means over seeds, with the p-value of a sign-flip test corrected for the variants of a column
+(evaluation/summary.py).
 
-Each network is in OUTPUT_DIR/VARIANT_SEED; the same command goes on with one that is interrupted.
+Each network is in OUTPUT_DIR/VARIANT_SEED; the same command continues an interrupted training.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -22,6 +25,7 @@ import math
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -35,6 +39,7 @@ from common.devices import choose_device
 from common.errors import RunError, run_script
 from common.options import HelpFormatter, at_least
 from datasets import SaliencyVideos
+from evaluation.summary import max_t
 from metrics import Protocol
 from metrics.inter_observer import mean_of_finite
 from projection import directions, solid_angles
@@ -62,8 +67,8 @@ def near_edges(height: int, width: int) -> Tensor:
 
 
 @torch.inference_mode()
-def score(model: models.SaliencyModel, root: Path, split: str) -> dict[str, float]:
-    """Return the scores of a model on a data set, means over clips of means over frames."""
+def score(model: models.SaliencyModel, root: Path, split: str) -> dict[str, list[float]]:
+    """Return the scores of a model by name: of each clip of a data set, the mean over frames."""
     spec, device = model.spec, next(chain(model.parameters(), model.buffers())).device
     size = spec.height, spec.width
     whole, edges = Protocol("sphere", *size), Protocol("sphere", *size)
@@ -82,15 +87,12 @@ def score(model: models.SaliencyModel, root: Path, split: str) -> dict[str, floa
                 counted["fixations"] = counted["fixations"] * near
             for name, values in protocol(pred, **counted).items():
                 scores[name + place] += values
-            weights = protocol.weights / (protocol.weights.sum() if place else 1)
+            weights = protocol.weights * 4 * math.pi / protocol.weights.expand(size).sum()
             scores["smse" + place] += (squares * weights).sum((-2, -1)).tolist()
         change = (again.roll(-(spec.width // 8), dims=-1) - pred).abs()
         scores["turned"] += ((change * areas).sum((-2, -1)) / (pred * areas).sum((-2, -1))).tolist()
     names = {name for scores in clips.values() for name in scores}
-    return {
-        name: mean_of_finite([mean_of_finite(scores[name]) for scores in clips.values()])
-        for name in names
-    }
+    return {name: [mean_of_finite(scores[name]) for scores in clips.values()] for name in names}
 
 
 def train(folder: Path, variant: dict[str, list[str]], seed: int, args: argparse.Namespace) -> None:
@@ -112,11 +114,19 @@ def train(folder: Path, variant: dict[str, list[str]], seed: int, args: argparse
         raise RunError(f"{folder}: the training failed; see above")
 
 
-def row(values: list[dict[str, float]], name: str, factor: float = 1) -> str:
-    """Return mean ± standard deviation of a score over the seeds."""
-    numbers = factor * np.array([scores[name] for scores in values])
+def row(values: list[dict[str, list[float]]], name: str, factor: float = 1) -> str:
+    """Return mean ± standard deviation over the seeds of a score's mean over clips."""
+    numbers = factor * np.array([mean_of_finite(scores[name]) for scores in values])
     spread = f" ± {numbers.std(ddof=1):.4f}" if len(numbers) > 1 else ""
     return f"{numbers.mean():.4f}{spread}"
+
+
+def differences(found: dict[str, list[dict[str, list[float]]]], name: str) -> Iterator[str]:
+    """Yield the mean differences of a score from the first variant's, and their p-values."""
+    means = [np.mean([scores[name] for scores in values], 0) for values in found.values()]
+    gains = np.stack([other - means[0] for other in means[1:]], -1)
+    for gain, p in zip(np.nanmean(gains, 0), max_t(gains)):
+        yield f"{gain:+.4f} (p = {p:.3f})"
 
 
 def main() -> None:
@@ -134,17 +144,17 @@ def main() -> None:
         nargs="+",
         choices=list(VARIANTS),
         default=list(VARIANTS),
-        help="what to compare",
+        help="variants to compare",
     )
-    add("--split", default="test", help="split that is scored")
+    add("--split", default="test", help="split to score")
     add(
         "--recipe", default="default", choices=["default", "paper"], help="recipe of train_video.py"
     )
-    add("--epochs", type=at_least(1, kind=int), default=1, help="of each training")
+    add("--epochs", type=at_least(1, kind=int), default=1, help="epochs of each training")
     add("--samples", type=at_least(1, kind=int), default=600, help="of an epoch")
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[], help="arguments of all models")
     args = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {variant: [] for variant in args.variants}
+    found: dict[str, list[dict[str, list[float]]]] = {variant: [] for variant in args.variants}
     jobs = [(variant, seed) for seed in args.seeds for variant in args.variants]
     for variant, seed in tqdm(jobs, unit="network", disable=None):
         folder = args.output_dir / f"{variant.replace(' ', '_')}_{seed}"
@@ -158,6 +168,9 @@ def main() -> None:
     for variant, values in found.items():
         cells = [*(row(values, name) for name, _ in places), row(values, "turned", 100)]
         print(f"| {variant} | {' | '.join(cells)} |")
+    columns = [differences(found, name) for name in [name for name, _ in places] + ["turned"]]
+    for variant, *cells in zip(args.variants[1:], *columns):
+        print(f"| {variant} − {args.variants[0]} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Score the equator prior on real gaze, as the baseline that every model should beat.
+"""Score the equator prior, the baseline that every model should beat, on real gaze.
 
     python -m benchmarks.equator_prior opensal360_validation_gt_3videos.npz
 
-The file holds ground truth of OpenSAL360 (github.com/msu-video-group/OpenSAL360, CC BY 4.0). It has
-for each video fixations (frame, x, y, value) on frames of 1920×960 pixels, and maps of 60×120 of
-every sixth frame, which are the fixations blurred on the sphere by 5°. Nothing is fitted on it.
+The file contains ground truth of OpenSAL360 (github.com/msu-video-group/OpenSAL360, CC BY 4.0): for
+each video, fixations (frame, x, y, value) on frames of 1920×960 pixels, and maps of 60×120 for
+every sixth frame, which are the fixations blurred on the sphere by 5°. Nothing was fitted to it.
 
 Scores are weighted with solid angles and averaged over the frames of a video, then over videos.
 """

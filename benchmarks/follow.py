@@ -1,18 +1,20 @@
-"""What the camera of `make_video.py --follow` shows of clips, given the folders of their maps.
+"""Measure what the camera of `make_video.py --follow` shows, given folders of maps.
 
     python -m benchmarks.follow outputs/clip_saliency …
     python -m benchmarks.follow --heads nasrabadi_mmsys19_head_5hz.npz
 
-A peak is a maximum, within 15°, of attention above the clip's own mean map, at least a fifth as
-high as the highest one, in a map for each half second. It appears where there was none within 20°
-for three seconds. Printed are the share of peaks of which the view holds the direction within three
-seconds, as long as they last; the directions at least 30° apart that are held for two seconds; the
-share of the time in which the camera turns by more than a degree a second; and its largest speed.
+A peak is a maximum within 15° of attention above the clip's mean map, at least a fifth as high as
+the highest one; maps are averaged over half seconds. A peak appears if there was none within 20°
+for three seconds. The command prints the share of peaks that are in view within three seconds, as
+long as they last; the number of directions at least 30° apart that are held for two seconds; the
+share of time in which the camera turns by more than a degree a second; its largest speed; and the
+longest time for which it holds a view without a strong peak, a maximum of attention at least 0.3
+times as high as the highest one at that time.
 
-With --heads, maps are made of where half of the people who watched a video turned their heads, and
-the share of the others' head directions in view is printed, too; beside the camera stand one that
-looks straight ahead, the best one that does not move, and the others themselves. Settings of the
-camera were chosen on every third video of the file, which are left out.
+With --heads, the maps are made from the head directions of half of a video's viewers, and the share
+of the other viewers' head directions in view is printed, too. For comparison, there are a camera
+that looks straight ahead, the best camera that does not move, and the other viewers. Every third
+video of the file is left out, since the settings of the camera were chosen on these.
 """
 
 import argparse
@@ -40,12 +42,14 @@ SLOT = 0.5  # seconds
 RATE = 5.0  # head directions a second
 EXTENT = extent_of(90, 720, 1280)
 PLACES = [(x, y) for x in range(-180, 180, 10) for y in range(-60, 70, 10)]  # in degrees
+RAYS = directions(ROWS, COLUMNS, torch.float64).flatten(0, 1).numpy()
+NEAR = math.cos(math.radians(15)) < RAYS @ RAYS.T  # within 15°
 # The times and unit vectors at which each peak is seen, in the order of appearance.
 Peaks = list[list[tuple[float, np.ndarray]]]
 
 
-def find_peaks(maps: list[np.ndarray], seconds: np.ndarray) -> Peaks:
-    """Return the peaks of a clip's maps."""
+def densities(maps: list[np.ndarray], seconds: np.ndarray) -> np.ndarray:
+    """Return attention per steradian in each SLOT: (S, ROWS · COLUMNS)."""
     slots = ((seconds - seconds[0]) / SLOT).astype(int)
     density = np.zeros((slots[-1] + 1, ROWS * COLUMNS))
     area = solid_angles(ROWS, COLUMNS).numpy()
@@ -54,19 +58,25 @@ def find_peaks(maps: list[np.ndarray], seconds: np.ndarray) -> Peaks:
             saliency.astype(np.float32), (COLUMNS, ROWS), interpolation=cv2.INTER_AREA
         )
         density[slot] += (small / ((small * area).sum() or 1)).ravel()
-    density /= np.bincount(slots, minlength=len(density)).clip(min=1)[:, None]
-    density -= density.mean(0)
-    rays = directions(ROWS, COLUMNS, torch.float64).flatten(0, 1).numpy()
-    near = rays @ rays.T > math.cos(math.radians(15))
+    return density / np.bincount(slots, minlength=len(density)).clip(min=1)[:, None]
+
+
+def maxima(values: np.ndarray, least: float) -> np.ndarray:
+    """Return the unit vectors (K, 3) of maxima within 15° that are at least so high."""
+    high = np.flatnonzero(values >= least)
+    return RAYS[[cell for cell in high if values[cell] >= values[NEAR[cell]].max()]]
+
+
+def find_peaks(density: np.ndarray) -> Peaks:
+    """Return the peaks of a clip above its mean map."""
+    above = density - density.mean(0)
     peaks: Peaks = []
-    for slot, values in enumerate(density):
-        for cell in np.flatnonzero(values >= density.max() / 5):
-            if values[cell] < values[near[cell]].max():
-                continue
-            seen = (slot * SLOT, rays[cell])
+    for slot, values in enumerate(above):
+        for found in maxima(values, above.max() / 5):
+            seen = (slot * SLOT, found)
             for peak in peaks:
                 time, ray = peak[-1]
-                if ray @ rays[cell] > math.cos(math.radians(20)) and slot * SLOT - time <= 3:
+                if ray @ found > math.cos(math.radians(20)) and slot * SLOT - time <= 3:
                     peak.append(seen)
                     break
             else:
@@ -81,7 +91,9 @@ def in_view(path: np.ndarray, rays: np.ndarray) -> np.ndarray:
     return ((u.abs() <= 1) & (v.abs() <= 1)).numpy()
 
 
-def measure(path: np.ndarray, seconds: np.ndarray, peaks: Peaks) -> dict[str, float]:
+def measure(
+    path: np.ndarray, seconds: np.ndarray, peaks: Peaks, density: np.ndarray
+) -> dict[str, float]:
     """Return what a camera shows on a path (N, 2) in degrees."""
     shown = 0
     for peak in peaks:
@@ -98,7 +110,14 @@ def measure(path: np.ndarray, seconds: np.ndarray, peaks: Peaks) -> dict[str, fl
         if still and all(part[0] @ ray < math.cos(math.radians(30)) for ray in held):
             held.append(part[0])
     moving = steps[speed > 1].sum() / steps.sum()
-    return {"peaks": shown, "held": len(held), "moving": moving, "speed": speed.max()}
+    longest = empty = 0.0
+    for step, fast, slot, place in zip(steps, speed > 1, (seconds / SLOT).astype(int), path):
+        strong = [] if fast else maxima(density[slot], 0.3 * density[slot].max())
+        seen = fast or in_view(np.tile(place, (len(strong), 1)), strong).any()
+        empty = 0.0 if seen else empty + step
+        longest = max(longest, empty)
+    found = {"peaks": shown, "held": len(held), "moving": moving}
+    return found | {"speed": speed.max(), "longest": longest}
 
 
 def score_folder(folder: Path, cuts: bool) -> None:
@@ -117,13 +136,15 @@ def score_folder(folder: Path, cuts: bool) -> None:
     maps = [read_picture(map_path(folder, n + 1, ".png"), "L") for n in frames]
     path = follow_path(maps, seconds.tolist(), cuts=cuts)
     seconds -= seconds[0]
-    peaks = find_peaks(maps, seconds)
-    found = measure(path, seconds, peaks)
+    density = densities(maps, seconds)
+    peaks = find_peaks(density)
+    found = measure(path, seconds, peaks, density)
     print(
         f"{folder.name}: {found['peaks']} of {len(peaks)} peaks "
         f"({found['peaks'] / max(1, len(peaks)):.0%}), {counted(found['held'], 'direction')} in "
         f"{seconds[-1]:.0f} s, {found['moving']:.0%} of the time in motion, "
-        f"at most {found['speed']:.1f}°/s"
+        f"at most {found['speed']:.1f}°/s; no view without a strong peak is held for more than "
+        f"{found['longest']:.1f} s"
     )
 
 
@@ -153,7 +174,8 @@ def score_heads(file: Path, cuts: bool) -> None:
             seconds = np.arange(heads.shape[1]) / RATE
             places = np.stack(angles_of(torch.from_numpy(shown)), axis=-1)
             maps = [gaussian_map(*at.T, 60, 120, 10.0).numpy() for at in places.swapaxes(0, 1)]
-            peaks = find_peaks(maps, seconds)
+            density = densities(maps, seconds)
+            peaks = find_peaks(density)
             fixed = [np.tile(place, (len(seconds), 1)) for place in PLACES]
             views = [in_view(path, shown).mean() for path in fixed]
             paths = {"straight ahead": [np.zeros((len(seconds), 2))]}
@@ -165,14 +187,16 @@ def score_heads(file: Path, cuts: bool) -> None:
                 seen = []
                 for number, path in enumerate(theirs):
                     rest = np.delete(others, number, 0) if camera == "viewers" else others
-                    found = measure(path, seconds, peaks)
+                    found = measure(path, seconds, peaks, density)
                     part = found["peaks"] / len(peaks), in_view(path, rest).mean()
-                    seen.append((*part, found["held"], found["moving"]))
+                    seen.append((*part, found["held"], found["moving"], found["longest"]))
                 rows.setdefault(camera, []).append(np.mean(seen, axis=0))
-    print(f"{len(chosen)} videos: peaks within 3 s, others' directions in view, held, in motion")
+    print(f"{len(chosen)} videos: peaks within 3 s, others' directions in view, directions held, "
+        "time in motion, longest time without a strong peak")  # fmt: skip
     for camera, means in rows.items():
-        share, gaze, held, moving = np.mean(means, axis=0)
-        print(f"{camera:15} {share:.1%}  {gaze:.1%}  {held:.1f}  {moving:.0%}")
+        share, gaze, held, moving, _ = np.mean(means, axis=0)
+        longest = np.max(means, axis=0)[-1]
+        print(f"{camera:15} {share:.1%}  {gaze:.1%}  {held:.1f}  {moving:.0%}  {longest:.1f} s")
 
 
 def main() -> None:
@@ -180,7 +204,7 @@ def main() -> None:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("folders", type=Path, nargs="*", metavar="MAPS_DIR", help="folder of maps")
+    add("folders", type=Path, nargs="*", metavar="MAPS_DIR", help="folders of maps")
     add("--heads", type=Path, help=".npz file of head directions by video: (people, samples, 3) "
         "unit vectors, x to the right, y up, z ahead, five a second")  # fmt: skip
     add("--cuts", action="store_true", help="the camera may also jump")

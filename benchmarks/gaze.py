@@ -1,4 +1,4 @@
-"""Time and error of `gaussian_map` beside those of a plain loop over the fixations.
+"""Measure time and error of `gaussian_map` and of a plain loop over the fixations.
 
     python -m benchmarks.gaze
 

@@ -1,11 +1,12 @@
-"""Training samples a second and core, with motion and map, of a data set and of copies of it.
+"""Measure training samples per second and core for a data set and copies of it.
 
     python -m benchmarks.loader [--data_root DATA] [--motion dis] [--workers 2]
 
-The copies have the model's size: one as PNG and 16-bit maps, the other packed (prepare/pack.py).
-All are read in random order, in turn, as train_video.py reads them, in this process, by its CPU
-time, and by the worker processes of a DataLoader; medians of the repeats. Without --data_root, a
-data set of 1920×960 frames as JPEG and 256×128 maps is made up.
+The copies have the model's size: one has PNG frames and 16-bit maps, the other is packed
+(prepare/pack.py). Samples include motion and map and are read in random order as by train_video.py,
+in this process (CPU time) and by worker processes of a DataLoader. The data sets take turns; the
+table shows medians. Without --data_root, a data set of 1920×960 JPEG frames and 256×128 maps is
+generated.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -40,11 +41,11 @@ def main() -> None:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--data_root", type=Path, help="data set; made up if not given")
-    add("--clips", type=int, default=4, help="clips of 50 frames that are made up")
+    add("--data_root", type=Path, help="data set (default: a generated one)")
+    add("--clips", type=int, default=4, help="generated clips of 50 frames")
     add("--split", default="train", help="split to read")
     add("--height", type=int, default=240, help="height of the model's frames; half their width")
-    add("--motion", default="difference", choices=list(MOTIONS), help="motion channels")
+    add("--motion", default="difference", choices=list(MOTIONS), help="motion image")
     add("--workers", type=int, default=2, help="processes of the DataLoader")
     add("--frames", type=int, default=200, help="frames to read in each measurement")
     add("--repeats", type=int, default=5, help="repeats of each measurement")

@@ -1,12 +1,12 @@
-"""How much more a map has on an object that moves than on its equals that stand still.
+"""Measure how much more saliency a moving object gets than equal objects that stand still.
 
     python -m benchmarks.moving_object a.pth b.pth [--clips 12] [--seed 0]
 
-Each clip is four equal quarters of the sphere, with the same figure in the middle of each before
-the same background. In one of them it moves across, and its legs do not: only that it moves tells
-it from the others. The share of the maps within its radius of its centre is divided by the mean of
-those that stand still. Networks are scored without motion (as if each frame were the first), with
-it, and smoothed in time as their spec says; none of them favours straight ahead.
+Each clip has four equal quarters of the sphere, with the same figure at the centre of each before
+the same background. One figure moves across, without moving its legs, so that only motion
+distinguishes it. Its share of the map, within its radius, is divided by the mean of the still ones.
+Networks are scored without motion (as if each frame were the first), with motion, and smoothed over
+time according to their spec, all without the preference for straight ahead.
 """
 
 from common import startup  # noqa: F401  # isort: skip

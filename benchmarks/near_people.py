@@ -1,11 +1,11 @@
-"""The share of maps on people near the camera, for one checkpoint after the other.
+"""Measure the share of maps on people near the camera, for one or more checkpoints.
 
     python -m benchmarks.near_people a.pth b.pth --media FOLDER [--picture before_after.jpg]
 
-near_people.json holds moments of files in FOLDER at which somebody is near, and boxes made by hand.
-The ratio is the share of a map's mass in a box over the share of the sphere that the box covers: 1
-if the map is the same everywhere. Pixels at the edge of a box count in part, by solid angle. Clips
-are sampled, and their maps smoothed in time, as infer_video.py does it.
+near_people.json lists moments of files in FOLDER with people near the camera, and boxes drawn by
+hand. The ratio is a box's share of a map's mass divided by its share of the sphere: 1 for
+a uniform map. Pixels at the edge of a box count in part, by solid angle. Clips are sampled, and
+their maps smoothed over time, as in infer_video.py.
 """
 
 from common import startup  # noqa: F401  # isort: skip

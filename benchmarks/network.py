@@ -1,4 +1,4 @@
-"""The networks' speed: what deploying, cube padding and number formats cost or save.
+"""Measure the networks' speed: effect of deployment, cube padding and number formats.
 
     python -m benchmarks.network [--repeats 15] [--threads 2]
 

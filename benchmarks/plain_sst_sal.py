@@ -1,4 +1,4 @@
-"""SST-Sal written plainly, as the authors' code computes it.
+"""A plain formulation of SST-Sal, as in the authors' code.
 
 Every layer resamples its input to an image three times as high and wide, which holds the nine taps
 of every pixel as a 3×3 tile, and then convolves or pools with stride 3. It has reference sampling

@@ -1,4 +1,4 @@
-"""Conversions to cube faces and back against other packages: time and error.
+"""Compare conversions to cube faces and back with other packages: time and error.
 
     python -m pip install -r requirements-bench.txt
     python -m benchmarks.projection
@@ -14,8 +14,8 @@ and compared at those of the result. Where these lie is each package's own conve
 (k + ½)/n of an edge, here and in equilib. The other two write faces and panoramas with their
 outermost pixels on the edges, k/(n − 1), and read panoramas at centres and faces at k/n.
 
-In the rows of gradients, our forward and backward together are compared with the forward alone as
-it was before: bags of four taps, summed by torch. There the ratio is ours by that, to be small.
+In the rows of gradients, the ratio is the time of our forward and backward pass divided by that of
+a forward pass with bags of four taps summed by torch; a small ratio is better.
 """
 
 from common import startup  # isort: skip

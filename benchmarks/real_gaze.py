@@ -1,17 +1,17 @@
-"""Score models on panoramas with people's gaze: all metrics, baselines and observers, one table.
+"""Score models on panoramas with human gaze: all metrics, with baselines and observers.
 
     python -m benchmarks.real_gaze FOLDER --ckpt_path a.pth b.pth --pred_dir maps
 
-FOLDER has .npz files, each a set of its own. A panorama called NAME in one of them is made of
+FOLDER contains .npz files, each a separate set. The entries of a panorama called NAME are
 
     NAME_rgb     (H, W, 3) uint8
     NAME_gt      (h, w) density per direction on any scale
     NAME_fix     (N, 2) degrees: longitude to the right, latitude upwards; optional, for NSS and AUC
-    NAME_user    (N,) numbers of the observers, optional: with them there are inter-observer scores
+    NAME_user    (N,) numbers of the observers, optional, for inter-observer scores
 
-A folder of saved maps has NAME.npy, .exr or .png. Pixels are weighted with their solid angles, and
-metrics and intervals are those of evaluate_video.py; shuffled AUC takes the fixations of the other
-panoramas of the set. A model with a memory sees the panorama as often as it sees frames in a clip.
+A folder of saved maps contains NAME.npy, .exr or .png. Pixels are weighted by their solid angles;
+metrics and intervals are those of evaluate_video.py. Shuffled AUC uses the fixations of the other
+panoramas of the set. For a recurrent model, the panorama is repeated for the length of a clip.
 """
 
 import argparse
@@ -143,10 +143,10 @@ def main() -> None:
     add("--quality", choices=["fast"], help="also score CubeUNets at this quality")
     add("--pred_dir", type=Path, nargs="*", default=[], help="folders of saved maps")
     add("--height", type=at_least(8, 2049, int), default=256, help="rows of the grid of scores")
-    add("--latitude", type=at_least(1, 90.1), default=90.0, help="degrees from the equator beyond "
-        "which nothing is scored")  # fmt: skip
-    add("--sigma", type=at_least(0.5, 30), default=5.0, help="width in degrees of the Gaussian "
-        "that blurs fixations for the inter-observer scores")  # fmt: skip
+    add("--latitude", type=at_least(1, 90.1), default=90.0, help="largest absolute latitude in "
+        "degrees that is scored")  # fmt: skip
+    add("--sigma", type=at_least(0.5, 30), default=5.0, help="standard deviation in degrees of "
+        "the Gaussian that blurs fixations for the inter-observer scores")  # fmt: skip
     add("--each", action="store_true", help="also print the CC of each panorama")
     args = parser.parse_args()
     networks = {path.stem: models.load(path) for path in args.ckpt_path}

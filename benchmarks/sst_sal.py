@@ -1,4 +1,4 @@
-"""Measure time and memory of SSTSal and of the plain formulation on one and on two CPU threads.
+"""Measure time and memory of SSTSal and of a plain formulation on one and two CPU threads.
 
     python -m benchmarks.sst_sal [--frames 20] [--repeats 5] [--channels 6]
 

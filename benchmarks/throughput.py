@@ -1,4 +1,4 @@
-"""Frames per second of all models in inference and training, and where the time goes.
+"""Measure frames per second of all models in inference and training, with profiles.
 
     python -m benchmarks.throughput [--device cuda] [--batch_sizes 1 16] [--profile]
 
@@ -145,10 +145,10 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--device", default="auto", help="auto, cpu, cuda, …")
-    add("--batch_sizes", type=at_least(1, 4097, int), nargs="+", help="clips that are computed "
-        "together (default: 1, and 16 on a GPU)")  # fmt: skip
-    add("--frames", type=at_least(1, 1001, int), default=20, help="of a clip of SST-Sal, at most")
-    add("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="what is measured")
+    add("--batch_sizes", type=at_least(1, 4097, int), nargs="+", help="clips per batch "
+        "(default: 1, and 16 on a GPU)")  # fmt: skip
+    add("--frames", type=at_least(1, 1001, int), default=20, help="largest clip of SST-Sal")
+    add("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="models to measure")
     add("--repeats", type=at_least(1, kind=int), default=5, help="runs of each measurement")
     add("--profile", action="store_true", help="list the largest operations of each")
     args = parser.parse_args()

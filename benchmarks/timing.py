@@ -1,4 +1,4 @@
-"""Times of functions that run in turn in one process."""
+"""Time measurements of functions that take turns in one process."""
 
 import random
 import statistics
@@ -11,9 +11,8 @@ def interleaved(
 ) -> dict[str, tuple[float, float]]:
     """Return the median and the minimum of each function's seconds, by name.
 
-    Each repeat calls every function once, in an order drawn anew, so that whatever else the machine
-    does, and what the one before leaves in its caches, meets all of them alike. One more repeat
-    goes before, to warm up.
+    Each repeat calls every function once, in a new random order, so that other load on the machine
+    and the state of caches affect all of them equally. One more repeat before warms up.
     """
     times, draw = {name: [] for name in functions}, random.Random(0)
     for repeat in range(repeats + 1):

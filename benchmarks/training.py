@@ -1,4 +1,4 @@
-"""Frames per second of train_video.py, fed from memory and from a data set on disk.
+"""Measure frames per second of train_video.py with data in memory and on disk.
 
     python -m benchmarks.training [--batch_sizes 2 8 32] [--steps 20] [--repeats 3]
 

@@ -1,6 +1,7 @@
-"""Components that are chosen by name: this project's, and user-defined "package.module:NAME".
+"""Components chosen by name: built-in ones, and user-defined ones as "package.module:NAME".
 
-A component is a class that declares what it needs, or an instance of one, and has a line here.
+A component is a class that declares what it needs, or an instance of such a class. To add one to
+this project, add a line here.
 """
 
 import argparse
@@ -14,14 +15,14 @@ from typing import Any
 
 from common.errors import InputError, show_tracebacks
 
-PACKAGE = __name__.removesuffix("common.components")  # above these, where they are installed
+PACKAGE = __name__.removesuffix("common.components")  # prefix of the installed packages
 
 
 class Components(Mapping[str, Any]):
     """Components of one kind by name, in the order in which they were added.
 
-    noun: the kind, for messages. base: "module:Class", of which each is a subclass, or, of a
-    dataclass, an instance. known: "module:NAME" by name, imported at first use.
+    noun: the kind, for messages. base: "module:Class"; each component is a subclass of it or, if
+    it is a dataclass, an instance. known: "module:NAME" by name, imported at first use.
     """
 
     def __init__(self, noun: str, base: str, **known: str):
@@ -41,9 +42,9 @@ class Components(Mapping[str, Any]):
     def find(self, name: str) -> Any:
         """Return the component of a name, or import a user-defined "package.module:NAME".
 
-        It is then known by this name, or by its attribute `name`. The current folder is searched
-        last. Scripts then show tracebacks of errors in its code. Raises InputError for anything
-        else than a component of this kind, and for one whose method `problem` names a problem.
+        It is then registered under this name or its attribute `name`. The current folder is
+        searched last. From then on, scripts show the tracebacks of unexpected errors. Raises
+        InputError if it is not a valid component of this kind.
         """
         if name in self:
             return self[name]
@@ -56,7 +57,7 @@ class Components(Mapping[str, Any]):
         try:
             own = _imported(name)
         except ModuleNotFoundError as error:
-            message = f"{name}: there is no module '{error.name}'; check the name, or install it"
+            message = f"{name}: there is no module '{error.name}'; check the name or install it"
             raise InputError(message) from error
         base = _imported(PACKAGE + self.base)
         made, is_type = is_dataclass(base), isinstance(own, type)
@@ -68,7 +69,7 @@ class Components(Mapping[str, Any]):
         own_name = getattr(own, "name", name)
         self.known.setdefault(own_name, own)
         if self[own_name] is not own:
-            problem = f"another {self.noun} has the name '{own_name}'; give it another one"
+            problem = f"another {self.noun} is named '{own_name}'; rename this one"
             raise InputError(f"{name}: {problem}")
         return own
 
@@ -111,14 +112,14 @@ MOTIONS = Components(
     dis="video.motion:DISFlow",
     raft="video.motion:RAFTFlow",
 )
-LAYOUTS = Components(  # of data sets; the last one that matches counts
+LAYOUTS = Components(  # of data sets; the last match is used
     "layout",
     "datasets.layouts:ECCV2018Layout",
     eccv2018="datasets.layouts:ECCV2018Layout",
-    sst_sal="datasets.layouts:SSTSalLayout",
     packed="datasets.layouts:PackedLayout",
+    sst_sal="datasets.layouts:SSTSalLayout",
 )
-AUGMENTATIONS = Components(  # in the order in which they change a clip
+AUGMENTATIONS = Components(  # in the order of application
     "augmentation",
     "datasets.augment:Augmentation",
     yaw="datasets.augment:yaw",
@@ -140,7 +141,7 @@ METRICS = Components(
 
 
 def find_all(args: argparse.Namespace) -> None:
-    """Import the user-defined components that options name, each option as its kind is called."""
+    """Import the user-defined components that are named by --model, --backbone and so on."""
     for known in (MODELS, BACKBONES, LAYOUTS, MOTIONS, LOSSES, METRICS):
         names = getattr(args, known.noun, None) or []
         for name in [names] if isinstance(names, str) else names:

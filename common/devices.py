@@ -9,9 +9,9 @@ from common.options import PRECISIONS
 
 
 def choose_device(name: str, option: str = "--device ") -> torch.device:
-    """Return the device of this name, which an option or argument gives.
+    """Return the device of this name.
 
-    Raises InputError where it is not there.
+    Raises InputError if it is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -24,7 +24,7 @@ def choose_device(name: str, option: str = "--device ") -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the number format that --precision names on a device."""
+    """Return the data type of a --precision on a device."""
     if name != "auto":
         return getattr(torch, PRECISIONS[name])
     if device.type == "cuda":
@@ -35,7 +35,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def choose_kernels(device: torch.device, dtype: torch.dtype) -> None:
-    """Let a GPU time its kernels, as frames have one size, and use TF32 unless all is float32."""
+    """Let cuDNN choose kernels by timing, and use TF32 unless the precision is float32."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         tf32 = dtype != torch.float32
@@ -43,11 +43,11 @@ def choose_kernels(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return the context of mixed precision in `dtype`; float32 needs none."""
+    """Return the context for mixed precision in `dtype`, a null context for float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _cpu_has_bf16() -> bool:
-    """Return whether the kernel reports AVX512-BF16, which every CPU with AMX has too."""
+    """Return whether the CPU has AVX512-BF16, as has every CPU with AMX."""
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text(errors="ignore")

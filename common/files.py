@@ -1,4 +1,4 @@
-"""Files from anyone: checks before they are read, atomic writes."""
+"""Checks of files before they are read, and atomic writes."""
 
 import io
 import json
@@ -18,23 +18,23 @@ from common.errors import DISK_FULL, InputError, printable
 
 MAX_JSON_BYTES = 128 << 20  # the largest JSON file that is read
 MAX_ARRAY_BYTES = 4 << 30  # the largest file of arrays that is read
-OUTPUT_RECORD = ".saliency360.json"  # fingerprints of the clips that outputs beside it are of
-_inputs: set[tuple[int, int]] = set()  # device and inode of the files that are not to be replaced
+OUTPUT_RECORD = ".saliency360.json"  # fingerprint of the clip of each output beside it
+_inputs: set[tuple[int, int]] = set()  # device and inode of files that must not be replaced
 
 
 def check_file(path: str | Path, largest: float = math.inf) -> Path:
-    """Return the path of a regular file that is there, not empty and at most `largest` bytes.
+    """Return the path of an existing regular file, not empty and of at most `largest` bytes.
 
-    Raises InputError otherwise, and OSError for a path that may not be looked at.
+    Raises InputError otherwise, and OSError for a path without access.
     """
     path = Path(path)
     if re.match(r"\w\w+:/", str(path)) and not path.exists():
-        address = str(path).replace(":/", "://", 1)  # of whose slashes Path leaves one
+        address = str(path).replace(":/", "://", 1)  # Path removes one of the slashes
         raise InputError(f"{address}: an address, not a file; download it first and give the file")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check the path")
     if printable(path.name) != path.name:
-        raise InputError(f"{path}: the name holds control characters; rename it")
+        raise InputError(f"{path}: the name contains control characters; rename it")
     if not path.is_file():
         raise InputError(f"{path}: a folder, a pipe or a device, not a file; check the path")
     if not os.access(path, os.R_OK):
@@ -48,7 +48,7 @@ def check_file(path: str | Path, largest: float = math.inf) -> Path:
 
 @contextmanager
 def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iterator[Path]:
-    """Check a file, and turn whatever goes wrong in the block into an InputError about it.
+    """Check a file, and turn any error in the block into an InputError about it.
 
     otherwise: the message after the path, with {} for the cause.
     """
@@ -64,7 +64,7 @@ def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iter
 
 
 def read_json(path: str | Path, **kinds: Any) -> dict:
-    """Return the object in a JSON file. kinds: types of the entries that may be in it.
+    """Return the object in a JSON file. kinds: types of its possible entries.
 
     Raises InputError for any other file, and for an entry of another type.
     """
@@ -88,7 +88,7 @@ def json_bytes(content: dict) -> bytes:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text as UTF-8, whole or not at all, with ? for what UTF-8 does not have."""
+    """Write a text as UTF-8 atomically, with ? for invalid characters."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace", newline="")
 
@@ -101,27 +101,27 @@ def read_array(path: str | Path) -> np.ndarray:
         if array.dtype.kind not in "biuf" or not array.size:
             raise ValueError(f"{array.dtype} of shape {array.shape}")
         if array.offset + array.nbytes != path.stat().st_size:
-            raise ValueError("not as many numbers as the header announces")
+            raise ValueError("fewer numbers than in the header")
         return np.array(array)
 
 
 def write_array(path: str | Path, array: np.ndarray) -> None:
-    """Write a .npy file, whole or not at all."""
-    content = io.BytesIO()  # NumPy's own writing to a file hides why it failed
+    """Write a .npy file atomically."""
+    content = io.BytesIO()  # numpy.save to a file hides the reason of a failure
     np.save(content, array)
     with atomic(path, durable=False) as temporary:
         temporary.write_bytes(content.getvalue())  # getbuffer() can crash Python 3.12.1
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file, whole or not at all."""
+    """Copy a file atomically."""
     with atomic(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
 @contextmanager
 def protected(*paths: Path) -> Iterator[None]:
-    """Let `atomic` refuse to replace these files, which are read in the block."""
+    """Let `atomic` refuse to replace these files, which the block reads."""
     files = [path.stat() for path in paths if path.is_file()]
     inputs = {(facts.st_dev, facts.st_ino) for facts in files} - _inputs
     _inputs.update(inputs)
@@ -134,14 +134,14 @@ def protected(*paths: Path) -> Iterator[None]:
 def refuse_input(path: Path) -> None:
     """Raise InputError for a file that `protected` protects."""
     if path.exists() and (path.stat().st_dev, path.stat().st_ino) in _inputs:
-        raise InputError(f"{path}: is read by this run and would be replaced; choose another name")
+        raise InputError(f"{path}: is an input and would be replaced; choose another name")
 
 
 @contextmanager
 def output_of(clip: str, path: Path, overwrite: bool = False) -> Iterator[None]:
-    """Let a clip have an output, and note in OUTPUT_RECORD beside it, after the block, whose it is.
+    """Check that an output may be written, and record its clip in OUTPUT_RECORD after the block.
 
-    clip: its fingerprint. Raises InputError where the output is there and was not made of it,
+    clip: its fingerprint. Raises InputError if the output exists and was not made from this clip,
     unless `overwrite`.
     """
     refuse_input(path)
@@ -149,16 +149,16 @@ def output_of(clip: str, path: Path, overwrite: bool = False) -> Iterator[None]:
     noted = read_json(record) if record.exists() else {}
     if path.exists() and not overwrite and noted.get(path.name) != clip:
         cure = "choose another name, or replace it with --overwrite"
-        raise InputError(f"{path}: was not made of this clip; {cure}")
+        raise InputError(f"{path}: was not made from this clip; {cure}")
     yield
     noted = read_json(record) if record.exists() else {}
     write_json(record, noted | {path.name: clip})
 
 
 def output_name(path: Path) -> str:
-    """Return the name that a clip gives to its outputs, without an ending.
+    """Return the name of a clip's outputs, without a suffix.
 
-    Raises InputError for a clip whose name would lead out of the folder of outputs.
+    Raises InputError for a clip whose name would lead out of the output folder.
     """
     name = path.stem if path.is_file() else path.resolve().name
     if name in ("", ".", "..") or printable(name) != name:

@@ -1,4 +1,4 @@
-"""Locks that keep two runs from writing into one folder."""
+"""Locks that prevent two runs from writing to the same folder."""
 
 import os
 import sys
@@ -10,17 +10,17 @@ from common.errors import InputError
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks
+except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Make a folder and keep other processes from writing into it until the block ends.
+    """Create a folder and lock it for this process until the block ends.
 
-    The lock is released with the process, however it ends; processes forked from it share it.
-    Raises InputError where another process has it. Without locks (on Windows and on some network
-    drives) there is a note instead.
+    The lock is released when the process ends in any way; forked processes share it. Raises
+    InputError if another process holds the lock. Where locks are not supported (on Windows and
+    some network drives), a note is printed instead.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,14 +29,14 @@ def lock(folder: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        wait = "wait until it has ended, or choose another folder"
-        raise InputError(f"{folder}: another run writes into this folder; {wait}") from None
+        wait = "wait until it ends, or choose another folder"
+        raise InputError(f"{folder}: another run is writing to this folder; {wait}") from None
     except (OSError, AttributeError):
-        print(f"note: {folder} can't be locked; let one run at a time use it", file=sys.stderr)
+        print(f"note: {folder} can't be locked; start one run at a time", file=sys.stderr)
     try:
         yield
     finally:
         if made:
-            with suppress(OSError):  # there is something in it
+            with suppress(OSError):  # the folder is not empty
                 folder.rmdir()
         os.close(descriptor)

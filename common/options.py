@@ -1,6 +1,6 @@
-"""Options that several scripts have, and types of their values.
+"""Options shared by several scripts, and the types of their values.
 
-Functions that add options take the add_argument of a parser or of a group of options.
+The functions that add options take the add_argument method of a parser or of an argument group.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from common.components import MOTIONS
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints/cube_unet_best.pth"  # shipped
 
-# Choices that are used by modules which take long to import: --help needs none of these.
+# Choices of modules that are slow to import, so that --help is fast.
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 SAMPLINGS = ("reference", "seamless")  # of SST-Sal, in models/sphere_taps.py
 HIGHEST_FPS = 1000.0  # at which every frame of a video is sampled
@@ -26,10 +26,10 @@ STEREO = ("none", "top-bottom", "left-right")  # in video/layout.py
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the default of every option that has one."""
+    """Show the default of every option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        default = action.default  # 0 is one; a flag, no list and no value are not
+        default = action.default  # 0 is shown; False, an empty list and None are not
         if default is None or default is False or default == [] or action.required:
             return action.help
         return super()._get_help_string(action)
@@ -44,7 +44,7 @@ def python() -> str:
 
 
 def at_least(low: Any, below: float = math.inf, kind: Any = float) -> Callable[[str], Any]:
-    """Return the argparse type of an option that is a number in [low, below), made by `kind`."""
+    """Return the argparse type of a number of type `kind` in [low, below)."""
 
     def number(text: str) -> Any:
         if not low <= (value := kind(text)) < below:
@@ -52,7 +52,7 @@ def at_least(low: Any, below: float = math.inf, kind: Any = float) -> Callable[[
             raise argparse.ArgumentTypeError(f"{text}: give {low} or more{above}")
         return value
 
-    number.__name__ = kind.__name__  # argparse names it for a text that is no number
+    number.__name__ = kind.__name__  # in argparse's error about a text that is not a number
     return number
 
 
@@ -83,43 +83,40 @@ def add_machine_options(add: Callable, precision: str = "auto") -> None:
     """Add --device and --precision, with its default."""
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
     add("--precision", default=precision, choices=["auto", *PRECISIONS],
-        help="number format of the network's computations; auto: bf16 where the hardware "
-        "computes in it, else fp32")  # fmt: skip
+        help="data type of the network's computations; auto: bf16 if the hardware supports "
+        "it, else fp32")  # fmt: skip
 
 
 def add_data_options(add: Callable) -> None:
     """Add --data_root, --layout and --fps of a data set."""
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
-    add("--layout", metavar="package.module:Class", help="layout of the data set where it is one "
-        "of your own, whose code is then run (default: found out)")  # fmt: skip
-    add("--fps", type=frame_rate, help="frames a second of the data set, of which the model sees "
-        "as many as of a video (default: as its dataset.json states; otherwise every frame is "
-        "seen)")  # fmt: skip
+    add("--layout", metavar="package.module:Class", help="your own layout of the data set; its "
+        "code is run (default: detected)")  # fmt: skip
+    add("--fps", type=frame_rate, help="frame rate of the data set, which is sampled like a "
+        "video (default: as in its dataset.json; without one, every frame is used)")  # fmt: skip
 
 
 def add_model_options(add: Callable, **number: str) -> None:
-    """Add --model and --backbone of a checkpoint. number: of values, as argparse's nargs."""
+    """Add --model and --backbone of a checkpoint. number: nargs of both."""
     given: dict = {"metavar": "package.module:NAME", **number}
-    add("--model", help="model of the checkpoint where it is one of your own, whose code is then "
-        "run", **given)  # fmt: skip
-    add("--backbone", help="likewise, backbone of a checkpoint of cube_unet", **given)
+    add("--model", help="your own model that the checkpoint contains; its code is run", **given)
+    add("--backbone", help="your own backbone that a cube_unet checkpoint contains", **given)
 
 
 def add_sampling_option(add: Callable) -> None:
     add("--sampling", choices=SAMPLINGS, help="how SST-Sal samples the sphere; "
-        "reference: exactly as its authors do (default: the checkpoint's)")  # fmt: skip
+        "reference: exactly as in the authors' code (default: the checkpoint's)")  # fmt: skip
 
 
 def add_motion_option(add: Callable) -> None:
-    add("--motion", metavar="NAME", help="how motion between frames is estimated: "
-        f"{', '.join(MOTIONS)} or package.module:Class for your own (default: as the model "
-        "was trained)")  # fmt: skip
+    add("--motion", metavar="NAME", help=f"motion image of the model: {', '.join(MOTIONS)} or "
+        "package.module:Class for your own (default: as in its training)")  # fmt: skip
 
 
-def add_layout_options(add: Callable, default: str = "as the file declares") -> None:
-    """Add --stereo and --coverage. default: its description in their help."""
-    add("--stereo", choices=STEREO, help="where the pictures of the left and the right eye are in "
-        f"a frame (default: {default})")  # fmt: skip
+def add_layout_options(add: Callable, default: str = "from the file's metadata") -> None:
+    """Add --stereo and --coverage. default: text for their help."""
+    add("--stereo", choices=STEREO, help="stereo layout: the left eye is the upper or "
+        f"the left half (default: {default})")  # fmt: skip
     add("--coverage", type=float, nargs=4, metavar=("WEST", "EAST", "SOUTH", "NORTH"),
-        help="part of the sphere that each eye covers, in degrees of longitude and latitude; of "
-        f"VR180 -90 90 -90 90 (default: {default}, else -180 180 -90 90)")  # fmt: skip
+        help="part of the sphere that each eye covers, in degrees of longitude and latitude; "
+        f"VR180: -90 90 -90 90 (default: {default}, else -180 180 -90 90)")  # fmt: skip

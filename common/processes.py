@@ -1,7 +1,7 @@
-"""One job in several processes, as torchrun starts them. In a single process, nothing changes.
+"""One job in several processes started by torchrun. In a single process, nothing changes.
 
-Each process ("rank") has a GPU of its own where there are GPUs. Every process must call the
-functions that add up or gather, in the same order.
+If there are GPUs, each process ("rank") uses its own. All processes must call the functions that
+sum or gather in the same order.
 """
 
 import functools
@@ -22,12 +22,12 @@ from common.errors import RunError
 
 T = TypeVar("T")
 
-# How long processes wait until all have started, and later for each other's clips.
+# Timeouts for the start of all processes, and later for waiting for each other's clips.
 START_TIMEOUT, TIMEOUT = timedelta(minutes=5), timedelta(days=1)
 
 
 def rank() -> int:
-    """Return the number of this process, from 0."""
+    """Return the rank of this process, starting at 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -37,12 +37,12 @@ def world() -> int:
 
 
 def is_main() -> bool:
-    """Return whether this is the one process that writes and prints."""
+    """Return whether this is the main process, the only one that writes and prints."""
     return rank() == 0
 
 
 def session(main: Callable[[], T]) -> Callable[[], T]:
-    """Run a script's main within the group of processes that torchrun started, if it did."""
+    """Run a script's main within the process group of torchrun, if there is one."""
 
     @functools.wraps(main)
     def run() -> T:
@@ -54,24 +54,24 @@ def session(main: Callable[[], T]) -> Callable[[], T]:
         try:
             dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=START_TIMEOUT)
             wait_for_all()
-        except RuntimeError as error:  # all that gloo, nccl and their store raise
-            message = f"the processes of torchrun do not meet: {error}; start again"
+        except RuntimeError as error:  # of gloo, nccl and their store
+            message = f"torchrun's processes can't connect: {error}; start again"
             raise RunError(message) from error
         try:
             result = main()
             wait_for_all()
             return result
         finally:
-            time.sleep(0.1)  # PyTorch 2.8 hung where gloo's threads still freed what they sent
+            time.sleep(0.1)  # PyTorch 2.8 hung if gloo's threads were still freeing sent tensors
             dist.destroy_process_group()
 
     return run
 
 
 def extend_timeout() -> None:
-    """Let processes wait long for each other from now on; until then, a few minutes."""
+    """Use the long timeout from now on."""
     if world() > 1:
-        former_name = dist.distributed_c10d._set_pg_timeout  # before torch made it public
+        former_name = dist.distributed_c10d._set_pg_timeout  # in older versions of torch
         getattr(dist, "set_timeout", former_name)(TIMEOUT, dist.group.WORLD)
 
 
@@ -99,12 +99,12 @@ def total(values) -> Tensor:
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here."""
+    """Wait until every process has reached this point."""
     total(0)
 
 
 def print_main(text: str) -> None:
-    """Print in the main process, above a progress bar that is shown."""
+    """Print in the main process, above any progress bar."""
     if is_main():
         tqdm.write(text)
         sys.stdout.flush()
@@ -121,17 +121,17 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = GlobalBatchNorm2d  # the same state, another forward
+            module.__class__ = GlobalBatchNorm2d  # same state, different forward
     device_ids = [device] if device.type == "cuda" else None
     wrapped = nn.parallel.DistributedDataParallel(network, device_ids, gradient_as_bucket_view=True)
-    wrapped.broadcast_buffers = False  # as an argument, its name depends on the version of torch
+    wrapped.broadcast_buffers = False  # the name of the argument depends on torch's version
     return wrapped
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d over the equal batches of all processes, on the CPU; SyncBatchNorm needs GPUs.
 
-    Computed in float64, so that one process and several differ in hardly any bit.
+    Computed in float64, so that results hardly depend on the number of processes.
     """
 
     running_mean: Tensor

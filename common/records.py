@@ -1,4 +1,4 @@
-"""Records of what files were made from: a run that is started again goes on, or is refused."""
+"""Records of the settings and inputs of files, to decide whether a new run continues an old one."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -7,11 +7,11 @@ from common.files import read_json, write_json
 
 
 class Record:
-    """The facts that determine files, compared with those of the files that are there.
+    """The facts that determine files, compared with those of existing files.
 
-    path: a JSON file that holds it. facts: all that determines the files, plain as in JSON.
+    path: JSON file of the record. facts: everything that determines the files, as JSON values.
     may_differ: names of facts that may change between a run and its continuation. stored: the
-    facts of the files that are there, if `path` is not where they are.
+    facts of existing files, if they are not read from `path`.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class Record:
         self.path, self.facts, self.may_differ, self.stored = path, facts, may_differ, stored
 
     def changes(self) -> dict[str, str]:
-        """Return the facts that differ from those of the files that are there, in words."""
+        """Return descriptions of the facts that differ from those of the existing files."""
         return {
             name: f"{name} {self.stored.get(name)} instead of {fact}"
             for name, fact in self.facts.items()
@@ -30,20 +30,20 @@ class Record:
         }
 
     def differences(self) -> dict[str, str]:
-        """Return the changes that make this another run."""
+        """Return the differences that make this a different run."""
         return {name: t for name, t in self.changes().items() if name not in self.may_differ}
 
     @property
     def done(self) -> bool:
-        """Whether all files of the same run are there."""
+        """Whether the same run has already written all files."""
         return self.stored.get("complete") is True and not self.differences()
 
     def begin(self, **more) -> None:
-        """Write the facts, and more, of files that are not complete."""
+        """Write the facts, and more entries, for incomplete files."""
         write_json(self.path, {**self.facts, **more, "complete": False})
 
     def finish(self, **more) -> dict:
-        """Write and return the facts, and more, of complete files."""
+        """Write and return the facts, and more entries, for complete files."""
         self.stored = {**self.facts, **more, "complete": True}
         write_json(self.path, self.stored)
         return self.stored

@@ -1,8 +1,8 @@
-"""A reader of pickles from unknown sources that imports and executes nothing for them.
+"""A safe reader for pickles from unknown sources: it imports and executes no code for them.
 
-A pickle is a program that calls whatever function it names. Here it gets only the names that the
-caller lists, each with a harmless constructor in its place: a function, a type that takes no
-attributes, or one made anew for each file.
+A pickle is a program that can call any function by name. Here, only names listed by the caller are
+allowed, and each is replaced by a harmless constructor: a function, a type without settable
+attributes, or a type created for this file.
 """
 
 import io
@@ -20,7 +20,7 @@ import torch
 
 from common.errors import InputError
 
-Constructors = dict[str, Callable]  # "module.name" in the pickle → what is called in its place
+Constructors = dict[str, Callable]  # "module.name" in the pickle → its replacement
 MEMO_WRITES = "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"
 MEMO_READS = "GET", "BINGET", "LONG_BINGET"
 UPDATES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
@@ -28,16 +28,16 @@ BUILTINS = "builtins", "__builtin__"  # of Python 3 and 2
 
 
 def read_pickle(content: bytes, path: str | Path, constructors: Constructors) -> Any:
-    """Return the object in a pickle, which comes from the file `path`.
+    """Return the object in the pickle of the file `path`.
 
-    Raises InputError for a pickle that asks for another name, and any error for a damaged one.
+    Raises InputError for a pickle that uses another name, and any error for a damaged one.
     """
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Callable:
             if constructor := constructors.get(f"{module}.{name}"):
                 return constructor
-            problem = f"asks for {module}.{name}, and nothing in it was executed"
+            problem = f"contains {module}.{name}, and no code in it was executed"
             advice = "use a file of this project or of the data set's authors"
             raise InputError(f"{path}: {problem}; {advice}")
 
@@ -46,13 +46,13 @@ def read_pickle(content: bytes, path: str | Path, constructors: Constructors) ->
 
 
 def check_pickle(content: bytes | IO[bytes], size: int) -> None:
-    """Raise an error of any kind for a pickle that is cut, or takes endless time or memory to read.
+    """Raise an error of any kind for a pickle that is cut off, or needs endless time or memory.
 
-    A pickle names a part again instead of repeating it, so a few bytes can stand for 2⁴⁰ parts of a
-    key, whose hash never ends: they are counted without making them. An index into the memo takes
-    as much memory as if all below it were there, so it is at most `size`, in bytes.
+    A pickle can refer to a part instead of repeating it, so that a few bytes stand for 2⁴⁰ parts of
+    a key, which can't be hashed in finite time: the parts are counted without creating them. An
+    index into the memo allocates all entries below it, so it may be at most `size`, in bytes.
     """
-    stack: list[list[int]] = []  # the number of parts of each object, in a list to be shared
+    stack: list[list[int]] = []  # number of parts of each object, in a list that can be shared
     marks: list[int] = []
     memo: dict[int, list[int]] = {}
     for opcode, argument, _ in pickletools.genops(content):
@@ -77,12 +77,12 @@ def check_pickle(content: bytes | IO[bytes], size: int) -> None:
             whole = parts[0] if name in UPDATES else [0]
             whole[0] = 1 + sum(part[0] for part in parts)
             if whole[0] > 10 * size + 100_000:
-                raise ValueError("it repeats its parts without end")
+                raise ValueError("its parts repeat without end")
             stack += [whole] * len(opcode.stack_after)
 
 
 def read_torch(path: str | Path) -> Any:
-    """Return the tensors in plain containers that torch.save wrote, on the CPU.
+    """Return the content of a torch.save file on the CPU: tensors in plain containers.
 
     Raises an error of any kind for any other file.
     """
@@ -93,17 +93,17 @@ def read_torch(path: str | Path) -> Any:
             for _ in range(5):
                 check_pickle(file, Path(path).stat().st_size)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice to programmers
+        warnings.simplefilter("ignore")  # addressed to programmers
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # whose text advises to run the code in the file
-            raise pickle.UnpicklingError("more than tensors in plain containers") from error
+        except pickle.UnpicklingError as error:  # its text advises running the code in the file
+            raise pickle.UnpicklingError("not only tensors in plain containers") from error
 
 
 def check_archive(path: str | Path) -> None:
-    """Raise an error for a torch file that unpacks to more than its size, or with a flipped bit.
+    """Raise an error for a torch file that unpacks to more than its size, or has flipped bits.
 
-    torch compresses nothing, and does not compare the checksums.
+    torch.save does not compress, and torch.load does not verify checksums.
     """
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > Path(path).stat().st_size:
@@ -117,7 +117,7 @@ def check_archive(path: str | Path) -> None:
 
 
 def containers() -> Constructors:
-    """Return constructors of Python's containers, as written by Python 2 and 3."""
+    """Return constructors for Python's containers, as written by Python 2 and 3."""
     return {
         "collections.OrderedDict": dict,
         "collections.defaultdict": lambda factory=None, *items: dict(*items),
@@ -126,7 +126,7 @@ def containers() -> Constructors:
 
 
 def numpy_arrays() -> Constructors:
-    """Return constructors of NumPy's arrays of real numbers; they become `PickledArray`s."""
+    """Return constructors for NumPy arrays of real numbers, which become `PickledArray`s."""
     made: Constructors = {
         "multiarray._reconstruct": lambda *_: PickledArray(),
         "multiarray.scalar": lambda kind, raw: kind.numbers(raw)[0].item(),
@@ -141,7 +141,7 @@ def numpy_arrays() -> Constructors:
 
 
 class PickledArray(list):
-    """Takes the place of numpy.ndarray in a pickle: a list of the array's rows."""
+    """Replacement for numpy.ndarray in a pickle: a list of the array's rows."""
 
     def __setstate__(self, state: tuple):
         _, shape, kind, columns_first, raw = state
@@ -149,7 +149,7 @@ class PickledArray(list):
 
 
 class _NumberType:
-    """Takes the place of numpy.dtype in a pickle, for real numbers only."""
+    """Replacement for numpy.dtype in a pickle, for real numbers only."""
 
     def __init__(self, code: str):
         if not re.fullmatch(r"[iu][1248]|f[248]", code):

@@ -1,4 +1,4 @@
-"""Clips with ground truth as a torch Dataset, and the files that they are read from."""
+"""Clips with ground truth as a torch Dataset, and readers of their files."""
 
 from datasets.video_saliency import SaliencyVideos
 

@@ -1,8 +1,8 @@
-"""Random changes of training clips that are right on the sphere, chosen by name.
+"""Augmentations of training clips that are valid on the sphere, chosen by name.
 
-Each takes an item of SaliencyVideos, a random generator and the class of the item's motion, changes
-all frames of the clip alike, and changes motion, ground truth and fixations with the frames. It
-returns a new item. Which are valid for a motion, its class says.
+Each takes an item of SaliencyVideos, a random generator and the class of the item's motion. It
+applies the same change to all frames of the clip, their motion, ground truth and fixations, and
+returns a new item. The class of a motion lists the augmentations that are valid for it.
 """
 
 import math
@@ -27,25 +27,25 @@ MAX_TILT = math.radians(10)
 
 
 def possible(names: Sequence[str], motion: str) -> list[str]:
-    """Return the augmentations that are valid for a motion, as its class says."""
+    """Return the augmentations that are valid for a motion."""
     return [name for name in names if name in MOTIONS[motion].augmentations]
 
 
 class Augmented(Dataset):
-    """The items of a training data set, each changed at random.
+    """A training data set with random augmentation.
 
-    data: SaliencyVideos, or any data set of such items with a `spec`.
+    data: SaliencyVideos, or another data set of such items with a `spec`.
     names: keys of AUGMENTATIONS. seed: any integer.
 
-    An item's key is (epoch, index). Its change depends on the key and the seed alone.
-    Raises ValueError for augmentations that the motion of `data.spec` can't follow.
+    An item's key is (epoch, index). Its augmentation depends only on the key and the seed.
+    Raises ValueError for augmentations that are not valid for the motion of `data.spec`.
     """
 
     def __init__(self, data: Any, names: Sequence[str], seed: int):
         self.data, self.names, self.seed = data, names, seed % 2**32
         motion = data.spec.motion
         if impossible := " ".join(sorted(set(names) - set(possible(names, motion)))):
-            raise ValueError(f"{impossible}: not possible with motion {motion}; leave it out")
+            raise ValueError(f"{impossible}: not valid with motion {motion}; leave it out")
 
     def __len__(self) -> int:
         return len(self.data)
@@ -53,7 +53,7 @@ class Augmented(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
         item = self.data[index]
-        if {"tilt", "light"} & {*self.names}:  # whose values are no longer those of 8 bits
+        if {"tilt", "light"} & {*self.names}:  # their values no longer fit 8 bits
             item |= {name: unit(item[name]) for name in ("frames", "motion")}
         random = np.random.default_rng([self.seed, epoch, index])
         for name, change in AUGMENTATIONS.items():
@@ -73,12 +73,12 @@ def yaw(item: dict, random: np.random.Generator, motion: type[Motion]) -> dict:
 
 
 def mirror(item: dict, random: np.random.Generator, motion: type[Motion]) -> dict:
-    """Exchange left and right with a probability of one half."""
+    """Mirror the clip horizontally with probability 1/2."""
     return item if random.random() < 0.5 else _change_images(item, lambda image: image.flip(-1))
 
 
 def tilt(item: dict, random: np.random.Generator, motion: type[Motion]) -> dict:
-    """Rotate the clip by up to MAX_TILT about a random horizontal axis, bilinearly.
+    """Rotate the clip by up to MAX_TILT about a random horizontal axis, with bilinear sampling.
 
     Fixations are dropped, because counts can't be interpolated. Targets keep a maximum of 1.
     """
@@ -98,7 +98,7 @@ def tilt(item: dict, random: np.random.Generator, motion: type[Motion]) -> dict:
 def light(item: dict, random: np.random.Generator, motion: type[Motion]) -> dict:
     """Change contrast, brightness, saturation and hue.
 
-    Saturation and hue scale and turn the colour's difference from grey, so the grey value stays.
+    Saturation and hue scale and rotate the colour's difference from grey, so the grey value stays.
     A motion that is proportional to the contrast is scaled with it.
     """
     contrast, saturation = random.uniform(0.75, 1.33), random.uniform(0.6, 1.4)

@@ -21,7 +21,7 @@ def check(root: str | Path) -> dict:
         clean     whether there are no problems
         splits    by split: clips, frames, and usable, those that can be targets
         problems  list of {"kind": …, "detail": …}
-    Raises InputError where there is no data set, or no valid splits.json.
+    Raises InputError if there is no data set or no valid splits.json.
     """
     root = Path(root)
     listed, clips = read_splits(root), list_clips(root)
@@ -72,5 +72,5 @@ def summary(report: dict) -> str:
             lines.append(f"    … and {len(details) - MAX_LISTED} more")
     end = "no problems found; the data set is ready for use"
     if count := len(report["problems"]):
-        end = f"problems found: {count}; training leaves out what is not corrected"
+        end = f"problems found: {count}; training leaves out files with problems"
     return "\n".join([*lines, "", f"{report['root']}: {end}"])

@@ -1,16 +1,16 @@
-"""Fixations as ground truth: counts in each pixel, and a Gaussian on the sphere around each.
+"""Ground truth from fixations: counts in each pixel, and sums of Gaussians on the sphere.
 
-Directions are longitude and latitude in radians as in projection/__init__.py: to the right of
-straight ahead, and upwards. The standard deviation of the Gaussian differs between data sets and
-tools. In degrees:
+Longitude and latitude are in radians, to the right of straight ahead and upwards, as in
+projection/__init__.py. The standard deviation of the Gaussian differs between data sets and tools.
+In degrees:
 
     9      360_Saliency_dataset_2018ECCV: π/20, cut off at π/7
            (data.py of its authors, xuyanyu-shh/Saliency-detection-in-360-video)
     7      PVS-HMEM (suppor_lib.py of YuhangSong/DHP)
     5      SST-Sal (issue 2 of edurnebernal/SST-Sal) and F.-Y. Chao et al.
            (code/saliency_estimate.py of cozcinar/360_Audio_Visual_ICMEW2020)
-    3.34   panoramas of H. Duan et al. 2022 (calPanoSalMap.m of DuanHuiyu/ARSaliency), there on
-           the flat image and with the advice to choose it by application
+    3.34   panoramas of H. Duan et al. 2022 (calPanoSalMap.m of DuanHuiyu/ARSaliency), in the flat
+           image, and to be chosen by application
     2      the Salient360! toolbox (--sal-gauss of David-Ef/salient360Toolbox)
 """
 
@@ -23,14 +23,14 @@ from torch import Tensor
 from projection import sphere
 
 SIGMAS = 0.5, 30.0  # degrees; a wider Gaussian has a cusp at the antipode
-CUTOFF = 5.5  # sigmas beyond which the Gaussian may be left out: exp(−15) = 3e-7
+CUTOFF = 5.5  # sigmas beyond which the Gaussian is negligible: exp(−15) = 3e-7
 
 
 def fixation_map(longitudes, latitudes, height: int, width: int) -> Tensor:
     """Return the number of fixations in each pixel: (H, W) float32.
 
-    longitudes, latitudes: (N,) radians, N may be 0. Longitudes wrap. A direction on the border
-    of two pixels belongs to the one to its right or below, a pole to the row that touches it.
+    longitudes, latitudes: (N,) radians, N may be 0. Longitudes wrap. A direction on the border of
+    two pixels belongs to the right or lower one, a pole to the adjacent row.
     Raises ValueError for invalid directions or sizes.
     """
     sphere.check_size(height, width)
@@ -44,7 +44,7 @@ def fixation_map(longitudes, latitudes, height: int, width: int) -> Tensor:
 def gaussian_map(
     longitudes, latitudes, height: int, width: int, sigma: float, weights=None
 ) -> Tensor:
-    """Return Σ weight · exp(−d² / 2σ²), d the great-circle distance of a pixel and a fixation.
+    """Return Σ weight · exp(−d² / 2σ²), where d is the great-circle distance to a fixation.
 
     longitudes, latitudes: (N,) radians, N may be 0.
     sigma: degrees, 0.5 to 30. weights: (N,), not negative; 1 if None.
@@ -53,17 +53,17 @@ def gaussian_map(
     """
     sphere.check_size(height, width)
     if not SIGMAS[0] <= sigma <= SIGMAS[1]:
-        raise ValueError(f"sigma must be within {SIGMAS[0]} and {SIGMAS[1]} degrees, got {sigma}")
+        raise ValueError(f"sigma must be from {SIGMAS[0]} to {SIGMAS[1]} degrees, got {sigma}")
     longitude, latitude = _directions(longitudes, latitudes)
     weight = torch.ones_like(latitude) if weights is None else torch.as_tensor(weights).double()
     if weight.shape != latitude.shape or not ((weight >= 0) & weight.isfinite()).all():
-        raise ValueError("weights must be one finite number of at least 0 for each fixation")
+        raise ValueError("weights must be one finite, non-negative number for each fixation")
     rows, columns = sphere.latitudes(height).numpy(), sphere.longitudes(width).numpy()
     sigma = math.radians(sigma)
     cutoff = min(CUTOFF * sigma, math.pi)
     total = np.zeros((height, width))
     for x, y, w in zip(longitude.tolist(), latitude.tolist(), weight.tolist()):
-        # The haversine of the distance, for the rows and columns that may be within it.
+        # The haversine of the distance, for rows and columns that may be within the cutoff.
         nearby = np.flatnonzero(abs(rows - y) <= cutoff)
         along = np.sin((columns - x) / 2) ** 2
         scale = np.cos(rows[nearby]) * math.cos(y)
@@ -82,7 +82,7 @@ def _directions(longitude, latitude) -> tuple[Tensor, Tensor]:
     latitude = torch.as_tensor(latitude, dtype=torch.float64)
     if longitude.ndim != 1 or longitude.shape != latitude.shape:
         shapes = f"{tuple(longitude.shape)} and {tuple(latitude.shape)}"
-        raise ValueError(f"longitudes and latitudes must be lists of one length, got {shapes}")
+        raise ValueError(f"longitudes and latitudes must be lists of equal length, got {shapes}")
     if not (longitude.isfinite().all() and (latitude.abs() <= math.pi / 2 + 1e-6).all()):
         raise ValueError("a longitude is not finite or a latitude is outside ±π/2 radians")
     return longitude, latitude.clamp(-math.pi / 2, math.pi / 2)

@@ -1,6 +1,6 @@
-"""The layouts of data sets on disk: which files belong to a clip, and how its maps are read.
+"""The layouts of data sets on disk: the files of each clip, and readers for its maps.
 
-docs/data.md draws them. A layout is a subclass of ECCV2018Layout. All have splits.json
+docs/data.md describes them. A layout is a subclass of ECCV2018Layout. All have splits.json
 (datasets/splits.py).
 """
 
@@ -35,7 +35,7 @@ class File:
 
     @property
     def flow(self) -> Path | None:
-        """The picture of the optical flow since the frame before."""
+        """The picture of the optical flow since the previous frame."""
         return find_flow(self.picture)
 
 
@@ -50,9 +50,9 @@ class ECCV2018Layout:
         return True
 
     def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
-        """Return the frames of clips in any order: at least the named ones, for None all.
+        """Return the frames of at least the named clips (None: of all), in any order.
 
-        Hidden clips are only among the named ones.
+        Hidden clips are included only if they are named.
         """
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
         clips = {}
@@ -66,15 +66,15 @@ class ECCV2018Layout:
         return clips
 
     def truths(self, root: Path) -> Iterator[Path]:
-        """Yield all files that are ground truth by their names, with a frame or without."""
+        """Yield all files with a name of ground truth, with or without a frame."""
         return root.glob("[!.]*/[0-9]*_gt.npy")
 
     def fixations(self, root: Path, clip: str) -> Path:
-        """Return where the CSV file of a clip's fixations is, if it has one."""
+        """Return the path of a clip's CSV file of fixations, which may not exist."""
         return root / clip / "fixations.csv"
 
     def made_for(self, root: Path) -> dict:
-        """Return the height, width and fps for which alone a data set was made; empty for any.
+        """Return the only height, width and fps for which a data set was made; empty for any.
 
         smaller_maps: whether its maps were reduced to this size.
         """
@@ -82,24 +82,22 @@ class ECCV2018Layout:
 
 
 class PackedLayout(ECCV2018Layout):
-    """A packed file for each clip, 217/packed.npy, which prepare/pack.py writes.
+    """A packed file for each clip, 217/packed.npy, written by prepare/pack.py.
 
-    video/packed.py describes it. Fixations are as in ECCV 2018.
+    The format is described in video/packed.py. Fixations are as in ECCV 2018.
     """
 
     def matches(self, root: Path) -> bool:
         return (root / MADE_FOR).is_file()
 
     def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
-        files = (
-            root.glob(f"[!.]*/{PACKED}") if names is None else (root / n / PACKED for n in names)
-        )
-        return {path.parent.name: list(self._frames(path)) for path in files if path.is_file()}
+        folders = root.glob("[!.]*") if names is None else (root / name for name in names)
+        packed = {folder.name: folder / PACKED for folder in folders}
+        return {name: list(self._frames(path)) for name, path in packed.items() if path.is_file()}
 
     def made_for(self, root: Path) -> dict:
-        return read_json(
-            root / MADE_FOR, height=int, width=int, fps=(int, float), smaller_maps=bool
-        )
+        kinds = {"height": int, "width": int, "fps": (int, float), "smaller_maps": bool}
+        return read_json(root / MADE_FOR, **kinds)
 
     def _frames(self, path: Path) -> Iterator[File]:
         for number in open_packed(path)[1]:
@@ -109,10 +107,10 @@ class PackedLayout(ECCV2018Layout):
 
 
 class SSTSalLayout(ECCV2018Layout):
-    """A folder for each kind of file, as DataLoader360Video.py of edurnebernal/SST-Sal reads them.
+    """A folder for each kind of file, as in DataLoader360Video.py of edurnebernal/SST-Sal.
 
-    frames/0001/0001_1023.png, saliency_maps/0001/1023.png or 0001_1023.png; the folders of clips
-    may be missing. Optional: optical_flow like frames, fixations/0001.csv.
+    frames/0001/0001_1023.png, saliency_maps/0001/1023.png or 0001_1023.png; without folders of
+    clips, too. Optional: optical_flow like frames, fixations/0001.csv.
     """
 
     def matches(self, root: Path) -> bool:
@@ -133,7 +131,7 @@ class SSTSalLayout(ECCV2018Layout):
         return root / "fixations" / f"{clip}.csv"
 
     def _named(self, folder: Path) -> Iterator[tuple[str, int, Path]]:
-        """Yield clip, number and path of the files folder/clip_0001.png and folder/clip/….png."""
+        """Yield clip, number and path of files folder/clip_0001.png and folder/clip/….png."""
         for path in folder.glob("[!.]*"):
             nested = path.is_dir()
             for file in path.glob("[!.]*") if nested else [path]:
@@ -144,7 +142,7 @@ class SSTSalLayout(ECCV2018Layout):
 
 
 def layouts() -> list[ECCV2018Layout]:
-    """Return all layouts; the first that matches a data set is its layout."""
+    """Return all layouts; a data set has the first one that matches."""
     return [LAYOUTS[name]() for name in reversed(list(LAYOUTS))]
 
 
@@ -154,9 +152,9 @@ def find_layout(root: Path) -> ECCV2018Layout:
 
 
 def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[File]]:
-    """Return the frames of those of the named clips that exist, sorted by frame number.
+    """Return the frames of the named clips, as far as they exist, sorted by frame number.
 
-    names: None for all clips on disk, whatever their split, but for hidden ones.
+    names: None for all clips on disk of any split, except for hidden ones.
     """
     clips = find_layout(root).clips(root, names)
     for files in clips.values():
@@ -168,11 +166,11 @@ def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[Fil
 def unbroken_runs(files: list[File]) -> list[list[File]]:
     """Split a clip's frames where the numbering jumps by more than its most frequent step.
 
-    Raises InputError for two frames of one number.
+    Raises InputError for two frames with the same number.
     """
     for before, after in pairwise(files):
         if before.number == after.number:
-            raise InputError(f"{after.picture}: numbered as {before.picture.name}; delete one")
+            raise InputError(f"{after.picture}: same number as {before.picture.name}; delete one")
     steps = [b.number - a.number for a, b in zip(files, files[1:])]
     step = Counter(steps).most_common(1)[0][0] if steps else 1
     runs = [files[:1]]
@@ -192,14 +190,14 @@ def read_map(path: Path) -> np.ndarray:
     saliency = readers.get(path.suffix, partial(read_picture, mode="F"))(path)
     if (squeezed := np.squeeze(saliency)).ndim != 2:
         raise InputError(f"{path}: expected a map (H, W), got {saliency.shape}; make it again")
-    with np.errstate(over="ignore"):  # an infinite value is found by the caller
+    with np.errstate(over="ignore"):  # the caller checks for infinite values
         return squeezed.astype(np.float32)
 
 
 def read_truth(path: Path, height: int, width: int) -> Tensor:
     """Return a saliency map, resized and scaled by its own maximum: (1, H, W) float32 in [0, 1].
 
-    Raises InputError as `read_map` does, and for a map that is all zero, negative or not finite.
+    Raises InputError like `read_map`, and for a map that is all zero, negative or not finite.
     """
     saliency = read_map(path)
     if not (saliency.min() >= 0 and 0 < saliency.max() < np.inf):
@@ -209,7 +207,7 @@ def read_truth(path: Path, height: int, width: int) -> Tensor:
 
 
 class ClipFixations:
-    """The fixations of a data set by clip. any: whether the data set has fixations at all."""
+    """The fixations of a data set by clip. any: whether the data set has any fixations."""
 
     def __init__(self, root: Path):
         self.root, self.layout = root, find_layout(root)
@@ -218,7 +216,7 @@ class ClipFixations:
         self._by_clip: dict[str, Fixations | None] = {}
 
     def of(self, clip: str) -> Fixations | None:
-        """Return a clip's fixations, None without any. Raises InputError for an invalid file."""
+        """Return a clip's fixations, None if it has none. Raises InputError for an invalid file."""
         if clip not in self._by_clip:
             path = self.layout.fixations(self.root, clip)
             csv = read_fixations_csv(path) if path.is_file() else None

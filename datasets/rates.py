@@ -1,11 +1,11 @@
-"""The frame rate of a data set, by which a model sees it as it sees a video.
+"""The frame rate of a data set, which is needed to sample it like a video.
 
-<root>/dataset.json states it, for all clips or clip by clip:
+<root>/dataset.json states it, for all clips or for each clip:
 
     {"fps": 25}        {"fps": {"001": 25, "002": "30000/1001"}}
 
-Where nothing is stated, training and evaluation let the model see every frame. infer_video.py reads
-it for a clip's folder of frames.
+If there is no rate, training and evaluation use every frame. infer_video.py reads the rate for a
+clip's folder of frames.
 """
 
 from fractions import Fraction
@@ -19,27 +19,27 @@ FACTS = "dataset.json"
 
 
 class ClipRates:
-    """The frames a second of a data set's clips; `fps` is for all, in place of what is stated.
+    """The frame rates of a data set's clips. fps: rate of all clips instead of dataset.json.
 
-    Raises InputError where dataset.json is invalid.
+    Raises InputError if dataset.json is invalid.
     """
 
     def __init__(self, root: Path, fps: Fraction | None = None):
-        self._rates: dict[str | None, Fraction | None] = {None: fps}  # None: of all other clips
+        self._rates: dict[str | None, Fraction | None] = {None: fps}  # None: all other clips
         if fps is None and (path := root / FACTS).exists():
-            otherwise = '"fps" is a number or {clip: number} ({}); correct it, or give --fps'
+            otherwise = '"fps" must be a number or {clip: number} ({}); correct it, or give --fps'
             with reading(path, otherwise):
                 stated = read_json(path).get("fps", {})
                 by_clip = stated if isinstance(stated, dict) else {None: stated}
                 self._rates |= {clip: frame_rate(str(fps)) for clip, fps in by_clip.items()}
 
     def of(self, clip: str) -> Fraction | None:
-        """Return the frames a second of a clip, None where it is not known."""
+        """Return the frame rate of a clip, None if unknown."""
         return self._rates.get(clip, self._rates[None])
 
 
 def rate_of_folder(frames: Path) -> Fraction | None:
-    """Return the frames a second that a data set states for a clip's folder in it, None if none."""
+    """Return the frame rate that a data set states for a clip's folder in it, None if unknown."""
     clip = frames.resolve()
     root = clip.parents[1] if clip.parent.name == FRAMES else clip.parent
     return ClipRates(root).of(clip.name) if clip.is_dir() else None

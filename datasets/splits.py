@@ -1,7 +1,7 @@
 """The training, validation and test splits of a data set.
 
-<root>/splits.json lists them: {"train": [clip, …], "val": […], "test": […]}. A data set without it
-must hold clips of ECCV 2018, whose split is built in.
+<root>/splits.json lists them: {"train": [clip, …], "val": […], "test": […]}. Without it, a data set
+must contain clips of ECCV 2018, whose split is built in.
 """
 
 import random
@@ -19,10 +19,10 @@ SPLITS_FORMAT = '{"train": [clip folders], "val": [...], "test": [...]}'
 
 
 def eccv2018_split() -> dict[str, list[str]]:
-    """Return the split of ECCV 2018 by which published re-implementations train on 80 clips.
+    """Return the split of ECCV 2018 into 80 training and 24 test clips of re-implementations.
 
-    The other 24 of the 104 clips are the test split, and the first eight drawn of the 80 the
-    validation split, so that the best checkpoint is not chosen on the test clips.
+    Eight of the training clips, drawn at random, become the validation split, so that the best
+    checkpoint is not chosen on the test clips.
     """
     names = [str(n) for n in range(217, 321)]
     drawn = random.Random(367643).sample(names, 80)
@@ -35,9 +35,9 @@ PUBLISHED["eccv2018"] = {"test": eccv2018_split()["test"]}
 
 
 def published_split(name: str, clips: list[str]) -> dict[str, list[str]]:
-    """Return a split of PUBLISHED, of the clips that are there.
+    """Return a split of PUBLISHED, as far as its clips exist.
 
-    A part that it does not list has all other clips. Every tenth of the training clips, drawn at
+    A part that it does not list has all other clips. A tenth of the training clips, drawn at
     random, becomes the validation split.
     """
     lists, there = PUBLISHED[name], set(clips)
@@ -50,8 +50,8 @@ def published_split(name: str, clips: list[str]) -> dict[str, list[str]]:
 def read_splits(root: Path) -> dict[str, list[str]]:
     """Return the names of a data set's clips by split.
 
-    Raises InputError for no data set, an invalid splits.json, or none and no clip of ECCV 2018,
-    and for a data set that was interrupted while it was made.
+    Raises InputError for a missing or unfinished data set, for an invalid splits.json, and for a
+    missing one without clips of ECCV 2018.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such data set; {HOW_TO_GET_DATA}")
@@ -61,7 +61,7 @@ def read_splits(root: Path) -> dict[str, list[str]]:
         if any((root / name).is_dir() for names in splits.values() for name in names):
             return splits
         if any(root.glob("*/prepared.json")):  # splits.json is written last
-            unfinished = "is not finished; run the command that makes it again, which continues"
+            unfinished = "is not finished; run the command that makes it again to continue"
             raise InputError(f"{root}: {unfinished}")
         missing = "there is no splits.json and no clip of ECCV 2018 (217 … 320)"
         raise InputError(f"{root}: {missing}; write splits.json as {SPLITS_FORMAT}")

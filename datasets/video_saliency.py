@@ -23,7 +23,7 @@ from video.spec import HIGHEST_FPS, Spec
 
 
 class Sample(NamedTuple):
-    """Consecutive frames of those sampled from an unbroken run, from its position `start` on."""
+    """Consecutive sampled frames of an unbroken run, from its position `start` on."""
 
     clip: str
     run: list[File]
@@ -36,31 +36,31 @@ class SaliencyVideos(Dataset):
 
     root: data set in one of the layouts of datasets/layouts.py.
     split: "train", "val" or "test"; or one of datasets.splits.PUBLISHED, for its test clips.
-    skip_frames: sampled frames at the start of each clip that are not in any sample.
-    fps: frames a second of the data set, in place of what datasets/rates.py reads. Where the rate
-        is known, every frame is sampled that `read_frames` would sample of such a video.
+    skip_frames: number of sampled frames to leave out at the start of each clip.
+    fps: frame rate of the data set, instead of the rate that datasets/rates.py reads. If a rate is
+        known, frames are sampled as by `read_frames`.
     spec: None to list every frame, for scoring.
-    fixations: whether they are read.
-    eight_bits: whether frames, and motion of such values, are uint8 in [0, 255], a quarter of the
-        memory; `unit` makes the same floats of them.
+    fixations: whether to read fixations.
+    eight_bits: whether frames, and motion if it has 8-bit values, are uint8 in [0, 255], in a
+        quarter of the memory; `unit` converts them to the same floats.
 
     An item is a dict of
         frames     (T, 3, H, W) RGB in [0, 1]
-        motion     (T, M, H, W) in [0, 1], since the frame before; none at the start of a run
+        motion     (T, M, H, W) in [0, 1], since the previous frame; none at the start of a run
         target     (T, 1, H, W) in [0, 1], each map scaled by its own maximum
         valid      (T,) bool: the frame was readable and its ground truth usable
         numbers    (T,) frame numbers
         name       name of the clip
-        irregular  problems met while reading: list of (kind, file)
-        fixations  (T, 1, H, W) counts, only where the data set has fixations
+        irregular  problems found while reading: list of (kind, file)
+        fixations  (T, 1, H, W) counts, only if the data set has fixations
 
-    The data set's own `irregular` holds problems with file names: missing clips, frames without
+    The data set's own `irregular` lists problems with file names: missing clips, frames without
     ground truth, gaps in the numbering, frames at the end of a run that do not fill a sample.
-    An unreadable frame is replaced as by `read_frames`, an unreadable flow picture is estimated, an
-    unusable map is all zero.
+    An unreadable frame is replaced as by `read_frames`, an unreadable flow picture by an estimate,
+    and an unusable map is all zero.
 
-    Raises InputError where the root or the split does not exist, no ground truth is left, or the
-    data set is packed for another size or rate.
+    Raises InputError if the root or the split does not exist, if there is no ground truth, or if
+    the data set is packed for another size or rate.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class SaliencyVideos(Dataset):
         if not splits.get(split):
             path = self.root / "splits.json"
             filled = ", ".join(name for name, clips in splits.items() if clips) or "none"
-            raise InputError(f"{path}: split '{split}' has no clips; choose one that has: {filled}")
+            raise InputError(f"{path}: split '{split}' has no clips; choose one of: {filled}")
         names, listed = list(dict.fromkeys(splits[split])), Counter(sum(splits.values(), []))
         self.fixations, self.rates = ClipFixations(self.root), ClipRates(self.root, fps)
         self.clips = list_clips(self.root, names)
@@ -105,7 +105,7 @@ class SaliencyVideos(Dataset):
             raise InputError(f"{self.root}: split '{split}' has no {what} {problems}; {expected}")
 
     def check_packed(self, spec: Spec) -> None:
-        """Raise InputError where the data set is packed for another size or rate than a model's."""
+        """Raise InputError if the data set is packed for another size or rate than a model's."""
         if not (made := find_layout(self.root).made_for(self.root)):
             return
         stated, clips = ClipRates(self.root), list(self.clips)
@@ -114,7 +114,7 @@ class SaliencyVideos(Dataset):
         if (made["height"], made["width"]) != (spec.height, spec.width) or not same_rate:
             packed = f"{made['height']}×{made['width']} pixels, {made['fps']:g} frames a second"
             wanted = f"{spec.height}×{spec.width}, {spec.fps:g}"
-            advice = "pack the original for this model, or use it as it is"
+            advice = "pack the original for this model, or use the original"
             raise InputError(f"{self.root}: packed for {packed}, not {wanted}; {advice}")
 
     def _add_clip(self, name: str, files: list[File], to_skip: int) -> None:
@@ -158,11 +158,11 @@ class SaliencyVideos(Dataset):
         return item
 
     def frames(self, sample: Sample) -> tuple[list[Frame], Damage]:
-        """Return the frames of a sample as `read_frames` does, and what is wrong with them."""
+        """Return the frames of a sample as `read_frames` does, and their problems."""
         pictures = [file.picture for file in sample.run]
         start, end = sample.start, sample.start + len(sample.files)
         reader = read_pictures(pictures[start:end], self.spec, before=pictures[:start])
-        with suppress(InputError):  # no frame up to here can be read
+        with suppress(InputError):  # no frame so far is readable
             return [frame for frame in reader for _ in frame.times], reader.damage
         stand_in = reader.first_readable(decode_pictures(pictures[end:], Fraction(1)))
         if stand_in is None:
@@ -172,7 +172,7 @@ class SaliencyVideos(Dataset):
         return [frame] * len(sample.files), reader.damage
 
     def truths(self, sample: Sample, irregular: list[tuple[str, str]]) -> dict:
-        """Return target, valid (whether its frame is readable or not) and fixations of an item."""
+        """Return target, valid (regardless of readable frames) and fixations of an item."""
         size = self.spec.height, self.spec.width
         absent, valid = torch.zeros(1, 1, 1).expand(1, *size), [False] * len(sample.files)
         targets = [absent] * len(sample.files)
@@ -198,6 +198,6 @@ def summarise(irregular: list[tuple[str, str]]) -> str:
 
 
 def collate(items: list[dict]) -> dict:
-    """Stack items to a batch; `name` becomes a list, `irregular` one list for the batch."""
+    """Stack items into a batch; `name` becomes a list, `irregular` one list for the batch."""
     irregular: list = sum((item.pop("irregular") for item in items), [])
     return {**default_collate(items), "irregular": irregular}

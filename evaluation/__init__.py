@@ -1,1 +1,1 @@
-"""Scores of models and saved maps against ground truth, beside baselines and observers."""
+"""Scores of models and saved maps against ground truth, with baselines and observers."""

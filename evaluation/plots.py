@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from evaluation.summary import BASELINES, INTER_OBSERVER, best, by_clip, heading, worst_first
 
-ROWS = 100  # clips in a plot by clip, at most
+ROWS = 100  # largest number of clips in a plot by clip
 COLOURS = "#0067b1", "#c2500f", "#00846b", "#8a4b9e", "#a07800", "#c33c7d"  # of the models
 DARK = "0.2"
 STYLE: dict = {
-    "text.parse_math": False,  # names of files are no formulas, even if they hold dollar signs
+    "text.parse_math": False,  # file names are not formulas, even with dollar signs
     **{"font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left", "lines.markersize": 2},
     **{"axes.grid": True, "axes.axisbelow": True, "grid.color": "0.9"},
     **{"axes.spines.top": False, "axes.spines.right": False},
@@ -23,9 +23,9 @@ STYLE: dict = {
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame, (H, W, 3) uint8 RGB, with its saliency maps, (H, W); all of any size.
+    """One frame, (H, W, 3) uint8 RGB, with its saliency maps, (H, W), of any sizes.
 
-    predictions: by the name of the model. fixations: (N, 2) longitude and latitude in radians.
+    predictions: by model name. fixations: (N, 2) longitude and latitude in radians.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Picture:
 
 @matplotlib.rc_context(STYLE)
 def time_plot(results: dict, metric: str, series: dict) -> Figure:
-    """Draw medians over clips over time: of each model, the best baseline and inter-observer.
+    """Plot medians over clips against time: each model, the best baseline, inter-observer.
 
     results: content of metrics.json. series: clip → predictor → metric → frame number → value.
     """
@@ -100,13 +100,13 @@ def picture_plot(picture: Picture) -> Figure:
 
 
 def over_time(series: dict, predictor: str | None, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return a predictor's frame numbers, (n,), and its scores there, (clips, n), NaN for none."""
+    """Return a predictor's frame numbers (n,) and scores (clips, n), NaN for none."""
     clips = [scores.get(predictor, {}).get(metric, {}) for scores in series.values()]
     numbers = np.unique([number for curve in clips for number in curve])
     return numbers, np.array([[curve.get(n, np.nan) for n in numbers] for curve in clips])
 
 
 def short(name: str, most: int = 20) -> str:
-    """Return a name in at most so many characters, with ? for what is no UTF-8."""
+    """Return a name shortened to `most` characters, with ? for characters that are not UTF-8."""
     name, half = name.encode(errors="replace").decode(), most // 2
     return name if len(name) <= most else f"{name[: half - 1]}…{name[-half:]}"

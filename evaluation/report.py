@@ -1,4 +1,4 @@
-"""The evaluation of saliency predictions as one HTML page that needs no other file."""
+"""The evaluation report: one self-contained HTML page."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ th,td{padding:.4rem .8rem;text-align:right;border-bottom:1px solid #ccc;white-sp
 
 
 def write_report(path: str | Path, results: dict, series: dict, pictures: list[Picture]) -> None:
-    """Write the page: scores and what they say, plots over time and by clip, pictures, provenance.
+    """Write the page: scores, comparisons, plots over time and by clip, pictures, provenance.
 
     results: content of metrics.json, NaN for absent scores.
     series: clip → predictor → metric → frame number → value.
@@ -43,14 +43,14 @@ def write_report(path: str | Path, results: dict, series: dict, pictures: list[P
 <p>Medians over clips, where at least half have a score.</p>
 {"".join(times)}
 <h2>By clip</h2>
-<p>At most {ROWS} clips, the worst of {escape(models[0])} first. Dots: models. Tick: the best
-baseline of the metric.</p>
+<p>At most {ROWS} clips, sorted by the scores of {escape(models[0])}, the worst first. Dots: models.
+Ticks: the best baseline of the metric.</p>
 {"".join(clips)}
 <h2>Pictures</h2>
 <p>Each map has its own scale from 0 (black) to its maximum (yellow), so brightness
 can't be compared between maps. White dots: fixations.</p>
 {"".join(examples)}
-<h2>Where it comes from</h2>
+<h2>Data and models</h2>
 <ul>{items(results["notes"])}</ul>
 <dl>{facts}</dl></body></html>
 """
@@ -58,7 +58,7 @@ can't be compared between maps. White dots: fixations.</p>
 
 
 def score_table(results: dict) -> str:
-    """Return predictors × metrics as HTML: mean, interval, and clips where some have no score."""
+    """Return predictors × metrics as HTML: mean, interval, and the number of clips if not all."""
     metrics, predictors = results["metrics"], results["predictors"]
     roles = dict.fromkeys(summary.BASELINES, "baseline") | {
         summary.INTER_OBSERVER: "inter-observer"
@@ -76,7 +76,7 @@ def score_table(results: dict) -> str:
             clips = "" if score["clips"] == len(results["clips"]) else f"<br>{score['clips']} clips"
             rows += f"<td>{mean}<small>{summary.interval(score, ' to ')}{clips}</small></td>"
         rows += "</tr>"
-    caption = "Mean over clips and its 95 % interval; bold is the best model or baseline."
+    caption = "Mean over clips and 95 % interval; the best model or baseline is bold."
     return f"<table><caption>{caption}</caption>{rows}</table>"
 
 
@@ -86,7 +86,7 @@ def items(lines: list[str]) -> str:
 
 
 def image(figure: Figure, kind: str = "plot") -> str:
-    """Return the figure as an <img> that holds its PNG file."""
+    """Return the figure as an <img> with an embedded PNG."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
     content = base64.b64encode(file.getvalue()).decode()

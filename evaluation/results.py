@@ -1,4 +1,4 @@
-"""The content of metrics.json, and the files in which results are written."""
+"""The content of metrics.json, and the files with results."""
 
 import json
 import math
@@ -18,8 +18,8 @@ from evaluation.tables import csv_text
 from metrics import METRICS
 from metrics.inter_observer import mean_of_finite
 
-WORST = 3  # clips whose worst frames are in the report
-MISSING = {  # by the last truth that a metric needs, where no frame has a score
+WORST = 3  # number of clips whose worst frames are in the report
+MISSING = {  # requirement by the last truth of a metric, for metrics without a score
     "target": "ground truth that is not constant",
     "fixations": "fixations",
     "others": "fixations of other clips",
@@ -30,17 +30,17 @@ MISSING = {  # by the last truth that a metric needs, where no frame has a score
 def collect(
     facts: dict, scorer: Scorer, clips: dict[str, ClipScores], rows: dict[str, list[str]]
 ) -> dict:
-    """Return the content of metrics.json, with NaN where there is no score.
+    """Return the content of metrics.json, with NaN for missing scores.
 
-    facts: what was scored and how. rows: names of the sources that a row of the table stands for;
-    several are models with different seeds, whose scores are averaged frame by frame.
-    Raises InputError where no frame has a score.
+    facts: what was scored and how. rows: names of the sources of each row of the table; several
+    sources are models with different seeds, whose scores are averaged frame by frame.
+    Raises InputError if no frame has a score.
     """
     scored = {clip: scores for clip, scores in clips.items() if scores.frames}
     if not scored:
         problems = summarise([problem for scores in clips.values() for problem in scores.irregular])
         nothing = f"{scorer.data.root}: no frame of split '{scorer.data.split}' could be scored"
-        raise InputError(f"{nothing} ({problems}); --check lists what is wrong with the data set")
+        raise InputError(f"{nothing} ({problems}); --check lists the problems of the data set")
     for scores in scored.values():
         scores.merge(rows)
     by_clip = {c: {"frames": len(s.frames), "scores": s.means()} for c, s in scored.items()}
@@ -75,24 +75,24 @@ def notes(
     if problems := sum((scores.irregular for scores in clips.values()), scorer.data.irregular):
         lines.append(f"Problems in the data: {summarise(problems)}.")
     if unscored := [clip for clip, scores in clips.items() if not scores.frames]:
-        lines.append(f"Clips without usable frames, not scored: {', '.join(unscored)}.")
+        lines.append(f"Clips without usable frames (not scored): {', '.join(unscored)}.")
     absent = [metric for name, metric in METRICS.items() if name not in metrics]
     lines += [f"{metric.title} needs {MISSING[metric.needs[-1]]}." for metric in absent]
     steps = [f"{summary.number(x)} ({name})" for name, x in changes.items() if math.isfinite(x)]
     if steps:
-        lines += [f"From a scored frame to the next, CC changes by {', '.join(steps)} on average."]
+        lines += [f"CC changes by {', '.join(steps)} on average between successive scored frames."]
     return lines
 
 
 def write(
     folder: Path, results: dict, clips: dict[str, ClipScores], report: bool, per_frame: bool
 ) -> list[str]:
-    """Write metrics.json, metrics.csv and, if wanted, per_frame.csv and report.html, else remove
-    those of the run before.
+    """Write metrics.json, metrics.csv and, if requested, per_frame.csv and report.html, and remove
+    those of the previous run.
 
     Returns: the names of the files.
     """
-    # JSON has no NaN: absent scores are null there, and empty cells in the tables.
+    # JSON has no NaN: missing scores are null there, and empty cells in the tables.
     content = json.loads(json.dumps(results), parse_constant=lambda name: None)
     write_json(folder / "metrics.json", content)
     metrics = list(results["metrics"])
@@ -115,12 +115,12 @@ def write(
         write_report(folder / "report.html", results, series, pictures)
     extra = {"per_frame.csv": per_frame, "report.html": report}
     for name in (name for name, wanted in extra.items() if not wanted):
-        (folder / name).unlink(missing_ok=True)  # of the run before, whose metrics are replaced
+        (folder / name).unlink(missing_ok=True)  # of the previous run
     return ["metrics.json", "metrics.csv", *(name for name, wanted in extra.items() if wanted)]
 
 
 def worst_frames(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:
-    """Return the worst frames of the WORST clips in which the first model's lowest CC is lowest."""
+    """Return the frames with the first model's lowest CC, for the WORST clips."""
     model = next(iter(results["models"]))
     found = [scores.worst for scores in clips.values() if scores.worst]
     return [
@@ -130,7 +130,7 @@ def worst_frames(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:
 
 
 def best_median_worst(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:
-    """Return the pictures of three clips by the first metric, fewer where there are fewer."""
+    """Return pictures of the worst, median and best clip by the first metric."""
     metric, model = next(iter(results["metrics"])), next(iter(results["models"]))
     ranked = list(summary.worst_first(results, metric).items())[::-1]
     last = len(ranked) - 1

@@ -1,4 +1,4 @@
-"""Scores of predicted maps, of the baselines and of the observers, clip by clip."""
+"""Scores of predicted maps, baselines and observers for each clip."""
 
 import math
 import zlib
@@ -29,8 +29,8 @@ from video.pictures import read_picture, resize
 from video.reader import sampling_step
 
 UNIFORM, EQUATOR, TRAINING = BASELINES
-OBSERVERS_EVERY = 5  # scored frames; inter-observer scores take longer than the others
-TRAINING_FRAMES = 50  # of each clip, evenly spread, in the mean of the training maps
+OBSERVERS_EVERY = 5  # scored frames between inter-observer scores, which are slow
+TRAINING_FRAMES = 50  # evenly spaced frames of each clip for the mean training map
 
 
 @dataclass
@@ -38,10 +38,10 @@ class ClipScores:
     """Scores of one clip.
 
     frames: numbers of the scored frames. series: predictor → metric → frame number → value.
-    models: predictor → metric → mean, of the models that `merge` makes rows of.
+    models: predictor → metric → mean, of the models before `merge`.
     irregular: problems with its files, (kind, file).
-    picture: the middle one of the frames with ground truth.
-    worst: the lowest CC of the first model, and the frame that has it.
+    picture: the middle frame of those with ground truth.
+    worst: the lowest CC of the first model, and its frame.
     """
 
     frames: list[int] = field(default_factory=list)
@@ -52,19 +52,19 @@ class ClipScores:
     worst: tuple[float, Picture] | None = None
 
     def add(self, predictor: str, number: int, values: dict[str, float]) -> None:
-        """Add the values of all metrics in a frame."""
+        """Add the values of all metrics for a frame."""
         for metric, value in values.items():
             self.series.setdefault(predictor, {}).setdefault(metric, {})[number] = value
 
     def means(self) -> dict[str, dict[str, float]]:
-        """Return predictor → metric → mean over the frames that have a score."""
+        """Return predictor → metric → mean over the frames with a score."""
         return {
             predictor: {metric: mean_of_finite(curve.values()) for metric, curve in curves.items()}
             for predictor, curves in self.series.items()
         }
 
     def merge(self, rows: dict[str, list[str]]) -> None:
-        """Put rows, each the mean over models with different seeds, in place of all models."""
+        """Replace all models by rows, each the mean over models with different seeds."""
         self.models = self.means()
         merged = {}
         for row, models in rows.items():
@@ -76,19 +76,19 @@ class ClipScores:
         self.series = merged | self.series
 
     def change(self, predictor: str) -> float:
-        """Return the mean change of CC, up or down, from one scored frame to the next."""
+        """Return the mean absolute change of CC between successive scored frames."""
         curve = self.series.get(predictor, {}).get("cc", {})
         steps = pairwise(curve.get(number, math.nan) for number in self.frames)
         return mean_of_finite(abs(after - before) for before, after in steps)
 
 
 class Scorer:
-    """Scores clips of a data set under one protocol, on a grid of `height` × 2 `height` pixels.
+    """Score clips of a data set under one protocol, on a grid of `height` × 2 `height` pixels.
 
-    sigma: width in degrees of the Gaussian that blurs the fixations of observers.
-    train_root: data set whose training maps make the mean among the baselines; `data` if None.
-    device: where metrics are computed.
-    notes: on the scores, for their reader.
+    sigma: standard deviation in degrees of the Gaussian that blurs observers' fixations.
+    train_root: data set for the mean training map among the baselines; `data` if None.
+    device: for computing metrics.
+    notes: for readers of the scores.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class Scorer:
         made = find_layout(data.root).made_for(data.root)
         if made.get("smaller_maps") and made["height"] != height:
             advice = f"give --height {made['height']}, or score on the original"
-            raise InputError(f"{data.root}: its maps were packed in another size; {advice}")
+            raise InputError(f"{data.root}: its maps were packed at another size; {advice}")
         self.protocol = Protocol(protocol.weighting, *self.size).to(device)
         self.notes: list[str] = []
         if missing := set(SPLITS.get(data.split, {}).get("test", [])) - data.clips.keys():
-            self.notes.append(f"{counted(len(missing), 'test clip')} of {data.split} are not here")
+            self.notes.append(f"{counted(len(missing), 'test clip')} of {data.split} are missing")
         if protocol.fps and not all(map(data.rates.of, data.clips)):
-            self.notes.append("every frame of clips without a known frame rate was scored")
+            self.notes.append("All frames of clips without a known frame rate were scored.")
         self.baselines = {
             UNIFORM: torch.ones(self.size, device=device),
             EQUATOR: equator_prior(*self.size).to(device),
@@ -122,13 +122,16 @@ class Scorer:
         for clip in data.clips:
             if fixations := data.fixations.of(clip):
                 self.fixated[clip] = self._count(fixations.longitudes, fixations.latitudes)
+        if self.fixated:
+            self.notes.append(f"{INTER_OBSERVER}: CC is what the true density would score; "
+                "SIM and KLD compare two halves of the observers.")  # fmt: skip
         self.all_fixated = sum(self.fixated.values(), torch.zeros(self.size, device=device))
 
     def score(self, clip: str, sources: list, picture: bool = False) -> ClipScores:
-        """Score what sources predict for a clip, the baselines, and observers in some frames.
+        """Score all sources and baselines for a clip, and the observers in some frames.
 
-        sources: as in evaluation/sources.py. Scored are the frames for which all have a map.
-        picture: whether to include the middle frame and the worst of the clip, with their maps.
+        sources: see evaluation/sources.py. Only frames for which all have a map are scored.
+        picture: whether to include the clip's middle and worst frame with their maps.
         """
         result, files, lowest = ClipScores(), self.data.clips[clip], math.inf
         fixations = self.data.fixations.of(clip)
@@ -178,7 +181,7 @@ class Scorer:
         return result
 
     def _scored(self, files: list[File], fps: Fraction | None) -> list[File]:
-        """Return the files, without the ground truth of frames that the protocol does not score."""
+        """Return the files, without ground truth for frames that the protocol does not score."""
         step = self.published.every
         if self.published.fps:
             step = sampling_step(fps, self.published.fps)

@@ -1,9 +1,9 @@
-"""Sources of scored maps: a checkpoint's model, and saved maps.
+"""Sources of maps to score: a checkpoint's model, and saved maps.
 
-A source has a name, facts for metrics.json, and a method maps(clip, files, irregular, fps). It
-yields one map (h, w) for each of the clip's files with a ground truth, in order, None where there
-is no usable one, and adds the problems that it meets to the list `irregular` as (kind, file). fps:
-files a second, None where they are not known.
+A source has a name, facts for metrics.json, and a method maps(clip, files, irregular, fps), which
+yields one map (h, w), None if there is no usable one, for each of the clip's files with a ground
+truth, in order. It appends problems to the list `irregular` as (kind, file). fps: frame rate of the
+files, None if unknown.
 """
 
 import re
@@ -24,7 +24,7 @@ Maps = Iterator[np.ndarray | None]
 
 
 class Network:
-    """A checkpoint's model, which predicts as in infer_video.py, and anew after each gap."""
+    """A checkpoint's model, which predicts as in infer_video.py and restarts after each gap."""
 
     def __init__(self, path: Path, model: models.SaliencyModel):
         self.model, self.name = model, model.name
@@ -38,16 +38,16 @@ class Network:
                 for file, (number, saliency) in zip(run, maps, strict=True):
                     if file.truth:
                         yield None if number in reader.damage.unreadable else saliency
-            except InputError:  # none can be read
+            except InputError:  # no frame is readable
                 yield from (None for file in run if file.truth)
             irregular += reader.damage.problems()
 
 
 class SavedMaps:
-    """The maps in <folder>/<clip>, one for each frame: .npy, else .exr, else a picture of 8 bits.
+    """The maps in <folder>/<clip>, one for each frame: .npy, else .exr, else an 8-bit picture.
 
-    The last number in a file's name is that of its frame; after "sal_", as infer_video.py writes
-    it, it counts the frames from 1.
+    The last number in a file name is the frame number; after "sal_", as in the names that
+    infer_video.py writes, it is the position of the frame, starting at 1.
     """
 
     def __init__(self, folder: Path):
@@ -84,14 +84,14 @@ class SavedMaps:
 def _read_saved(path: Path, irregular: list) -> np.ndarray | None:
     """Return a saved map, None if it is unusable."""
     if path.suffix == ".png":
-        irregular.append(("map of 8 bits, which may change scores by ties and zeros", str(path)))
+        irregular.append(("8-bit map, whose ties and zeros may change scores", str(path)))
     try:
         saliency = read_map(path)
         if not 0 <= saliency.min() <= saliency.max() < np.inf:
-            raise InputError(f"{path}: its values are negative or not finite; make it again")
+            raise InputError(f"{path}: has negative or non-finite values; make it again")
     except InputError as error:
         irregular.append(("unusable map", str(error)))
         return None
     if saliency.min() == saliency.max():
-        irregular.append(("map of a single value, scored as uniform", str(path)))
+        irregular.append(("constant map, scored as uniform", str(path)))
     return saliency

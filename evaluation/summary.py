@@ -52,15 +52,10 @@ def max_t(differences: np.ndarray, seed: int = 0) -> np.ndarray:
         bits = np.random.default_rng(seed).integers(2, size=(DRAWS, clips), dtype=np.int8)
         bits[0] = 0  # the signs as they are
     statistics = np.abs((1.0 - 2.0 * bits) @ values)
-    observed = statistics[0].copy()
-    p_values, largest, highest = np.ones(len(observed)), np.zeros(len(bits)), {}
-    for k in np.argsort(observed, kind="stable"):  # step down, from the last step on
-        np.maximum(largest, statistics[:, k], out=largest)
-        highest[k] = float((largest >= observed[k] - 1e-12).mean())
-    p = 0.0
-    for k in reversed(highest):
-        p = p_values[k] = max(p, highest[k])
-    return p_values
+    order = np.argsort(statistics[0], kind="stable")
+    largest = np.maximum.accumulate(statistics[:, order], axis=1)  # of a comparison and lower ones
+    shares = (largest >= statistics[0, order] - 1e-12).mean(0)
+    return np.maximum.accumulate(shares[::-1])[::-1][np.argsort(order)]
 
 
 def by_clip(clips: dict[str, dict], metric: str, predictor: str | None) -> np.ndarray:
@@ -143,19 +138,19 @@ def verdicts(results: dict) -> list[str]:
     One model has a line for each metric; several have a matrix for each.
     """
     lines, models = [], list(results["models"])
-    entries = {(e["metric"], e["model"], e["other"]): e for e in results["differences"]}
+    entries: dict[tuple, tuple] = {
+        (e["metric"], e["model"], e["other"]): (e, 1) for e in results["differences"]
+    }
+    entries |= {(metric, b, a): (entry, -1) for (metric, a, b), (entry, _) in entries.items()}
     for metric in dict.fromkeys(metric for metric, *_ in entries):
         baseline = best(results, metric, BASELINES)
         others = [name for name in (baseline, *models) if name]
         rows = [[heading(results, metric), *(f"− {printable(name)}" for name in others)]]
         for model in models:
-            pairs = [(entries.get((metric, model, other)), 1) for other in others]
-            pairs = [
-                pair if pair[0] else (entries.get((metric, other, model)), -1)
-                for pair, other in zip(pairs, others)
-            ]
+            pairs = [entries.get((metric, model, other), (None, 1)) for other in others]
             rows.append([printable(model), *(cell(*pair) for pair in pairs)])
-        if len(models) == 1 and (entry := entries[metric, models[0], others[0]]):
+        if len(models) == 1:
+            entry, _ = entries[metric, models[0], others[0]]
             ends = f" ({interval(entry, ' to ')}), p = {number(entry['p'])}" * (entry["clips"] > 1)
             better = f"better on {entry['better']} of {entry['clips']} clips"
             lines.append(f"{rows[0][0]}  {models[0]} {rows[0][1]}: {rows[1][1]}{ends}, {better}")

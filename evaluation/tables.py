@@ -13,13 +13,13 @@ from evaluation.summary import INTER_OBSERVER, best, columns, heading, interval,
 LATEX = str.maketrans(
     {character: rf"\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {character: f"{{{character}}}" for character in "[]*"}  # else arguments of a row's end
+    | {character: f"{{{character}}}" for character in "[]*"}  # otherwise taken as arguments of \\
     | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "−": "$-$", "–": "--"}
 )
 
 
 def text_table(results: dict) -> str:
-    """Return means, and below them their 95 % intervals if there are any, in columns."""
+    """Return means in columns, with 95 % intervals, if any, below them."""
     rows = [["", *(heading(results, metric) for metric in results["metrics"])]]
     for name, scores in results["predictors"].items():
         rows.append([printable(name), *(mean(scores[metric]) for metric in results["metrics"])])
@@ -37,7 +37,7 @@ def markdown_table(results: dict) -> str:
 
 
 def latex_table(results: dict) -> str:
-    """Return means as a tabular in LaTeX; the best model or baseline is bold."""
+    """Return means as a LaTeX tabular; the best model or baseline is bold."""
     rows = cells(results, lambda text: text.translate(LATEX), r"\textbf{{{}}}".format)
     first, *rest = [" & ".join(row) + r" \\" for row in rows]
     columns = "l" + "r" * len(results["metrics"])
@@ -46,7 +46,7 @@ def latex_table(results: dict) -> str:
 
 
 def csv_table(results: dict) -> str:
-    """Return mean, ends of the 95 % interval and standard deviation over seeds of each metric."""
+    """Return mean, 95 % interval and standard deviation over seeds for each metric."""
     parts = {"": "mean", "_low": "low", "_high": "high", "_sd": "sd"}
     rows = [["predictor", *(metric + part for metric in results["metrics"] for part in parts)]]
     for name, scores in results["predictors"].items():
@@ -59,7 +59,7 @@ FORMATS = dict(zip(TABLES, (text_table, markdown_table, latex_table, csv_table),
 
 
 def cells(results: dict, escaped: Callable, bold: Callable) -> list[list[str]]:
-    """Return the cells of the table, its first row the headings, its first column the names."""
+    """Return the cells of the table: headings in the first row, names in the first column."""
     rivals = [name for name in results["predictors"] if name != INTER_OBSERVER]
     rows = [["", *(escaped(heading(results, metric)) for metric in results["metrics"])]]
     for name, scores in results["predictors"].items():
@@ -72,12 +72,12 @@ def cells(results: dict, escaped: Callable, bold: Callable) -> list[list[str]]:
 
 
 def mean(score: dict) -> str:
-    """Return a mean as text, of several seeds with their standard deviation."""
+    """Return a mean as text, with the standard deviation over seeds if there are several."""
     return number(score["mean"]) + (f" ± {number(score['sd'])}" if "sd" in score else "")
 
 
 def csv_text(rows: list[list]) -> str:
-    """Return rows as CSV: no text is a formula to a spreadsheet, None and NaN are empty cells."""
+    """Return rows as CSV, without spreadsheet formulas; None and NaN are empty cells."""
 
     def cell(value):
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The base of all losses: one quadrature on the sphere and the checks of their arguments."""
+"""Base class of all losses: quadrature on the sphere and checks of the arguments."""
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,13 @@ from projection import solid_angles
 class MapLoss(nn.Module):
     """A loss of saliency maps: (..., 1, H, W) prediction and target → scalar, at least float32.
 
-    height, width: size of the maps whose areas are computed once. Other sizes work, too.
+    height, width: size of maps for which areas are computed in advance. Other sizes work, too.
 
-    A subclass defines loss(pred, target, areas), with areas (H, 1), and declares what it needs:
-        summed: it is the sum over maps, not their mean.
+    A subclass defines loss(pred, target, areas), with areas (H, 1), and sets class attributes:
+        summed: the loss is a sum over maps, not their mean.
         needs_fixations: it also takes `fixations`, counts (N, 1, H, W), which may all be zero.
-        whole_clips: it takes clips (B, T, 1, H, W), and `valid` (B, T), which maps have a truth.
-    Raises ValueError where the shapes differ.
+        whole_clips: it takes clips (B, T, 1, H, W) and `valid` (B, T), False without a truth.
+    Raises ValueError if the shapes differ.
     """
 
     summed = needs_fixations = whole_clips = False
@@ -29,7 +29,7 @@ class MapLoss(nn.Module):
 
     @staticmethod
     def areas_of(height: int, width: int) -> Tensor:
-        """Return the solid angle of a pixel of each row in steradians: (H, 1) float64."""
+        """Return the solid angle of a pixel in each row in steradians: (H, 1) float64."""
         return solid_angles(height, width, torch.float64)
 
     def forward(self, pred: Tensor, target: Tensor, **truths: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A loss made of the measures that saliency maps are compared by."""
+"""A loss that combines saliency metrics."""
 
 import math
 
@@ -12,13 +12,12 @@ EPSILON = 1e-7  # in units of the mean density; a float32 sigmoid can reach zero
 class DensityLoss(MapLoss):
     """KLD + (1 − CC) / 2 + SMSE on the sphere ("kldcc"): (..., 1, H, W) → scalar, mean over maps.
 
-    KLD, in nats, is that of the target from the prediction, both as densities with integral 1.
-    CC is Pearson's correlation. Both are weighted with exact solid angles and do not depend on
-    the scale of the prediction, which SMSE determines. Networks for flat pictures are trained on
-    such sums of the measures that score them (for example S. Jia, N. Bruce: EML-NET, Image and
-    Vision Computing 2020).
+    KLD, in nats, is the divergence of the target from the prediction, both as densities with
+    integral 1. CC is Pearson's correlation. Both are weighted with exact solid angles and do not
+    depend on the scale of the prediction, which SMSE determines. Networks for flat pictures are
+    trained on similar sums (S. Jia, N. Bruce: EML-NET, Image and Vision Computing 2020).
 
-    Prediction and target are not negative, and a target is not constant.
+    Predictions and targets must be non-negative, and targets not constant.
     """
 
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:

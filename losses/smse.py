@@ -1,5 +1,7 @@
 """Mean squared error, weighted on the sphere (Zhang et al. 2018, section 4) or planar."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,8 +11,8 @@ from losses.base import MapLoss
 class SMSE(MapLoss):
     """Σ over pixels of solid angle · (pred − target)², averaged over maps.
 
-    The published code takes the trapezoid approximation of the solid angles and divides by the
-    batch only; here they are exact and sum to 4π.
+    The solid angles are exact and sum to 4π; the published code approximates them by the trapezoid
+    rule and divides by the batch size only.
 
     >>> import torch
     >>> target = torch.rand(2, 1, 4, 8)
@@ -23,12 +25,12 @@ class SMSE(MapLoss):
 
 
 class MSE(SMSE):
-    """Mean over pixels of (pred − target)², as on a flat picture, averaged over maps.
+    """SMSE with pixels of equal area, as on a flat picture: 4π times the mean over pixels.
 
-    It is 4π times smaller than an SMSE of equal errors everywhere.
+    For the same error everywhere, it equals the SMSE, with gradients of the same size.
     """
 
     @staticmethod
     def areas_of(height: int, width: int) -> Tensor:
-        """Return the share of a pixel of each row in the picture: (H, 1) float64."""
-        return torch.full((height, 1), 1 / (height * width), dtype=torch.float64)
+        """Return the same share of 4π steradians for a pixel of each row: (H, 1) float64."""
+        return torch.full((height, 1), 4 * math.pi / (height * width), dtype=torch.float64)

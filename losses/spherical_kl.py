@@ -18,10 +18,10 @@ PUBLISHED_PIXELS = 240 * 320
 class SphericalKLDivergence(MapLoss):
     """Σ over pixels of weight · q · ln(q / (p + ε) + ε), summed over all maps, as published.
 
-    p and q are prediction and target, scaled to [0, 1] map by map and divided by their sum. The
-    weights are the published trapezoid approximation of solid angles, not normalised. As p and q
-    are probabilities of pixels and the weight is a pixel's area, the published value shrinks with
-    the number of pixels: 100 times as many make it 100 times smaller.
+    p and q are prediction and target, each scaled to [0, 1] and divided by its sum. The weights are
+    the published trapezoid approximation of solid angles, not normalised. As p and q are
+    probabilities of pixels and the weight is a pixel's area, the value is inversely proportional to
+    the number of pixels.
     """
 
     summed = True
@@ -38,9 +38,9 @@ class SphericalKLDivergence(MapLoss):
 
 
 class ScaledSphericalKLDivergence(SphericalKLDivergence):
-    """SphericalKLDivergence in units of the published 240×320 pixels, for training.
+    """SphericalKLDivergence scaled to the published size of 240×320 pixels, for training.
 
-    The published learning rate of 0.8 then holds at every size of the maps.
+    So the published learning rate of 0.8 is valid for maps of every size.
     """
 
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Saved saliency maps: their identity, their attention in numbers, and files for other programs."""
+"""Saved saliency maps: records, measures of attention, and exports for other programs."""

@@ -1,7 +1,7 @@
-"""A saliency map in numbers: its density, peaks, attention around a direction and in tiles.
+"""Measures of a saliency map: density, peaks, attention around a direction and in tiles.
 
-A map is piecewise constant over the pixels of projection/__init__.py, and its scale does not
-matter. A map that is zero everywhere counts as uniform attention.
+A map is piecewise constant over the pixels of projection/__init__.py, and its scale is irrelevant.
+An all-zero map counts as uniform attention.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from projection import sphere
 
-CAP_RADIUS = math.radians(10)  # of a cap of attention, and least angle between two peaks
+CAP_RADIUS = math.radians(10)  # of a cap around a peak, and smallest angle between two peaks
 
 
 def density(saliency: np.ndarray | Tensor) -> np.ndarray:
@@ -29,22 +29,22 @@ def density(saliency: np.ndarray | Tensor) -> np.ndarray:
     maps = np.asarray(saliency, np.float32)
     peak = maps.max((-2, -1), keepdims=True)
     if not (np.isfinite(peak).all() and maps.min() >= 0):
-        raise ValueError("a density needs maps that are finite and not negative")
+        raise ValueError("a density needs finite, non-negative maps")
     scaled = np.where(peak > 0, maps / np.where(peak > 0, peak, 1), 1).astype(np.float32)
     areas = sphere.solid_angles(*maps.shape[-2:]).double().numpy()
     return (scaled / (scaled * areas).sum((-2, -1), keepdims=True)).astype(np.float32)
 
 
 def not_negative(maps: Tensor) -> Tensor:
-    """Shift maps (..., H, W) with negative values, of SST-Sal's reference sampling, up to 0."""
+    """Shift maps (..., H, W) with negative values, from SST-Sal's reference sampling, up to 0."""
     return maps - maps.amin((-2, -1), keepdim=True).clamp(max=0)
 
 
 def tiles(saliency: np.ndarray | Tensor, rows: int, columns: int) -> np.ndarray:
-    """Return the share of attention in each tile of a grid over the panorama, exact for any grid.
+    """Return the exact share of attention in each tile of a grid over the panorama.
 
-    saliency: (..., H, W). Returns: (..., rows, columns) float32, each map's sum is 1; the first
-    row is the northernmost, the first column begins at longitude −π.
+    saliency: (..., H, W). Returns: (..., rows, columns) float32 with a sum of 1 for each map; the
+    first row is the northernmost, the first column starts at longitude −π.
     """
     height, width = saliency.shape[-2:]
     down = _overlaps(rows, height, lambda y: -np.cos(np.pi * y))
@@ -74,13 +74,13 @@ def share(
 def peaks(saliency: np.ndarray | Tensor, count: int) -> list[tuple[float, float]]:
     """Return the (longitude, latitude) of the highest peaks in radians, the highest first.
 
-    saliency: (H, W), not negative. A peak is the centre of a pixel that is as high as all others
-    within CAP_RADIUS and not within CAP_RADIUS of a higher peak; a constant map has none.
+    saliency: (H, W), not negative. A peak is the centre of a pixel that is a maximum within
+    CAP_RADIUS and not within CAP_RADIUS of a higher peak. A constant map has none.
     """
     values = np.asarray(saliency, np.float32)
     height, width = values.shape
     latitudes, longitudes, _ = _grid(height, width)
-    # A peak is also the highest of a rectangle in its cap, which is quick to find out.
+    # A peak is also the maximum of a rectangle in its cap, which is fast to compute.
     sides = (2 * int(CAP_RADIUS / math.sqrt(2) * k / math.pi) + 1 for k in (height, width / 2))
     highest = cv2.dilate(values, np.ones(tuple(sides), np.uint8))
     left = np.where(values == highest, values, -1)
@@ -131,9 +131,9 @@ def _cap(
 
 
 def _overlaps(tiles: int, pixels: int, measure) -> np.ndarray:
-    """Return how much of each pixel lies in each tile, (tiles, pixels).
+    """Return the share of each pixel in each tile, (tiles, pixels).
 
-    measure: integral of the area along an axis that goes from 0 to 1.
+    measure: integral of the area along an axis from 0 to 1.
     """
     tile, pixel = np.linspace(0, 1, tiles + 1)[:, None], np.linspace(0, 1, pixels + 1)
     start, end = np.maximum(tile[:-1], pixel[:-1]), np.minimum(tile[1:], pixel[1:])

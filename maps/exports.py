@@ -1,8 +1,8 @@
-"""The maps of a clip as files for other programs: peaks, tiles, arrays.
+"""Exports of a clip's maps for other programs: peaks, tiles, arrays.
 
-Each is written map by map, in constant memory, whole or not at all. Maps come in order, one for
-each frame of the clip, as (number from 1, seconds, map); the map is None for a frame that can't be
-read: a table has no rows for it, arrays hold NaN, so that frame n stays at index n − 1.
+Files are written map by map, in constant memory, and atomically. Maps are given in order, one for
+each frame of the clip, as (number from 1, seconds, map). The map of an unreadable frame is None: a
+table has no rows for it and an array has NaN, so that frame n is always at index n − 1.
 """
 
 import argparse
@@ -22,7 +22,7 @@ Maps = Iterable[tuple[int, float, np.ndarray | None]]
 
 
 def write_peaks(path: Path, maps: Maps, count: int) -> None:
-    """Write the highest peaks of each map as a table, `count` of them at the most.
+    """Write at most `count` highest peaks of each map as a table.
 
     Its columns are time in seconds, frame, rank from 1, longitude and latitude in degrees, and the
     share of attention within 10°.
@@ -80,8 +80,8 @@ def _write_arrays(file: IO[bytes], arrays: Iterable[np.ndarray | None], shape: t
         file.write(array.astype("<f4").tobytes())
 
 
-# By the end of a file's name: called with its path, maps, their shape (frames, H, W), the number
-# of peaks, and (rows, columns) of tiles.
+# Writers by file name suffix. Their arguments are path, maps, their shape (frames, H, W), number of
+# peaks, and (rows, columns) of tiles.
 KINDS = {
     ".csv": lambda path, maps, shape, peaks, tiles: write_peaks(path, maps, peaks),
     ".npz": lambda path, maps, shape, peaks, tiles: write_tiles(path, maps, shape[0], *tiles),
@@ -90,7 +90,7 @@ KINDS = {
 
 
 def export_path(text: str) -> Path:
-    """Return the path of a file to export to, an argparse type."""
+    """Return the path of an export, an argparse type."""
     path = Path(text)
     if path.suffix.lower() not in KINDS or path.is_dir():
         wanted = ", ".join(KINDS)

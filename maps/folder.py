@@ -1,4 +1,4 @@
-"""Folders of maps, with saliency.json: of which run, whether all are there, and their maxima."""
+"""Folders of maps with their record, saliency.json: run, completeness and maxima."""
 
 import hashlib
 import math
@@ -22,12 +22,12 @@ from video.pictures import read_picture
 from video.reader import FrameReader
 
 RECORD = "saliency.json"
-NEW_MAPS = ".saliency_new"  # folder of the maps that replace others when all of them are there
+NEW_MAPS = ".saliency_new"  # folder for new maps until all of them can replace others
 NORMALISATIONS = {  # of the float maps; each PNG is divided by its maximum
     "max": "each map divided by its maximum",
     "density": "densities per steradian, integral 1 over the sphere; each PNG by its maximum",
 }
-CHANGEABLE_FACTS = {"video", "model", "checkpoint", "npy"}  # in the maps of one run
+CHANGEABLE_FACTS = {"video", "model", "checkpoint", "npy"}  # between the maps of one run
 READABLE = {"fingerprint": "video", "checkpoint_sha256": "checkpoint"}  # instead of digests
 ADVICE = "choose another --output_dir"
 RERUN = "run infer_video.py on this video again"
@@ -36,11 +36,11 @@ PICTURE_BLOCK = 4 << 10  # and of each part of one of several pictures
 
 
 class MapFolder:
-    """The maps of a clip in a folder. Those of an interrupted run are continued.
+    """The maps of a clip in a folder. An interrupted run is continued.
 
-    reader, run: the source, and the entries of saliency.json about the run that writes; None to
-    read. stored: content of saliency.json, empty where there is none. done: frames, counted from
-    the first, that have all their maps, after `begin`. Raises InputError as `read_record`.
+    reader, run: the source, and the entries of saliency.json about the writing run; None for
+    reading. stored: content of saliency.json, empty if there is none. done: after `begin`, number
+    of frames at the start that have all their maps. Raises InputError like `read_record`.
     """
 
     def __init__(self, folder: Path, reader: FrameReader | None = None, run: dict | None = None):
@@ -52,11 +52,11 @@ class MapFolder:
         self.facts = source | (run or {})
         self.record = Record(folder / RECORD, self.facts, CHANGEABLE_FACTS, self.stored)
         self.differing = list(self.record.differences())
-        self.peaks = array("f")  # maxima of the maps, by frame: 10 MB for a day of video
+        self.peaks = array("f")  # maxima of the maps by frame, 10 MB for a day of video
 
     @property
     def complete(self) -> bool:
-        """Whether all maps of this run are there."""
+        """Whether all maps of this run exist."""
         if not self.record.done or self.stored["npy"] < self.facts["npy"]:
             return False
         numbers = [n for n, peak in enumerate(self.stored["peaks"], 1) if peak is not None]
@@ -64,10 +64,10 @@ class MapFolder:
         return all(map(holds_map, paths))
 
     def begin(self, overwrite: str | None) -> None:
-        """Begin or continue to write maps in `folder`, or in NEW_MAPS until they replace others.
+        """Start or continue to write maps in `folder`, or in NEW_MAPS until they replace others.
 
-        facts["npy"] is set where the run that is continued saved .npy files. Raises InputError for
-        maps of another run, unless `overwrite`, and for files that infer_video.py did not write.
+        facts["npy"] is set if the continued run saved .npy files. Raises InputError for maps of
+        another run, unless `overwrite`, and for files that infer_video.py did not write.
         """
         new, differing = self.folder / NEW_MAPS, self.differing
         ours = maps_of_run(self.folder, self.stored)
@@ -78,7 +78,7 @@ class MapFolder:
         if ours and differing and not overwrite:
             key = READABLE.get(differing[0], differing[0])
             was = "not given" if self.stored.get(key) is None else self.stored[key]
-            run = f"holds maps of another run ({key} {was})"
+            run = f"contains maps of another run ({key} {was})"
             raise InputError(f"{self.folder}: {run}; {ADVICE} or use --overwrite")
         for partial in self.folder.glob(".sal_*.partial.*"):  # of a run that was killed
             partial.unlink()
@@ -96,7 +96,7 @@ class MapFolder:
         self.record.begin(frame_count=None)
 
     def write(self, numbered: tuple[int, np.ndarray]) -> None:
-        """Write the map of a frame, (number, (H, W)), if it is not there and the frame readable."""
+        """Write the map of a readable frame, (number, (H, W)), unless it exists."""
         number, saliency = numbered
         if number <= self.done or number in self.reader.damage.unreadable:
             return
@@ -107,11 +107,11 @@ class MapFolder:
         self.peaks.append(peak)
 
     def finish(self) -> None:
-        """Complete saliency.json, when all frames of the source were read."""
+        """Complete saliency.json after all frames of the source were read."""
         times, unreadable = self.reader.times, sorted(self.reader.damage.unreadable)
         count = len(times)
         self.peaks.extend([math.nan] * (count - len(self.peaks)))
-        fps = self.facts["fps"]  # at whose multiples most clips' frames are, as stated in files
+        fps = self.facts["fps"]  # most clips have frames at its multiples, as stated in files
         steady = all(abs(t - n / fps) < 0.002 or math.isnan(t) for n, t in enumerate(times))
         self.facts |= source_facts(self.reader.info, unreadable)
         self.stored = self.record.finish(
@@ -134,10 +134,10 @@ class MapFolder:
         shutil.rmtree(self.work)
 
     def read(self) -> Iterator[tuple[int, float, np.ndarray | None]]:
-        """Yield number, seconds and map of each frame, None for none.
+        """Yield number, seconds and map (None if there is none) of each frame.
 
-        Without float maps, a map is the PNG times its maximum. Raises InputError for a file that
-        can't be read or is no map.
+        Without float maps, a map is the PNG multiplied by its maximum. Raises InputError for an
+        unreadable file or one that is not a map.
         """
         stored = self.stored
         shape, times = (stored["map_height"], stored["map_width"]), stored["times"]
@@ -153,16 +153,16 @@ class MapFolder:
                 path = map_path(self.folder, number)
                 saliency = read_picture(path, "L") * np.float32(peak / 255)
             if saliency.shape != shape or not 0 <= saliency.min() <= saliency.max() < math.inf:
-                changed = f"no longer the map that was written; delete it, and {RERUN}"
+                changed = f"the map was changed; delete it, and {RERUN}"
                 raise InputError(f"{path}: {changed}")
             yield number, seconds, saliency
 
     def find(self, info: VideoInfo, scale: str) -> dict[int, tuple[Path, float]]:
-        """Return the map of each frame of a video by its number, and the factor for its values.
+        """Return the map of each frame of a video by frame number, and the factor for its values.
 
-        Without saliency.json they are those of another program, one for each frame.
-        scale: "clip" (one for all maps) or "frame".
-        Raises InputError for maps that are incomplete or of another video.
+        Maps without saliency.json are from another program, one for each frame.
+        scale: "clip" (one factor for all maps) or "frame".
+        Raises InputError for incomplete maps and for maps of another video.
         """
         folder, stored = self.folder, self.stored
         maps = (path for path in folder.glob("sal_*.png") if MAP_NAME.fullmatch(path.name))
@@ -176,7 +176,7 @@ class MapFolder:
             other = f"these maps are of another video ({stored.get('video')}), not of {info.path}"
             raise InputError(f"{folder}: {other}; {RERUN} or choose its folder")
         frames = len(paths) if stored or not info.frames else info.frames
-        if abs(frames - len(paths)) > max(2, len(paths) // 100):  # headers err
+        if abs(frames - len(paths)) > max(2, len(paths) // 100):  # headers can be wrong
             counts = f"{counted(len(paths), 'map')} for {counted(frames, 'frame')}"
             raise InputError(f"{folder}: {counts}; {RERUN}")
         every = stored["peaks"] if stored else [1.0] * len(paths)
@@ -191,7 +191,7 @@ class MapFolder:
 def fingerprint(files: Sequence[Path], without: Collection[int] = ()) -> str:
     """Return a SHA-256 digest of a video's size, beginning, middle and end.
 
-    Of several pictures, it depends on name, size, beginning and end of each, but for the numbers,
+    For several pictures, it is of name, size, beginning and end of each, except for the numbers,
     from 1, in `without`.
     """
     digest, several = hashlib.sha256(str(len(files)).encode()), len(files) > 1
@@ -202,7 +202,7 @@ def fingerprint(files: Sequence[Path], without: Collection[int] = ()) -> str:
         size = path.stat().st_size
         end = max(0, size - length)
         digest.update(repr((size, *[path.name] * several)).encode(errors="replace"))
-        with suppress(OSError), open(path, "rb") as file:  # one that can't be read is found later
+        with suppress(OSError), open(path, "rb") as file:  # unreadable files are found later
             for start in [0, end] if several else [0, size // 2, end]:
                 file.seek(start)
                 digest.update(file.read(length))
@@ -224,7 +224,7 @@ def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
 
 
 def read_record(folder: Path) -> dict:
-    """Return the content of saliency.json in a folder, {} where there is none.
+    """Return the content of saliency.json in a folder, {} if there is none.
 
     Raises InputError for a file that infer_video.py can't have written.
     """
@@ -234,7 +234,7 @@ def read_record(folder: Path) -> dict:
     record: dict[str, Any] = dict(complete=False, unreadable=[], npy=False, peaks=[], times=None)
     record |= read_json(path, unreadable=list, npy=bool, peaks=list, times=(list, none))
     cure = "delete it and the maps beside it, and run infer_video.py again"
-    with reading(path, f"not as infer_video.py wrote it ({{}}); {cure}"):
+    with reading(path, f"not written by infer_video.py ({{}}); {cure}"):
         Layout(record.get("stereo") or "none", record.get("coverage") or SPHERE)
         in_range = 0.001 <= record.get("fps", 1) <= 1000
         in_range &= all(peak is None or 0 <= peak < 1e30 for peak in record["peaks"])
@@ -243,12 +243,12 @@ def read_record(folder: Path) -> dict:
             raise ValueError("fps, peaks or times are out of range")
         counts = {len(record["peaks"]), len(record["times"] or record["peaks"])}
         if record["complete"] and counts != {record["frame_count"]}:
-            raise ValueError("peaks and times are not those of all frames")
+            raise ValueError("not all frames have peaks and times")
     return record
 
 
 def kinds(facts: dict) -> tuple[str, ...]:
-    """Return the endings of the maps of a run."""
+    """Return the file name suffixes of a run's maps."""
     return (".png", ".npy") if facts["npy"] else (".png",)
 
 

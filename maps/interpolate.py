@@ -1,4 +1,4 @@
-"""Maps of all frames from those of the sampled ones, linear in time."""
+"""Linear interpolation of maps in time, from sampled frames to all frames."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,11 +12,10 @@ from video.reader import Frame
 def interpolate(
     maps: Iterable[tuple[Frame, Tensor]], covered: np.ndarray | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (number, map) of all frames from the first sampled one on; maps: (H, W) float32.
+    """Yield (number, map) of all frames from the first sampled one, with maps (H, W) float32.
 
-    maps: sampled frames with theirs, (1, H, W). covered: where the source shows something, (H, W)
-    bool; elsewhere maps become zero. Between two of them, maps are interpolated
-    linearly in time; after the last one, its map is repeated.
+    maps: sampled frames with their maps, (1, H, W). covered: part of the sphere in the source,
+    (H, W) bool; elsewhere maps become zero. After the last sampled frame, its map is repeated.
     """
     sampled, before = None, np.zeros(())  # the last sampled frame and its map
     for frame, saliency in maps:
@@ -25,7 +24,7 @@ def interpolate(
         if sampled:
             start, steps, change = sampled.seconds, len(sampled.times), after - before
             for k, seconds in enumerate(sampled.times):
-                rising = start <= seconds < frame.seconds  # else the clock of the file jumps
+                rising = start <= seconds < frame.seconds  # otherwise the clock of the file jumps
                 share = (seconds - start) / (frame.seconds - start) if rising else k / steps
                 yield sampled.number + k, before + np.float32(share) * change
         sampled, before = frame, after

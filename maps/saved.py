@@ -1,7 +1,7 @@
 """The saliency maps of a clip as files: sal_0001.png …
 
-A PNG holds a map divided by its maximum, which is kept in a text chunk called "peak" and in
-saliency.json. Beside it may lie sal_0001.npy, the map itself as float32.
+A PNG contains a map divided by its maximum, which is stored in a text chunk called "peak" and in
+saliency.json. Optionally, sal_0001.npy contains the map itself as float32.
 """
 
 import math
@@ -19,16 +19,16 @@ from maps.attention import density
 from video.pictures import open_picture
 
 MAP_NAME = re.compile(r"sal_\d{4,}\.(png|npy)")
-PNG_HEADER = 33  # bytes up to the first chunk that may hold a text
-# Differences to the row above make smaller files, faster to read; old OpenCVs have no such option.
+PNG_HEADER = 33  # bytes before the first chunk that may contain a text
+# Differences to the row above make files smaller and faster to read; old OpenCVs lack the option.
 HAS_FILTERS = hasattr(cv2, "IMWRITE_PNG_FILTER")
 PNG_OPTIONS = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if HAS_FILTERS else []
 
 
 def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool = False) -> float:
-    """Write a map, (H, W), as a PNG and, if wanted, as float32, and return its maximum.
+    """Write a map, (H, W), as a PNG and optionally as float32, and return its maximum.
 
-    as_density: make it a density first. Raises RunError for a map that is not finite.
+    as_density: convert it to a density first. Raises RunError for a map that is not finite.
     """
     if not np.isfinite(saliency).all():
         cure = "use precision fp32 or another checkpoint"
@@ -48,7 +48,7 @@ def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool
 
 
 def read_peak(path: Path) -> float:
-    """Return the maximum of a map before it became a PNG, NaN where it is not known."""
+    """Return the maximum of a map before it was written as a PNG, NaN if unknown."""
     with open_picture(path) as image:
         peak = float(image.info.get("peak", "nan"))
         return peak if 0 <= peak < 1e30 else math.nan
@@ -59,15 +59,15 @@ def map_path(folder: Path, number: int, kind: str = ".png") -> Path:
 
 
 def holds_map(path: Path) -> bool:
-    """Return whether there is a map; after a power cut, a file may have no content."""
+    """Return whether a map exists; after a power cut, a file can be empty."""
     return path.is_file() and path.stat().st_size > 0
 
 
 def common_scale(peaks: list[float]) -> list[float]:
-    """Return the factor for each map of a clip that brings all of them to one scale.
+    """Return a factor for each map of a clip so that all maps share one scale.
 
     peaks: the maxima by which the maps were divided. The scale ends at their 95th percentile, so
-    that a few hot moments do not fade all others.
+    that a few strong moments do not make all others pale.
     """
     maxima = np.array(peaks, np.float64)
     return (maxima / (np.percentile(maxima, 95) or 1.0)).tolist()

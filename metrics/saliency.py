@@ -15,7 +15,7 @@ Returns: (...) float64, computed in float64.
 All metrics treat degenerate maps alike:
     A constant prediction is scored; an all-zero prediction counts as constant.
     A ground truth that can't be scored gives NaN, which the caller leaves out of means.
-    ValueError is raised where shapes differ, maps are not finite, or counts or weights negative.
+    ValueError is raised if shapes differ, maps are not finite, or counts or weights negative.
 """
 
 import math
@@ -29,7 +29,7 @@ from torch import Tensor
 from common.components import METRICS
 
 EPSILON = 2.0**-52  # 2.2204e-16, Matlab's eps, as in the MIT benchmark
-ROUNDING = 1e-12  # a map that deviates by less, relative to its largest magnitude, is constant
+ROUNDING = 1e-12  # relative deviation below which a map counts as constant
 
 
 def cc(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -66,8 +66,8 @@ def kld(pred: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     Σ q ln(q̂ / (p̂ + ε) + ε) with the masses q of the truth, and densities p̂ and q̂ in units of
     the map's mean density. As ε = 2.2204e-16 is a density, the value does not depend on the
     resolution. The MIT code adds ε to the masses of N pixels instead, which equals ε/N here. The
-    values differ only where the prediction is almost zero and the truth is not: a mass m of the
-    truth there adds m·ln N more here.
+    values differ only where the prediction is almost zero and the truth is not: there, a mass m of
+    the truth adds m·ln N more than in the MIT code.
     Constant prediction: by the formula. All-zero truth: NaN. ValueError for negative values.
     """
     check_maps(pred=pred, target=target)
@@ -80,8 +80,8 @@ def nss(pred: Tensor, fixations: Tensor, weights: Tensor | None = None) -> Tenso
     """Normalized scanpath saliency: mean over fixations of the standardized prediction.
 
     Mean and standard deviation of the prediction are weighted (the deviation with divisor N, not
-    N − 1 as in the MIT code); a fixation counts the same wherever it is. The prediction may hold
-    any real values; an offset and a positive factor change nothing.
+    N − 1 as in the MIT code); all fixations have the same weight. The prediction may hold any real
+    values; an offset and a positive factor change nothing.
     Constant prediction: 0. No fixation: NaN.
     """
     check_maps(signed=("pred",), pred=pred, fixations=fixations)
@@ -98,8 +98,8 @@ def auc_judd(pred: Tensor, fixations: Tensor, weights: Tensor | None = None) -> 
     This is the exact area over all thresholds: the probability that the prediction is larger at a
     fixation than at a point elsewhere, where a tie counts half (Mann-Whitney). It depends only on
     the order of the values, which may be any real numbers.
-    The original (Judd et al., ICCV 2009; MIT code) draws trapezoids through thresholds at the n
-    fixations only, which adds up to 1/(2n), breaks ties by noise, and counts a pixel with two
+    The original (Judd et al., ICCV 2009; MIT code) integrates trapezoids between thresholds at the
+    n fixations only, which adds up to 1/(2n), breaks ties by noise, and counts a pixel with two
     fixations once; here it counts twice.
     Constant prediction: 0.5. No fixation, or no area without fixations: NaN.
     """
@@ -112,13 +112,13 @@ def sauc(pred: Tensor, fixations: Tensor, others: Tensor, weights: Tensor | None
     """Shuffled AUC: fixations against fixations of other clips, which share its biases, in [0, 1].
 
     The probability that the prediction is larger at a fixation than at one of `others`, where a
-    tie counts half. A prediction of nothing but a general bias, such as that towards the equator,
-    gets about 0.5 (Tatler et al., Vision Research 2005; Zhang et al., Journal of Vision 2008).
+    tie counts half. A prediction of only a general bias, such as that towards the equator, gets
+    about 0.5 (Tatler et al., Vision Research 2005; Zhang et al., Journal of Vision 2008).
     All other fixations count, repeated places included, as in Kümmerer et al., ECCV 2018. The MIT
-    code draws as many as there are fixations 100 times and steps the threshold by 0.1.
+    code draws equally many of them 100 times and uses thresholds in steps of 0.1.
 
     others: counts, broadcast to (..., H, W).
-    weights: accepted for the same call as the other metrics, without effect: fixations count one.
+    weights: ignored, as each fixation counts once; accepted so that all metrics have one signature.
     Constant prediction: 0.5. No fixation, or none in `others`: NaN.
     """
     others = broadcast("others", others, pred.shape)
@@ -132,9 +132,9 @@ def information_gain(
     """Information gain over a prior in bits a fixation: mean of log₂((p̂ + ε) / (b̂ + ε)) over them.
 
     p̂ and b̂ are the densities of prediction and prior in units of their means, ε = 2.2204e-16
-    (Kümmerer et al., PNAS 2015; ε as in Bylinskii et al. 2019). It asks for maps that are
-    densities of fixations: one that was trained on another scale can be worse than the prior and
-    still rank places well, and a fixation where a map is zero costs up to 52 bits.
+    (Kümmerer et al., PNAS 2015; ε as in Bylinskii et al. 2019). Maps should be densities of
+    fixations: a map on another scale can be worse than the prior and still rank places well, and a
+    fixation where a map is zero costs up to 52 bits.
 
     prior: density of fixations without knowing the frame, broadcast to (..., H, W).
     Constant prediction: by the formula. No fixation, or an all-zero prior: NaN. ValueError for
@@ -150,7 +150,7 @@ def information_gain(
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric function(pred, *truths, weights=…) and the names of the truths that it takes."""
+    """A metric function(pred, *truths, weights=…) and the names of its ground truths."""
 
     title: str
     function: Callable[..., Tensor]
@@ -177,7 +177,7 @@ INFORMATION_GAIN = Metric("IG", information_gain, ("fixations", "prior"))
 def check_maps(signed: tuple[str, ...] = (), **maps: Tensor) -> None:
     """Raise ValueError unless all maps have one shape (..., H, W) and finite values.
 
-    Those of maps that `signed` does not name must not be negative.
+    Maps that are not listed in `signed` must not be negative.
     """
     shapes = [tuple(tensor.shape) for tensor in maps.values()]
     if len(set(shapes)) > 1:
@@ -189,7 +189,7 @@ def check_maps(signed: tuple[str, ...] = (), **maps: Tensor) -> None:
         if not (low.isfinite() & high.isfinite()).all():
             raise ValueError(f"{name} is not finite everywhere")
         if name not in signed and (low < 0).any():
-            raise ValueError(f"{name} holds negative values, which are no densities or counts")
+            raise ValueError(f"{name} holds negative values; densities and counts have none")
 
 
 def broadcast(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
@@ -206,19 +206,19 @@ def area_shares(weights: Tensor | None, maps: Tensor) -> Tensor:
     weights = weights.to(maps.device, torch.float64)
     total = broadcast("weights", weights, maps.shape).sum((-2, -1), keepdim=True)
     if not ((weights >= 0).all() and (total > 0).all() and total.isfinite().all()):
-        raise ValueError("weights must be areas: finite, not negative, not all zero")
+        raise ValueError("weights must be finite, not negative and not all zero")
     return weights / total
 
 
 def mean(maps: Tensor, share: Tensor) -> Tensor:
     """Return the mean over the area of each map: (..., H, W) → (..., 1, 1) float64."""
-    if share.shape[-1] == 1:  # sum over rows first: no product of the size of the maps
+    if share.shape[-1] == 1:  # sum over each row first, to avoid a product of full size
         maps = maps.sum(-1, keepdim=True, dtype=torch.float64)
     return (maps * share).sum((-2, -1), keepdim=True)
 
 
 def deviation(maps: Tensor, share: Tensor) -> Tensor:
-    """Return the deviation from the mean in units of the largest magnitude, whose squares fit."""
+    """Return the deviation from the mean in units of the largest magnitude, to avoid overflow."""
     largest = maps.double().abs().amax((-2, -1), keepdim=True)
     maps = maps / torch.where(largest > 0, largest, 1.0)
     return maps - mean(maps, share)
@@ -231,7 +231,7 @@ def variance(deviations: Tensor, share: Tensor) -> Tensor:
 
 
 def relative_density(maps: Tensor, share: Tensor, if_empty: float) -> Tensor:
-    """Return the map in units of its mean density, or `if_empty` in an all-zero map: float64."""
+    """Return the map in units of its mean density, `if_empty` for an all-zero map: float64."""
     average = mean(maps, share)
     empty = average == 0
     return torch.where(empty, if_empty, maps).div(torch.where(empty, 1.0, average))

@@ -1,8 +1,7 @@
-"""The weight files of the two systems' authors, read without running code from them.
+"""Readers for the weight files of the two systems' authors that run no code from them.
 
-Those that SST-Sal's released are pickles of their whole module, two classes deep. Here every class
-in them is an empty stand-in, and torch refuses any other name that a file asks for. The published
-cube U-Net's are a state_dict.
+SST-Sal's files are pickles of whole modules. Here, an empty stand-in replaces each class in them,
+and torch refuses any other name. The published cube U-Net's files are state_dicts.
 """
 
 from pathlib import Path
@@ -15,10 +14,10 @@ from common.restricted_pickle import read_torch
 from models.sst_sal import SSTSal
 from video.spec import HIGHEST_FPS
 
-FIRST_WEIGHT = "enc1.c1.conv.weight"  # of a state_dict that the published cube U-Net's code saves
+FIRST_WEIGHT = "enc1.c1.conv.weight"  # in a state_dict saved by the published cube U-Net's code
 ENCODER = {"enc1": "stem", "enc2": "down.0", "enc3": "down.1", "enc4": "down.2"}
 DECODER = {"dec1": "up.2", "dec2": "up.1", "dec3": "up.0"}
-LAYER_NAMES = {  # names of layers in CubeUNet by those in that code
+LAYER_NAMES = {  # names of layers in CubeUNet by their names in that code
     f"{theirs}.{layer}": f"backbone.{ours}.{place}"
     for theirs, ours in (ENCODER | DECODER).items()
     for layer, place in (("c1.conv", 1), ("c1.bn", 2), ("c2.conv", 5), ("c2.bn", 6))
@@ -36,15 +35,15 @@ AUTHORS_CLASSES = (
 
 
 def read_authors_file(path: Path) -> dict:
-    """Return the model's name, arguments and weights, as a checkpoint of SSTSal has them.
+    """Return the model's name, arguments and weights, as in a checkpoint of SSTSal.
 
-    Raises InputError for a file that asks for another class or function, and an error of any kind
-    for a file that is damaged or holds something else.
+    Raises InputError for a file that contains another class or function, and an error of any kind
+    for a file that is damaged or contains something else.
     """
     stand_ins: list = [(type(name, (nn.Module,), {}), name) for name in AUTHORS_CLASSES]
     with torch.serialization.safe_globals(stand_ins):
         if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(path):
-            problem = f"asks for {min(unsafe)[:100]}, and nothing in it was executed"
+            problem = f"contains {min(unsafe)[:100]}, and no code in it was executed"
             raise InputError(f"{path}: {problem}; use a file of SST-Sal's authors, or ours")
         weights = dict(nn.Module.named_parameters(read_torch(path)))
     gates, channels = weights["encoder.lstm.conv.weight"].shape[:2]
@@ -54,11 +53,10 @@ def read_authors_file(path: Path) -> dict:
 
 
 def from_state_dict(weights: dict[str, Tensor]) -> dict:
-    """Return what a checkpoint would hold of a state_dict of the published cube U-Net.
+    """Return a state_dict of the published cube U-Net as the content of a checkpoint.
 
-    Its authors take the motion between consecutive frames, so the spec states the highest rate,
-    and pad faces in a way of their own, without which their weights do not give their maps.
-    Raises an error of any kind for other weights.
+    Its authors use the motion between consecutive frames, so the spec has the highest rate. Their
+    weights need their own padding. Raises an error of any kind for other weights.
     """
     base, channels = weights[FIRST_WEIGHT].shape[:2]
     theirs = {"backbone": "published", "padding": "published"}

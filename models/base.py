@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from common.components import MOTIONS, Components
 from video.spec import Spec
 
-PLAIN = (bool, int, float, str, type(None))  # types of a model's arguments in a checkpoint
+PLAIN = (bool, int, float, str, type(None))  # types of model arguments in a checkpoint
 
 
 class SaliencyModel(nn.Module):
-    """Predicts saliency maps of clips.
+    """Predict saliency maps of clips.
 
-    A subclass sets `name` (its key in models.MODELS; else "module:Class"), calls this constructor
-    with its Spec and the keyword arguments that build it again, and defines (docs/own_model.md)
+    A subclass sets `name` (its key in models.MODELS, or "module:Class"), calls this constructor
+    with its Spec and all its own arguments, and defines (docs/own_model.md)
 
         forward(frames, motion) -> maps
             frames: (B, T, 3, H, W), RGB in [0, 1]
@@ -24,11 +24,11 @@ class SaliencyModel(nn.Module):
     """
 
     name: str
-    # Parts that learn more slowly: factor of the learning rate by prefix of the parameter's name.
+    # Learning-rate scale by prefix of the parameter's name.
     learning_rate_scales: dict[str, float] = {}
-    # Whether several threads may call the model at once.
+    # Whether several threads may call the model at the same time.
     parallel = False
-    # Factor of the height and width of the frames by name; see models.load.
+    # Scale of the frames' height and width by name of the quality; see models.load.
     qualities: dict[str, float] = {}
     # Arguments that name components.
     components: dict[str, Components] = {}
@@ -45,20 +45,20 @@ class SaliencyModel(nn.Module):
 
     @classmethod
     def problem(cls) -> str:
-        """Return the problem of a user-defined model, "" if a checkpoint can build it again."""
+        """Return the problem of a user-defined model, "" if a checkpoint can restore it."""
         for argument in inspect.signature(cls).parameters.values():
             if not isinstance(argument.default, PLAIN):
-                defaults = "a default: a number, a text, True, False or None"
-                return f"its constructor takes '{argument}'; give that {defaults}"
+                defaults = "a default: a number, a string, True, False or None"
+                return f"its constructor takes '{argument}'; give it {defaults}"
         return ""
 
     @classmethod
     def arguments_for(cls, motion_channels: int) -> dict:
-        """Return the keyword arguments of the variant for this number of motion channels."""
+        """Return the keyword arguments for this number of motion channels."""
         return {"in_channels": 3 + motion_channels}
 
     def use_motion(self, name: str | None) -> None:
-        """Set another motion image, of as many channels; None keeps the model's own."""
+        """Use another motion image with the same number of channels; None: no change."""
         if name is None:
             return
         new, own = MOTIONS[name].channels, MOTIONS[self.spec.motion].channels
@@ -69,7 +69,7 @@ class SaliencyModel(nn.Module):
         self.spec = replace(self.spec, motion=name)
 
     def parameter_groups(self) -> list[dict]:
-        """Return the trainable parameters, grouped by "scale", the factor of the learning rate."""
+        """Return the trainable parameters, grouped by "scale", their learning-rate scale."""
         groups: dict[float, list] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:

@@ -1,7 +1,7 @@
-"""Checkpoints: a model's weights with everything that is needed to build it again.
+"""Checkpoints: a model's weights with everything that is needed to restore it.
 
-Nothing in a file is imported or executed: a user-defined model, backbone or motion is imported
-where its name is given to `Components.find`, never where a checkpoint names it.
+No code is imported or executed because of a file: a user-defined model, backbone or motion must be
+imported with `Components.find` before.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from common.restricted_pickle import read_torch
 from models.authors_files import FIRST_WEIGHT, from_state_dict, read_authors_file
 from models.base import PLAIN, SaliencyModel
 
-MAX_WEIGHT = 1e10  # no training leads to such a number, and half of float32's range is left
+MAX_WEIGHT = 1e10  # far beyond trained weights, with half of float32's range to spare
 ENTRY_TYPES: dict[str, Any] = dict(arguments=PLAIN, weights=Tensor, spec=PLAIN, run=(*PLAIN, list))
 OTHERWISE = (
     "damaged ({}), or not a checkpoint of this project, of SST-Sal's authors or of the published "
@@ -31,10 +31,10 @@ OTHERWISE = (
 
 
 def save(path: str | Path, model: SaliencyModel, **facts) -> None:
-    """Write a model's weights, with all that is needed to build it again, atomically.
+    """Write a model's weights, with everything that is needed to restore it, atomically.
 
-    facts: whatever else is worth knowing (epoch, metrics, data, …), plain Python or tensors.
-    Raises OSError where the file can't be written.
+    facts: further entries (epoch, metrics, data, …), plain Python or tensors. Raises OSError if the
+    file can't be written.
     """
     content = {
         "model": model.name,
@@ -43,7 +43,7 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
         "weights": model.state_dict(),
         **facts,
     }
-    file = io.BytesIO()  # torch's own writing to a file hides why it failed
+    file = io.BytesIO()  # torch.save to a file hides the reason of a failure
     torch.save(content, file)
     with atomic(path) as temporary:
         temporary.write_bytes(file.getvalue())  # getbuffer() can crash Python 3.12.1
@@ -52,13 +52,13 @@ def save(path: str | Path, model: SaliencyModel, **facts) -> None:
 def load(
     path: str | Path, device: str | torch.device = "cpu", quality: str | None = None, **overrides
 ) -> SaliencyModel:
-    """Return the model in a checkpoint, or in a file of others that `read` takes, in eval mode.
+    """Return the model of a checkpoint, or of any other file that `read` accepts, in eval mode.
 
-    quality: "fast": a CubeUNet takes frames of three quarters of the height and width.
-    overrides: arguments of the model that replace the stored ones. The stored Spec is kept in all
-        fields that they do not determine.
-    Raises InputError for a file without a known model, for arguments and weights that do not fit
-    each other, and for a device that is not there.
+    quality: "fast": use frames of three quarters of the height and width (CubeUNet only).
+    overrides: arguments of the model that replace the stored ones. All fields of the stored Spec
+        that do not depend on them are kept.
+    Raises InputError for a file without a known model, for arguments and weights that do not
+    match, and for an unavailable device.
 
     >>> model = load("checkpoints/cube_unet_best.pth")
     >>> model.name, model.spec.motion, model.training
@@ -85,44 +85,44 @@ def load(
         put_weights(model, content["weights"])
         stored = replace(model.spec, **spec)
         if (stored.height, stored.width) != (model.spec.height, model.spec.width):
-            raise ValueError("its spec states frames of another size")
+            raise ValueError("its spec has another frame size")
         model.use_motion(stored.motion)
         model.spec = stored
     except (ValueError, TypeError) as error:
         what = f"{path}: as {content['model']}({arguments})"
-        raise InputError(f"{what}: {error}; leave out arguments, or take another file") from error
+        raise InputError(f"{what}: {error}; leave out arguments, or use another file") from error
     return model.to(device).eval()
 
 
 def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
-    """Replace all weights. Raises ValueError for those that do not fit or are no numbers."""
+    """Replace all weights. Raises ValueError for weights that do not match or are not finite."""
     own = model.state_dict()
     try:
         for name, tensor in weights.items():
             if name not in own or tensor.shape != own[name].shape:
-                continue  # load_state_dict refuses it; a stride of 0 can repeat it without end
+                continue  # load_state_dict refuses it; with a stride of 0 it could be endless
             if tensor.is_floating_point() != own[name].is_floating_point():
                 raise ValueError(f"weight '{name}' is {tensor.dtype}, not {own[name].dtype}")
             if not (tensor.double().abs() <= MAX_WEIGHT).all():
                 raise ValueError(f"weight '{name}' is not finite or too large")
         model.load_state_dict(weights)
-    except RuntimeError as error:  # NotImplementedError, of weights without numbers, is one, too
+    except RuntimeError as error:  # also NotImplementedError, for weights without numbers
         raise ValueError(f"its weights do not fit: {str(error)[:300]}") from error
 
 
 def read(path: str | Path) -> dict:
-    """Return everything that a checkpoint or a file of others holds, on the CPU.
+    """Return all entries of a checkpoint or of the authors' files, on the CPU.
 
-    Files of others are those of SST-Sal's authors and a state_dict of the published cube U-Net.
-    There are at least "model", "arguments", "weights", "spec" and "run"; the last two may be empty.
-    Raises InputError for a file that holds no model in MODELS.
+    The authors' files are those of SST-Sal and state_dicts of the published cube U-Net. The entries
+    include "model", "arguments", "weights", "spec" and "run"; the last two may be empty. Raises
+    InputError for a file without a model in MODELS.
     """
     with reading(path, OTHERWISE) as path:
         try:
             content = read_torch(path)
             if FIRST_WEIGHT in content:
                 content = from_state_dict(content)
-        except pickle.UnpicklingError:  # the file holds more than tensors in plain containers
+        except pickle.UnpicklingError:  # the file has not only tensors in plain containers
             content = read_authors_file(path)
         content = {"spec": {}, "run": {}} | content
         for entry, kind in ENTRY_TYPES.items():
@@ -138,7 +138,7 @@ def read(path: str | Path) -> dict:
 
 
 def check_known(path: Path, known: Components, name: Any) -> None:
-    """Raise InputError for a checkpoint that names a component which is not known."""
+    """Raise InputError for a checkpoint with an unknown component."""
     if name not in known:
         what = f"its {known.noun} is {str(name)[:100]!r}, not one of {', '.join(known)}"
         cure = f"if you trust its code, add --{known.noun} package.module:NAME"

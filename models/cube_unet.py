@@ -12,34 +12,34 @@ from projection import Cube2Equi, Equi2Cube
 from projection.cube_pad import PADDINGS
 from video.spec import Spec, check_number
 
-LATITUDES = 33  # at which the latitude bias is learned
-PROBABILITY_EPS = 1e-7  # and 1 less it: limits of a probability whose logit is taken
+LATITUDES = 33  # support points of the latitude bias
+PROBABILITY_EPS = 1e-7  # probabilities are clamped to [ε, 1 − ε] before their logit
 
 
 class CubeUNet(SaliencyModel):
     """A U-Net over the six cube faces of each frame: RGB and motion.
 
-    A cube face does not know where on the sphere it is, and people look at the horizon first. So
-    the map is sigmoid(image logits + latitude bias); the bias begins as the logarithm of the
-    equator prior and is learned with the network. The bias to straight ahead is not learned and
-    not there during training, in which clips are turned to any side.
+    A cube face does not contain its position on the sphere, but people look at the horizon first.
+    So the map is sigmoid(image logits + latitude bias). The bias is initialised with the logarithm
+    of the equator prior and learned with the network. The preference for straight ahead is not
+    learned; it is off during training, where clips are rotated at random.
 
-    in_channels: 3 (RGB) and those of the motion: 1 (difference), 3 (optical flow) or others.
+    in_channels: 3 (RGB) plus those of the motion image: 1 (difference), 3 (optical flow) or others.
     base_channels: width of the plain and of the published backbone.
     height, width: size in pixels of the frames.
     face_size: pixels along the edge of a face, width // 4 if None.
     backbone: a name in BACKBONES.
-    front: power of the equator prior's density over longitude by which maps favour straight
-        ahead, from 0 (not at all) to 1.
-    local_prior: predict a per-pixel gate in [0, 2] for the latitude bias: somebody near the camera
-        is looked at wherever they are.
-    second_look: weight, from 0 to 1, of the logits of the same faces at half the size, with twice
-        the field of view; 0 for none. The face at full size has the rest.
-    latitude_bias: whether there is one. None: not with the published backbone.
+    front: strength of the preference for straight ahead, from 0 to 1: the power of the equator
+        prior's density over longitude.
+    local_prior: predict a per-pixel gate in [0, 2] for the latitude bias, since people near the
+        camera attract attention at every latitude.
+    second_look: weight, from 0 to 1, of the logits of the same faces at half the size, where the
+        receptive field is twice as large. The faces at full size have the remaining weight.
+    latitude_bias: whether to use one. None: unless the backbone is the published one.
     padding: "cube", or for comparison "zero" or "replicate", which pad each face by itself.
 
     forward: frames (B, T, 3, H, W), motion (B, T, in_channels − 3, H, W) → (B, T, 1, H, W)
-    in [0, 1]. Raises ValueError where the channels or the size don't match.
+    in [0, 1]. Raises ValueError if the channels or the size don't match.
 
     >>> model = CubeUNet(base_channels=4, height=40, width=80)
     >>> model(torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80)).shape
@@ -68,20 +68,20 @@ class CubeUNet(SaliencyModel):
         padding: str = "cube",
     ):
         if backbone not in BACKBONES:
-            raise ValueError(f"backbone is one of {', '.join(BACKBONES)}, got {backbone!r}")
+            raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {backbone!r}")
         kind = BACKBONES[backbone]
         motions = {3 + motion.channels: name for name, motion in MOTIONS.items()}
         motions |= {3: "none", 4: kind.motion, 6: "dis"}
         if in_channels not in motions:
             raise ValueError(f"in_channels is 3 (RGB), 4 (difference) or 6 (flow): {in_channels}")
         if padding not in PADDINGS:
-            raise ValueError(f"padding is one of {', '.join(PADDINGS)}, got {padding!r}")
+            raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {padding!r}")
         if latitude_bias is None:
             latitude_bias = kind.head.latitude_bias
         if not 0 <= front <= 1:
-            raise ValueError(f"front is from 0 to 1: {front}")
+            raise ValueError(f"front must be from 0 to 1, got {front}")
         if not 0 <= second_look <= 1:
-            raise ValueError(f"second_look is from 0 to 1: {second_look}")
+            raise ValueError(f"second_look must be from 0 to 1, got {second_look}")
         check_number("base_channels", base_channels, 1, 256)
         super().__init__(
             Spec(height=height, width=width, motion=motions[in_channels]),
@@ -116,7 +116,7 @@ class CubeUNet(SaliencyModel):
             nn.init.constant_(self.head.get_parameter("bias"), kind.head.bias)
         self.projects_probabilities = kind.head.projects_probabilities
         self.prior_head = nn.Conv2d(channels, 1, 1) if local_prior else None
-        if self.prior_head:  # in the beginning the latitude bias counts once everywhere
+        if self.prior_head:  # the initial gate is 1 everywhere
             for parameter in self.prior_head.parameters():
                 nn.init.zeros_(parameter)
         prior = gaze_density(LATITUDES, 1)
@@ -136,7 +136,7 @@ class CubeUNet(SaliencyModel):
         return logits.sigmoid().unflatten(0, frames.shape[:2])
 
     def logits(self, frames: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image logits (B·T, 1, H, W) and the latitude bias, which is added to them."""
+        """Return image logits (B·T, 1, H, W) and the latitude bias; the map is sigmoid(sum)."""
         clips, channels = torch.cat([frames, motion], dim=2), self.arguments["in_channels"]
         if clips.shape[2] != channels:
             given = f"got {frames.shape[2]} + {motion.shape[2]}"
@@ -164,7 +164,7 @@ class CubeUNet(SaliencyModel):
     def read(self, faces: Tensor) -> Tensor:
         """Return image logits, and those of the local prior if there is one: (B·T·6, 1 or 2, S, S).
 
-        faces: (B·T·6, C, S', S'), of which the backbone makes features of S×S.
+        faces: (B·T·6, C, S', S'), which the backbone turns into features of S×S.
         """
         features = self.backbone(faces)
         heads = [self.head, self.prior_head] if self.prior_head else [self.head]

@@ -13,10 +13,10 @@ from models.base import SaliencyModel
 from models.cube_unet import CubeUNet
 from models.efficientnet_lite import Conv
 
-# oneDNN computes a convolution and the activation after it in one pass over memory. PyTorch calls
-# it so in compiled code, by an operator without a public name.
+# oneDNN can compute a convolution and its activation in one pass over memory. In PyTorch, only
+# compiled code uses this, through an operator without a public name.
 ONEDNN = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._convolution_pointwise
-ACTIVATIONS = {  # as PyTorch computes them, and as the operator names them
+ACTIVATIONS = {  # PyTorch's functions, and their names for the operator
     nn.Identity: (lambda x: x, "none", ()),
     nn.ReLU: (relu, "relu", ()),
     nn.ReLU6: (relu6, "hardtanh", (0.0, 6.0)),
@@ -24,12 +24,12 @@ ACTIVATIONS = {  # as PyTorch computes them, and as the operator names them
 
 
 def deploy(model: SaliencyModel, dtype: torch.dtype | None = None) -> SaliencyModel:
-    """Change a model for inference alone, and return it; its maps stay the same up to rounding.
+    """Optimise a model for inference in place and return it; its maps change only by rounding.
 
-    A CubeUNet can't be trained or saved any more. Other models stay as they are, in eval mode.
+    Afterwards, a CubeUNet can't be trained or saved. Other models are only set to eval mode.
 
-    dtype: of the convolutions' weights and results: float32, bfloat16 or float16 (on a GPU).
-        None: bfloat16 where the hardware computes in it, else float32.
+    dtype: data type of the convolutions' weights and results: float32, bfloat16 or float16 (on a
+        GPU). None: bfloat16 if the hardware supports it, else float32.
 
     >>> from models import CubeUNet
     >>> model = deploy(CubeUNet(base_channels=4, height=40, width=80))
@@ -43,7 +43,7 @@ def deploy(model: SaliencyModel, dtype: torch.dtype | None = None) -> SaliencyMo
 
 
 def _fused(module: Any, dtype: torch.dtype) -> Any:
-    """Return a module with FusedConvs in the place of all convolutions and what follows them."""
+    """Return a module in which FusedConvs replace convolutions and the layers around them."""
     if isinstance(module, Conv):
         return FusedConv(module.conv, dtype, module.activate)
     if isinstance(module, nn.Conv2d):
@@ -56,7 +56,7 @@ def _fused(module: Any, dtype: torch.dtype) -> Any:
 
 
 def _merged(layers: nn.Sequential, dtype: torch.dtype) -> list[nn.Module]:
-    """Return layers in which convolutions have taken in BatchNorms and the activation after."""
+    """Return layers in which BatchNorms and activations are merged into convolutions."""
     merged: list[nn.Module] = [nn.Identity()]
     for layer in layers:
         before = merged[-1]
@@ -73,13 +73,13 @@ def _merged(layers: nn.Sequential, dtype: torch.dtype) -> list[nn.Module]:
 
 
 def _takes_in_norm(conv: nn.Conv2d) -> bool:
-    """Return whether the BatchNorm before a convolution can become part of it."""
+    """Return whether the BatchNorm before a convolution can be folded into it."""
     padded = any(conv._reversed_padding_repeated_twice)  # with zeros that are not normalised
     return not padded and conv.groups == 1 and conv.bias is not None
 
 
 def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
-    """Return a convolution without padding that has taken in the BatchNorm before it."""
+    """Return a convolution without padding into which the BatchNorm before it is folded."""
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = norm.weight * (variance + norm.eps).rsqrt()
     offset = norm.bias - mean * scale
@@ -89,7 +89,7 @@ def _with_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
 
 
 class FusedConv(nn.Module):
-    """A convolution and an activation; its result is of `dtype`."""
+    """A convolution with an activation; the result has `dtype`."""
 
     weight: Tensor
     bias: Tensor

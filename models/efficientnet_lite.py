@@ -26,18 +26,18 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 STEM_CHANNELS = 32
-LATE_PADDING_SIZE = 17  # faces of fewer pixels, in units of padding, are padded after expansion
-LEVELS = (1, 2, 4, 5, 6)  # stages whose features are read
+LATE_PADDING_SIZE = 17  # smaller faces, in units of the padding, are padded after expansion
+LEVELS = (1, 2, 4, 5, 6)  # stages whose features are used
 WIDTHS = tuple(STAGES[k][3] for k in LEVELS)  # 24, 40, 112, 192, 320 channels
 OUT_CHANNELS = 64
-MOTION_LEVELS = (2, 0)  # levels at whose resolution motion is read too, the coarser one first
+MOTION_LEVELS = (2, 0)  # levels at which motion is added, the coarser one first
 
 
 def enlarge(x: Tensor, pad: nn.Module) -> Tensor:
     """Double the resolution bilinearly: (B·6, C, S, S) → (B·6, C, 2S, 2S).
 
-    pad: if it is cube padding, the pixel that it adds on each side takes the place of the edge
-    pixels that interpolation repeats, so that there is no step between neighbouring faces.
+    pad: with cube padding, interpolation uses the neighbours' pixels instead of repeated edge
+    pixels, so that there is no step between neighbouring faces.
     """
     if not isinstance(pad, CubePadding):
         return interpolate(x, scale_factor=2.0, mode="bilinear")
@@ -45,9 +45,9 @@ def enlarge(x: Tensor, pad: nn.Module) -> Tensor:
 
 
 class Conv(nn.Module):
-    """A convolution with a bias and, where `activate`, ReLU6. Faces are padded before it.
+    """A convolution of padded faces with a bias and, if `activate`, ReLU6.
 
-    The BatchNorm of the published network, with ImageNet's statistics, is part of weight and bias.
+    The BatchNorm of the published network, with ImageNet's statistics, is folded into it.
     """
 
     def __init__(self, c_in, c_out, kernel, stride=1, groups=1, activate=True):
@@ -67,12 +67,12 @@ class Conv(nn.Module):
 class Block(nn.Module):
     """Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection.
 
-    Without gradients cube padding of large faces comes before the expansion, where there is a sixth
-    of the channels, which gives the same: a frame takes 9 % less time.
+    Without gradients, large faces are padded before the expansion, where they have a sixth of the
+    channels. The result is the same, and a frame takes 9 % less time.
     """
 
     def __init__(self, c_in, c_out, kernel, stride, expansion, late, layer=CubePadding):
-        """layer: makes the padding layer, as in models.backbone.Backbone."""
+        """layer: function that makes a padding layer, see models.backbone.Backbone."""
         super().__init__()
         wide = c_in * expansion
         self.expand = Conv(c_in, wide, 1) if expansion > 1 else nn.Identity()
@@ -100,7 +100,7 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, padding: Callable = CubePadding):
         super().__init__()
-        # A stride of 2 is not symmetric on even faces: early and late centres take turns.
+        # A stride of 2 is not symmetric on even faces: early and late centres alternate.
         self.pad = padding(1, late=True)
         self.stem = Conv(3, STEM_CHANNELS, 3, stride=2)
         channels, late, self.stages = STEM_CHANNELS, True, nn.ModuleList()
@@ -119,19 +119,19 @@ class EfficientNetLite0(nn.Module):
 
 
 class EfficientNetReadout(nn.Module):
-    """A few layers that read saliency from the features of EfficientNetLite0 and from motion.
+    """EfficientNetLite0 with a small decoder, which adds the motion image.
 
-    The encoder's first FIXED stages stay as they were learned from a million photographs, the
-    others learn slowly (Kümmerer, Wallis and Bethge, DeepGaze II, 2016).
+    The encoder's first FIXED stages keep their ImageNet weights, the others have a small learning
+    rate (see Kümmerer, Wallis and Bethge, DeepGaze II, 2016).
 
-    forward: (B·6, 3 + M, S, S) → (B·6, OUT_CHANNELS, S/4, S/4). S is a multiple of 32: a side that
-    does not halve evenly would shift coarse features by up to half of their pixel.
+    forward: (B·6, 3 + M, S, S) → (B·6, OUT_CHANNELS, S/4, S/4). S is a multiple of 32; otherwise
+    coarse features would be shifted by up to half of their pixel.
     """
 
     FIXED = 3
 
     def __init__(self, in_channels: int, base_channels: int = 0, padding: Callable = CubePadding):
-        """base_channels is the plain backbone's and not used here."""
+        """base_channels is ignored; the other backbones use it."""
         super().__init__()
         self.encoder = EfficientNetLite0(padding)
         for fixed in (self.encoder.stem, *self.encoder.stages[: self.FIXED]):
@@ -155,7 +155,7 @@ class EfficientNetReadout(nn.Module):
             features.insert(level, avg_pool2d(motion, x.shape[-1] // features[level].shape[-1]))
         coarsest_first = zip(reversed(self.levels), reversed(features), strict=True)
         total, *parts = (level(feature) for level, feature in coarsest_first)
-        for part in parts:  # added in this order: the sum has the memory format of the first
+        for part in parts:  # the sum has the memory format of the first part
             total = (total if total.shape == part.shape else enlarge(total, self.pad)) + part
         return self.mix(total)
 

@@ -7,11 +7,11 @@ from torch import nn
 
 
 class WeightAverage:
-    """A copy of a model, `module`, whose weights and batch statistics follow it slowly.
+    """A copy of a model, `module`, with averaged weights and batch statistics.
 
-    The decay is the smaller of `decay` and (1 + n) / (10 + n) after n steps, so that the random
-    weights of the start are soon forgotten (the rule of TensorFlow's ExponentialMovingAverage with
-    num_updates). torch's AveragedModel would average the buffers of geometry too, in each step.
+    The decay after n steps is the smaller of `decay` and (1 + n) / (10 + n), so that the initial
+    weights soon lose their influence (as in TensorFlow's ExponentialMovingAverage). torch's
+    AveragedModel would average the geometry buffers too, in each step.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -20,7 +20,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Average in the weights after a step; those after the first one are taken as they are."""
+        """Add the weights after a step to the average; the first ones are copied."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.steps else 0.0
         self.steps += 1
         current = model.state_dict()

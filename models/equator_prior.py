@@ -1,7 +1,7 @@
-"""The equator prior: where people look on the sphere when nothing is known of the video.
+"""The equator prior: the distribution of gaze on the sphere over all videos.
 
-Head directions after the first ten seconds of 28 videos of 360° (30 people each; Nasrabadi et
-al., "A taxonomy and dataset for 360° videos", MMSys 2019) follow, per steradian,
+Head directions after the first ten seconds of 28 360° videos (30 people each; Nasrabadi et al., "A
+taxonomy and dataset for 360° videos", MMSys 2019) follow the density per steradian
 
     p(φ, λ) = f(sin φ) · g(λ)
     f(y) = 1 / (2 s atan(1/s)) · 1 / (1 + (y/s)²)                     Cauchy, cut off at the poles
@@ -9,8 +9,8 @@ al., "A taxonomy and dataset for 360° videos", MMSys 2019) follow, per steradia
 
 with latitude φ and longitude λ. `python -m recipes.head_prior FILE` fits the three numbers.
 
-The density of gaze is the head's density blurred by a Gaussian of EYE_SPREAD, the eyes' directions
-in the head, along latitude and along longitude.
+The density of gaze is that of head directions, blurred along latitude and longitude by a Gaussian
+of EYE_SPREAD for the directions of the eyes in the head.
 """
 
 import math
@@ -22,10 +22,10 @@ from models.base import SaliencyModel
 from projection.sphere import latitudes, longitudes, solid_angles
 from video.spec import Spec
 
-LATITUDE_WIDTH = 0.123  # s, sine of the latitude where the head's density is half its maximum
+LATITUDE_WIDTH = 0.123  # s, sine of the latitude at which the head's density is half its maximum
 FRONT_SHARE = 0.566  # w, share of directions that cluster around straight ahead
-CONCENTRATION = 0.626  # ρ, their mean cos λ: 0 uniform, 1 all straight ahead
-EYE_SPREAD = math.radians(11)  # per axis, not fitted; 14° between gaze and head in the mean
+CONCENTRATION = 0.626  # ρ, mean cos λ of these: 0 uniform, 1 all straight ahead
+EYE_SPREAD = math.radians(11)  # on each axis, not fitted; a mean of 14° between gaze and head
 
 
 def head_density(latitude: Tensor, longitude: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def head_density(latitude: Tensor, longitude: Tensor) -> Tensor:
 def gaze_density(height: int, width: int) -> Tensor:
     """Return the density per steradian of gaze directions at pixel centres: (H, W) float64.
 
-    Its integral over the sphere is 1. With one column it is the density over latitude alone.
+    Its integral over the sphere is 1. With one column, it is the density over latitude alone.
     """
     areas = solid_angles(height, width, torch.float64)
     steps = torch.linspace(-4, 4, 33, dtype=torch.float64)
@@ -66,7 +66,7 @@ def equator_prior(height: int, width: int) -> Tensor:
 
 
 class EquatorPrior(SaliencyModel):
-    """The baseline that every model must beat: the same map for every frame.
+    """A baseline that every model must beat: the same map for every frame.
 
     forward: frames (B, T, 3, H, W) of any size; motion is ignored → (B, T, 1, H, W) float32.
     """

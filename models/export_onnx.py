@@ -1,8 +1,8 @@
-"""Write a model as ONNX, with its geometry inside, for programs without PyTorch.
+"""Write a model, including its spherical geometry, as an ONNX file.
 
     python -m models.export_onnx checkpoints/cube_unet_best.pth model.onnx
 
-docs/onnx.md has the inputs and outputs, and an example with onnxruntime.
+docs/onnx.md describes inputs and outputs, with an example for onnxruntime.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from models.checkpoint import load
 from models.sphere_layers import to_images, to_pixels
 from models.sst_sal import SSTSal
 
-OPSET = 18  # the lowest that PyTorch's exporter writes
+OPSET = 18  # the lowest that PyTorch's exporter supports
 STATE = ("encoder_hidden", "encoder_cell", "decoder_hidden", "decoder_cell")
 
 
 class FrameModel(nn.Module):
-    """A model that sees single frames: (B, 3, H, W) and motion (B, M, H, W) → (B, 1, H, W)."""
+    """A model of single frames: (B, 3, H, W) and motion (B, M, H, W) → (B, 1, H, W)."""
 
     state: dict[str, tuple[int, ...]] = {}
 
@@ -46,9 +46,9 @@ class FrameModel(nn.Module):
 
 
 class RecurrentStep(nn.Module):
-    """One frame of SST-Sal, with its state before the frame as input and after it as output.
+    """SST-Sal for one frame, with the state before it as input and the state after it as output.
 
-    state: shape, without the batch, of each tensor of the state by name.
+    state: shape of each tensor of the state, without the batch, by name.
     """
 
     def __init__(self, model: SSTSal):
@@ -68,22 +68,22 @@ class RecurrentStep(nn.Module):
 
 
 def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
-    """Write a model, on the CPU and in eval mode, and return the names of its inputs.
+    """Write a model that is on the CPU and in eval mode; return the names of its inputs.
 
-    Raises ValueError for a model of several frames whose state is not known.
+    Raises ValueError for a model of several frames with an unknown state.
     """
     network = RecurrentStep(model) if isinstance(model, SSTSal) else FrameModel(model)
     if (length := model.spec.clip_length) > 1 and not network.state:
-        raise ValueError(f"{model.name} sees {length} frames together, and its state is not known")
+        raise ValueError(f"{model.name} takes clips of {length} frames, and its state is unknown")
     size, channels = (model.spec.height, model.spec.width), MOTIONS[model.spec.motion].channels
     motion = {"motion": (channels, *size)} if channels else {}
     inputs = {"frames": (3, *size), **motion, **network.state}
     outputs = ["saliency", *(f"next_{name}" for name in network.state)]
     batch = torch.export.Dim("batch")
-    examples = tuple(torch.zeros(2, *shape) for shape in inputs.values())  # 1 would stay constant
+    examples = tuple(torch.zeros(2, *shape) for shape in inputs.values())  # 1 would be constant
     shapes = {"inputs": tuple({0: batch} for _ in inputs)}
     with torch.no_grad():
-        network.eval()(*examples)  # what is computed once is computed here, outside the export
+        network.eval()(*examples)  # fills caches before the export
         graph = torch.export.export(network, examples, dynamic_shapes=shapes, strict=False)
         program: Any = torch.onnx.export(
             graph, input_names=list(inputs), output_names=outputs, opset_version=OPSET,
@@ -100,16 +100,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
     add("ckpt_path", type=Path, metavar="CKPT", help="checkpoint")
-    add("output_path", type=Path, metavar="FILE", help="file to write, .onnx")
+    add("output_path", type=Path, metavar="FILE", help="output file, .onnx")
     add_model_options(add)
-    add("--motion", metavar="package.module:Class", help="motion of the checkpoint where it is one "
-        "of your own, whose code is then run")  # fmt: skip
+    add("--motion", metavar="package.module:Class", help="your own motion that the checkpoint "
+        "contains; its code is run")  # fmt: skip
     add_sampling_option(add)
     args = parser.parse_args()
     if args.output_path.suffix.lower() != ".onnx":
         raise InputError(f"{args.output_path}: give a name that ends with .onnx")
     if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
-        raise InputError("ONNX needs two more packages; run: pip install onnx onnxscript")
+        raise InputError("ONNX needs two more packages; run pip install onnx onnxscript")
     find_all(args)
     model = load(args.ckpt_path, **({"sampling": args.sampling} if args.sampling else {}))
     logging.disable()  # PyTorch logs and prints pages about a model that it can't follow

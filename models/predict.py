@@ -1,4 +1,4 @@
-"""A clip model over an endless stream: one map for each frame, in constant memory."""
+"""Prediction over an endless stream: one map for each frame, in constant memory."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -16,18 +16,18 @@ from video.background import map_in_background
 from video.reader import Frame, frames_of
 from video.spec import Spec
 
-# Models that look at single frames take several at once: enough to keep a GPU busy, and no more
-# pixels than a CPU works on without fetching fresh memory for every layer.
+# Models of single frames take several at once: enough to keep a GPU busy, but no more pixels than
+# a CPU can process without allocating memory for every layer.
 FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
-THREADS = 4  # that compute different frames of a model at once
-EPSILON = 1e-6  # least distance of a map from 0 and 1 in its logits
-OWN_SHARE = 0.75  # of a frame's own logits that smoothing keeps, where they exceed the mean
+THREADS = 4  # for computing different frames at the same time
+EPSILON = 1e-6  # maps are clamped to [ε, 1 − ε] before their logits
+OWN_SHARE = 0.75  # share of the difference that smoothing keeps where a frame's logit is higher
 
 Pair = tuple[Frame, Tensor]  # with its map (1, H, W)
 
 
 class Batch(NamedTuple):
-    """Clips of equal length that the model computes together."""
+    """Clips of equal length that are computed together."""
 
     clips: list[list[Frame]]
     settled: int  # frames at the start of each clip whose maps are not used
@@ -90,9 +90,9 @@ def predict_from(
     fps: float | None = None,
     live: bool = False,
 ) -> Iterator[Pair]:
-    """Yield what `predict` does from the first frame on whose map is not among the first `done`.
+    """Yield what `predict` yields, starting at the first frame without a map.
 
-    done: maps that are there, sampled or interpolated. Clips before that frame are not computed.
+    done: number of existing maps, sampled or interpolated. Clips before are not computed.
     """
     spec = model.spec
     if isinstance(frames, (str, Path)):
@@ -116,12 +116,12 @@ def predict_from(
 
 
 def _goes_beyond(frame: Frame, done: int) -> bool:
-    """Return whether a sampled frame or those that follow it are not among the first `done`."""
+    """Return whether a sampled frame or one of those up to the next is after the first `done`."""
     return not done or frame.number + max(1, len(frame.times)) > done + 1
 
 
 def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:
-    """Yield the clips of a stream; single frames come together, `most` at the most."""
+    """Yield batches of clips of a stream; single frames in batches of at most `most`."""
     length, warm_up, overlap = spec.clip_length, spec.warm_up, spec.warm_up + spec.fade
     if length == 1:
         stream = iter(frames)
@@ -143,7 +143,7 @@ def _batches(frames: Iterable[Frame], spec: Spec, most: int) -> Iterator[Batch]:
 
 
 def _from_first_needed(batches: Iterator[Batch], done: int, seconds: float) -> Iterator[Batch]:
-    """Yield whole batches from the first that goes beyond `done`, and those some seconds before."""
+    """Yield batches from the first one after `done`, and those some seconds before."""
     near: list[Batch] = []
     for batch in batches:
         first = next((f for f in batch.frames if _goes_beyond(f, done)), None)
@@ -160,8 +160,8 @@ def _computed(
 ) -> Iterator[tuple[list[Frame], Tensor]]:
     """Yield the frames of each batch with their maps, (N, 1, H, W) float32 on the CPU.
 
-    On a CPU, threads that compute different frames have less to wait for each other than threads
-    that divide the layers of one frame: two need nine tenths of the time. The maps are the same.
+    On a CPU, threads that compute different frames wait less for each other than threads that share
+    the layers of one frame: with two, it takes nine tenths of the time. The maps are the same.
     """
     device = next(chain(model.parameters(), model.buffers())).device
     dtype, mixed = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
@@ -183,12 +183,12 @@ def _computed(
         prepare = partial(torch.set_num_threads, number // threads)
         yield from map_in_background(compute, batches, threads, threads, prepare)
     finally:
-        torch.set_num_threads(number)  # `prepare` sets it for all threads that start later
+        torch.set_num_threads(number)  # `prepare` has set it for threads that start later
 
 
 def _stitched(computed: Iterable[tuple[list[Frame], Tensor]], fade: int) -> Iterator[Pair]:
-    """Yield frames and maps; where clips overlap, the maps of one turn into those of the next."""
-    shared: list[Pair] = []  # the frames that the last clip shares with the next one
+    """Yield frames and maps, with a cross-fade where clips overlap."""
+    shared: list[Pair] = []  # frames that the last clip shares with the next one
     for frames, maps in computed:
         for k, (_, before) in enumerate(shared):
             maps[k] = torch.lerp(before, maps[k], (k + 1) / (len(shared) + 1))
@@ -200,7 +200,7 @@ def _stitched(computed: Iterable[tuple[list[Frame], Tensor]], fade: int) -> Iter
 
 
 def _smoothed(pairs: Iterable[Pair], seconds: float, live: bool) -> Iterator[Pair]:
-    """Yield frames with weighted means of the maps around them, as `predict` describes them."""
+    """Yield frames with weighted means of the maps around them, see `predict`."""
     near: list[Pair] = []  # frames and logits that are still needed
     following = 0  # index in `near` of the frame whose mean comes next
     for pair in chain(pairs, [None]):

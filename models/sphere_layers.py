@@ -1,6 +1,7 @@
 """Spherical max pooling and the ConvLSTM cell of SST-Sal, which convolves on the sphere.
 
-models/sphere_taps.py defines the nine taps of a kernel. Images are lists of pixels, (H·W, B, C).
+The nine taps of a kernel are defined in models/sphere_taps.py. Images are lists of pixels, (H·W,
+B, C).
 """
 
 import math
@@ -63,7 +64,7 @@ def lstm_step(z, c, matrix, bias, taps, gates=None) -> tuple[Tensor, Tensor]:
 
 
 class _LSTMStep(Function):
-    """lstm_step with a gradient for which the taps are read again: a third of autograd's memory."""
+    """lstm_step with a gradient that reads the taps again, in a third of autograd's memory."""
 
     @staticmethod
     def forward(ctx, z, c, matrix, bias, taps):
@@ -106,15 +107,15 @@ class ConvLSTMCell(nn.Module):
         weight = torch.empty(4 * hidden_channels, in_channels + hidden_channels, 3, 3)
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
         kernel = ("weight", weight), ("bias", torch.zeros(len(weight)))
-        self.conv = nn.ParameterDict(kernel)  # which would sort the keys of a dictionary
+        self.conv = nn.ParameterDict(kernel)  # keeps the order of pairs, not that of a dictionary
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Return the hidden and cell state, (P, B, hidden), after x, (P, B, C); None is zeros."""
-        if state is None:  # the hidden state's zeros need no convolution
+        if state is None:  # a hidden state of zeros needs no convolution
             z, c = x, x.new_zeros(*x.shape[:2], self.hidden_channels)
         else:
             z, c = torch.cat([x, state[0]], dim=-1), state[1]
-        # Columns in the order of a pixel's samples: tap by tap, then channel by channel.
+        # Columns in the order of a pixel's samples: by tap, then by channel.
         matrix = self.conv["weight"][:, : z.shape[-1]].permute(0, 2, 3, 1).flatten(1)
         step = z, c, matrix, self.conv["bias"], self.taps
         if torch.is_grad_enabled() and (matrix.requires_grad or z.requires_grad):

@@ -1,4 +1,4 @@
-"""The nine taps of a kernel on the sphere: where they are and how they are sampled.
+"""The nine taps of a kernel on the sphere: their positions and their sampling.
 
 The taps are those of Coors et al., "SphereNet", ECCV 2018: a 3×3 grid, one pixel of the equator
 apart, on the plane that touches the sphere at the output pixel, projected onto the sphere. The
@@ -6,13 +6,12 @@ image is sampled there bilinearly, in one of two ways:
     reference  exactly as in the authors' code of SST-Sal: float32 grids, everything half a pixel
                up and to the left, zeros beyond the image's edges, and taps beyond a pole on the
                wrong side of it.
-    seamless   longitude wraps, and beyond a pole follows its other side, so that rolling the
-               image rolls the result. With `half_pixel` the half pixel up and to the left stays,
-               because weights trained by the authors' code expect it; without it nothing shifts.
+    seamless   longitude wraps, and the image continues across the poles, so that rolling the image
+               rolls the result. With `half_pixel` the shift of half a pixel is kept, which weights
+               trained by the authors' code need.
 
-Images are lists of pixels here, (H·W, B, C): a tap then moves B·C numbers that lie side by side.
-On a CPU the work is done in blocks of BLOCK_PIXELS, so that their samples stay in the cache and
-never exist for the whole image, in two thirds of the time.
+Images are lists of pixels, (H·W, B, C), so that a tap moves B·C adjacent numbers. CPUs process
+blocks of BLOCK_PIXELS pixels whose samples fit into the cache, in two thirds of the time.
 """
 
 import math
@@ -33,9 +32,9 @@ T = TypeVar("T")
 
 
 def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
-    """Return the angles of the nine taps of a kernel centred on rows (R,), by the authors' formula.
+    """Return the angles of the nine taps of kernels centred on rows (R,), by the authors' formula.
 
-    over_pole: whether a tap beyond a pole is placed on its other side; the one-argument arctangent
+    over_pole: whether to place a tap beyond a pole on its other side; the one-argument arctangent
     of the authors' code leaves it on this side.
     Returns: latitude of each tap and its longitude minus the centre's in radians, (R, 3, 3) each,
     indexed by kernel row (north first) and kernel column (west first).
@@ -47,7 +46,7 @@ def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[
     y = -math.tan(step_y) * sign[:, None] / math.cos(step_x) ** sign.abs()
     rho = torch.hypot(x, y)
     v = rho.atan()
-    rho = torch.where(rho == 0, 1, rho)  # a divisor only; the centre's numerators are 0
+    rho = torch.where(rho == 0, 1, rho)  # only a divisor; the numerators at the centre are 0
     sine = v.cos() * latitude.sin() + y * v.sin() * latitude.cos() / rho
     east = x * v.sin()
     forward = rho * latitude.cos() * v.cos() - y * latitude.sin() * v.sin()
@@ -58,14 +57,14 @@ def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[
 def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
     """Return the nine taps of each output pixel in the coordinates of F.grid_sample.
 
-    The authors' grid scales pixel numbers by the size alone, while align_corners=False expects
-    pixel centres; this is where the shift by half a pixel comes from.
+    The authors' grid scales pixel indices by the size alone, while align_corners=False expects
+    pixel centres; this causes the shift by half a pixel.
     Returns: (H/stride, W/stride, 3, 3, 2) float32.
     """
     rows = torch.arange(0, height, stride, dtype=torch.float64)
     latitude, east = tap_angles(rows, height, width, over_pole=False)
     around = longitudes(width)[::stride, None, None] + east[:, None] + math.pi
-    # Adding the width first makes a tap on the first column's centre 0, not the width less ε.
+    # With the width added first, a tap on the first column's centre is 0 and not width − ε.
     tap_column = (around * width / (2 * math.pi) - 0.5 + width) % width
     tap_row = ((math.pi / 2 - latitude) * height / math.pi - 0.5)[:, None].expand_as(around)
     return torch.stack([2 * tap_column / width - 1, 2 * tap_row / height - 1], -1).float()
@@ -77,7 +76,7 @@ def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor
     Sums of pixels with these weights equal F.grid_sample; outside the image the weight is 0.
     """
     x, y = reference_grid(height, width, stride).view(-1, 2).unbind(-1)
-    # grid_sample rounds once here, in a fused multiply-add, which float64 reproduces.
+    # float64 reproduces the single rounding of grid_sample's fused multiply-add.
     column = ((x + 1).double() * (width / 2) - 0.5).float()
     row = ((y + 1).double() * (height / 2) - 0.5).float()
     north, west = row.floor(), column.floor()
@@ -91,9 +90,9 @@ def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor
 
 
 def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tuple[Tensor, Tensor]:
-    """Return the taps on the sphere likewise.
+    """Return the seamless taps in the same form.
 
-    Without `half_pixel` an output pixel is centred on its stride×stride input pixels.
+    Without `half_pixel`, an output pixel is centred on its stride×stride input pixels.
     """
     shift, centre = (0.5, 0.0) if half_pixel else (0.0, (stride - 1) / 2)
     rows = torch.arange(0, height, stride, dtype=torch.float64) + centre
@@ -106,7 +105,7 @@ def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tup
 
 
 class SphereTaps(Resampling):
-    """Samples the nine taps around every output pixel of an H×W image; also the adjoint map.
+    """Sample the nine taps around every output pixel of an H×W image; also the adjoint map.
 
     stride: step between output pixels, a divisor of H and W. sampling, half_pixel: see above.
     Raises ValueError for another sampling.
@@ -114,7 +113,7 @@ class SphereTaps(Resampling):
 
     def __init__(self, height, width, stride=1, sampling="seamless", half_pixel=False):
         if sampling not in SAMPLINGS:
-            raise ValueError(f"sampling is one of {', '.join(SAMPLINGS)}, got {sampling!r}")
+            raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
         if sampling == "reference":
             index, weight = reference_taps(height, width, stride)
         else:
@@ -123,10 +122,10 @@ class SphereTaps(Resampling):
         self.out_size = (height // stride, width // stride)
 
     def map_blocks(self, work: Callable[[slice], T], x: Tensor) -> list[T]:
-        """Return work(block) of all output pixels in blocks, on a GPU together, without gradients.
+        """Return work(block) for all blocks of output pixels (one on a GPU), without gradients.
 
-        A block is too small to be divided, so on a CPU each of torch's threads takes whole ones: on
-        two cores three quarters of the time.
+        On a CPU, each of torch's threads takes whole blocks, which are too small to be divided: on
+        two cores this takes three quarters of the time.
         """
         pixels, number = math.prod(self.out_size), torch.get_num_threads()
         if not x.is_cpu or torch.compiler.is_compiling():
@@ -135,12 +134,12 @@ class SphereTaps(Resampling):
         blocks = [slice(start, start + step) for start in range(0, pixels, step)]
         with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             results = list(pool.map(torch.no_grad()(work), blocks))
-        torch.set_num_threads(number)  # the pool has set it for all threads that start later
+        torch.set_num_threads(number)  # the pool has changed it for threads that start later
         return results
 
     def read(self, x: Tensor, block: slice) -> Tensor:
         """Sample the taps of n output pixels, without a gradient: (H·W, B, C) → (n, B, 9·C)."""
-        if torch.compiler.is_compiling():  # in operations that ONNX has
+        if torch.compiler.is_compiling():  # with operations that ONNX has
             samples = self(x.movedim(0, -1)).movedim(-1, 0)
         else:
             corners = slice(36 * block.start, 36 * block.stop)

@@ -1,4 +1,4 @@
-"""SST-Sal: saliency of 360° video by a recurrent encoder and decoder on the sphere.
+"""SST-Sal: a recurrent encoder and decoder on the sphere for saliency of 360° video.
 
 Bernal-Berdun, Martin, Gutierrez, Masia, "SST-Sal: A spherical spatio-temporal approach for
 saliency prediction in 360° videos", Computers & Graphics 106, 2022.
@@ -23,18 +23,18 @@ class SSTSal(SaliencyModel):
 
     in_channels: 6 (frames and colour-wheel images of optical flow) or 3 (frames alone; the
         authors' variant has 9 hidden channels).
-    sampling: how the image is read on the sphere, see models/sphere_taps.py.
+    sampling: of the image on the sphere, see models/sphere_taps.py.
         "reference" returns the decoder's raw state, in (−1, 1), each value in 2×2 pixels, as
         the authors' code does. "seamless" enlarges it bilinearly across the seam and the poles
-        and subtracts each frame's minimum, which changes nothing for the loss.
-    half_pixel: whether seamless sampling keeps the half-pixel shift of the authors' code, which
-        their weights are trained for. False for new training.
+        and subtracts each frame's minimum, which does not change the loss.
+    half_pixel: whether seamless sampling keeps the half-pixel shift of the authors' code, as their
+        weights require. False for new training.
     height, width: input size in pixels; the height is even, the width a multiple of 4.
 
     forward: frames (B, T, 3, H, W) and motion (B, T, in_channels − 3, H, W), RGB in [0, 1] →
-    (B, T, 1, H, W), computed in float32 or more even under autocast, because the recurrence
-    amplifies rounding. Raises ValueError for another size or number of channels, as does the
-    constructor for arguments outside these.
+    (B, T, 1, H, W), computed in at least float32 even under autocast, because the recurrence
+    amplifies rounding errors. Raises ValueError for another size or number of channels; so does the
+    constructor for invalid arguments.
 
     >>> model = SSTSal(in_channels=3, hidden_channels=2, height=8, width=16)
     >>> model(torch.rand(1, 5, 3, 8, 16), torch.rand(1, 5, 0, 8, 16)).shape
@@ -53,9 +53,9 @@ class SSTSal(SaliencyModel):
         width: int = 320,
     ):
         if in_channels not in (3, 6):
-            raise ValueError(f"in_channels is 6 (with flow) or 3 (no motion), got {in_channels}")
+            raise ValueError(f"in_channels must be 6 (with flow) or 3 (without), got {in_channels}")
         check_number("hidden_channels", hidden_channels, 1, 512)
-        if height * width > MAX_PIXELS // 4:  # nine taps take more memory than one pixel
+        if height * width > MAX_PIXELS // 4:  # nine taps need more memory than one pixel
             raise ValueError(f"SSTSal takes at most {MAX_PIXELS // 4} pixels: {height}×{width}")
         if height % 2 or width % 4:
             raise ValueError(f"height must be even and width a multiple of 4, got {height}×{width}")
@@ -101,7 +101,7 @@ class SSTSal(SaliencyModel):
         return torch.stack(maps, dim=1)
 
     def step(self, images, encoder, decoder) -> tuple[tuple, tuple]:
-        """Return the states of encoder and decoder after RGB images (B, C, H, W), given before."""
+        """Return the states of encoder and decoder after RGB images (B, C, H, W)."""
         bgr = torch.cat([image.flip(1) for image in images], dim=1)  # the weights' channel order
         encoder = self.encoder["lstm"](to_pixels(bgr), encoder)
         return encoder, self.decoder["lstm"](self.encoder["pool"](encoder[0]), decoder)

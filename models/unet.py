@@ -25,12 +25,12 @@ def double_conv(c_in: int, c_out: int, padding: Callable) -> nn.Sequential:
 class UNet(nn.Module):
     """Encoder and decoder with skip connections, a level deeper than the published network.
 
-    Pooling keeps the last row and column of faces that do not halve evenly; on the way up the
-    result is cropped to its skip connection.
+    Pooling keeps the last row and column of faces that do not halve evenly; the decoder crops its
+    features to the skip connection.
 
-    widths, outputs: channels of each level on the way down and up, finest first, in units of
-        `base` channels. order: in which levels are made on the way up, and skip connection and what
-        comes from below are joined; −1 is the reverse.
+    widths, outputs: channels of each level of encoder and decoder, finest first, in units of `base`
+        channels. order: of the decoder's levels, and of skip connection and upsampled features when
+        they are joined; −1 is the reverse.
 
     forward: (B·6, in_channels, S, S) → (B·6, base, S, S).
     """
@@ -69,14 +69,14 @@ class UNet(nn.Module):
 class PublishedUNet(UNet):
     """The published cube-padded U-Net (Vo 2020), layer by layer.
 
-    It takes faces that do not halve evenly, too, which its authors' code does not.
+    Unlike the authors' code, it also takes faces that do not halve evenly.
     """
 
     widths, outputs = (1, 2, 4, 8), (1, 2, 4)
     upsampling, order = "bilinear", -1
 
 
-PLAIN = Backbone(UNet, faces=(17, 1))  # two pixels at the lowest level
+PLAIN = Backbone(UNet, faces=(17, 1))  # two pixels at the coarsest level
 PUBLISHED = Backbone(  # with a sigmoid on each face and PyTorch's initialisation
     PublishedUNet,
     faces=(9, 1),

@@ -1,8 +1,7 @@
-"""Figures of rendered scenes: people, animals and balls, which people look at, and trees.
+"""Figures of rendered scenes: people, animals and balls, which attract attention, and trees.
 
-A figure is a flat drawing on the sphere that moves as a rigid body, so that it keeps its shape
-and its solid angle wherever it goes. Angles are in radians unless a name or comment gives another
-unit.
+A figure is a flat drawing on the sphere that moves as a rigid body, so that its shape and its solid
+angle are the same everywhere. Angles are in radians unless a name or comment gives another unit.
 """
 
 import math
@@ -17,20 +16,20 @@ from prepare.worlds import EYE_HEIGHT, colour, mix, step
 
 UP = np.array([0.0, 1.0, 0.0])
 
-# A figure is drawn back to front, as parts of a signed distance (N,), negative inside, and a colour
-# (3,). Points (N,) each are given by u to the right, where it looks, and v upwards, inside the unit
-# disc; what stands on the ground stands at v = −1. `c` holds four colours (4, 3): main, second,
-# skin, hair. `swing` goes from −1 to 1 with the steps of a figure, and is 0 for one that stands.
+# A figure is drawn back to front, in parts with a signed distance (N,), negative inside, and a
+# colour (3,). Points are u to the right, where it looks, and v upwards, (N,) each, inside the unit
+# disc; standing figures touch the ground at v = −1. `c` holds four colours (4, 3): main, second,
+# skin, hair. `swing` oscillates from −1 to 1 with the steps of a figure; it is 0 for standing ones.
 Parts = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 def ellipse(u, v, cu, cv, ru, rv) -> np.ndarray:
-    """Return about the signed distance to an ellipse of centre (cu, cv) and radii (ru, rv)."""
+    """Return the approximate signed distance to an ellipse, centre (cu, cv), radii (ru, rv)."""
     return (np.hypot((u - cu) / ru, (v - cv) / rv) - 1) * min(ru, rv)
 
 
 def box(u, v, cu, cv, ru, rv) -> np.ndarray:
-    """Return about the signed distance to a box of centre (cu, cv) and half sides (ru, rv)."""
+    """Return the approximate signed distance to a box, centre (cu, cv), half sides (ru, rv)."""
     return np.maximum(abs(u - cu) - ru, abs(v - cv) - rv)
 
 
@@ -71,10 +70,10 @@ def tree(u, v, c, swing) -> Parts:
 class Kind(NamedTuple):
     """Common properties of the figures of one kind."""
 
-    parts: Callable[..., Parts]  # the function that draws it
-    appeal: float  # how much it attracts, 1 for people
+    parts: Callable[..., Parts]  # drawing function
+    appeal: float  # relative attention, 1 for people
     radius: tuple[float, float]  # range of its angular radius in degrees
-    size: float = 0.0  # radius in metres if it stands on the ground, 0 if it hangs in the air
+    size: float = 0.0  # radius in metres of a figure on the ground, 0 for one in the air
     moves: bool = True
 
 
@@ -92,9 +91,9 @@ def rotation(axis: np.ndarray, angle: float) -> np.ndarray:
 
 
 class Figure(NamedTuple):
-    """A figure turns about a unit axis (3,) in the world at `speed`, in radians a second.
+    """A figure that rotates about a unit axis (3,) of the world at `speed` radians a second.
 
-    pose: (3, 3), the directions of its right, its top and its centre at time 0, as columns.
+    pose: (3, 3), its right, its top and its centre at time 0 as columns.
     colours: (4, 3) RGB in [0, 1].
     """
 
@@ -112,12 +111,12 @@ class Figure(NamedTuple):
     def draw(self, local: np.ndarray, pixel: float, seconds: float) -> tuple[np.ndarray, ...]:
         """Return its colours (N, 3) and its coverage (N,) in [0, 1].
 
-        local: rays (N, 3) in the axes of its pose. pixel: width of a pixel, over which edges blur.
+        local: rays (N, 3) in its own coordinates. pixel: width of a pixel, for antialiasing.
         """
         sine = np.hypot(local[:, 0], local[:, 1])
         scale = np.arctan2(sine, local[:, 2]) / np.maximum(sine, 1e-9) / self.radius
         u, v = local[:, 0] * scale * math.copysign(1, self.speed), local[:, 1] * scale
-        swing = math.sin(3.7 * self.speed / self.radius * seconds)  # a step every 0.85 radii
+        swing = math.sin(3.7 * self.speed / self.radius * seconds)  # one step in 0.85 radii
         colours, coverage = np.zeros_like(local), np.zeros_like(u)
         for distance, part in self.kind.parts(u, v, self.colours, swing):
             share = step(-distance, pixel / self.radius)
@@ -141,6 +140,6 @@ def random_figure(rng: Generator, name: str) -> Figure:
     axis, speed = UP, 0.0
     if kind.moves and rng.random() < 0.75:
         speed = radius * rng.uniform(0.5, 3) * rng.choice([-1, 1])
-        if not kind.size:  # along any great circle, so that some cross the poles
+        if not kind.size:  # along any great circle, also across the poles
             axis = rotation(pose[:, 2], rng.uniform(0, 2 * math.pi)) @ pose[:, 0]
     return Figure(kind, radius, pose, np.stack([*clothes, skin, hair]), axis, speed)

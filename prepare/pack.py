@@ -1,14 +1,14 @@
-"""Pack a data set at a model's size into one memory-mapped file a clip, as fast as a GPU trains.
+"""Pack a data set at a model's size into one memory-mapped file for each clip.
 
     python -m prepare.pack --data_root DATA --output PACKED --height 240 --width 480
 
-PACKED/<clip>/packed.npy holds frames, flow and maps of a clip (video/packed.py). Beside it are its
-fixations, in PACKED vinfo.pkl, dataset.json and splits.json as in DATA, and packed.json says what
-size and rate PACKED is made for; a model of another is refused. PACKED/<clip>/prepared.json says
-what a clip was made from and which files were unreadable.
+PACKED/<clip>/packed.npy contains frames, flow and maps of a clip (video/packed.py). Its fixations
+are beside it; vinfo.pkl, dataset.json and splits.json are copied from DATA. packed.json states the
+size and rate of PACKED; models with others are refused. PACKED/<clip>/prepared.json lists the
+sources of a clip and its unreadable files.
 
-Training and scores are the same in all bits as with DATA. Maps stay as they are, or become as large
-as the frames where they are larger or differ in size.
+Training and scores are bit-identical to those with DATA. Maps keep their size, but are resized to
+the size of the frames if they are larger or differ in size.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -64,11 +64,11 @@ Problems = list[tuple[str, str]]  # (kind, file)
 def pack_dataset(
     root: Path, output: Path, spec: Spec, rates: ClipRates, workers: int = 1
 ) -> Problems:
-    """Pack the clips of all splits for models of a size, rate and motion; return what was left out.
+    """Pack the clips of all splits for models of a size, rate and motion; return the problems.
 
-    spec: its motion is the flow to estimate where `root` has no picture of it, "none" for none.
+    spec: its motion is the flow to estimate if `root` has no flow pictures, "none" for none.
     workers: threads, each of which packs one clip at a time.
-    Raises InputError where `root` is no data set, or `output` contains files of somebody else.
+    Raises InputError if `root` is not a data set, or `output` contains files of somebody else.
     """
     splits = read_splits(root)
     if output.resolve() == root.resolve():
@@ -76,14 +76,14 @@ def pack_dataset(
     names = list(dict.fromkeys(sum(splits.values(), [])))
     clips, layout = list_clips(root, names), find_layout(root)
     if layout.made_for(root):
-        raise InputError(f"{root}: is packed already; give the data set that it was made from")
+        raise InputError(f"{root}: is packed already; give the original data set")
     vinfo = root / "vinfo.pkl"
     files = {vinfo.name: check_file(vinfo).read_bytes()} if vinfo.exists() else {}
     if known := {name: str(rate) for name in clips if (rate := rates.of(name))}:
         files[FACTS] = json_bytes({"fps": known})
     files["splits.json"] = json_bytes(splits)
     records.write_ours(output, files, only_check=True)
-    motion_estimator(spec.motion)  # raises InputError now where RAFT has no weights
+    motion_estimator(spec.motion)  # raises InputError now if RAFT's weights are missing
     made_for = {"height": spec.height, "width": spec.width, "fps": spec.fps}
     facts = {"source": str(root.resolve()), "motion": spec.motion, **made_for}
 
@@ -107,14 +107,14 @@ def pack_dataset(
 
 
 def pack_clip(path: Path, files: list[File], spec: Spec, step: int) -> tuple[Problems, bool]:
-    """Write a clip, and return what was unreadable and whether its maps were made smaller.
+    """Write a clip; return unreadable files, and whether its maps were made smaller.
 
-    step: the flow of a frame is that since the step-th frame before it.
+    step: number of frames from the previous one to the frame of a flow.
     """
     problems: Problems = []
     size, shapes = (spec.height, spec.width), set()
     for file in files:
-        with suppress(InputError):  # reported where it is written
+        with suppress(InputError):  # reported when it is written
             shapes |= {read_map(file.truth).shape} if file.truth else set()
     as_they_are = len(shapes) == 1 and math.prod(*shapes) <= math.prod(size)
     flow = spec.motion != "none" or any(file.flow for file in files)
@@ -142,7 +142,7 @@ def read_clip(
         for sampled in filter(None, (run[start::step] for start in range(step))):
             reader = read_pictures([file.picture for file in sampled], spec)
             count = 0
-            with suppress(InputError):  # none can be read
+            with suppress(InputError):  # no frame is readable
                 for frame in (frame for shown in reader for frame in [shown] * len(shown.times)):
                     count += 1
                     yield sampled[count - 1], None if count in reader.damage.unreadable else frame
@@ -153,7 +153,7 @@ def read_clip(
 def parts(
     file: File, frame: Frame | None, spec: Spec, as_they_are: bool, problems: Problems
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the parts of a frame's record that there are. An unreadable map is all NaN."""
+    """Yield the existing parts of a frame's record. An unreadable map is all NaN."""
     if frame:
         yield "picture", frame.bits
     try:
@@ -177,8 +177,8 @@ def parts(
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m prepare.pack",
-        description="Pack a data set at a model's size. Run the same command again to continue "
-        "after an interruption.",
+        description="Pack a data set at a model's size. The same command continues an interrupted "
+        "run.",
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument
@@ -189,7 +189,7 @@ def main() -> None:
         help="frames a second that the model sees, or all")  # fmt: skip
     flows = [name for name, motion in MOTIONS.items() if motion.from_pictures]
     add("--motion", default="none", choices=["none", *flows],
-        help="optical flow to estimate where the data set has no picture of it")  # fmt: skip
+        help="optical flow to estimate if the data set has no flow pictures")  # fmt: skip
     add("--workers", type=worker_count, default=os.cpu_count() or 1, help="threads")
     args = parser.parse_args()
     find_all(args)

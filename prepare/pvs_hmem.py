@@ -1,12 +1,12 @@
-"""Make a data set of PVS-HMEM (Song, Xu et al., arXiv 1710.10755), in prepare.recordings' layout.
+"""Convert PVS-HMEM (Song, Xu et al., arXiv 1710.10755) to the layout of prepare.recordings.
 
     python -m prepare.pvs_hmem --videos videos --gaze FULLdata_per_video_frame.mat --output DATA
 
-The MATLAB file holds a matrix for each video, with the video's name. Its rows are spread evenly
+The MATLAB file contains a matrix for each video, with the video's name. Its rows are evenly spaced
 over the video, about two for each frame. Its columns are latitude and longitude of the first
-person's head, then the second's, in degrees upwards and to the left; NaN where nothing was
-recorded. This is what YuhangSong/DHP says (README.md) and reads (suppor_lib.py, envs_li.py), whose
-maps have a Gaussian of 7°. Eye movements lie in other files, which nothing public describes.
+person's head, then of the second person's, in degrees upwards and to the left; NaN is missing data.
+Source: YuhangSong/DHP (README.md, suppor_lib.py, envs_li.py), whose maps have a Gaussian of 7°. Eye
+movements are in other files, for which there is no public documentation.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -22,15 +22,15 @@ import numpy as np
 
 from common.errors import InputError, run_script
 from common.files import MAX_ARRAY_BYTES, reading
-from datasets.gaze_files import Gaze
+from datasets.gaze_files import Gaze, left_out
 from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
-LARGEST = 1 << 23  # numbers in a matrix: those of 58 people for 20 minutes of video
+LARGEST = 1 << 23  # numbers in a matrix, enough for 58 people and 20 minutes of video
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """Return the variables in a MATLAB file, in a child process, which damage to it may crash."""
+    """Return the variables in a MATLAB file, in a child process, since damage can crash it."""
     from scipy.io import loadmat, whosmat
 
     with suppress(ImportError, ValueError):  # on Windows, or the limit is lower already
@@ -43,21 +43,28 @@ def load(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_gaze(matrices: dict[str, np.ndarray], video: Path, tables: list[Path]) -> Gaze:
-    """Return where the heads of all people pointed. tables: the MATLAB file.
+    """Return the head directions of all people. tables: the MATLAB file.
 
-    Raises InputError for a matrix with other columns.
+    Raises InputError for a matrix with other columns, or of mostly impossible directions.
     """
-    with reading(tables[0], f"'{video.stem}' is no gaze of PVS-HMEM ({{}}); copy the file again"):
+    with reading(tables[0], f"'{video.stem}' is not gaze of PVS-HMEM ({{}}); copy the file again"):
         rows = matrices[video.stem].astype(np.float64, casting="same_kind")  # no complex ones
         latitudes, longitudes = rows[:, ::2], rows[:, 1::2]
-        if np.nanmax(abs(latitudes)) > 90 or np.nanmax(abs(longitudes)) > 180:
-            raise ValueError("latitudes beyond ±90° or longitudes beyond ±180°")
+        possible = (abs(latitudes) <= 90) & (abs(longitudes) <= 180)
+        recorded = ~(np.isnan(latitudes) & np.isnan(longitudes))
+        if not recorded.any():
+            raise ValueError("nothing was recorded")
+        bad = [
+            f"{video.stem}, row {r + 1}, person {p + 1}: {latitudes[r, p]}°, {longitudes[r, p]}°"
+            for r, p in np.argwhere(recorded & ~possible)
+        ]
+        problems = left_out(tables[0], bad, int(recorded.sum()))
         info = probe(video)
         length = info.seconds or len(rows) / 2 / float(info.fps)
         seconds = np.arange(0.5, len(rows)) * length / len(rows)
-        sample, observer = np.nonzero(np.isfinite(latitudes + longitudes))
+        sample, observer = np.nonzero(possible)
         x, y = (np.radians(column[sample, observer]) for column in (-longitudes, latitudes))
-        return Gaze(seconds[sample], x, y, observer)
+        return Gaze(seconds[sample], x, y, observer, problems)
 
 
 def main() -> None:
@@ -68,12 +75,12 @@ def main() -> None:
     try:
         import scipy  # noqa: F401
     except ImportError as error:
-        raise InputError("MATLAB files need one more package; run: pip install scipy") from error
+        raise InputError("MATLAB files need one more package; run pip install scipy") from error
     child = ProcessPoolExecutor(1, get_context("spawn"))
     with reading(args.gaze, "not a MATLAB file ({}); copy it again", MAX_ARRAY_BYTES), child:
         matrices = child.submit(load, args.gaze).result()
     names = {name: [Path(name)] for name in matrices}
-    pairs, alone = pair(by_name(args.videos, VIDEOS), names, "like its matrices, as A380.mp4")
+    pairs, alone = pair(by_name(args.videos, VIDEOS), names, "like its matrices, such as A380.mp4")
     clips = [(video, [args.gaze]) for video, _ in pairs]
     write_dataset(args, clips, alone, partial(write_gaze_clip, partial(read_gaze, matrices)))
 

@@ -1,4 +1,4 @@
-"""Make a data set for training from 360° videos and recorded gaze, in the ECCV 2018 layout.
+"""Make a training data set from 360° videos and recorded gaze, in the ECCV 2018 layout.
 
     python -m prepare.recordings --videos VIDEOS --gaze GAZE --output DATA
 
@@ -8,9 +8,10 @@ datasets/gaze_files.py) becomes a clip:
     DATA/<clip>/0001.jpg        frames, sampled as by `read_frames`, numbered from 1
     DATA/<clip>/0001_gt.npy     float32 (H, W): Σ exp(−d²/2σ²) over the frame's fixations, if any
     DATA/<clip>/fixations.csv   these fixations, by frame number
-    DATA/<clip>/prepared.json   what the clip was made from; "complete" once it is
+    DATA/<clip>/prepared.json   source and settings of the clip, and whether it is complete
 
-DATA/splits.json is kept where it lists exactly the complete clips; dataset.json has their rates.
+An existing DATA/splits.json is kept if it lists exactly the complete clips. dataset.json has their
+frame rates.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -41,39 +42,39 @@ from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
-MIN_SAMPLES = 30  # of gaze whose unit is doubted
-ROUNDING = 1e-6  # seconds that a time written as a decimal may lie before its frame
+MIN_SAMPLES = 30  # of gaze for a note about its unit
+ROUNDING = 1e-6  # seconds by which a rounded time may precede its frame
 
-# Of a clip: saliency maps (H, W) float32 by frame from 1, fixations, and number of gaze samples.
+# Saliency maps (H, W) float32 of a clip by frame from 1, fixations, and number of gaze samples.
 Truth = tuple[Iterable[tuple[int, np.ndarray]], Fixations | None, int]
 
 
 def by_name(path: Path, suffixes: set[str]) -> dict[str, Path]:
-    """Return one file, or those of a folder with one of the suffixes, by name without suffix."""
+    """Return a file, or the files of a folder with given suffixes, by name without suffix."""
     files = [path] if path.is_file() else list(path.iterdir())
     if not any(file.suffix.lower() in suffixes for file in files):
-        files = list(path.glob("[!.]*/[!.]*"))  # within one more folder
+        files = list(path.glob("[!.]*/[!.]*"))  # one folder deeper
     return by_key(files, suffixes, output_name)
 
 
 def by_key(paths: Iterable[Path], suffixes: set[str], key: Callable[[Path], Any]) -> dict:
-    """Return the files with one of the suffixes by their key, which only one file may have."""
+    """Return the files with given suffixes by their keys, which must be unique."""
     files: dict[Any, Path] = {}
     for path in sorted(path for path in paths if path.suffix.lower() in suffixes):
         if (other := files.setdefault(key(path), path)) != path:
-            raise InputError(f"{path} and {other}: would be one clip; rename one")
+            raise InputError(f"{path} and {other}: same clip name; rename one")
     return files
 
 
 def pair(
     videos: dict[Any, Path], truths: dict[Any, list[Path]], expected: str
 ) -> tuple[list[tuple[Path, list[Path]]], list[str]]:
-    """Return (video, files of its truth) of equal keys, and the names of files that are alone.
+    """Return pairs (video, files of its truth) by equal keys, and the names of unpaired files.
 
-    Raises InputError where there is no pair. expected: what names should be like.
+    Raises InputError if there is no pair. expected: description of valid names.
     """
     if not (both := [key for key in videos if key in truths]):
-        counts = f"none of {len(videos)} videos has the name of one of {len(truths)} files of gaze"
+        counts = f"{len(videos)} videos and {len(truths)} gaze files have no name in common"
         raise InputError(f"{counts}; name them {expected}")
     alone = [path.name for key, path in videos.items() if key not in truths]
     alone += [files[0].name for key, files in truths.items() if key not in videos]
@@ -81,9 +82,9 @@ def pair(
 
 
 def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
-    """Return gaze samples as fixations of the frames 1 … F that are shown at their times, in order.
+    """Return gaze samples as fixations of the frames 1 … F shown at their times, in order.
 
-    starts: (F,) seconds at which the frames begin, increasing; end: when the last one ends.
+    starts: (F,) start times of the frames in seconds, increasing; end: end of the last one.
     """
     times = gaze.seconds + ROUNDING
     frames = np.searchsorted(starts, times, side="right")  # 0 before the first frame
@@ -96,9 +97,9 @@ def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
 def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts: dict) -> None:
     """Write one clip, unless it is complete and has the same facts.
 
-    truth_of: returns the ground truth, given the numbers in the video of the sampled frames and
-        their seconds, (F,) each, and when the last one ends.
-    facts: what the ground truth is made from, and fps, height and width of frames.
+    truth_of: function of the sampled frames' numbers in the video, their seconds, (F,) each, and
+        the end of the last one, which returns the ground truth.
+    facts: sources of the ground truth, and fps, height and width of frames.
     Raises InputError for an unusable video or a folder of other frames, RunError for damaged ones.
     """
     facts = {"video": {"name": video.name, "bytes": video.stat().st_size}, **facts}
@@ -125,14 +126,14 @@ def write_clip(folder: Path, video: Path, truth_of: Callable[..., Truth], facts:
 
 
 def doubts(gaze: Gaze) -> Iterator[str]:
-    """Yield what a user should know of gaze: what is left out, and what may be wrong in it."""
+    """Yield notes on gaze for the user: omissions and suspicious values."""
     if gaze.problems:
-        lines = f"{counted(len(gaze.problems), 'bad line')} or files left out"
+        lines = f"{counted(len(gaze.problems), 'invalid line')} or files left out"
         yield f"{lines}, the first: {gaze.problems[0]}"
     times = np.stack([gaze.observers, gaze.seconds])
     if double := times.shape[1] - np.unique(times, axis=1).shape[1]:
-        same = "have the time of another one of the same observer"
-        yield f"{counted(double, 'sample')} {same}; is a person recorded twice?"
+        same = "with the same time and observer as another one"
+        yield f"{counted(double, 'sample')} {same}; was a person recorded twice?"
     degrees = np.degrees(np.abs([gaze.longitudes, gaze.latitudes]))
     if len(gaze.seconds) >= MIN_SAMPLES and (degrees.max(1) <= (180 / 57.2, 90 / 57.2)).all():
         yield "no sample is beyond 3.15° of longitude and 1.57° of latitude; are these radians?"
@@ -141,9 +142,9 @@ def doubts(gaze: Gaze) -> Iterator[str]:
 def write_gaze_clip(
     read: Callable[..., Gaze], folder: Path, video: Path, tables: list[Path], options: dict
 ) -> None:
-    """Write the clip of a video and the gaze in tables; raises as `write_clip` does.
+    """Write a clip from a video and its gaze tables; raises errors like `write_clip`.
 
-    read: returns the gaze, given video and tables.
+    read: function of video and tables that returns the gaze.
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
     """
     gaze = read(video, tables)
@@ -157,8 +158,8 @@ def write_gaze_clip(
     def truth_of(numbers: np.ndarray, starts: np.ndarray, end: float) -> Truth:
         fixations = active_fixations(gaze, starts, end)
         if not len(fixations.frames):
-            problem = f"{tables[0]}: no sample falls on the {end:.1f} s of {video.name}"
-            raise InputError(f"{problem}; time must be in seconds since its first frame")
+            problem = f"{tables[0]}: no sample is within the {end:.1f} s of {video.name}"
+            raise InputError(f"{problem}; give times in seconds since its first frame")
         watched = np.unique(fixations.frames).tolist()
         maps = (gaussian_map(*fixations.at(n), *size, options["sigma"]).numpy() for n in watched)
         return zip(watched, maps), fixations, len(gaze.seconds)
@@ -168,10 +169,10 @@ def write_gaze_clip(
 
 
 def write_splits(root: Path, clips: list[str], published: str | None) -> dict[str, list[str]]:
-    """Write splits.json of these clips, and return what it holds.
+    """Write splits.json for these clips, and return its content.
 
-    published: one of datasets.splits.PUBLISHED. None: what is there, if it lists exactly these
-    clips; else drawn, by their names alone. Raises as `records.write_ours` does.
+    published: one of datasets.splits.PUBLISHED. None: keep an existing file if it lists exactly
+    these clips, else draw splits by their names. Raises errors like `records.write_ours`.
     """
     path = root / "splits.json"
     splits = read_splits(root) if path.exists() else {}
@@ -189,16 +190,16 @@ def write_splits(root: Path, clips: list[str], published: str | None) -> dict[st
 def write_dataset(
     args: argparse.Namespace, clips: list[tuple], alone: list[str], write: Callable
 ) -> None:
-    """Write a clip of each video, and what describes the data set; print what it contains.
+    """Write a clip for each video and the files that describe the data set; print a summary.
 
-    args: those of `parse_args`. clips, alone: what `pair` returns.
-    write: is called with folder, video, files of the ground truth and a dict of options.
+    args: see `parse_args`. clips, alone: see `pair`.
+    write: function of folder, video, files of the ground truth and a dict of options.
     """
     root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
     options = {name: vars(args)[name] for name in names if name in args}
     if unfit := [video for video, _ in clips if video.stem == FRAMES]:
         # A folder of this name marks the other layout of datasets/layouts.py.
-        raise InputError(f"{unfit[0]}: a clip can't have this name; rename it")
+        raise InputError(f"{unfit[0]}: not a valid clip name; rename it")
     failures = Failures()
     with lock(root):
         for video, files in tqdm(clips, str(root), unit="clip"):
@@ -218,7 +219,7 @@ def write_dataset(
     if fixations < samples:
         print(f"{samples - fixations} of {samples} gaze samples are before or after their video")
     if alone:
-        print(f"{len(alone)} videos or gaze files without the other: {', '.join(alone)}")
+        print(f"{len(alone)} videos or gaze files have no counterpart: {', '.join(alone)}")
     failures.report(len(clips))
 
 
@@ -227,14 +228,14 @@ def parse_args(
 ) -> argparse.Namespace:
     """Return the options of a command that makes a data set.
 
-    source: what of, for its help. sigma: default of --sigma; None where maps are given.
-    inputs: the help of each option that gives files it is made of, by its name.
-    splits: the published ones that may be chosen, in datasets/splits.py.
+    source: description of the input. sigma: default of --sigma; None if the source has maps.
+    inputs: options for input files, with their help. splits: published splits to choose from, see
+    datasets/splits.py.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m prepare.{command}",
-        description=f"Make a data set for training from {source}. Run the same command again to "
-        "continue after an interruption.",
+        description=f"Make a training data set from {source}. The same command continues an "
+        "interrupted run.",
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument
@@ -258,16 +259,16 @@ def parse_args(
 def main() -> None:
     inputs = {
         "videos": "folder of videos, or one video",
-        "gaze": "folder of CSV files named as the videos, or one file; a header and time "
+        "gaze": "folder of CSV files with the names of the videos, or one file; columns: time "
         "(seconds), longitude (degrees to the right), latitude (degrees upwards), observer",
     }
     args = parse_args("recordings", "360° videos and recorded gaze", 3.34, inputs)
-    if args.videos.is_file() and args.gaze.is_file():  # belong together whatever their names
+    if args.videos.is_file() and args.gaze.is_file():  # a pair, whatever their names
         videos, tables = {"": args.videos}, {"": args.gaze}
     else:
         videos, tables = by_name(args.videos, VIDEOS), by_name(args.gaze, {".csv"})
     truths = {name: [table] for name, table in tables.items()}
-    pairs = pair(videos, truths, "alike, as 001.mp4 and 001.csv")
+    pairs = pair(videos, truths, "like 001.mp4 and 001.csv")
     write_dataset(args, *pairs, partial(write_gaze_clip, lambda _, tables: read_gaze_csv(*tables)))
 
 

@@ -1,8 +1,8 @@
-"""Records of what was written: of a clip, what it was made from and whether it is complete.
+"""Records of written files: sources and settings of a clip, and whether it is complete.
 
-By the record, a command that is run again keeps complete clips, makes interrupted ones and those
-with other options again, and never overwrites frames of another origin. The record of a data set
-has digests of what was written beside its clips: a file that somebody changed is not replaced.
+A command that is run again keeps complete clips, rewrites interrupted ones and those with other
+options, and never overwrites frames of another origin. The record of a data set has digests of the
+files beside its clips, so that files changed by somebody else are not replaced.
 """
 
 import os
@@ -24,14 +24,14 @@ OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv|packed\.
 
 
 def clip_record(folder: Path, facts: dict) -> Record:
-    """Return the record of a clip. facts: everything that determines it, plain as in JSON."""
+    """Return the record of a clip. facts: everything that determines it, as JSON values."""
     return Record(folder / RECORD, facts)
 
 
 def begin_clip(record: Record) -> bool:
-    """Empty a clip's folder and return True, unless the clip is complete and of the same facts.
+    """Empty a clip's folder and return True, unless the clip is complete and has the same facts.
 
-    Raises InputError where the folder contains frames without a record of such facts.
+    Raises InputError if the folder contains frames without such a record.
     """
     folder = record.path.parent
     if record.done:
@@ -47,16 +47,16 @@ def begin_clip(record: Record) -> bool:
 
 
 def write_ours(root: Path, files: dict[str, bytes], only_check: bool = False) -> None:
-    """Write the files of a data set, by name, that are missing or have another content.
+    """Write the files of a data set, by name, that are missing or have other content.
 
-    Raises InputError for one that has another content and is not as a command of ours wrote it.
+    Raises InputError for a file with other content that was not written by one of our commands.
     """
     path = root / RECORD
     record: dict = {"written": {}} | (read_json(path, written=dict) if path.exists() else {})
     for name, content in files.items():
         there = check_file(root / name).read_bytes() if os.path.lexists(root / name) else b""
         if there not in (b"", content) and sha256(there).hexdigest() != record["written"].get(name):
-            raise InputError(f"{root / name}: not as this command wrote it; move it away")
+            raise InputError(f"{root / name}: not written by this command; move it away")
         if there != content and not only_check:
             with atomic(root / name) as temporary:
                 temporary.write_bytes(content)
@@ -65,20 +65,20 @@ def write_ours(root: Path, files: dict[str, bytes], only_check: bool = False) ->
 
 
 def save_picture(path: Path, picture: np.ndarray | Tensor, **options) -> None:
-    """Write a picture as rgb_array takes it. options: of PIL's encoder."""
+    """Write a picture of a type that rgb_array takes. options: for PIL's encoder."""
     with atomic(path, durable=False) as temporary:
         Image.fromarray(rgb_array(picture)).save(temporary, **options)
 
 
 def split(names: list[str], val: float = 1 / 8, test: float = 1 / 8) -> dict[str, list[str]]:
-    """Return names by split: the last ones are val and test, empty of one or two names."""
+    """Return names by split; the last ones are val and test, which may be empty."""
     counts = [max(1, round(len(names) * share)) * (len(names) >= 3) for share in (val, test)]
     first, second = len(names) - sum(counts), len(names) - counts[1]
     return {"train": names[:first], "val": names[first:second], "test": names[second:]}
 
 
 def print_splits(splits: dict[str, list[str]]) -> None:
-    """Print the sizes of a data set's splits, and which of them have no clips."""
+    """Print the sizes of a data set's splits, and a note about empty ones."""
     print("splits: " + ", ".join(f"{name} {len(clips)}" for name, clips in splits.items()))
     if empty := [name for name, clips in splits.items() if not clips]:
         print(f"note: too few clips for {' and '.join(empty)}; make more")

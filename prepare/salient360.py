@@ -1,9 +1,9 @@
-"""Make a data set of Salient360!, its images or its videos, in the layout of prepare.recordings.
+"""Convert Salient360! images or videos to the layout of prepare.recordings.
 
     python -m prepare.salient360 --source Images --output DATA
 
-A folder of Salient360! (Rai et al., David et al., MMSys 2017 and 2018; zenodo.org/records/10650505)
-belongs together by the first number in each name:
+The files of Salient360! (Rai et al. 2017, David et al. 2018; zenodo.org/records/10650505) are
+matched by the first number in their names:
 
     Stimuli/P50_2048x1024.jpg                   image; of videos 3_Name.mp4
     HE/SalMaps/HEsalmap_50_2048x1024_32b.bin    float32 map, row by row; of videos one for each
@@ -13,10 +13,10 @@ belongs together by the first number in each name:
     index, longitude, latitude, start in seconds[, duration, first frame, last frame]
 
 Longitude and latitude are fractions of the width from the left and of the height from the top. The
-index begins again at 0 with each observer. These are the descriptions that come with the data sets,
+index restarts at 0 for each observer. These are the descriptions that come with the data sets,
 readBinarySalmap.py and David-Ef/salient360Toolbox (readOutFile.py); frames are taken to count from
-0, which they do not say. Maps are those of head and eyes, of both eyes, as they come. Fixations of
-the right eye are left out: they are the same people's.
+0, which they do not say. Maps are used unchanged, for head and eyes, both eyes. Fixations of the
+right eye are left out, because they are from the same people.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -45,8 +45,8 @@ from prepare.recordings import (
 )
 from video.pictures import PICTURES, resize
 
-CHECKED_FRAMES = 50  # of a clip, whose fixations are compared with their maps
-MIRRORED = 1.1  # times as much saliency at mirrored fixations shows that they are exchanged
+CHECKED_FRAMES = 50  # frames of a clip whose fixations are compared with their maps
+MIRRORED = 1.1  # ratio of saliency at mirrored fixations above which they count as exchanged
 SHAPE = re.compile(r"_(\d+)x(\d+)(?:x(\d+))?_(16|32|64)b")  # width, height, frames and bits
 
 
@@ -57,16 +57,16 @@ def by_number(folder: Path, pattern: str, suffixes: set[str]) -> dict[int, Path]
 
 
 def read_maps(path: Path) -> np.ndarray:
-    """Return the maps in a .bin file without reading them: (N, H, W)."""
-    with reading(path, "not the maps that its name states ({}); copy it again"):
+    """Return the maps in a .bin file as a memory map: (N, H, W)."""
+    with reading(path, "not the maps stated in its name ({}); copy it again"):
         if not (stated := SHAPE.search(path.name)):
-            raise ValueError("no size in it, such as _2048x1024_32b")
+            raise ValueError("the name has no size such as _2048x1024_32b")
         width, height, frames, bits = (int(number or 1) for number in stated.groups())
         return np.memmap(path, f"<f{bits // 8}", "r").reshape(frames, height, width)
 
 
 def read_scanpaths(path: Path) -> tuple[Fixations, np.ndarray]:
-    """Return fixations by the frame in which they begin, and (N,) that in which they end."""
+    """Return fixations by the frame of their start, and the frames of their ends, (N,)."""
 
     def parse(line: str) -> list[float]:
         values = [float(field) for field in line.split(",")]
@@ -87,9 +87,9 @@ def read_scanpaths(path: Path) -> tuple[Fixations, np.ndarray]:
 
 
 def check_mirrored(path: Path, fixations: Fixations, maps: np.ndarray, numbers: np.ndarray) -> None:
-    """Raise InputError where the mirror image of fixations fits their maps better than they do.
+    """Raise InputError if mirrored fixations fit their maps better than the original ones.
 
-    numbers: of the maps, from 1, that belong to the fixations' frames.
+    numbers: of the maps, from 1, for the fixations' frames.
     """
     sums = dict.fromkeys(("", "left and right", "top and bottom"), 0.0)
     watched = np.unique(fixations.frames)
@@ -106,7 +106,7 @@ def check_mirrored(path: Path, fixations: Fixations, maps: np.ndarray, numbers: 
 
 
 def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dict) -> None:
-    """Write the clip of an image or a video; raises as `prepare.recordings.write_clip` does.
+    """Write the clip of an image or a video; raises errors like `prepare.recordings.write_clip`.
 
     files: that of the maps, and that of the fixations if there is one.
     options: fps, height and width of frames, gt_height of saliency maps.
@@ -128,18 +128,16 @@ def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dic
 
     for read, _ in scanpaths:
         for note in read.problems[:1]:
-            print(
-                f"note: {len(read.problems)} bad lines left out, the first: {note}", file=sys.stderr
-            )
+            print(f"note: {len(read.problems)} invalid lines left out: {note}", file=sys.stderr)
     facts = {"files": [[path.name, path.stat().st_size] for path in files], **options}
     write_clip(folder, stimulus, truth_of, facts)
 
 
 def main() -> None:
-    inputs = {"source": "folder of Stimuli and HE"}
+    inputs = {"source": "folder that contains Stimuli and HE"}
     args = parse_args("salient360", "Salient360!'s images or videos", None, inputs)
     inner = [path.parent for path in args.source.rglob("Stimuli")]
-    if len(inner) == 1:  # may be within one more folder
+    if len(inner) == 1:  # possibly one folder deeper
         args.source = inner[0]
     stimuli = by_number(args.source, "Stimuli/[!.]*", VIDEOS | PICTURES)
     maps = by_number(args.source, "HE/SalMaps/[!.]*", {".bin"})
@@ -147,7 +145,7 @@ def main() -> None:
     if without := [stimuli[n].name for n in stimuli if n in maps and n not in scanpaths]:
         print(f"{len(without)} without fixations in HE/Scanpaths/L: {', '.join(without)}")
     truths = {n: [maps[n], *([scanpaths[n]] if n in scanpaths else [])] for n in maps}
-    pairs = pair(stimuli, truths, "by numbers, as P5.jpg and HEsalmap_5_2048x1024_32b.bin")
+    pairs = pair(stimuli, truths, "with numbers like P5.jpg and HEsalmap_5_2048x1024_32b.bin")
     write_dataset(args, *pairs, write_stimulus)
 
 

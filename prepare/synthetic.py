@@ -1,11 +1,11 @@
 """Rendered 360° scenes with known attention: `python -m prepare.synthetic --output synthetic_360`.
 
-A scene is a textured world, figures that move in it and a camera that may turn. Everything is a
-function of unit directions (`projection.directions`), so that the seam and the poles are exact.
-Attention follows one rule: a figure attracts by its kind, most of all a person, times how much it
-stands out, which is its difference in colour from the background summed over the solid angle where
-it can be seen; one that stands still attracts half as much. Fixations are drawn from attention.
-Such scenes are for tests and demonstrations; they are no benchmark of human attention.
+A scene consists of a textured world, moving figures and a camera that may turn. Everything is a
+function of unit directions (`projection.directions`), so that the seam and the poles are exact. The
+attention to a figure is its appeal, which is highest for people, times its contrast: the difference
+in colour from the background, summed over the visible solid angle. Figures that stand still get
+half of it. Fixations are drawn from attention. The scenes are for tests and demonstrations; they
+are not a benchmark of human attention.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -37,14 +37,14 @@ from prepare.worlds import look_up, mix, random_world, smooth
 from projection import directions, solid_angles
 from video.writer import write_pictures
 
-BLUR = math.radians(4.5)  # standard deviation of the attention to a point
-EQUATOR = 0.03  # attention to the equator itself; a striking figure has about 1
+BLUR = math.radians(4.5)  # standard deviation of the attention around a point
+EQUATOR = 0.03  # attention at the equator; a striking figure has about 1
 OBSERVERS = 20  # fixations of each frame
-HALF = 0.003  # steradians times difference in [0, 1] at which a figure has half of its appeal
+HALF = 0.003  # contrast at which a figure has half of its appeal, in steradians
 
 
 class Scene:
-    """A scene is all that one seed determines, for frames of height × width pixels."""
+    """A scene determined by a seed, for frames of height × width pixels."""
 
     def __init__(self, seed: int | tuple[int, ...], height: int, width: int):
         rng = np.random.default_rng(seed)
@@ -53,20 +53,20 @@ class Scene:
         self.texture = smooth(random_world(rng, 2 * height, 2 * width))
         names = ["person", *rng.choice(list(KINDS), rng.integers(2, 9))]
         self.figures = [random_figure(rng, name) for name in names]
-        self.figures.sort(key=lambda figure: figure.radius)  # large ones are near
+        self.figures.sort(key=lambda figure: figure.radius)  # large figures are nearer
         self.yaw = rng.uniform(0, 2 * math.pi)
         self.turning = math.radians(rng.normal(0, 12)) * (rng.random() < 0.7)
 
     def camera(self, seconds: float) -> np.ndarray:
-        """Return the rotation from the camera's axes to the world's: (3, 3)."""
+        """Return the rotation from camera to world coordinates: (3, 3)."""
         return rotation(UP, self.yaw + self.turning * seconds)
 
     def paint(self, seconds: float, camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return RGB in about [0, 1], (H, W, 3), and how much each figure stands out, (K,)."""
+        """Return RGB in about [0, 1], (H, W, 3), and the contrast of each figure, (K,)."""
         rays = self.rays @ camera.T.astype(np.float32)
         world = look_up(self.texture, rays).reshape(-1, 3)
         rays, picture = rays.reshape(-1, 3), world.copy()
-        nearest = np.zeros(len(rays), int)  # number of the figure at each pixel; 0 is the world
+        nearest = np.zeros(len(rays), int)  # index of the figure at each pixel; 0 is the world
         for number, figure in enumerate(self.figures, start=1):
             pose = figure.at(seconds).astype(np.float32)
             around = np.flatnonzero(rays @ pose[:, 2] > math.cos(1.1 * figure.radius))
@@ -80,9 +80,9 @@ class Scene:
     def attention(
         self, seconds: float, camera: np.ndarray, contrast: np.ndarray, rays: np.ndarray
     ) -> np.ndarray:
-        """Return attention along rays (A, B, 3) in the camera's axes, at most 1: float32 (A, B).
+        """Return attention along rays (A, B, 3) in camera coordinates, at most 1: float32 (A, B).
 
-        contrast: (K,), how much each figure stands out.
+        contrast: (K,), of each figure.
         """
         density = EQUATOR * np.exp(-8 * rays[..., 1] ** 2)
         for figure, stands_out in zip(self.figures, contrast, strict=True):
@@ -126,7 +126,7 @@ def draw_fixations(attention: np.ndarray, rng: np.random.Generator) -> tuple[np.
 
 
 def write_scene(folder: Path, seed: int, number: int, options: dict) -> None:
-    """Write one clip; options: those of `render` except for the seed."""
+    """Write one clip. options: of `render`, except for the seed."""
     rng = np.random.default_rng((seed, number, OBSERVERS))
     frames = render((seed, number), **options)
     write_clip(folder, {"seed": [seed, number], **options}, frames, rng=rng)
@@ -142,8 +142,8 @@ def write_clip(
     """Write one clip unless it is complete and has the same facts (prepare/records.py).
 
     frames: RGB uint8 (H, W, 3) and attention (A, 2A) of each; iterated only if they are written.
-    quality: of the JPEG files, at most 100. rng: draws fixations from the attention; None: none are
-    written. Raises InputError for a folder of other frames.
+    quality: of JPEG files, at most 100. rng: generator for drawing fixations; None: no fixations.
+    Raises InputError for a folder of other frames.
     """
     record = records.clip_record(folder, facts)
     if records.begin_clip(record):
@@ -163,9 +163,9 @@ def write_clip(
 
 
 def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **options) -> None:
-    """Write clips in the layout of the ECCV 2018 data, the same for any number of processes.
+    """Write clips in the ECCV 2018 layout, equal for any number of processes.
 
-    options: those of `render` except for the seed. `<root>/splits.json` is written last.
+    options: of `render`, except for the seed. `<root>/splits.json` is written last.
     Raises InputError for frames that were not rendered, and for a splits.json of somebody else.
     """
     names = [f"scene_{number:04d}" for number in range(1, clips + 1)]
@@ -182,20 +182,20 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
 def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) -> None:
     """Call write(*job) for every job, in several processes if `workers` > 1; show the progress.
 
-    The first error, or Ctrl-C, is raised after the running jobs; those that wait are not started.
+    The first error, or Ctrl-C, is raised after the running jobs; waiting jobs are not started.
     """
     bar = tqdm(jobs, str(root), unit="clip")
     if workers == 1:
         for job in bar:
             write(*job)
         return
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read where a worker starts
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when a worker starts
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads can hang
-    interrupts: list[int] = []  # noted: raised while the pool ends, one would leave it hanging
+    interrupts: list[int] = []  # deferred: while the pool ends, a signal would make it hang
     before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
         with ProcessPoolExecutor(workers, spawn, start_worker) as pool, bar:
-            with without_interrupts():  # nor in the processes that start here
+            with without_interrupts():  # nor in the processes started here
                 done = [pool.submit(write, *job) for job in jobs]
             try:
                 for future in done:
@@ -211,7 +211,7 @@ def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) ->
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back until the block ends; processes that start in it never get one."""
+    """Defer Ctrl-C until the block ends; processes started in it never receive it."""
     change = getattr(signal, "pthread_sigmask", None)  # Windows has none
     if change:
         change(signal.SIG_BLOCK, {signal.SIGINT})
@@ -223,7 +223,7 @@ def without_interrupts() -> Iterator[None]:
 
 
 def start_worker() -> None:
-    """Use one thread in this process, and leave Ctrl-C to the parent, which finishes clips."""
+    """Use one thread, and ignore Ctrl-C, after which the parent lets clips be finished."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -232,14 +232,15 @@ def start_worker() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m prepare.synthetic",
-        description="Render a 360° saliency data set of synthetic scenes.",
+        description="Render a 360° saliency data set of synthetic scenes. The same command "
+        "continues an interrupted run.",
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument
     add("--output", type=Path, default="synthetic_360", help="folder of the data set")
     add("--video", type=Path, help="write one scene as this .mp4 file instead of a data set")
     add("--clips", type=at_least(1, 10**6, int), default=300, help="number of scenes")
-    add("--frames", type=at_least(1, 10**6, int), default=3, help="number of frames in each scene")
+    add("--frames", type=at_least(1, 10**6, int), default=3, help="number of frames of each scene")
     add("--fps", type=at_least(0.1, 1001), default=8.0, help="frames a second")
     add_size_options(add)
     add("--attention_height", type=pixel_count, default=128, help="height of a map, half its width")
@@ -250,7 +251,7 @@ def main() -> None:
     options = {name: getattr(args, name) for name in names}
     if args.video:
         if args.height % 2 or args.width % 2:
-            raise InputError("--height and --width of a video are even numbers; change them")
+            raise InputError("--height and --width of a video must be even; change them")
         bar = tqdm(render(args.seed, **options), str(args.video), args.frames, unit="frame")
         pictures = (picture for picture, _ in bar)
         write_pictures(args.video, pictures, args.height, args.width, args.fps)

@@ -1,9 +1,9 @@
 """Textured worlds for the background of rendered scenes.
 
-A world is a function of directions: it takes rays, float32 unit vectors (N, 3) with x to the right,
-y up and z forward (see `projection`), and a random generator, and returns the RGB colours in these
-directions, (N, 3), in about [0, 1]. No world depends on an image, so the seam and the poles are
-places like any other. Lengths are in metres, and the camera is EYE_HEIGHT above the ground.
+A world is a function of rays, float32 unit vectors (N, 3) with x right, y up and z forward (see
+`projection`), and a random generator. It returns the RGB colours in these directions, (N, 3), in
+about [0, 1]. No world is made from an image, so the seam and the poles are not special. Lengths are
+in metres, and the camera is EYE_HEIGHT above the ground.
 """
 
 import colorsys
@@ -37,7 +37,7 @@ def lattice() -> torch.Tensor:
 def noise(points: np.ndarray, frequency: float, rng: Generator) -> np.ndarray:
     """Return fractal noise with mean 0 and variance 1 at points (N, 3): (N,).
 
-    frequency: number of voxels of the lattice in one metre. The lattice is mirrored at its faces.
+    frequency: voxels of the lattice per metre. The lattice is mirrored at its faces.
     """
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0] * frequency / 32  # the lattice spans ±1
     move = np.column_stack([turn.T, rng.uniform(-1, 1, 3)])
@@ -79,7 +79,7 @@ def sky(rays: np.ndarray, rng: Generator) -> np.ndarray:
     zenith = colour(rng, (0.4, 0.8), (0.4, 0.9), (0.55, 0.63))
     height = np.maximum(rays[:, 1], 0)
     blue = mix(mix(zenith, np.array([0.9, 0.92, 0.95], np.float32), 0.7), zenith, height**0.6)
-    layer = rays / np.maximum(rays[:, 1:2], 0.02)  # where the ray meets the layer of clouds
+    layer = rays / np.maximum(rays[:, 1:2], 0.02)  # intersection with the layer of clouds
     layer /= 1 + 0.1 * np.linalg.norm(layer, axis=1, keepdims=True)
     clouds = step(noise(layer, 6, rng) - rng.uniform(-0.3, 1.6), rng.uniform(0.5, 2))
     sun = np.array([rng.normal(), rng.uniform(0.3, 1), rng.normal()])
@@ -122,16 +122,16 @@ def room(rays: np.ndarray, rng: Generator) -> np.ndarray:
     """Return a hall with a chequered floor, and the view outdoors through windows in its walls."""
     half = np.array([rng.uniform(3, 8), EYE_HEIGHT, rng.uniform(3, 8)], np.float32)  # sides
     distance = half / np.maximum(abs(rays), 1e-6)
-    axis = distance.argmin(axis=1)  # across the wall that a ray meets: 1 for floor, ceiling
+    axis = distance.argmin(axis=1)  # the normal of the wall that a ray hits: 1 for floor, ceiling
     hit = rays * distance.min(axis=1, keepdims=True)
     x, y, z = hit.T
     walls, bright, dark = (colour(rng, (0.02, 0.3), (low, 0.9)) for low in (0.6, 0.6, 0.3))
     floor = mix(bright, dark, (x.round() + z.round()) % 2)
     colours = stained(hit, np.where(((axis == 1) & (y < 0))[:, None], floor, walls), rng)
-    gap = np.sort(half - abs(hit), axis=1)[:, 1]  # to the nearest edge
+    gap = np.sort(half - abs(hit), axis=1)[:, 1]  # distance to the nearest edge
     colours *= (1 - 0.35 * np.exp(-3 * gap))[:, None]
     width, height, spacing = rng.uniform((0.5, 0.4, 2), (1, 0.7, 4))
-    aside = abs(np.where(axis == 0, z, x) % spacing - spacing / 2)  # from the next window's middle
+    aside = abs(np.where(axis == 0, z, x) % spacing - spacing / 2)  # to the nearest window's centre
     depth = np.where(axis == 1, -1, np.minimum(width - aside, height - abs(y - 0.2)))
     colours[depth > -0.08] = 0.95  # window frames
     colours[depth > 0] = outdoors(rays[depth > 0], rng)
@@ -154,7 +154,7 @@ def smooth(texture: np.ndarray) -> np.ndarray:
 
 
 def look_up(texture: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Return the colours (H, W, 3) that rays (H, W, 3) meet in an equirectangular texture."""
+    """Return the colours (H, W, 3) along rays (H, W, 3) in an equirectangular texture."""
     x, y, z = np.moveaxis(rays, -1, 0)
     height, width = texture.shape[:2]
     column = (np.arctan2(x, z) / np.float32(2 * math.pi) + np.float32(0.5)) * width - 0.5

@@ -1,10 +1,10 @@
-"""The one convention of this project: the place of every pixel on the sphere.
+"""The coordinate convention of this project: the position of every pixel on the sphere.
 
 Equirectangular image of H rows and W columns
     The centre of pixel (i, j) is at latitude φ = π/2 − (i + ½)·π/H and longitude
     λ = (j + ½)·2π/W − π. Row 0 touches the north pole, the middle of the image looks
     straight ahead (φ = λ = 0), longitude grows to the right and wraps at ±180°.
-    Beyond a pole the image goes on half a turn away: row −1 is row 0 at λ + π.
+    Beyond a pole the image continues half a turn away: row −1 is row 0 at λ + π.
 
 Directions
     (x, y, z) = (cos φ sin λ, sin φ, cos φ cos λ): x right, y up, z forward.
@@ -29,11 +29,11 @@ Cube faces of S×S pixels
     2D layers apply to it.
 
 Views of h×w pixels
-    What an ideal camera in the middle of the sphere sees that is turned to the right by its yaw,
-    then up by its pitch, then clockwise by its roll, all in degrees: its middle looks at longitude
-    yaw and latitude pitch, and its upper edge leans to its right. With u to the right and v
-    downwards in [−1, 1] and pixel centres as in cube faces, its directions before it is turned are
-    (u·tan(fov/2), −v·tan(fov/2)·h/w, 1), where fov is the horizontal field of view.
+    The image of an ideal camera at the centre of the sphere. The camera is turned to the right by
+    yaw, then up by pitch, then clockwise by roll, in degrees: the centre of the view is at
+    longitude yaw and latitude pitch, and its upper edge leans to the right. With u to the right
+    and v downwards in [−1, 1] and pixel centres as in cube faces, the directions before rotation
+    are (u·tan(fov/2), −v·tan(fov/2)·h/w, 1), where fov is the horizontal field of view.
 """
 
 from projection.cube_pad import CubePadding

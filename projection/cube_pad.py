@@ -14,16 +14,16 @@ from projection.cubemap import Face, padded_pixels
 class CubePadding(nn.Module):
     """Pad each cube face with the pixels of its four neighbours.
 
-    The pixel beyond an edge is the one that is found by going on over the edge at the same depth.
-    No pixel lies beyond a corner of a face: its p×p block holds the mean of the three pixels that
-    meet at that vertex.
+    Padding continues across each edge into the neighbouring face at the same depth. Beyond a corner
+    of a face there is no pixel: the p×p block there holds the mean of the three pixels that meet at
+    that vertex.
 
-    late: leaves out the first row and column, so that a convolution with a stride of 2 takes the
-        padded pixels 1, 3, … as centres instead of 0, 2, …
-    sides: attribute, the pixels that are added before and after each row and column.
+    late: leave out the first row and column, so that a convolution with a stride of 2 is centred on
+        the padded pixels 1, 3, … instead of 0, 2, …
+    sides: attribute, the number of pixels added before and after each row and column.
 
     forward: (B·6, C, S, S) → (B·6, C, P, P), P = S + 2p − late, in channels_last memory format.
-    Raises ValueError where the batch is not whole cubes, faces are not square or p >= S.
+    Raises ValueError if the batch is not whole cubes, faces are not square, or p >= S.
 
     >>> faces = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 2, 2)  # each holds its number
     >>> CubePadding(1)(faces)[2, 0, 1]  # a row of the front face: left, front, front, right
@@ -50,9 +50,9 @@ class CubePadding(nn.Module):
         return as_faces(padded, size + sum(self.sides))
 
     def fill_corners(self, padded: Tensor) -> Tensor:
-        """Write the means into the corners of padded faces again, after a pointwise layer.
+        """Recompute the means in the corners of padded faces, after a pointwise layer.
 
-        A 1×1 convolution with its activation then gives the same before a padding and after it.
+        So a 1×1 convolution with its activation has the same result before and after the padding.
         """
         side = padded.shape[-1]
         border = border_of(side - sum(self.sides), self.sides, padded.device)
@@ -60,9 +60,9 @@ class CubePadding(nn.Module):
 
 
 class PublishedPadding(nn.Module):
-    """Cube padding of one pixel as in the published U-Net's code, for weights trained with it.
+    """One-pixel cube padding as in the published U-Net's code, for weights trained with it.
 
-    The strips of MIRRORED are turned around, and corners hold the end of the strip above or below.
+    The MIRRORED strips are reversed, and corners repeat the end of the strip above or below.
 
     forward: (B·6, C, S, S) → (B·6, C, S + 2, S + 2). Raises ValueError for another padding.
     """
@@ -70,7 +70,7 @@ class PublishedPadding(nn.Module):
     def __init__(self, pad: int, late: bool = False):
         super().__init__()
         if pad != 1 or late:
-            raise ValueError("the published padding is of one pixel on each side; give another one")
+            raise ValueError("the published padding has one pixel on each side, no other")
         self.exact = CubePadding(1)
 
     def forward(self, faces: Tensor) -> Tensor:
@@ -94,19 +94,19 @@ MIRRORED = {
     Face.RIGHT: (UPPER,),
     Face.TOP: (UPPER, RIGHT),
 }
-PADDINGS: dict[str, Callable[..., nn.Module]] = {  # called like CubePadding
+PADDINGS: dict[str, Callable[..., nn.Module]] = {  # with the arguments of CubePadding
     "cube": CubePadding,
     "published": PublishedPadding,
-    # What it is compared to: each face by itself, with zeros or its edge pixels.
+    # For comparison: each face padded by itself, with zeros or its edge pixels.
     "zero": lambda pad, late=False: nn.ZeroPad2d((pad - late, pad) * 2),
     "replicate": lambda pad, late=False: nn.ReplicationPad2d((pad - late, pad) * 2),
 }
 
 
 class Border(NamedTuple):
-    """Sources of the pixels of padded faces; pixels are numbered through all six faces."""
+    """Indices of the pixels of padded faces, numbered over all six faces."""
 
-    source: Tensor  # (6·P²,), the pixel that each padded pixel copies; any one beyond a corner
+    source: Tensor  # (6·P²,), the pixel that each padded pixel copies; arbitrary beyond corners
     inside: Tensor  # the padded pixels of the faces themselves
     strips: Tensor  # those beyond an edge
     corners: Tensor  # (N,), those beyond a corner
@@ -118,7 +118,7 @@ def border_of(size: int, sides: tuple[int, int], device: torch.device) -> Border
     return _cached_border(size, sides, device)
 
 
-# As torch.compiler.assume_constant_result does, whose first call imports a second of modules.
+# Same as torch.compiler.assume_constant_result, but that takes a second to import modules.
 border_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -169,7 +169,7 @@ def fill_corners(padded: Tensor, border: Border) -> Tensor:
 
 
 class _Pad(Function):
-    """pad_cubes, whose gradient is copied inside the faces: training takes 6 to 17 % less time."""
+    """pad_cubes with a gradient that is copied inside the faces: training is 6 to 17 % faster."""
 
     @staticmethod
     def forward(ctx, cubes, border):

@@ -37,7 +37,7 @@ FACE_AXES = torch.tensor(
 def face_directions(face_size: int, pad: int = 0) -> Tensor:
     """Return the points of the cube [−1, 1]³ at all pixel centres: (6, S+2p, S+2p, 3) float64.
 
-    Padded faces fold over the cube's edges: u = ±(1 + d) is at u = ±1 and d below the face.
+    Padding is folded over the cube's edges: u = ±(1 + d) is at u = ±1 and d below the face.
     """
     centres = torch.arange(-pad, face_size + pad, dtype=torch.float64)
     centres = (centres + 0.5) * 2 / face_size - 1
@@ -48,7 +48,7 @@ def face_directions(face_size: int, pad: int = 0) -> Tensor:
 
 
 def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the face that each direction (..., 3) meets, and its u and v there, (...) each."""
+    """Return the face that each direction (..., 3) hits, and u and v there, (...) each."""
     along = FACE_AXES.flatten(0, 1) @ points.reshape(-1, 3).mT
     u, v, depth = along.unflatten(0, (6, 3)).unbind(1)  # each (6, N)
     face = depth.argmax(0, keepdim=True)
@@ -58,10 +58,10 @@ def locate(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Equi2Cube(nn.Module):
-    """Converts equirectangular images to cube faces by bilinear interpolation on the sphere.
+    """Convert equirectangular images to cube faces by bilinear interpolation on the sphere.
 
-    forward: (B, C, H, W) → (B·6, C, S, S), of floats, or of uint8, whose sums are rounded. Wraps at
-    ±180° and across the poles. Raises ValueError for an image that is not H×W.
+    forward: (B, C, H, W) → (B·6, C, S, S), floats or uint8 (rounded). Wraps at ±180° and across the
+    poles. Raises ValueError for an image that is not H×W.
 
     >>> from projection import directions
     >>> height = directions(8, 16)[None, ..., 1].unsqueeze(1)  # y of every pixel: up is 1
@@ -85,9 +85,9 @@ class Equi2Cube(nn.Module):
 
 
 class Cube2Equi(nn.Module):
-    """Converts cube faces to equirectangular images, interpolating across the faces' edges.
+    """Convert cube faces to equirectangular images, interpolating across the faces' edges.
 
-    forward: (B·6, C, S, S) → (B, C, H, W), of floats or uint8. Raises ValueError for other faces.
+    forward: (B·6, C, S, S) → (B, C, H, W), floats or uint8. Raises ValueError for other faces.
 
     >>> faces = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 4, 4)  # each holds its number
     >>> Cube2Equi(4, 8, 16)(faces)[0, 0, 4, [0, 4, 8, 12]]  # back, left, front, right
@@ -113,10 +113,10 @@ class Cube2Equi(nn.Module):
 def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
     """Return linear interpolation at directions (N, 3) as four taps on the pixels of six faces.
 
-    The pixel centres of all faces are the vertices of a cube with bevelled edges, onto which
-    the direction is projected from the centre. Inside a face it meets a square of four pixels,
-    on a bevel a trapezoid of two pixels of each face, at a corner of the cube the triangle of the
-    three pixels that meet there. So the result is continuous everywhere.
+    The pixel centres of all faces are the vertices of a cube with bevelled edges. The direction is
+    projected onto it from the centre and hits a square of four pixels inside a face, a trapezoid
+    of two pixels of each face on a bevel, or a triangle of three pixels at a corner of the cube. So
+    the result is continuous everywhere.
 
     Returns: index into six flattened faces and weight, (4, N) each.
     """
@@ -125,7 +125,7 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
     bevel = 1 - last
 
     def across(a: Tensor) -> Tensor:
-        """Return the place on the bevel beyond `last`: 0 at this face's pixels, 1 at the next's."""
+        """Return the position on the bevel beyond `last`: 0 at this face, 1 at the next one."""
         return ((a.abs() - last) / (bevel * (1 + a.abs()))).clamp(min=0)
 
     over_u, over_v = across(u), across(v)
@@ -133,7 +133,7 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
     corner = (along_u > last) & (along_v > last)
 
     def cells(a: Tensor, along: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
-        """Return padded rows or columns, 0 and S+1 on the neighbours, and fractions to the next."""
+        """Return padded rows or columns (0 and S+1: neighbours), and fractions towards the next."""
         pixel = (a.sign() * along + 1) * face_size / 2 + 0.5
         on_bevel = along > last
         first = torch.where(a > 0, face_size, 0)
@@ -145,7 +145,7 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
     row, y = cells(v, along_v, over_v)
     weight = torch.stack([(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x])
 
-    # Weights of this face's pixel, of the one beyond u and of the one beyond v at a corner.
+    # At a corner: weights of this face's pixel and of those beyond u and beyond v.
     scale = (1 + 2 * last) / (1 + u.abs() + v.abs())
     own, next_u, next_v = (scale * a / bevel - last / bevel for a in (1, u.abs(), v.abs()))
     triangle = torch.zeros_like(weight)
@@ -161,9 +161,9 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
 
 
 def padded_pixels(face_size: int, pad: int = 1) -> Tensor:
-    """Return the pixel of six flattened faces at each place of padded ones: (6, S+2p, S+2p) int64.
+    """Return the index into six flattened faces of each padded pixel: (6, S+2p, S+2p) int64.
 
-    In the corners of the padding it is any valid one.
+    In the corners of the padding, it is an arbitrary valid one.
     """
     face, u, v = locate(face_directions(face_size, pad))
     column, row = (((a + 1) * face_size / 2).long().clamp(0, face_size - 1) for a in (u, v))

@@ -1,4 +1,4 @@
-"""Resampling with fixed geometry: each place is a weighted sum of four pixels."""
+"""Resampling with fixed geometry: each output is a weighted sum of four pixels."""
 
 import math
 from functools import cached_property
@@ -14,7 +14,7 @@ OPENCV = int(cv2.__version__.partition(".")[0])
 
 
 class Bags(NamedTuple):
-    """Weighted sums of the rows of a table; sum k has the terms starts[k] to starts[k + 1]."""
+    """Weighted sums of the rows of a table; sum k is over terms starts[k] to starts[k + 1]."""
 
     rows: Tensor
     weight: Tensor
@@ -29,7 +29,7 @@ class Bags(NamedTuple):
 
 
 class SumBags(Function):
-    """Bags.sums with a gradient, which the bags of the transposed map give, of any order."""
+    """Bags.sums with gradients of any order, computed by the bags of the transposed map."""
 
     @staticmethod
     def forward(ctx, table, bags, back):
@@ -42,19 +42,19 @@ class SumBags(Function):
 
 
 class Resampling(nn.Module):
-    """A fixed linear map from the pixels of an image to N places, with four taps for each.
+    """A fixed linear map from the pixels of an image to N output positions with four taps each.
 
     index: (4, *places) integers into the flattened image. weight: (4, *places), stored in `dtype`,
         torch's default if None.
     size: shape of the image, its width last: (H, W), or (6, S, S) for faces.
 
-    forward: (..., *size) → (..., *places), for which the channels come before `size`: summed in
-    float32 at the least, rounded for integers. Gradients of any order.
+    forward: (..., *size) → (..., *places), with the channels before `size`. Sums are computed in at
+    least float32 and rounded for integers. Gradients of any order.
 
-    A CPU has two faster forms. With gradients and for float64 the taps of each place are a bag,
-    five to ten times as fast as the plain form. Otherwise OpenCV interpolates, by which
-    infer_video.py takes an eighth less time, with places rounded to float32: 2⁻¹⁵ of a pixel at
-    most before row and column 1024. Before version 5 it rounds to 1/32 of a pixel: bags then.
+    There are two faster forms for CPUs. With gradients and for float64, the taps of each position
+    form a bag, which is five to ten times as fast as the plain form. Otherwise OpenCV interpolates,
+    which makes infer_video.py an eighth faster and rounds positions to float32 (by at most 2⁻¹⁵ of
+    a pixel up to row and column 1024). OpenCV 4 rounds to 1/32 of a pixel, so bags are used.
     """
 
     index: Tensor
@@ -68,7 +68,7 @@ class Resampling(nn.Module):
         self.register_buffer("weight", weight.flatten(1), persistent=False)
 
     def _apply(self, *args, **kwargs):
-        for made in ("bags", "back", "squares"):  # of weights in another precision
+        for made in ("bags", "back", "squares"):  # with weights in another precision
             self.__dict__.pop(made, None)
         return super()._apply(*args, **kwargs)
 
@@ -94,7 +94,7 @@ class Resampling(nn.Module):
         return sums.reshape(*pixels.shape[:-1], -1)
 
     def _remap(self, pixels: Tensor) -> Tensor:
-        """(..., P) → (..., N), by OpenCV where the taps are a square of neighbours."""
+        """(..., P) → (..., N), with OpenCV where the taps are a square of neighbours."""
         x, y, others, taps, weight = self.squares
         channels = pixels.shape[-2] if pixels.dim() > 1 and pixels.shape[-2] in (3, 4) else 1
         images = pixels.reshape(-1, channels, pixels.shape[-1]).mT.contiguous()
@@ -109,10 +109,10 @@ class Resampling(nn.Module):
 
     @cached_property
     def squares(self) -> tuple:
-        """Columns and rows, (rows, columns) float32 each, at which cv2.remap finds the places.
+        """Columns and rows, (rows, columns) float32 each, for cv2.remap.
 
-        And of the n places that it can't sum their numbers, (n,), their taps, (4·n,), and the
-        weights of these, (4, n, 1).
+        For the n positions that it can't compute: their indices (n,), taps (4·n,) and weights
+        (4, n, 1).
         """
         width, first = self.size[-1], self.index[0]
         neighbours = torch.tensor([0, 1, width, width + 1])[:, None]
@@ -125,14 +125,14 @@ class Resampling(nn.Module):
 
     @cached_property
     def bags(self) -> Bags:
-        """The taps of each place."""
+        """The taps of each position."""
         index = self.index.T.flatten()
         starts = torch.arange(0, len(index) + 1, 4, dtype=torch.int32, device=index.device)
         return Bags(index, self.weight.T.flatten(), starts)
 
     @cached_property
     def back(self) -> Bags:
-        """The places that each pixel is a tap of."""
+        """The positions to which each pixel contributes."""
         index, order = self.index.flatten().sort(stable=True)
         pixels = torch.arange(math.prod(self.size) + 1, dtype=torch.int32, device=index.device)
         starts = torch.searchsorted(index, pixels, out_int32=True)

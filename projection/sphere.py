@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def latitude_of(row, height: int):
-    """Return the latitude at rows of an image, which may lie between pixel centres."""
+    """Return the latitude at rows of an image, also between pixel centres."""
     return math.pi / 2 - (row + 0.5) * math.pi / height
 
 
@@ -20,12 +20,12 @@ def longitude_of(column, width: int):
 
 
 def row_of(latitude, height: int):
-    """Return the row at latitudes, with its fraction: −0.5 is the north pole."""
+    """Return the fractional row at latitudes; −0.5 is the north pole."""
     return (math.pi / 2 - latitude) * height / math.pi - 0.5
 
 
 def column_of(longitude, width: int):
-    """Return the column at longitudes, with its fraction: −0.5 is −π."""
+    """Return the fractional column at longitudes; −0.5 is −π."""
     return (longitude + math.pi) * width / (2 * math.pi) - 0.5
 
 
@@ -43,7 +43,7 @@ def angles_of(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def orientation(yaw: float, pitch: float, roll: float = 0.0) -> Tensor:
-    """Return the axes of a camera in the world's: (3, 3) float64, columns right, up and ahead."""
+    """Return a camera's axes in world coordinates: (3, 3) float64, columns right, up, ahead."""
     (sy, sp, sr), (cy, cp, cr) = ([f(a) for a in (yaw, pitch, roll)] for f in (math.sin, math.cos))
     turn = torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]], dtype=torch.float64)
     lift = torch.tensor([[1, 0, 0], [0, cp, sp], [0, -sp, cp]], dtype=torch.float64)
@@ -87,8 +87,8 @@ def solid_angles(height: int, width: int, dtype: torch.dtype | None = None) -> T
 def equirectangular_taps(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Return bilinear interpolation at any direction as four taps on an H×W image.
 
-    Columns wrap at ±180°; a row beyond a pole is the first row inside it, half a turn away
-    (half a column off the grid where W is odd, hence a column fraction for each row).
+    Columns wrap at ±180°. A row beyond a pole is the first row inside it, half a turn away; if W is
+    odd, this is half a column off the grid, so each row has its own column fraction.
 
     points: (..., 3) float64 directions of any length.
     Returns: index into the flattened image, (4, ...) int64, and weight, (4, ...) float64.

@@ -2,10 +2,10 @@
 
     python -m recipes.average OUTPUT CHECKPOINT CHECKPOINT …
 
-The checkpoints are of one run, or of runs that started from the same weights with other seeds: the
-mean of networks that were trained apart is of no use (M. Wortsman et al., "Model soups", ICML
-2022). A checkpoint that is given twice counts twice. With --shares they count as stated: −0.2 for
-one and 1.2 for what has learned from it goes a fifth further than it learned.
+The checkpoints must be from one run, or from runs with different seeds that started from the same
+weights: the mean of independently trained networks is useless (M. Wortsman et al., "Model soups",
+ICML 2022). A checkpoint that is given twice counts twice. --shares sets the weights: −0.2 for a
+network and 1.2 for one trained from it extrapolates its training by a fifth.
 """
 
 from common import startup  # noqa: F401  # isort: skip

@@ -1,9 +1,9 @@
-"""Calibrate how confident a CubeUNet is.
+"""Calibrate the confidence of a CubeUNet.
 
     python -m recipes.calibrate CHECKPOINT OUTPUT --data_root DATA
 
-A network is often too confident, and the mean of several networks that were trained on other
-pictures even more so. Two factors and an offset correct that, as a temperature does for a
+Networks are often too confident, and the mean of several networks trained on other pictures even
+more so. Two factors and an offset correct that, as a temperature does for a
 classifier (C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2):
 
     map = sigmoid(image factor · image logits + latitude factor · latitude bias + offset)

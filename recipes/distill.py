@@ -1,23 +1,23 @@
-"""Let a CubeUNet learn what it says itself at several sizes of a frame, or what others say.
+"""Distil a CubeUNet from its own maps at several frame sizes, or from other maps.
 
     python -m recipes.distill CHECKPOINT OUTPUT --data_root gaze_360
 
-The mean of a network's logits over frames of several sizes is better than those of one size, and
-costs as many passes. A network can learn to give this mean in one pass (G. Hinton, O. Vinyals and
-J. Dean, "Distilling the Knowledge in a Neural Network", 2015). The target of each step is
+The mean of a network's logits over several frame sizes is better than the logits for one size, but
+needs several passes. A network can learn to predict this mean in one pass (G. Hinton, O. Vinyals
+and J. Dean, "Distilling the Knowledge in a Neural Network", 2015). The target of each step is
 
     teacher · sigmoid(mean of the logits) + (1 − teacher) · map of the data set
 
-for the last frame of a training clip, turned by any angle and mirrored or not; the data set's map
-is scaled to the mean of the other one. With --maps, the maps that recipes.teachers has written
-take the place of the sigmoid. No gaze on panoramas is needed. Batch statistics stay as they are
-and nothing is dropped out, because the network is only corrected a little.
+for the last frame of a training clip, randomly rotated and mirrored; the data set's map is scaled
+to the mean of the other one. With --maps, maps written by recipes.teachers replace the sigmoid. No
+gaze on panoramas is needed. Batch statistics are fixed and dropout is off, because the network
+changes only a little.
 
-With --varied, half of the frames are first made as small as cheap cameras', down to COARSEST rows,
-while the target stays; and MOVING of them come with their motion, the others as if nothing moved.
-With --looks, the network sees SECOND of the frames with its second look alone, the others with the
-first. With --lift P, the maps are multiplied by the power P of the lift of the scene, where it has
-one (recipes/gaze_scenes.py).
+With --varied, half of the frames are first reduced to the resolution of cheap cameras, down to
+COARSEST rows, with the same target. A share MOVING has its motion image, the others a zero one.
+With --looks, each frame is seen by one of the two looks alone, a share SECOND by the second. With
+--lift P, the maps are multiplied by the lift (recipes/gaze_scenes.py) to the power P, where a scene
+has one.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -190,7 +190,7 @@ def main() -> None:
     add("--teacher", type=at_least(0, 1.001), default=TEACHER, help="share of the mean's map, or "
         "of that in --maps")  # fmt: skip
     add("--steps", type=at_least(1, kind=int), default=STEPS, help="frames to learn from")
-    add("--rate", type=at_least(1e-9), default=LEARNING_RATE, help="largest learning rate")
+    add("--rate", type=at_least(1e-9), default=LEARNING_RATE, help="peak learning rate")
     add("--varied", action="store_true", help="also frames of small pictures, and their motion")
     add("--looks", action="store_true", help="each frame with one of two looks alone")
     add("--lift", type=at_least(0, 10), default=0.0, help="power of the scenes' lifts by which the "

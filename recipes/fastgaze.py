@@ -1,4 +1,4 @@
-"""FastGaze, a small network for flat pictures that others have trained, as a teacher.
+"""FastGaze, a small published network for flat pictures, used as a teacher.
 
 L. Theis, I. Korshunova, A. Tejani, F. Huszár: "Faster gaze prediction with dense networks and
 Fisher pruning", 2018. Twitter published 121,000 weights as `fastgaze.vxm`

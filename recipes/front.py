@@ -1,10 +1,10 @@
-"""Let a CubeUNet favour straight ahead, look twice, and its maps of a video be steadier.
+"""Set a CubeUNet's preference for straight ahead, second look and smoothing over time.
 
     python -m recipes.front CHECKPOINT OUTPUT --front 0.27 --latitude 1.05 --smoothing 0.75
 
-The scenes that it was trained on look the same in all directions, but people who put on a headset
-face the front first. The two numbers for it were chosen on panoramas with real gaze, the seconds of
-smoothing (see models.predict) on the flat clips of training, see checkpoints/README.md.
+In the training scenes all directions are equivalent, but people who put on a headset look straight
+ahead first. The values for the front were chosen on panoramas with real gaze, the seconds of
+smoothing (see models.predict) on flat training clips; see checkpoints/README.md.
 """
 
 from common import startup  # noqa: F401  # isort: skip

@@ -1,4 +1,4 @@
-"""Fit the numbers in models/equator_prior.py: where people turn their heads in 360° video.
+"""Fit the parameters of models/equator_prior.py to head directions in 360° video.
 
     python -m recipes.head_prior nasrabadi_mmsys19_head_5hz.npz
 

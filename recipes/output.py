@@ -1,4 +1,4 @@
-"""What a recipe writes is checked before its work begins."""
+"""A check of a recipe's output before its work begins."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from common.errors import InputError
 
 
 def writable(path: Path) -> Path:
-    """Return the path of a file that can be written, with its folder made.
+    """Return the path of a writable file, after creating its folder.
 
     Raises InputError for any other path.
     """

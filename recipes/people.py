@@ -1,11 +1,11 @@
-"""Find who and what acts in the photographs and clips of gaze, once, for recipes/gaze_scenes.py.
+"""Find people and other actors in photographs and clips with gaze for recipes/gaze_scenes.py.
 
     python -m recipes.people --sources DIR --detector fastestdet.onnx --output people.json
 
 The detector is FastestDet (github.com/dog-qiuqiu/FastestDet, BSD-3-Clause), which has learned the
 80 classes of COCO. It sees a picture as 352×352 pixels and gives a grid of cells with 85 channels
 each: objectness; the box's centre, from the cell's, as tanh in cells; its width and height as
-sigmoid in pictures; and the classes. People, animals, what people ride and balls count alike.
+sigmoid in pictures; and the classes. People, animals, what people ride and balls count equally.
 
 The file maps each picture, by its path below the sources, to their boxes: left, top, right, bottom
 as fractions of width and height. A picture without any is not in it.

@@ -1,4 +1,4 @@
-"""Make the sample page of the viewer and the README's moving picture from a part of a clip.
+"""Make the viewer's sample page and the README's animation from a part of a clip.
 
     python -m recipes.sample ../shared/media/courtyard_640x322_30fps.mp4
 
@@ -16,11 +16,11 @@ from common.errors import run_script
 from common.options import HelpFormatter
 
 ROOT = Path(__file__).resolve().parents[1]
-START, SECONDS = 28, 12  # of the courtyard clip, from the keyframe before
+START, SECONDS = 28, 12  # part of the courtyard clip, from the previous keyframe
 
 
 def cut(clip: Path, part: Path, start: float, seconds: float) -> None:
-    """Write a part of a video, not encoded again: from the keyframe before `start` on."""
+    """Copy a part of a video without re-encoding, from the last keyframe before `start`."""
     with av.open(clip) as source, av.open(part, "w") as target:
         stream = source.streams.video[0]
         copied = target.add_stream_from_template(stream)
@@ -36,7 +36,7 @@ def cut(clip: Path, part: Path, start: float, seconds: float) -> None:
 
 
 def save_webp(video: Path, path: Path, width: int, every: int, quality: int) -> None:
-    """Write every n-th frame of a video as a moving picture that repeats."""
+    """Write every n-th frame of a video as a looping animation."""
     with av.open(video) as source:
         stream = source.streams.video[0]
         height, milliseconds = width * stream.height // stream.width, 1000 / stream.average_rate

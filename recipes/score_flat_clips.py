@@ -1,13 +1,13 @@
-"""Score a CubeUNet on flat video clips that play on the sphere: what motion and time bring.
+"""Score a CubeUNet on flat video clips placed on the sphere, with and without motion.
 
     python -m recipes.score_flat_clips SOURCES [--ckpt_path checkpoints/cube_unet_best.pth]
 
 SOURCES holds hevc33_video/ (see recipes/gaze_sources.py). A clip plays straight ahead, FIELD wide,
 on a grey sphere. Each frame's map is compared, within the clip and weighted with solid angles, with
 the fixations of that moment (250 ms before to 250 ms after), blurred by SIGMA. Three
-forms of the same network are compared: frames alone, frames with their motion channel, and the
-maps smoothed in time as the checkpoint's spec says. A Gaussian in the middle knows nothing of the
-clip. Scores are means over the clips' means.
+forms of the same network are compared: frames alone, frames with their motion channel, and maps
+smoothed over time according to the checkpoint's spec. The baseline is a Gaussian in the middle.
+Scores are means over the clips' means.
 """
 
 from common import startup  # noqa: F401  # isort: skip

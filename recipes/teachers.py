@@ -1,4 +1,4 @@
-"""Write what two networks say about training frames, for recipes.distill to learn from.
+"""Write maps of two networks for training frames, as targets for recipes.distill.
 
     python -m recipes.teachers MAPS --data_root DATA --checkpoint a.pth --fastgaze fastgaze.vxm
 
@@ -7,10 +7,10 @@ The map of the last frame of each training clip is
     (1 − FASTGAZE) · sigmoid(mean over HEIGHTS of a checkpoint's logits)
         + FASTGAZE · density of FastGaze
 
-with a density of the same mean, and without a front. Where the data set says how much denser
-attention to people is than by the prior alone (recipes/gaze_scenes.py), the checkpoint's map is
-first multiplied by it, at most by MOST. The map is written as MAPS/CLIP.npy, float16; one that is
-there is kept, so that an interrupted command continues.
+with the density scaled to the same mean, and without the preference for straight ahead. If the data
+set has factors by which people raise attention above the prior (recipes/gaze_scenes.py), the
+checkpoint's map is first multiplied by them, at most by MOST. The map is written as MAPS/CLIP.npy,
+float16; existing maps are kept, so that the same command continues an interrupted run.
 """
 
 from common import startup  # noqa: F401  # isort: skip

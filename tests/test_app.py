@@ -391,7 +391,7 @@ def test_stereo_was_asked_after_the_maps(browser, tmp_path):
         press(browser, "Start")
         browser.wait("document.querySelector('.problem')?.innerText.includes('96×96')", 60)
         said = browser.run("document.querySelector('.problem').innerText")
-        assert said.endswith("choose above how it lies on the sphere")
+        assert said.endswith("choose its layout above")
         assert not list(page.temporary.rglob("sal_*.png"))
         choose(browser, 2)  # top-bottom
         press(browser, "Start")

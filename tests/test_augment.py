@@ -153,7 +153,7 @@ def test_models_without_motion_and_with_flow():
     flow = Augmented(Clips("dis"), ["yaw", "light"], 0)[1, 0]
     assert flow["motion"].shape == (2, 3, 32, 64)
     for name in ("mirror", "tilt"):
-        with pytest.raises(ValueError, match=f"{name}: not possible with motion dis"):
+        with pytest.raises(ValueError, match=f"{name}: not valid with motion dis"):
             Augmented(Clips("dis"), [name], 0)
 
 

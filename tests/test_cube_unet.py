@@ -153,7 +153,7 @@ def test_the_front_is_favoured_by_the_density_over_longitude():
     # Clips are turned to any side in training, where there is no front.
     assert torch.equal(model.train()(frames, motion), plain.train()(frames, motion))
     for wrong in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match="front is from 0 to 1"):
+        with pytest.raises(ValueError, match="front must be from 0 to 1"):
             models.CubeUNet(height=40, width=80, base_channels=2, front=wrong)
 
 
@@ -283,7 +283,7 @@ def test_faces_padded_by_themselves_do_not_see_each_other(backbone, size):
         differ = (model.read(changed) != model.read(faces)).flatten(1).any(1)
         assert differ.tolist() == [padding == "cube" or face == 4 for face in range(6)]
         assert model.arguments["padding"] == padding
-    with pytest.raises(ValueError, match="padding is one of cube, published, zero, replicate, got"):
+    with pytest.raises(ValueError, match="padding must be one of cube, published, zero, replicate"):
         small_unet(padding="same")
 
 
@@ -370,5 +370,5 @@ def test_faces_that_do_not_halve_are_refused_for_two_looks():
         CubeUNet(height=80, width=160, face_size=41, second_look=0.5)
     with pytest.raises(ValueError, match="faces of 160 pixels; this backbone takes 192, 256, 320"):
         CubeUNet(height=320, width=640, backbone="efficientnet_lite0", second_look=0.5)
-    with pytest.raises(ValueError, match="second_look is from 0 to 1"):
+    with pytest.raises(ValueError, match="second_look must be from 0 to 1"):
         CubeUNet(second_look=1.5)

@@ -67,7 +67,7 @@ def test_a_sound_file_is_no_video(tmp_path):
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(InputError, match="not in a known format of videos"):
+    with pytest.raises(InputError, match="not in a known video format"):
         probe(tmp_path / "a.wav")
 
 
@@ -161,7 +161,7 @@ def test_videos_without_a_decoder_and_drawings(checkpoint, tmp_path):
     whole = write_video(tmp_path / "a.mkv", 3).read_bytes()
     (tmp_path / "b.mkv").write_bytes(whole.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/ISO/XYZ"))
     (tmp_path / "c.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9"/>')
-    for name, says in (("b.mkv", "without a decoder"), ("c.svg", "not in a known format")):
+    for name, says in (("b.mkv", "without a decoder"), ("c.svg", "not in a known video format")):
         code, _, line = infer(tmp_path / name, checkpoint, tmp_path / "out")
         assert code == 2 and name in line and says in line
 

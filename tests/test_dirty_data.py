@@ -14,6 +14,7 @@ from datasets.gaze_files import read_fixations_csv, read_gaze_csv, read_vinfo
 from prepare import recordings, salient360, vr_eyetracking
 from tests.clips import moving_disc, write_eccv_clip, write_video
 from tests.commands import ended, evaluate, train_one_epoch
+from tests.runs import log
 
 SMALL = ("--height", 24, "--width", 48, "--gt_height", 16)
 HEADER = "time,longitude,latitude,observer\n"
@@ -58,26 +59,38 @@ def test_a_loss_without_fixations_reads_none_in_training(dirty, tmp_path):
         SaliencyVideos(dirty, "train", models.Spec(24, 48))
 
 
+def test_damaged_fixations_stopped_a_training_whose_loss_needs_none(dirty, tmp_path):
+    """Validation wanted them for its NSS."""
+    (dirty / "b/fixations.csv").write_text("no table")
+    code, printed, line = train_one_epoch(dirty, tmp_path / "run")
+    assert code == 0 and "b/fixations.csv: there is no column" in printed, line
+    assert "val_cc" in log(tmp_path / "run")[0] and "val_nss" not in log(tmp_path / "run")[0]
+    (dirty / "splits.json").write_text('{"train": ["a"], "val": []}')
+    code, _, line = train_one_epoch(dirty, tmp_path / "other")
+    assert code == 2 and "split 'val' has no clips" in line
+
+
 def test_fixations_that_are_mostly_outside_are_refused(tmp_path):
     places = np.random.default_rng(0).random((10, 2))
     places[:2] += 1
     (tmp_path / "vinfo.pkl").write_bytes(pickle.dumps({"a": {"0001": places}}))
-    with pytest.raises(InputError, match="2 bad places, the first: clip a, frame 1"):
+    with pytest.raises(InputError, match="2 invalid places, the first: clip a, frame 1"):
         read_vinfo(tmp_path / "vinfo.pkl")
 
 
 def test_one_bad_line_cost_a_clip(tmp_path):
-    good = "".join(f"{n / 10},{n},{-n},a\n" for n in range(20))
+    good = "".join(f"{n / 10},{n},{-n},a\n" for n in range(30))
     path = tmp_path / "a.csv"
-    path.write_text(HEADER + good + "2.0,,,a\n" + "\n" + "2.1,nan,nan,a\n")  # a blink, and another
+    path.write_text(HEADER + good + "2.0,,,a\n\n2.1,nan,nan,a\n\n")  # a blink, and another
     gaze = read_gaze_csv(path)
-    assert len(gaze.seconds) == 20
+    assert len(gaze.seconds) == 30
     assert [p.partition(", ")[2] for p in gaze.problems] == [
-        "line 22: could not convert string to float: ''",
-        "line 24: longitude nan is outside -360 to 360",
+        "line 32: could not convert string to float: ''",
+        "line 33: it is blank",
+        "line 34: longitude nan is outside -360 to 360",
     ]
-    path.write_text(HEADER + good + "2.0,,,a\n" * 3)
-    with pytest.raises(InputError, match=r"line 22: .*\(3 of 23 are bad\); export it again"):
+    path.write_text(HEADER + good + "2.0,,,a\n" * 4)
+    with pytest.raises(InputError, match=r"line 32: .*\(4 of 34 lines are invalid\); exp"):
         read_gaze_csv(path)
     path.write_text("frame,longitude,latitude,observer\n" + "1,2,3,a\n" * 10 + "1,2")
     assert len(read_fixations_csv(path).frames) == 10
@@ -94,11 +107,11 @@ def test_doubtful_recordings_are_said(tmp_path, capsys):
     words = ("--videos", tmp_path / "videos", "--gaze", tmp_path / "videos")
     code, _, errors = ended(recordings.main, *words, "--output", tmp_path / "out", *SMALL)
     assert code == 0
-    assert "a.csv: 1 bad line or files left out, the first: " in errors
+    assert "a.csv: 1 invalid line or files left out, the first: " in errors
     assert (
         "a.csv: no sample is beyond 3.15° of longitude and 1.57° of latitude; are these" in errors
     )
-    assert "b.csv: 5 samples have the time of another one of the same observer" in errors
+    assert "b.csv: 5 samples with the same time and observer as another one" in errors
     assert "b.csv: no sample is" not in errors
 
 
@@ -106,18 +119,22 @@ def test_one_bad_file_of_many_observers_cost_a_clip(tmp_path):
     (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos/003.mp4", frames=12, fps=24)
     line = "frame,{},forward,0.1,0.1,eye,0.5,0.5\n".format
+    outside = "frame,12,forward,0.1,0.1,eye,1.5,0.5\n"
     for person in range(12):
         folder = tmp_path / f"gaze/Gaze_txt_files/p{person:03d}"  # a level deeper than expected
         folder.mkdir(parents=True)
         text = "".join(map(line, range(1, 12)))
         (folder / "003.txt").write_text(
-            {3: "", 4: text + "\n", 5: text + "frame,12,f"}.get(person, text)
+            {3: "", 4: text + "\n", 5: text + "frame,12,f", 6: "\n" + text, 7: text + outside}.get(
+                person, text
+            )
         )
     words = ("--videos", tmp_path / "videos", "--gaze", tmp_path / "gaze", *SMALL)
     code, printed, errors = ended(vr_eyetracking.main, *words, "--output", tmp_path / "out")
     assert code == 0 and "121 fixations" in printed, errors
     assert (
-        "2 bad lines or files left out, the first: " in errors and "p005/003.txt, line 12" in errors
+        "4 invalid lines or files left out, the first" in errors
+        and "p005/003.txt, line 12" in errors
     )
     for person in (6, 7):
         (tmp_path / f"gaze/Gaze_txt_files/p{person:03d}/003.txt").write_text("")

@@ -348,4 +348,4 @@ def test_waits_at_the_start_end(tmp_path, patient, absent):
         assert codes == [0, 0]
         assert [text.splitlines()[-1] for text in told] == ["sum 2.0"] * 2  # gloo may print, too
     else:
-        assert codes[0] == 1 and "sum" not in told[0] and "do not meet" in told[0]
+        assert codes[0] == 1 and "sum" not in told[0] and "can't connect" in told[0]

@@ -230,7 +230,9 @@ def test_one_clip(tmp_path):
     printed = evaluate(data, "--pred_dir", maps, "--report")
     content = results(tmp_path / "out")
     assert list(content["metrics"]) == [*ALL[:5], "information_gain"]
-    assert content["notes"][0] == "sAUC needs fixations of other clips."
+    agreement, absent, *_ = content["notes"]
+    assert "SIM and KLD compare two halves of the observers" in agreement
+    assert absent == "sAUC needs fixations of other clips."
     assert content["predictors"]["maps"]["cc"]["low"] is None
     assert content["differences"][0]["low"] is None
     assert "better on 1 of 1 clips\n" in printed and "*" not in printed and "p =" not in printed
@@ -289,7 +291,7 @@ def test_a_published_protocol_scores_its_frames_of_its_clips(tmp_path):
         return printed, frames, content["predictors"]["ours"]["cc"]["mean"]
 
     printed, frames, mean = scored("sst_sal")
-    assert "23 test clips of sst_sal are not here" in printed
+    assert "23 test clips of sst_sal are missing" in printed
     assert frames == {("047", 1), ("047", 3), ("047", 5), ("119", 1), ("119", 3)}
     cosine, by_clip = latitudes(24).cos()[:, None], {}
     for clip, n in frames:
@@ -304,7 +306,7 @@ def test_a_published_protocol_scores_its_frames_of_its_clips(tmp_path):
     (data / "dataset.json").unlink()
     printed, frames, _ = scored("salvit360")
     assert frames == {("166", n) for n in range(1, 7)}
-    assert "every frame of clips without a known frame rate was scored" in printed
+    assert "All frames of clips without a known frame rate were scored" in printed
 
 
 def test_protocols(data, tmp_path):
@@ -379,15 +381,15 @@ def test_pictures_of_maps(data, tmp_path):
     for path in maps.glob("b/*.npy"):
         path.unlink()
     printed = evaluate(data, "--pred_dir", maps)
-    assert "6 × map of 8 bits, which may change scores by ties and zeros" in printed
+    assert "6 × 8-bit map, whose ties and zeros may change scores" in printed
     assert results(tmp_path / "out")["clips"]["b"]["scores"]["maps"]["cc"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
     ("saliency", "says"),
     [
-        (np.full(SIZE, -1.0), "sal_0002.npy: its values are negative or not finite"),
-        (np.full(SIZE, math.nan), "sal_0002.npy: its values are negative or not finite"),
+        (np.full(SIZE, -1.0), "sal_0002.npy: has negative or non-finite values"),
+        (np.full(SIZE, math.nan), "sal_0002.npy: has negative or non-finite values"),
         (np.zeros((*SIZE, 3)), "sal_0002.npy: expected a map (H, W), got (24, 48, 3)"),
         (np.zeros((0, 5)), "sal_0002.npy: not an array of numbers (float64 of shape (0, 5))"),
         (np.array(["text"]), "sal_0002.npy: not an array of numbers (<U4 of shape (1,))"),
@@ -450,7 +452,7 @@ def test_maps_in_openexr(data, tmp_path):
         path.unlink()
     assert scores(data, "--pred_dir", maps)["maps"] == wanted
     (maps / "b/sal_0002.exr").write_bytes(b"v/1\x01no more")
-    assert "sal_0002.exr: not an OpenEXR file" in evaluate(data, "--pred_dir", maps, code=1)
+    assert "sal_0002.exr: not a readable OpenEXR file" in evaluate(data, "--pred_dir", maps, code=1)
 
 
 @pytest.fixture
@@ -484,7 +486,7 @@ def test_missing_maps_are_counted_and_all_models_scored_on_the_same_frames(
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert (
         page.count('class="model"') == 3
-        and str(tmp_path) not in page.partition("Where it comes from")[0]
+        and str(tmp_path) not in page.partition("<h2>Data and models")[0]
     )
     assert matrix[0] in page
     alone = scores(data, "--pred_dir", first)["first"]["cc"]
@@ -517,7 +519,7 @@ def test_models_of_one_name_are_told_apart(data, checkpoints, tmp_path):
     names = list(results(tmp_path / "out")["predictors"])
     assert names[:3] == [f"{checkpoints.name}/unet", "other/unet", "equator"]
     words = "--ckpt_path", other, other
-    assert "give --names that differ" in evaluate(data, *words, code=2)
+    assert "give different --names" in evaluate(data, *words, code=2)
     assert "--names: 1 for 2 models" in evaluate(data, *words, "--names", "one", code=2)
     evaluate(data, *words, "--names", "one", "two")
     assert list(results(tmp_path / "out")["models"]) == ["one", "two"]
@@ -641,7 +643,7 @@ def test_sampling_is_chosen_on_the_command_line(data, checkpoints, tmp_path):
     assert reference["unet"] == seamless["unet"]
     assert abs(reference["sst"]["cc"] - seamless["sst"]["cc"]) > 0
     message = evaluate(data, *both[::2], "--sampling", "reference", code=2)
-    assert "none of the models is SST-Sal" in message
+    assert "is for SST-Sal only" in message
 
 
 def test_motion_is_for_the_models_whose_channels_fit(data, checkpoints, tmp_path):
@@ -653,8 +655,8 @@ def test_motion_is_for_the_models_whose_channels_fit(data, checkpoints, tmp_path
     with mock.patch.dict(MOTIONS.known, raft=type("Still", (FlowImage,), still)):
         changed, as_trained = scores(data, *words, *raft), scores(data, *words)
         message = evaluate(data, *words[:2], *raft, code=2)
-        assert "--motion raft: none of the models takes it; leave it out" in message
-        assert "none of the models" in evaluate(data, "--pred_dir", tmp_path, *raft, code=2)
+        assert "--motion raft: none of these models can use it; leave it out" in message
+        assert "none of these models" in evaluate(data, "--pred_dir", tmp_path, *raft, code=2)
     assert changed["unet"] == as_trained["unet"]
     assert changed["flow"] != as_trained["flow"]
 
@@ -695,7 +697,7 @@ def test_frames_that_can_not_be_scored_are_counted(data, checkpoints):
     assert "left out of the scores: 1 × unreadable frame" in message
     content = results(data.parent / "out")
     assert content["frames"] == 3 and list(content["clips"]) == ["b"]
-    assert "Clips without usable frames, not scored: c." in content["notes"]
+    assert "Clips without usable frames (not scored): c." in content["notes"]
     for what in ("1 × no ground truth", "1 × unreadable frame", "5 × unusable ground truth"):
         assert what in " ".join(content["notes"])
 

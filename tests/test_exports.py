@@ -138,7 +138,7 @@ def test_a_map_of_zeros_is_uniform_as_a_density_and_none_else_is_taken():
     tiny[1, 2] = 1e-44
     assert density(tiny)[1, 2] * bands(4, 8, 1) == pytest.approx(1)
     for wrong in (-1.0, np.nan, np.inf):
-        with pytest.raises(ValueError, match="not negative"):
+        with pytest.raises(ValueError, match="non-negative"):
             density(np.full((4, 8), wrong))
 
 
@@ -271,7 +271,7 @@ def test_a_table_of_another_clip_was_replaced(clip, checkpoint, tmp_path):
     assert infer(clip, checkpoint, tmp_path / "a", "--export", table)[0] == 0
     before = table.read_bytes()
     code, _, line = infer(other, checkpoint, tmp_path / "b", "--export", table)
-    assert code == 2 and "peaks.csv: was not made of this clip" in line
+    assert code == 2 and "peaks.csv: was not made from this clip" in line
     assert table.read_bytes() == before and not list((tmp_path / "b").glob("sal_*")), "too late"
     assert infer(clip, checkpoint, tmp_path / "a", "--export", table)[0] == 0
     assert infer(other, checkpoint, tmp_path / "b", "--export", table, "--overwrite")[0] == 0
@@ -281,7 +281,7 @@ def test_a_table_of_another_clip_was_replaced(clip, checkpoint, tmp_path):
 def test_several_clips_have_their_own(clip, checkpoint, tmp_path):
     other = write_video(tmp_path / "other.mp4", frames=3)
     code, _, line = infer([clip, other], checkpoint, tmp_path / "out", *exports(tmp_path))
-    assert code == 2 and "no folder" in line and not (tmp_path / "out").exists()
+    assert code == 2 and "without a folder" in line and not (tmp_path / "out").exists()
     assert infer([clip, other], checkpoint, tmp_path / "out", "--export", "p.csv")[0] == 0
     for name, count in (("clip", 23), ("other", 3)):
         rows = table(tmp_path / "out" / name / "p.csv")

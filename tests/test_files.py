@@ -41,7 +41,7 @@ def test_two_runs_into_one_folder(clip, checkpoint, tmp_path):
         ended(train_video.main, *training),
         ended(evaluate_video.main, *scoring, "--ckpt_path", checkpoint),
     ):
-        assert found[0] == 2 and "another run writes into this folder" in found[2]
+        assert found[0] == 2 and "another run is writing to this folder" in found[2]
     other.kill()
     other.communicate()
     assert infer(clip, checkpoint, out)[0] == 0
@@ -134,8 +134,8 @@ def test_an_npz_that_is_called_npy(data_root, checkpoint, tmp_path):
 @pytest.mark.parametrize("number, file, where, cure", [
     (errno.EIO, "input.png", "input.png", "check its disk or connection"),
     (errno.EACCES, "input.png", "input.png", "check the path"),
-    (errno.ENOSPC, "input.png", "output.json", "make room there"),  # as shutil.copyfile names it
-    (errno.ENOSPC, None, "output.json", "make room there"),
+    (errno.ENOSPC, "input.png", "output.json", "free space there"),  # as shutil.copyfile names it
+    (errno.ENOSPC, None, "output.json", "free space there"),
     (errno.EACCES, "temporary", "output.json", "check the path"),
 ])  # fmt: skip
 def test_an_unreadable_input_is_not_reported_as_the_output(tmp_path, number, file, where, cure):

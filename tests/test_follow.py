@@ -19,7 +19,7 @@ from tests.spherical import read_spherical
 from video.yuv import planes
 from views import follow
 from views.camera import Camera
-from views.follow import CELLS, LONGEST, _attention, _clock, follow_path
+from views.follow import CELLS, MAX_FRAME_DURATION, _attention, _clock, follow_path
 
 RAYS = directions(48, 96, torch.float64).numpy()
 STEADY = np.arange(300) / 15
@@ -124,7 +124,7 @@ def test_limits_hold_whatever_the_maps_and_the_times(seed, limits, monkeypatch):
         found = [rng.random((10, 20)) ** 8 for _ in seconds]
     else:
         found = [spot(rng.uniform(-180, 180), rng.uniform(-90, 90)) for _ in seconds]
-    for name, limit in zip(("SPEED", "ACCELERATION", "HIGHEST"), limits):
+    for name, limit in zip(("SPEED", "ACCELERATION", "MAX_LATITUDE"), limits):
         monkeypatch.setattr(follow, name, limit)
     path = follow_path(found, seconds)
     check_limits(path, seconds, *limits)
@@ -198,7 +198,8 @@ def test_a_face_was_at_the_lower_edge():
 
 def test_each_second_has_what_was_shown_in_it():
     clock = _clock([10, 10.5, 11.25, 99])
-    assert clock.tolist() == [0, 0.5, 1.25, 1.25 + LONGEST, 1.25 + 2 * LONGEST]
+    longest = MAX_FRAME_DURATION
+    assert clock.tolist() == [0, 0.5, 1.25, 1.25 + longest, 1.25 + 2 * longest]
     maps = [np.roll(np.eye(1, CELLS[1]).repeat(CELLS[0], 0), k, 1) for k in range(4)]
     shares = _attention(maps, clock).reshape(-1, *CELLS).sum(1)
     assert shares.shape == (12, CELLS[1]) and shares.sum(1) == pytest.approx(np.ones(12))

@@ -142,7 +142,7 @@ def test_every_pixel_counts_its_own_centre():
     [
         (([0.0], [2.0], 4, 8, 5), "outside"),
         (([math.nan], [0.0], 4, 8, 5), "not finite"),
-        (([0.0, 1.0], [0.0], 4, 8, 5), "one length"),
+        (([0.0, 1.0], [0.0], 4, 8, 5), "equal length"),
         (([0.0], [0.0], 0, 8, 5), "at least one row"),
         (([0.0], [0.0], 4, 8, 0.0), "sigma"),
         (([0.0], [0.0], 4, 8, math.nan), "sigma"),
@@ -208,8 +208,8 @@ def test_bad_rows_of_gaze_are_named(tmp_path, row, message):
         ("", "the file is empty"),
         ("time;longitude;latitude;observer\n", "there is no column time, longitude"),
         ("time,longitude,observer\n0,0,a\n", "there is no column latitude; expected CSV"),
-        ("time,longitude,latitude,observer\n", "there is no gaze"),
-        ('time,longitude,latitude,observer\n0,"0,0,a\n', ".*expected CSV"),
+        ("time,longitude,latitude,observer\n", "no gaze after"),
+        ('time,longitude,latitude,observer\n0,"0,0,a\n', "unexpected end of data .*1 of 1 lines"),
     ],
 )
 def test_other_files_are_no_gaze(tmp_path, text, message):
@@ -293,7 +293,7 @@ class Command:
 
 def test_vinfo_executes_nothing(tmp_path):
     found = {"217": {"0001": [(0.5, 0.5)]}, "218": Command(tmp_path / "made")}
-    with pytest.raises(InputError, match=r"asks for (posix|nt)\.mkdir.*nothing in it was executed"):
+    with pytest.raises(InputError, match=r"contains (posix|nt)\.mkdir.*no code in it was executed"):
         read_vinfo(pickled(tmp_path / "vinfo.pkl", found))
     assert not (tmp_path / "made").exists()
 
@@ -305,7 +305,7 @@ def test_vinfo_takes_only_the_names_on_the_list(tmp_path, name):
     home, function = name.split()
     path = tmp_path / "vinfo.pkl"
     path.write_bytes(f"c{home}\n{function}\n(S'1'\ntR.".encode())
-    with pytest.raises(InputError, match=f"asks for {home}.{function}"):
+    with pytest.raises(InputError, match=f"contains {home}.{function}"):
         read_vinfo(path)
 
 

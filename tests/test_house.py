@@ -4,7 +4,7 @@ import argparse
 import ast
 import contextlib
 import doctest
-import importlib
+import importlib.util
 import io
 import os
 import re
@@ -14,6 +14,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
+import venv
 import warnings
 from functools import cache
 from pathlib import Path
@@ -220,6 +222,56 @@ def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed, monkey
     assert "(stereo not given); choose another --output or use --overwrite" in printed
     entry = (installed[1] / "entry_points.txt").read_text()
     assert "saliency360 = saliency360.__main__:command" in entry
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """Install a copy of the repository into a new environment, and return its folder.
+
+    Other packages are those of this environment, so that nothing is downloaded.
+    """
+    for needed in ("pip", "setuptools"):
+        if not importlib.util.find_spec(needed):
+            pytest.skip(f"{needed} is not installed, so nothing can be")
+    folder = tmp_path_factory.mktemp("fresh")
+    copy, environment = folder / "copy", folder / "environment"
+    copy.mkdir()
+    for path in ROOT.iterdir():
+        if path.suffix in (".py", ".toml", ".txt", ".in", ".md") or path.name == "LICENSE":
+            shutil.copy(path, copy)
+        elif path.name in OURS | {"checkpoints"}:
+            shutil.copytree(path, copy / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+    venv.create(environment, symlinks=True)
+    [packages] = environment.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    pip = [sys.executable, "-m", "pip", "--python", environment / "bin/python", "install"]
+    offline = ["--no-deps", "--no-index", "--no-build-isolation", "--quiet", copy]
+    subprocess.run([*map(str, pip), *map(str, offline)], check=True, timeout=120)
+    return environment
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="environments have other folders on Windows")
+def test_the_installed_command_in_a_fresh_environment(fresh, tmp_path, monkeypatch):
+    """From an empty folder, with the code and the checkpoint that pip installed."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "clip.mp4", frames=3, fps=8)
+
+    def run(command: str, *words: str) -> str:
+        done = subprocess.run([fresh / "bin" / command, *words], capture_output=True, text=True,
+            timeout=120)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = "import saliency360; print(saliency360.CHECKPOINT.is_file(), saliency360.__file__)"
+    found, file = run("python", "-c", where).split()
+    assert found == "True" and Path(file).is_relative_to(fresh)
+    assert run("saliency360", "--version") == "0.1.0\n"
+    assert run("saliency360", "--help").startswith("usage: saliency360 ")
+    assert "open outputs/clip_overlay.mp4\n" in run("saliency360", "clip.mp4")
+    assert len(list((tmp_path / "outputs/clip_saliency").glob("sal_*.png"))) == 3
+    assert len(list(read_frames(tmp_path / "outputs/clip_overlay.mp4", models.Spec()))) == 3
 
 
 @pytest.mark.parametrize(

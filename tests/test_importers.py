@@ -38,7 +38,7 @@ def vr_eyetracking_files(tmp_path):
     write_video(tmp_path / "videos/007.mp4", frames=2)
     gaze = tmp_path / "gaze"
     line = "frame,{},forward,0.1,0.1,eye,{},{}\n".format
-    text = line(1, 0.5, 0.5) + line(3, 0.75, 0.75) + line(4, 0.25, 0.25) + line(5, 1.5, 0.5)
+    text = line(1, 0.5, 0.5) + line(3, 0.75, 0.75) + line(4, 0.25, 0.25)
     write_text(gaze / "p001/003._2017-10-13-10-28_ori_0.txt", text)
     write_text(gaze / "p012/003.txt", line(12, 0.5, 1.0))
     write_text(gaze / "p012/009.txt", line(1, 0.5, 0.5))
@@ -49,7 +49,7 @@ def test_vr_eyetracking(vr_eyetracking_files):
     code, printed, _ = import_vr_eyetracking(vr_eyetracking_files)
     root = vr_eyetracking_files / "out"
     assert code == 0 and "1 clip, 4 frames, 4 fixations" in printed
-    assert "2 videos or gaze files without the other: 007.mp4, 009.txt" in printed
+    assert "2 videos or gaze files have no counterpart: 007.mp4, 009.txt" in printed
     fixations = read_fixations_csv(root / "003/fixations.csv")
     assert fixations.frames.tolist() == [1, 1, 2, 4]  # every third frame is kept
     assert np.degrees(fixations.longitudes) == pytest.approx([0, 90, -90, 0])
@@ -81,7 +81,7 @@ def test_other_files_than_those_of_vr_eyetracking_are_named(vr_eyetracking_files
 def test_vr_eyetracking_without_a_pair_is_refused(vr_eyetracking_files):
     (vr_eyetracking_files / "videos/003.mp4").unlink()
     code, _, line = import_vr_eyetracking(vr_eyetracking_files)
-    assert code == 2 and "none of 1 videos has the name of one of 2 files of gaze" in line
+    assert code == 2 and "1 videos and 2 gaze files have no name in common" in line
 
 
 def import_pvs_hmem(folder, *more):
@@ -107,12 +107,11 @@ def test_pvs_hmem(tmp_path, compressed):
     matrix[1, :2] = -30, -120
     matrix[5, 2:] = 10, 20  # of the third frame, which belongs to the first of those kept
     matrix[6, 2:] = 90, 180
-    matrix[7, :1] = 10  # no longitude
     savemat(tmp_path / "gaze.mat", {"Lion": matrix, "Dubai": matrix}, do_compression=compressed)
     code, printed, _ = import_pvs_hmem(tmp_path)
     root = tmp_path / "out"
     assert code == 0 and "1 clip, 2 frames, 5 fixations" in printed
-    assert "2 videos or gaze files without the other: Other.mp4, Dubai" in printed
+    assert "2 videos or gaze files have no counterpart: Other.mp4, Dubai" in printed
     fixations = read_fixations_csv(root / "Lion/fixations.csv")
     assert fixations.frames.tolist() == [1, 1, 1, 1, 2]  # every third frame is kept
     assert np.degrees(fixations.longitudes) == pytest.approx([0, -90, 120, -20, -180])
@@ -126,20 +125,37 @@ def test_pvs_hmem(tmp_path, compressed):
 def test_other_files_than_that_of_pvs_hmem_are_named(tmp_path):
     (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos/Lion.mp4", frames=6, fps=24)
-    for wrong in (np.full((12, 4), 100.0), np.zeros((12, 3)), np.zeros((0, 4)), "text"):
+    nothing = np.full((12, 4), np.nan)
+    for wrong in (nothing, np.zeros((12, 3)), np.zeros((0, 4)), "text"):
         savemat(tmp_path / "gaze.mat", {"Lion": wrong})
         code, _, line = import_pvs_hmem(tmp_path)
-        assert code == 2 and "gaze.mat: 'Lion' is no gaze of PVS-HMEM" in line
+        assert code == 2 and "gaze.mat: 'Lion' is not gaze of PVS-HMEM" in line
     for wrong in (b"", b"MATLAB 5.0", b"\0" * 500):
         (tmp_path / "gaze.mat").write_bytes(wrong)
         code, _, line = import_pvs_hmem(tmp_path)
         assert code == 2 and "gaze.mat" in line
     savemat(tmp_path / "gaze.mat", {"Lion": np.full((12, 4), 1 + 2j)})
     code, _, line = import_pvs_hmem(tmp_path)  # the imaginary parts were left out, with a warning
-    assert code == 2 and "'Lion' is no gaze of PVS-HMEM (Cannot cast" in line
+    assert code == 2 and "'Lion' is not gaze of PVS-HMEM (Cannot cast" in line
     savemat(tmp_path / "gaze.mat", {"Dubai": np.zeros((12, 2))})
     code, _, line = import_pvs_hmem(tmp_path)
-    assert code == 2 and "none of 1 videos has the name of one of 1 files of gaze" in line
+    assert code == 2 and "1 videos and 1 gaze files have no name in common" in line
+
+
+def test_impossible_directions_in_pvs_hmem_are_named_and_left_out(tmp_path):
+    """One cost a video, and a latitude without a longitude was lost silently."""
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/Lion.mp4", frames=6, fps=24)
+    matrix = np.zeros((12, 4))
+    matrix[3, :2], matrix[5], matrix[7, 3] = (95, 0), np.nan, np.nan
+    savemat(tmp_path / "gaze.mat", {"Lion": matrix})
+    code, printed, errors = import_pvs_hmem(tmp_path)
+    assert code == 0 and "20 fixations" in printed
+    assert "2 invalid lines or files left out, the first: " in errors
+    assert "gaze.mat, Lion, row 4, person 1: 95.0°, 0.0°" in errors
+    savemat(tmp_path / "gaze.mat", {"Lion": np.tile([0, 181], (12, 2))})
+    code, _, line = import_pvs_hmem(tmp_path)
+    assert code == 2 and "(24 of 24 lines are invalid); export it again" in line
 
 
 def test_a_matlab_file_of_zeros_took_gigabytes(tmp_path):
@@ -200,7 +216,7 @@ def test_d_sav360(tmp_path, yes, no):
     write_text(tmp_path / "gaze_data/b.csv", HEADER + "0,7,ana,1,0.5,0.5,,1,1\n")
     code, printed, error = import_d_sav360(tmp_path)
     assert code == 0 and "1 clip, 4 frames, 5 fixations" in printed, error
-    assert "2 videos or gaze files without the other: 0002.mp4, b.csv" in printed
+    assert "2 videos or gaze files have no counterpart: 0002.mp4, b.csv" in printed
     fixations = read_fixations_csv(tmp_path / "out/0001/fixations.csv")
     places = {
         (frame, round(np.degrees(x)), round(np.degrees(y)))
@@ -210,6 +226,24 @@ def test_d_sav360(tmp_path, yes, no):
     assert len(set(fixations.observers)) == 2
     truth = np.load(tmp_path / "out/0001/0002_gt.npy")
     np.testing.assert_allclose(truth, gaussian_map(*fixations.at(2), 16, 32, 5), atol=1e-6)
+
+
+def test_bad_lines_of_d_sav360_are_named_and_left_out(tmp_path):
+    """One cost the data set; a place outside the picture and an empty frame were lost silently."""
+    (tmp_path / "videos/0001").mkdir(parents=True)
+    write_video(tmp_path / "videos/0001/0001.mp4", frames=40, fps=24)
+    row = "{},1,ana,{},{},0.5,,{seen},{seen}\n".format
+    good = [row(n / 24, n, 0.6, seen=1) + row(n / 24, n, "", seen=0) for n in range(38)]
+    bad = ["0,1,ana", "\n", row(1.6, 39, 1.6, seen=1), row(1.6, "", 0.5, seen=0)]
+    bad += [row(1.6, 39, "", seen=1), row(1.6, 1.5, 0.5, seen=1)]
+    write_text(tmp_path / "gaze_data/a.csv", HEADER + "".join(good + bad[1:] + bad[:1]))
+    code, printed, errors = import_d_sav360(tmp_path)
+    assert code == 0 and "14 frames, 38 fixations" in printed
+    assert "6 invalid lines or files left out, the first: " in errors
+    assert "a.csv, line 78: it is blank" in errors
+    write_text(tmp_path / "gaze_data/a.csv", HEADER + "".join(good[:20] + bad))
+    code, _, line = import_d_sav360(tmp_path)
+    assert code == 2 and "are invalid); export it again" in line
 
 
 def test_other_files_than_those_of_d_sav360_are_named(tmp_path):
@@ -222,7 +256,7 @@ def test_other_files_than_those_of_d_sav360_are_named(tmp_path):
         assert code == 2 and "a.csv" in line
     write_text(tmp_path / "gaze_data/a.csv", HEADER + "0,7,ana,1,0.5,0.5,,1,1\n")
     code, _, line = import_d_sav360(tmp_path)
-    assert code == 2 and "none of 1 videos has the name of one of 1 files of gaze" in line
+    assert code == 2 and "1 videos and 1 gaze files have no name in common" in line
 
 
 def write_maps(path, maps):
@@ -252,7 +286,7 @@ def test_images_of_salient360(tmp_path):
     root = tmp_path / "out"
     assert code == 0 and "2 clips, 2 frames, 3 fixations" in printed
     assert "1 without fixations in HE/Scanpaths/L: P5_96x48.jpg" in printed
-    assert "1 videos or gaze files without the other: P51_96x48.jpg" in printed
+    assert "1 videos or gaze files have no counterpart: P51_96x48.jpg" in printed
     expected = maps[1].reshape(16, 2, 32, 2).mean((1, 3))
     np.testing.assert_allclose(np.load(root / "P50_96x48/0001_gt.npy"), expected, rtol=1e-4)
     fixations = read_fixations_csv(root / "P50_96x48/fixations.csv")

@@ -294,7 +294,7 @@ def test_one_bad_clip_among_many(checkpoint, tmp_path):
     clips[1].write_bytes(b"no video")
     words = ("--video_path", *clips, "--ckpt_path", checkpoint, "--output_dir", tmp_path / "out")
     code, printed, line = ended(infer_video.main, *words)
-    assert code == 1 and "1 of 3 have problems, the others are done" in line and "b.mp4" in line
+    assert code == 1 and "1 of 3 failed, the others are done" in line and "b.mp4" in line
     assert printed.count("3 maps in") == 2
 
 

@@ -141,9 +141,9 @@ def test_two_frames_of_one_number_are_refused(data_root, tmp_path):
     training = train_one_epoch(data_root, tmp_path / "run")
     copying = ended(pack.main, "--data_root", data_root, "--output", tmp_path / "small")
     for code, _, line in (training, copying):
-        assert code == 2 and "a/0001.png: numbered as 0001.jpg; delete one" in line
+        assert code == 2 and "a/0001.png: same number as 0001.jpg; delete one" in line
     problem = check.check(data_root)["problems"][0]
-    assert problem["detail"] == "a/0001.png: numbered as 0001.jpg; delete one"
+    assert problem["detail"] == "a/0001.png: same number as 0001.jpg; delete one"
 
 
 # Names of frames and flow, and of saliency maps: the authors' own (DataLoader360Video.py), those

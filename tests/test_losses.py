@@ -47,11 +47,12 @@ def test_smse_of_the_published_code(case):
         assert math.isclose(ours, golden["smse"], rel_tol=2e-4)
 
 
-def test_mse_is_that_of_a_flat_picture():
+def test_mse_had_gradients_4_pi_times_smaller_than_smse():
+    """It is that of a flat picture, in steradians: a learning rate means the same with both."""
     pred, target = torch.rand(2, 3, 1, 7, 9, dtype=torch.float64).unbind()
-    expected = torch.nn.functional.mse_loss(pred, target)
+    expected = 4 * math.pi * torch.nn.functional.mse_loss(pred, target)
     torch.testing.assert_close(LOSSES["mse"]()(pred, target), expected)
-    assert math.isclose(SMSE()(target + 0.5, target), 4 * math.pi * MSE()(target + 0.5, target))
+    assert math.isclose(SMSE()(target + 0.5, target), MSE()(target + 0.5, target))
 
 
 def test_losses_refuse_maps_that_only_broadcast():

@@ -173,8 +173,8 @@ def test_a_folder_of_pictures(tmp_path):
     [
         ({"fingerprint": "of other content"}, "another video"),
         ({"complete": False, "frame_count": None}, "not complete"),
-        ({"frame_count": 9}, "not those of all frames"),
-        ({"frame_count": 7}, "not those of all frames"),
+        ({"frame_count": 9}, "not all frames have"),
+        ({"frame_count": 7}, "not all frames have"),
         ({"frame_count": 9, "peaks": [0.5] * 9}, "no map for frame 9"),
         ({"frame_count": 7, "peaks": [0.5] * 7}, "one too many, of frame 8"),
     ],
@@ -272,7 +272,7 @@ def test_an_output_of_another_clip_was_replaced(tmp_path, capsys):
     assert len(frames(render(one, folder, first))) == 8
     with pytest.raises(SystemExit):
         render(other, folder, first)
-    line = "o.mp4: was not made of this clip; choose another name, or replace it with --overwrite"
+    line = "o.mp4: was not made from this clip; choose another name, or replace it with --overwrite"
     assert line in capsys.readouterr().err and first.read_bytes() == before
     render(other, folder, first, "--overwrite")
     assert first.read_bytes() != before

@@ -337,7 +337,7 @@ def test_programming_errors_are_refused(name):
 @pytest.mark.parametrize("name", [name for name in METRICS if name != "sauc"])
 def test_weights_that_are_no_areas_are_refused(name):
     for weights in (torch.zeros(4, 1), -torch.ones(4, 1), torch.full((4, 1), math.nan)):
-        with pytest.raises(ValueError, match="weights must be areas"):
+        with pytest.raises(ValueError, match="weights must be finite"):
             evaluate(METRICS[name], noise(9, 4, 6), weights)
     for shape in ((5, 1), (2, 4, 6)):
         with pytest.raises(ValueError, match=r"weights .* can't be broadcast to \(4, 6\)"):

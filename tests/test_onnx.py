@@ -133,7 +133,7 @@ def test_a_model_of_ones_own_is_exported_or_refused(tmp_path, monkeypatch):
         models.save(tmp_path / f"{name}.pth", kind(**arguments))
     more = "--model", "own_onnx:Own"
     code, _, line = ended(export_onnx.main, tmp_path / "clip.pth", out, *more)
-    assert code == 2 and "own_onnx:Own sees 5 frames together" in line
+    assert code == 2 and "own_onnx:Own takes clips of 5 frames" in line
     with pytest.raises(RuntimeError):  # of torch.export, which follows no branch
         ended(export_onnx.main, tmp_path / "branch.pth", out, *more)
     assert not out.exists()

@@ -141,7 +141,7 @@ def test_a_class_without_a_name_is_called_after_its_module(folder):
         ("wrong:Spec", "", "wrong:Spec: not a subclass"),
         ("wrong:torch", "", "wrong:torch: not a subclass"),
         ("wrong:Net", "class Net(SaliencyModel):\n def __init__(self, size): 0\n", "takes 'size'"),
-        ("wrong:Net", "class Net(CubeUNet):\n name = 'cube_unet'\n", "has the name 'cube_unet'"),
+        ("wrong:Net", "class Net(CubeUNet):\n name = 'cube_unet'\n", "is named 'cube_unet'"),
     ],
 )  # fmt: skip
 def test_what_is_no_model_is_refused_in_one_line(folder, name, code, says):
@@ -207,7 +207,7 @@ def test_a_checkpoint_of_another_model_than_the_one_named(folder, checkpoint):
     (folder / "other.py").write_text(HEADER + NET)
     words = ("--video_path", folder, "--ckpt_path", checkpoint, "--model", "other:Net")
     code, _, line = ended(infer_video.main, *words)
-    assert code == 2 and "holds a cube_unet; leave out --model" in line
+    assert code == 2 and "contains a cube_unet; leave out --model" in line
 
 
 PAGE = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
@@ -381,7 +381,7 @@ def test_a_loss_of_one_map_at_a_time_trains_as_the_built_in_one(folder):
     for number, loss in enumerate(("smse", "copy_of:Same", "copy_of:Same")):
         more = ("--epochs", 1, "--loss", loss)
         printed = train(data, folder / f"run{number}", *more, processes=1 + number // 2)
-        assert f"{loss} and scores of the best constant map on val, in brackets in the" in printed
+        assert f"{loss} and scores of the best constant map on val, in parentheses" in printed
         assert "val: 4 samples of 1 frame in 1 clip; all in order" in printed
         stored = torch.load(folder / f"run{number}/cube_unet_last.pth", weights_only=True)
         weights.append(stored["weights"]["head.weight"])
@@ -512,14 +512,14 @@ def test_a_checkpoint_never_imports_a_motion(moving):
 def test_motion_that_a_model_does_not_take(examples):
     own = ("--motion", "on_off:OnOff")
     code, _, line = ended(train_video.main, "--model", "sst_sal", *own)
-    assert code == 2 and "in_channels is 6 (with flow) or 3 (no motion), got 5" in line
+    assert code == 2 and "in_channels must be 6 (with flow) or 3 (without), got 5" in line
     with pytest.raises(ValueError, match="in_channels is 3 .RGB., 4 .difference. or 6"):
         models.CubeUNet(in_channels=8)
     words = ("--video_path", examples, *own)
     code, _, line = ended(infer_video.main, *words)
     assert code == 2 and "motion 'on_off:OnOff' has 2 channels, but this model takes 1" in line
     code, _, line = ended(evaluate_video.main, *own)
-    assert code == 2 and "--motion on_off:OnOff: none of the models takes it; leave it out" in line
+    assert code == 2 and "--motion on_off:OnOff: none of these models can use it" in line
 
 
 def test_models_of_different_motions_are_compared(moving, checkpoint):
@@ -615,7 +615,7 @@ class Scaled(SMSE):
         text = "import torch\nfrom losses import SMSE\n" + code.format(learned)
         (folder / f"{name}.py").write_text(text)
     line = trained(data, "run", "--loss", "learned:Scaled", *TINY, code=2)
-    assert "--loss learned:Scaled: 'scale' would not be trained, only the model is; call" in line
+    assert "--loss learned:Scaled: 'scale' would not be trained, only the model; call" in line
     trained(data, "run", "--loss", "fixed:Scaled", *TINY)
 
 

@@ -82,7 +82,7 @@ def test_animated_pictures_are_told(checkpoint, tmp_path, name):
     pictures = [Image.fromarray(moving_disc(n, 24, 48)) for n in range(12)]
     pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
     text = infer(tmp_path / name, checkpoint, tmp_path / "out")[2]
-    assert "animated: only the first of its 12 frames is read" in text
+    assert "animated: only the first of 12 frames is read" in text
 
 
 @pytest.mark.parametrize("size", [(40000, 400), (60, 40000), (3, 2), (1, 1)])
@@ -91,7 +91,7 @@ def test_pictures_of_odd_sizes(checkpoint, tmp_path, size):
     assert infer(tmp_path / "a.png", checkpoint, tmp_path / "out")[0] == 0
     code, _, line = paint(tmp_path / "a.png", tmp_path / "out", tmp_path / "o.mp4")
     assert code == (0 if size == (3, 2) else 2)
-    assert max(size) < 40000 or ".mp4 holds 16384×16384" in line
+    assert max(size) < 40000 or "too large for .mp4 (16384×16384)" in line
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif"])
@@ -111,7 +111,7 @@ def test_bombs_by_header(checkpoint, tmp_path, name):
     path.write_bytes(whole)
     start = time.monotonic()
     code, _, line = infer(path, checkpoint, tmp_path / "out")
-    assert code == 2 and "60000×60000 pixels are too many" in line
+    assert code == 2 and "too large, 60000×60000 pixels" in line
     assert time.monotonic() - start < 10
 
 

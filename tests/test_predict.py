@@ -330,7 +330,7 @@ def test_a_checkpoint_keeps_it(tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"smoothing": -1}, {"smoothing": 11}])
 def test_other_numbers_are_refused(wrong):
-    with pytest.raises(ValueError, match="smoothing is from 0 to 10"):
+    with pytest.raises(ValueError, match="smoothing must be from 0 to 10"):
         models.Spec(**wrong)
 
 
@@ -397,7 +397,7 @@ def test_the_webcam_of_the_page_works(monkeypatch):
 )
 def test_errors_on_pictures_were_those_of_pyav(checkpoint, picture):
     """ "Unexpected numpy array shape" said neither which is right nor which was given."""
-    words = r"a picture is \(H, W, 3\) uint8 RGB, or .*; got \w+ of shape \(\d+, "
+    words = r"pictures are \(H, W, 3\) uint8 RGB, or .*; got \w+ of shape \(\d+, "
     with pytest.raises(ValueError, match=words):
         list(models.predict(models.load(checkpoint), [picture]))
     with pytest.raises(ValueError, match=words):

@@ -235,7 +235,7 @@ def test_training_and_scores_are_those_of_the_original(tmp_path, maps):
     assert same(*(last(run)["weights"] for run in runs)) and log(runs[0]) == log(runs[1])
     assert scores[0]["clips"] == scores[1]["clips"] and scores[0]["predictors"]["inter-observer"]
     code, _, line = evaluate(roots[1], tmp_path / "3", "--ckpt_path", checkpoint)
-    refused = "its maps were packed in another size; give --height 40" in line
+    refused = "its maps were packed at another size; give --height 40" in line
     assert (code == 2) == refused == (maps[0] > 40)
 
 
@@ -270,7 +270,7 @@ def test_a_file_of_the_user_s_was_replaced(tmp_path, name):
     for _ in ("of others", "ours, then changed"):
         (small / name).write_bytes(b"{}")
         before = contents(small)
-        with pytest.raises(InputError, match=f"{name}: not as this command wrote it; move it"):
+        with pytest.raises(InputError, match=f"{name}: not written by this command; move it"):
             packed(tmp_path / "data", small)
         assert contents(small) == before and (small / name).read_bytes() == b"{}"
         (small / name).unlink()

@@ -107,7 +107,7 @@ def test_the_summary_counts_and_names_what_was_not_used(made):
         "splits: train 1, val 0, test 0",
         "note: too few clips for val and test; make more",
         "2 of 6 gaze samples are before or after their video",
-        "2 videos or gaze files without the other: alone.mp4, nothing.csv",
+        "2 videos or gaze files have no counterpart: alone.mp4, nothing.csv",
     ]
 
 
@@ -144,7 +144,7 @@ def test_bad_input_is_one_line(tmp_path):
     video = write_video(tmp_path / "a.mp4", frames=3)
     late = write_gaze(tmp_path / "late.csv", [(5000, 0, 0, "x")])
     last = prepare(*paths(video, late, tmp_path / "data"), code=2)
-    assert "late.csv: no sample falls on the 0.1 s of a.mp4" in last
+    assert "late.csv: no sample is within the 0.1 s of a.mp4" in last
     bad = write_gaze(tmp_path / "bad.csv", [(0, 0, 0, "x"), (0, 0, 99, "x")])
     last = prepare(*paths(video, bad, tmp_path / "data"), code=2)
     assert "bad.csv, line 3: latitude 99" in last
@@ -154,7 +154,7 @@ def test_bad_input_is_one_line(tmp_path):
         assert f"argument {option}" in last
     frames = write_video(tmp_path / "frames.mp4", frames=3)
     last = prepare(*paths(frames, late, tmp_path / "data"), code=2)
-    assert "frames.mp4: a clip can't have this name" in last
+    assert "frames.mp4: not a valid clip name" in last
 
 
 def test_frames_from_elsewhere_are_kept(made, tmp_path):
@@ -211,12 +211,12 @@ def test_pairs(tmp_path):
     pairs, alone = pair(by_name(videos, VIDEOS), tables, "")
     assert pairs == [(videos / f, [gaze / g]) for f, g in (("1.mp4", "1.csv"), ("2.MKV", "2.csv"))]
     assert alone == ["3.webm", "4.csv"]
-    with pytest.raises(InputError, match="none of 1 videos has the name of one of 3 files of gaze"):
+    with pytest.raises(InputError, match="1 videos and 3 gaze files have no name in common"):
         pair(by_name(videos / "3.webm", VIDEOS), tables, "")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         by_name(tmp_path / "nowhere", VIDEOS)
     (videos / "1.mov").touch()
-    with pytest.raises(InputError, match="would be one clip"):
+    with pytest.raises(InputError, match="same clip name"):
         by_name(videos, VIDEOS)
 
 
@@ -251,7 +251,7 @@ def test_splits_that_the_user_edited_are_kept(tmp_path):
     path.write_text(json.dumps(edited))
     assert write_splits(tmp_path, ["a", "b", "c"], None) == edited
     assert json.loads(path.read_text()) == edited
-    with pytest.raises(InputError, match="splits.json: not as this command wrote it"):
+    with pytest.raises(InputError, match="splits.json: not written by this command"):
         write_splits(tmp_path, ["a", "b"], None)  # it was, without a word
     assert json.loads(path.read_text()) == edited
     path.unlink()

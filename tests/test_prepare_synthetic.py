@@ -276,7 +276,7 @@ def test_few_clips_leave_splits_empty_and_it_is_said(tmp_path):
         code == 0 and "splits: train 2, val 0, test 0\nnote: too few clips for val and test" in text
     )
     code, _, text = ended(evaluate_video.main, "--data_root", tmp_path / "data")
-    assert code == 2 and "split 'test' has no clips; choose one that has: train" in text
+    assert code == 2 and "split 'test' has no clips; choose one of: train" in text
 
 
 def test_interrupted_data_looked_unusable(tmp_path):
@@ -286,7 +286,7 @@ def test_interrupted_data_looked_unusable(tmp_path):
     (tmp_path / "splits.json").unlink()
     shutil.rmtree(tmp_path / "scene_0003")
     code, _, line = ended(evaluate_video.main, "--data_root", tmp_path)
-    assert code == 2 and "not finished; run the command that makes it again, which con" in line
+    assert code == 2 and "not finished; run the command that makes it again to con" in line
     assert ended(synthetic.main, "--output", tmp_path, *words)[0] == 0
     assert ended(evaluate_video.main, "--check", "--data_root", tmp_path)[0] == 0
 
@@ -323,5 +323,5 @@ def test_a_second_ctrl_c_does_not_hang(tmp_path, phase, pause):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130 and "Error" not in line
-    assert "interrupted; what was finished before is kept" in line.splitlines()[-1]
+    assert "interrupted; finished files are kept" in line.splitlines()[-1]
     assert len(list(output.glob("*/prepared.json"))) < 200

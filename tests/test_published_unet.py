@@ -198,7 +198,7 @@ def test_their_padding_is_theirs_strip_by_strip(size):
         padded[face::6, :, rows, columns] = padded[face::6, :, rows, columns].flip(-1)
     assert torch.equal(padded[..., 1:-1, :], exact[..., 1:-1, :])
     assert torch.equal(padded[..., 1:-1], exact[..., 1:-1])
-    with pytest.raises(ValueError, match="published padding is of one pixel"):
+    with pytest.raises(ValueError, match="published padding has one pixel"):
         PublishedPadding(2)
 
 

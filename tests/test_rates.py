@@ -105,7 +105,7 @@ def test_inference_takes_the_rate_that_the_data_set_states(tmp_path, checkpoint)
     write_data(tmp_path / "data", fps={"a": 30, "b": 8})
     for more, fps in (((), 30), (("--fps", 12, "--overwrite"), 12)):
         code, _, errors = infer(tmp_path / "data/a", checkpoint, tmp_path / "maps", *more)
-        assert code == 0 and "carry no rate" not in errors
+        assert code == 0 and "have no frame rate" not in errors
         assert read_record(tmp_path / "maps")["fps"] == fps
     nested = tmp_path / "sst/frames/a"
     shutil.copytree(tmp_path / "data/a", nested)
@@ -123,13 +123,11 @@ def test_the_published_recipe_steps_from_frame_to_frame(tmp_path):
     data = write_data(tmp_path / "data")
     words = ("--recipe", "paper", "--model_args", "height=40", "width=80", "base_channels=4")
     code, printed, _ = train_one_epoch(data, tmp_path / "run", *words)
-    assert code == 0 and "frame rate is not known" not in printed
+    assert code == 0 and "frame rate is unknown" not in printed
     model = models.load(tmp_path / "run/cube_unet_best.pth")
     assert sampling_step(Fraction(30), model.spec.fps) == 1
     code, printed, _ = train_one_epoch(data, tmp_path / "plain")
-    assert (
-        "note: " in printed and "every frame is taken as one of 8 a second; give --fps" in printed
-    )
+    assert "note: " in printed and "used as if they were 8 a second; give --fps" in printed
 
 
 def test_an_unreadable_frame_has_no_map_where_it_would_be_sampled(tmp_path):

@@ -210,7 +210,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(clips_to_train, tmp_path):
     options = ("--epochs", 2, "--batch_size", 4, "--save_minutes", 0)
     message = train(clips_to_train, tmp_path, *options, fault=("fill_the_disk", 4), code=1)
     assert "cube_unet_" in message.splitlines()[-1]
-    assert "File too large; make room there" in message
+    assert "File too large; free space there" in message
     state = last(tmp_path)
     assert (state["log"], state["step"]) == ([], 2)
     assert not list(tmp_path.glob(".*"))
@@ -223,7 +223,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(clips_to_train, 
     options = ("--epochs", 3, "--batch_size", 4)
     message = train(clips_to_train, tmp_path, *options, fault=("lose_the_loss", 5), code=1)
     assert "the loss is nan at frames clip" in message
-    assert "the checkpoint from before stays" in message.replace("\n", " ")
+    assert "the previous checkpoint is kept" in message.replace("\n", " ")
     assert len(last(tmp_path)["log"]) == 1
     for name in ("cube_unet_last.pth", "cube_unet_best.pth"):
         assert all(t.isfinite().all() for t in last(tmp_path, name)["weights"].values())

@@ -231,7 +231,7 @@ def test_a_record_with_nonsense_is_refused(still, checkpoint, tmp_path, wrong):
     text = re.sub(rf"{name}: ([\d.]+|\[.*?\])", wrong, text, flags=re.DOTALL)
     (maps / "saliency.json").write_text(text)
     code, _, line = paint(still, maps, tmp_path / "o.png")
-    assert code == 2 and "saliency.json: not as infer_video.py wrote it" in line
+    assert code == 2 and "saliency.json: not written by infer_video.py" in line
 
 
 @pytest.mark.parametrize("text", ["1e300", "-1", "inf", "nan"])

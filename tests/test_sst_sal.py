@@ -334,7 +334,7 @@ def test_seamless_sampling_of_the_authors_weights(variant):
 def test_what_it_cannot_take_is_refused():
     with pytest.raises(ValueError, match="in_channels"):
         SSTSal(4)
-    with pytest.raises(ValueError, match="sampling is one of reference, seamless"):
+    with pytest.raises(ValueError, match="sampling must be one of reference, seamless"):
         SSTSal(sampling="other", height=8, width=8)
     with pytest.raises(ValueError, match="multiple of 4"):
         SSTSal(height=24, width=30)

@@ -98,7 +98,7 @@ def test_what_is_written_is_read(tmp_path, stereo, coverage, ending):
     info = probe(tmp_path / f"a.{ending}")
     assert info.layout.stereo == stereo and info.layout.pose == (0, -12.5, 0.25)
     assert np.allclose(info.layout.coverage, coverage, atol=1e-5)
-    assert any("declares a tilt that players undo (pitch -12.5°" in note for note in info.notes)
+    assert any("declares a tilt for players to undo (pitch -12.5°" in note for note in info.notes)
     given = probe(tmp_path / f"a.{ending}", stereo="none", coverage=SPHERE)
     assert given.layout.stereo == "none" and given.layout.whole
     assert (read_spherical(path)["v1"] is None) == (coverage != SPHERE)
@@ -360,7 +360,7 @@ def test_a_stereo_picture_is_not_marked_as_a_mono_sphere(checkpoint, tmp_path):
     Image.fromarray(stereo_discs(0)[0]).save(path)
     infer_layout(path, checkpoint, tmp_path / "out", "--stereo", "top-bottom")
     code, _, text = paint_layout(path, tmp_path / "out", tmp_path / "o.png")
-    assert code == 0 and "no metadata say of a picture that it is stereo" in text
+    assert code == 0 and "pictures have no stereo metadata" in text
     with Image.open(tmp_path / "o.png") as image:
         assert "GPano" not in str(image.info) and image.size == (96, 96)
 
@@ -400,7 +400,7 @@ def test_frames_for_models_are_of_the_left_eye(tmp_path):
     both = read_frames(clip, spec, stereo="left-right")
     for one, left in zip(mono, both, strict=True):
         assert one.rgb.equal(left.rgb) and one.motion.equal(left.motion)
-    with pytest.raises(ValueError, match="stereo is one of"):
+    with pytest.raises(ValueError, match="stereo must be one of"):
         read_frames(clip, spec, stereo="both")
 
 
@@ -588,7 +588,7 @@ def test_both_eyes_get_the_map_of_the_left_one(stereo, axis, odd):
      ("none", (-90, 90, 10, 10)), ("none", (float("nan"), 90, 0, 10)), ("none", (1, 2, 3))],
 )  # fmt: skip
 def test_no_layout(stereo, coverage):
-    with pytest.raises(ValueError, match=r"stereo is|give the coverage|unpack"):
+    with pytest.raises(ValueError, match=r"stereo must|give the coverage|unpack"):
         Layout(stereo, coverage)
 
 

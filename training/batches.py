@@ -1,4 +1,4 @@
-"""The batches of a training run: the clips, their order, their loaders, parts and losses."""
+"""The batches of a training run: clips, order, loaders, division and losses."""
 
 import math
 import os
@@ -29,21 +29,26 @@ from training.config import Config
 def read_data(
     root: Path, spec: Spec, skip_frames: int, fps: Fraction | None, fixations: bool
 ) -> dict[str, SaliencyVideos]:
-    """Return the clips to train on and to validate with; arguments as those of SaliencyVideos.
+    """Return the training and validation clips. Arguments are those of SaliencyVideos.
 
-    fixations: whether those to train on are read; those to validate with are scored.
+    fixations: whether the loss needs them; otherwise, validation fixations, if any, are only used
+        for scores, and left out if they are unusable.
     """
     data = {}
     for name in ("train", "val"):
-        options: dict = {"eight_bits": True, "fixations": fixations or name == "val"}
-        clips = data[name] = SaliencyVideos(root, name, spec, skip_frames, fps, **options)
+        read = partial(SaliencyVideos, root, name, spec, skip_frames, fps, eight_bits=True)
+        try:
+            clips = data[name] = read(fixations=fixations or name == "val")
+        except InputError as error:
+            clips = data[name] = read(fixations=fixations)  # raises what is not about fixations
+            processes.print_main(f"note: {error}; validation goes on without NSS")
         samples = f"{counted(len(clips), 'sample')} of {counted(spec.clip_length, 'frame')}"
         problems = summarise(clips.irregular) or "all in order"
         number = counted(len(clips.clips), "clip")
         processes.print_main(f"{name}: {samples} in {number}; {problems}")
     if None in map(clips.rates.of, clips.clips) and spec.fps < HIGHEST_FPS:
         text = (
-            f"its frame rate is not known, so every frame is taken as one of {spec.fps:g} a second"
+            f"its frame rate is unknown; its frames are used as if they were {spec.fps:g} a second"
         )
         processes.print_main(f"note: {root}: {text}; give --fps, or --model_fps all")
     return data
@@ -52,11 +57,11 @@ def read_data(
 def make_loaders(
     config: Config, data: dict[str, SaliencyVideos], first_step: int
 ) -> tuple["Batches", DataLoader, DataLoader]:
-    """Return the order of the training batches from a step on, their loader, and the validation's.
+    """Return the order of training batches from a step on, their loader, and that for validation.
 
-    Raises InputError for a batch that can't be divided, and for augmentations that do not fit.
+    Raises InputError for a batch that can't be divided, and for augmentations that are not valid.
     """
-    cv2.setNumThreads(1)  # the data workers are many, and forked, where its threads are missing
+    cv2.setNumThreads(1)  # the data workers are many, and forks lack these threads
     size, count = config.batch_size, processes.world() * config.accumulate
     if size % count:
         shares = f"{processes.world()} processes with --accumulate {config.accumulate}"
@@ -72,13 +77,13 @@ def make_loaders(
 
 
 class Batches:
-    """Yields this process' share of the clips of each step's batch: lists of (epoch, index).
+    """Yield this process' share of each step's batch of clips: lists of (epoch, index).
 
-    A batch is a function of seed and step alone, and the same however many processes share it.
-    Every epoch draws a new permutation of the clips; a further one fills its last batch.
+    A batch depends only on seed and step, not on the number of processes. Each epoch draws a new
+    permutation of the clips, and another one to fill its last batch.
 
     clips: number of clips in the data set. samples: clips drawn for an epoch, 0 for all.
-    batch_size: over all processes. first_step: the step that an iteration begins with, from 0.
+    batch_size: over all processes. first_step: first step of an iteration, counted from 0.
     """
 
     def __init__(
@@ -112,13 +117,13 @@ def split(batch: dict, parts: int) -> Iterator[dict]:
 
 
 def loss_sum(loss_of: Any, maps: Tensor, batch: dict) -> Tensor:
-    """Return the sum of a loss over the valid maps of a batch, of which there are some.
+    """Return the sum of a loss over the valid maps of a batch, which has at least one.
 
     maps: (B, T, 1, H, W) predictions. batch: of SaliencyVideos, with "valid" on the CPU.
     """
     names = ["target"] + ["fixations"] * loss_of.needs_fixations + ["valid"] * loss_of.whole_clips
     truths = {name: batch[name].to(maps.device, non_blocking=True) for name in names}
-    valid = batch["valid"].flatten().nonzero()[:, 0]  # counted on the CPU: no wait for a GPU
+    valid = batch["valid"].flatten().nonzero()[:, 0]  # on the CPU, without waiting for a GPU
     if not loss_of.whole_clips:
         rows = valid.to(maps.device, non_blocking=True)
         maps = maps.flatten(0, 1).index_select(0, rows)
@@ -130,7 +135,7 @@ def loss_sum(loss_of: Any, maps: Tensor, batch: dict) -> Tensor:
 def make_loader(
     data: Dataset, batches, device: torch.device, workers: int | None = None
 ) -> DataLoader:
-    """Read batches ahead in other processes, into memory that a GPU can copy from.
+    """Prefetch batches in worker processes, into pinned memory if there is a GPU.
 
     batches: lists of keys, one for each batch. workers: None for one per core, at most 8.
     """
@@ -147,26 +152,26 @@ def make_loader(
         persistent_workers=workers > 0,
         prefetch_factor=4 if workers else None,
         worker_init_fn=partial(_start_worker, [name for name in MOTIONS if ":" in name]),
-        generator=torch.Generator(),  # else it would draw from the one that a run restores
+        generator=torch.Generator(),  # otherwise it would use the generator that a run restores
     )
 
 
 def _start_worker(motions: list[str], number: int) -> None:
-    """Let a data worker outlive a signal to the whole group; it ends with the main process.
+    """Let a data worker survive a signal to the process group; it ends with the main process.
 
-    That terminates its workers at its own end, and waits for them.
+    The main process terminates its workers when it ends, and waits for them.
     """
-    for name in motions:  # user-defined, which a spawned process has not yet imported
+    for name in motions:  # user-defined ones, which a spawned process must import
         MOTIONS.find(name)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # which says who sent a signal
+    if hasattr(signal, "sigwaitinfo"):  # which reports the sender of a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         Thread(target=_end_by_parent, daemon=True).start()
 
 
 def _end_by_parent() -> None:
-    """End this data worker when the main process terminates it."""
+    """Exit this data worker when the main process terminates it."""
     parent = parent_process()
     assert parent
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:

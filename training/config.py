@@ -1,4 +1,4 @@
-"""Configuration of a training run: options, recipe and checkpoint, resolved once."""
+"""Configuration of a training run, resolved once from options, recipe and checkpoint."""
 
 import argparse
 from dataclasses import dataclass, fields, replace
@@ -19,7 +19,7 @@ from training.model import make_model
 
 @dataclass(frozen=True)
 class Training:
-    """Options that determine the weights, besides model and data."""
+    """Options that determine the weights, apart from model and data."""
 
     epochs: int
     samples: int
@@ -40,7 +40,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Config(Training):
-    """Configuration of a training run, besides its model."""
+    """Configuration of a training run, apart from its model."""
 
     model: str
     init: Path | None
@@ -60,7 +60,7 @@ class Config(Training):
 
 
 def resolve(args: argparse.Namespace, recipe: dict[str, Any]) -> tuple[Config, SaliencyModel]:
-    """Return the configuration of a run, and its model with its first weights.
+    """Return the configuration of a run, and its model with initial weights.
 
     args: options of train_video.py. recipe: its defaults. Raises InputError as make_model does.
     """

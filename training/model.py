@@ -1,4 +1,4 @@
-"""The model that a run trains, and its loss, as --model and other options describe them."""
+"""The model and loss of a training run, built from --model and other options."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from common.errors import InputError, advice
 from datasets.video_saliency import SaliencyVideos
 
 BOOLEANS = {"true": True, "false": False}
-PARSERS: dict[type, Callable] = {  # of values of --model_args, by the type of the default
+PARSERS: dict[type, Callable] = {  # for values of --model_args, by the type of the default
     bool: lambda text: BOOLEANS[text.lower()],
     int: int,
     float: float,
@@ -24,11 +24,10 @@ PARSERS: dict[type, Callable] = {  # of values of --model_args, by the type of t
 def make_model(
     name: str, model_args: list[str], init: Path | None, motion: str | None
 ) -> models.SaliencyModel:
-    """Build a model to train, with random weights or those of a checkpoint.
+    """Build a model for training, with random weights or those of a checkpoint.
 
-    name: of --model. model_args: of --model_args. init: a checkpoint. motion: None for its own.
-    Raises InputError for arguments that the model does not take. An error in the code of a
-    user-defined model is not caught.
+    name, model_args, init, motion: see the options of train_video.py. Raises InputError for invalid
+    arguments of the model. Errors in the code of a user-defined model are not caught.
     """
     kind = MODELS.find(name)
     defaults = {n: parameter.default for n, parameter in inspect.signature(kind).parameters.items()}
@@ -49,7 +48,7 @@ def make_model(
     if model.name != kind.name:
         raise InputError(f"{init}: a {model.name}; give --model {model.name}")
     if differing := defaults.keys() ^ model.arguments.keys():
-        both = "its constructor and super().__init__(spec, …), by which a checkpoint builds it"
+        both = "its constructor and super().__init__(spec, …), so a checkpoint can't restore it"
         problem = f"'{min(differing)}' is not among the arguments of both {both}"
         raise InputError(f"--model {name}: {problem}; give it to both")
     with advice(f"--motion {motion}"):
@@ -58,7 +57,7 @@ def make_model(
 
 
 def parse_arguments(model: str, texts: list[str], defaults: dict) -> dict:
-    """Return the arguments in texts such as height=120, of the types of the defaults."""
+    """Return the arguments in texts such as height=120, with the types of the defaults."""
     arguments = {}
     for text in texts:
         name, _, value = text.partition("=")
@@ -72,9 +71,9 @@ def parse_arguments(model: str, texts: list[str], defaults: dict) -> dict:
 
 
 def make_loss(name: str, data: dict[str, SaliencyVideos], augment: list[str]) -> nn.Module:
-    """Build the loss of a run, which has no weights of its own to learn.
+    """Build the loss of a run.
 
-    Raises InputError where it has some, and where it needs fixations that are not there.
+    Raises InputError if it has trainable weights, or needs fixations that are missing.
     """
     kind, spec, root = LOSSES[name], data["train"].spec, data["train"].root
     if kind.needs_fixations:
@@ -85,6 +84,6 @@ def make_loss(name: str, data: dict[str, SaliencyVideos], augment: list[str]) ->
             raise InputError(f"{problem} fixations, which --loss {name} needs; give another --loss")
     loss = kind(spec.height, spec.width)
     if learned := [weight for weight, w in loss.named_parameters() if w.requires_grad]:
-        problem = f"'{learned[0]}' would not be trained, only the model is"
+        problem = f"'{learned[0]}' would not be trained, only the model"
         raise InputError(f"--loss {name}: {problem}; call requires_grad_(False) on it")
     return loss

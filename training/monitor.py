@@ -23,14 +23,14 @@ from video.layout import rgb_array
 from video.pictures import unit
 
 PREDICTIONS = "predictions.png"
-LEARNING_RATE_ADVICE = "lower --learning_rate; the checkpoint from before stays"
+LEARNING_RATE_ADVICE = "lower --learning_rate; the previous checkpoint is kept"
 
 
 class RunningLoss:
     """The mean loss over the valid maps of an epoch.
 
-    A step's loss is read one step later, so that a GPU has work while it is waited for.
-    total, count: sums over the maps of this process so far. error: of a loss that is not finite.
+    The loss of a step is read one step later, so that the GPU is not idle meanwhile.
+    total, count: sums over the maps of this process so far. error: for a loss that is not finite.
     """
 
     def __init__(self, total: float = 0.0, count: int = 0):
@@ -53,13 +53,13 @@ class RunningLoss:
             self.error = f"the loss is {loss} at frames {', '.join(frames)}"
 
     def sums(self) -> tuple[float, int]:
-        """Return loss and number of maps over all processes; called in each of them.
+        """Return loss and number of maps over all processes, which must all call this.
 
-        Raises RunError in every process where a loss in any of them is not finite.
+        Raises RunError in every process if a loss in any of them is not finite.
         """
         self._read()
         if error := "; ".join(filter(None, processes.gather(self.error))):
-            raise RunError(f"{error}; look at these frames, or {LEARNING_RATE_ADVICE}")
+            raise RunError(f"{error}; check these frames, or {LEARNING_RATE_ADVICE}")
         total, count = processes.total([self.total, self.count]).tolist()
         return total, int(count)
 
@@ -70,7 +70,7 @@ class RunningLoss:
 
 
 class MeanScores:
-    """Means of CC and NSS over frames, weighted with exact solid angles, over all processes.
+    """Means of CC and NSS over frames and processes, weighted by exact solid angles.
 
     A frame whose ground truth can't be scored is left out of the mean.
     """
@@ -94,7 +94,7 @@ class MeanScores:
                 sums += torch.stack([scores.nansum(), (~scores.isnan()).sum()])
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each metric that a frame has; called in each process."""
+        """Return the mean of each metric with a score; all processes must call this."""
         sums = processes.total(self.sums).tolist()
         return {name: s / count for name, (s, count) in zip(self.NAMES, sums) if count}
 
@@ -102,11 +102,11 @@ class MeanScores:
 def best_constant(
     data: SaliencyVideos, loss_of: nn.Module, device: torch.device
 ) -> dict[str, float]:
-    """Return loss and scores of the one map that fits a split best, which a model must beat.
+    """Return loss and scores of the best single map for a split, which a model must beat.
 
-    That is the mean of the maps for a squared error, and of the maps scaled to sum 1 for a
-    divergence. Each score is the better one of these two. Keys: best_constant, its loss if finite,
-    and best_constant_<metric>. Raises InputError where less than half of the maps are usable.
+    For a squared error this is the mean map, for a divergence the mean of the maps scaled to sum 1;
+    each score is the better one of these two. Keys: best_constant, its loss if finite, and
+    best_constant_<metric>. Raises InputError if less than half of the maps are usable.
     """
     size = data.spec.height, data.spec.width
     sums, count = torch.zeros(2, 1, *size), 0
@@ -133,7 +133,7 @@ def best_constant(
 
 
 def _usable_truths(data: SaliencyVideos) -> Iterator[dict[str, Tensor]]:
-    """Yield the truths of this process' samples with a valid target, each as a batch of one."""
+    """Yield the ground truths of this process' valid samples, each as a batch of one."""
     samples = processes.shard(data.samples)
     for sample in tqdm(samples, "best constant map", leave=False, disable=None):
         truths = data.truths(sample, [])
@@ -142,20 +142,20 @@ def _usable_truths(data: SaliencyVideos) -> Iterator[dict[str, Tensor]]:
 
 
 class Monitor:
-    """Progress bar, TensorBoard events and log.jsonl of a run, in the main process alone.
+    """Progress bar, TensorBoard events and log.jsonl of a run, only in the main process.
 
-    folder: where the events and the log are written. run: train_video.Run, as it begins.
+    folder: for events and log. run: train_video.Run at its start.
     """
 
     def __init__(self, folder: Path, run):
         self.folder, main = folder, processes.is_main()
         validated = run.step < (len(run.log) + 1) * run.order.epoch_steps
-        purge_step = run.step + validated  # later events are by a run that was killed
+        purge_step = run.step + validated  # later events are of a killed run
         self.board = SummaryWriter(folder / "tensorboard", purge_step=purge_step) if main else None
         self.bar = tqdm(total=run.order.steps, initial=run.step, unit="step", disable=not main)
 
     def show(self, run) -> None:
-        """Show epoch, loss and scores of the last validation, best constant ones in parentheses."""
+        """Show epoch, loss and validation scores, in () those of the best constant map."""
         epoch = math.ceil(run.step / run.order.epoch_steps)
         self.bar.set_description(f"epoch {epoch}/{run.config.epochs}", refresh=False)
         constant, last = run.best_constant, run.log[-1] if run.log else {}
@@ -169,10 +169,10 @@ class Monitor:
 
     @torch.inference_mode()
     def write(self, run, **scalars: float) -> None:
-        """Write scalars, and pictures of four clips spread evenly over val, to TensorBoard.
+        """Write scalars, and pictures of four evenly spaced validation clips, to TensorBoard.
 
-        They show last frame, ground truth and prediction, each map divided by its maximum. All four
-        are in predictions.png, too.
+        They show last frame, ground truth and prediction, each map divided by its maximum.
+        predictions.png contains all four.
         """
         if not self.board:
             return
@@ -200,7 +200,7 @@ class Monitor:
         self.board.flush()
 
     def write_log(self, log: list[dict]) -> None:
-        """Write log.jsonl, a line for each finished epoch."""
+        """Write log.jsonl, with a line for each finished epoch."""
         if self.board:
             lines = "".join(json.dumps(line) + "\n" for line in log)
             write_text(self.folder / "log.jsonl", lines)

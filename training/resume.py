@@ -1,4 +1,4 @@
-"""Exact resume: the state of a run, its identity, and what interrupts it."""
+"""Exact resume: state and identity of a run, and interruptions."""
 
 import hashlib
 import signal
@@ -21,16 +21,16 @@ from training.config import Config
 from training.monitor import LEARNING_RATE_ADVICE, RunningLoss
 
 CHANGEABLE_FACTS = ("epochs", "precision")  # between a run and its continuation, with a note
-RESTART_ADVICE = "give another --output_dir, or --resume no to replace what is there"
+RESTART_ADVICE = "give another --output_dir, or --resume no to replace it"
 
 
 def save(run) -> None:
-    """Write all that a run needs to continue exactly. Called in every process.
+    """Write everything that a run needs to continue exactly. All processes must call this.
 
-    run: train_video.Run. Raises RunError where a loss or a weight is not finite; the checkpoint
-    from before stays.
+    run: train_video.Run. Raises RunError if a loss or a weight is not finite; then the previous
+    checkpoint is kept.
     """
-    random = {"cpu": torch.get_rng_state()}  # torch's, the only ones that the training draws
+    random = {"cpu": torch.get_rng_state()}  # the only generator that the training uses
     if run.config.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(run.config.device)
     content = {
@@ -50,42 +50,42 @@ def save(run) -> None:
         raise RunError(f"a weight is not finite; {LEARNING_RATE_ADVICE}")
     if processes.is_main():
         models.save(run.path, run.model, **run.facts, **content)
-    processes.wait_for_all()  # torchrun would end the main process with the first that leaves
+    processes.wait_for_all()  # torchrun ends the main process with the first process that ends
 
 
 def restore(run) -> None:
-    """Continue from what `save` wrote, unless --resume is no, or auto and there is nothing.
+    """Continue from a checkpoint of `save`, unless --resume is no, or auto and there is none.
 
-    Raises InputError where it is damaged, and where it is of another run, naming what differs.
+    Raises InputError if the checkpoint is damaged or belongs to another run.
     """
     path, resume, now = run.path, run.config.resume, run.facts["run"]
     if resume == "no" or (resume == "auto" and not path.exists()):
         return
     content = read(path)
     if not (stored := content["run"]):
-        raise InputError(f"{path}: is of an older version; {RESTART_ADVICE}")
+        raise InputError(f"{path}: was written by an older version; {RESTART_ADVICE}")
     otherwise = f"the state of its run is damaged ({{}}); {RESTART_ADVICE}"
-    with reading(path, otherwise):  # arguments of the model that are newer have their defaults
+    with reading(path, otherwise):  # newer arguments of the model get their defaults
         stored = type(run.model)(**content["arguments"]).arguments | stored
     record = Record(path, now, CHANGEABLE_FACTS, stored)
     if refused := record.differences().values():
         raise InputError(f"{path}: belongs to a run with {', '.join(refused)}; {RESTART_ADVICE}")
     for text in record.changes().values():
-        processes.print_main(f"note: {path} had {text}; the run is not the one that it was")
+        processes.print_main(f"note: {path} had {text}; this changes the run")
     with reading(path, otherwise):
         put_weights(run.model, content["weights"])
         if run.average:
             put_weights(run.average.module, content["average"]["weights"])
             run.average.steps = int(content["average"]["steps"])
         run.optimizer.load_state_dict(content["optimizer"])
-        if content["scaler"]:  # empty where the run was not in fp16
+        if content["scaler"]:  # empty if the run was not in fp16
             run.scaler.load_state_dict(content["scaler"])
         run.step, run.log = int(content["step"]), [dict(line) for line in content["log"]]
         total, count = content["sums"]
         if processes.is_main():
             run.losses = RunningLoss(float(total), int(count))
         run.epoch_start = time.monotonic() - content["seconds"]
-        for random in content["random"][processes.rank() :][:1]:  # none of further processes
+        for random in content["random"][processes.rank() :][:1]:  # none for additional processes
             torch.set_rng_state(random["cpu"])
             if run.config.device.type == "cuda" and "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], run.config.device)
@@ -99,7 +99,7 @@ def describe_run(
 ) -> dict:
     """Return facts about a run for its checkpoints: name of the data, revision of the code, run.
 
-    "run" is its identity: all that the weights depend on, which must be the same to resume it.
+    "run" is its identity: everything that determines the weights and must be equal to resume it.
     """
     files = hashlib.sha256()
     for name, clips in data.items():
@@ -122,7 +122,7 @@ def describe_run(
 
 
 def git_revision() -> str:
-    """Return the revision of this code, for the checkpoint."""
+    """Return the git revision of this code, for the checkpoint."""
     folder = str(Path(__file__).resolve().parents[1])
     command = ["git", "-C", folder, "--git-dir", ".git", "describe", "--always", "--dirty"]
     try:
@@ -132,11 +132,11 @@ def git_revision() -> str:
 
 
 class Stopped(Exception):  # noqa: N818  like KeyboardInterrupt, no error
-    """A signal came to one process: raised in all of them after the same step, with its number."""
+    """Raised in all processes after the same step when one has received a signal; its number."""
 
 
 class Interruptions(ExitStack):
-    """A context in which Ctrl-C and SIGTERM are noted until all processes can stop together.
+    """A context in which Ctrl-C and SIGTERM are deferred until all processes can stop together.
 
     save_minutes: time between two checkpoints.
     """
@@ -152,15 +152,15 @@ class Interruptions(ExitStack):
         self.signal = number
 
     def checkpoint_due(self, losses: RunningLoss) -> bool:
-        """Return whether it is time to save, alike in all processes, which call this together.
+        """Return whether it is time to save, equal in all processes, which call this together.
 
-        Raises RunError where a loss in any process is not finite, and Stopped where a signal came.
+        Raises RunError if a loss in any process is not finite, and Stopped after a signal.
         """
         late = time.monotonic() - self.last_save >= 60 * self.save_minutes
         flags = [bool(losses.error), self.signal > 0, late]
         not_finite, stopped, save_due = processes.total(flags).tolist()
         if not_finite:
-            losses.sums()  # raises the RunError
+            losses.sums()  # raises RunError
         if stopped:
             raise Stopped(self.signal or signal.SIGTERM)
         if save_due:

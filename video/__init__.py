@@ -1,4 +1,4 @@
-"""Reads and writes videos: decoding, motion, encoding, sound, overlay and 360° metadata."""
+"""Reading and writing of videos: decoding, motion, encoding, sound and 360° metadata."""
 
 from video.reader import Frame, read_frames
 

@@ -1,4 +1,4 @@
-"""Stages of a stream beside each other: threads compute the next items while one is used."""
+"""Concurrent stages of a stream: threads compute the next items while one is used."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,7 @@ def map_in_background(
     threads: int = 1,
     prepare: Callable[[], object] | None = None,
 ) -> Iterator[S]:
-    """Yield function(item) of each item, in order, computed in threads while the next one is made.
+    """Yield function(item) for each item, in order, computed in background threads.
 
     At most `most` items wait. All items that were taken are computed, however the loop over them
     ends; what the function raises is raised at its place. prepare: called first in each thread.
@@ -33,7 +33,7 @@ def map_in_background(
 
 
 def prefetch(items: Iterable[T], most: int = 3) -> Iterator[T]:
-    """Yield items in their order, while a thread takes the next ones, at most `most`."""
+    """Yield items in order while a thread fetches at most `most` items in advance."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:
         waiting = deque(thread.submit(next, iterator, STREAM_END) for _ in range(most))

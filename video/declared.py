@@ -1,7 +1,7 @@
-"""Metadata of files on the layout of their pictures on the sphere.
+"""Metadata about the layout of pictures on the sphere.
 
-Videos: FFmpeg hands on most of it with their frames; of MP4 files, the boxes are read for what it
-passes over. Pictures: XMP in the GPano schema. Sources: see spherical_metadata.py.
+Videos: FFmpeg provides most of it with the frames; the rest is read from the boxes of MP4 files.
+Pictures: XMP in the GPano schema. For the specifications, see spherical_metadata.py.
 """
 
 import re
@@ -18,11 +18,11 @@ from video.spherical_metadata import POSE
 STEREO3D = {0: "none", 1: "left-right", 2: "top-bottom"}  # AVStereo3DType
 TILE, HALF = 2, 3  # of AVSphericalProjection: a part of a panorama, and VR180
 VR180 = (-90.0, 90.0, -90.0, 90.0)
-PROJECTIONS = {  # others, with FFmpeg's filter that makes each equirectangular
+PROJECTIONS = {  # other projections, with FFmpeg's filter that converts them
     1: "a cubemap (ffmpeg -i IN -vf v360=c3x2:e OUT)",
-    4: "an ordinary flat video (no filter knows what lies beyond it)",
+    4: "an ordinary flat video (there is no filter for it)",
     5: "a fisheye (ffmpeg -i IN -vf v360=fisheye:e:ih_fov=180:iv_fov=180 OUT)",
-    6: "a fisheye of Apple Immersive Video (no filter knows its lens)",
+    6: "a fisheye of Apple Immersive Video (there is no filter for its lens)",
 }
 MESH = (
     "a mesh, as VR180 cameras do (of a fisheye: ffmpeg -i IN -vf v360=fisheye:hequirect:"
@@ -31,29 +31,29 @@ MESH = (
 )
 CYLINDER = "to be {} (of a cylinder: ffmpeg -i IN -vf v360=cylindrical:e OUT)"
 FIELD = re.compile(r"(?<!/)(?:GPano|GSpherical):(\w+)\s*(?:=\s*[\"']|>)\s*([^\"'<]*)")
-# What FFmpeg passes over in the boxes of V2.
+# Not provided by FFmpeg: boxes of V2.
 OTHER_STEREO = re.compile(rb"st3d\0{4}[^\0-\2]")
 MESH_BOX = re.compile(rb"prhd.{20}mshp", re.DOTALL)
-MAX_XMP = 1 << 20  # characters that are read of XMP or of Spherical Video V1
+MAX_XMP = 1 << 20  # largest number of characters of XMP or Spherical Video V1
 SIZES = "CroppedAreaImageWidth", "CroppedAreaImageHeight", "FullPanoWidth", "FullPanoHeight"
 STRETCHED_NOTE = "taken as a stretched panorama"  # in the note on a doubtful shape
-TOLERANCE = 0.05  # relative difference of two shapes that are taken for the same
+TOLERANCE = 0.05  # relative difference of aspect ratios that count as equal
 
 
 @dataclass
 class Declared:
-    """The metadata of a file; the defaults where it has none."""
+    """The metadata of a file; default values if it has none."""
 
     size: tuple[int, int]  # width and height of a picture
     stereo: str | None = "none"  # one of STEREO; None: another arrangement
-    projection: str = ""  # which one, where it is not equirectangular
-    coverage: Coverage | None = SPHERE  # None: bounds that are no part of a panorama
+    projection: str = ""  # description, unless it is equirectangular
+    coverage: Coverage | None = SPHERE  # None: invalid bounds
     pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # yaw, pitch, roll in degrees
 
     def problem(self, stereo: str | None, coverage: Coverage | None) -> str:
-        """Return why a file that declares this is not read, "" where it is.
+        """Return why a file with this metadata is refused, "" if it is not.
 
-        stereo, coverage: given in place of what the file declares.
+        stereo, coverage: values that replace those of the file.
         """
         if not (stereo or self.stereo):
             what = "declares stereo in another arrangement, such as with the right eye first"
@@ -65,7 +65,7 @@ class Declared:
         return f"declares {wrong}; {cure}"
 
     def layout(self, stereo: str | None, coverage: Coverage | None) -> tuple[Layout, list[str]]:
-        """Return the layout of a file without `problem`, and what a user should know of it.
+        """Return the layout of a file without `problem`, and notes for the user.
 
         Raises ValueError as Layout does.
         """
@@ -73,14 +73,14 @@ class Declared:
         layout = Layout(stereo or self.stereo or "none", covered, self.pose)
         notes, (_, pitch, roll) = [], self.pose
         if not stereo and layout.stereo != "none":
-            one = "maps are made of the left eye and painted over both"
+            one = "maps are made from the left eye and painted over both"
             notes.append(f"declares {layout.stereo} stereo: {one}")
         if not coverage and not layout.whole:
             angles = "{:.4g}° to {:.4g}° of longitude, {:.4g}° to {:.4g}° of latitude"
             notes.append(f"declares to cover {angles.format(*layout.coverage)}")
         if max(abs(pitch), abs(roll)) >= 1:
             tilt = f"pitch {pitch:.3g}°, roll {roll:.3g}°"
-            notes.append(f"declares a tilt that players undo ({tilt}); it is seen as it is stored")
+            notes.append(f"declares a tilt for players to undo ({tilt}); it is not undone here")
         return layout, notes + _shape_notes(*self.size, layout, stereo)
 
 
@@ -103,7 +103,7 @@ def video_declares(index: bytes, frame: av.VideoFrame) -> Declared:
         declared.stereo = None
     if MESH_BOX.search(index):
         declared.projection = MESH
-    if b"GSpherical:" in index and b"sv3d" not in index:  # V2 is believed where both are there
+    if b"GSpherical:" in index and b"sv3d" not in index:  # V2 takes precedence
         start = index.index(b"GSpherical:")
         fields = dict(FIELD.findall(index[start : start + MAX_XMP].decode("utf-8", "replace")))
         if fields.get("StereoMode", "mono").strip() not in ("mono", *STEREO):
@@ -128,7 +128,7 @@ def picture_declares(xmp: str, width: int, height: int) -> Declared:
 
 
 def _cropped(fields: dict[str, str], *shapes: float) -> Coverage | None:
-    """Return the coverage that fields of GPano or Spherical Video V1 state, None if it can't be.
+    """Return the coverage in fields of GPano or Spherical Video V1, None if invalid.
 
     shapes: width / height of the pixels, one of which the fields must have.
     """
@@ -144,19 +144,19 @@ def _cropped(fields: dict[str, str], *shapes: float) -> Coverage | None:
 
 
 def _coverage(west: float, north: float, east: float, south: float) -> Coverage | None:
-    """Return the coverage between fractions of a panorama, None where that is no part of one."""
-    slack = 0.005  # of files that round carelessly
+    """Return the coverage between fractions of a panorama, None if invalid."""
+    slack = 0.005  # for rounding errors in files
     if not (-slack <= west < east <= 1 + slack and -slack <= north < south <= 1 + slack):
         return None
     angles = 360 * west - 180, 360 * east - 180, 90 - 180 * south, 90 - 180 * north
     limits = np.array((180, 180, 90, 90))
     coverage = np.clip([round(angle, 5) for angle in angles], -limits, limits)
-    too_small = (coverage[1::2] - coverage[::2] < 1).any()  # degrees, as Layout has it
+    too_small = (coverage[1::2] - coverage[::2] < 1).any()  # in degrees, see Layout
     return None if too_small else tuple(coverage.tolist())
 
 
 def _shape_notes(width: int, height: int, layout: Layout, stereo: str | None) -> list[str]:
-    """Return what is doubtful about the shape of mono pictures. stereo: what was given as such."""
+    """Return notes on a doubtful shape of mono pictures. stereo: value given by the user."""
     west, east, south, north = layout.coverage
     wanted = (east - west) / (north - south)
     often = {1.0: "top-bottom", 4.0: "left-right"}.get(round(2 * width / height / wanted, 1))

@@ -1,4 +1,4 @@
-"""Decodes video files and folders of pictures: what they are, and their frames at full size."""
+"""Decoder of video files and folders of pictures: facts and frames at full size."""
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,18 +20,18 @@ from video.layout import MONO, Coverage, Layout
 from video.pictures import list_pictures, probe_pictures, read_flow, read_picture
 from video.spherical_metadata import read_index
 
-FOLDER_FPS = Fraction(8)  # assumed for pictures, which carry no rate
-MAX_FPS = 240  # a higher rate in a header is the container's clock
-# FFmpeg also turns texts into pictures, and follows playlists to other files, addresses and pipes.
+FOLDER_FPS = Fraction(8)  # default for pictures, which have no rate
+MAX_FPS = 240  # a higher rate in a header is the rate of the container's clock
+# FFmpeg also renders texts, and follows playlists to other files, addresses and pipes.
 FORMATS = (
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,vvc,av1,obu,ivf,"
     "m4v,h263,mjpeg,yuv4mpegpipe,mxf,mxf_opatom,dv,nut,rm,wtv,"
     "jpeg_pipe,png_pipe,bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe"
 )
-# What is not UTF-8 in metadata is replaced; PyAV does so by itself from version 19 on.
+# Replace invalid UTF-8 in metadata, as PyAV does by default from version 19.
 METADATA_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-PROBED_PACKETS = 300  # over which a rate is measured and within which a frame must come
-LARGE_FRAME_PIXELS = 10_000_000  # pixels of a frame beyond which memory counts for more than time
+PROBED_PACKETS = 300  # for measuring a rate; they must contain a frame
+LARGE_FRAME_PIXELS = 10_000_000  # above this, saving memory has priority over speed
 Rotation = tuple[tuple[str, str], ...]  # FFmpeg's filters, each with its option
 ROTATIONS: dict[float, Rotation] = {  # by the angle counterclockwise in degrees
     0: (),
@@ -43,23 +43,23 @@ ROTATIONS: dict[float, Rotation] = {  # by the angle counterclockwise in degrees
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts about a source before it is decoded."""
+    """Facts about a source that are known before decoding."""
 
     path: Path
-    width: int  # pixels, of frames as they are shown
+    width: int  # pixels of displayed frames
     height: int
-    fps: Fraction  # an average where the time between frames varies
-    frames: int | None  # None where the container does not state it
+    fps: Fraction  # average if the time between frames varies
+    frames: int | None  # None if the container does not state it
     seconds: float | None  # from the start of the file to the end of its last frame
-    layout: Layout = MONO  # where on the sphere its pictures lie
-    notes: tuple[str, ...] = ()  # for the user: doubts and defaults in reading this source
-    pictures: tuple[Path, ...] = ()  # of a folder, or the one picture; empty for a video file
-    start: Fraction = Fraction(0)  # seconds; the clock of a transport stream starts anywhere
-    turn: Rotation = ()  # of its frames before they are shown
+    layout: Layout = MONO  # of its pictures on the sphere
+    notes: tuple[str, ...] = ()  # for the user: doubts and default values
+    pictures: tuple[Path, ...] = ()  # of a folder, or a single picture; empty for a video file
+    start: Fraction = Fraction(0)  # seconds; transport streams start at any time
+    turn: Rotation = ()  # of its frames for display
 
     @property
     def files(self) -> list[Path]:
-        """The video, or the pictures in their order."""
+        """The video, or the pictures in order."""
         return list(self.pictures) or [self.path]
 
 
@@ -67,9 +67,9 @@ class VideoInfo:
 class Decoded:
     """One frame of a source."""
 
-    number: int  # from 1, in order of presentation
+    number: int  # from 1, in presentation order
     seconds: float  # since the start of the file
-    duration: float | Fraction  # seconds; the average one where the file does not state it
+    duration: float | Fraction  # seconds; average if the file does not state it
     load: Callable[[], av.VideoFrame | np.ndarray]  # of pictures: (H, W, 3) uint8 RGB
     load_flow: Callable[[], np.ndarray | None] = lambda: None  # likewise, the flow picture, if any
     given: Any = None  # the picture, where it is in memory
@@ -95,7 +95,7 @@ class Damage:
     corrupt: list[int] = field(default_factory=list)  # where the decoder reports an error
 
     def problems(self) -> list[tuple[str, str]]:
-        """Return (kind, error) of each picture that can't be read."""
+        """Return (kind, error) of each unreadable picture."""
         kinds = {"unreadable frame": self.unreadable, "unreadable flow": self.unreadable_flow}
         return [(kind, error) for kind in kinds for error in kinds[kind].values()]
 
@@ -127,11 +127,11 @@ def probe(
     if pictures := tuple(list_pictures(path)):
         declared, notes = probe_pictures(pictures)
         if not fps and len(pictures) > 1:
-            notes.append(f"pictures carry no rate, {FOLDER_FPS} a second are assumed; give --fps")
+            notes.append(f"pictures have no frame rate, {FOLDER_FPS} fps assumed; give --fps")
         info = picture_info(pictures, Fraction(fps or FOLDER_FPS))
         info = replace(info, path=path, notes=tuple(notes))
     elif fps:
-        raise InputError(f"{path}: a video has a frame rate of its own; remove --fps")
+        raise InputError(f"{path}: a video has its own frame rate; remove --fps")
     else:
         cure = "play it to check, or copy it again"
         with reading(path, f"no video or picture that can be decoded ({{}}); {cure}"):
@@ -165,27 +165,27 @@ def _probe_video(path: Path) -> tuple[VideoInfo, Declared]:
         frame = _first_frame(packets)
         turn = find_rotation(frame, path)
         frame = rotated(frame, turn)
-        fps = Fraction(fps)  # a type of PyAV's own, from version 19 on
+        fps = Fraction(fps)  # PyAV has its own type from version 19
         info = VideoInfo(path, 0, 0, fps, frames, seconds, start=start, turn=turn)
         return info, video_declares(index, frame)
 
 
 def open_video(path: Path) -> av.container.InputContainer:
     """Open a video file. Raises ValueError or PyAV's errors for anything else."""
-    # With a level, as older versions of torchvision set one, FFmpeg's threads call Python to log:
-    # while Python waits for them to end, both wait for ever.
+    # With a log level, which older versions of torchvision set, FFmpeg's threads call Python, and
+    # Python waiting for these threads is a deadlock.
     av.logging.set_level(None)
     try:
         container = av.open(
-            f"file:{path}",  # else the name 12:30.mp4 stands for a protocol
+            f"file:{path}",  # otherwise 12:30.mp4 is taken as a protocol
             **METADATA_OPTIONS,
             container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
         )
     except av.error.ArgumentError as error:  # the format is not among FORMATS
-        raise ValueError("not in a known format of videos") from error
+        raise ValueError("not in a known video format") from error
     context = container.streams.video[0].codec_context if container.streams.video else None
     if not context or not context.width:
-        raise ValueError("it has no video, or one of unknown size or without a decoder here")
+        raise ValueError("no video, or one of unknown size or without a decoder here")
     return container
 
 
@@ -200,7 +200,7 @@ def _length(container: av.container.InputContainer, start: Fraction) -> float | 
 
 
 def _measured_rate(packets: Iterable[av.Packet], time_base: Fraction) -> Fraction:
-    """Return the average frame rate by the times of a stream's first packets."""
+    """Return the average frame rate from the times of a stream's first packets."""
     times = [packet.pts for packet in packets if packet.pts is not None]
     ticks = max(times, default=0) - min(times, default=0)
     rate = (len(times) - 1) / (ticks * time_base) if ticks else Fraction(30)
@@ -216,7 +216,7 @@ def _first_frame(packets: Iterable[av.Packet]) -> av.VideoFrame:
 
 
 def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[Decoded]:
-    """Return an iterator of all frames of a source at full size, in order of presentation.
+    """Return an iterator of all frames of a source at full size, in presentation order.
 
     info: what `probe` returned. damage: errors that the decoder reports are added to it. Frames
     that damage destroyed are not counted. Iterating raises InputError for a video that can't be
@@ -247,11 +247,11 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         if info.width * info.height > LARGE_FRAME_PIXELS:
-            stream.codec_context.thread_count = 4  # each holds frames
+            stream.codec_context.thread_count = 4  # each thread holds frames
         try:
             for packet in container.demux(stream):
                 packets += packet.size > 0
-                damage.corrupt += [number + 1] * packet.is_corrupt  # as the container finds it
+                damage.corrupt += [number + 1] * packet.is_corrupt  # according to the container
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError:
@@ -269,21 +269,21 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
                     yield Decoded(number, frame.time, duration, partial(rotated, frame, info.turn))
         except av.error.FFmpegError as error:
             cause = error.strerror
-    # A file that was cut short often ends without an error of the decoder.
+    # A truncated file often ends without an error of the decoder.
     if info.frames and packets < info.frames - max(2, info.frames // 100):
-        cause = cause or f"its header announces {info.frames}"
+        cause = cause or f"its header states {info.frames}"
     if info.seconds and end < 0.95 * info.seconds - 1:
         cause = cause or f"{end:.1f} of {info.seconds:.1f} seconds"
     if cause:
         what = f"truncated or damaged after {counted(number, 'frame')} ({cause})"
-        cure = "copy or download it again, or re-encode it to use what is there"
+        cure = "copy or download it again, or re-encode the intact part"
         raise InputError(f"{info.path}: {what}; {cure}")
 
 
 def find_rotation(frame: av.VideoFrame, path: Path) -> Rotation:
-    """Return the filters that show a video as its first frame declares.
+    """Return the filters that apply the rotation in a video's first frame.
 
-    Raises InputError for any other angle, for mirrored frames, and for a panorama rotated on end.
+    Raises InputError for any other angle, for mirrored frames, and for a panorama on its end.
     """
     if not (entry := frame.side_data.get("DISPLAYMATRIX")):
         return ()

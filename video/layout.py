@@ -1,7 +1,7 @@
-"""The layout of a picture on the sphere: its eyes, and the part of the sphere that they cover.
+"""The layout of a picture on the sphere: its eyes and their coverage.
 
-A picture holds one panorama, or one for each eye in two halves of equal size, of which the first
-(the upper or the left one) is the left eye's. Each is equirectangular and covers longitudes from
+A picture contains one panorama, or one for each eye in two halves of equal size; the first (upper
+or left) one is the left eye's. Each is equirectangular and covers longitudes from
 WEST to EAST and latitudes from SOUTH to NORTH, in degrees: the centre of pixel (i, j) of its h×w
 pixels is at latitude NORTH − (i + ½)·(NORTH − SOUTH)/h and longitude
 WEST + (j + ½)·(EAST − WEST)/w; for the whole sphere, the convention of projection/__init__.py.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.options import STEREO
 
-EYES = dict(zip(STEREO, ((1, 1), (2, 1), (1, 2))))  # how many there are, down and across
+EYES = dict(zip(STEREO, ((1, 1), (2, 1), (1, 2))))  # number of eyes vertically and horizontally
 SPHERE = (-180.0, 180.0, -90.0, 90.0)
 Coverage = tuple[float, float, float, float]
 
@@ -27,13 +27,13 @@ class Layout:
 
     stereo: str = "none"  # one of STEREO
     coverage: Coverage = SPHERE  # of each eye: (WEST, EAST, SOUTH, NORTH) in degrees
-    # Yaw, pitch, roll in degrees: handed on from the source to players, not applied here.
+    # Yaw, pitch, roll in degrees: copied from the source for players, not applied here.
     pose: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self):
         object.__setattr__(self, "coverage", tuple(map(float, self.coverage)))
         if self.stereo not in STEREO:
-            raise ValueError(f"stereo is one of {', '.join(STEREO)}, got {self.stereo!r}")
+            raise ValueError(f"stereo must be one of {', '.join(STEREO)}, got {self.stereo!r}")
         west, east, south, north = self.coverage
         if not (-180 <= west <= east - 1 <= 179 and -90 <= south <= north - 1 <= 89):
             bounds = "WEST, EAST, SOUTH, NORTH in degrees, at least 1 apart, in -180, 180, -90, 90"
@@ -45,9 +45,9 @@ class Layout:
         return self.coverage == SPHERE
 
     def eyes(self, height: int, width: int) -> list[tuple[slice, slice]]:
-        """Return the rows and columns of each eye in pictures of this size, the left one first.
+        """Return the rows and columns of each eye in pictures of this size, left eye first.
 
-        An odd row or column at the end belongs to no eye.
+        An odd last row or column belongs to neither eye.
         """
         down, across = EYES[self.stereo]
         rows, columns = height // down, width // across
@@ -55,7 +55,7 @@ class Layout:
         return [(slice(y, y + rows), slice(x, x + columns)) for y in tops for x in lefts]
 
     def stored_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size of pictures that show panoramas of height×width pixels at their scale."""
+        """Return the size of pictures with the scale of panoramas of height×width pixels."""
         west, east, south, north = self.coverage
         rows = max(1, round(height * ((north - south) / 180)))
         columns = max(1, round(width * ((east - west) / 360)))
@@ -70,14 +70,14 @@ class Layout:
     def panorama(self, picture: np.ndarray | Tensor, height: int, width: int) -> np.ndarray:
         """Return the left eye's view of the whole sphere, height×width pixels; see `resample`.
 
-        picture: as `rgb_array` takes it, or one plane of it, (h, w) uint8; as it is stored.
+        picture: stored picture of a type that `rgb_array` takes, or a plane of it, (h, w) uint8.
         """
         stored = np.asarray(picture) if picture.ndim == 2 else rgb_array(picture)
         eye = stored[self.eyes(*stored.shape[:2])[0]]
         return resample(eye, self.coverage, SPHERE, height, width)
 
     def covered(self, height: int, width: int) -> np.ndarray:
-        """Return which pixel centres of a panorama lie in the coverage: (H, W) bool."""
+        """Return which pixel centres of a panorama are covered: (H, W) bool."""
         west, east, south, north = self.coverage
         latitude, longitude = _centres(SPHERE, height, width)
         inside = (south <= latitude) & (latitude <= north)
@@ -98,17 +98,17 @@ def rgb_array(picture: np.ndarray | Tensor) -> np.ndarray:
         array = np.rint(255 * array.transpose(1, 2, 0).clip(0, 1)).astype(np.uint8)
     if array.dtype != np.uint8 or array.shape[2:] != (3,) or not array.size:
         got = f"got {array.dtype} of shape {array.shape}"
-        raise ValueError(f"a picture is (H, W, 3) uint8 RGB, or a frame's (3, H, W) tensor; {got}")
-    return np.ascontiguousarray(array)
+        raise ValueError(f"pictures are (H, W, 3) uint8 RGB, or frames' (3, H, W) tensors; {got}")
+    return array
 
 
 def resample(
     picture: np.ndarray, source: Coverage, target: Coverage, height: int, width: int
 ) -> np.ndarray:
-    """Return what `target` covers of a picture that covers `source`, height×width pixels.
+    """Resample a picture with coverage `source` to coverage `target`, height×width pixels.
 
-    picture: (h, w) or (h, w, C). It is averaged over areas where it shrinks and interpolated
-    linearly where it grows, across ±180°. A place outside of the source gets the nearest edge.
+    picture: (h, w) or (h, w, C). It is reduced by area averaging and enlarged by linear
+    interpolation, across ±180°. Outside the source, edge pixels are repeated.
     """
     rows = round(height * (source[3] - source[2]) / (target[3] - target[2]))
     columns = round(width * (source[1] - source[0]) / (target[1] - target[0]))

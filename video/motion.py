@@ -1,8 +1,8 @@
-"""Motion images, chosen by name: what a model gets to know about how the scene moves.
+"""Motion images, chosen by name: the model's information on motion in the scene.
 
-Optical flow states how far the content of each pixel of the current frame has moved since the
-previous one: (2, H, W), columns to the right and rows downwards. It is estimated on pictures that
-continue beyond ±180° with their other side, so that it has no edge there.
+Optical flow is the displacement of each pixel of the current frame since the previous one: (2, H,
+W), columns to the right and rows downwards. It is estimated on pictures that are wrapped around at
+±180°, so that it has no edge there.
 """
 
 import threading
@@ -17,22 +17,22 @@ from common.components import MOTIONS
 from projection.sphere import latitudes
 from video import raft
 
-MIN_FLOW = 1e-4  # pixels of flow; less is an estimate's noise
-STEADY = 0.03  # mean of the grey difference at which it counts 1/e in SteadyDifference
+MIN_FLOW = 1e-4  # pixels; smaller flow is noise
+STEADY = 0.03  # mean difference at which SteadyDifference is 1/e of Difference
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 
 
 class Motion:
-    """Makes the motion image (channels, H, W) of a sampled frame, all in [0, 1].
+    """Compute the motion image (channels, H, W) in [0, 1] of a sampled frame.
 
-    previous (None for the first frame), current: (3, H, W) RGB.
+    previous (None for the first frame), current: (3, H, W) RGB in [0, 1].
     """
 
     channels: int
-    augmentations: tuple[str, ...] = ("yaw",)  # that leave it as it would be estimated after them
+    augmentations: tuple[str, ...] = ("yaw",)  # under which it stays valid
     scales_with_contrast = False  # whether it is proportional to the contrast of the frames
-    from_pictures = False  # whether the flow pictures of a data set are taken where it has any
-    eight_bits = False  # whether its values are those of 8 bits, in [0, 1]
+    from_pictures = False  # whether to use a data set's flow pictures
+    eight_bits = False  # whether its values have 8 bits
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         raise NotImplementedError
@@ -64,14 +64,14 @@ class Difference(Motion):
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         if previous is None:
             return current.new_zeros(1, *current.shape[-2:])
-        return torch.tensordot(GREY, current - previous, dims=1).abs()[None]
+        return torch.tensordot(GREY, current - previous, dims=1).abs_()[None]
 
 
 class SteadyDifference(Difference):
-    """The difference of a camera that stands still, less the more everything moves: (1, H, W).
+    """Difference, suppressed while the camera moves: (1, H, W).
 
-    It is multiplied by exp(−(m / STEADY)²), m being its mean within 45° of the horizon over the 90°
-    of longitude where that is largest: when the camera moves, what moves with it tells nothing.
+    It is multiplied by exp(−(m / STEADY)²), where m is the largest mean of the difference over 90°
+    of longitude within 45° of the horizon. A moving camera makes everything differ.
     """
 
     scales_with_contrast = False
@@ -89,7 +89,7 @@ class SteadyDifference(Difference):
 
 
 class ColourDifference(Motion):
-    """Grey value of |RGB_t − RGB_{t−1}| in 8 bits, as published with the U-Net: (1, H, W)."""
+    """Grey value of |RGB_t − RGB_{t−1}| in 8 bits, as in the published U-Net: (1, H, W)."""
 
     channels = 1
     augmentations = ("yaw", "mirror", "tilt")  # it changes with saturation and hue
@@ -102,14 +102,14 @@ class ColourDifference(Motion):
 
 
 class FlowImage(Motion):
-    """Optical flow as colour-wheel image, RGB in [0, 1]: (3, H, W). White where nothing moves.
+    """Optical flow as a colour-wheel image, RGB in [0, 1]: (3, H, W). White means no motion.
 
-    Subclasses define flow(current, previous) of (3, H, W) images: where each pixel of `current`
-    is in `previous`, (2, H, W) pixels.
+    Subclasses define flow(current, previous) of (3, H, W) images: the displacement, (2, H, W)
+    pixels, from each pixel of `current` to its place in `previous`.
     """
 
     channels = 3
-    augmentations = ("yaw", "light")  # its colours stand for directions in the image
+    augmentations = ("yaw", "light")  # its colours depend on directions in the image
     from_pictures = eight_bits = True
     flow: Callable[[Tensor, Tensor], Tensor]
 
@@ -148,7 +148,7 @@ class RAFTFlow(FlowImage):
 def flow_colours(flow: Tensor) -> Tensor:
     """Return flow (2, H, W) as RGB in [0, 1], (3, H, W): direction is hue, speed is saturation.
 
-    Speed is relative to the frame's largest; where that is less than MIN_FLOW, all is white. The
+    Speed is relative to the frame's maximum; if that is less than MIN_FLOW, all is white. The
     colours are those of RAFT's demo (Baker et al., IJCV 2011), at most 1/255 off.
     """
     from torchvision.utils import flow_to_image  # slow to import
@@ -158,7 +158,7 @@ def flow_colours(flow: Tensor) -> Tensor:
 
 
 def motion_estimator(name: str) -> Motion:
-    """Return the estimator of a motion, made once in each thread of each process.
+    """Return the estimator of a motion, created once in each thread of each process.
 
     OpenCV's optical flow can be neither shared between threads nor sent to another process.
     """

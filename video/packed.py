@@ -1,12 +1,12 @@
 """Packed clips: all frames of a clip at a model's size in one memory-mapped file.
 
-The file is an array of records in NumPy's format, one for each frame, by their numbers:
+The file is an array of records in NumPy's format, one for each frame, ordered by number:
 
     number   int64, of the frame
-    has      (3,) bool: which of PARTS it has
+    has      (3,) bool: existing PARTS
     map      (h, w) float32, its saliency map
     picture  (3, H, W) uint8 RGB
-    flow     (3, H, W) uint8 RGB, only where the clip has flow
+    flow     (3, H, W) uint8 RGB, only if the clip has flow
 
 In paths, the file is like a folder: <clip>/packed.npy/0001_picture, …, 0001_map and 0001_flow.
 """
@@ -35,7 +35,7 @@ def open_packed(path: Path) -> tuple[np.ndarray, dict[int, int]]:
 
     Raises InputError for any other file.
     """
-    # Mapped as private, since tensors of pages that can't be written to are warned of.
+    # Mapped as private, since torch warns of tensors on read-only pages.
     with reading(path, "not a packed clip ({}); delete it and pack the data set again"):
         records = np.load(path, mmap_mode="c", allow_pickle=False)
         kind = records.dtype

@@ -1,4 +1,4 @@
-"""Pictures: which files are pictures, reading them, and changing their size."""
+"""Listing, reading and resizing of pictures."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -21,18 +21,18 @@ from video.packed import is_packed, packed_part, read_packed
 from video.spherical_metadata import panorama_xmp
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-FLOW_SUFFIX = "_flow.png"  # end of the name of a flow picture, which lies beside its frame
+FLOW_SUFFIX = "_flow.png"  # end of the name of a flow picture, beside its frame
 FRAMES, OPTICAL_FLOW = "frames", "optical_flow"  # SST-Sal's folders of frames and flow pictures
 MAX_PIXELS = 16384 * 32768  # of a picture: 1.6 GB of RGB
-FULL = (1, 255, 65535)  # the brightest value of float pictures
+FULL = (1, 255, 65535)  # possible maxima of float pictures
 
-Image.MAX_IMAGE_PIXELS = None  # open_picture has a limit of its own
+Image.MAX_IMAGE_PIXELS = None  # open_picture has its own limit
 
 
 def list_pictures(path: Path) -> list[Path]:
-    """Return the pictures of a folder, or one picture, by the numbers in their names.
+    """Return the pictures of a folder, or one picture, ordered by the numbers in their names.
 
-    There are none in any other file. Raises InputError for a folder without pictures.
+    For any other file, the list is empty. Raises InputError for a folder without pictures.
     """
     if not path.is_dir():
         return [path] if path.suffix.lower() in PICTURES else []
@@ -46,20 +46,20 @@ def list_pictures(path: Path) -> list[Path]:
 
 @contextmanager
 def open_picture(path: str | Path) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture with PIL, which reads its header. Every error in it is an InputError."""
+    """Open a picture with PIL, which reads its header. Turn errors into InputErrors."""
     otherwise = "the picture can't be read ({}); delete it or make it again"
     with reading(path, otherwise) as path, Image.open(path) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}×{image.height} pixels are too many")
+            raise ValueError(f"too large, {image.width}×{image.height} pixels")
         yield image
 
 
 def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB; (H, W) uint8 grey with mode "L"; grey as it is with "F", float32.
+    """Return (H, W, 3) uint8 RGB; with mode "L" (H, W) uint8 grey; with "F" original grey, float32.
 
-    It is turned as its EXIF orientation says. With "RGB" and "L", grey of 16 bits or floats is
-    scaled to 8 bits; the full scale of floats is the first of FULL that no value exceeds.
-    Raises InputError for a file that is damaged, no picture, too large or of other values.
+    The EXIF orientation is applied. With "RGB" and "L", 16-bit and float grey values are scaled to
+    8 bits; the full scale of floats is the first of FULL that no value exceeds.
+    Raises InputError for a file that is damaged, not a picture, too large, or has other values.
     """
     if is_packed(Path(path)):
         return read_packed(Path(path))
@@ -79,12 +79,12 @@ def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
 
 
 def read_exr(path: str | Path) -> np.ndarray:
-    """Return the values of an OpenEXR file as (H, W) float32; the green ones where it has colours.
+    """Return the values of an OpenEXR file as (H, W) float32; for colours, the green channel.
 
     Raises InputError for any other file.
     """
     with (
-        reading(path, "not an OpenEXR file that can be read ({}); make it again") as path,
+        reading(path, "not a readable OpenEXR file ({}); make it again") as path,
         av.open(f"file:{path}", format="exr_pipe") as container,
     ):
         values = next(container.decode(video=0)).to_ndarray()
@@ -92,11 +92,11 @@ def read_exr(path: str | Path) -> np.ndarray:
 
 
 def save_picture(path: Path, rgb: np.ndarray, original: Path, layout: Layout | None) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG or JPEG of best quality, with the original's colour profile.
+    """Write (H, W, 3) uint8 RGB as PNG or JPEG of high quality, with the original's colour profile.
 
-    layout: that of the panorama as which it is marked; None: not at all.
+    layout: for marking it as a panorama; None: not marked.
     """
-    options: dict[str, Any] = {"quality": 95, "subsampling": 0}  # each format takes its own
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0}  # each format uses its own
     with open_picture(original) as image:
         options["icc_profile"] = image.info.get("icc_profile") if image.mode == "RGB" else None
     if layout:
@@ -108,14 +108,14 @@ def save_picture(path: Path, rgb: np.ndarray, original: Path, layout: Layout | N
 
 
 def probe_pictures(pictures: Sequence[Path]) -> tuple[Declared, list[str]]:
-    """Return what the first readable picture declares, and notes on it."""
+    """Return the metadata of the first readable picture, and notes on it."""
     problem = InputError("there is no picture")
     for path in pictures:
         try:
             with open_picture(path) as image:
                 frames, notes = getattr(image, "n_frames", 1), []
                 if frames > 1:
-                    notes.append(f"animated: only the first of its {frames} frames is read")
+                    notes.append(f"animated: only the first of {frames} frames is read")
                 on_end = image.getexif().get(0x0112) in (5, 6, 7, 8)
                 size = image.size[::-1] if on_end else image.size
                 xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", "")
@@ -132,14 +132,14 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def unit(picture: Tensor) -> Tensor:
-    """Return a picture of 8 bits as float32 in [0, 1], and any other as it is."""
+    """Return an 8-bit picture as float32 in [0, 1], and any other unchanged."""
     return picture.float().div_(255) if picture.dtype == torch.uint8 else picture
 
 
 def find_flow(picture: Path) -> Path | None:
-    """Return the flow picture of a frame, None where it has none.
+    """Return the path of a frame's flow picture, None if it has none.
 
-    It lies beside the frame, or has the frame's name in SST-Sal's layout of folders.
+    It is beside the frame, or has the frame's name in SST-Sal's layout.
     """
     if is_packed(picture):
         flow = picture.with_name(picture.name.replace("picture", "flow"))
@@ -153,6 +153,6 @@ def find_flow(picture: Path) -> Path | None:
 
 
 def read_flow(picture: Path) -> np.ndarray | None:
-    """Return the flow picture of a frame, (H, W, 3) uint8, None where it has none."""
+    """Return a frame's flow picture, (H, W, 3) uint8, None if it has none."""
     path = find_flow(picture)
     return path if path is None else read_picture(path)

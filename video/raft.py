@@ -1,4 +1,4 @@
-"""RAFT (Teed and Deng, ECCV 2020) as in torchvision, and the files of its weights."""
+"""RAFT (Teed and Deng, ECCV 2020) from torchvision, and its weight files."""
 
 from functools import cache
 from pathlib import Path
@@ -19,22 +19,22 @@ SOURCES = (
 
 
 def find_weights() -> Path:
-    """Return checkpoints/raft*.pth, the first by name. Raises InputError where there is none."""
+    """Return checkpoints/raft*.pth, the first by name. Raises InputError if there is none."""
     if paths := sorted(CHECKPOINTS.glob("raft*.pth")):
         return paths[0]
     missing = f"{CHECKPOINTS}: no weights for RAFT flow (raft*.pth)"
-    raise InputError(f"{missing}; put {SOURCES} there, or choose the flow dis, which needs none")
+    raise InputError(f"{missing}; put {SOURCES} there, or use --motion dis")
 
 
 @cache
 def load_raft(path: Path) -> nn.Module:
-    """Return the network in eval mode, on a GPU where there is one.
+    """Return the network in eval mode, on a GPU if there is one.
 
     path: torchvision's weights of raft_large or raft_small. Raises InputError for any other file.
     """
     from torchvision.models.optical_flow import raft_large, raft_small  # slow to import
 
-    with reading(path, f"not the weights of a RAFT network known here; get {SOURCES}"):
+    with reading(path, f"not the weights of a supported RAFT network; get {SOURCES}"):
         weights = read_torch(path)
         small = len(weights["feature_encoder.convnormrelu.0.weight"]) == 32
         network = (raft_small if small else raft_large)(weights=None)
@@ -44,7 +44,7 @@ def load_raft(path: Path) -> nn.Module:
 
 @torch.inference_mode()
 def estimate_flow(network: nn.Module, first: Tensor, second: Tensor) -> Tensor:
-    """Return where each pixel of the first image is in the second: (2, H, W) pixels, on the CPU.
+    """Return the displacement of each pixel from the first to the second image: (2, H, W), CPU.
 
     first, second: (3, H, W) RGB in [0, 1].
     """

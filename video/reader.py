@@ -1,4 +1,4 @@
-"""Samples video files, folders of frames and single pictures as models take them."""
+"""Sampling of video files, folders of frames and single pictures for models."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,24 +24,23 @@ from video.spec import Spec
 
 @dataclass(frozen=True)
 class Frame:
-    """One sampled frame, as models take it."""
+    """One sampled frame, in the format that models take."""
 
     number: int  # position in the source, from 1
     seconds: float  # since the first frame
     rgb: Tensor  # (3, H, W) float32 in [0, 1]
     motion: Tensor  # (M, H, W) float32 in [0, 1]
-    times: tuple[float, ...] = ()  # seconds of this frame and of those before the next sampled one
-    picture: Any = None  # of pictures in memory, the one that was given
+    times: tuple[float, ...] = ()  # seconds of this frame and those up to the next one
+    picture: Any = None  # the original, for pictures in memory
     bits: Any = None  # rgb as uint8
 
 
 class FrameReader(Iterator[Frame]):
     """The sampled frames of a source, one at a time; see read_frames.
 
-    frames: those of the source; decoded from its file if None. before: the frames that precede it,
-    nearest first.
-    damage: what is wrong with its frames. times: seconds of all frames up to the last sampled one
-    and those that follow it, sampled or not. end: when the last one read ends.
+    frames: of the source; None: decoded from its file. before: preceding frames, nearest first.
+    damage: problems with its frames. times: seconds of all frames read so far, up to the last
+    before the next sampled one. end: end of the last frame read, in seconds.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class FrameReader(Iterator[Frame]):
         return frame
 
     def _sample(self, frames: Iterable[Decoded]) -> Iterator[Frame]:
-        """Yield the first frame of each interval, with the times of those that follow."""
+        """Yield the first frame of each interval, with the times of the following ones."""
         interval = sampling_interval(self.info.fps, self.spec.fps)
         first, last_interval, sampled, times, problem = None, -1, None, [], None
         previous = self._before() if self.motion.channels else None
@@ -76,10 +75,10 @@ class FrameReader(Iterator[Frame]):
                 last_interval = interval(seconds)
                 try:
                     picture = self._picture(frame)
-                except InputError as error:  # of a folder, whose next picture may be readable
+                except InputError as error:  # in a folder, the next picture may be readable
                     self.damage.unreadable[frame.number] = str(error)
                     previous = self._before() if previous is None else previous
-                    if previous is None:  # the first readable one will stand in
+                    if previous is None:  # the first readable one replaces it
                         continue
                     picture = (previous * 255).round().byte()
                 rgb = unit(picture)
@@ -89,7 +88,7 @@ class FrameReader(Iterator[Frame]):
                 number, motion = frame.number + 1 - len(times), self._motion(frame, previous, rgb)
                 sampled = Frame(number, times[0], rgb, motion, picture=frame.given, bits=picture)
                 previous = rgb
-        except InputError as error:  # raised after the frames that were read before the damage
+        except InputError as error:  # raised after the frames before the damage
             problem = error
         if sampled:
             yield replace(sampled, times=tuple(times))
@@ -104,7 +103,7 @@ class FrameReader(Iterator[Frame]):
     def first_readable(self, frames: Iterable[Decoded]) -> Tensor | None:
         """Return the first readable one of frames at the spec's size, uint8, else None."""
         for frame in frames:
-            with suppress(InputError):  # named where the frame is part of a source
+            with suppress(InputError):  # reported where the frame is part of a source
                 return self._picture(frame)
         return None
 
@@ -116,7 +115,7 @@ class FrameReader(Iterator[Frame]):
         return self._panorama(picture)
 
     def _motion(self, frame: Decoded, previous: Tensor | None, rgb: Tensor) -> Tensor:
-        """Return the flow picture of a frame where there is one, else the estimated motion."""
+        """Return the flow picture of a frame if there is one, else the estimated motion."""
         try:
             if self.motion.from_pictures and (flow := frame.load_flow()) is not None:
                 return unit(self._panorama(flow))
@@ -125,7 +124,7 @@ class FrameReader(Iterator[Frame]):
         return self.motion(previous, rgb)
 
     def _panorama(self, picture: np.ndarray) -> Tensor:
-        """Return the view of the whole sphere in a stored picture: (3, H, W) uint8."""
+        """Return the whole sphere in a stored picture: (3, H, W) uint8."""
         rgb = self.info.layout.panorama(picture, self.spec.height, self.spec.width)
         return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
 
@@ -133,16 +132,16 @@ class FrameReader(Iterator[Frame]):
 def _small_rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
     """Return an image averaged over areas to (h, w, 3) uint8 RGB.
 
-    Planes are averaged before they become RGB, which is an eighth of the work at 3840×1920.
+    Planes are averaged before conversion to RGB, which is an eighth of the work at 3840×1920.
     """
     size = min(image.width, width), min(image.height, height)
     return image.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
 
 
 def sampling_step(rate: Fraction | None, fps: float) -> int:
-    """Return the frames of a source for each that is sampled, as `sampling_interval` takes them.
+    """Return the step between sampled frames of a source, see `sampling_interval`.
 
-    rate: frames a second of the source; None where it is not known, and each frame is sampled.
+    rate: frame rate of the source; None if unknown: every frame is sampled.
     """
     return max(1, round(rate / Fraction(fps))) if rate else 1
 
@@ -151,10 +150,10 @@ def sampling_step(rate: Fraction | None, fps: float) -> int:
 def sampling_interval(rate: Fraction, fps: float) -> Callable[[float], int]:
     """Return a function from seconds to sampling-interval index.
 
-    Seconds count from the first frame. rate, fps: frames a second of the source and sampled.
+    Seconds count from the first frame. rate, fps: frame rates of the source and of sampling.
     """
     interval = float(sampling_step(rate, fps) / rate if rate > fps else 1 / Fraction(fps))
-    early = min(float(1 / rate), interval) / 2  # a frame may come before its interval
+    early = min(float(1 / rate), interval) / 2  # a frame may precede its interval
     return lambda seconds: int((seconds + early) / interval)
 
 
@@ -165,17 +164,17 @@ def read_frames(
     stereo: str | None = None,
     coverage: Coverage | None = None,
 ) -> FrameReader:
-    """Return an iterator of the frames of a source as a model with this spec takes them.
+    """Return an iterator of the frames of a source for a model with this spec.
 
     path: a video file, a folder of pictures or one picture. fps, stereo, coverage: see
-    video.decoding.probe. Frames show the whole sphere, as the left eye sees it;
-    `info.layout.covered` says what of it was in the source.
+    video.decoding.probe. Frames show the whole sphere of the left eye; `info.layout.covered` is
+    the part of it that is in the source.
 
     Time is divided into intervals of round(source rate / spec.fps) frames, and the first frame of
-    each is sampled, as SST-Sal's authors do; of a slower source, every frame. Flow pictures in a
-    folder are taken in place of flow. For a sampled picture that can't be read, the last readable
-    one stands in, at the beginning the first; it is noted in the reader's `damage`. Raises as
-    `probe` does, and InputError where a video is damaged or no picture can be read.
+    each is sampled, as by SST-Sal's authors; of a slower source, every frame. Flow pictures in a
+    folder replace estimated flow. An unreadable picture is replaced by the last readable one, at
+    the start by the first one, and noted in the reader's `damage`. Raises errors like `probe`, and
+    InputError if a video is damaged or no picture is readable.
     """
     return FrameReader(probe(path, fps, stereo, coverage), spec)
 
@@ -183,10 +182,10 @@ def read_frames(
 def read_pictures(
     pictures: Sequence[Path], spec: Spec, rate: Fraction | None = None, before: Sequence[Path] = ()
 ) -> FrameReader:
-    """Return the frames of successive pictures, as read_frames does of a folder.
+    """Return the frames of successive pictures, like read_frames for a folder.
 
-    rate: pictures a second; None where all are sampled. before: pictures that precede them, for
-    the motion of the first one and to stand in for it. Frames are numbered from 1.
+    rate: pictures a second; None: all are sampled. before: preceding pictures, for the motion of
+    the first one and as its replacement. Frames are numbered from 1.
     """
     info = picture_info(pictures, rate or Fraction(spec.fps))
     return FrameReader(info, spec, before=decode_pictures(reversed(before), 1 / info.fps))
@@ -195,9 +194,9 @@ def read_pictures(
 def frames_of(
     pictures: Iterable[np.ndarray | Tensor], spec: Spec, fps: float | None
 ) -> Iterator[Frame]:
-    """Return the frames of pictures in memory, of which rgb_array takes each, like read_frames.
+    """Return the frames of pictures in memory of types that rgb_array takes, like read_frames.
 
-    fps: pictures a second; None for pictures that are all to be sampled.
+    fps: pictures a second; None: all are sampled.
     Iterating raises ValueError for any other array.
     """
     rate = Fraction(fps or spec.fps)

@@ -1,4 +1,4 @@
-"""Carries the sound of a video over into an MP4 file."""
+"""Transfer of a video's sound to an MP4 file."""
 
 import ctypes
 import math
@@ -11,7 +11,7 @@ from av.container import OutputContainer
 
 from video.decoding import VideoInfo, open_video
 
-MP4_CODECS = {"aac", "mp2", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # that players know
+MP4_CODECS = {"aac", "mp2", "mp3", "ac3", "eac3", "opus", "flac", "alac"}  # supported by players
 AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 AAC_RATES = sorted(av.Codec("aac", "w").audio_rates)  # samples per second
 BROWSER_LAYOUTS = dict.fromkeys(AAC_LAYOUTS, "stereo") | {1: "mono", 4: "stereo"}
@@ -20,11 +20,11 @@ BROWSER_LAYOUTS = dict.fromkeys(AAC_LAYOUTS, "stereo") | {1: "mono", 4: "stereo"
 def sound_packets(
     source: VideoInfo, output: OutputContainer, browser: bool = False
 ) -> Iterator[av.Packet]:
-    """Yield the sound of a video file as packets for `output`, which gets streams for them.
+    """Yield the sound of a video file as packets for `output`, after adding streams to it.
 
-    A codec that players know in MP4 is copied, any other is encoded again as AAC. browser: only
-    the first stream, as AAC, which all browsers play. Times count from the start of the file.
-    What cannot be carried over is left out with a warning on standard error.
+    Codecs that players support in MP4 are copied, others are re-encoded as AAC. browser: only the
+    first stream, as AAC, which all browsers play. Times count from the start of the file.
+    Unsupported sound is left out with a warning on standard error.
     """
     with open_video(source.path) as container:
         converters = {}
@@ -40,7 +40,7 @@ def sound_packets(
                 converters[stream.index] = _encode, target
             else:
                 name = context.name if context else "of unknown kind"
-                what = f"sound {stream.index} ({name}) is left out, it can't be brought into MP4"
+                what = f"sound {stream.index} ({name}) is left out, it can't be converted for MP4"
                 print(f"{source.path}: {what}", file=sys.stderr)
         if not converters:
             return
@@ -54,15 +54,15 @@ def sound_packets(
                         last[index] = time
                         yield converted
         except av.error.FFmpegError as error:
-            what = f"the sound ends early, it is damaged ({error.strerror})"
+            what = f"the sound is damaged and ends early ({error.strerror})"
             print(f"{source.path}: {what}", file=sys.stderr)
 
 
 def _channels(context: av.AudioCodecContext) -> int:
-    """Return the number of channels, 0 where they are in an order of the file's own.
+    """Return the number of channels, 0 if they are in a custom order.
 
-    PyAV 18 frees such an order twice, which ends Python. So the one object that describes it is
-    never freed, and such sound never decoded.
+    PyAV 18 frees a custom order twice, which crashes Python. So the object that describes it is
+    never freed, and such sound is never decoded.
     """
     layout = context.layout
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))

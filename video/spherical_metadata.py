@@ -1,10 +1,10 @@
-"""Marks MP4 files and pictures as equirectangular panoramas, and writes their layout.
+"""Metadata that mark MP4 files and pictures as equirectangular panoramas of a layout.
 
 Pictures have XMP in Google's GPano schema,
 https://developers.google.com/streetview/spherical-metadata. Videos have Spherical Video V1 and V2,
 since some players read only one of them: V1 is a `uuid` box with XML at the end of the video track,
-V2 are the boxes `st3d` and `sv3d` in the visual sample entry. What V1 means by a cropped panorama
-is not clear from its specification, so V2 alone states one.
+V2 are the boxes `st3d` and `sv3d` in the visual sample entry. The specification of V1 does not
+define cropped panoramas clearly, so only V2 states them.
 https://github.com/google/spatial-media/tree/master/docs
 """
 
@@ -32,18 +32,18 @@ GPANO = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
 </rdf:RDF>
 </x:xmpmeta>"""
 POSE = ("PoseHeadingDegrees", "PosePitchDegrees", "PoseRollDegrees")
-VISUAL_ENTRY = 78  # bytes of a sample entry before the boxes in it, the first of which is avcC
-# Boxes on the way to the video track's description, with the bytes before the boxes in them.
+VISUAL_ENTRY = 78  # bytes of a sample entry before its boxes, the first of which is avcC
+# Boxes on the path to the video track's description, with the bytes before their inner boxes.
 CONTAINERS = dict.fromkeys((b"moov", b"trak", b"mdia", b"minf", b"stbl"), 0)
 CONTAINERS |= {b"stsd": 8, b"avc1": VISUAL_ENTRY}
 NESTED = {*CONTAINERS, b"moof", b"traf", b"mvex", b"edts", b"dinf", b"udta"}
 OFFSET_TABLES = {b"stco": "I", b"co64": "Q"}  # tables of the chunks' positions in the file
-MAX_INDEX_BYTES = 1 << 28  # bytes: that of weeks of video
-MAX_BOXES = 500_000  # of a file: those of half a day in fragments of a second
+MAX_INDEX_BYTES = 1 << 28  # enough for weeks of video
+MAX_BOXES = 500_000  # in a file, enough for half a day in fragments of a second
 
 
 def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
-    """Return the XMP of a picture of this size. It has no word for stereo."""
+    """Return the XMP of a picture of this size. It can't express stereo."""
     west, east, south, north = layout.coverage
     full_height, full_width = layout.panorama_size(height, width)
     left = round((west + 180) * width / (east - west))
@@ -66,7 +66,7 @@ def panorama_xmp(height: int, width: int, layout: Layout = MONO) -> str:
 def read_index(file: BinaryIO) -> tuple[int, bytes]:
     """Return position and bytes of the `moov` box, the index of an MP4 file; 0 and b"" without one.
 
-    Raises ValueError for so large an index, or so many boxes, that FFmpeg would read for minutes.
+    Raises ValueError if FFmpeg would take minutes, for a too large index or too many boxes.
     """
     count, index, ranges = 0, (0, b""), [(0, file.seek(0, os.SEEK_END))]
     while ranges:
@@ -77,7 +77,7 @@ def read_index(file: BinaryIO) -> tuple[int, bytes]:
             size = size64 if size == 1 else size or end - start
             count += 1
             if count > MAX_BOXES or (kind == b"moov" and size > MAX_INDEX_BYTES):
-                raise ValueError("it has more boxes than any film")
+                raise ValueError("too many boxes")
             if size < 8:
                 break
             if kind == b"moov" and not index[1]:
@@ -90,16 +90,16 @@ def read_index(file: BinaryIO) -> tuple[int, bytes]:
 
 
 def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
-    """Add metadata of both kinds to the H.264 track of an MP4 file that video.writer has written.
+    """Add metadata of both kinds to the H.264 track of an MP4 file written by video.writer.
 
-    Pictures and sound are copied as they are. Raises InputError for any other file.
+    Pictures and sound are copied unchanged. Raises InputError for any other file.
     """
     with open(path, "rb") as source:
-        with reading(path, "no MP4 file that can be marked as 360° ({}); make it again"):
+        with reading(path, "not an MP4 file that can be marked as 360° ({}); make it again"):
             start, index = read_index(source)
             marked = _marked(index, start, *_marks(layout))
             if len(marked) == len(index):
-                raise ValueError("it has no track of H.264")
+                raise ValueError("no H.264 track")
         with atomic(path) as temporary, open(temporary, "wb") as target:
             source.seek(0)
             target.write(source.read(start))
@@ -109,7 +109,7 @@ def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
 
 
 def _marked(boxes: bytes, index: int, v1: bytes, v2: bytes) -> bytes:
-    """Return boxes with the marks in those of the video track. index: where the index begins."""
+    """Return boxes with metadata added to the video track. index: position of the index."""
     out, start = b"", 0
     while start < len(boxes):
         size, kind = struct.unpack_from(">I4s", boxes, start)
@@ -124,7 +124,7 @@ def _marked(boxes: bytes, index: int, v1: bytes, v2: bytes) -> bytes:
         elif kind == b"avc1":  # before the optional boxes
             end = VISUAL_ENTRY + struct.unpack_from(">I", content, VISUAL_ENTRY)[0]
             content = content[:end] + v2 + content[end:]
-        elif kind in OFFSET_TABLES:  # of pictures and sound, which a longer index before them moves
+        elif kind in OFFSET_TABLES:  # a longer index moves pictures and sound
             form = f">{struct.unpack_from('>I', content, 4)[0]}{OFFSET_TABLES[kind]}"
             offsets = struct.unpack_from(form, content, 8)
             moved = (offset + len(v1 + v2) * (offset > index) for offset in offsets)
@@ -139,7 +139,7 @@ def _box(kind: bytes, *content: bytes) -> bytes:
 
 
 def _marks(layout: Layout) -> tuple[bytes, bytes]:
-    """Return the boxes of V1, none for a part of the sphere, and of V2."""
+    """Return the boxes of V1 (none for a partial sphere) and of V2."""
     version = bytes(4)
     west, east, south, north = layout.coverage
     cropped = (90 - north) / 180, (south + 90) / 180, (west + 180) / 360, (180 - east) / 360

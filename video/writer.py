@@ -1,4 +1,4 @@
-"""Writes H.264 in MP4 with the times, the colours and the sound of a source video."""
+"""Writer of H.264 in MP4 with the timing, colours and sound of a source video."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -19,13 +19,13 @@ from video.spherical_metadata import write_spherical
 from video.yuv import Colour
 
 MAX_TICK_RATE = 10**6  # ticks per second
-# Of pictures beyond LARGE_FRAME_PIXELS: those of 7680×3840 then take 2.5 GB, not 6.
+# For pictures above LARGE_FRAME_PIXELS: 7680×3840 then takes 2.5 GB instead of 6.
 LOW_MEMORY = {"rc-lookahead": "2", "bf": "1", "x264-params": "sync-lookahead=0:sliced-threads=1"}
-MAX_FRAME_GAP = 2**29  # ticks from one frame to the next; MP4's decoding delays have 32 bits
+MAX_FRAME_GAP = 2**29  # ticks between frames; MP4's decoding delays have 32 bits
 
 
 def _open_mp4(path: str | Path) -> av.container.OutputContainer:
-    """Open an MP4 file to write, in which the index comes first."""
+    """Open an MP4 file for writing, with its index at the start."""
     av.logging.set_level(None)  # see video.decoding.open_video
     return av.open(f"file:{path}", "w", "mp4", options={"movflags": "+faststart"})
 
@@ -54,29 +54,29 @@ def write_video(
     browser: bool = False,
     **options: str,
 ) -> None:
-    """Write pictures as they come, in constant memory; the next ones are computed in a thread.
+    """Write a stream of pictures in constant memory; a thread computes the next ones.
 
-    pictures: (3·H/2, W) uint8 yuv420p, all of one size, each with the frame of `source` at whose
-    time it is shown. Colours are tagged as those of the first frame, and where pictures have
-    another height, as what players take these for; sound is carried over.
-    crf: quality from 0 (lossless) to 51; preset, options: x264's; browser: only what all browsers
-    play and take alike. Raises OSError where the file can't be written, and InputError for a source
-    whose clock jumps or that gave no picture.
+    pictures: (3·H/2, W) uint8 yuv420p, all of one size, each with the frame of `source` that has
+    its time. Colours are tagged like those of the first frame; for pictures of another height, as
+    players assume them for this height. Sound is copied or converted.
+    crf: quality from 0 (lossless) to 51. preset, options: of x264. browser: use only features that
+    all browsers support in the same way. Raises OSError if the file can't be written, and
+    InputError for a source with a jump in time or without pictures.
     """
     pictures = prefetch(pictures, 1 if source.width * source.height > LARGE_FRAME_PIXELS else 3)
     if not (beginning := next(pictures, None)):
-        raise InputError(f"{source.path}: no picture of it could be made; try another clip")
+        raise InputError(f"{source.path}: has no usable picture; try another clip")
     picture, first = beginning
     if picture.size > 1.5 * LARGE_FRAME_PIXELS:
         options |= LOW_MEMORY
     rate = math.lcm(first.time_base.denominator, source.fps.numerator)  # ticks per second
-    if rate > MAX_TICK_RATE:  # an average frame rate, of a clip without a steady one
+    if rate > MAX_TICK_RATE:  # an average, for a clip without a constant frame rate
         rate = first.time_base.denominator
     height, width = len(picture) * 2 // 3, picture.shape[1]
     colour = Colour.of(first)
     if browser:
         colour = colour.in_browsers(first.height)
-    elif height != first.height:  # a player may assume other colours of this height
+    elif height != first.height:  # players may assume other colours for this height
         colour = colour.assumed(first.height)
     with _open_mp4(path) as output:
         options = {"crf": str(crf), "preset": preset, **options}
@@ -89,7 +89,7 @@ def write_video(
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         sound = () if source.pictures else sound_packets(source, output, browser)
         video = _encode(chain([beginning], pictures), stream, source)
-        # Takes the first packet of each before it yields one: all streams exist by then.
+        # Before the first packet is yielded, all streams exist.
         for packet in merge(sound, video, key=lambda packet: packet.dts * packet.time_base):
             output.mux(packet)
 
@@ -97,7 +97,7 @@ def write_video(
 def _encode(
     pictures: Iterable[tuple[np.ndarray, av.VideoFrame]], stream: av.VideoStream, source: VideoInfo
 ) -> Iterator[av.Packet]:
-    """Encode pictures, each at the time of its frame, later than all before it.
+    """Encode pictures at increasing times of their frames.
 
     A time within one tick of the source's clock of a multiple of 1/fps becomes that multiple,
     which undoes, for example, the rounding to milliseconds in Matroska.
@@ -113,8 +113,8 @@ def _encode(
         place = round(time / tick)
         if MAX_FRAME_GAP < place - last < math.inf:
             jump = f"its clock jumps by {float((place - last) * tick):,.0f} s"
-            cure = "cut it there, or make it steady with ffmpeg -i IN -vf setpts=N/FR/TB OUT"
-            raise InputError(f"{source.path}: {jump}, more than .mp4 holds; {cure}")
+            cure = "cut it there, or repair it with ffmpeg -i IN -vf setpts=N/FR/TB OUT"
+            raise InputError(f"{source.path}: {jump}, too far for .mp4; {cure}")
         last = max(place, last + 1)
         frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
         frame.pts, frame.time_base, frame.duration = last, tick, round(1 / fps / tick)

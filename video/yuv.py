@@ -1,4 +1,4 @@
-"""Pictures as H.264 stores them: yuv420p, brightness at full and colour at half resolution."""
+"""Pictures in H.264's format yuv420p: luma at full and chroma at half resolution."""
 
 from dataclasses import dataclass, replace
 
@@ -7,14 +7,14 @@ import numpy as np
 
 from video.layout import MONO, Layout
 
-BT709, UNKNOWN, BT601 = 1, 2, 6  # H.264's numbers for matrices
-LIMITED, FULL = 1, 2  # ranges of brightness: 16…235, 0…255
+BT709, UNKNOWN, BT601 = 1, 2, 6  # H.264's codes of matrices
+LIMITED, FULL = 1, 2  # ranges of luma: 16…235, 0…255
 MAX_PANORAMA_ROWS = 2048  # rows
 
 
 @dataclass(frozen=True)
 class Colour:
-    """Matrix, primaries, transfer and range of a video's YUV, in H.264's numbers."""
+    """Matrix, primaries, transfer and range of a video's YUV, in H.264's codes."""
 
     matrix: int
     primaries: int
@@ -27,17 +27,17 @@ class Colour:
         if frame.format.is_rgb:
             return cls(BT709, BT709, BT709, LIMITED)
         tags = (int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc))
-        if frame.format.name != "yuv420p":  # then it is converted, yuvj420p too
+        if frame.format.name != "yuv420p":  # then it is converted, also yuvj420p
             return cls(*tags, LIMITED)
         return cls(*tags, int(frame.color_range))
 
     def assumed(self, height: int) -> "Colour":
-        """Return the tags with the matrix that players assume for this height if it is unknown."""
+        """Return the tags; an unknown matrix is replaced by the one that players assume."""
         guess = BT709 if height >= 720 else BT601
         return replace(self, matrix=guess) if self.matrix == UNKNOWN else self
 
     def in_browsers(self, height: int) -> "Colour":
-        """Return the same with all tags set, since browsers guess unknown ones differently."""
+        """Return the same with all tags set, since browsers interpret unknown ones differently."""
         return Colour(self.assumed(height).matrix, BT709, BT709, self.range or LIMITED)
 
     def from_rgb(self, rgb: np.ndarray, height: int) -> np.ndarray:
@@ -57,7 +57,7 @@ def planes(picture: np.ndarray) -> list[np.ndarray]:
 def mono(picture: np.ndarray, layout: Layout) -> np.ndarray:
     """Return the left eye's whole sphere of a (3·H/2, W) yuv420p picture, as yuv420p.
 
-    What the layout does not cover is black. A panorama has at most MAX_PANORAMA_ROWS rows.
+    The part outside the layout's coverage is black. A panorama has at most MAX_PANORAMA_ROWS rows.
     """
     if layout == MONO:
         return picture
@@ -76,7 +76,7 @@ def mono(picture: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def to_yuv420p(frame: av.VideoFrame) -> np.ndarray:
-    """Return a frame as (3·H/2, W) uint8 yuv420p, in the colours that `Colour.of` says.
+    """Return a frame as (3·H/2, W) uint8 yuv420p, in the colours of `Colour.of`.
 
     An odd last column or row is cut off.
     """

@@ -1,1 +1,1 @@
-"""Saliency maps to look at: overlay, viewer and a camera that follows attention."""
+"""Views of saliency maps: overlay, viewer and a camera that follows attention."""

@@ -1,4 +1,4 @@
-"""A virtual camera in a 360° video: what is seen on a path, such as that of views.follow."""
+"""A virtual camera that moves through a 360° video on a path, such as that of views.follow."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ def followed_views(
     fov: float,
     size: tuple[int, int],
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield (view, frame): (3·h/2, w) uint8 yuv420p, of a camera on a path.
+    """Yield the views, (3·h/2, w) uint8 yuv420p, of a camera on a path, with their frames.
 
-    path: longitude and latitude in degrees by the number of the frame. fov, size: as in Camera.
+    path: longitude and latitude in degrees by frame number. fov, size: as in Camera.
     """
     camera = None
     for frame in frames:
@@ -34,32 +34,32 @@ def followed_views(
 
 
 class Camera:
-    """Takes the picture of a view out of the panoramas of a video.
+    """Extract a perspective view from panoramas of a video.
 
     fov: horizontal field of view in degrees. size: (h, w) of the view, both even.
     height, width: of the panoramas, both even.
 
-    Where a pixel of the view spans several of the panorama, it is the mean of as many samples,
-    by OpenCV's interpolation in steps of 1/32 pixel.
+    A pixel of the view that spans several pixels of the panorama is the mean of as many samples.
+    OpenCV interpolates them in steps of 1/32 pixel.
     """
 
     def __init__(self, fov: float, size: tuple[int, int], height: int, width: int):
         self.size = size
         self.samples = n = samples_across(extent_of(fov, *size), size[1], height, width)
-        # Rays and panorama of luma and of chroma, which is half as large.
+        # Rays and panorama size for luma and for chroma, which is half as large.
         self.parts = []
         for part in (1, 2):
             view = size[0] * n // part, size[1] * n // part
             rays = view_rays(extent_of(fov, *view), view).float()
             self.parts.append((rays, (height // part, width // part)))
-        self.latitude, self.places = math.nan, []  # columns and rows that were last read
+        self.latitude, self.places = math.nan, []  # columns and rows of the last view
 
     def __call__(self, picture: np.ndarray, longitude: float, latitude: float) -> np.ndarray:
         """Return the view of a (3·H/2, W) uint8 yuv420p panorama: (3·h/2, w) yuv420p.
 
-        longitude, latitude: degrees of its middle; the horizon is level.
+        longitude, latitude: centre of the view in degrees; the horizon is level.
         """
-        if latitude != self.latitude:  # else the places move along the rows
+        if latitude != self.latitude:  # otherwise the samples only move along rows
             self.latitude, turn = latitude, orientation(0, math.radians(latitude)).float().T
             luma, chroma = (_places(rays @ turn, *size) for rays, size in self.parts)
             self.places = [luma, chroma, chroma]
@@ -72,7 +72,7 @@ class Camera:
 
 
 def _places(rays: Tensor, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the column and row (h, w) float32 of an H×W panorama along rays (h, w, 3)."""
+    """Return columns and rows (h, w) float32 of an H×W panorama for rays (h, w, 3)."""
     longitude, latitude = angles_of(rays)
     row = row_of(latitude, height).clamp(0, height - 1)
     return column_of(longitude, width).numpy(), row.numpy()

@@ -1,11 +1,11 @@
-"""Plans a path that follows attention, for the virtual camera of views.camera.
+"""Planner of a path that follows attention, for the virtual camera of views.camera.
 
-Worth a look are the peaks of attention above the clip's own mean map. The path is made of shots:
-the camera begins at the strongest attention; it turns, then holds a direction or pans slowly. It
-earns what is in view: peaks, which fade while they are seen and recover later (inhibition of
-return: Itti, Koch and Niebur, 1998), and a little of all attention. Peaks at the lower edge, where
-a person would be cut off, and views without strong attention cost something. As all that depends
-on what was seen before, beam search finds the shots.
+The targets are peaks of attention above the clip's mean map. The path consists of shots: the camera
+starts at the strongest attention; it turns, then holds a direction or pans slowly. The planner is
+rewarded for peaks in view, and a little for all attention in view. The reward of a peak fades while
+it is seen and recovers later (inhibition of return: Itti, Koch and Niebur, 1998). Peaks at the
+lower edge, where a person would be cut off, and views without a strong peak are penalised. Since
+rewards depend on earlier views, the shots are found by beam search.
 """
 
 import math
@@ -19,35 +19,35 @@ import torch
 from projection.perspective import extent_of, to_plane
 from projection.sphere import directions, orientation, solid_angles
 
-SPEED, ACCELERATION = 30, 30  # largest, along the sphere: degrees a second, and more each second
-HIGHEST = 60  # latitude in degrees
-LONGEST = 5.0  # seconds that a frame counts at most
-LOWER_EDGE = 0.6  # of a view whose half height is 1: further down, a face has no body
-CUT_OFF_PRICE = 0.5  # of a peak at the lower edge of a view, as a share of what it earns above
+SPEED, ACCELERATION = 30, 30  # limits on the sphere, degrees a second and a second squared
+MAX_LATITUDE = 60  # degrees
+MAX_FRAME_DURATION = 5.0  # seconds for which a frame counts at most
+LOWER_EDGE = 0.6  # in half heights below the centre; a face further down is without a body
+CUT_OFF_PRICE = 0.5  # of a peak at the lower edge, as a share of its reward elsewhere
 CELLS = 30, 60  # rows and columns to which maps are reduced
-COLUMNS = 36  # longitudes that are compared; latitudes are about as far apart
-MEAN_SUBTRACTION = 0.8  # share of the mean map; the rest leads where nothing ever changes
-MIN_PEAK = 0.2  # height of a peak at least, as a share of the clip's highest
-MIN_ATTENTION = 0.3  # height of a strong peak at least, as a share of the second's highest
-AROUND = math.radians(12)  # of a peak, where there is no other and what fades with it
-SEEN = 1.75  # seconds in view after which a peak has faded to 1/e
-RECOVERY = 30.0  # seconds after which what has faded is back to 1 − 1/e
-ALL = 0.07  # what the best view of all attention earns in a second; a new peak earns up to 1
-HOLD = 3  # seconds that a view is held for at least
-EMPTY_PRICE = 0.5  # of a second of holding a view without a strong peak
-MIN_WINDOW = 0.1  # how much a peak counts in a view at least, to be in it
-TURN, CUT = 0.02, 10  # price of a second of turning; a cut is as 10
+COLUMNS = 36  # candidate longitudes; candidate latitudes have about the same spacing
+MEAN_SUBTRACTION = 0.8  # share of the mean map; less than 1 for clips that never change
+MIN_PEAK = 0.2  # smallest height of a peak, as a share of the clip's highest
+MIN_ATTENTION = 0.3  # smallest height of a strong peak, as a share of the highest in a second
+AROUND = math.radians(12)  # radius in which a peak is the only one, and in which it fades
+FADING = 1.75  # seconds in view after which the reward of a peak has faded to 1/e
+RECOVERY = 30.0  # seconds after which a faded reward is back to 1 − 1/e
+TOTAL_REWARD = 0.07  # a second, for the view with most attention; a new peak has up to 1
+HOLD = 3  # smallest number of seconds for which a view is held
+EMPTY_PRICE = 0.5  # of a second in which a view without a strong peak is held
+MIN_WINDOW = 0.1  # smallest weight of a peak that counts as in view
+TURN_PRICE, CUT_SECONDS = 0.02, 10  # price of a second of turning; a cut costs as much as 10
 MIN_TURN, MIN_CUT = math.radians(30), math.radians(60)  # smallest angles of a turn and a cut
-PANS = -1, -0.5, 0.5, 1  # parts of the fastest pan
-PANNED, TURNED = 0.4, 0.8  # shares of what is in view that the fastest pan and a turn earn
-SECTORS, BEAM_WIDTH = 4, 4  # parts of the horizon, and plans that are continued
+PANS = -1, -0.5, 0.5, 1  # speeds as shares of the fastest pan
+PAN_SHARE, TURN_SHARE = 0.4, 0.8  # of the reward during the fastest pan and during a turn
+SECTORS, BEAM_WIDTH = 4, 4  # sectors of the horizon, and plans that are continued
 TAU = 2 * math.pi
 
 
 class Shot(NamedTuple):
-    """A turn from second `start` to second `arrival`, none for a cut, then a hold or a slow pan.
+    """A turn from second `start` to second `arrival` (a cut if equal), then a hold or slow pan.
 
-    place: longitude and latitude at the arrival, in radians. pan: radians of longitude a second.
+    place: longitude and latitude at the arrival in radians. pan: radians of longitude a second.
     """
 
     start: int
@@ -56,11 +56,11 @@ class Shot(NamedTuple):
     pan: float
 
     def held(self, time: np.ndarray | int) -> np.ndarray:
-        """Return the directions (..., 2) that are held at times (...)."""
+        """Return the directions (..., 2) of the hold or pan at times (...)."""
         return self.place + np.multiply.outer(time - self.arrival, (self.pan, 0))
 
 
-Plan = tuple[float, tuple[Shot, ...], np.ndarray]  # what is earned, shots, freshness of each cell
+Plan = tuple[float, tuple[Shot, ...], np.ndarray]  # reward, shots, freshness of each cell
 
 
 def follow_path(
@@ -70,16 +70,16 @@ def follow_path(
     size: tuple[int, int] = (720, 1280),
     cuts: bool = False,
 ) -> np.ndarray:
-    """Plan where a camera looks that follows attention over a whole clip.
+    """Plan the directions of a camera that follows attention through a whole clip.
 
     maps: (H, W) non-negative saliency of each frame, of any size and scale, read as a stream.
-    seconds: when each frame is shown. fov, size: horizontal field of view in degrees, and (h, w) of
-    the view, of which the ratio counts. cuts: whether the camera may jump; SPEED and ACCELERATION
-    then hold between jumps.
+    seconds: time of each frame. fov, size: horizontal field of view in degrees, and (h, w) of the
+    view, for its aspect ratio. cuts: whether the camera may jump; between jumps it keeps the limits
+    SPEED and ACCELERATION.
 
     Returns: longitude and latitude of each frame in degrees, (N, 2) float64. The longitude is
-    unwrapped: it begins within ±180° and goes on beyond, so that it can be interpolated.
-    Raises ValueError for maps that are negative, not finite or not as many as times, and for none.
+    unwrapped: it starts within ±180° and continues beyond, so that it can be interpolated.
+    Raises ValueError for no maps, for a different number of maps and times, and for invalid maps.
     """
     clock = _clock(seconds)
     planner = _Planner(_attention(maps, clock), extent_of(fov, *size), cuts)
@@ -87,24 +87,24 @@ def follow_path(
 
 
 def _clock(seconds: Sequence[float]) -> np.ndarray:
-    """Return when the frames begin and the last one ends, from 0 on, in seconds: (N + 1,)."""
+    """Return the start of each frame and the end of the last one in seconds, from 0: (N + 1,)."""
     times = np.asarray(seconds, float)
     if not (len(times) and np.isfinite(times).all()):
-        raise ValueError("there is no map to follow, or the time of one is not finite")
+        raise ValueError("there are no maps to follow, or a time is not finite")
     times = np.maximum.accumulate(times)
     last = times[-1] - times[-2] if times[0] < times[-1] else 1.0
-    return np.append(0, np.cumsum(np.append(np.diff(times), last).clip(max=LONGEST)))
+    return np.append(0, np.cumsum(np.append(np.diff(times), last).clip(max=MAX_FRAME_DURATION)))
 
 
 def _attention(maps: Iterable[np.ndarray], clock: np.ndarray) -> np.ndarray:
-    """Return how attention is divided among the CELLS in each second: (K, cells) float32."""
+    """Return the share of attention in each of the CELLS for each second: (K, cells) float32."""
     area = solid_angles(*CELLS, torch.float32).numpy()
     attention = np.zeros((math.ceil(clock[-1]), CELLS[0] * CELLS[1]), np.float32)
     frames = zip(maps, clock[:-1], clock[1:], strict=True)
     for number, (saliency, start, end) in enumerate(frames, 1):
         saliency = np.asarray(saliency, np.float32)
         if saliency.ndim != 2 or not saliency.min() >= 0 or not saliency.max() < 1e30:
-            raise ValueError(f"map {number} is not (H, W), or negative or not finite somewhere")
+            raise ValueError(f"map {number} is not (H, W), or has negative or non-finite values")
         cells = cv2.resize(saliency, CELLS[::-1], interpolation=cv2.INTER_AREA) * area
         for second in range(int(start), math.ceil(end)):
             inside = min(end, second + 1) - max(start, second)
@@ -113,19 +113,19 @@ def _attention(maps: Iterable[np.ndarray], clock: np.ndarray) -> np.ndarray:
 
 
 class _Planner:
-    """Finds the shots of a camera. Angles are in radians.
+    """Find the shots of a camera. Angles are in radians.
 
-    attention: (K, cells), as _attention returns it. extent: of a view. cuts: see follow_path.
+    attention: (K, cells), see _attention. extent: of a view. cuts: see follow_path.
     """
 
     def __init__(self, attention: np.ndarray, extent: tuple[float, float], cuts: bool):
-        highest, speed, self.acceleration = np.radians((HIGHEST, SPEED, ACCELERATION))
+        highest, speed, self.acceleration = np.radians((MAX_LATITUDE, SPEED, ACCELERATION))
         self.speed, self.cuts = min(speed, 0.9 * self.acceleration**0.5), cuts
         self.fastest = min(0.53 * self.speed, 0.5 * self.acceleration**0.5)  # a turn catches up
         latitude = np.linspace(-highest, highest, 2 * math.ceil(highest / TAU * COLUMNS) + 1)
         longitude = TAU / COLUMNS * (np.arange(COLUMNS) - COLUMNS // 2)
         self.places = np.stack(np.meshgrid(longitude, latitude), axis=-1)  # (R, C, 2)
-        # How much each cell counts in a view towards each place, little at its edges: (R·C, cells)
+        # Weight of each cell in a view towards each place, small at its edges: (R·C, cells)
         cameras = torch.stack([orientation(*p) for p in self.places.reshape(-1, 2).tolist()])
         rays = directions(*CELLS, torch.float64).flatten(0, 1)
         u, v = to_plane(torch.einsum("nk,dkc->dnc", rays, cameras), extent)
@@ -134,17 +134,17 @@ class _Planner:
         self.framing = (across * torch.where(at_edge, -CUT_OFF_PRICE, down)).float().numpy()
         self.windows = self.framing.clip(0)
         area = solid_angles(*CELLS, torch.float32).expand(CELLS).numpy().ravel()
-        even = 1.001 / (2 * TAU)  # density where attention is the same everywhere
+        even = 1.001 / (2 * TAU)  # density of uniform attention
         usual = (attention - even * area).clip(0) @ self.windows.T
-        self.usual = ALL / (usual.max(1).mean() or 1) * usual  # (K, R·C)
+        self.usual = TOTAL_REWARD / (usual.max(1).mean() or 1) * usual  # (K, R·C)
         strongest = usual[:HOLD].mean(0) - 1e-6 * np.linalg.norm(self.places, axis=-1).ravel()
         self.beginning = self.places.reshape(-1, 2)[strongest.argmax()]
-        # Peaks are above the mean map, and above an even share of what that leaves.
+        # Peaks are above the mean map and above a uniform share of the rest.
         density = attention / area
         above = density - MEAN_SUBTRACTION * density.mean(0) - (1 - MEAN_SUBTRACTION) * even
         least = max(MIN_PEAK * above.max(), 1e-9)
         self.near = (rays @ rays.T > math.cos(AROUND)).numpy()
-        self.peaks = []  # in each second, the cells of peaks and what each earns when it is new
+        self.peaks = []  # for each second, the cells of peaks and their rewards when new
         self.empty = np.zeros(usual.shape, bool)  # whether a view has no strong peak: (K, R·C)
         for values, new, empty in zip(density, above, self.empty):
             cells = self.maxima(new, least)
@@ -154,14 +154,14 @@ class _Planner:
                 empty[:] = self.windows[:, strong].max(1) < MIN_WINDOW
 
     def maxima(self, values: np.ndarray, least: float) -> np.ndarray:
-        """Return the cells whose values (cells,) are at least so high, and the highest AROUND."""
+        """Return the cells with values of at least `least` that are the maximum AROUND."""
         high = np.flatnonzero(values >= least)
         return high[values[high] >= np.where(self.near[high], values, 0).max(1, initial=0)]
 
     def shots(self) -> tuple[Shot, ...]:
         """Return the best shots found."""
         length = len(self.peaks)
-        plans: list[dict[int, Plan]] = [{} for _ in range(length + 1)]  # by their last view
+        plans: list[dict[int, Plan]] = [{} for _ in range(length + 1)]  # by last view
         plans[0][0] = 0.0, (Shot(0, 0, self.beginning, 0.0),), np.ones(len(self.near))
         for now in range(length):
             best, plans[now] = sorted(plans[now].values(), key=lambda plan: -plan[0]), {}
@@ -181,33 +181,33 @@ class _Planner:
         return row * COLUMNS + column % COLUMNS
 
     def earned(self, second: int, fresh: np.ndarray, view: int | slice = slice(None)) -> np.ndarray:
-        """Return what a view, or that towards each place, earns in a second: () or (R·C,)."""
+        """Return the reward of one view in a second, (), or of all views, (R·C,)."""
         cells, worth = self.peaks[second]
         return self.usual[second, view] + self.framing[view, cells] @ (worth * fresh[cells])
 
     def extended(self, plan: Plan, shot: Shot, now: int, end: int) -> Plan:
-        """Return a plan that goes on with a shot, new or its last, from now to the end."""
+        """Return a plan that is continued from `now` to `end` with a new shot or its last one."""
         earned, (*_, last), fresh = plan
         if shot is not last and now:
-            earned -= TURN * (shot.arrival - now or CUT)
-        steady = 1 - (1 - PANNED) * abs(shot.pan) / self.fastest
+            earned -= TURN_PRICE * (shot.arrival - now or CUT_SECONDS)
+        steady = 1 - (1 - PAN_SHARE) * abs(shot.pan) / self.fastest
         views = self.views(_path([last, shot], np.arange(now, end)))
         for second, view in zip(range(now, end), views.tolist()):
-            share = TURNED if second < shot.arrival else steady
+            share = TURN_SHARE if second < shot.arrival else steady
             earned += share * float(self.earned(second, fresh, view))
             earned -= EMPTY_PRICE * (second >= shot.arrival and self.empty[second, view])
             cells = self.peaks[second][0]
             seen = self.windows[view, cells] @ self.near[cells]
-            fresh = (1 - (1 - fresh) * math.exp(-1 / RECOVERY)) * np.exp(-share * seen / SEEN)
+            fresh = (1 - (1 - fresh) * math.exp(-1 / RECOVERY)) * np.exp(-share * seen / FADING)
         return earned, plan[1] if shot is last else (*plan[1], shot), fresh
 
     def options(self, plan: Plan, now: int) -> Iterator[Shot]:
-        """Yield those next shots to each sector and with each pan that show most a second."""
+        """Yield the best next shot to each sector and with each pan, by reward per second."""
         _, (*_, last), fresh = plan
         way = self.places - last.held(now)
         way[..., 0] -= TAU * np.rint(way[..., 0] / TAU)
         angle = np.hypot(way[..., 0] * np.cos(self.places[..., 1] - way[..., 1] / 2), way[..., 1])
-        # A turn from rest to rest, cubic in time, has these largest values.
+        # Shortest durations of a turn from rest to rest, cubic in time, within the limits.
         needed = np.maximum(1.5 * angle / self.speed, np.sqrt(6 * angle / self.acceleration))
         needed = np.ceil(needed).clip(min=1).astype(int)
         if self.cuts:
@@ -232,13 +232,13 @@ class _Planner:
             yield Shot(now, now + length, last.held(now) + way_there + (pan * length, 0), pan)
 
     def keeps_limits(self, way: np.ndarray, last: Shot, pan: float, length: int) -> bool:
-        """Return whether a turn from the last shot to what is now a way (2,) off is in limits."""
+        """Return whether a turn by `way` (2,) after the last shot keeps the limits."""
         x, pans = np.linspace(0, 1, 17)[:, None], np.array([[last.pan, 0], [pan, 0]])
         offset = way / length + pans[1] - pans.mean(0)
         velocity = (1 - x) * pans[0] + x * pans[1] + 6 * x * (1 - x) * offset
         change = (pans[1] - pans[0] + 6 * (1 - 2 * x) * offset) / length
         speed, change = np.linalg.norm(velocity, axis=1), np.linalg.norm(change, axis=1)
-        # On the sphere, what moves by its longitude is bent, by at most the square of its speed.
+        # On the sphere, motion along longitude is curved: by at most its squared speed.
         return bool((speed <= self.speed).all() and (change + speed**2 <= self.acceleration).all())
 
 

@@ -1,4 +1,4 @@
-"""Frames of a video with their saliency maps, as overlay, viewer and camera take them."""
+"""Frames of a video with their saliency maps, for overlay, viewer and camera."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from video.pictures import read_picture
 
 
 class FrameWithMap(NamedTuple):
-    """A frame with the file of its map, and the factor for the map's values."""
+    """A frame with the file of its map and a factor for the map's values."""
 
     number: int  # from 1
     image: av.VideoFrame
@@ -23,16 +23,16 @@ class FrameWithMap(NamedTuple):
     factor: float
 
     def saliency(self) -> np.ndarray:
-        """Read the map: (h, w) uint8, not multiplied by the factor."""
+        """Read the map: (h, w) uint8, without the factor."""
         return read_picture(self.path, "L")
 
 
 def frames_with_maps(
     info: VideoInfo, folder: Path, maps: dict[int, tuple[Path, float]], damage: Damage
 ) -> Iterator[FrameWithMap]:
-    """Yield all frames that can be read, all of one size, with a progress bar.
+    """Yield all readable frames, which have the same size, with a progress bar.
 
-    maps: file in `folder` and factor by the number of the frame. damage: takes what can't be read.
+    maps: file in `folder` and factor by frame number. damage: collects unreadable frames.
     Raises InputError for frames without a map and maps without a frame.
     """
     number, size = 0, None
@@ -48,7 +48,7 @@ def frames_with_maps(
         size = size or (image.width, image.height)
         if (image.width, image.height) != size or min(size) < 2:
             sizes = f"{image.width}×{image.height} pixels, the first {size[0]}×{size[1]}"
-            cure = "bring all frames to one size of at least 2×2"
+            cure = "resize all frames to one size of at least 2×2"
             raise InputError(f"{info.path}: frame {number} has {sizes}; {cure}")
         yield FrameWithMap(number, image, *maps[number])
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:

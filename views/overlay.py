@@ -1,7 +1,7 @@
-"""Paints saliency maps over pictures, those of videos in their own YUV, without a way through RGB.
+"""Overlay of saliency maps on pictures; video frames stay in YUV without conversion to RGB.
 
-Opacity rises with saliency s, from 0 to 1, as s·(2 − s): from nothing to the full opacity, of which
-three quarters are reached at half the saliency, so that places of second rank stay visible.
+The opacity is proportional to s·(2 − s), where s is the saliency from 0 to 1: at half the maximum,
+it is three quarters of the full opacity, so that secondary peaks are visible.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from video.layout import MONO, SPHERE, Layout, resample, rgb_array
 from video.yuv import Colour, planes, to_yuv420p
 from views.frames import FrameWithMap
 
-SMOOTH_MAP_SIZE = 960, 1920  # rows and columns, of which parts are then taken linearly
+SMOOTH_MAP_SIZE = 960, 1920  # size for cubic interpolation; linear from there
 COLORMAPS = {
     name.removeprefix("COLORMAP_").lower(): number
     for name, number in sorted(vars(cv2).items())
@@ -25,19 +25,19 @@ COLORMAPS = {
 
 
 def colours(colormap: str) -> np.ndarray:
-    """Return the colours of values 0 to 255, (1, 256, 3) uint8 RGB. colormap: of COLORMAPS."""
+    """Return the colours of values 0 to 255: (1, 256, 3) uint8 RGB. colormap: see COLORMAPS."""
     bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], COLORMAPS[colormap])
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
 class Overlay:
-    """Paints maps over pictures.
+    """Paint maps over pictures.
 
-    colormap: a key of COLORMAPS. alpha: opacity where the map is 255. colour, height: those of a
-    video, whose pictures are yuv420p; None for RGB pictures. opaque: paint the map's colours alone.
+    colormap: a key of COLORMAPS. alpha: opacity where the map is 255. colour, height: of a video
+    in yuv420p; None for RGB pictures. opaque: paint only the map's colours.
 
-    Colour and opacity depend on the map's value only, so they are looked up in tables; each plane
-    then takes one 8-bit multiplication and addition.
+    Colour and opacity depend only on the map's value, so they are looked up in tables; then each
+    plane needs one 8-bit multiplication and addition.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Overlay:
         """Return the painted picture.
 
         picture: (3·H/2, W) uint8 yuv420p, or (H, W, 3) RGB. saliency: (H, W) uint8; an odd last row
-        or column, which yuv420p does not have, is ignored.
+        or column, which yuv420p lacks, is ignored.
         """
         if picture.ndim == 3:
             return self._blend(picture, cv2.merge([saliency] * 3), self.paint)
@@ -75,7 +75,7 @@ class Overlay:
 def painted_pictures(
     frames: Iterable[FrameWithMap], layout: Layout, colormap: str, alpha: float, side_by_side: bool
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield (picture, frame): (3·H/2, W) uint8 yuv420p and the video's frame that it shows.
+    """Yield painted pictures, (3·H/2, W) uint8 yuv420p, with their video frames.
 
     side_by_side: the frame on the left and the map's colours on the right: (3·H/2, 2·W).
     """
@@ -97,11 +97,11 @@ def paint_picture(
     alpha: float = 0.7,
     side_by_side: bool = False,
 ) -> np.ndarray:
-    """Return a still picture with its map over it, (H, W, 3) RGB, or beside it, (H, 2·W, 3).
+    """Return a picture with its map over it, (H, W, 3) RGB, or beside it, (H, 2·W, 3).
 
-    rgb: (H, W, 3) uint8, or a frame's tensor. saliency: (h, w) uint8, or one of models.predict, any
-    not negative array or tensor (1, h, w), whose maximum is then shown as the strongest. alpha:
-    opacity of that.
+    rgb: (H, W, 3) uint8, or a frame's tensor. saliency: (h, w) uint8, or a map of models.predict or
+    any other non-negative array or tensor (1, h, w), scaled to its maximum. alpha: opacity at
+    maximum saliency.
     """
     rgb, saliency = rgb_array(rgb), np.asarray(saliency).reshape(saliency.shape[-2:])
     if saliency.dtype != np.uint8:
@@ -113,7 +113,7 @@ def paint_picture(
 
 
 def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return two (3·H/2, W) yuv420p pictures as one, (3·H/2, 2·W)."""
+    """Return two (3·H/2, W) yuv420p pictures side by side, (3·H/2, 2·W)."""
     out = np.empty((left.shape[0], 2 * left.shape[1]), np.uint8)
     for target, *pair in zip(planes(out), planes(left), planes(right), strict=True):
         np.concatenate(pair, axis=1, out=target)
@@ -121,17 +121,17 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def scaled(saliency: np.ndarray, factor: float) -> np.ndarray:
-    """Return a uint8 map whose values are multiplied by a factor, cut off at 255."""
+    """Return a uint8 map multiplied by a factor and clipped at 255."""
     table = np.clip(np.rint(np.arange(256) * factor), 0, 255).astype(np.uint8)
     return cv2.LUT(saliency, table)
 
 
 def resize_map(saliency: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return an equirectangular (h, w) uint8 map at another size, without a seam at ±180°."""
+    """Return a resized equirectangular (h, w) uint8 map, without a seam at ±180°."""
     columns = saliency.shape[1]
     if columns >= width:
         return cv2.resize(saliency, (width, height), interpolation=cv2.INTER_AREA)
-    step = columns // gcd(columns, width)  # this many columns become a whole number of pixels
+    step = columns // gcd(columns, width)  # so many columns become a whole number of pixels
     pad = step * -(-2 // step)  # a cubic kernel reaches two columns
     extra = pad * width // columns
     padded = cv2.copyMakeBorder(saliency, 0, 0, pad, pad, cv2.BORDER_WRAP)
@@ -140,9 +140,9 @@ def resize_map(saliency: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def lay_map(saliency: np.ndarray, height: int, width: int, layout: Layout) -> np.ndarray:
-    """Return a map of the sphere, (h, w) uint8, as it lies on pictures of a layout: (H, W).
+    """Return a map of the sphere, (h, w) uint8, in the layout of pictures: (H, W).
 
-    It lies on each eye, and only what of the sphere an eye covers.
+    It is repeated for each eye and cropped to the part of the sphere that an eye covers.
     """
     eyes, laid = layout.eyes(height, width), np.zeros((height, width), np.uint8)
     size = laid[eyes[0]].shape

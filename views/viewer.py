@@ -1,8 +1,8 @@
-"""Writes a page in which one looks around in a 360° video or picture and its maps: one HTML file.
+"""Writer of the viewer: one HTML file in which to look around in a 360° video or picture.
 
-Picture and map are packed into one video: the map, in grey and MAP_ROWS high, above the picture. So
-both come from the same decoded frame and can't get out of step, and the page blends them as its
-user likes. viewer.html is the page; what it shows is put into it as JSON and base64.
+Picture and map are packed into one video, with the grey map, MAP_ROWS high, above the picture. So
+both come from the same decoded frame and stay in sync, and the page can blend them in any way.
+viewer.html is the template; the content is inserted as JSON and base64.
 """
 
 import base64
@@ -27,13 +27,13 @@ from views.frames import FrameWithMap
 from views.overlay import colours, resize_map, scaled
 
 PAGE_TEMPLATE = Path(__file__).with_name("viewer.html")
-MAP_ROWS = 240  # a multiple of 16, so that no block of H.264 holds parts of both
+MAP_ROWS = 240  # a multiple of 16, so that no H.264 block contains parts of both
 OFFERED_COLORMAPS = ("turbo", "inferno", "viridis", "cividis", "hot", "bone")  # colour maps
-MAX_ROWS = 8192  # rows of the clip; with those of the map, within the encoder's 16384
-MAX_BIT_RATE = 3_200_000  # at most, a second: with sound and as base64, a minute is less than 40 MB
-CLIP_CHUNK_BYTES = 3 << 20  # bytes of the clip that are put into the page at a time
-MEASURED_SIZE = 64, 128  # rows and columns of the maps that are measured
-TOP_SHARE = 0.05  # part of the sphere in which attention is counted
+MAX_ROWS = 8192  # of the clip; together with the map, within the encoder's 16384
+MAX_BIT_RATE = 3_200_000  # limit per second: a minute with sound is less than 40 MB in base64
+CLIP_CHUNK_BYTES = 3 << 20  # bytes of the clip that are inserted at a time
+MEASURED_SIZE = 64, 128  # rows and columns of maps for the attention curve
+TOP_SHARE = 0.05  # part of the sphere for the attention curve
 
 
 def write_viewer(
@@ -47,15 +47,15 @@ def write_viewer(
     crf: float = 20,
     preset: str = "fast",
 ) -> None:
-    """Write the page of a video or picture, in constant memory but for a few bytes a frame.
+    """Write the page of a video or picture, in constant memory except for a few bytes per frame.
 
-    frames: those of `source`. title: name of the clip. width: columns to which the clip is reduced.
-    colormap: a key of COLORMAPS and alpha: opacity where a map is 255, both changed in the page.
-    crf, preset: see write_video. Raises OSError where the file can't be written.
+    frames: of `source`. title: name of the clip. width: largest width of the clip in pixels.
+    colormap: a key of COLORMAPS. alpha: opacity where a map is 255. The user can change both in the
+    page. crf, preset: see write_video. Raises OSError if the file can't be written.
     """
     still, maps, seconds, shares = source.pictures == (source.path,), [], [], []
     tables = {
-        name: base64.b64encode(colours(name).tobytes()).decode()  # 256 times RGB
+        name: base64.b64encode(colours(name).tobytes()).decode()  # 256 RGB values
         for name in dict.fromkeys([colormap, *OFFERED_COLORMAPS])
     }
     facts = {"mapRows": MAP_ROWS, "seconds": seconds, "shares": shares, "colormap": colormap}
@@ -71,7 +71,7 @@ def write_viewer(
             saliency = scaled(saliency, frame.factor)
             yield pack(frame.image, saliency, width, source.layout), frame.image
 
-    clip = path.with_name(f".{path.name}.clip")  # after SIGKILL, the next run replaces it
+    clip = path.with_name(f".{path.name}.clip")  # left by SIGKILL, the next run replaces it
     try:
         if still:
             ((picture, _),) = packed()
@@ -79,8 +79,8 @@ def write_viewer(
             image.to_image(src_colorspace="ITU709").save(clip, "JPEG", quality=92)
         else:
             limits = {"maxrate": str(MAX_BIT_RATE), "bufsize": str(2 * MAX_BIT_RATE)}
-            keyframes = str(max(1, round(source.fps)))  # one a second: jumps are quick
-            crf = max(1, crf)  # browsers do not play lossless H.264
+            keyframes = str(max(1, round(source.fps)))  # one per second, for fast seeking
+            crf = max(1, crf)  # browsers can't play lossless H.264
             write_video(clip, source, packed(), crf, preset, browser=True, g=keyframes, **limits)
             with av.open(clip) as written:
                 facts["sound"] = bool(written.streams.audio)
@@ -92,11 +92,11 @@ def write_viewer(
 
 
 def _write_page(path: Path, title: str, facts: dict, clip: Path) -> None:
-    """Write viewer.html with its title, its facts and, a part at a time, its clip."""
+    """Write viewer.html with its title, facts and, in chunks, its clip."""
     before, _, after = PAGE_TEMPLATE.read_text(encoding="utf-8").partition("{{clip}}\n")
     texts = {"title": html.escape(title), "facts": json.dumps(facts).replace("<", "\\u003c")}
     before = re.sub(r"{{(\w+)}}", lambda match: texts[match[1]], before)
-    # A name that is not UTF-8 has question marks.
+    # Question marks replace characters that are not UTF-8.
     with open(path, "w", encoding="utf-8", errors="replace") as page, open(clip, "rb") as content:
         page.write(before)
         while part := content.read(CLIP_CHUNK_BYTES):
@@ -110,9 +110,9 @@ def pack(
 ) -> np.ndarray:
     """Return the map above the picture: (3·(MAP_ROWS + H)/2, W) uint8 yuv420p.
 
-    saliency: (h, w) uint8. width: the largest W, in pixels; H keeps the shape of the panorama,
-    which is the left eye's whole sphere where the frame has another layout. A map of 0 is black
-    and 255 is white in the range of brightness that the frame has.
+    saliency: (h, w) uint8. width: the largest W in pixels; H keeps the aspect ratio of the
+    panorama, which is the left eye's whole sphere if the frame has another layout. Map values of 0
+    and 255 become black and white in the frame's luma range.
     """
     picture = mono(to_yuv420p(frame), layout)
     rows, columns = len(picture) * 2 // 3, picture.shape[1]
@@ -131,8 +131,8 @@ def pack(
 def concentration(saliency: np.ndarray) -> float:
     """Return the share of attention in the most salient 5 % of the sphere, by solid angle.
 
-    saliency: (H, W), any scale. 0.05 for a uniform map, 1 where nothing else is salient, 0 for a
-    map without any.
+    saliency: (H, W), any scale. The share is 0.05 for a uniform map, 1 if nothing else is salient,
+    and 0 for an all-zero map.
     """
     values = saliency.astype(float).ravel()
     area = solid_angles(*saliency.shape).numpy().repeat(saliency.shape[1])
