@@ -21,7 +21,7 @@ from video.spec import Spec
 FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 THREADS = 4  # for computing different frames at the same time
 EPSILON = 1e-6  # maps are clamped to [ε, 1 − ε] before their logits
-OWN_SHARE = 0.75  # share of the difference that smoothing keeps where a frame's logit is higher
+OWN_SHARE = 0.8  # share of the difference that smoothing keeps where a frame's logit is higher
 
 Pair = tuple[Frame, Tensor]  # with its map (1, H, W)
 
@@ -57,7 +57,7 @@ def predict(
 
     Where the spec has a `smoothing` of s seconds, a frame's map is the sigmoid of the mean of the
     maps' logits over the frames at most s seconds before and after it, with weights
-    exp(−|Δt| / s). Where the frame's own logit is higher, three quarters of the difference are
+    exp(−|Δt| / s). Where the frame's own logit is higher, four fifths of the difference are
     added, so that what moves stays visible where it is.
 
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of

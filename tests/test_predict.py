@@ -250,7 +250,7 @@ def logit(p):
 def expected(given, number, ahead=HALF):
     """By hand: the weighted mean of the logits of frames at most half a second away.
 
-    Where the frame's own is higher, three quarters of the way to it.
+    Where the frame's own is higher, four fifths of the way to it.
     """
     now = given[number - 1].seconds
     near = [f for f in given if now - HALF <= f.seconds <= now + ahead]
@@ -258,7 +258,7 @@ def expected(given, number, ahead=HALF):
     values = [f.rgb[0, 0, 0].item() for f in near]
     mean = sum(w * logit(value) for w, value in zip(weights, values)) / sum(weights)
     own = logit(given[number - 1].rgb[0, 0, 0].item())
-    return 1 / (1 + math.exp(-mean - 0.75 * max(0.0, own - mean)))
+    return 1 / (1 + math.exp(-mean - 0.8 * max(0.0, own - mean)))
 
 
 @pytest.mark.parametrize("times", [None, UNEVEN])
@@ -272,14 +272,14 @@ def test_a_map_is_the_mean_of_logits_around_its_frame(times, live):
         assert found[number] == pytest.approx(by_hand, abs=1e-5)
 
 
-def test_what_passes_by_quickly_keeps_three_quarters_of_its_logit():
+def test_what_passes_by_quickly_keeps_four_fifths_of_its_logit():
     """Bright in one frame of nine: the mean of logits alone would be 0.025."""
     found = maps(frames([0.01] * 8 + [0.9] + [0.01] * 8))
     mean = logit(0.01) + (logit(0.9) - logit(0.01)) / sum(
         math.exp(-abs(n) / 4) for n in range(-4, 5)
     )
-    assert found[9] == pytest.approx(1 / (1 + math.exp(-0.75 * logit(0.9) - 0.25 * mean)), abs=1e-4)
-    assert 0.6 < found[9] < 0.7
+    assert found[9] == pytest.approx(1 / (1 + math.exp(-0.8 * logit(0.9) - 0.2 * mean)), abs=1e-4)
+    assert 0.7 < found[9] < 0.8
     assert found[8] < 0.03
 
 
