@@ -250,15 +250,14 @@ def logit(p):
 def expected(given, number, ahead=HALF):
     """By hand: the weighted mean of the logits of frames at most half a second away.
 
-    Where the frame's own is higher, four fifths of the way to it.
+    At least half of its own map.
     """
     now = given[number - 1].seconds
     near = [f for f in given if now - HALF <= f.seconds <= now + ahead]
     weights = [math.exp(-abs(f.seconds - now) / HALF) for f in near]
     values = [f.rgb[0, 0, 0].item() for f in near]
     mean = sum(w * logit(value) for w, value in zip(weights, values)) / sum(weights)
-    own = logit(given[number - 1].rgb[0, 0, 0].item())
-    return 1 / (1 + math.exp(-mean - 0.8 * max(0.0, own - mean)))
+    return max(1 / (1 + math.exp(-mean)), given[number - 1].rgb[0, 0, 0].item() / 2)
 
 
 @pytest.mark.parametrize("times", [None, UNEVEN])
@@ -272,15 +271,29 @@ def test_a_map_is_the_mean_of_logits_around_its_frame(times, live):
         assert found[number] == pytest.approx(by_hand, abs=1e-5)
 
 
-def test_what_passes_by_quickly_keeps_four_fifths_of_its_logit():
+def test_what_passes_by_quickly_keeps_half_of_its_height():
     """Bright in one frame of nine: the mean of logits alone would be 0.025."""
     found = maps(frames([0.01] * 8 + [0.9] + [0.01] * 8))
-    mean = logit(0.01) + (logit(0.9) - logit(0.01)) / sum(
-        math.exp(-abs(n) / 4) for n in range(-4, 5)
-    )
-    assert found[9] == pytest.approx(1 / (1 + math.exp(-0.8 * logit(0.9) - 0.2 * mean)), abs=1e-4)
-    assert 0.7 < found[9] < 0.8
+    assert found[9] == pytest.approx(0.45, abs=1e-4)
     assert found[8] < 0.03
+
+
+@pytest.mark.parametrize("column", [3, 30])  # at the seam, and elsewhere
+def test_what_moves_before_a_steady_camera_keeps_its_own_logit(column):
+    """Bright in one frame of nine, and only around `column` is there motion in it."""
+    given = frames([0.01] * 8 + [0.9] + [0.01] * 8, height=32)
+    motion = torch.zeros(1, 32, 64)
+    motion[:, 8:16, column // 8 * 8 : column // 8 * 8 + 8] = 0.02
+    given = [replace(f, motion=motion if f.number == 9 else 0 * motion) for f in given]
+    model = Given(HALF, height=32)
+    for name, at_motion in (("steady_difference", 0.9), ("difference", 0.45)):
+        model.spec = replace(model.spec, motion=name)
+        found = dict((f.number, m[0]) for f, m in models.predict(model, given))
+        assert found[9][12, column].item() == pytest.approx(at_motion, abs=1e-4)
+        opposite = found[9][12, (column + 32) % 64].item()
+        assert opposite == pytest.approx(0.45, abs=1e-4)
+        assert found[9][12, column - 12].item() == pytest.approx(at_motion, abs=1e-4)
+        assert found[8].max() < 0.03
 
 
 def test_a_still_and_a_model_without_smoothing_keep_their_maps():

@@ -31,6 +31,7 @@ class Motion:
     channels: int
     augmentations: tuple[str, ...] = ("yaw",)  # under which it stays valid
     scales_with_contrast = False  # whether it is proportional to the contrast of the frames
+    marks_movement = False  # whether it is high where something moves before a steady camera alone
     from_pictures = False  # whether to use a data set's flow pictures
     eight_bits = False  # whether its values have 8 bits
 
@@ -75,6 +76,7 @@ class SteadyDifference(Difference):
     """
 
     scales_with_contrast = False
+    marks_movement = True
     augmentations = ("yaw", "mirror")
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
