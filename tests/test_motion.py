@@ -89,7 +89,7 @@ def test_raft_without_weights_names_where_they_come_from(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"raft_large_C_T_SKHT_V2.*pytorch.org"):
         RAFTFlow()
     torch.save({"other": torch.zeros(1)}, tmp_path / "raft-other.pth")
-    with pytest.raises(InputError, match="raft-other.pth: not the weights of a RAFT"):
+    with pytest.raises(InputError, match="raft-other.pth: not the weights of a supported RAFT"):
         load_raft(tmp_path / "raft-other.pth")
 
 
