@@ -107,6 +107,7 @@ MOTIONS = Components(
     "video.motion:Motion",
     none="video.motion:NoMotion",
     difference="video.motion:Difference",
+    steady_difference="video.motion:SteadyDifference",
     colour_difference="video.motion:ColourDifference",
     dis="video.motion:DISFlow",
     raft="video.motion:RAFTFlow",

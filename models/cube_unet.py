@@ -142,10 +142,10 @@ class CubeUNet(SaliencyModel):
             given = f"got {frames.shape[2]} + {motion.shape[2]}"
             raise ValueError(f"expected 3 + {channels - 3} channels of frames and motion, {given}")
         faces = self.to_cube(clips.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        logits = self.read(faces)
+        looks = [self.read(faces)] if self.second_look < 1 else []
         if self.second_look:
-            second = enlarge(self.read(avg_pool2d(faces, 2)), self.pad)
-            logits = torch.lerp(logits, second, self.second_look)
+            looks.append(enlarge(self.read(avg_pool2d(faces, 2)), self.pad))
+        logits = self.fuse(*looks) if len(looks) > 1 else looks[0]
         if self.projects_probabilities:
             logits = self.to_equi(logits.sigmoid()).logit(PROBABILITY_EPS)
         else:
@@ -155,6 +155,11 @@ class CubeUNet(SaliencyModel):
         if self.prior_head:
             latitude_bias = 2 * logits[:, 1:].sigmoid() * latitude_bias
         return logits[:, :1], latitude_bias
+
+    def fuse(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the mean of the image logits of two looks, and the lower of their local priors."""
+        image = torch.lerp(first[:, :1], second[:, :1], self.second_look)
+        return torch.cat([image, torch.minimum(first[:, 1:], second[:, 1:])], dim=1)
 
     def read(self, faces: Tensor) -> Tensor:
         """Return image logits, and those of the local prior if there is one: (B·T·6, 1 or 2, S, S).

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
+from common.components import MOTIONS
 from models.base import SaliencyModel
 from video.background import map_in_background
 from video.reader import Frame, frames_of
@@ -22,6 +24,8 @@ FRAMES_AT_ONCE, PIXELS_AT_ONCE = 8, 8 * 240 * 480
 THREADS = 4  # for computing different frames at the same time
 EPSILON = 1e-6  # maps are clamped to [ε, 1 − ε] before their logits
 MIN_OWN_SHARE = 0.5  # share of a frame's own map that smoothing keeps
+MOVEMENT = 0.02  # difference from which a frame's own logits count where something moves
+CELL, REACH = 8, 2  # pixels over which a difference is averaged; cells around it that it marks
 
 Pair = tuple[Frame, Tensor]  # with its map (1, H, W)
 
@@ -57,8 +61,8 @@ def predict(
 
     Where the spec has a `smoothing` of s seconds, a frame's map is the sigmoid of the mean of the
     maps' logits over the frames at most s seconds before and after it, with weights
-    exp(−|Δt| / s), and nowhere less than half of the frame's own map, so that what passes by
-    quickly stays visible.
+    exp(−|Δt| / s), and nowhere less than half of the frame's own map. Where the motion marks
+    something that moves before a steady camera, the frame's own logit counts where it is higher.
 
     frames: objects with rgb (3, H, W) and motion (M, H, W), such as video.Frame; or pictures of
         any size, (H, W, 3) uint8 RGB arrays or frames' tensors (3, H, W) in [0, 1], of which
@@ -111,7 +115,8 @@ def predict_from(
         batches = _from_first_needed(batches, done, spec.smoothing)
     pairs = _stitched(_computed(model, batches, live), spec.fade)
     if spec.smoothing:
-        pairs = _smoothed(pairs, spec.smoothing, live)
+        marks = MOTIONS[spec.motion].marks_movement
+        pairs = _smoothed(pairs, spec.smoothing, live, marks)
     yield from (pair for pair in pairs if _goes_beyond(pair[0], done))
 
 
@@ -199,7 +204,17 @@ def _stitched(computed: Iterable[tuple[list[Frame], Tensor]], fade: int) -> Iter
     yield from shared
 
 
-def _smoothed(pairs: Iterable[Pair], seconds: float, live: bool) -> Iterator[Pair]:
+def _movement(motion: Tensor) -> Tensor:
+    """Return from 0 to 1 how much moves around each pixel: (1, H, W) → (1, H, W)."""
+    cells = avg_pool2d(motion, CELL, ceil_mode=True)
+    round_the_sphere = pad(cells, (REACH, REACH, 0, 0), mode="circular")
+    near = max_pool2d(round_the_sphere, 2 * REACH + 1, stride=1, padding=(REACH, 0))
+    return interpolate((near / MOVEMENT).clamp(max=1)[None], motion.shape[-2:], mode="bilinear")[0]
+
+
+def _smoothed(
+    pairs: Iterable[Pair], seconds: float, live: bool, marks_movement: bool = False
+) -> Iterator[Pair]:
     """Yield frames with weighted means of the maps around them, see `predict`."""
     near: list[tuple[Frame, Tensor, Tensor]] = []  # frames, maps and logits that are still needed
     following = 0  # index in `near` of the frame whose mean comes next
@@ -207,7 +222,7 @@ def _smoothed(pairs: Iterable[Pair], seconds: float, live: bool) -> Iterator[Pai
         if pair:
             near.append((*pair, pair[1].logit(eps=EPSILON)))
         while following < len(near):
-            frame, own, _ = near[following]
+            frame, own, own_logits = near[following]
             apart = [abs(other.seconds - frame.seconds) for other, *_ in near]
             if pair and not live and apart[-1] <= seconds:
                 break  # the next frame may be near, too
@@ -215,6 +230,8 @@ def _smoothed(pairs: Iterable[Pair], seconds: float, live: bool) -> Iterator[Pai
             mean = torch.zeros_like(own)
             for weight, (*_, logits) in zip(weights, near):
                 mean.add_(logits, alpha=weight / sum(weights))
+            if marks_movement:
+                mean += _movement(frame.motion.cpu()) * (own_logits - mean).clamp(min=0)
             yield frame, torch.maximum(mean.sigmoid_(), MIN_OWN_SHARE * own)
             following += 1
             while following > 1 and abs(near[0][0].seconds - frame.seconds) > seconds:

@@ -15,6 +15,9 @@ changes only a little.
 
 With --varied, half of the frames are first reduced to the resolution of cheap cameras, down to
 COARSEST rows, with the same target. A share MOVING has its motion image, the others a zero one.
+With --looks, each frame is seen by one of the two looks alone, a share SECOND by the second. With
+--lift P, the maps are multiplied by the lift (recipes/gaze_scenes.py) to the power P, where a scene
+has one.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -50,7 +53,8 @@ from video.spec import Spec
 HEIGHTS = 384, 512, 640  # of the frames whose logits are averaged
 TEACHER = 0.85  # share of the mean in the target
 STEPS, LEARNING_RATE = 900, 1e-4
-SMALL, COARSEST, MOVING = 0.5, 80, 0.3  # see above
+SMALL, COARSEST, MOVING, SECOND = 0.5, 80, 0.3, 0.45  # see above
+MOST = 8.0  # times the attention of the prior: limit of a lift
 
 
 def teacher_map(teachers: list[CubeUNet], frames: Tensor) -> Tensor:
@@ -109,6 +113,7 @@ def student(path: Path) -> CubeUNet:
 def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) -> CubeUNet:
     """Return the network after some steps on frames with their maps. args: see main."""
     device, random = choose_device("auto"), np.random.default_rng(args.seed)
+    looks = np.random.default_rng(args.seed + 77)
     precision, spec, path = choose_precision("auto", device), model.spec, args.checkpoint
     heights = HEIGHTS if args.teacher and not args.maps else ()
     teachers = [load(path, device, height=height, width=2 * height) for height in heights]
@@ -126,6 +131,7 @@ def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) 
         truth = read_truth(clips[index][-1].truth, *size)
         if args.maps:
             said = read_array(map_path(args.maps, clips[index])).astype(np.float32)
+            said *= lift_of(clips[index], *said.shape, args.lift)
             said = torch.from_numpy(resize(said, *size))
             truth = mixed(said, truth, args.teacher, areas)
         item = item_of(clips[index], truth, spec, random, args.varied)
@@ -134,6 +140,8 @@ def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) 
             with torch.no_grad(), autocast(device, precision):
                 mean = teacher_map(teachers, frames)
             target = mixed(mean, target, args.teacher, areas.to(device))
+        if args.looks:
+            model.second_look = float(looks.random() < SECOND)
         with autocast(device, precision):
             maps = model(frames, motion)
         loss = loss_of(maps.float(), target)
@@ -143,6 +151,17 @@ def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) 
             group["lr"] = args.rate * cosine(step, args.steps)
         optimizer.step()
     return model.eval()
+
+
+def lift_of(clip: list[File], height: int, width: int, power: float = 1) -> np.ndarray | float:
+    """Return by how much attention to people is denser in a clip's last frame: (H, W), or 1.
+
+    It is at most MOST, before the power is taken.
+    """
+    path = clip[-1].picture.with_name(f"{clip[-1].picture.stem}_lift.npy")
+    if not path.exists():
+        return 1.0
+    return resize(read_array(path).astype(np.float32).clip(1, MOST) ** power, height, width)
 
 
 def training_clips(root: Path) -> list[list[File]]:
@@ -173,6 +192,9 @@ def main() -> None:
     add("--steps", type=at_least(1, kind=int), default=STEPS, help="frames to learn from")
     add("--rate", type=at_least(1e-9), default=LEARNING_RATE, help="peak learning rate")
     add("--varied", action="store_true", help="also frames of small pictures, and their motion")
+    add("--looks", action="store_true", help="each frame with one of two looks alone")
+    add("--lift", type=at_least(0, 10), default=0.0, help="power of the scenes' lifts by which the "
+        "maps are multiplied")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of the order of frames and their changes")
     args = parser.parse_args()
     writable(args.output)
@@ -185,7 +207,7 @@ def main() -> None:
     content = read(args.checkpoint)
     kept = "calibrated", "mean_of", "front", "run"
     facts = {name: content[name] for name in kept if content.get(name)}
-    said = "teacher", "steps", "rate", "varied", "seed"
+    said = "teacher", "steps", "rate", "varied", "looks", "lift", "seed"
     facts["distilled"] = {name: getattr(args, name) for name in said}
     facts["distilled"]["sha256"] = sha256(args.checkpoint)
     save(args.output, model, **facts)

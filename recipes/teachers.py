@@ -25,17 +25,16 @@ from tqdm import tqdm
 
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import run_script
-from common.files import read_array, write_array
+from common.files import write_array
 from models import deploy, load
 from projection import solid_angles
-from recipes.distill import map_path, teacher_map, training_clips
+from recipes.distill import lift_of, map_path, teacher_map, training_clips
 from recipes.fastgaze import load_fastgaze, panorama_density
 from recipes.flat import to_tensor
-from video.pictures import read_picture, resize
+from video.pictures import read_picture
 
 HEIGHTS = 256, 384, 640  # of the frames whose logits are averaged
 FASTGAZE = 0.3  # its share
-MOST = 8.0  # times the attention of the prior
 ROWS = 256  # of a map, which is twice as wide
 
 
@@ -62,8 +61,7 @@ def main() -> None:
             mean = teacher_map(teachers, frame)[0].float()
             other = panorama_density(fastgaze, image, *size)
         mean = interpolate(mean, size, mode="area")[0, 0].cpu().numpy()
-        if (lifted := clip[-1].picture.with_name(f"{clip[-1].picture.stem}_lift.npy")).exists():
-            mean *= resize(read_array(lifted).astype(np.float32), *size).clip(1, MOST)
+        mean *= lift_of(clip, *size)
         other *= (mean * areas).sum() / (other * areas).sum()
         write_array(path, ((1 - FASTGAZE) * mean + FASTGAZE * other).astype(np.float16))
 

@@ -333,11 +333,16 @@ def test_a_local_prior_begins_as_the_latitude_bias_and_can_take_it_away():
 @torch.no_grad()
 @pytest.mark.parametrize("more", [{}, {"local_prior": True}, {"padding": "zero"}])
 def test_two_looks_are_the_mean_of_the_logits_of_each_by_hand(more, tmp_path):
-    """The second sees each face averaged over 2×2 pixels; its logits are enlarged."""
+    """The second sees each face averaged over 2×2 pixels; its logits are enlarged.
+
+    Of the two gates of the latitude bias, the lower one counts.
+    """
     torch.manual_seed(0)
     size = {"height": 80, "width": 160, "base_channels": 4, **more}
     whole, both = CubeUNet(**size).eval(), CubeUNet(**size, second_look=0.3).eval()
     whole.head.weight.data *= 100
+    if whole.prior_head:
+        torch.nn.init.normal_(whole.prior_head.weight, std=20)
     both.load_state_dict(whole.state_dict())  # no weight is added
     clip = torch.rand(2, 1, 3, 80, 160), torch.rand(2, 1, 1, 80, 160)
     faces = whole.to_cube(torch.cat(clip, dim=2).flatten(0, 1))
@@ -347,6 +352,11 @@ def test_two_looks_are_the_mean_of_the_logits_of_each_by_hand(more, tmp_path):
     mean = whole.to_equi(0.7 * looks[0] + 0.3 * looks[1])
     torch.testing.assert_close(image_logits, mean[:, :1], atol=1e-4, rtol=0)
     assert (looks[0] - looks[1]).abs().max() > 0.1
+    gate = 2 * whole.to_equi(torch.minimum(*looks))[:, 1:].sigmoid()
+    if whole.prior_head:
+        bias_of_rows = whole.logits(*clip)[1] / (2 * whole.to_equi(looks[0])[:, 1:].sigmoid())
+        torch.testing.assert_close(bias, gate * bias_of_rows, atol=1e-4, rtol=1e-4)
+        assert (looks[0] - looks[1])[:, 1].abs().max() > 0.1
     torch.testing.assert_close(both(*clip)[:, 0], (image_logits + bias).sigmoid())
     models.save(tmp_path / "m.pth", both)
     assert torch.equal(models.load(tmp_path / "m.pth")(*clip), both(*clip))

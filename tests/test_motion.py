@@ -1,9 +1,12 @@
 """Motion images: flow colours, the seam of flow, RAFT's weight files."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from common.components import MOTIONS
 from common.errors import InputError
 from tests.shared import reference
 from video.motion import DISFlow, FlowImage, RAFTFlow, flow_colours
@@ -86,5 +89,39 @@ def test_raft_without_weights_names_where_they_come_from(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"raft_large_C_T_SKHT_V2.*pytorch.org"):
         RAFTFlow()
     torch.save({"other": torch.zeros(1)}, tmp_path / "raft-other.pth")
-    with pytest.raises(InputError, match="raft-other.pth: not the weights of a RAFT"):
+    with pytest.raises(InputError, match="raft-other.pth: not the weights of a supported RAFT"):
         load_raft(tmp_path / "raft-other.pth")
+
+
+def test_the_steady_difference_counts_less_the_more_everything_moves():
+    """One grey level everywhere: the mean over every 90° is that level."""
+    steady = MOTIONS["steady_difference"]()
+    black = torch.zeros(3, 64, 128)
+    assert steady(None, black).abs().max() == 0
+    for level in (0.005, 0.03, 0.1):
+        expected = level * math.exp(-((level / 0.03) ** 2))
+        found = steady(black, torch.full_like(black, level))
+        torch.testing.assert_close(found, torch.full((1, 64, 128), expected), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("turn", [0, 37, 100, 127])
+def test_the_steady_difference_takes_the_quarter_of_the_horizon_that_moves_most(turn):
+    """32 of 128 columns move, within 45° of the horizon, wherever they are: also at the seam."""
+    steady, rows, level = MOTIONS["steady_difference"](), slice(16, 48), 0.02
+    frame = torch.zeros(3, 64, 128)
+    frame[:, rows, :32] = level
+    frame[:, :8] = 0.9  # near the pole, where it does not count
+    found = steady(torch.zeros_like(frame), frame.roll(turn, -1)).roll(-turn, -1)
+    expected = level * math.exp(-((level / 0.03) ** 2))
+    torch.testing.assert_close(found[0, rows, :32], torch.full((32, 32), expected))
+    assert found[0, rows, 32:].abs().max() == 0
+
+
+def test_the_rows_of_the_steady_difference_count_by_their_areas():
+    """A band moves from the equator to 30° north: sin 30° / (2 sin 45°) of the zone."""
+    frame = torch.zeros(3, 180, 360)
+    frame[:, 60:90] = 0.05
+    found = MOTIONS["steady_difference"]()(torch.zeros_like(frame), frame)
+    mean = 0.05 * 0.5 / math.sqrt(2)
+    expected = 0.05 * math.exp(-((mean / 0.03) ** 2))
+    assert found[0, 75, 0].item() == pytest.approx(expected, rel=1e-3)

@@ -76,6 +76,7 @@ def test_the_u_net_and_the_example_of_the_page(checkpoint, tmp_path, monkeypatch
     for n in range(1, 4):
         Image.fromarray(moving_disc(n, 80, 160)).save(tmp_path / f"frames/{n}.png")
     exec(EXAMPLE, {})
+    model.use_motion("steady_difference")  # which the shipped network takes
     for frame, saliency in models.predict(model, read_frames(tmp_path / "frames", model.spec)):
         found = np.load(tmp_path / f"frames/{frame.number}.npy")
         np.testing.assert_allclose(found, saliency[0], atol=1e-5)

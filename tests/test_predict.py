@@ -248,7 +248,10 @@ def logit(p):
 
 
 def expected(given, number, ahead=HALF):
-    """By hand: the weighted mean of the logits of frames at most half a second away."""
+    """By hand: the weighted mean of the logits of frames at most half a second away.
+
+    At least half of its own map.
+    """
     now = given[number - 1].seconds
     near = [f for f in given if now - HALF <= f.seconds <= now + ahead]
     weights = [math.exp(-abs(f.seconds - now) / HALF) for f in near]
@@ -273,6 +276,24 @@ def test_what_passes_by_quickly_keeps_half_of_its_height():
     found = maps(frames([0.01] * 8 + [0.9] + [0.01] * 8))
     assert found[9] == pytest.approx(0.45, abs=1e-4)
     assert found[8] < 0.03
+
+
+@pytest.mark.parametrize("column", [3, 30])  # at the seam, and elsewhere
+def test_what_moves_before_a_steady_camera_keeps_its_own_logit(column):
+    """Bright in one frame of nine, and only around `column` is there motion in it."""
+    given = frames([0.01] * 8 + [0.9] + [0.01] * 8, height=32)
+    motion = torch.zeros(1, 32, 64)
+    motion[:, 8:16, column // 8 * 8 : column // 8 * 8 + 8] = 0.02
+    given = [replace(f, motion=motion if f.number == 9 else 0 * motion) for f in given]
+    model = Given(HALF, height=32)
+    for name, at_motion in (("steady_difference", 0.9), ("difference", 0.45)):
+        model.spec = replace(model.spec, motion=name)
+        found = dict((f.number, m[0]) for f, m in models.predict(model, given))
+        assert found[9][12, column].item() == pytest.approx(at_motion, abs=1e-4)
+        opposite = found[9][12, (column + 32) % 64].item()
+        assert opposite == pytest.approx(0.45, abs=1e-4)
+        assert found[9][12, column - 12].item() == pytest.approx(at_motion, abs=1e-4)
+        assert found[8].max() < 0.03
 
 
 def test_a_still_and_a_model_without_smoothing_keep_their_maps():

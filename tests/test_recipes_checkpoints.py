@@ -22,8 +22,8 @@ from recipes import front
 from recipes.average import main as average_main
 from recipes.calibrate import calibrate
 from recipes.calibrate import main as calibrate_main
+from recipes.distill import lift_of, no_motion, teacher_map, training_clips
 from recipes.distill import main as distill_main
-from recipes.distill import no_motion, teacher_map
 from recipes.fastgaze import load_fastgaze, panorama_density
 from recipes.flat import to_tensor
 from recipes.pretrained import from_pretrained
@@ -261,8 +261,8 @@ def test_a_network_learns_the_target(teacher, data, tmp_path):
     assert fixed and all(torch.equal(after[name], before[name]) for name in fixed)
     content = read(output)
     assert content["distilled"] == {
-        "teacher": 0.0, "steps": 60, "rate": 1e-4, "varied": False, "seed": 0,
-        "sha256": sha256(teacher),
+        "teacher": 0.0, "steps": 60, "rate": 1e-4, "varied": False, "looks": False, "lift": 0.0,
+        "seed": 0, "sha256": sha256(teacher),
     }  # fmt: skip
     assert model.arguments["front"] == 0.0 and models.load(output).arguments["front"] == 0.5
 
@@ -298,6 +298,39 @@ def test_a_network_learns_what_teachers_have_written(teacher, data, tmp_path, mo
     again = "--data_root", data, "--maps", tmp_path / "maps"
     code, _, line = ended(distill_main, teacher, tmp_path / "new.pth", *again)
     assert (code, "run recipes.teachers" in line) == (2, True)
+
+
+def test_a_lift_has_a_limit_and_a_power(data):
+    """At most eight times, before the power is taken; a clip without a lift has 1."""
+    clip = training_clips(data)[0]
+    assert lift_of(clip, 4, 8) == 1.0
+    np.save(data / "a" / "0002_lift.npy", np.float16([[1, 4, 16, 64]]).repeat(2, 0).repeat(1, 1))
+    assert lift_of(clip, 2, 4, 0.5)[0] == pytest.approx([1, 2, 8**0.5, 8**0.5], rel=1e-3)
+    assert lift_of(clip, 2, 4)[1] == pytest.approx([1, 4, 8, 8])
+
+
+@pytest.mark.slow
+def test_each_of_two_looks_learns_by_itself(teacher, data, tmp_path, monkeypatch):
+    """A share of the frames is seen by the second look alone, here all or none."""
+    seen = []
+    read_faces = CubeUNet.read
+
+    def counting(self, faces):
+        seen.append(faces.shape[-1])
+        return read_faces(self, faces)
+
+    monkeypatch.setattr(CubeUNet, "read", counting)
+    found = {}
+    for share, size in ((0.0, 36), (1.0, 18)):
+        monkeypatch.setattr("recipes.distill.SECOND", share)
+        words = "--data_root", data, "--teacher", 0, "--steps", 3, "--looks"
+        run(distill_main, teacher, tmp_path / "new.pth", *words)
+        assert seen == [size] * 3
+        seen.clear()
+        found[share] = models.load(tmp_path / "new.pth")
+        assert found[share].arguments["second_look"] == 0.0
+    first, second = (model.backbone.stem[1].weight for model in found.values())
+    assert not torch.equal(first, second)
 
 
 def write_fastgaze(path):

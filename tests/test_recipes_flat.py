@@ -20,6 +20,8 @@ from recipes.flat import BLUR, FlatDensityLoss, FlatUNet, gaze_map, read_item
 from recipes.flat_photos import cosine
 from recipes.flat_photos import main as flat_photos_main
 from recipes.gaze_sources import Picture
+from recipes.motion import divergence
+from recipes.motion import main as motion_main
 from recipes.score_flat_clips import Clip, forms
 from recipes.score_flat_clips import main as score_flat_clips_main
 from tests.commands import ended, run
@@ -246,3 +248,42 @@ def test_command(tmp_path):
         score_flat_clips_main, tmp_path / "none", "--ckpt_path", tmp_path / "net.pth"
     )
     assert code == 2
+
+
+@pytest.mark.slow
+def test_only_what_reads_the_motion_learns_from_clips(tmp_path):
+    """Frames without motion keep their maps; the gaze in moving clips is found better."""
+    write_clips(tmp_path / "hevc33_video", ("Clip", "Kimono", "ParkScene"))
+    torch.manual_seed(0)
+    model = CubeUNet(height=192, width=384, face_size=96, backbone="efficientnet_lite0")
+    for norm, _, _ in model.backbone.levels:
+        torch.nn.init.uniform_(norm.running_mean, -1, 1)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+        torch.nn.init.uniform_(norm.bias, -1, 1)
+    models.save(tmp_path / "net.pth", model.eval())
+    words = "--sources", tmp_path, "--steps", 6, "--rate", 0.5
+    code, _, line = ended(motion_main, tmp_path / "net.pth", tmp_path / "new.pth", *words)
+    assert code == 0, line
+    learned = models.load(tmp_path / "new.pth")
+    assert learned.spec.motion == "steady_difference"
+    rgb, still = torch.rand(1, 1, 3, 192, 384), torch.zeros(1, 1, 1, 192, 384)
+    with torch.no_grad():
+        torch.testing.assert_close(learned(rgb, still), model(rgb, still), atol=1e-5, rtol=0)
+        moving = torch.rand(1, 1, 1, 192, 384)
+        assert (learned(rgb, moving) - model(rgb, moving)).abs().max() > 1e-3
+    changed = [
+        name
+        for (name, new), old in zip(learned.named_parameters(), model.parameters(), strict=True)
+        if not torch.equal(new, old)
+    ]
+    assert {name.rsplit(".", 2)[0] for name in changed} == {
+        "backbone.levels.0",
+        "backbone.levels.3",
+    }
+
+
+def test_the_divergence_of_clips_is_that_of_densities_by_hand():
+    truth, maps = torch.tensor([[[3.0, 1, 9]]]), torch.tensor([[[1.0, 1, 5]]])
+    region = torch.tensor([[1.0, 1, 0]])
+    expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert divergence(maps, truth, region).item() == pytest.approx(expected, abs=1e-5)

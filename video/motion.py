@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from common.components import MOTIONS
+from projection.sphere import latitudes
 from video import raft
 
 MIN_FLOW = 1e-4  # pixels; smaller flow is noise
+STEADY = 0.03  # mean difference at which SteadyDifference is 1/e of Difference
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
 
 
@@ -29,6 +31,7 @@ class Motion:
     channels: int
     augmentations: tuple[str, ...] = ("yaw",)  # under which it stays valid
     scales_with_contrast = False  # whether it is proportional to the contrast of the frames
+    marks_movement = False  # whether it is high where something moves before a steady camera alone
     from_pictures = False  # whether to use a data set's flow pictures
     eight_bits = False  # whether its values have 8 bits
 
@@ -56,13 +59,35 @@ class Difference(Motion):
     """|grey_t − grey_{t−1}| of consecutive sampled frames, zero for the first: (1, H, W)."""
 
     channels = 1
-    augmentations = ("yaw", "mirror", "tilt", "light")
+    augmentations: tuple[str, ...] = ("yaw", "mirror", "tilt", "light")
     scales_with_contrast = True
 
     def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
         if previous is None:
             return current.new_zeros(1, *current.shape[-2:])
         return torch.tensordot(GREY, current - previous, dims=1).abs_()[None]
+
+
+class SteadyDifference(Difference):
+    """Difference, suppressed while the camera moves: (1, H, W).
+
+    It is multiplied by exp(−(m / STEADY)²), where m is the largest mean of the difference over 90°
+    of longitude within 45° of the horizon. A moving camera makes everything differ.
+    """
+
+    scales_with_contrast = False
+    marks_movement = True
+    augmentations = ("yaw", "mirror")
+
+    def __call__(self, previous: Tensor | None, current: Tensor) -> Tensor:
+        difference = super().__call__(previous, current)
+        height, width = current.shape[-2:]
+        rows, quarter = slice(height // 4, height - height // 4), max(1, width // 4)
+        areas = latitudes(height)[rows].cos().float()
+        columns = areas @ difference[0, rows] / areas.sum()
+        total = torch.cat([columns.new_zeros(1), columns, columns[: quarter - 1]]).cumsum(0)
+        mean = (total[quarter:] - total[:-quarter]).max() / quarter
+        return difference * (-((mean / STEADY) ** 2)).exp()
 
 
 class ColourDifference(Motion):
