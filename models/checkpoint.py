@@ -62,7 +62,7 @@ def load(
 
     >>> model = load("checkpoints/cube_unet_best.pth")
     >>> model.name, model.spec.motion, model.training
-    ('cube_unet', 'difference', False)
+    ('cube_unet', 'steady_difference', False)
     """
     device = choose_device(str(device), "device ")
     content = read(path)

@@ -447,7 +447,7 @@ class Spread(MapLoss):
         ("--loss", "wrong:function", "wrong:function: not a subclass of losses.MapLoss"),
         ("--loss", "wrong:made", "wrong:made: not a subclass of losses.MapLoss"),
         ("--loss", "wrong:Missing", "wrong:Missing: not a subclass of losses.MapLoss"),
-        ("--motion", "flow", "no motion 'flow'; give none, difference, colour_difference, dis, "
+        ("--motion", "flow", "no motion 'flow'; give none, difference, steady_difference, colour_difference, dis, "
          "raft or your own as package.module:NAME"),
         ("--motion", "wrong:function", "wrong:function: not a subclass of video.motion.Motion"),
         ("--metric", "l2", "no metric 'l2'; give cc, sim, kld"),
@@ -496,7 +496,7 @@ def forget_motion():
 def test_a_checkpoint_never_imports_a_motion(moving):
     forget_motion()
     Path("on_off.py").write_text("open('imported', 'w')\n" + example("on_off"))
-    says = "its motion is 'on_off:OnOff', not one of none, difference, colour_difference, dis, raft"
+    says = "its motion is 'on_off:OnOff', not one of none, difference, steady_difference, colour"
     write_video(Path("clip.mp4"), frames=2)
     for words in ((infer_video, "--video_path", "clip.mp4"), (evaluate_video,), (train_video,)):
         given = "--init" if words[0] is train_video else "--ckpt_path"
