@@ -447,8 +447,8 @@ class Spread(MapLoss):
         ("--loss", "wrong:function", "wrong:function: not a subclass of losses.MapLoss"),
         ("--loss", "wrong:made", "wrong:made: not a subclass of losses.MapLoss"),
         ("--loss", "wrong:Missing", "wrong:Missing: not a subclass of losses.MapLoss"),
-        ("--motion", "flow", "no motion 'flow'; give none, difference, steady_difference, colour_difference, dis, "
-         "raft or your own as package.module:NAME"),
+        ("--motion", "flow", "no motion 'flow'; give none, difference, steady_difference, "
+         "colour_difference, dis, raft or your own as package.module:NAME"),
         ("--motion", "wrong:function", "wrong:function: not a subclass of video.motion.Motion"),
         ("--metric", "l2", "no metric 'l2'; give cc, sim, kld"),
         ("--metric", "wrong:function", "wrong:function: not an instance of metrics.Metric"),
