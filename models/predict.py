@@ -213,7 +213,7 @@ def _movement(motion: Tensor) -> Tensor:
 
 
 def _smoothed(
-    pairs: Iterable[Pair], seconds: float, live: bool, marks_movement: bool = False
+    pairs: Iterable[Pair], seconds: float, live: bool, marks_movement: bool
 ) -> Iterator[Pair]:
     """Yield frames with weighted means of the maps around them, see `predict`."""
     near: list[tuple[Frame, Tensor, Tensor]] = []  # frames, maps and logits that are still needed

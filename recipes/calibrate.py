@@ -27,8 +27,8 @@ from common.errors import InputError, run_script
 from datasets import SaliencyVideos
 from losses import DensityLoss
 from models import CubeUNet, load, save
-from models.checkpoint import read, sha256
-from recipes.output import writable
+from models.checkpoint import sha256
+from recipes.output import history, writable
 
 PIXELS = ..., slice(2, None, 4), slice(2, None, 4)  # every fourth row and column are compared
 ITERATIONS = 20
@@ -109,9 +109,8 @@ def main() -> None:
         fitted = calibrate(model, clips)
     except ValueError as error:
         raise InputError(f"{args.data_root}: {error}; give another data set") from error
-    facts = {"calibrated": fitted._asdict() | {"sha256": sha256(args.checkpoint)}}
-    content = read(args.checkpoint)
-    facts |= {name: content[name] for name in ("mean_of", "run") if content.get(name)}
+    facts = history(args.checkpoint)
+    facts["calibrated"] = fitted._asdict() | {"sha256": sha256(args.checkpoint)}
     save(args.output, model, **facts)
     print(
         f"image factor {fitted.image:.3f}, latitude factor {fitted.latitude:.3f}, "

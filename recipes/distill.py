@@ -42,11 +42,11 @@ from datasets.layouts import File, list_clips, read_truth
 from datasets.splits import read_splits
 from losses import DensityLoss
 from models import CubeUNet, load, save
-from models.checkpoint import read, sha256
+from models.checkpoint import sha256
 from projection import solid_angles
 from recipes.flat import to_tensor
 from recipes.flat_photos import cosine
-from recipes.output import writable
+from recipes.output import history, writable
 from video.pictures import read_picture, resize
 from video.spec import Spec
 
@@ -113,7 +113,7 @@ def student(path: Path) -> CubeUNet:
 def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) -> CubeUNet:
     """Return the network after some steps on frames with their maps. args: see main."""
     device, random = choose_device("auto"), np.random.default_rng(args.seed)
-    looks = np.random.default_rng(args.seed + 77)
+    looks = np.random.default_rng(args.seed + 77)  # independent of the order of the frames
     precision, spec, path = choose_precision("auto", device), model.spec, args.checkpoint
     heights = HEIGHTS if args.teacher and not args.maps else ()
     teachers = [load(path, device, height=height, width=2 * height) for height in heights]
@@ -204,9 +204,7 @@ def main() -> None:
     ):
         raise InputError(f"{map_path(args.maps, missing[0])}: no such file; run recipes.teachers")
     model = distill(model, clips, args)
-    content = read(args.checkpoint)
-    kept = "calibrated", "mean_of", "front", "run"
-    facts = {name: content[name] for name in kept if content.get(name)}
+    facts = history(args.checkpoint)
     said = "teacher", "steps", "rate", "varied", "looks", "lift", "seed"
     facts["distilled"] = {name: getattr(args, name) for name in said}
     facts["distilled"]["sha256"] = sha256(args.checkpoint)

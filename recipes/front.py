@@ -18,8 +18,8 @@ import torch
 from common.errors import run_script
 from common.options import HelpFormatter, at_least
 from models import load, save
-from models.checkpoint import read, sha256
-from recipes.output import writable
+from models.checkpoint import sha256
+from recipes.output import history, writable
 
 
 @torch.no_grad()
@@ -41,9 +41,7 @@ def main() -> None:
     model = load(args.checkpoint, front=args.front, second_look=args.second_look)
     model.latitude_bias *= args.latitude
     model.spec = replace(model.spec, smoothing=args.smoothing)
-    content = read(args.checkpoint)
-    kept = "calibrated", "distilled", "mean_of", "shares", "run"
-    facts = {name: content[name] for name in kept if content.get(name)}
+    facts = history(args.checkpoint)
     facts["front"] = {"latitude": args.latitude, "sha256": sha256(args.checkpoint)}
     save(args.output, model, **facts)
     print(f"{args.output}: front {args.front:g}, latitude bias times {args.latitude:g}, "

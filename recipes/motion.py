@@ -22,11 +22,11 @@ from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
 from common.options import HelpFormatter, at_least
 from models import CubeUNet, save
-from models.checkpoint import read, sha256
+from models.checkpoint import sha256
 from recipes.distill import student
 from recipes.flat_photos import cosine
 from recipes.gaze_sources import read_sources
-from recipes.output import writable
+from recipes.output import history, writable
 from recipes.score_flat_clips import Clip
 
 MOTION = "steady_difference"
@@ -70,7 +70,7 @@ def main() -> None:
     add("output", type=Path, help="checkpoint to write")
     add("--sources", type=Path, required=True, help="folder that holds hevc33_video/")
     add("--steps", type=at_least(1, kind=int), default=400, help=f"each of {FRAMES} frames")
-    add("--rate", type=at_least(1e-9), default=0.05, help="largest learning rate of Adam")
+    add("--rate", type=at_least(1e-9), default=0.3, help="peak learning rate")
     add("--seed", type=int, default=0, help="seed of the order of the frames")
     args = parser.parse_args()
     writable(args.output)
@@ -97,9 +97,7 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = args.rate * cosine(step, args.steps)
         optimizer.step()
-    content = read(args.checkpoint)
-    kept = "calibrated", "distilled", "mean_of", "shares", "run"
-    facts = {name: content[name] for name in kept if content.get(name)}
+    facts = history(args.checkpoint)
     facts["motion_learned"] = {name: getattr(args, name) for name in ("steps", "rate", "seed")}
     facts["motion_learned"]["sha256"] = sha256(args.checkpoint)
     save(args.output, model.requires_grad_(True), **facts)
