@@ -17,13 +17,15 @@ With --varied, half of the frames are first reduced to the resolution of cheap c
 COARSEST rows, with the same target. A share MOVING has its motion image, the others a zero one.
 With --looks, each frame is seen by one of the two looks alone, a share SECOND by the second. With
 --lift P, the maps are multiplied by the lift (recipes/gaze_scenes.py) to the power P, where a scene
-has one.
+has one. With --photographs, each step also learns from the fixations of two flat photographs, with
+the weight FLAT, so that what they taught (recipes/flat_photos.py) is not forgotten.
 """
 
 from common import startup  # noqa: F401  # isort: skip
 
 import argparse
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +46,9 @@ from losses import DensityLoss
 from models import CubeUNet, load, save
 from models.checkpoint import sha256
 from projection import solid_angles
-from recipes.flat import to_tensor
-from recipes.flat_photos import cosine
+from recipes.flat import FlatDensityLoss, FlatUNet, to_tensor
+from recipes.flat_photos import HEIGHT, WIDTH, batches, cosine
+from recipes.gaze_sources import Picture, read_sources
 from recipes.output import history, writable
 from video.pictures import read_picture, resize
 from video.spec import Spec
@@ -55,6 +58,7 @@ TEACHER = 0.85  # share of the mean in the target
 STEPS, LEARNING_RATE = 900, 1e-4
 SMALL, COARSEST, MOVING, SECOND = 0.5, 80, 0.3, 0.45  # see above
 MOST = 8.0  # times the attention of the prior: limit of a lift
+FLAT, TOGETHER = 0.5, 2  # weight of the loss on photographs, and how many of them a step has
 
 
 def teacher_map(teachers: list[CubeUNet], frames: Tensor) -> Tensor:
@@ -110,19 +114,33 @@ def student(path: Path) -> CubeUNet:
     return model
 
 
-def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) -> CubeUNet:
-    """Return the network after some steps on frames with their maps. args: see main."""
+def endless(pictures: list[Picture]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches of photographs and their maps without end, in the same order for every seed."""
+    random = np.random.default_rng(99)
+    while True:
+        yield from batches(pictures, TOGETHER, random)
+
+
+def distill(
+    model: CubeUNet, clips: list[list[File]], pictures: list[Picture], args: argparse.Namespace
+) -> CubeUNet:
+    """Return the network after some steps on frames with their maps.
+
+    pictures: flat photographs to learn from as well, or none. args: see main.
+    """
     device, random = choose_device("auto"), np.random.default_rng(args.seed)
     looks = np.random.default_rng(args.seed + 77)  # independent of the order of the frames
     precision, spec, path = choose_precision("auto", device), model.spec, args.checkpoint
     heights = HEIGHTS if args.teacher and not args.maps else ()
     teachers = [load(path, device, height=height, width=2 * height) for height in heights]
     model.to(device).train()
-    for module in model.modules():
+    flat, photographs = FlatUNet(model), endless(pictures)  # shares its weights
+    for module in (*model.modules(), *flat.modules()):
         if isinstance(module, (nn.BatchNorm2d, nn.Dropout2d)):
             module.eval()
     size = spec.height, spec.width
     loss_of, areas = DensityLoss(*size).to(device), solid_angles(*size)
+    flat_loss = FlatDensityLoss(HEIGHT, WIDTH).to(device)
     learned = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learned, weight_decay=0)
     rounds = -(-args.steps // len(clips))
@@ -145,6 +163,11 @@ def distill(model: CubeUNet, clips: list[list[File]], args: argparse.Namespace) 
         with autocast(device, precision):
             maps = model(frames, motion)
         loss = loss_of(maps.float(), target)
+        if pictures:
+            images, fixated = (part.to(device) for part in next(photographs))
+            with autocast(device, precision):
+                maps = flat(images)
+            loss = loss + FLAT * flat_loss(maps.float(), fixated)
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
@@ -195,6 +218,8 @@ def main() -> None:
     add("--looks", action="store_true", help="each frame with one of two looks alone")
     add("--lift", type=at_least(0, 10), default=0.0, help="power of the scenes' lifts by which the "
         "maps are multiplied")  # fmt: skip
+    add("--photographs", type=Path, help="folder of flat photographs (recipes/gaze_sources.py) to "
+        "learn from as well")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of the order of frames and their changes")
     args = parser.parse_args()
     writable(args.output)
@@ -203,10 +228,12 @@ def main() -> None:
         missing := [clip for clip in clips if not map_path(args.maps, clip).exists()]
     ):
         raise InputError(f"{map_path(args.maps, missing[0])}: no such file; run recipes.teachers")
-    model = distill(model, clips, args)
+    sources = read_sources(args.photographs)["train"].photographs if args.photographs else []
+    model = distill(model, clips, sources, args)
     facts = history(args.checkpoint)
     said = "teacher", "steps", "rate", "varied", "looks", "lift", "seed"
     facts["distilled"] = {name: getattr(args, name) for name in said}
+    facts["distilled"]["photographs"] = len(sources)
     facts["distilled"]["sha256"] = sha256(args.checkpoint)
     save(args.output, model, **facts)
 
