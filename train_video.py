@@ -137,8 +137,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--skip_frames", type=at_least(0, kind=int),
         help="frames to leave out at the start of each clip")
     add("--loss", metavar="NAME",
-        help=f"loss: {', '.join(LOSSES)} or package.module:Class for your own (default: as "
-        f"in --init, else {defaults['loss']})")
+        help=f"loss: {', '.join(LOSSES)} or package.module:Class for your own; validation reports "
+        "it and CC, and reads fixations, for NSS, only if the loss needs them (default: as in "
+        f"--init, else {defaults['loss']})")
     add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
     add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
     add("--schedule", choices=list(SCHEDULES), help="learning-rate schedule")
@@ -322,7 +323,7 @@ def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tenso
 
 @torch.inference_mode()
 def validate(run: Run, interruptions: Interruptions) -> dict[str, float]:
-    """Return the mean loss over valid maps, and CC and NSS as far as there is ground truth."""
+    """Return the mean loss over valid maps, and CC; NSS if the loss needs fixations."""
     model, losses = run.result.eval(), RunningLoss()
     scores = MeanScores(run.model.spec.height, run.model.spec.width, run.config.device)
     bar = tqdm(run.val_loader, "validation", leave=False, unit="step", disable=not is_main())

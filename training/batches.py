@@ -31,17 +31,11 @@ def read_data(
 ) -> dict[str, SaliencyVideos]:
     """Return the training and validation clips. Arguments are those of SaliencyVideos.
 
-    fixations: whether the loss needs them; otherwise, validation fixations, if any, are only used
-        for scores, and left out if they are unusable.
+    fixations: whether the loss needs them; otherwise, no file of fixations is read.
     """
     data = {}
     for name in ("train", "val"):
-        read = partial(SaliencyVideos, root, name, spec, skip_frames, fps, eight_bits=True)
-        try:
-            clips = data[name] = read(fixations=fixations or name == "val")
-        except InputError as error:
-            clips = data[name] = read(fixations=fixations)  # raises what is not about fixations
-            processes.print_main(f"note: {error}; validation goes on without NSS")
+        clips = data[name] = SaliencyVideos(root, name, spec, skip_frames, fps, True, fixations)
         samples = f"{counted(len(clips), 'sample')} of {counted(spec.clip_length, 'frame')}"
         problems = summarise(clips.irregular) or "all in order"
         number = counted(len(clips.clips), "clip")

@@ -70,7 +70,7 @@ class RunningLoss:
 
 
 class MeanScores:
-    """Means of CC and NSS over frames and processes, weighted by exact solid angles.
+    """Means of CC and, given fixations, NSS over frames and processes, weighted by solid angles.
 
     A frame whose ground truth can't be scored is left out of the mean.
     """
