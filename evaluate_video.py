@@ -77,7 +77,7 @@ from evaluation.scorer import Scorer
 from evaluation.sources import Network, SavedMaps
 from evaluation.tables import FORMATS
 
-LEFT_OUT = ("unreadable frame", "unusable map")  # problems that make the exit code 1
+SCORING_FAILURES = ("unreadable frame", "unusable map")  # problems that make the exit code 1
 
 
 def main(args: argparse.Namespace | None = None) -> None:
@@ -125,8 +125,9 @@ def main(args: argparse.Namespace | None = None) -> None:
             print("", *summary.verdicts(scores), "", *scores["notes"], sep="\n")
             written = results.write(args.output_dir, scores, clips, args.report, args.per_frame)
             print(f"{', '.join(written[:-1])} and {written[-1]} in {args.output_dir}")
-    if left_out := [p for scores in clips.values() for p in scores.irregular if p[0] in LEFT_OUT]:
-        raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
+    problems = sum((scores.irregular for scores in clips.values()), [])
+    if failures := [problem for problem in problems if problem[0] in SCORING_FAILURES]:
+        raise RunError(f"left out of the scores: {summarise(failures)}; make these files again")
 
 
 def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, list]:

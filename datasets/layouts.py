@@ -22,7 +22,7 @@ from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
 from video.packed import PACKED, open_packed, packed_part
 from video.pictures import FRAMES, PICTURES, find_flow, read_exr, read_picture, resize
 
-MADE_FOR = "packed.json"  # in a packed data set
+PACKED_FORMAT = "packed.json"  # in a packed data set
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ECCV2018Layout:
         """Return the path of a clip's CSV file of fixations, which may not exist."""
         return root / clip / "fixations.csv"
 
-    def made_for(self, root: Path) -> dict:
+    def packed_format(self, root: Path) -> dict:
         """Return the only height, width and fps for which a data set was made; empty for any.
 
         smaller_maps: whether its maps were reduced to this size.
@@ -88,16 +88,16 @@ class PackedLayout(ECCV2018Layout):
     """
 
     def matches(self, root: Path) -> bool:
-        return (root / MADE_FOR).is_file()
+        return (root / PACKED_FORMAT).is_file()
 
     def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
         packed = {folder.name: folder / PACKED for folder in folders}
         return {name: list(self._frames(path)) for name, path in packed.items() if path.is_file()}
 
-    def made_for(self, root: Path) -> dict:
+    def packed_format(self, root: Path) -> dict:
         kinds = {"height": int, "width": int, "fps": (int, float), "smaller_maps": bool}
-        return read_json(root / MADE_FOR, **kinds)
+        return read_json(root / PACKED_FORMAT, **kinds)
 
     def _frames(self, path: Path) -> Iterator[File]:
         for number in open_packed(path)[1]:

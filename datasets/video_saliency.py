@@ -106,7 +106,7 @@ class SaliencyVideos(Dataset):
 
     def check_packed(self, spec: Spec) -> None:
         """Raise InputError if the data set is packed for another size or rate than a model's."""
-        if not (made := find_layout(self.root).made_for(self.root)):
+        if not (made := find_layout(self.root).packed_format(self.root)):
             return
         stated, clips = ClipRates(self.root), list(self.clips)
         steps = [sampling_step(stated.of(clip), made["fps"]) for clip in clips]

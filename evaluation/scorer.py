@@ -102,7 +102,7 @@ class Scorer:
     ):
         self.data, self.sigma, self.size, self.device = data, sigma, (height, 2 * height), device
         self.published = protocol
-        made = find_layout(data.root).made_for(data.root)
+        made = find_layout(data.root).packed_format(data.root)
         if made.get("smaller_maps") and made["height"] != height:
             advice = f"give --height {made['height']}, or score on the original"
             raise InputError(f"{data.root}: its maps were packed at another size; {advice}")

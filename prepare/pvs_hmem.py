@@ -23,7 +23,7 @@ import numpy as np
 from common.errors import InputError, run_script
 from common.files import MAX_ARRAY_BYTES, reading
 from datasets.gaze_files import Gaze, left_out
-from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
+from prepare.recordings import by_name, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
 LARGEST = 1 << 23  # numbers in a matrix, enough for 58 people and 20 minutes of video
@@ -79,10 +79,12 @@ def main() -> None:
     child = ProcessPoolExecutor(1, get_context("spawn"))
     with reading(args.gaze, "not a MATLAB file ({}); copy it again", MAX_ARRAY_BYTES), child:
         matrices = child.submit(load, args.gaze).result()
+
+    def write(folder: Path, video: Path, _, options: dict) -> None:
+        write_gaze_clip(partial(read_gaze, matrices), folder, video, [args.gaze], options)
+
     names = {name: [Path(name)] for name in matrices}
-    pairs, alone = pair(by_name(args.videos, VIDEOS), names, "like its matrices, such as A380.mp4")
-    clips = [(video, [args.gaze]) for video, _ in pairs]
-    write_dataset(args, clips, alone, partial(write_gaze_clip, partial(read_gaze, matrices)))
+    write_dataset(args, by_name(args.videos), names, "like its matrices, such as A380.mp4", write)
 
 
 if __name__ == "__main__":

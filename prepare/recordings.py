@@ -1,6 +1,6 @@
 """Make a training data set from 360° videos and recorded gaze, in the ECCV 2018 layout.
 
-    python -m prepare.recordings --videos VIDEOS --gaze GAZE --output DATA
+    python -m prepare.recordings --videos VIDEO_SUFFIXES --gaze GAZE --output DATA
 
 Each video with a CSV file of the same name (time,longitude,latitude,observer; see
 datasets/gaze_files.py) becomes a clip:
@@ -34,14 +34,16 @@ from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
-from datasets.rates import FACTS
+from datasets.rates import RATES_FILE
 from datasets.splits import published_split, read_splits
 from prepare import records
 from video.pictures import FRAMES
 from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
-VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
+VIDEO_SUFFIXES = {
+    ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm",
+}  # fmt: skip
 MIN_SAMPLES = 30  # of gaze for a note about its unit
 ROUNDING = 1e-6  # seconds by which a rounded time may precede its frame
 
@@ -49,7 +51,7 @@ ROUNDING = 1e-6  # seconds by which a rounded time may precede its frame
 Truth = tuple[Iterable[tuple[int, np.ndarray]], Fixations | None, int]
 
 
-def by_name(path: Path, suffixes: set[str]) -> dict[str, Path]:
+def by_name(path: Path, suffixes: set[str] = VIDEO_SUFFIXES) -> dict[str, Path]:
     """Return a file, or the files of a folder with given suffixes, by name without suffix."""
     files = [path] if path.is_file() else list(path.iterdir())
     if not any(file.suffix.lower() in suffixes for file in files):
@@ -147,11 +149,9 @@ def write_gaze_clip(
     read: function of video and tables that returns the gaze.
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
     """
-    gaze = read(video, tables)
+    gaze, source = read(video, tables), tables[0].parent if len(tables) > 1 else tables[0]
     for note in doubts(gaze):
-        print(
-            f"note: {tables[0].parent if len(tables) > 1 else tables[0]}: {note}", file=sys.stderr
-        )
+        print(f"note: {source}: {note}", file=sys.stderr)
     digest = hashlib.sha256(b"".join(table.read_bytes() for table in tables)).hexdigest()
     size = options["gt_height"], 2 * options["gt_height"]
 
@@ -172,7 +172,7 @@ def write_splits(root: Path, clips: list[str], published: str | None) -> dict[st
     """Write splits.json for these clips, and return its content.
 
     published: one of datasets.splits.PUBLISHED. None: keep an existing file if it lists exactly
-    these clips, else draw splits by their names. Raises errors like `records.write_ours`.
+    these clips, else draw splits by their names. Raises errors like `records.write_files`.
     """
     path = root / "splits.json"
     splits = read_splits(root) if path.exists() else {}
@@ -183,18 +183,19 @@ def write_splits(root: Path, clips: list[str], published: str | None) -> dict[st
     else:
         shuffled = random.Random(0).sample(sorted(clips), len(clips))
         splits = records.split(shuffled, val=0.1, test=0.2)
-    records.write_ours(root, {path.name: json_bytes(splits)})
+    records.write_files(root, {path.name: json_bytes(splits)})
     return splits
 
 
 def write_dataset(
-    args: argparse.Namespace, clips: list[tuple], alone: list[str], write: Callable
+    args: argparse.Namespace, videos: dict, truths: dict, expected: str, write: Callable
 ) -> None:
     """Write a clip for each video and the files that describe the data set; print a summary.
 
-    args: see `parse_args`. clips, alone: see `pair`.
+    args: see `parse_args`. videos, truths, expected: see `pair`.
     write: function of folder, video, files of the ground truth and a dict of options.
     """
+    clips, alone = pair(videos, truths, expected)
     root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
     options = {name: vars(args)[name] for name in names if name in args}
     if unfit := [video for video, _ in clips if video.stem == FRAMES]:
@@ -214,7 +215,7 @@ def write_dataset(
         print(f"{root}: {clip_count}, {frame_count}, {counted(fixations, 'fixation')}")
         with failures.collected(root):
             rates = {name: record["rate"] for name, record in complete.items()}
-            records.write_ours(root, {FACTS: json_bytes({"fps": rates})})
+            records.write_files(root, {RATES_FILE: json_bytes({"fps": rates})})
             records.print_splits(write_splits(root, list(complete), vars(args).get("split")))
     if fixations < samples:
         print(f"{samples - fixations} of {samples} gaze samples are before or after their video")
@@ -266,10 +267,10 @@ def main() -> None:
     if args.videos.is_file() and args.gaze.is_file():  # a pair, whatever their names
         videos, tables = {"": args.videos}, {"": args.gaze}
     else:
-        videos, tables = by_name(args.videos, VIDEOS), by_name(args.gaze, {".csv"})
+        videos, tables = by_name(args.videos), by_name(args.gaze, {".csv"})
     truths = {name: [table] for name, table in tables.items()}
-    pairs = pair(videos, truths, "like 001.mp4 and 001.csv")
-    write_dataset(args, *pairs, partial(write_gaze_clip, lambda _, tables: read_gaze_csv(*tables)))
+    write = partial(write_gaze_clip, lambda _, tables: read_gaze_csv(*tables))
+    write_dataset(args, videos, truths, "like 001.mp4 and 001.csv", write)
 
 
 if __name__ == "__main__":

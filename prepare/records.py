@@ -20,7 +20,7 @@ from common.records import Record
 from video.layout import rgb_array
 
 RECORD = "prepared.json"
-OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv|packed\.npy")
+CLIP_FILES = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv|packed\.npy")
 
 
 def clip_record(folder: Path, facts: dict) -> Record:
@@ -36,7 +36,7 @@ def begin_clip(record: Record) -> bool:
     folder = record.path.parent
     if record.done:
         return False
-    files = [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
+    files = [path for path in folder.glob("*") if CLIP_FILES.fullmatch(path.name)]
     if (files or record.stored) and not record.facts.keys() <= record.stored.keys():
         raise InputError(f"{folder}: contains other frames; choose another output folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def begin_clip(record: Record) -> bool:
     return True
 
 
-def write_ours(root: Path, files: dict[str, bytes], only_check: bool = False) -> None:
+def write_files(root: Path, files: dict[str, bytes], only_check: bool = False) -> None:
     """Write the files of a data set, by name, that are missing or have other content.
 
     Raises InputError for a file with other content that was not written by one of our commands.

@@ -17,7 +17,6 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -30,7 +29,7 @@ from common.files import json_bytes, write_array
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count, worker_count
 from datasets.gaze_files import Fixations, to_angles, write_fixations_csv
-from datasets.rates import FACTS
+from datasets.rates import RATES_FILE
 from prepare import records
 from prepare.figures import KINDS, UP, random_figure, rotation
 from prepare.worlds import look_up, mix, random_world, smooth
@@ -154,10 +153,9 @@ def write_clip(
             if rng:
                 places.append(draw_fixations(attention, rng))
         if rng:
-            numbers = np.repeat(range(1, len(places) + 1), OBSERVERS)
+            numbers, angles = np.arange(1, len(places) + 1), np.concatenate(places, axis=1)
             observers = np.tile(range(OBSERVERS), len(places))
-            longitudes, latitudes = np.concatenate(places, axis=1)
-            fixations = Fixations(numbers, longitudes, latitudes, observers)
+            fixations = Fixations(np.repeat(numbers, OBSERVERS), *angles, observers)
             write_fixations_csv(folder / "fixations.csv", fixations)
         record.finish()
 
@@ -170,12 +168,12 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
     """
     names = [f"scene_{number:04d}" for number in range(1, clips + 1)]
     splits, rates = records.split(names), {"fps": options.get("fps", 8.0)}
-    files = {FACTS: json_bytes(rates), "splits.json": json_bytes(splits)}
-    records.write_ours(root, files, only_check=True)
+    files = {RATES_FILE: json_bytes(rates), "splits.json": json_bytes(splits)}
+    records.write_files(root, files, only_check=True)
     (root / "splits.json").unlink(missing_ok=True)
     jobs = [(root / name, seed, number, options) for number, name in enumerate(names, start=1)]
     write_clips(root, write_scene, jobs, workers)
-    records.write_ours(root, files)
+    records.write_files(root, files)
     records.print_splits(splits)
 
 
@@ -192,11 +190,11 @@ def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) ->
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when a worker starts
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads can hang
     interrupts: list[int] = []  # deferred: while the pool ends, a signal would make it hang
-    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # also in the processes started here
     try:
         with ProcessPoolExecutor(workers, spawn, start_worker) as pool, bar:
-            with without_interrupts():  # nor in the processes started here
-                done = [pool.submit(write, *job) for job in jobs]
+            done = [pool.submit(write, *job) for job in jobs]
+            signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
             try:
                 for future in done:
                     future.result()
@@ -209,19 +207,6 @@ def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) ->
         signal.signal(signal.SIGINT, before)
 
 
-@contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Defer Ctrl-C until the block ends; processes started in it never receive it."""
-    change = getattr(signal, "pthread_sigmask", None)  # Windows has none
-    if change:
-        change(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        if change:
-            change(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
 def start_worker() -> None:
     """Use one thread, and ignore Ctrl-C, after which the parent lets clips be finished."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -232,8 +217,7 @@ def start_worker() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m prepare.synthetic",
-        description="Render a 360° saliency data set of synthetic scenes. The same command "
-        "continues an interrupted run.",
+        description="Render a data set of synthetic scenes; the same command resumes a run.",
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument

@@ -1,14 +1,14 @@
 """The batches of a training run: clips, order, loaders, division and losses."""
 
+import atexit
 import math
 import os
 import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
-from multiprocessing import parent_process
+from multiprocessing import active_children
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import cv2
@@ -137,6 +137,8 @@ def make_loader(
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes on this machine
         workers = max(1, min(8, (cores or 1) // here))
+    if workers and hasattr(signal, "SIGCHLD"):
+        atexit.register(_end_workers)
     return DataLoader(
         data,
         batch_sampler=batches,
@@ -151,23 +153,15 @@ def make_loader(
 
 
 def _start_worker(motions: list[str], number: int) -> None:
-    """Let a data worker survive a signal to the process group; it ends with the main process.
-
-    The main process terminates its workers when it ends, and waits for them.
-    """
+    """Let a data worker survive a signal to the process group, until the main process ends."""
     for name in motions:  # user-defined ones, which a spawned process must import
         MOTIONS.find(name)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # which reports the sender of a signal
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        Thread(target=_end_by_parent, daemon=True).start()
 
 
-def _end_by_parent() -> None:
-    """Exit this data worker when the main process terminates it."""
-    parent = parent_process()
-    assert parent
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
-        pass
-    os._exit(0)
+def _end_workers() -> None:
+    """Kill the data workers that are left at the end, for which Python would wait."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error for killed ones
+    for process in active_children():
+        process.kill()
