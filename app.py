@@ -121,10 +121,7 @@ def doubtful_shape(clip: Path) -> str:
 
 
 def duration(clip: Path) -> float:
-    """Return the duration of a video in seconds, 0 for anything else.
-
-    Headers can be wrong and packets can lack times: the longer of both estimates counts.
-    """
+    """Return the longer of two estimates of a video's seconds, 0 for anything else."""
     from video.decoding import open_video, probe
 
     seconds = 0.0

@@ -355,7 +355,6 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
     if is_main() and line["val_loss"] <= min(line["val_loss"] for line in run.log):
         models.save(run.best_path, run.result, **run.facts, **line)
     run.monitor.write(run, **scalars)
-    run.monitor.write_log(run.log)
     run.monitor.show(run)
     run.begin_epoch()
     save(run)

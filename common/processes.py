@@ -111,10 +111,7 @@ def print_main(text: str) -> None:
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network with gradients and batch statistics shared over the processes.
-
-    A single process gets the network itself.
-    """
+    """Return the network, which shares gradients and batch statistics over several processes."""
     if world() == 1:
         return network
     if device.type == "cuda":

@@ -63,10 +63,7 @@ class Fixations(NamedTuple):
 
 
 def to_angles(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return longitudes and latitudes, (N,) radians, for fractions of width and height, (N,).
-
-    x, y: in [0, 1] from the upper left corner.
-    """
+    """Return longitudes and latitudes in radians for fractions from the upper left corner."""
     return (x - 0.5) * 2 * math.pi, (0.5 - y) * math.pi
 
 
@@ -93,10 +90,7 @@ def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
 
 
 def left_out(path: str | Path, bad: list[str], count: int) -> tuple[str, ...]:
-    """Return the problems of a file's invalid lines. count: number of all lines.
-
-    Raises InputError if more than MAX_BAD_SHARE of them are invalid.
-    """
+    """Return the problems of invalid lines; more than MAX_BAD_SHARE of `count` raise InputError."""
     if len(bad) > MAX_BAD_SHARE * count:
         advice = "correct or delete this line" if len(bad) == 1 else "export it again"
         raise InputError(f"{path}, {bad[0]} ({len(bad)} of {count} lines are invalid); {advice}")

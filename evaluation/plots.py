@@ -60,10 +60,7 @@ def time_plot(results: dict, metric: str, series: dict) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def clip_plot(results: dict, metric: str) -> Figure:
-    """Draw the score of each model (dot) and the best baseline (tick) by clip.
-
-    The worst clip of the first model is at the top.
-    """
+    """Draw models (dots) and the best baseline (tick) by clip, the worst clip at the top."""
     clips = dict(islice(worst_first(results, metric).items(), ROWS))
     figure = Figure(figsize=(5.6, 1 + 0.18 * len(clips)), layout="constrained")
     axes = figure.subplots()

@@ -51,7 +51,7 @@ Ticks: the best baseline of the metric.</p>
 can't be compared between maps. White dots: fixations.</p>
 {"".join(examples)}
 <h2>Data and models</h2>
-<ul>{items(results["notes"])}</ul>
+<ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
 <dl>{facts}</dl></body></html>
 """
     write_text(path, page)
@@ -78,11 +78,6 @@ def score_table(results: dict) -> str:
         rows += "</tr>"
     caption = "Mean over clips and 95 % interval; the best model or baseline is bold."
     return f"<table><caption>{caption}</caption>{rows}</table>"
-
-
-def items(lines: list[str]) -> str:
-    """Return the items of a list."""
-    return "".join(f"<li>{escape(line)}</li>" for line in lines)
 
 
 def image(figure: Figure, kind: str = "plot") -> str:

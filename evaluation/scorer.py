@@ -4,7 +4,6 @@ import math
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -137,8 +136,10 @@ class Scorer:
         fixations = self.data.fixations.of(clip)
         others = self.all_fixated - self.fixated.get(clip, 0)
         random = np.random.default_rng(zlib.crc32(clip.encode(errors="replace")))
-        fps = self.data.rates.of(clip)
-        files = self._scored(files, fps)
+        fps, step = self.data.rates.of(clip), self.published.every
+        if self.published.fps:
+            step = sampling_step(fps, self.published.fps)
+        files = [f if k % step == 0 else replace(f, truth=None) for k, f in enumerate(files)]
         with_truth = [file for file in files if file.truth]
         streams = [source.maps(clip, files, result.irregular, fps) for source in sources]
         for file, *saliencies in zip(with_truth, *streams, strict=True):
@@ -179,13 +180,6 @@ class Scorer:
             if lowest < math.inf:
                 result.worst = lowest, self._picture(clip, *worst)
         return result
-
-    def _scored(self, files: list[File], fps: Fraction | None) -> list[File]:
-        """Return the files, without ground truth for frames that the protocol does not score."""
-        step = self.published.every
-        if self.published.fps:
-            step = sampling_step(fps, self.published.fps)
-        return [f if k % step == 0 else replace(f, truth=None) for k, f in enumerate(files)]
 
     def _picture(self, clip: str, file: File, truth: Tensor, maps: dict[str, Tensor]) -> Picture:
         fixations = self.data.fixations.of(clip)

@@ -133,10 +133,7 @@ def differences(results: dict) -> list[dict]:
 
 
 def verdicts(results: dict) -> list[str]:
-    """Return the differences of models, the rows, from the best baseline and from each other.
-
-    One model has a line for each metric; several have a matrix for each.
-    """
+    """Return the differences of models as text: lines for one model, matrices for several."""
     lines, models = [], list(results["models"])
     entries: dict[tuple, tuple] = {
         (e["metric"], e["model"], e["other"]): (e, 1) for e in results["differences"]

@@ -38,10 +38,7 @@ class SphericalKLDivergence(MapLoss):
 
 
 class ScaledSphericalKLDivergence(SphericalKLDivergence):
-    """SphericalKLDivergence scaled to the published size of 240×320 pixels, for training.
-
-    So the published learning rate of 0.8 is valid for maps of every size.
-    """
+    """The same at the scale of 240×320 pixels, so that one learning rate fits every size."""
 
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
         pixels = pred.shape[-2] * pred.shape[-1]

@@ -224,10 +224,7 @@ def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
 
 
 def read_record(folder: Path) -> dict:
-    """Return the content of saliency.json in a folder, {} if there is none.
-
-    Raises InputError for a file that infer_video.py can't have written.
-    """
+    """Return the content of saliency.json, {} without one; any other raises InputError."""
     path, none = folder / RECORD, type(None)
     if not path.exists():
         return {}

@@ -45,10 +45,7 @@ def enlarge(x: Tensor, pad: nn.Module) -> Tensor:
 
 
 class Conv(nn.Module):
-    """A convolution of padded faces with a bias and, if `activate`, ReLU6.
-
-    The BatchNorm of the published network, with ImageNet's statistics, is folded into it.
-    """
+    """A convolution with ReLU6 if `activate`; ImageNet's BatchNorm is folded into it."""
 
     def __init__(self, c_in, c_out, kernel, stride=1, groups=1, activate=True):
         super().__init__()
@@ -93,10 +90,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """RGB faces (B·6, 3, S, S) in [0, 1] → features at strides 4, 8, 16, 32, 32.
-
-    Their channels are WIDTHS.
-    """
+    """RGB faces (B·6, 3, S, S) in [0, 1] → features of WIDTHS at strides 4, 8, 16, 32, 32."""
 
     def __init__(self, padding: Callable = CubePadding):
         super().__init__()

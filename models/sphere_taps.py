@@ -90,10 +90,7 @@ def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor
 
 
 def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tuple[Tensor, Tensor]:
-    """Return the seamless taps in the same form.
-
-    Without `half_pixel`, an output pixel is centred on its stride×stride input pixels.
-    """
+    """Return seamless taps in this form, centred on stride×stride pixels unless `half_pixel`."""
     shift, centre = (0.5, 0.0) if half_pixel else (0.0, (stride - 1) / 2)
     rows = torch.arange(0, height, stride, dtype=torch.float64) + centre
     latitude, east = tap_angles(rows, height, width, over_pole=True)

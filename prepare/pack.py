@@ -16,6 +16,7 @@ from common import startup  # noqa: F401  # isort: skip
 import argparse
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,7 +31,7 @@ from tqdm import tqdm
 from common import options
 from common.components import MOTIONS, find_all
 from common.errors import InputError, RunError, counted, run_script
-from common.files import atomic, check_file, copy, json_bytes
+from common.files import atomic, check_file, json_bytes
 from common.locks import lock
 from datasets import layouts
 from datasets.layouts import File, list_clips, read_map, read_truth
@@ -79,7 +80,8 @@ def pack_dataset(
         if records.begin_clip(record):
             left_out, smaller = pack_clip(output / name / PACKED, clips[name], spec, step)
             if (path := layout.fixations(root, name)).is_file():
-                copy(path, output / name / "fixations.csv")
+                with atomic(output / name / "fixations.csv") as temporary:
+                    shutil.copyfile(path, temporary)
             record.finish(left_out=left_out, smaller_maps=smaller)
         return record.stored
 
@@ -93,10 +95,7 @@ def pack_dataset(
 
 
 def pack_clip(path: Path, files: list[File], spec: Spec, step: int) -> tuple[Problems, bool]:
-    """Write a clip; return unreadable files, and whether its maps were made smaller.
-
-    step: number of frames from the previous one to the frame of a flow.
-    """
+    """Write a clip; return unreadable files, and whether its maps were made smaller."""
     problems, size, shapes = [], (spec.height, spec.width), set()
     for file in files:
         with suppress(InputError):  # reported when it is written

@@ -43,10 +43,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_gaze(matrices: dict[str, np.ndarray], video: Path, tables: list[Path]) -> Gaze:
-    """Return the head directions of all people. tables: the MATLAB file.
-
-    Raises InputError for a matrix with other columns, or of mostly impossible directions.
-    """
+    """Return the head directions of all people; any other matrix raises InputError."""
     with reading(tables[0], f"'{video.stem}' is not gaze of PVS-HMEM ({{}}); copy the file again"):
         rows = matrices[video.stem].astype(np.float64, casting="same_kind")  # no complex ones
         latitudes, longitudes = rows[:, ::2], rows[:, 1::2]

@@ -71,10 +71,7 @@ def by_key(paths: Iterable[Path], suffixes: set[str], key: Callable[[Path], Any]
 def pair(
     videos: dict[Any, Path], truths: dict[Any, list[Path]], expected: str
 ) -> tuple[list[tuple[Path, list[Path]]], list[str]]:
-    """Return pairs (video, files of its truth) by equal keys, and the names of unpaired files.
-
-    Raises InputError if there is no pair. expected: description of valid names.
-    """
+    """Return pairs (video, files of its truth) by equal keys, and the names of unpaired files."""
     if not (both := [key for key in videos if key in truths]):
         counts = f"{len(videos)} videos and {len(truths)} gaze files have no name in common"
         raise InputError(f"{counts}; name them {expected}")

@@ -29,10 +29,7 @@ def clip_record(folder: Path, facts: dict) -> Record:
 
 
 def begin_clip(record: Record) -> bool:
-    """Empty a clip's folder and return True, unless the clip is complete and has the same facts.
-
-    Raises InputError if the folder contains frames without such a record.
-    """
+    """Empty a clip's folder and return True, unless the clip is complete; keep other frames."""
     folder = record.path.parent
     if record.done:
         return False
@@ -47,10 +44,7 @@ def begin_clip(record: Record) -> bool:
 
 
 def write_files(root: Path, files: dict[str, bytes], only_check: bool = False) -> None:
-    """Write the files of a data set, by name, that are missing or have other content.
-
-    Raises InputError for a file with other content that was not written by one of our commands.
-    """
+    """Write files of a data set that are missing or changed, but never those of others."""
     path = root / RECORD
     record: dict = {"written": {}} | (read_json(path, written=dict) if path.exists() else {})
     for name, content in files.items():

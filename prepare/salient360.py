@@ -79,10 +79,7 @@ def read_scanpaths(path: Path) -> tuple[Fixations, np.ndarray]:
 
 
 def check_mirrored(path: Path, fixations: Fixations, maps: np.ndarray, numbers: np.ndarray) -> None:
-    """Raise InputError if mirrored fixations fit their maps better than the original ones.
-
-    numbers: of the maps, from 1, for the fixations' frames.
-    """
+    """Raise InputError if mirrored fixations fit maps better. numbers: of maps, by frame."""
     sums = dict.fromkeys(("", "left and right", "top and bottom"), 0.0)
     watched = np.unique(fixations.frames)
     watched = watched[numbers[watched - 1] <= len(maps)]

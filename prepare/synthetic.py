@@ -79,10 +79,7 @@ class Scene:
     def attention(
         self, seconds: float, camera: np.ndarray, contrast: np.ndarray, rays: np.ndarray
     ) -> np.ndarray:
-        """Return attention along rays (A, B, 3) in camera coordinates, at most 1: float32 (A, B).
-
-        contrast: (K,), of each figure.
-        """
+        """Return attention, (A, B) up to 1, along camera rays (A, B, 3), for contrasts (K,)."""
         density = EQUATOR * np.exp(-8 * rays[..., 1] ** 2)
         for figure, stands_out in zip(self.figures, contrast, strict=True):
             centre = (camera.T @ figure.at(seconds)[:, 2]).astype(np.float32)
@@ -101,10 +98,7 @@ def render(
     fps: float = 8.0,
     attention_height: int = 128,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield RGB uint8 (H, W, 3) and attention float32 (A, 2A), at most 1, frame by frame.
-
-    fps: frames a second. attention_height: A in pixels.
-    """
+    """Yield RGB uint8 (H, W, 3) and attention float32 (A, 2A), at most 1, frame by frame."""
     scene = Scene(seed, height, width)
     rays = directions(attention_height, 2 * attention_height, torch.float32).numpy()
     for number in range(frames):
@@ -153,9 +147,10 @@ def write_clip(
             if rng:
                 places.append(draw_fixations(attention, rng))
         if rng:
-            numbers, angles = np.arange(1, len(places) + 1), np.concatenate(places, axis=1)
+            numbers = np.repeat(range(1, len(places) + 1), OBSERVERS)
             observers = np.tile(range(OBSERVERS), len(places))
-            fixations = Fixations(np.repeat(numbers, OBSERVERS), *angles, observers)
+            x, y = np.concatenate(places, axis=1)
+            fixations = Fixations(numbers, x, y, observers)
             write_fixations_csv(folder / "fixations.csv", fixations)
         record.finish()
 

@@ -30,10 +30,7 @@ LINE = "frame, 1, forward, 0.5, 0.5, eye, 0.5, 0.5"
 
 
 def read_gaze(video: Path, tables: list[Path]) -> Gaze:
-    """Return the gaze of all observers of a video. tables: one file for each observer.
-
-    Raises InputError for a file with other lines.
-    """
+    """Return the gaze of all observers of a video, each in a table of their own."""
     rows: list[tuple[float, ...]] = []
     problems: list[str] = []
     unusable: list[InputError] = []

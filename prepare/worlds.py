@@ -54,10 +54,7 @@ def colour(rng: Generator, saturation=(0.1, 0.7), value=(0.2, 0.9), hue=(0.0, 1.
 
 
 def mix(a: np.ndarray, b: np.ndarray | float, share: np.ndarray | float) -> np.ndarray:
-    """Mix colours a and b, (3,), (N, 3) or one grey value each.
-
-    share: the share of b, in [0, 1], (N,) or one number.
-    """
+    """Mix colours a and b, (3,), (N, 3) or one grey value each, by the share of b in [0, 1]."""
     return a + (b - a) * np.asarray(share, np.float32)[..., None]
 
 

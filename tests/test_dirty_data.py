@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 import models
+from common import errors
+from common.components import LOSSES
 from common.errors import InputError
 from datasets import SaliencyVideos, check, layouts
 from datasets.gaze_files import read_fixations_csv, read_gaze_csv, read_vinfo
@@ -66,6 +68,8 @@ def test_validation_read_fixations_for_a_loss_that_needs_none(layout, dirty, tmp
     assert code == 0 and "fixations.csv" not in printed and "vinfo" not in printed, line
     assert "val_cc" in log(tmp_path / "run")[0] and "val_nss" not in log(tmp_path / "run")[0]
     monkeypatch.undo()
+    monkeypatch.setattr(errors, "_own_code", False)
+    monkeypatch.setattr(LOSSES, "known", dict(LOSSES.known))
     words = ("--loss", "tests.trainings:WatchedSMSE")
     code, _, line = train_one_epoch(dirty, tmp_path / "other", *words)
     assert code == 2 and "fixations.csv: there is no column" in line

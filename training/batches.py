@@ -29,10 +29,7 @@ from training.config import Config
 def read_data(
     root: Path, spec: Spec, skip_frames: int, fps: Fraction | None, fixations: bool
 ) -> dict[str, SaliencyVideos]:
-    """Return the training and validation clips. Arguments are those of SaliencyVideos.
-
-    fixations: whether the loss needs them; otherwise, no file of fixations is read.
-    """
+    """Return the training and validation clips. fixations: whether the loss needs them."""
     data = {}
     for name in ("train", "val"):
         clips = data[name] = SaliencyVideos(root, name, spec, skip_frames, fps, True, fixations)
@@ -41,10 +38,9 @@ def read_data(
         number = counted(len(clips.clips), "clip")
         processes.print_main(f"{name}: {samples} in {number}; {problems}")
     if None in map(clips.rates.of, clips.clips) and spec.fps < HIGHEST_FPS:
-        text = (
-            f"its frame rate is unknown; its frames are used as if they were {spec.fps:g} a second"
-        )
-        processes.print_main(f"note: {root}: {text}; give --fps, or --model_fps all")
+        assumed = f"its frames are used as if they were {spec.fps:g} a second"
+        cure = "give --fps, or --model_fps all"
+        processes.print_main(f"note: {root}: its frame rate is unknown; {assumed}; {cure}")
     return data
 
 
@@ -129,10 +125,7 @@ def loss_sum(loss_of: Any, maps: Tensor, batch: dict) -> Tensor:
 def make_loader(
     data: Dataset, batches, device: torch.device, workers: int | None = None
 ) -> DataLoader:
-    """Prefetch batches in worker processes, into pinned memory if there is a GPU.
-
-    batches: lists of keys, one for each batch. workers: None for one per core, at most 8.
-    """
+    """Prefetch batches in worker processes (None: one per core, at most 8)."""
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes on this machine

@@ -71,10 +71,7 @@ def parse_arguments(model: str, texts: list[str], defaults: dict) -> dict:
 
 
 def make_loss(name: str, data: dict[str, SaliencyVideos], augment: list[str]) -> nn.Module:
-    """Build the loss of a run.
-
-    Raises InputError if it has trainable weights, or needs fixations that are missing.
-    """
+    """Build the loss; missing fixations and trainable weights of its own raise InputError."""
     kind, spec, root = LOSSES[name], data["train"].spec, data["train"].root
     if kind.needs_fixations:
         clips = [(clip, part.fixations.of(clip)) for part in data.values() for clip in part.clips]

@@ -54,10 +54,7 @@ def save(run) -> None:
 
 
 def restore(run) -> None:
-    """Continue from a checkpoint of `save`, unless --resume is no, or auto and there is none.
-
-    Raises InputError if the checkpoint is damaged or belongs to another run.
-    """
+    """Continue from a checkpoint, as --resume says; that of another run raises InputError."""
     path, resume, now = run.path, run.config.resume, run.facts["run"]
     if resume == "no" or (resume == "auto" and not path.exists()):
         return
@@ -136,10 +133,7 @@ class Stopped(Exception):  # noqa: N818  like KeyboardInterrupt, no error
 
 
 class Interruptions(ExitStack):
-    """A context in which Ctrl-C and SIGTERM are deferred until all processes can stop together.
-
-    save_minutes: time between two checkpoints.
-    """
+    """A context that defers Ctrl-C and SIGTERM until all processes can stop together."""
 
     def __init__(self, save_minutes: float):
         super().__init__()
@@ -152,10 +146,7 @@ class Interruptions(ExitStack):
         self.signal = number
 
     def checkpoint_due(self, losses: RunningLoss) -> bool:
-        """Return whether it is time to save, equal in all processes, which call this together.
-
-        Raises RunError if a loss in any process is not finite, and Stopped after a signal.
-        """
+        """Return whether it is time to save, in all processes at once; may raise Stopped."""
         late = time.monotonic() - self.last_save >= 60 * self.save_minutes
         flags = [bool(losses.error), self.signal > 0, late]
         not_finite, stopped, save_due = processes.total(flags).tolist()

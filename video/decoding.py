@@ -228,17 +228,10 @@ def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[Decoded]:
 
 
 def decode_pictures(pictures: Iterable[Path], duration: Fraction) -> Iterator[Decoded]:
-    """Return an iterator of pictures as frames. duration: of each, in seconds."""
-    return (
-        Decoded(
-            n + 1,
-            float(n * duration),
-            duration,
-            partial(read_picture, path),
-            partial(read_flow, path),
-        )
-        for n, path in enumerate(pictures)
-    )
+    """Yield pictures as frames. duration: of each, in seconds."""
+    for n, path in enumerate(pictures):
+        loaders = partial(read_picture, path), partial(read_flow, path)
+        yield Decoded(n + 1, float(n * duration), duration, *loaders)
 
 
 def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:

@@ -45,10 +45,7 @@ class Layout:
         return self.coverage == SPHERE
 
     def eyes(self, height: int, width: int) -> list[tuple[slice, slice]]:
-        """Return the rows and columns of each eye in pictures of this size, left eye first.
-
-        An odd last row or column belongs to neither eye.
-        """
+        """Return rows and columns of each eye, left first; an odd last one belongs to neither."""
         down, across = EYES[self.stereo]
         rows, columns = height // down, width // across
         tops, lefts = (rows * i for i in range(down)), [columns * i for i in range(across)]

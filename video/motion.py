@@ -160,10 +160,7 @@ def flow_colours(flow: Tensor) -> Tensor:
 
 
 def motion_estimator(name: str) -> Motion:
-    """Return the estimator of a motion, created once in each thread of each process.
-
-    OpenCV's optical flow can be neither shared between threads nor sent to another process.
-    """
+    """Return a motion's estimator, one for each thread, as OpenCV's flow can't be shared."""
     return _estimator(name, threading.get_ident())
 
 

@@ -79,10 +79,7 @@ def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
 
 
 def read_exr(path: str | Path) -> np.ndarray:
-    """Return the values of an OpenEXR file as (H, W) float32; for colours, the green channel.
-
-    Raises InputError for any other file.
-    """
+    """Return the values of an OpenEXR file as (H, W) float32; for colours, the green channel."""
     with (
         reading(path, "not a readable OpenEXR file ({}); make it again") as path,
         av.open(f"file:{path}", format="exr_pipe") as container,
@@ -137,10 +134,7 @@ def unit(picture: Tensor) -> Tensor:
 
 
 def find_flow(picture: Path) -> Path | None:
-    """Return the path of a frame's flow picture, None if it has none.
-
-    It is beside the frame, or has the frame's name in SST-Sal's layout.
-    """
+    """Return the path of a frame's flow picture, beside it or in SST-Sal's layout, else None."""
     if is_packed(picture):
         flow = picture.with_name(picture.name.replace("picture", "flow"))
         return None if packed_part(flow) is None else flow

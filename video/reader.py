@@ -110,8 +110,10 @@ class FrameReader(Iterator[Frame]):
     def _picture(self, frame: Decoded) -> Tensor:
         """Return a frame at the spec's size, uint8. Raises InputError for a damaged picture."""
         if isinstance(picture := frame.load(), av.VideoFrame):
-            size = self.info.layout.stored_size(self.spec.height, self.spec.width)
-            picture = _small_rgb(picture, *size)
+            # Averaging planes before conversion to RGB is an eighth of the work at 3840×1920.
+            height, width = self.info.layout.stored_size(self.spec.height, self.spec.width)
+            size = min(picture.width, width), min(picture.height, height)
+            picture = picture.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
         return self._panorama(picture)
 
     def _motion(self, frame: Decoded, previous: Tensor | None, rgb: Tensor) -> Tensor:
@@ -129,20 +131,8 @@ class FrameReader(Iterator[Frame]):
         return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
 
 
-def _small_rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
-    """Return an image averaged over areas to (h, w, 3) uint8 RGB.
-
-    Planes are averaged before conversion to RGB, which is an eighth of the work at 3840×1920.
-    """
-    size = min(image.width, width), min(image.height, height)
-    return image.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
-
-
 def sampling_step(rate: Fraction | None, fps: float) -> int:
-    """Return the step between sampled frames of a source, see `sampling_interval`.
-
-    rate: frame rate of the source; None if unknown: every frame is sampled.
-    """
+    """Return the step between sampled frames, 1 if the rate is unknown."""
     return max(1, round(rate / Fraction(fps))) if rate else 1
 
 

@@ -113,10 +113,7 @@ def _attention(maps: Iterable[np.ndarray], clock: np.ndarray) -> np.ndarray:
 
 
 class _Planner:
-    """Find the shots of a camera. Angles are in radians.
-
-    attention: (K, cells), see _attention. extent: of a view. cuts: see follow_path.
-    """
+    """Find the shots of a camera, in radians. attention: (K, cells). extent: of a view."""
 
     def __init__(self, attention: np.ndarray, extent: tuple[float, float], cuts: bool):
         highest, speed, self.acceleration = np.radians((MAX_LATITUDE, SPEED, ACCELERATION))

@@ -75,10 +75,7 @@ class Overlay:
 def painted_pictures(
     frames: Iterable[FrameWithMap], layout: Layout, colormap: str, alpha: float, side_by_side: bool
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield painted pictures, (3·H/2, W) uint8 yuv420p, with their video frames.
-
-    side_by_side: the frame on the left and the map's colours on the right: (3·H/2, 2·W).
-    """
+    """Yield painted pictures, (3·H/2, W) yuv420p, side by side 2·W, with their frames."""
     overlay = None
     for frame in frames:
         image, picture = frame.image, to_yuv420p(frame.image)
@@ -140,10 +137,7 @@ def resize_map(saliency: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def lay_map(saliency: np.ndarray, height: int, width: int, layout: Layout) -> np.ndarray:
-    """Return a map of the sphere, (h, w) uint8, in the layout of pictures: (H, W).
-
-    It is repeated for each eye and cropped to the part of the sphere that an eye covers.
-    """
+    """Return a map (h, w) uint8 in the layout of pictures, (H, W), repeated for each eye."""
     eyes, laid = layout.eyes(height, width), np.zeros((height, width), np.uint8)
     size = laid[eyes[0]].shape
     if layout.whole:
