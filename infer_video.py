@@ -146,10 +146,8 @@ def infer(
 ) -> None:
     """Write the missing maps of one clip, and its exports.
 
-    fps: frame rate of a folder, None if unknown. run: entries of saliency.json about model and
-    options.
-    Raises InputError for an unreadable source or a folder with other maps, and RunError at the end
-    if some frames of the source are damaged.
+    fps: frame rate of a folder, None if unknown. run: entries of saliency.json about the run.
+    Raises InputError for other maps in the folder, and RunError at the end for damaged frames.
     """
     if folder.resolve() in (path.resolve(), *path.resolve().parents):
         raise InputError(f"{path}: is in the output folder {folder}; choose another --output_dir")

@@ -44,7 +44,7 @@ def check_file(path: str | Path, largest: float = math.inf) -> Path:
 
 @contextmanager
 def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iterator[Path]:
-    """Check a file, and raise any error in the block as InputError: `otherwise`, {} for its cause."""
+    """Check a file, and turn any error in the block into `otherwise`, with {} for its cause."""
     path = check_file(path, largest)
     try:
         yield path

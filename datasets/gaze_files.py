@@ -178,11 +178,10 @@ def number(column: str, text: str) -> float:
 def read_vinfo(path: str | Path) -> dict[str, Fixations]:
     """Return the fixations by clip from vinfo.pkl of 360_Saliency_dataset_2018ECCV.
 
-    The structure is taken from its authors' data.py, not from the file itself
-    (github.com/xuyanyu-shh/Saliency-detection-in-360-video): {clip: {frame: [(x, y), …]}}. The clip
-    is the name of its folder and the frame that of its picture, '0001'; x and y are fractions of
-    the width from the left and of the height from the top. No code in the file is imported or
-    executed. Raises InputError for any other file.
+    The structure, {clip: {frame: [(x, y), …]}}, is that in its authors' data.py
+    (github.com/xuyanyu-shh/Saliency-detection-in-360-video). Clip and frame are names of folder and
+    picture, '0001'; x and y are fractions of width and height from the upper left corner. No code
+    in the file is imported or executed. Raises InputError for any other file.
     """
     otherwise = (
         "not {clip: {'0001': [(x, y), …]}} with x and y in [0, 1], or damaged ({}); use the "

@@ -85,9 +85,7 @@ class Scorer:
     """Score clips of a data set under one protocol, on a grid of `height` × 2 `height` pixels.
 
     sigma: standard deviation in degrees of the Gaussian that blurs observers' fixations.
-    train_root: data set for the mean training map among the baselines; `data` if None.
-    device: for computing metrics.
-    notes: for readers of the scores.
+    train_root: data set for the mean training map; `data` if None. notes: for readers.
     """
 
     def __init__(

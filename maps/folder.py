@@ -160,8 +160,7 @@ class MapFolder:
     def find(self, info: VideoInfo, scale: str) -> dict[int, tuple[Path, float]]:
         """Return the map of each frame of a video by frame number, and the factor for its values.
 
-        Maps without saliency.json are from another program, one for each frame.
-        scale: "clip" (one factor for all maps) or "frame".
+        scale: "clip" (one factor for all maps) or "frame". Maps of other programs lack saliency.json.
         Raises InputError for incomplete maps and for maps of another video.
         """
         folder, stored = self.folder, self.stored
@@ -191,8 +190,7 @@ class MapFolder:
 def fingerprint(files: Sequence[Path], without: Collection[int] = ()) -> str:
     """Return a SHA-256 digest of a video's size, beginning, middle and end.
 
-    For several pictures, it is of name, size, beginning and end of each, except for the numbers,
-    from 1, in `without`.
+    For several pictures: of name, size, beginning and end of each but the numbers in `without`.
     """
     digest, several = hashlib.sha256(str(len(files)).encode()), len(files) > 1
     length = PICTURE_BLOCK if several else VIDEO_BLOCK

@@ -37,8 +37,7 @@ AUTHORS_CLASSES = (
 def read_authors_file(path: Path) -> dict:
     """Return the model's name, arguments and weights, as in a checkpoint of SSTSal.
 
-    Raises InputError for a file that contains another class or function, and an error of any kind
-    for a file that is damaged or contains something else.
+    Raises InputError for a file with another class or function, and any error for another file.
     """
     stand_ins: list = [(type(name, (nn.Module,), {}), name) for name in AUTHORS_CLASSES]
     with torch.serialization.safe_globals(stand_ins):
@@ -55,8 +54,7 @@ def read_authors_file(path: Path) -> dict:
 def from_state_dict(weights: dict[str, Tensor]) -> dict:
     """Return a state_dict of the published cube U-Net as the content of a checkpoint.
 
-    Its authors use the motion between consecutive frames, so the spec has the highest rate. Their
-    weights need their own padding. Raises an error of any kind for other weights.
+    Its authors use every frame and their own padding. Raises any error for other weights.
     """
     base, channels = weights[FIRST_WEIGHT].shape[:2]
     theirs = {"backbone": "published", "padding": "published"}

@@ -33,8 +33,7 @@ OTHERWISE = (
 def save(path: str | Path, model: SaliencyModel, **facts) -> None:
     """Write a model's weights, with everything that is needed to restore it, atomically.
 
-    facts: further entries (epoch, metrics, data, …), plain Python or tensors. Raises OSError if the
-    file can't be written.
+    facts: further entries (epoch, metrics, data, …), plain Python or tensors.
     """
     content = {
         "model": model.name,
@@ -111,11 +110,10 @@ def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
 
 
 def read(path: str | Path) -> dict:
-    """Return all entries of a checkpoint or of the authors' files, on the CPU.
+    """Return all entries of a checkpoint or of an authors' file (authors_files.py), on the CPU.
 
-    The authors' files are those of SST-Sal and state_dicts of the published cube U-Net. The entries
-    include "model", "arguments", "weights", "spec" and "run"; the last two may be empty. Raises
-    InputError for a file without a model in MODELS.
+    They include "model", "arguments", "weights", "spec" and "run"; the last two may be empty.
+    Raises InputError for a file without a model in MODELS.
     """
     with reading(path, OTHERWISE) as path:
         try:

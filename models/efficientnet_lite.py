@@ -36,8 +36,7 @@ MOTION_LEVELS = (2, 0)  # levels at which motion is added, the coarser one first
 def enlarge(x: Tensor, pad: nn.Module) -> Tensor:
     """Double the resolution bilinearly: (B·6, C, S, S) → (B·6, C, 2S, 2S).
 
-    pad: with cube padding, interpolation uses the neighbours' pixels instead of repeated edge
-    pixels, so that there is no step between neighbouring faces.
+    pad: cube padding, which avoids a step between neighbouring faces, or another one.
     """
     if not isinstance(pad, CubePadding):
         return interpolate(x, scale_factor=2.0, mode="bilinear")

@@ -34,8 +34,7 @@ T = TypeVar("T")
 def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
     """Return the angles of the nine taps of kernels centred on rows (R,), by the authors' formula.
 
-    over_pole: whether to place a tap beyond a pole on its other side; the one-argument arctangent
-    of the authors' code leaves it on this side.
+    over_pole: whether to place a tap beyond a pole on its other side, unlike the authors.
     Returns: latitude of each tap and its longitude minus the centre's in radians, (R, 3, 3) each,
     indexed by kernel row (north first) and kernel column (west first).
     """

@@ -189,8 +189,7 @@ def write_dataset(
 ) -> None:
     """Write a clip for each video and the files that describe the data set; print a summary.
 
-    args: see `parse_args`. videos, truths, expected: see `pair`.
-    write: function of folder, video, files of the ground truth and a dict of options.
+    args: see `parse_args`. write: function of folder, video, files of the truth, and options.
     """
     clips, alone = pair(videos, truths, expected)
     root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
@@ -227,8 +226,7 @@ def parse_args(
     """Return the options of a command that makes a data set.
 
     source: description of the input. sigma: default of --sigma; None if the source has maps.
-    inputs: options for input files, with their help. splits: published splits to choose from, see
-    datasets/splits.py.
+    inputs: options for input files, with their help. splits: published ones to choose from.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m prepare.{command}",

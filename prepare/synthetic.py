@@ -136,7 +136,6 @@ def write_clip(
 
     frames: RGB uint8 (H, W, 3) and attention (A, 2A) of each; iterated only if they are written.
     quality: of JPEG files, at most 100. rng: generator for drawing fixations; None: no fixations.
-    Raises InputError for a folder of other frames.
     """
     record = records.clip_record(folder, facts)
     if records.begin_clip(record):
@@ -156,10 +155,9 @@ def write_clip(
 
 
 def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **options) -> None:
-    """Write clips in the ECCV 2018 layout, equal for any number of processes.
+    """Write clips in the ECCV 2018 layout, equal for any number of processes; splits.json last.
 
-    options: of `render`, except for the seed. `<root>/splits.json` is written last.
-    Raises InputError for frames that were not rendered, and for a splits.json of somebody else.
+    options: of `render`, except for the seed. Files of somebody else raise InputError.
     """
     names = [f"scene_{number:04d}" for number in range(1, clips + 1)]
     splits, rates = records.split(names), {"fps": options.get("fps", 8.0)}

@@ -71,9 +71,8 @@ class Batches:
 
     A batch depends only on seed and step, not on the number of processes. Each epoch draws a new
     permutation of the clips, and another one to fill its last batch.
-
-    clips: number of clips in the data set. samples: clips drawn for an epoch, 0 for all.
-    batch_size: over all processes. first_step: first step of an iteration, counted from 0.
+    clips: in the data set. samples: clips drawn for an epoch, 0 for all. batch_size: over all
+    processes. first_step: first step of an iteration, counted from 0.
     """
 
     def __init__(

@@ -119,9 +119,8 @@ def probe(
     """Return size, rate, length and layout of a video file, a folder of pictures or one picture.
 
     fps: pictures a second of a folder, FOLDER_FPS with a note if None. stereo, coverage: as in
-    Layout, in place of what the file declares.
-    Raises InputError for anything else, for a video with an fps other than its own and for one
-    that declares a projection, stereo or a turn that is not read; ValueError as Layout does.
+    Layout, in place of what the file declares. Raises InputError for anything else, and for what a
+    file declares but this reader lacks.
     """
     path = Path(path)
     if pictures := tuple(list_pictures(path)):
@@ -218,9 +217,8 @@ def _first_frame(packets: Iterable[av.Packet]) -> av.VideoFrame:
 def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[Decoded]:
     """Return an iterator of all frames of a source at full size, in presentation order.
 
-    info: what `probe` returned. damage: errors that the decoder reports are added to it. Frames
-    that damage destroyed are not counted. Iterating raises InputError for a video that can't be
-    decoded, and for a truncated one after its last frame.
+    info: what `probe` returned. damage: collects errors of the decoder. Destroyed frames are not
+    counted. Iterating raises InputError for a broken video, after its last frame if truncated.
     """
     if not info.pictures:
         return _decode_video(info, damage or Damage())

@@ -87,8 +87,7 @@ MONO = Layout()  # a whole sphere, as it is stored
 def rgb_array(picture: np.ndarray | Tensor) -> np.ndarray:
     """Return a picture as (H, W, 3) uint8 RGB.
 
-    picture: such an array or tensor, or a frame's tensor (3, H, W) in [0, 1]. Raises ValueError for
-    any other.
+    picture: such an array or tensor, or a frame's (3, H, W) in [0, 1]; others raise ValueError.
     """
     array = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else np.asarray(picture)
     if isinstance(picture, Tensor) and picture.is_floating_point() and array.shape[:-2] == (3,):

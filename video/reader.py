@@ -172,10 +172,9 @@ def read_frames(
 def read_pictures(
     pictures: Sequence[Path], spec: Spec, rate: Fraction | None = None, before: Sequence[Path] = ()
 ) -> FrameReader:
-    """Return the frames of successive pictures, like read_frames for a folder.
+    """Return the frames of successive pictures, like read_frames for a folder, numbered from 1.
 
-    rate: pictures a second; None: all are sampled. before: preceding pictures, for the motion of
-    the first one and as its replacement. Frames are numbered from 1.
+    rate: pictures a second; None: all are sampled. before: preceding pictures.
     """
     info = picture_info(pictures, rate or Fraction(spec.fps))
     return FrameReader(info, spec, before=decode_pictures(reversed(before), 1 / info.fps))
@@ -184,10 +183,9 @@ def read_pictures(
 def frames_of(
     pictures: Iterable[np.ndarray | Tensor], spec: Spec, fps: float | None
 ) -> Iterator[Frame]:
-    """Return the frames of pictures in memory of types that rgb_array takes, like read_frames.
+    """Return frames of pictures in memory of types that rgb_array takes, like read_frames.
 
-    fps: pictures a second; None: all are sampled.
-    Iterating raises ValueError for any other array.
+    fps: pictures a second; None: all are sampled. Iterating raises ValueError for other arrays.
     """
     rate = Fraction(fps or spec.fps)
     decoded = (

@@ -61,8 +61,7 @@ def sound_packets(
 def _channels(context: av.AudioCodecContext) -> int:
     """Return the number of channels, 0 if they are in a custom order.
 
-    PyAV 18 frees a custom order twice, which crashes Python. So the object that describes it is
-    never freed, and such sound is never decoded.
+    PyAV 18 frees a custom order twice and crashes. So its object is never freed, nor decoded.
     """
     layout = context.layout
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))

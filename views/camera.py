@@ -36,11 +36,9 @@ def followed_views(
 class Camera:
     """Extract a perspective view from panoramas of a video.
 
-    fov: horizontal field of view in degrees. size: (h, w) of the view, both even.
-    height, width: of the panoramas, both even.
-
-    A pixel of the view that spans several pixels of the panorama is the mean of as many samples.
-    OpenCV interpolates them in steps of 1/32 pixel.
+    fov: horizontal field of view in degrees. size: (h, w) of the view; height, width: of the
+    panoramas; all even. A pixel of the view that spans several of the panorama is the mean of as
+    many samples, which OpenCV interpolates in steps of 1/32 pixel.
     """
 
     def __init__(self, fov: float, size: tuple[int, int], height: int, width: int):

@@ -32,8 +32,8 @@ def frames_with_maps(
 ) -> Iterator[FrameWithMap]:
     """Yield all readable frames, which have the same size, with a progress bar.
 
-    maps: file in `folder` and factor by frame number. damage: collects unreadable frames.
-    Raises InputError for frames without a map and maps without a frame.
+    maps: file in `folder` and factor by frame number; other frames raise InputError. damage:
+    collects unreadable frames.
     """
     number, size = 0, None
     for frame in tqdm(decode(info, damage), "rendering", len(maps), unit="frame", disable=None):

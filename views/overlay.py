@@ -31,13 +31,10 @@ def colours(colormap: str) -> np.ndarray:
 
 
 class Overlay:
-    """Paint maps over pictures.
+    """Paint maps over pictures, by tables of colour and opacity for each value of the map.
 
     colormap: a key of COLORMAPS. alpha: opacity where the map is 255. colour, height: of a video
     in yuv420p; None for RGB pictures. opaque: paint only the map's colours.
-
-    Colour and opacity depend only on the map's value, so they are looked up in tables; then each
-    plane needs one 8-bit multiplication and addition.
     """
 
     def __init__(
@@ -52,10 +49,9 @@ class Overlay:
         self.paint = np.round(channels * opacity[:, None] / 255).astype(np.uint8)  # (1, 256, 3)
 
     def __call__(self, picture: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-        """Return the painted picture.
+        """Return the painted picture, (3·H/2, W) uint8 yuv420p or (H, W, 3) RGB.
 
-        picture: (3·H/2, W) uint8 yuv420p, or (H, W, 3) RGB. saliency: (H, W) uint8; an odd last row
-        or column, which yuv420p lacks, is ignored.
+        saliency: (H, W) uint8; an odd last row or column, which yuv420p lacks, is ignored.
         """
         if picture.ndim == 3:
             return self._blend(picture, cv2.merge([saliency] * 3), self.paint)
