@@ -24,19 +24,17 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
     options.add_data_options(add)
-    add("--split", help="split to score: test, val or train (default: test, or the protocol's test "
-        "clips)")  # fmt: skip
+    add("--split", help="test, val or train (default: test, or the protocol's test clips)")
     add("--train_root", type=Path, help="data set whose training split provides the mean "
         "map among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
         f"(default: {options.CHECKPOINT}, without --pred_dir)")  # fmt: skip
     options.add_model_options(add, nargs="+")
     add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps: "
-        "FOLDER/<clip>/sal_0001.npy as written by infer_video.py, or any name that ends with the "
-        "frame number; .npy, .exr or .png")  # fmt: skip
-    add("--names", nargs="+", metavar="NAME", default=[], help="display names of the models, "
-        "checkpoints first; models of the same name share a row, with mean ± standard deviation "
-        "over seeds (default: names of files and folders)")  # fmt: skip
+        "FOLDER/<clip>/sal_0001.npy or any name that ends with the frame number, .npy, .exr or "
+        ".png")  # fmt: skip
+    add("--names", nargs="+", metavar="NAME", default=[], help="names of the models, "
+        "checkpoints first; seeds of one name share a row (default: file names)")  # fmt: skip
     add("--metric", nargs="+", metavar="package.module:NAME", default=[], help="your own metrics")
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
     add("--report", action="store_true", help="also write report.html with plots and pictures")
@@ -50,8 +48,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--height", type=options.at_least(8, 4097, int), default=240,
         help="rows of the grid on which maps are compared")  # fmt: skip
     add("--sigma", type=options.at_least(0.5, 30), help="standard deviation in degrees of the "
-        "ground truth's Gaussian; used only for inter-observer scores (default: the protocol's, "
-        "else 3.34)")  # fmt: skip
+        "Gaussian for inter-observer scores (default: the protocol's, else 3.34)")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
     options.add_motion_option(add)
     options.add_sampling_option(add)

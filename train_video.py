@@ -97,8 +97,7 @@ def recipe_of(model: str, recipe: str) -> dict[str, Any]:
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--model", default="cube_unet", metavar="NAME",
-        help="model to train: cube_unet, sst_sal, or package.module:Class for your own "
-        "(docs/own_model.md)")
+        help="cube_unet, sst_sal, or package.module:Class for your own (docs/own_model.md)")
     first.add_argument("--recipe", default="default", choices=["default", "paper"],
         help="defaults of the training options; paper: as published, with the U-Net's backbone")
     chosen = first.parse_known_args(arguments)[0]
@@ -110,8 +109,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.add_data_options(add)
     add("--model_fps", type=options.sampled_rate, metavar="RATE",
         help="frames a second that the model sees, in training and afterwards; all: every frame, "
-        "as in the published code and --recipe paper of cube_unet (default: as in --init, else "
-        "the model's own rate, 8)")
+        "as in --recipe paper of cube_unet (default: as in --init, else the model's own, 8)")
     add("--motion", metavar="NAME",
         help=f"motion image: {', '.join(MOTIONS)} or package.module:Class for your own "
         "(default: as in --init, else difference for cube_unet, colour_difference for its "
@@ -119,10 +117,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
         help="arguments of the model, such as height=120 width=240 base_channels=16 "
         "backbone=published padding=zero latitude_bias=false")
-    add("--init", type=Path, metavar="CHECKPOINT",
-        help="checkpoint to start from (default: random weights)")
-    add("--output_dir", type=Path, help="folder for checkpoints and logs (default: "
-        "runs/<model>)")
+    add("--init", type=Path, metavar="CHECKPOINT", help="start from it (default: random weights)")
+    add("--output_dir", type=Path, help="for checkpoints and logs (default: runs/<model>)")
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
         help="continue the run in --output_dir; auto: if there is one")
     add("--save_minutes", type=at_least(0), default=10.0,
@@ -134,22 +130,18 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=at_least(1, 10**6, int), help="passes over the training clips")
     add("--samples", type=at_least(0, 10**7, int), help="clips drawn for an epoch; 0: all clips")
     add("--batch_size", type=at_least(1, 10**5, int), help="clips per step, over all processes")
-    add("--skip_frames", type=at_least(0, kind=int),
-        help="frames to leave out at the start of each clip")
+    add("--skip_frames", type=at_least(0, kind=int), help="frames to skip at a clip's start")
     add("--loss", metavar="NAME",
-        help=f"loss: {', '.join(LOSSES)} or package.module:Class for your own; validation reports "
-        "it and CC, and reads fixations, for NSS, only if the loss needs them (default: as in "
-        f"--init, else {defaults['loss']})")
+        help=f"{', '.join(LOSSES)} or package.module:Class for your own; validation reports it, CC "
+        f"and, if it needs fixations, NSS (default: as in --init, else {defaults['loss']})")
     add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
     add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
     add("--schedule", choices=list(SCHEDULES), help="learning-rate schedule")
     add("--momentum", type=at_least(0, 1), help="momentum of SGD")
     add("--weight_decay", type=at_least(0), help="weight decay")
-    add("--clip_gradient", type=at_least(0), metavar="NORM",
-        help="gradient norm to clip to; 0: no clipping")
+    add("--clip_gradient", type=at_least(0), metavar="NORM", help="to clip to; 0: no clipping")
     add("--ema", type=at_least(0, 1), metavar="DECAY",
-        help="decay of an exponential moving average of the weights, such as 0.999, which is then "
-        "validated and saved instead of them; 0: no average")
+        help="decay, such as 0.999, of averaged weights to validate and save; 0: no average")
     add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
         help=f"augmentations: {', '.join(AUGMENTATIONS)}; without a name: none (default: "
         f"{' '.join(defaults['augment']) or 'none'}, as far as they are valid for --motion)")
@@ -158,8 +150,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument_group("machine").add_argument
     options.add_machine_options(add)
-    add("--workers", type=at_least(0, 1025, int),
-        help="data-loading processes (default: one per core, at most 8)")
+    add("--workers", type=at_least(0, 1025, int), help="data workers (default: one a core, to 8)")
     add("--compile", action="store_true", help="compile the network with torch.compile")
     add("--accumulate", type=at_least(1, 10**5, int), default=1, metavar="PARTS",
         help="split each batch into so many parts to save memory (gradient accumulation)")

@@ -83,15 +83,13 @@ def add_machine_options(add: Callable, precision: str = "auto") -> None:
     """Add --device and --precision, with its default."""
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
     add("--precision", default=precision, choices=["auto", *PRECISIONS],
-        help="data type of the network's computations; auto: bf16 if the hardware supports "
-        "it, else fp32")  # fmt: skip
+        help="the network's number format; auto: bf16 if supported, else fp32")  # fmt: skip
 
 
 def add_data_options(add: Callable) -> None:
     """Add --data_root, --layout and --fps of a data set."""
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
-    add("--layout", metavar="package.module:Class", help="your own layout of the data set; its "
-        "code is run (default: detected)")  # fmt: skip
+    add("--layout", metavar="package.module:Class", help="your own layout, whose code is run")
     add("--fps", type=frame_rate, help="frame rate of the data set, which is sampled like a "
         "video (default: as in its dataset.json; without one, every frame is used)")  # fmt: skip
 

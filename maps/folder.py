@@ -160,7 +160,7 @@ class MapFolder:
     def find(self, info: VideoInfo, scale: str) -> dict[int, tuple[Path, float]]:
         """Return the map of each frame of a video by frame number, and the factor for its values.
 
-        scale: "clip" (one factor for all maps) or "frame". Without saliency.json, maps are from others.
+        scale: "clip" (one factor for all) or "frame". Without saliency.json, maps are of others.
         Raises InputError for incomplete maps and for maps of another video.
         """
         folder, stored = self.folder, self.stored

@@ -238,13 +238,11 @@ def parse_args(
     add("--output", type=Path, required=True, help="folder of the data set")
     if sigma:
         add("--sigma", type=at_least(*SIGMAS), default=sigma,
-            help="standard deviation of the Gaussian around a fixation in degrees; "
-            "datasets/gaze.py lists the values of published data sets")  # fmt: skip
+            help="of the Gaussian in degrees; datasets/gaze.py lists published ones")  # fmt: skip
     add("--fps", type=at_least(0.01, 1001), default=8.0,
         help="frames a second to keep: every round(video rate / fps)-th frame")  # fmt: skip
     add_size_options(add)
-    add("--gt_height", type=pixel_count, default=128,
-        help="height of a saliency map, half its width")  # fmt: skip
+    add("--gt_height", type=pixel_count, default=128, help="height of a map, half its width")
     if splits:
         add("--split", choices=splits, help="published split of the clips (default: drawn)")
     for name, text in inputs.items():
