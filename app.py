@@ -249,8 +249,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
 
     def check(request: fastapi.Request) -> None:
         if foreign(request.method, request.headers, hosts):
-            where = "open this page under its machine's address"
-            raise fastapi.HTTPException(403, f"Another host or site; {where}")
+            raise fastapi.HTTPException(403, "Another host or site; use its machine's address")
 
     def begin(upload: str | None, request: gradio.Request) -> str:
         former = sessions.get(request.session_hash or "")

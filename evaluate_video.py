@@ -81,7 +81,10 @@ def main(args: argparse.Namespace | None = None) -> None:
     args = args or parse_args()
     find_all(args)
     if args.check:
-        return check_data(args)
+        report = check.check(args.data_root)
+        print(check.summary(report))
+        write_json(args.output_dir / "check.json", report)
+        sys.exit(0 if report["clean"] else 1)
     device = choose_device(args.device)
     rows = make_sources(args, device)
     sources = sum(rows.values(), [])
@@ -178,14 +181,6 @@ def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> mo
     model = models.deploy(model, dtype)
     model.forward = autocast(device, dtype)(model.forward)  # type: ignore[method-assign]
     return model
-
-
-def check_data(args: argparse.Namespace) -> None:
-    """Print the problems of a data set and write check.json; exit status 1 if there are any."""
-    report = check.check(args.data_root)
-    print(check.summary(report))
-    write_json(args.output_dir / "check.json", report)
-    sys.exit(0 if report["clean"] else 1)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,11 @@ def main(args: argparse.Namespace | None = None, viewer_command: str = "") -> No
         elif args.follow:
             write_follow(temporary, info, frames, maps, record.get("times"), args)
         else:
-            write_overlay(temporary, info, frames, args)
+            style = args.colormap, args.alpha, args.side_by_side
+            pictures = painted_pictures(frames, info.layout, *style)
+            write_video(temporary, info, pictures, args.crf, args.preset)
+            if not args.side_by_side:
+                write_spherical(temporary, info.layout)
     seconds = time.perf_counter() - start
     rate = len(maps) / seconds
     print(f"{output}: {counted(len(maps), 'frame')} in {seconds:.1f} s, {rate:.1f} frames/s")
@@ -179,17 +183,6 @@ def write_still(
               "not marked as 360°", file=sys.stderr)  # fmt: skip
         layout = None
     save_picture(path, painted, info.path, layout)
-
-
-def write_overlay(
-    path: Path, info: VideoInfo, frames: Iterator[FrameWithMap], args: argparse.Namespace
-) -> None:
-    """Write a video with its maps over it or beside it."""
-    style = args.colormap, args.alpha, args.side_by_side
-    pictures = painted_pictures(frames, info.layout, *style)
-    write_video(path, info, pictures, args.crf, args.preset)
-    if not args.side_by_side:
-        write_spherical(path, info.layout)
 
 
 def write_follow(

@@ -337,8 +337,7 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
     seconds = round(time.monotonic() - run.epoch_start, 1)
     line = {"epoch": len(run.log) + 1, "step": run.step, **scalars, "seconds": seconds}
     if math.isnan(line["train_loss"] + line["val_loss"]):
-        unreadable = "no frame with ground truth was readable; check it"
-        raise InputError(f"{run.config.data_root}: {unreadable}")
+        raise InputError(f"{run.config.data_root}: no readable frame has ground truth; check it")
     run.log.append(line)
     print_main(json.dumps(line))
     if irregular := sum(processes.gather(run.irregular), []):

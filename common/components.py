@@ -69,8 +69,7 @@ class Components(Mapping[str, Any]):
         own_name = getattr(own, "name", name)
         self.known.setdefault(own_name, own)
         if self[own_name] is not own:
-            problem = f"another {self.noun} is named '{own_name}'; rename this one"
-            raise InputError(f"{name}: {problem}")
+            raise InputError(f"{name}: another {self.noun} is named '{own_name}'; rename this one")
         return own
 
 

@@ -106,8 +106,7 @@ def unexpected(error: BaseException) -> str:
     text = text.splitlines()[-1] if "Traceback (most recent" in text else " ".join(text.split())
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}, line {place.lineno}"
-    see = f"set {TRACEBACK}=1 to see the traceback"
-    return f"{type(error).__name__} in {where}: {text[:300]}; {see}"
+    return f"{type(error).__name__} in {where}: {text[:300]}; set {TRACEBACK}=1 for the traceback"
 
 
 class Failures(list):

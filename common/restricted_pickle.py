@@ -35,8 +35,7 @@ def read_pickle(content: bytes, path: str | Path, constructors: Constructors) ->
             if constructor := constructors.get(f"{module}.{name}"):
                 return constructor
             problem = f"contains {module}.{name}, and no code in it was executed"
-            advice = "use a file of this project or of the data set's authors"
-            raise InputError(f"{path}: {problem}; {advice}")
+            raise InputError(f"{path}: {problem}; use a file of the data set's authors")
 
     check_pickle(content, len(content))
     return Unpickler(io.BytesIO(content), encoding="latin1").load()  # keeps Python 2's bytes

@@ -86,18 +86,18 @@ class PackedLayout(ECCV2018Layout):
 
     def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
-        packed = {folder.name: folder / PACKED for folder in folders}
-        return {name: list(self._frames(path)) for name, path in packed.items() if path.is_file()}
+        clips: dict[str, list[File]] = {}
+        for path in filter(Path.is_file, (folder / PACKED for folder in folders)):
+            files = clips[path.parent.name] = []
+            for number in open_packed(path)[1]:
+                truth = path / f"{number:04d}_map"
+                truth = None if packed_part(truth) is None else truth
+                files.append(File(number, path / f"{number:04d}_picture", truth))
+        return clips
 
     def packed_format(self, root: Path) -> dict:
         kinds = {"height": int, "width": int, "fps": (int, float), "smaller_maps": bool}
         return read_json(root / PACKED_FORMAT, **kinds)
-
-    def _frames(self, path: Path) -> Iterator[File]:
-        for number in open_packed(path)[1]:
-            truth = path / f"{number:04d}_map"
-            has_map = packed_part(truth) is not None
-            yield File(number, path / f"{number:04d}_picture", truth if has_map else None)
 
 
 class SSTSalLayout(ECCV2018Layout):

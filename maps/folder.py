@@ -153,8 +153,7 @@ class MapFolder:
                 path = map_path(self.folder, number)
                 saliency = read_picture(path, "L") * np.float32(peak / 255)
             if saliency.shape != shape or not 0 <= saliency.min() <= saliency.max() < math.inf:
-                changed = f"the map was changed; delete it, and {RERUN}"
-                raise InputError(f"{path}: {changed}")
+                raise InputError(f"{path}: the map was changed; delete it, and {RERUN}")
             yield number, seconds, saliency
 
     def find(self, info: VideoInfo, scale: str) -> dict[int, tuple[Path, float]]:
@@ -176,8 +175,7 @@ class MapFolder:
             raise InputError(f"{folder}: {other}; {RERUN} or choose its folder")
         frames = len(paths) if stored or not info.frames else info.frames
         if abs(frames - len(paths)) > max(2, len(paths) // 100):  # headers can be wrong
-            counts = f"{counted(len(paths), 'map')} for {counted(frames, 'frame')}"
-            raise InputError(f"{folder}: {counts}; {RERUN}")
+            raise InputError(f"{folder}: {counted(len(paths), 'map')} for {frames} frames; {RERUN}")
         every = stored["peaks"] if stored else [1.0] * len(paths)
         peaks = {number: peak for number, peak in enumerate(every, 1) if peak is not None}
         if differing := paths.keys() ^ peaks.keys():

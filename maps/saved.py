@@ -28,8 +28,7 @@ PNG_OPTIONS = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if HAS_FILTERS
 def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool = False) -> float:
     """Write a map, (H, W), as PNG and optionally as float32, and return its maximum."""
     if not np.isfinite(saliency).all():
-        cure = "use precision fp32 or another checkpoint"
-        raise RunError(f"{path}: the model's map is not finite; {cure}")
+        raise RunError(f"{path}: the model's map is not finite; use fp32 or another checkpoint")
     if as_density:
         saliency = density(saliency)
     peak = saliency.max()

@@ -29,3 +29,6 @@ class WeightAverage:
                 average.lerp_(current[name], 1 - decay)
             else:
                 average.copy_(current[name])
+
+    def state(self) -> dict:
+        return {"steps": self.steps, "weights": self.module.state_dict()}

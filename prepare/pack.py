@@ -39,7 +39,6 @@ from datasets.rates import RATES_FILE, ClipRates
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
 from prepare import records
-from video.motion import motion_estimator
 from video.packed import PACKED, PARTS, record_type
 from video.pictures import read_picture, resize
 from video.reader import Frame, read_pictures, sampling_step
@@ -70,7 +69,6 @@ def pack_dataset(
         files[RATES_FILE] = json_bytes({"fps": known})
     files["splits.json"] = json_bytes(splits)
     records.write_files(output, files, only_check=True)
-    motion_estimator(spec.motion)  # raises InputError now if RAFT's weights are missing
     packed_format = {"height": spec.height, "width": spec.width, "fps": spec.fps}
     facts = {"source": str(root.resolve()), "motion": spec.motion, **packed_format}
 
@@ -85,7 +83,6 @@ def pack_dataset(
             record.finish(left_out=left_out, smaller_maps=smaller)
         return record.stored
 
-    output.mkdir(parents=True, exist_ok=True)
     left_out = [("clip without frames", name) for name in names if not clips.get(name)]
     with ThreadPoolExecutor(workers) as pool:
         made = list(tqdm(pool.map(write, clips), str(output), len(clips), unit="clip"))

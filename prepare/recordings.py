@@ -1,6 +1,6 @@
 """Make a training data set from 360° videos and recorded gaze, in the ECCV 2018 layout.
 
-    python -m prepare.recordings --videos VIDEO_SUFFIXES --gaze GAZE --output DATA
+    python -m prepare.recordings --videos VIDEOS --gaze GAZE --output DATA
 
 Each video with a CSV file of the same name (time,longitude,latitude,observer; see
 datasets/gaze_files.py) becomes a clip:

@@ -40,12 +40,9 @@ def save(run) -> None:
         "seconds": time.monotonic() - run.epoch_start,
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
-        "average": None,
+        "average": run.average and run.average.state(),
         "random": processes.gather(random),
     }
-    if run.average:
-        weights = run.average.module.state_dict()
-        content["average"] = {"steps": run.average.steps, "weights": weights}
     if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
         raise RunError(f"a weight is not finite; {LEARNING_RATE_ADVICE}")
     if processes.is_main():

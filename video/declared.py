@@ -58,8 +58,7 @@ class Declared:
         if coverage or (self.coverage and not self.projection):
             return ""
         wrong = self.projection or "to be a part of a panorama that its pixels can't be"
-        cure = "convert it first, or give --coverage if it is equirectangular after all"
-        return f"declares {wrong}; {cure}"
+        return f"declares {wrong}; convert it first, or give --coverage if it is equirectangular"
 
     def layout(self, stereo: str | None, coverage: Coverage | None) -> tuple[Layout, list[str]]:
         """Return the layout of a file without `problem`, and notes for the user."""

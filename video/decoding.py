@@ -132,8 +132,7 @@ def probe(
     elif fps:
         raise InputError(f"{path}: a video has its own frame rate; remove --fps")
     else:
-        cure = "play it to check, or copy it again"
-        with reading(path, f"no video or picture that can be decoded ({{}}); {cure}"):
+        with reading(path, "no video or picture that can be decoded ({}); copy it again"):
             info, declared = _probe_video(path)
     if problem := declared.problem(stereo, coverage):
         raise InputError(f"{path}: {problem}")
