@@ -223,8 +223,7 @@ def train(config: Config, model: models.SaliencyModel, folder: Path) -> None:
 class Run:
     """A training run, new or resumed from its last checkpoint.
 
-    result: the model that is validated and saved, with averaged weights if --ema is given.
-    step: finished steps of the whole run. log: one line for each finished epoch.
+    result: the model to validate and save, averaged by --ema. step, log: finished steps, epochs.
     """
 
     def __init__(self, config: Config, model: models.SaliencyModel, folder: Path):

@@ -125,8 +125,7 @@ def refuse_input(path: Path) -> None:
 def output_of(clip: str, path: Path, overwrite: bool = False) -> Iterator[None]:
     """Check that an output may be written, and record its clip in OUTPUT_RECORD after the block.
 
-    clip: its fingerprint. Raises InputError if the output exists and was not made from this clip,
-    unless `overwrite`.
+    clip: its fingerprint. An existing output of another clip raises InputError unless `overwrite`.
     """
     refuse_input(path)
     record = path.parent / OUTPUT_RECORD

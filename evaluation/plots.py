@@ -49,10 +49,8 @@ def time_plot(results: dict, metric: str, series: dict) -> Figure:
         x, curves = over_time(series, name, metric)
         scored = 2 * np.isfinite(curves).sum(0) >= len(curves)
         if scored.any():
-            median = np.nanmedian(curves[:, scored], axis=0)
-            axes.plot(
-                x[scored], median, f"o{line}", color=colour, lw=2, label=short(name or "", 60)
-            )
+            median, label = np.nanmedian(curves[:, scored], axis=0), short(name or "", 60)
+            axes.plot(x[scored], median, f"o{line}", color=colour, lw=2, label=label)
     axes.set(title=heading(results, metric), xlabel="frame number")
     figure.legend(loc="upper left", bbox_to_anchor=(0, 0), fontsize=8)  # below all of the figure
     return figure

@@ -60,9 +60,8 @@ can't be compared between maps. White dots: fixations.</p>
 def score_table(results: dict) -> str:
     """Return predictors × metrics as HTML: mean, interval, and the number of clips if not all."""
     metrics, predictors = results["metrics"], results["predictors"]
-    roles = dict.fromkeys(summary.BASELINES, "baseline") | {
-        summary.INTER_OBSERVER: "inter-observer"
-    }
+    roles = dict.fromkeys(summary.BASELINES, "baseline")
+    roles[summary.INTER_OBSERVER] = "inter-observer"
     rivals = [name for name in predictors if name != summary.INTER_OBSERVER]
     headings = "".join(f"<th>{summary.heading(results, metric)}</th>" for metric in metrics)
     rows = f"<tr><th>predictor</th>{headings}</tr>"

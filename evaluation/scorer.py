@@ -125,10 +125,9 @@ class Scorer:
         self.all_fixated = sum(self.fixated.values(), torch.zeros(self.size, device=device))
 
     def score(self, clip: str, sources: list, picture: bool = False) -> ClipScores:
-        """Score all sources and baselines for a clip, and the observers in some frames.
+        """Score all sources, in frames for which all have a map, baselines and some observers.
 
-        sources: see evaluation/sources.py. Only frames for which all have a map are scored.
-        picture: whether to include the clip's middle and worst frame with their maps.
+        sources: see evaluation/sources.py. picture: whether to include the middle and worst frame.
         """
         result, files, lowest = ClipScores(), self.data.clips[clip], math.inf
         fixations = self.data.fixations.of(clip)

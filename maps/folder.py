@@ -66,8 +66,8 @@ class MapFolder:
     def begin(self, overwrite: str | None) -> None:
         """Start or continue to write maps in `folder`, or in NEW_MAPS until they replace others.
 
-        facts["npy"] is set if the continued run saved .npy files. Raises InputError for maps of
-        another run, unless `overwrite`, and for files that infer_video.py did not write.
+        facts["npy"] is set if the continued run saved .npy files. Raises InputError for files of
+        other programs, and for maps of another run unless `overwrite`.
         """
         new, differing = self.folder / NEW_MAPS, self.differing
         ours = maps_of_run(self.folder, self.stored)
@@ -136,8 +136,7 @@ class MapFolder:
     def read(self) -> Iterator[tuple[int, float, np.ndarray | None]]:
         """Yield number, seconds and map (None if there is none) of each frame.
 
-        Without float maps, a map is the PNG multiplied by its maximum. Raises InputError for an
-        unreadable file or one that is not a map.
+        Without float maps, a map is the PNG times its maximum. A bad file raises InputError.
         """
         stored = self.stored
         shape, times = (stored["map_height"], stored["map_width"]), stored["times"]

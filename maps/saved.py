@@ -60,10 +60,6 @@ def holds_map(path: Path) -> bool:
 
 
 def common_scale(peaks: list[float]) -> list[float]:
-    """Return a factor for each map of a clip so that all maps share one scale.
-
-    peaks: the maxima by which the maps were divided. The scale ends at their 95th percentile, so
-    that a few strong moments do not make all others pale.
-    """
+    """Return factors for one scale, which ends at the 95th percentile of the maps' maxima."""
     maxima = np.array(peaks, np.float64)
     return (maxima / (np.percentile(maxima, 95) or 1.0)).tolist()

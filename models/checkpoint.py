@@ -54,10 +54,8 @@ def load(
     """Return the model of a checkpoint, or of any other file that `read` accepts, in eval mode.
 
     quality: "fast": use frames of three quarters of the height and width (CubeUNet only).
-    overrides: arguments of the model that replace the stored ones. All fields of the stored Spec
-        that do not depend on them are kept.
-    Raises InputError for a file without a known model, for arguments and weights that do not
-    match, and for an unavailable device.
+    overrides: arguments of the model that replace the stored ones; independent fields of the
+        stored Spec are kept. Raises InputError for what does not match or is unavailable.
 
     >>> model = load("checkpoints/cube_unet_best.pth")
     >>> model.name, model.spec.motion, model.training

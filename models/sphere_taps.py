@@ -54,11 +54,10 @@ def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[
 
 
 def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
-    """Return the nine taps of each output pixel in the coordinates of F.grid_sample.
+    """Return the nine taps in the coordinates of F.grid_sample: (H/stride, W/stride, 3, 3, 2).
 
     The authors' grid scales pixel indices by the size alone, while align_corners=False expects
     pixel centres; this causes the shift by half a pixel.
-    Returns: (H/stride, W/stride, 3, 3, 2) float32.
     """
     rows = torch.arange(0, height, stride, dtype=torch.float64)
     latitude, east = tap_angles(rows, height, width, over_pole=False)
@@ -103,8 +102,7 @@ def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tup
 class SphereTaps(Resampling):
     """Sample the nine taps around every output pixel of an H×W image; also the adjoint map.
 
-    stride: step between output pixels, a divisor of H and W. sampling, half_pixel: see above.
-    Raises ValueError for another sampling.
+    stride: between output pixels, a divisor of H and W. sampling, half_pixel: see above.
     """
 
     def __init__(self, height, width, stride=1, sampling="seamless", half_pixel=False):

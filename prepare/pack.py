@@ -52,8 +52,7 @@ def pack_dataset(
 ) -> Problems:
     """Pack the clips of all splits for models of a size, rate and motion; return the problems.
 
-    spec: its motion is the flow to estimate if `root` has no flow pictures, "none" for none.
-    workers: threads, each of which packs one clip at a time.
+    spec: its motion is the flow to estimate if `root` has no flow pictures. workers: threads.
     Raises InputError if `root` is not a data set, or `output` contains files of somebody else.
     """
     splits = read_splits(root)

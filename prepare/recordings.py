@@ -141,9 +141,8 @@ def doubts(gaze: Gaze) -> Iterator[str]:
 def write_gaze_clip(
     read: Callable[..., Gaze], folder: Path, video: Path, tables: list[Path], options: dict
 ) -> None:
-    """Write a clip from a video and its gaze tables; raises errors like `write_clip`.
+    """Write a clip from a video and its gaze tables, from which `read` returns the gaze.
 
-    read: function of video and tables that returns the gaze.
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
     """
     gaze, source = read(video, tables), tables[0].parent if len(tables) > 1 else tables[0]
@@ -168,8 +167,8 @@ def write_gaze_clip(
 def write_splits(root: Path, clips: list[str], published: str | None) -> dict[str, list[str]]:
     """Write splits.json for these clips, and return its content.
 
-    published: one of datasets.splits.PUBLISHED. None: keep an existing file if it lists exactly
-    these clips, else draw splits by their names. Raises errors like `records.write_files`.
+    published: one of datasets.splits.PUBLISHED. None: keep an existing file of exactly these clips,
+    else draw splits by their names.
     """
     path = root / "splits.json"
     splits = read_splits(root) if path.exists() else {}

@@ -1,8 +1,7 @@
 """Records of written files: sources and settings of a clip, and whether it is complete.
 
-A command that is run again keeps complete clips, rewrites interrupted ones and those with other
-options, and never overwrites frames of another origin. The record of a data set has digests of the
-files beside its clips, so that files changed by somebody else are not replaced.
+A command that is run again keeps complete clips, rewrites interrupted and changed ones, and never
+replaces files of another origin; the record of a data set has digests of those beside its clips.
 """
 
 import os

@@ -1,11 +1,10 @@
 """Rendered 360° scenes with known attention: `python -m prepare.synthetic --output synthetic_360`.
 
-A scene consists of a textured world, moving figures and a camera that may turn. Everything is a
-function of unit directions (`projection.directions`), so that the seam and the poles are exact. The
-attention to a figure is its appeal, which is highest for people, times its contrast: the difference
-in colour from the background, summed over the visible solid angle. Figures that stand still get
-half of it. Fixations are drawn from attention. The scenes are for tests and demonstrations; they
-are not a benchmark of human attention.
+A scene consists of a textured world, moving figures and a camera that may turn, all of them
+functions of unit directions, so that the seam and the poles are exact. The attention to a figure is
+its appeal, which is highest for people, times its contrast: the difference in colour from the
+background, summed over the visible solid angle; half of it for figures that stand still. Fixations
+are drawn from attention. The scenes are no benchmark of human attention.
 """
 
 from common import startup  # noqa: F401  # isort: skip

@@ -1,9 +1,8 @@
 """Textured worlds for the background of rendered scenes.
 
-A world is a function of rays, float32 unit vectors (N, 3) with x right, y up and z forward (see
-`projection`), and a random generator. It returns the RGB colours in these directions, (N, 3), in
-about [0, 1]. No world is made from an image, so the seam and the poles are not special. Lengths are
-in metres, and the camera is EYE_HEIGHT above the ground.
+A world is a function of rays, float32 unit vectors (N, 3) as in `projection`, and a random
+generator that returns their RGB colours, (N, 3), in about [0, 1]. The camera is EYE_HEIGHT metres
+above the ground.
 """
 
 import colorsys

@@ -26,8 +26,8 @@ def make_model(
 ) -> models.SaliencyModel:
     """Build a model for training, with random weights or those of a checkpoint.
 
-    name, model_args, init, motion: see the options of train_video.py. Raises InputError for invalid
-    arguments of the model. Errors in the code of a user-defined model are not caught.
+    Arguments are options of train_video.py; invalid ones raise InputError. Errors in the code of a
+    user-defined model are not caught.
     """
     kind = MODELS.find(name)
     defaults = {n: parameter.default for n, parameter in inspect.signature(kind).parameters.items()}

@@ -27,10 +27,9 @@ LEARNING_RATE_ADVICE = "lower --learning_rate; the previous checkpoint is kept"
 
 
 class RunningLoss:
-    """The mean loss over the valid maps of an epoch.
+    """The mean loss over the valid maps of an epoch, read a step later so that GPUs do not wait.
 
-    The loss of a step is read one step later, so that the GPU is not idle meanwhile.
-    total, count: sums over the maps of this process so far. error: for a loss that is not finite.
+    total, count: sums over the maps of this process. error: for a loss that is not finite.
     """
 
     def __init__(self, total: float = 0.0, count: int = 0):
@@ -100,7 +99,7 @@ def best_constant(
 
     For a squared error this is the mean map, for a divergence the mean of the maps scaled to sum 1;
     each score is the better one of these two. Keys: best_constant, its loss if finite, and
-    best_constant_<metric>. Raises InputError if less than half of the maps are usable.
+    best_constant_<metric>. Unusable maps, more than half, raise InputError.
     """
     size = data.spec.height, data.spec.width
     sums, count = torch.zeros(2, 1, *size), 0

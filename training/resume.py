@@ -4,7 +4,7 @@ import hashlib
 import signal
 import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,10 +25,9 @@ RESTART_ADVICE = "give another --output_dir, or --resume no to replace it"
 
 
 def save(run) -> None:
-    """Write everything that a run needs to continue exactly. All processes must call this.
+    """Write everything that a run, train_video.Run, needs to continue exactly, in all processes.
 
-    run: train_video.Run. Raises RunError if a loss or a weight is not finite; then the previous
-    checkpoint is kept.
+    Raises RunError, and keeps the previous checkpoint, if a loss or a weight is not finite.
     """
     random = {"cpu": torch.get_rng_state()}  # the only generator that the training uses
     if run.config.device.type == "cuda":
@@ -119,10 +118,9 @@ def git_revision() -> str:
     """Return the git revision of this code, for the checkpoint."""
     folder = str(Path(__file__).resolve().parents[1])
     command = ["git", "-C", folder, "--git-dir", ".git", "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    with suppress(OSError):  # there is no git
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    return "unknown"
 
 
 class Stopped(Exception):  # noqa: N818  like KeyboardInterrupt, no error

@@ -1,10 +1,9 @@
 """The layout of a picture on the sphere: its eyes and their coverage.
 
 A picture contains one panorama, or one for each eye in two halves of equal size; the first (upper
-or left) one is the left eye's. Each is equirectangular and covers longitudes from
-WEST to EAST and latitudes from SOUTH to NORTH, in degrees: the centre of pixel (i, j) of its h×w
-pixels is at latitude NORTH − (i + ½)·(NORTH − SOUTH)/h and longitude
-WEST + (j + ½)·(EAST − WEST)/w; for the whole sphere, the convention of projection/__init__.py.
+or left) one is the left eye's. Each covers longitudes from WEST to EAST and latitudes from SOUTH to
+NORTH, in degrees: the centre of pixel (i, j) of its h×w pixels is at latitude
+NORTH − (i + ½)·(NORTH − SOUTH)/h and longitude WEST + (j + ½)·(EAST − WEST)/w.
 """
 
 from dataclasses import dataclass

@@ -38,9 +38,8 @@ class Frame:
 class FrameReader(Iterator[Frame]):
     """The sampled frames of a source, one at a time; see read_frames.
 
-    frames: of the source; None: decoded from its file. before: preceding frames, nearest first.
-    damage: problems with its frames. times: seconds of all frames read so far, up to the last
-    before the next sampled one. end: end of the last frame read, in seconds.
+    frames: None: decoded from its file. before: preceding frames, nearest first. damage: problems.
+    times: seconds of all frames so far, up to the next sampled one. end: of the last one read.
     """
 
     def __init__(
@@ -157,8 +156,7 @@ def read_frames(
     """Return an iterator of the frames of a source for a model with this spec.
 
     path: a video file, a folder of pictures or one picture. fps, stereo, coverage: see
-    video.decoding.probe. Frames show the whole sphere of the left eye; `info.layout.covered` is
-    the part of it that is in the source.
+    video.decoding.probe. Frames show the whole sphere of the left eye.
 
     Time is divided into intervals of round(source rate / spec.fps) frames, and the first frame of
     each is sampled, as by SST-Sal's authors; of a slower source, every frame. Flow pictures in a

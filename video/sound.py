@@ -22,9 +22,8 @@ def sound_packets(
 ) -> Iterator[av.Packet]:
     """Yield the sound of a video file as packets for `output`, after adding streams to it.
 
-    Codecs that players support in MP4 are copied, others are re-encoded as AAC. browser: only the
-    first stream, as AAC, which all browsers play. Times count from the start of the file.
-    Unsupported sound is left out with a warning on standard error.
+    Codecs that players support in MP4 are copied, others are re-encoded as AAC or, with a warning,
+    left out. browser: only the first stream, as AAC. Times count from the start of the file.
     """
     with open_video(source.path) as container:
         converters = {}

@@ -98,8 +98,7 @@ def _encode(
 ) -> Iterator[av.Packet]:
     """Encode pictures at increasing times of their frames.
 
-    A time within one tick of the source's clock of a multiple of 1/fps becomes that multiple,
-    which undoes, for example, the rounding to milliseconds in Matroska.
+    Times within a tick of a multiple of 1/fps become it, which undoes, for example, rounding.
     """
     fps, tick, first, last = source.fps, stream.time_base, None, -math.inf
     steady = (1 / fps / tick).denominator == 1

@@ -41,9 +41,8 @@ class Overlay:
         self, colormap: str, alpha: float, colour: Colour | None, height: int, opaque=False
     ):
         rgb, saliency = colours(colormap), np.arange(256) / 255
-        opacity = np.round(255 * alpha * saliency * (2 - saliency))
-        if opaque:
-            opacity = np.full(256, 255)
+        shade = np.full(256, 1.0) if opaque else alpha * saliency * (2 - saliency)
+        opacity = np.round(255 * shade)
         channels = colour.from_rgb(rgb, height) if colour else rgb
         self.rest = (255 - opacity).astype(np.uint8)
         self.paint = np.round(channels * opacity[:, None] / 255).astype(np.uint8)  # (1, 256, 3)

@@ -1,8 +1,7 @@
 """Writer of the viewer: one HTML file in which to look around in a 360° video or picture.
 
-Picture and map are packed into one video, with the grey map, MAP_ROWS high, above the picture. So
-both come from the same decoded frame and stay in sync, and the page can blend them in any way.
-viewer.html is the template; the content is inserted as JSON and base64.
+The grey map, MAP_ROWS high, is packed above the picture into one video, so that both stay in sync
+and the page can blend them in any way. viewer.html is the template.
 """
 
 import base64
