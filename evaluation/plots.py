@@ -37,10 +37,7 @@ class Picture:
 
 @matplotlib.rc_context(STYLE)
 def time_plot(results: dict, metric: str, series: dict) -> Figure:
-    """Plot medians over clips against time: each model, the best baseline, inter-observer.
-
-    results: content of metrics.json. series: clip → predictor → metric → frame number → value.
-    """
+    """Plot medians over clips against time: each model, the best baseline, inter-observer."""
     figure = Figure(figsize=(5.6, 3), layout="constrained")
     axes = figure.subplots()
     styles = {INTER_OBSERVER: (DARK, ":"), best(results, metric, BASELINES): (DARK, "--")}

@@ -87,10 +87,7 @@ def notes(
 def write(
     folder: Path, results: dict, clips: dict[str, ClipScores], report: bool, per_frame: bool
 ) -> list[str]:
-    """Write metrics.json, metrics.csv and, if requested, per_frame.csv and report.html.
-
-    Those of the previous run are removed. Returns: the names of the files.
-    """
+    """Write the files of results, remove those of the previous run, and return their names."""
     # JSON has no NaN: missing scores are null there, and empty cells in the tables.
     content = json.loads(json.dumps(results), parse_constant=lambda name: None)
     write_json(folder / "metrics.json", content)

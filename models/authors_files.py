@@ -35,10 +35,7 @@ AUTHORS_CLASSES = (
 
 
 def read_authors_file(path: Path) -> dict:
-    """Return the model's name, arguments and weights, as in a checkpoint of SSTSal.
-
-    Raises InputError for a file with another class or function, and any error for another file.
-    """
+    """Return name, arguments and weights of SST-Sal; any other class raises InputError."""
     stand_ins: list = [(type(name, (nn.Module,), {}), name) for name in AUTHORS_CLASSES]
     with torch.serialization.safe_globals(stand_ins):
         if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(path):
@@ -52,10 +49,7 @@ def read_authors_file(path: Path) -> dict:
 
 
 def from_state_dict(weights: dict[str, Tensor]) -> dict:
-    """Return a state_dict of the published cube U-Net as the content of a checkpoint.
-
-    Its authors use every frame and their own padding. Raises any error for other weights.
-    """
+    """Return a state_dict of the published U-Net as a checkpoint with its rate and padding."""
     base, channels = weights[FIRST_WEIGHT].shape[:2]
     theirs = {"backbone": "published", "padding": "published"}
     arguments = {"in_channels": channels, "base_channels": base, **theirs}

@@ -95,10 +95,7 @@ def check_mirrored(path: Path, fixations: Fixations, maps: np.ndarray, numbers: 
 
 
 def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dict) -> None:
-    """Write the clip of an image or a video.
-
-    files: that of the maps, and that of the fixations, if any. options: as in write_dataset.
-    """
+    """Write the clip of an image or a video. files: of its maps, and of its fixations, if any."""
     maps, scanpaths = read_maps(files[0]), [read_scanpaths(path) for path in files[1:]]
     size = options["gt_height"], 2 * options["gt_height"]
 

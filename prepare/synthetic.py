@@ -154,10 +154,7 @@ def write_clip(
 
 
 def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **options) -> None:
-    """Write clips in the ECCV 2018 layout, equal for any number of processes; splits.json last.
-
-    options: of `render`, except for the seed. Files of somebody else raise InputError.
-    """
+    """Write clips in the ECCV 2018 layout, the same for any number of processes."""
     names = [f"scene_{number:04d}" for number in range(1, clips + 1)]
     splits, rates = records.split(names), {"fps": options.get("fps", 8.0)}
     files = {RATES_FILE: json_bytes(rates), "splits.json": json_bytes(splits)}
@@ -170,10 +167,7 @@ def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **opt
 
 
 def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) -> None:
-    """Call write(*job) for every job, in several processes if `workers` > 1; show the progress.
-
-    The first error, or Ctrl-C, is raised after the running jobs; waiting jobs are not started.
-    """
+    """Call write(*job) for every job, in several processes if `workers` > 1, until an error."""
     bar = tqdm(jobs, str(root), unit="clip")
     if workers == 1:
         for job in bar:

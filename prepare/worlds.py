@@ -34,10 +34,7 @@ def lattice() -> torch.Tensor:
 
 
 def noise(points: np.ndarray, frequency: float, rng: Generator) -> np.ndarray:
-    """Return fractal noise with mean 0 and variance 1 at points (N, 3): (N,).
-
-    frequency: voxels of the lattice per metre. The lattice is mirrored at its faces.
-    """
+    """Return fractal noise at points (N, 3): (N,) with mean 0 and variance 1. frequency: 1/m."""
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0] * frequency / 32  # the lattice spans ±1
     move = np.column_stack([turn.T, rng.uniform(-1, 1, 3)])
     places = cv2.transform(points[None], move) if len(points) else points  # OpenCV: None of none

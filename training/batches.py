@@ -47,10 +47,7 @@ def read_data(
 def make_loaders(
     config: Config, data: dict[str, SaliencyVideos], first_step: int
 ) -> tuple["Batches", DataLoader, DataLoader]:
-    """Return the order of training batches from a step on, their loader, and that for validation.
-
-    Raises InputError for a batch that can't be divided, and for augmentations that are not valid.
-    """
+    """Return the order of training batches from a step on, their loader, and that of val."""
     cv2.setNumThreads(1)  # the data workers are many, and forks lack these threads
     size, count = config.batch_size, processes.world() * config.accumulate
     if size % count:

@@ -64,10 +64,7 @@ class Layout:
         return round(height * 180 / (north - south)), round(width * 360 / (east - west))
 
     def panorama(self, picture: np.ndarray | Tensor, height: int, width: int) -> np.ndarray:
-        """Return the left eye's view of the whole sphere, height×width pixels; see `resample`.
-
-        picture: stored picture of a type that `rgb_array` takes, or a plane of it, (h, w) uint8.
-        """
+        """Return the left eye's whole sphere, height×width, of a stored picture or its plane."""
         stored = np.asarray(picture) if picture.ndim == 2 else rgb_array(picture)
         eye = stored[self.eyes(*stored.shape[:2])[0]]
         return resample(eye, self.coverage, SPHERE, height, width)
@@ -127,10 +124,7 @@ def _centres(coverage: Coverage, height: int, width: int) -> tuple[np.ndarray, n
 def _grid(
     source: Coverage, size: tuple[int, int], target: Coverage, new: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return columns and rows (H, W) of `target`'s pixel centres in a picture of `source`.
-
-    size, new: rows and columns of the source and of the target.
-    """
+    """Return columns and rows (H, W) of `target`'s pixel centres in a picture of `source`."""
     latitude, longitude = _centres(target, *new)
     west, east, south, north = source
     middle = (west + east) / 2

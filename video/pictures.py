@@ -30,10 +30,7 @@ Image.MAX_IMAGE_PIXELS = None  # open_picture has its own limit
 
 
 def list_pictures(path: Path) -> list[Path]:
-    """Return the pictures of a folder, or one picture, ordered by the numbers in their names.
-
-    For any other file, the list is empty. Raises InputError for a folder without pictures.
-    """
+    """Return the pictures of a folder, or one picture, ordered by the numbers in their names."""
     if not path.is_dir():
         return [path] if path.suffix.lower() in PICTURES else []
     pictures = [p for p in path.iterdir() if p.suffix.lower() in PICTURES]
@@ -89,10 +86,7 @@ def read_exr(path: str | Path) -> np.ndarray:
 
 
 def save_picture(path: Path, rgb: np.ndarray, original: Path, layout: Layout | None) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG or JPEG of high quality, with the original's colour profile.
-
-    layout: for marking it as a panorama; None: not marked.
-    """
+    """Write RGB (H, W, 3) as PNG or JPEG, marked as a panorama if there is a layout."""
     options: dict[str, Any] = {"quality": 95, "subsampling": 0}  # each format uses its own
     with open_picture(original) as image:
         options["icc_profile"] = image.info.get("icc_profile") if image.mode == "RGB" else None

@@ -137,10 +137,7 @@ def sampling_step(rate: Fraction | None, fps: float) -> int:
 
 @cache
 def sampling_interval(rate: Fraction, fps: float) -> Callable[[float], int]:
-    """Return a function from seconds to sampling-interval index.
-
-    Seconds count from the first frame. rate, fps: frame rates of the source and of sampling.
-    """
+    """Return a function from seconds since the first frame to sampling-interval index."""
     interval = float(sampling_step(rate, fps) / rate if rate > fps else 1 / Fraction(fps))
     early = min(float(1 / rate), interval) / 2  # a frame may precede its interval
     return lambda seconds: int((seconds + early) / interval)
