@@ -131,7 +131,8 @@ def output_of(clip: str, path: Path, overwrite: bool = False) -> Iterator[None]:
     record = path.parent / OUTPUT_RECORD
     noted = read_json(record) if record.exists() else {}
     if path.exists() and not overwrite and noted.get(path.name) != clip:
-        raise InputError(f"{path}: was not made from this clip; choose another name or --overwrite")
+        cure = "choose another name, or replace it with --overwrite"
+        raise InputError(f"{path}: was not made from this clip; {cure}")
     yield
     noted = read_json(record) if record.exists() else {}
     write_json(record, noted | {path.name: clip})

@@ -64,7 +64,8 @@ class SaliencyModel(nn.Module):
         new, own = MOTIONS[name].channels, MOTIONS[self.spec.motion].channels
         if new != own:
             choice = " or ".join(other for other in MOTIONS if MOTIONS[other].channels == own)
-            raise ValueError(f"motion '{name}' has {new} channels, not {own}; choose {choice}")
+            takes = f"{new} channels, but this model takes {own}"
+            raise ValueError(f"motion '{name}' has {takes}; choose {choice}")
         self.spec = replace(self.spec, motion=name)
 
     def parameter_groups(self) -> list[dict]:
