@@ -33,7 +33,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps: "
         "FOLDER/<clip>/sal_0001.npy or any name that ends with the frame number, .npy, .exr or "
         ".png")  # fmt: skip
-    add("--names", nargs="+", metavar="NAME", default=[], help="names of the models, "
+    add("--names", nargs="+", metavar="NAME", default=[], help="display names of the models, "
         "checkpoints first; seeds of one name share a row (default: file names)")  # fmt: skip
     add("--metric", nargs="+", metavar="package.module:NAME", default=[], help="your own metrics")
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")

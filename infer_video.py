@@ -36,7 +36,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--export", type=export_path, action="append", default=[], metavar="FILE", help="also "
         "write all maps as one file; .csv: the highest peaks of each; .npz: attention in tiles; "
         ".npy: one array. May be given several times; each clip gets its own")  # fmt: skip
-    add("--peaks", type=options.at_least(1, 1001, int), default=5, help="most peaks in a .csv")
+    add("--peaks", type=options.at_least(1, 1001, int), default=5, help="peaks of a map in a .csv")
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
     options.add_motion_option(add)
     options.add_sampling_option(add)

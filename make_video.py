@@ -36,7 +36,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "picture .png or .jpg), or folder for it (default: in outputs, <name>_overlay.mp4 or .png, "
         "_follow.mp4, _follow_cuts.mp4 or _viewer.html)")  # fmt: skip
     add("--overwrite", action="store_true", help="replace an output of another clip")
-    add("--fps", type=frame_rate, help="of a folder of frames (default: as in infer_video.py)")
+    add("--fps", type=frame_rate, help="rate of a folder of frames (default: that of its maps)")
     add_layout_options(add, "as in infer_video.py, else from the file's metadata")
     add("--scale", choices=["clip", "frame"], default="clip", help="value shown as maximum "
         "saliency; clip: the 95th percentile of all maps' maxima; frame: each map's")  # fmt: skip
@@ -47,7 +47,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "on the right, without an overlay; the result is not marked as 360°")  # fmt: skip
     add("--viewer", action="store_true", help="write an HTML page to look around in; implied by "
         "an --output_path that ends with .html")  # fmt: skip
-    add("--viewer_width", type=at_least(64, 8193, int), default=1920, help="pixels at most")
+    add("--viewer_width", type=at_least(64, 8193, int), default=1920,
+        help="largest width of the clip in the page, in pixels")  # fmt: skip
     add("--crf", type=float, default=20, help="H.264 quality, from 0 (lossless) to 51 (worst)")
     add("--preset", choices=PRESETS, default="fast", help="slower ones make smaller files")
     add = parser.add_argument_group("an ordinary video that follows attention").add_argument

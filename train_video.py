@@ -139,7 +139,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--schedule", choices=list(SCHEDULES), help="learning-rate schedule")
     add("--momentum", type=at_least(0, 1), help="momentum of SGD")
     add("--weight_decay", type=at_least(0), help="weight decay")
-    add("--clip_gradient", type=at_least(0), metavar="NORM", help="to clip to; 0: no clipping")
+    add("--clip_gradient", type=at_least(0), metavar="NORM",
+        help="gradient norm to clip to; 0: no clipping")
     add("--ema", type=at_least(0, 1), metavar="DECAY",
         help="decay, such as 0.999, of averaged weights to validate and save; 0: no average")
     add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
@@ -150,7 +151,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument_group("machine").add_argument
     options.add_machine_options(add)
-    add("--workers", type=at_least(0, 1025, int), help="data workers (default: one a core, to 8)")
+    add("--workers", type=at_least(0, 1025, int),
+        help="data-loading processes (default: one per core, at most 8)")
     add("--compile", action="store_true", help="compile the network with torch.compile")
     add("--accumulate", type=at_least(1, 10**5, int), default=1, metavar="PARTS",
         help="split each batch into so many parts to save memory (gradient accumulation)")

@@ -28,7 +28,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:  # AVX512-BF16, which every CPU with AMX has
         facts = Path("/proc/cpuinfo")
-        fast = device.type == "cpu" and facts.exists() and "avx512_bf16" in facts.read_text()
+        fast = device.type == "cpu" and facts.exists() and b"avx512_bf16" in facts.read_bytes()
     return torch.bfloat16 if fast else torch.float32
 
 

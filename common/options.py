@@ -89,7 +89,8 @@ def add_machine_options(add: Callable, precision: str = "auto") -> None:
 def add_data_options(add: Callable) -> None:
     """Add --data_root, --layout and --fps of a data set."""
     add("--data_root", type=Path, default="360_Saliency_dataset_2018ECCV", help="data set")
-    add("--layout", metavar="package.module:Class", help="your own layout, whose code is run")
+    add("--layout", metavar="package.module:Class", help="your own layout of the data set; its "
+        "code is run (default: detected)")  # fmt: skip
     add("--fps", type=frame_rate, help="frame rate of the data set, which is sampled like a "
         "video (default: as in its dataset.json; without one, every frame is used)")  # fmt: skip
 

@@ -39,12 +39,17 @@ def check(root: str | Path) -> dict:
             continue
         splits[split] |= {"clips": len(data.clips), "frames": sum(map(len, data.clips.values()))}
         problems += data.irregular
+
+        def read(index: int, data: SaliencyVideos = data) -> tuple[int, list]:
+            item = data[index]
+            return int(item["valid"].sum()), item["irregular"]
+
         with ThreadPoolExecutor() as pool:
-            items = pool.map(data.__getitem__, range(len(data)))
+            results = pool.map(read, range(len(data)))
             bar = {"total": len(data), "unit": "frame", "dynamic_ncols": True}
-            for item in tqdm(items, f"checking {split}", **bar):
-                splits[split]["usable"] += int(item["valid"].sum())
-                problems += item["irregular"]
+            for usable, irregular in tqdm(results, f"checking {split}", **bar):
+                splits[split]["usable"] += usable
+                problems += irregular
     unique = dict.fromkeys((kind, text.removeprefix(f"{root}/")) for kind, text in problems)
     entries = [{"kind": kind, "detail": detail} for kind, detail in unique]
     return {"root": str(root), "clean": not unique, "splits": splits, "problems": entries}

@@ -174,7 +174,8 @@ class MapFolder:
             raise InputError(f"{folder}: {other}; {RERUN} or choose its folder")
         frames = len(paths) if stored or not info.frames else info.frames
         if abs(frames - len(paths)) > max(2, len(paths) // 100):  # headers can be wrong
-            raise InputError(f"{folder}: {counted(len(paths), 'map')} for {frames} frames; {RERUN}")
+            counts = f"{counted(len(paths), 'map')} for {counted(frames, 'frame')}"
+            raise InputError(f"{folder}: {counts}; {RERUN}")
         every = stored["peaks"] if stored else [1.0] * len(paths)
         peaks = {number: peak for number, peak in enumerate(every, 1) if peak is not None}
         if differing := paths.keys() ^ peaks.keys():

@@ -166,7 +166,8 @@ def main() -> None:
     add("--model_fps", type=options.sampled_rate, default=8.0, metavar="RATE",
         help="frames a second that the model sees, or all")  # fmt: skip
     flows = [name for name, motion in MOTIONS.items() if motion.from_pictures]
-    add("--motion", default="none", choices=["none", *flows], help="optical flow to estimate")
+    add("--motion", default="none", choices=["none", *flows],
+        help="optical flow to estimate if the data set has no flow pictures")  # fmt: skip
     add("--workers", type=options.worker_count, default=os.cpu_count() or 1, help="threads")
     args = parser.parse_args()
     find_all(args)

@@ -150,7 +150,8 @@ def _start_worker(motions: list[str], number: int) -> None:
 
 
 def _end_workers() -> None:
-    """Kill the data workers that are left at the end, for which Python would wait."""
+    """Kill the data workers that are left at the end, since they ignore SIGTERM."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error for killed ones
     for process in active_children():
-        process.kill()
+        if process.daemon:  # Python would wait for any other
+            process.kill()
