@@ -59,7 +59,8 @@ def read_splits(root: Path) -> dict[str, list[str]]:
         if any((root / name).is_dir() for names in splits.values() for name in names):
             return splits
         if any(root.glob("*/prepared.json")):  # splits.json is written last
-            raise InputError(f"{root}: is not finished; run the command that makes it again")
+            unfinished = "is not finished; run the command that makes it again to continue"
+            raise InputError(f"{root}: {unfinished}")
         missing = "there is no splits.json and no clip of ECCV 2018 (217 … 320)"
         raise InputError(f"{root}: {missing}; write splits.json as {SPLITS_FORMAT}")
     splits = read_json(path)
