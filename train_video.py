@@ -117,8 +117,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
         help="arguments of the model, such as height=120 width=240 base_channels=16 "
         "backbone=published padding=zero latitude_bias=false")
-    add("--init", type=Path, metavar="CHECKPOINT", help="start from it (default: random weights)")
-    add("--output_dir", type=Path, help="for checkpoints and logs (default: runs/<model>)")
+    add("--init", type=Path, metavar="CHECKPOINT", help="weights to start from (default: random)")
+    add("--output_dir", type=Path, help="folder of the run (default: runs/<model>)")
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
         help="continue the run in --output_dir; auto: if there is one")
     add("--save_minutes", type=at_least(0), default=10.0,

@@ -229,15 +229,14 @@ def parse_args(
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m prepare.{command}",
-        description=f"Make a training data set from {source}. The same command continues an "
-        "interrupted run.",
+        description=f"Make a data set from {source}; the same command resumes a run.",
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the data set")
     if sigma:
         add("--sigma", type=at_least(*SIGMAS), default=sigma,
-            help="of the Gaussian in degrees; datasets/gaze.py lists published ones")  # fmt: skip
+            help="standard deviation in degrees; datasets/gaze.py lists some")  # fmt: skip
     add("--fps", type=at_least(0.01, 1001), default=8.0,
         help="frames a second to keep: every round(video rate / fps)-th frame")  # fmt: skip
     add_size_options(add)
