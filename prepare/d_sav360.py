@@ -32,10 +32,7 @@ FLAGS = {"True": "1", "False": "0", "": "0"}
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the COLUMNS of a CSV file, (N, 8) float64, and its invalid lines, which are left out.
-
-    They are ordered by video, person and time. Raises InputError for a file without these columns.
-    """
+    """Return the COLUMNS of a CSV file, (N, 8) float64 in order of time, and its invalid lines."""
 
     def parse(columns: tuple[str, ...], fields: dict[str, str]) -> list[float]:
         flags = [float(FLAGS.get(fields[name], fields[name])) for name in COLUMNS[6:]]

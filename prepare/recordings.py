@@ -81,10 +81,7 @@ def pair(
 
 
 def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
-    """Return gaze samples as fixations of the frames 1 … F shown at their times, in order.
-
-    starts: (F,) start times of the frames in seconds, increasing; end: end of the last one.
-    """
+    """Return gaze before `end` as fixations of frames 1 … F that start at times (F,), in order."""
     times = gaze.seconds + ROUNDING
     frames = np.searchsorted(starts, times, side="right")  # 0 before the first frame
     order = np.argsort(frames, kind="stable")

@@ -16,6 +16,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -176,11 +177,11 @@ def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) ->
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when a worker starts
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's threads can hang
     interrupts: list[int] = []  # deferred: while the pool ends, a signal would make it hang
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # also in the processes started here
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
         with ProcessPoolExecutor(workers, spawn, start_worker) as pool, bar:
-            done = [pool.submit(write, *job) for job in jobs]
-            signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+            with without_interrupts():  # nor in the processes started here
+                done = [pool.submit(write, *job) for job in jobs]
             try:
                 for future in done:
                     future.result()
@@ -191,6 +192,19 @@ def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) ->
                 pool.shutdown(cancel_futures=True)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Defer Ctrl-C until the block ends; processes started in it never receive it."""
+    change = getattr(signal, "pthread_sigmask", None)  # Windows has none
+    if change:
+        change(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if change:
+            change(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def start_worker() -> None:

@@ -90,10 +90,7 @@ def restore(run) -> None:
 def describe_run(
     config: Config, model: models.SaliencyModel, data: dict[str, SaliencyVideos]
 ) -> dict:
-    """Return facts about a run for its checkpoints: name of the data, revision of the code, run.
-
-    "run" is its identity: everything that determines the weights and must be equal to resume it.
-    """
+    """Return facts about a run for its checkpoints; "run" must be equal to resume it."""
     files = hashlib.sha256()
     for name, clips in data.items():
         for sample in clips.samples:

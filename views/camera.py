@@ -22,10 +22,7 @@ def followed_views(
     fov: float,
     size: tuple[int, int],
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield the views, (3·h/2, w) uint8 yuv420p, of a camera on a path, with their frames.
-
-    path: longitude and latitude in degrees by frame number. fov, size: as in Camera.
-    """
+    """Yield views, (3·h/2, w) yuv420p, of a camera on a path (degrees by frame), and frames."""
     camera = None
     for frame in frames:
         panorama = mono(to_yuv420p(frame.image), layout)
