@@ -28,17 +28,14 @@ def parse_args() -> argparse.Namespace:
     add("clips", nargs="+", metavar="CLIP", help="video, folder of frames, or picture")
     kind = parser.add_mutually_exclusive_group().add_argument
     kind("--viewer", action="store_true", help="write an HTML page to look around in")
-    kind("--follow", action="store_true", help="write an ordinary video whose camera turns to "
-        "where people would look")  # fmt: skip
+    kind("--follow", action="store_true", help="write an ordinary video that follows attention")
     add("--cuts", action="store_true", help="with --follow: the camera may also jump")
     add("--export", type=export_path, action="append", default=[], metavar="FILE", help="write all "
         "maps as one .csv, .npz or .npy file, and no overlay; with several clips, one file beside "
         "the maps of each")  # fmt: skip
-    add("--output", type=Path, metavar="PATH", help="output file, or folder for all output "
-        "(default: outputs)")  # fmt: skip
+    add("--output", type=Path, metavar="PATH", help="file, or folder for all (default: outputs)")
     add("--quality", choices=["fast"], help="fast: maps at 75%% of the height and width")
-    add("--fps", type=options.frame_rate, help="frame rate of a folder of frames "
-        "(default: 8)")  # fmt: skip
+    add("--fps", type=options.frame_rate, help="frame rate of a folder of frames (default: 8)")
     add("--overwrite", action="store_true", help="replace files of another clip")
     add("--quiet", action="store_true", help="print errors only")
     add("--version", action="version", version=VERSION)

@@ -60,8 +60,7 @@ progress { width: 100%; accent-color: #0a5cc2 }
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; with 0.0.0.0, everybody who "
-        "can reach this machine can use the page")  # fmt: skip
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets everybody in")
     add("--port", type=at_least(1, 65536, int), help="port (default: the first free one from 7860)")
     add("--max_megabytes", type=at_least(1, kind=int), default=500, help="largest size of a file")
     add("--max_seconds", type=at_least(1, kind=int), default=120, help="longest duration of a clip")
@@ -88,9 +87,10 @@ def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Conn
         if clip == EXAMPLE and not Path(clip).exists():
             size = "--frames", "48", "--height", "480", "--width", "960", "--seed", "14"
             step("Rendering an example", synthetic, "--video", name, *size)
-        if not LAYOUTS[layout] and (doubt := doubtful_shape(Path(clip))):
+        doubt, seconds = examine(Path(clip))
+        if doubt and not LAYOUTS[layout]:
             raise InputError(f"{clip}: {doubt}; choose its layout above")
-        if (seconds := duration(Path(clip))) > longest:
+        if seconds > longest:
             raise InputError(f"{clip}: lasts {seconds:.1f} seconds, {longest} are allowed; "
                 "cut it, or start app.py with a larger --max_seconds")  # fmt: skip
         table = "--export", f"{results}_peaks.csv"
@@ -110,32 +110,22 @@ def write_results(folder: Path, clip: str, layout: str, longest: int, pipe: Conn
     run_script(run)
 
 
-def doubtful_shape(clip: Path) -> str:
-    """Return why a clip may not be a panorama; empty if its shape or metadata shows that it is."""
+def examine(clip: Path) -> tuple[str, float]:
+    """Return doubts about a clip's shape, and the longer of two estimates of its seconds."""
     from video.declared import STRETCHED_NOTE
-    from video.decoding import probe
-
-    with suppress(Exception):  # infer_video.py says what is wrong
-        return "".join(note for note in probe(clip).notes if STRETCHED_NOTE in note)
-    return ""
-
-
-def duration(clip: Path) -> float:
-    """Return the duration of a video in seconds, 0 for anything else.
-
-    Headers can be wrong and packets can lack times: the longer of both estimates counts.
-    """
     from video.decoding import open_video, probe
 
-    seconds = 0.0
-    with suppress(Exception), open_video(clip) as container:  # infer_video.py says what is wrong
-        stream, fps = container.streams.video[0], probe(clip).fps
-        first, last = float("inf"), float("-inf")
-        for count, packet in enumerate(container.demux(stream)):  # the last one is empty
-            if packet.pts is not None:
-                first, last = min(first, packet.pts), max(last, packet.pts)
-            seconds = max(count / float(fps), (last - first) * float(stream.time_base))
-    return seconds
+    doubt, seconds = "", 0.0
+    with suppress(Exception):  # infer_video.py says what is wrong
+        info = probe(clip)
+        doubt = "".join(note for note in info.notes if STRETCHED_NOTE in note)
+        with open_video(clip) as container:
+            stream, first, last = container.streams.video[0], float("inf"), float("-inf")
+            for count, packet in enumerate(container.demux(stream)):  # the last one is empty
+                if packet.pts is not None:
+                    first, last = min(first, packet.pts), max(last, packet.pts)
+                seconds = max(count / float(info.fps), (last - first) * float(stream.time_base))
+    return doubt, seconds
 
 
 class Session:
@@ -253,8 +243,7 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
 
     def check(request: fastapi.Request) -> None:
         if foreign(request.method, request.headers, hosts):
-            where = "open this page under its machine's address"
-            raise fastapi.HTTPException(403, f"Another host or site; {where}")
+            raise fastapi.HTTPException(403, "Another host or site; use its machine's address")
 
     def begin(upload: str | None, request: gradio.Request) -> str:
         former = sessions.get(request.session_hash or "")

@@ -24,19 +24,17 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=options.HelpFormatter)
     add = parser.add_argument
     options.add_data_options(add)
-    add("--split", help="split to score: test, val or train (default: test, or the protocol's test "
-        "clips)")  # fmt: skip
+    add("--split", help="test, val or train (default: test, or the protocol's test clips)")
     add("--train_root", type=Path, help="data set whose training split provides the mean "
         "map among the baselines (default: data_root)")  # fmt: skip
     add("--ckpt_path", type=Path, nargs="+", metavar="PATH", default=[], help="checkpoints "
         f"(default: {options.CHECKPOINT}, without --pred_dir)")  # fmt: skip
     options.add_model_options(add, nargs="+")
     add("--pred_dir", type=Path, nargs="+", metavar="FOLDER", default=[], help="saved maps: "
-        "FOLDER/<clip>/sal_0001.npy as written by infer_video.py, or any name that ends with the "
-        "frame number; .npy, .exr or .png")  # fmt: skip
+        "FOLDER/<clip>/sal_0001.npy or any name that ends with the frame number, .npy, .exr or "
+        ".png")  # fmt: skip
     add("--names", nargs="+", metavar="NAME", default=[], help="display names of the models, "
-        "checkpoints first; models of the same name share a row, with mean ± standard deviation "
-        "over seeds (default: names of files and folders)")  # fmt: skip
+        "checkpoints first; seeds of one name share a row (default: file names)")  # fmt: skip
     add("--metric", nargs="+", metavar="package.module:NAME", default=[], help="your own metrics")
     add("--output_dir", type=Path, default="outputs/evaluate", help="folder for the results")
     add("--report", action="store_true", help="also write report.html with plots and pictures")
@@ -50,8 +48,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--height", type=options.at_least(8, 4097, int), default=240,
         help="rows of the grid on which maps are compared")  # fmt: skip
     add("--sigma", type=options.at_least(0.5, 30), help="standard deviation in degrees of the "
-        "ground truth's Gaussian; used only for inter-observer scores (default: the protocol's, "
-        "else 3.34)")  # fmt: skip
+        "Gaussian for inter-observer scores (default: the protocol's, else 3.34)")  # fmt: skip
     add("--check", action="store_true", help="only check the data set and list its problems")
     options.add_motion_option(add)
     options.add_sampling_option(add)
@@ -77,14 +74,17 @@ from evaluation.scorer import Scorer
 from evaluation.sources import Network, SavedMaps
 from evaluation.tables import FORMATS
 
-LEFT_OUT = ("unreadable frame", "unusable map")  # problems that make the exit code 1
+SCORING_FAILURES = ("unreadable frame", "unusable map")  # problems that make the exit code 1
 
 
 def main(args: argparse.Namespace | None = None) -> None:
     args = args or parse_args()
     find_all(args)
     if args.check:
-        return check_data(args)
+        report = check.check(args.data_root)
+        print(check.summary(report))
+        write_json(args.output_dir / "check.json", report)
+        sys.exit(0 if report["clean"] else 1)
     device = choose_device(args.device)
     rows = make_sources(args, device)
     sources = sum(rows.values(), [])
@@ -125,8 +125,9 @@ def main(args: argparse.Namespace | None = None) -> None:
             print("", *summary.verdicts(scores), "", *scores["notes"], sep="\n")
             written = results.write(args.output_dir, scores, clips, args.report, args.per_frame)
             print(f"{', '.join(written[:-1])} and {written[-1]} in {args.output_dir}")
-    if left_out := [p for scores in clips.values() for p in scores.irregular if p[0] in LEFT_OUT]:
-        raise RunError(f"left out of the scores: {summarise(left_out)}; make these files again")
+    problems = sum((scores.irregular for scores in clips.values()), [])
+    if failures := [problem for problem in problems if problem[0] in SCORING_FAILURES]:
+        raise RunError(f"left out of the scores: {summarise(failures)}; make these files again")
 
 
 def make_sources(args: argparse.Namespace, device: torch.device) -> dict[str, list]:
@@ -180,14 +181,6 @@ def load_model(args: argparse.Namespace, path: Path, device: torch.device) -> mo
     model = models.deploy(model, dtype)
     model.forward = autocast(device, dtype)(model.forward)  # type: ignore[method-assign]
     return model
-
-
-def check_data(args: argparse.Namespace) -> None:
-    """Print the problems of a data set and write check.json; exit status 1 if there are any."""
-    report = check.check(args.data_root)
-    print(check.summary(report))
-    write_json(args.output_dir / "check.json", report)
-    sys.exit(0 if report["clean"] else 1)
 
 
 if __name__ == "__main__":

@@ -32,14 +32,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "for each (default: outputs/<name>_saliency)")  # fmt: skip
     add("--save_npy", action="store_true", help="also write float32 maps; see --normalise")
     add("--normalise", choices=["max", "density"], default="max", help="values of float maps; "
-        "max: the network's output, unchanged; density: attention per steradian, whose integral "
-        "over the sphere is 1")  # fmt: skip
+        "max: the network's output, unchanged; density: per steradian, integral 1")  # fmt: skip
     add("--export", type=export_path, action="append", default=[], metavar="FILE", help="also "
         "write all maps as one file; .csv: the highest peaks of each; .npz: attention in tiles; "
-        ".npy: one array. May be given several times; with several clips, each gets a file in "
-        "its folder")  # fmt: skip
-    add("--peaks", type=options.at_least(1, 1001, int), default=5,
-        help="largest number of peaks of a map in a .csv")  # fmt: skip
+        ".npy: one array. May be given several times; each clip gets its own")  # fmt: skip
+    add("--peaks", type=options.at_least(1, 1001, int), default=5, help="peaks of a map in a .csv")
     add("--tiles", type=grid, default="6x12", help="rows x columns of tiles in an .npz")
     options.add_motion_option(add)
     options.add_sampling_option(add)
@@ -146,10 +143,8 @@ def infer(
 ) -> None:
     """Write the missing maps of one clip, and its exports.
 
-    fps: frame rate of a folder, None if unknown. run: entries of saliency.json about model and
-    options.
-    Raises InputError for an unreadable source or a folder with other maps, and RunError at the end
-    if some frames of the source are damaged.
+    fps: frame rate of a folder, None if unknown. run: entries of saliency.json about the run.
+    Raises InputError for other maps in the folder, and RunError at the end for damaged frames.
     """
     if folder.resolve() in (path.resolve(), *path.resolve().parents):
         raise InputError(f"{path}: is in the output folder {folder}; choose another --output_dir")

@@ -29,20 +29,17 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--original_video", type=Path, required=True, metavar="PATH",
-        help="video, folder of frames, or picture")  # fmt: skip
+    add("--original_video", type=Path, required=True, help="video, folder of frames, or picture")
     add("--saliency_dir", type=Path, metavar="PATH", help="folder of maps written "
         "by infer_video.py (default: outputs/<name>_saliency)")  # fmt: skip
     add("--output_path", type=Path, metavar="PATH", help="output file (.mp4, .html; for a "
         "picture .png or .jpg), or folder for it (default: in outputs, <name>_overlay.mp4 or .png, "
         "_follow.mp4, _follow_cuts.mp4 or _viewer.html)")  # fmt: skip
     add("--overwrite", action="store_true", help="replace an output of another clip")
-    add("--fps", type=frame_rate, help="frame rate of a folder of frames (default: the rate that "
-        "infer_video.py used)")  # fmt: skip
+    add("--fps", type=frame_rate, help="rate of a folder of frames (default: that of its maps)")
     add_layout_options(add, "as in infer_video.py, else from the file's metadata")
     add("--scale", choices=["clip", "frame"], default="clip", help="value shown as maximum "
-        "saliency; clip: the 95th percentile of the maxima of all maps; frame: the maximum of each "
-        "map")  # fmt: skip
+        "saliency; clip: the 95th percentile of all maps' maxima; frame: each map's")  # fmt: skip
     add("--alpha", type=float, help="opacity at maximum saliency, 0 to 1; at half the "
         "maximum it is three quarters of this (default: 0.7, in a viewer 0.5)")  # fmt: skip
     add("--colormap", default="turbo", metavar="NAME", help="name of an OpenCV colour map")
@@ -53,8 +50,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--viewer_width", type=at_least(64, 8193, int), default=1920,
         help="largest width of the clip in the page, in pixels")  # fmt: skip
     add("--crf", type=float, default=20, help="H.264 quality, from 0 (lossless) to 51 (worst)")
-    add("--preset", choices=PRESETS, default="fast",
-        help="encoder speed; slower presets make smaller files")  # fmt: skip
+    add("--preset", choices=PRESETS, default="fast", help="slower ones make smaller files")
     add = parser.add_argument_group("an ordinary video that follows attention").add_argument
     add("--follow", action="store_true", help="show the view of a virtual camera that turns to "
         "where people would look, at up to 30 degrees a second, with a level horizon")  # fmt: skip
@@ -135,7 +131,11 @@ def main(args: argparse.Namespace | None = None, viewer_command: str = "") -> No
         elif args.follow:
             write_follow(temporary, info, frames, maps, record.get("times"), args)
         else:
-            write_overlay(temporary, info, frames, args)
+            style = args.colormap, args.alpha, args.side_by_side
+            pictures = painted_pictures(frames, info.layout, *style)
+            write_video(temporary, info, pictures, args.crf, args.preset)
+            if not args.side_by_side:
+                write_spherical(temporary, info.layout)
     seconds = time.perf_counter() - start
     rate = len(maps) / seconds
     print(f"{output}: {counted(len(maps), 'frame')} in {seconds:.1f} s, {rate:.1f} frames/s")
@@ -184,17 +184,6 @@ def write_still(
               "not marked as 360°", file=sys.stderr)  # fmt: skip
         layout = None
     save_picture(path, painted, info.path, layout)
-
-
-def write_overlay(
-    path: Path, info: VideoInfo, frames: Iterator[FrameWithMap], args: argparse.Namespace
-) -> None:
-    """Write a video with its maps over it or beside it."""
-    style = args.colormap, args.alpha, args.side_by_side
-    pictures = painted_pictures(frames, info.layout, *style)
-    write_video(path, info, pictures, args.crf, args.preset)
-    if not args.side_by_side:
-        write_spherical(path, info.layout)
 
 
 def write_follow(

@@ -97,8 +97,7 @@ def recipe_of(model: str, recipe: str) -> dict[str, Any]:
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--model", default="cube_unet", metavar="NAME",
-        help="model to train: cube_unet, sst_sal, or package.module:Class for your own "
-        "(docs/own_model.md)")
+        help="cube_unet, sst_sal, or package.module:Class for your own (docs/own_model.md)")
     first.add_argument("--recipe", default="default", choices=["default", "paper"],
         help="defaults of the training options; paper: as published, with the U-Net's backbone")
     chosen = first.parse_known_args(arguments)[0]
@@ -110,8 +109,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.add_data_options(add)
     add("--model_fps", type=options.sampled_rate, metavar="RATE",
         help="frames a second that the model sees, in training and afterwards; all: every frame, "
-        "as in the published code and --recipe paper of cube_unet (default: as in --init, else "
-        "the model's own rate, 8)")
+        "as in --recipe paper of cube_unet (default: as in --init, else the model's own, 8)")
     add("--motion", metavar="NAME",
         help=f"motion image: {', '.join(MOTIONS)} or package.module:Class for your own "
         "(default: as in --init, else difference for cube_unet, colour_difference for its "
@@ -119,10 +117,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--model_args", nargs="+", metavar="NAME=VALUE", default=[],
         help="arguments of the model, such as height=120 width=240 base_channels=16 "
         "backbone=published padding=zero latitude_bias=false")
-    add("--init", type=Path, metavar="CHECKPOINT",
-        help="checkpoint to start from (default: random weights)")
-    add("--output_dir", type=Path, help="folder for checkpoints and logs (default: "
-        "runs/<model>)")
+    add("--init", type=Path, metavar="CHECKPOINT", help="weights to start from (default: random)")
+    add("--output_dir", type=Path, help="folder of the run (default: runs/<model>)")
     add("--resume", nargs="?", default="auto", const="yes", choices=["auto", "yes", "no"],
         help="continue the run in --output_dir; auto: if there is one")
     add("--save_minutes", type=at_least(0), default=10.0,
@@ -134,11 +130,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=at_least(1, 10**6, int), help="passes over the training clips")
     add("--samples", type=at_least(0, 10**7, int), help="clips drawn for an epoch; 0: all clips")
     add("--batch_size", type=at_least(1, 10**5, int), help="clips per step, over all processes")
-    add("--skip_frames", type=at_least(0, kind=int),
-        help="frames to leave out at the start of each clip")
+    add("--skip_frames", type=at_least(0, kind=int), help="frames to skip at a clip's start")
     add("--loss", metavar="NAME",
-        help=f"loss: {', '.join(LOSSES)} or package.module:Class for your own (default: as "
-        f"in --init, else {defaults['loss']})")
+        help=f"{', '.join(LOSSES)} or package.module:Class for your own; validation reports it, CC "
+        f"and, if it needs fixations, NSS (default: as in --init, else {defaults['loss']})")
     add("--optimizer", choices=list(OPTIMIZERS), help="optimizer")
     add("--learning_rate", "--lr", type=at_least(0), help="peak learning rate")
     add("--schedule", choices=list(SCHEDULES), help="learning-rate schedule")
@@ -147,8 +142,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--clip_gradient", type=at_least(0), metavar="NORM",
         help="gradient norm to clip to; 0: no clipping")
     add("--ema", type=at_least(0, 1), metavar="DECAY",
-        help="decay of an exponential moving average of the weights, such as 0.999, which is then "
-        "validated and saved instead of them; 0: no average")
+        help="decay, such as 0.999, of averaged weights to validate and save; 0: no average")
     add("--augment", nargs="*", choices=list(AUGMENTATIONS), metavar="NAME",
         help=f"augmentations: {', '.join(AUGMENTATIONS)}; without a name: none (default: "
         f"{' '.join(defaults['augment']) or 'none'}, as far as they are valid for --motion)")
@@ -231,8 +225,7 @@ def train(config: Config, model: models.SaliencyModel, folder: Path) -> None:
 class Run:
     """A training run, new or resumed from its last checkpoint.
 
-    result: the model that is validated and saved, with averaged weights if --ema is given.
-    step: finished steps of the whole run. log: one line for each finished epoch.
+    result: the model to validate and save, averaged by --ema. step, log: finished steps, epochs.
     """
 
     def __init__(self, config: Config, model: models.SaliencyModel, folder: Path):
@@ -322,7 +315,7 @@ def batch_loss(run: Run, network: nn.Module, batch: dict) -> tuple[Tensor, Tenso
 
 @torch.inference_mode()
 def validate(run: Run, interruptions: Interruptions) -> dict[str, float]:
-    """Return the mean loss over valid maps, and CC and NSS as far as there is ground truth."""
+    """Return the mean loss over valid maps, and CC; NSS if the loss needs fixations."""
     model, losses = run.result.eval(), RunningLoss()
     scores = MeanScores(run.model.spec.height, run.model.spec.width, run.config.device)
     bar = tqdm(run.val_loader, "validation", leave=False, unit="step", disable=not is_main())
@@ -345,8 +338,7 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
     seconds = round(time.monotonic() - run.epoch_start, 1)
     line = {"epoch": len(run.log) + 1, "step": run.step, **scalars, "seconds": seconds}
     if math.isnan(line["train_loss"] + line["val_loss"]):
-        unreadable = "no frame with ground truth was readable; check it"
-        raise InputError(f"{run.config.data_root}: {unreadable}")
+        raise InputError(f"{run.config.data_root}: no readable frame has ground truth; check it")
     run.log.append(line)
     print_main(json.dumps(line))
     if irregular := sum(processes.gather(run.irregular), []):
@@ -354,7 +346,6 @@ def finish_epoch(run: Run, scores: dict[str, float]) -> None:
     if is_main() and line["val_loss"] <= min(line["val_loss"] for line in run.log):
         models.save(run.best_path, run.result, **run.facts, **line)
     run.monitor.write(run, **scalars)
-    run.monitor.write_log(run.log)
     run.monitor.show(run)
     run.begin_epoch()
     save(run)

@@ -40,11 +40,10 @@ class Components(Mapping[str, Any]):
         return len(self.known)
 
     def find(self, name: str) -> Any:
-        """Return the component of a name, or import a user-defined "package.module:NAME".
+        """Return the component of a name, or import and register a user-defined module:NAME.
 
-        It is then registered under this name or its attribute `name`. The current folder is
-        searched last. From then on, scripts show the tracebacks of unexpected errors. Raises
-        InputError if it is not a valid component of this kind.
+        The current folder is searched last. From then on, scripts show tracebacks of unexpected
+        errors. Raises InputError if it is not a valid component of this kind.
         """
         if name in self:
             return self[name]
@@ -69,8 +68,7 @@ class Components(Mapping[str, Any]):
         own_name = getattr(own, "name", name)
         self.known.setdefault(own_name, own)
         if self[own_name] is not own:
-            problem = f"another {self.noun} is named '{own_name}'; rename this one"
-            raise InputError(f"{name}: {problem}")
+            raise InputError(f"{name}: another {self.noun} is named '{own_name}'; rename this one")
         return own
 
 

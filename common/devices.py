@@ -9,10 +9,7 @@ from common.options import PRECISIONS
 
 
 def choose_device(name: str, option: str = "--device ") -> torch.device:
-    """Return the device of this name.
-
-    Raises InputError if it is not available.
-    """
+    """Return the device of this name. Raises InputError if it is not available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -29,8 +26,9 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         return getattr(torch, PRECISIONS[name])
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device.type == "cpu" and _cpu_has_bf16()
+    else:  # AVX512-BF16, which every CPU with AMX has
+        facts = Path("/proc/cpuinfo")
+        fast = device.type == "cpu" and facts.exists() and b"avx512_bf16" in facts.read_bytes()
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -45,9 +43,3 @@ def choose_kernels(device: torch.device, dtype: torch.dtype) -> None:
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Return the context for mixed precision in `dtype`, a null context for float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-
-
-def _cpu_has_bf16() -> bool:
-    """Return whether the CPU has AVX512-BF16, as has every CPU with AMX."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text(errors="ignore")

@@ -31,8 +31,7 @@ INPUT_ERRNOS = {  # system errors that another path fixes
     *(errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 }
 DISK_FULL = errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)
-TERMINATION_NAMES = "SIGTERM", "SIGHUP"  # Windows lacks SIGHUP
-TERMINATION_SIGNALS = [getattr(signal, n) for n in TERMINATION_NAMES if hasattr(signal, n)]
+TERMINATION_SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
 TRACEBACK = "SALIENCY_TRACEBACK"  # environment variable; 1: show the traceback of every error
 _own_code = False
 
@@ -102,16 +101,12 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 
 
 def unexpected(error: BaseException) -> str:
-    """Return one line about an unexpected error: what failed, where, and how to see more.
-
-    From the traceback that an error of a data worker contains, this is the last line.
-    """
+    """Return one line about an unexpected error: what failed, where, and how to see more."""
     text = str(error).strip()
     text = text.splitlines()[-1] if "Traceback (most recent" in text else " ".join(text.split())
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}, line {place.lineno}"
-    see = f"set {TRACEBACK}=1 to see the traceback"
-    return f"{type(error).__name__} in {where}: {text[:300]}; {see}"
+    return f"{type(error).__name__} in {where}: {text[:300]}; set {TRACEBACK}=1 for the traceback"
 
 
 class Failures(list):

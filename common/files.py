@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +22,7 @@ _inputs: set[tuple[int, int]] = set()  # device and inode of files that must not
 
 
 def check_file(path: str | Path, largest: float = math.inf) -> Path:
-    """Return the path of an existing regular file, not empty and of at most `largest` bytes.
-
-    Raises InputError otherwise, and OSError for a path without access.
-    """
+    """Return the path of a readable file of 1 to `largest` bytes, or raise InputError."""
     path = Path(path)
     if re.match(r"\w\w+:/", str(path)) and not path.exists():
         address = str(path).replace(":/", "://", 1)  # Path removes one of the slashes
@@ -48,10 +44,7 @@ def check_file(path: str | Path, largest: float = math.inf) -> Path:
 
 @contextmanager
 def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iterator[Path]:
-    """Check a file, and turn any error in the block into an InputError about it.
-
-    otherwise: the message after the path, with {} for the cause.
-    """
+    """Check a file, and turn any error in the block into `otherwise`, with {} for its cause."""
     path = check_file(path, largest)
     try:
         yield path
@@ -64,10 +57,7 @@ def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iter
 
 
 def read_json(path: str | Path, **kinds: Any) -> dict:
-    """Return the object in a JSON file. kinds: types of its possible entries.
-
-    Raises InputError for any other file, and for an entry of another type.
-    """
+    """Return the object in a JSON file; entries of other types than `kinds` raise InputError."""
     with reading(path, "not valid JSON ({}); correct or delete it", MAX_JSON_BYTES) as path:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
         if not isinstance(content, dict):
@@ -113,12 +103,6 @@ def write_array(path: str | Path, array: np.ndarray) -> None:
         temporary.write_bytes(content.getvalue())  # getbuffer() can crash Python 3.12.1
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a file atomically."""
-    with atomic(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
 @contextmanager
 def protected(*paths: Path) -> Iterator[None]:
     """Let `atomic` refuse to replace these files, which the block reads."""
@@ -141,8 +125,7 @@ def refuse_input(path: Path) -> None:
 def output_of(clip: str, path: Path, overwrite: bool = False) -> Iterator[None]:
     """Check that an output may be written, and record its clip in OUTPUT_RECORD after the block.
 
-    clip: its fingerprint. Raises InputError if the output exists and was not made from this clip,
-    unless `overwrite`.
+    clip: its fingerprint. An existing output of another clip raises InputError unless `overwrite`.
     """
     refuse_input(path)
     record = path.parent / OUTPUT_RECORD
@@ -156,10 +139,7 @@ def output_of(clip: str, path: Path, overwrite: bool = False) -> Iterator[None]:
 
 
 def output_name(path: Path) -> str:
-    """Return the name of a clip's outputs, without a suffix.
-
-    Raises InputError for a clip whose name would lead out of the output folder.
-    """
+    """Return the stem of a clip's outputs; one that leaves their folder raises InputError."""
     name = path.stem if path.is_file() else path.resolve().name
     if name in ("", ".", "..") or printable(name) != name:
         raise InputError(f"{path}: no output can be named after it; rename it")

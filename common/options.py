@@ -83,8 +83,7 @@ def add_machine_options(add: Callable, precision: str = "auto") -> None:
     """Add --device and --precision, with its default."""
     add("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
     add("--precision", default=precision, choices=["auto", *PRECISIONS],
-        help="data type of the network's computations; auto: bf16 if the hardware supports "
-        "it, else fp32")  # fmt: skip
+        help="the network's number format; auto: bf16 if supported, else fp32")  # fmt: skip
 
 
 def add_data_options(add: Callable) -> None:

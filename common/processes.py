@@ -111,10 +111,7 @@ def print_main(text: str) -> None:
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network with gradients and batch statistics shared over the processes.
-
-    A single process gets the network itself.
-    """
+    """Return the network, which shares gradients and batch statistics over several processes."""
     if world() == 1:
         return network
     if device.type == "cuda":
@@ -129,10 +126,7 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d over the equal batches of all processes, on the CPU; SyncBatchNorm needs GPUs.
-
-    Computed in float64, so that results hardly depend on the number of processes.
-    """
+    """BatchNorm2d over all processes on the CPU, in float64; SyncBatchNorm needs GPUs."""
 
     running_mean: Tensor
     running_var: Tensor

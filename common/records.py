@@ -10,8 +10,7 @@ class Record:
     """The facts that determine files, compared with those of existing files.
 
     path: JSON file of the record. facts: everything that determines the files, as JSON values.
-    may_differ: names of facts that may change between a run and its continuation. stored: the
-    facts of existing files, if they are not read from `path`.
+    may_differ: facts that may change. stored: those of existing files, if not from `path`.
     """
 
     def __init__(

@@ -28,18 +28,14 @@ BUILTINS = "builtins", "__builtin__"  # of Python 3 and 2
 
 
 def read_pickle(content: bytes, path: str | Path, constructors: Constructors) -> Any:
-    """Return the object in the pickle of the file `path`.
-
-    Raises InputError for a pickle that uses another name, and any error for a damaged one.
-    """
+    """Return the object in the pickle of a file; any other name raises InputError."""
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Callable:
             if constructor := constructors.get(f"{module}.{name}"):
                 return constructor
             problem = f"contains {module}.{name}, and no code in it was executed"
-            advice = "use a file of this project or of the data set's authors"
-            raise InputError(f"{path}: {problem}; {advice}")
+            raise InputError(f"{path}: {problem}; use a file of the data set's authors")
 
     check_pickle(content, len(content))
     return Unpickler(io.BytesIO(content), encoding="latin1").load()  # keeps Python 2's bytes
@@ -82,10 +78,7 @@ def check_pickle(content: bytes | IO[bytes], size: int) -> None:
 
 
 def read_torch(path: str | Path) -> Any:
-    """Return the content of a torch.save file on the CPU: tensors in plain containers.
-
-    Raises an error of any kind for any other file.
-    """
+    """Return the tensors and plain containers in a torch.save file, on the CPU."""
     if zipfile.is_zipfile(path):
         check_archive(path)
     else:  # torch before 1.6 wrote pickles: magic number, version, system, object, storages
@@ -101,10 +94,7 @@ def read_torch(path: str | Path) -> Any:
 
 
 def check_archive(path: str | Path) -> None:
-    """Raise an error for a torch file that unpacks to more than its size, or has flipped bits.
-
-    torch.save does not compress, and torch.load does not verify checksums.
-    """
+    """Raise an error for a torch file that unpacks to more than its size, or has flipped bits."""
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > Path(path).stat().st_size:
             raise ValueError("it unpacks to more than its size")

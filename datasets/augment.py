@@ -1,8 +1,7 @@
 """Augmentations of training clips that are valid on the sphere, chosen by name.
 
-Each takes an item of SaliencyVideos, a random generator and the class of the item's motion. It
-applies the same change to all frames of the clip, their motion, ground truth and fixations, and
-returns a new item. The class of a motion lists the augmentations that are valid for it.
+Each takes an item of SaliencyVideos, a random generator and the class of the item's motion, which
+lists the valid ones. It returns a new item, all of whose images and fixations are changed alike.
 """
 
 import math

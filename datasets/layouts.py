@@ -22,7 +22,7 @@ from datasets.gaze_files import Fixations, read_fixations_csv, read_vinfo
 from video.packed import PACKED, open_packed, packed_part
 from video.pictures import FRAMES, PICTURES, find_flow, read_exr, read_picture, resize
 
-MADE_FOR = "packed.json"  # in a packed data set
+PACKED_FORMAT = "packed.json"  # in a packed data set
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,7 @@ class ECCV2018Layout:
         return True
 
     def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
-        """Return the frames of at least the named clips (None: of all), in any order.
-
-        Hidden clips are included only if they are named.
-        """
+        """Return the frames of at least these clips (None: all but hidden ones), in any order."""
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
         clips = {}
         for folder in filter(Path.is_dir, folders):
@@ -73,7 +70,7 @@ class ECCV2018Layout:
         """Return the path of a clip's CSV file of fixations, which may not exist."""
         return root / clip / "fixations.csv"
 
-    def made_for(self, root: Path) -> dict:
+    def packed_format(self, root: Path) -> dict:
         """Return the only height, width and fps for which a data set was made; empty for any.
 
         smaller_maps: whether its maps were reduced to this size.
@@ -82,28 +79,25 @@ class ECCV2018Layout:
 
 
 class PackedLayout(ECCV2018Layout):
-    """A packed file for each clip, 217/packed.npy, written by prepare/pack.py.
-
-    The format is described in video/packed.py. Fixations are as in ECCV 2018.
-    """
+    """A file for each clip, 217/packed.npy, written by prepare/pack.py (video/packed.py)."""
 
     def matches(self, root: Path) -> bool:
-        return (root / MADE_FOR).is_file()
+        return (root / PACKED_FORMAT).is_file()
 
     def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
-        packed = {folder.name: folder / PACKED for folder in folders}
-        return {name: list(self._frames(path)) for name, path in packed.items() if path.is_file()}
+        clips: dict[str, list[File]] = {}
+        for path in filter(Path.is_file, (folder / PACKED for folder in folders)):
+            files = clips[path.parent.name] = []
+            for number in open_packed(path)[1]:
+                truth = path / f"{number:04d}_map"
+                truth = None if packed_part(truth) is None else truth
+                files.append(File(number, path / f"{number:04d}_picture", truth))
+        return clips
 
-    def made_for(self, root: Path) -> dict:
+    def packed_format(self, root: Path) -> dict:
         kinds = {"height": int, "width": int, "fps": (int, float), "smaller_maps": bool}
-        return read_json(root / MADE_FOR, **kinds)
-
-    def _frames(self, path: Path) -> Iterator[File]:
-        for number in open_packed(path)[1]:
-            truth = path / f"{number:04d}_map"
-            has_map = packed_part(truth) is not None
-            yield File(number, path / f"{number:04d}_picture", truth if has_map else None)
+        return read_json(root / PACKED_FORMAT, **kinds)
 
 
 class SSTSalLayout(ECCV2018Layout):
@@ -141,21 +135,14 @@ class SSTSalLayout(ECCV2018Layout):
                     yield clip, int(number), file
 
 
-def layouts() -> list[ECCV2018Layout]:
-    """Return all layouts; a data set has the first one that matches."""
-    return [LAYOUTS[name]() for name in reversed(list(LAYOUTS))]
-
-
 def find_layout(root: Path) -> ECCV2018Layout:
-    """Return the layout of a data set."""
-    return next(layout for layout in layouts() if layout.matches(root))
+    """Return the layout of a data set, the last one in LAYOUTS that matches."""
+    layouts = (LAYOUTS[name]() for name in reversed(list(LAYOUTS)))
+    return next(layout for layout in layouts if layout.matches(root))
 
 
 def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[File]]:
-    """Return the frames of the named clips, as far as they exist, sorted by frame number.
-
-    names: None for all clips on disk of any split, except for hidden ones.
-    """
+    """Return the named clips (None: all) as far as they exist, sorted by frame number."""
     clips = find_layout(root).clips(root, names)
     for files in clips.values():
         files.sort(key=lambda file: (file.number, file.picture.name))
@@ -164,10 +151,7 @@ def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[Fil
 
 
 def unbroken_runs(files: list[File]) -> list[list[File]]:
-    """Split a clip's frames where the numbering jumps by more than its most frequent step.
-
-    Raises InputError for two frames with the same number.
-    """
+    """Split frames where numbers jump beyond their usual step; equal ones raise InputError."""
     for before, after in pairwise(files):
         if before.number == after.number:
             raise InputError(f"{after.picture}: same number as {before.picture.name}; delete one")
@@ -182,10 +166,7 @@ def unbroken_runs(files: list[File]) -> list[list[File]]:
 
 
 def read_map(path: Path) -> np.ndarray:
-    """Return the saliency map in a .npy array, an OpenEXR file or a grey picture: (H, W) float32.
-
-    Raises InputError for a file that is unreadable or not a map.
-    """
+    """Return the saliency map in a .npy, OpenEXR or grey picture file: (H, W) float32."""
     readers = {".npy": read_array, ".exr": read_exr}
     saliency = readers.get(path.suffix, partial(read_picture, mode="F"))(path)
     if (squeezed := np.squeeze(saliency)).ndim != 2:

@@ -15,7 +15,7 @@ from common.files import read_json, reading
 from common.options import frame_rate
 from video.pictures import FRAMES
 
-FACTS = "dataset.json"
+RATES_FILE = "dataset.json"
 
 
 class ClipRates:
@@ -26,7 +26,7 @@ class ClipRates:
 
     def __init__(self, root: Path, fps: Fraction | None = None):
         self._rates: dict[str | None, Fraction | None] = {None: fps}  # None: all other clips
-        if fps is None and (path := root / FACTS).exists():
+        if fps is None and (path := root / RATES_FILE).exists():
             otherwise = '"fps" must be a number or {clip: number} ({}); correct it, or give --fps'
             with reading(path, otherwise):
                 stated = read_json(path).get("fps", {})

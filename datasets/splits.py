@@ -37,8 +37,7 @@ PUBLISHED["eccv2018"] = {"test": eccv2018_split()["test"]}
 def published_split(name: str, clips: list[str]) -> dict[str, list[str]]:
     """Return a split of PUBLISHED, as far as its clips exist.
 
-    A part that it does not list has all other clips. A tenth of the training clips, drawn at
-    random, becomes the validation split.
+    A part that it does not list has all other clips; val is a random tenth of those to train.
     """
     lists, there = PUBLISHED[name], set(clips)
     train = there & set(lists["train"]) if "train" in lists else there - set(lists["test"])
@@ -48,10 +47,9 @@ def published_split(name: str, clips: list[str]) -> dict[str, list[str]]:
 
 
 def read_splits(root: Path) -> dict[str, list[str]]:
-    """Return the names of a data set's clips by split.
+    """Return the names of a data set's clips by split, without splits.json those of ECCV 2018.
 
-    Raises InputError for a missing or unfinished data set, for an invalid splits.json, and for a
-    missing one without clips of ECCV 2018.
+    Raises InputError for a missing or unfinished data set, and for an invalid splits.json.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such data set; {HOW_TO_GET_DATA}")

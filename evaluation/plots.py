@@ -37,10 +37,7 @@ class Picture:
 
 @matplotlib.rc_context(STYLE)
 def time_plot(results: dict, metric: str, series: dict) -> Figure:
-    """Plot medians over clips against time: each model, the best baseline, inter-observer.
-
-    results: content of metrics.json. series: clip → predictor → metric → frame number → value.
-    """
+    """Plot medians over clips against time: each model, the best baseline, inter-observer."""
     figure = Figure(figsize=(5.6, 3), layout="constrained")
     axes = figure.subplots()
     styles = {INTER_OBSERVER: (DARK, ":"), best(results, metric, BASELINES): (DARK, "--")}
@@ -49,10 +46,8 @@ def time_plot(results: dict, metric: str, series: dict) -> Figure:
         x, curves = over_time(series, name, metric)
         scored = 2 * np.isfinite(curves).sum(0) >= len(curves)
         if scored.any():
-            median = np.nanmedian(curves[:, scored], axis=0)
-            axes.plot(
-                x[scored], median, f"o{line}", color=colour, lw=2, label=short(name or "", 60)
-            )
+            median, label = np.nanmedian(curves[:, scored], axis=0), short(name or "", 60)
+            axes.plot(x[scored], median, f"o{line}", color=colour, lw=2, label=label)
     axes.set(title=heading(results, metric), xlabel="frame number")
     figure.legend(loc="upper left", bbox_to_anchor=(0, 0), fontsize=8)  # below all of the figure
     return figure
@@ -60,10 +55,7 @@ def time_plot(results: dict, metric: str, series: dict) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def clip_plot(results: dict, metric: str) -> Figure:
-    """Draw the score of each model (dot) and the best baseline (tick) by clip.
-
-    The worst clip of the first model is at the top.
-    """
+    """Draw models (dots) and the best baseline (tick) by clip, the worst clip at the top."""
     clips = dict(islice(worst_first(results, metric).items(), ROWS))
     figure = Figure(figsize=(5.6, 1 + 0.18 * len(clips)), layout="constrained")
     axes = figure.subplots()

@@ -51,7 +51,7 @@ Ticks: the best baseline of the metric.</p>
 can't be compared between maps. White dots: fixations.</p>
 {"".join(examples)}
 <h2>Data and models</h2>
-<ul>{items(results["notes"])}</ul>
+<ul>{"".join(f"<li>{escape(note)}</li>" for note in results["notes"])}</ul>
 <dl>{facts}</dl></body></html>
 """
     write_text(path, page)
@@ -60,9 +60,8 @@ can't be compared between maps. White dots: fixations.</p>
 def score_table(results: dict) -> str:
     """Return predictors × metrics as HTML: mean, interval, and the number of clips if not all."""
     metrics, predictors = results["metrics"], results["predictors"]
-    roles = dict.fromkeys(summary.BASELINES, "baseline") | {
-        summary.INTER_OBSERVER: "inter-observer"
-    }
+    roles = dict.fromkeys(summary.BASELINES, "baseline")
+    roles[summary.INTER_OBSERVER] = "inter-observer"
     rivals = [name for name in predictors if name != summary.INTER_OBSERVER]
     headings = "".join(f"<th>{summary.heading(results, metric)}</th>" for metric in metrics)
     rows = f"<tr><th>predictor</th>{headings}</tr>"
@@ -78,11 +77,6 @@ def score_table(results: dict) -> str:
         rows += "</tr>"
     caption = "Mean over clips and 95 % interval; the best model or baseline is bold."
     return f"<table><caption>{caption}</caption>{rows}</table>"
-
-
-def items(lines: list[str]) -> str:
-    """Return the items of a list."""
-    return "".join(f"<li>{escape(line)}</li>" for line in lines)
 
 
 def image(figure: Figure, kind: str = "plot") -> str:

@@ -18,8 +18,8 @@ from evaluation.tables import csv_text
 from metrics import METRICS
 from metrics.inter_observer import mean_of_finite
 
-WORST = 3  # number of clips whose worst frames are in the report
-MISSING = {  # requirement by the last truth of a metric, for metrics without a score
+WORST_CLIPS = 3  # number of clips whose worst frames are in the report
+REQUIRED_TRUTHS = {  # requirement by the last truth of a metric, for metrics without a score
     "target": "ground truth that is not constant",
     "fixations": "fixations",
     "others": "fixations of other clips",
@@ -77,7 +77,7 @@ def notes(
     if unscored := [clip for clip, scores in clips.items() if not scores.frames]:
         lines.append(f"Clips without usable frames (not scored): {', '.join(unscored)}.")
     absent = [metric for name, metric in METRICS.items() if name not in metrics]
-    lines += [f"{metric.title} needs {MISSING[metric.needs[-1]]}." for metric in absent]
+    lines += [f"{metric.title} needs {REQUIRED_TRUTHS[metric.needs[-1]]}." for metric in absent]
     steps = [f"{summary.number(x)} ({name})" for name, x in changes.items() if math.isfinite(x)]
     if steps:
         lines += [f"CC changes by {', '.join(steps)} on average between successive scored frames."]
@@ -87,11 +87,7 @@ def notes(
 def write(
     folder: Path, results: dict, clips: dict[str, ClipScores], report: bool, per_frame: bool
 ) -> list[str]:
-    """Write metrics.json, metrics.csv and, if requested, per_frame.csv and report.html, and remove
-    those of the previous run.
-
-    Returns: the names of the files.
-    """
+    """Write the files of results, remove those of the previous run, and return their names."""
     # JSON has no NaN: missing scores are null there, and empty cells in the tables.
     content = json.loads(json.dumps(results), parse_constant=lambda name: None)
     write_json(folder / "metrics.json", content)
@@ -120,12 +116,12 @@ def write(
 
 
 def worst_frames(results: dict, clips: dict[str, ClipScores]) -> list[Picture]:
-    """Return the frames with the first model's lowest CC, for the WORST clips."""
+    """Return the frames with the first model's lowest CC, for the WORST_CLIPS clips."""
     model = next(iter(results["models"]))
     found = [scores.worst for scores in clips.values() if scores.worst]
     return [
         replace(picture, title=f"Worst frame of a clip: CC {cc:.3f} ({model}); {picture.title}")
-        for cc, picture in sorted(found, key=lambda worst: worst[0])[:WORST]
+        for cc, picture in sorted(found, key=lambda worst: worst[0])[:WORST_CLIPS]
     ]
 
 

@@ -4,7 +4,6 @@ import math
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -86,9 +85,7 @@ class Scorer:
     """Score clips of a data set under one protocol, on a grid of `height` × 2 `height` pixels.
 
     sigma: standard deviation in degrees of the Gaussian that blurs observers' fixations.
-    train_root: data set for the mean training map among the baselines; `data` if None.
-    device: for computing metrics.
-    notes: for readers of the scores.
+    train_root: data set for the mean training map; `data` if None. notes: for readers.
     """
 
     def __init__(
@@ -102,7 +99,7 @@ class Scorer:
     ):
         self.data, self.sigma, self.size, self.device = data, sigma, (height, 2 * height), device
         self.published = protocol
-        made = find_layout(data.root).made_for(data.root)
+        made = find_layout(data.root).packed_format(data.root)
         if made.get("smaller_maps") and made["height"] != height:
             advice = f"give --height {made['height']}, or score on the original"
             raise InputError(f"{data.root}: its maps were packed at another size; {advice}")
@@ -128,17 +125,18 @@ class Scorer:
         self.all_fixated = sum(self.fixated.values(), torch.zeros(self.size, device=device))
 
     def score(self, clip: str, sources: list, picture: bool = False) -> ClipScores:
-        """Score all sources and baselines for a clip, and the observers in some frames.
+        """Score all sources, in frames for which all have a map, baselines and some observers.
 
-        sources: see evaluation/sources.py. Only frames for which all have a map are scored.
-        picture: whether to include the clip's middle and worst frame with their maps.
+        sources: see evaluation/sources.py. picture: whether to include the middle and worst frame.
         """
         result, files, lowest = ClipScores(), self.data.clips[clip], math.inf
         fixations = self.data.fixations.of(clip)
         others = self.all_fixated - self.fixated.get(clip, 0)
         random = np.random.default_rng(zlib.crc32(clip.encode(errors="replace")))
-        fps = self.data.rates.of(clip)
-        files = self._scored(files, fps)
+        fps, step = self.data.rates.of(clip), self.published.every
+        if self.published.fps:
+            step = sampling_step(fps, self.published.fps)
+        files = [f if k % step == 0 else replace(f, truth=None) for k, f in enumerate(files)]
         with_truth = [file for file in files if file.truth]
         streams = [source.maps(clip, files, result.irregular, fps) for source in sources]
         for file, *saliencies in zip(with_truth, *streams, strict=True):
@@ -179,13 +177,6 @@ class Scorer:
             if lowest < math.inf:
                 result.worst = lowest, self._picture(clip, *worst)
         return result
-
-    def _scored(self, files: list[File], fps: Fraction | None) -> list[File]:
-        """Return the files, without ground truth for frames that the protocol does not score."""
-        step = self.published.every
-        if self.published.fps:
-            step = sampling_step(fps, self.published.fps)
-        return [f if k % step == 0 else replace(f, truth=None) for k, f in enumerate(files)]
 
     def _picture(self, clip: str, file: File, truth: Tensor, maps: dict[str, Tensor]) -> Picture:
         fixations = self.data.fixations.of(clip)

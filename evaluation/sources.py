@@ -1,9 +1,8 @@
 """Sources of maps to score: a checkpoint's model, and saved maps.
 
 A source has a name, facts for metrics.json, and a method maps(clip, files, irregular, fps), which
-yields one map (h, w), None if there is no usable one, for each of the clip's files with a ground
-truth, in order. It appends problems to the list `irregular` as (kind, file). fps: frame rate of the
-files, None if unknown.
+yields a map (h, w) or None for each of the clip's files with a ground truth, in order, and appends
+problems to the list `irregular` as (kind, file). fps: of the files, None if unknown.
 """
 
 import re
@@ -46,8 +45,7 @@ class Network:
 class SavedMaps:
     """The maps in <folder>/<clip>, one for each frame: .npy, else .exr, else an 8-bit picture.
 
-    The last number in a file name is the frame number; after "sal_", as in the names that
-    infer_video.py writes, it is the position of the frame, starting at 1.
+    The last number in a file name is the frame number, after "sal_" the position, from 1.
     """
 
     def __init__(self, folder: Path):

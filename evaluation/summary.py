@@ -22,10 +22,9 @@ MIN_CLIPS = 6  # of which a difference can be significant: 2 of 2⁶ choices of 
 
 
 def over_clips(values: Iterable[float], seed: int = 0) -> dict[str, float | int]:
-    """Return the mean over clips with its 95 % percentile bootstrap interval (Efron 1979).
+    """Return mean, low and high (95 % percentile bootstrap, Efron 1979) and number of clips.
 
-    values: one score of each clip, NaN where it has none.
-    Returns: mean, low, high (NaN for a single clip), and the number of clips with a score.
+    values: one score of each clip, NaN where it has none. A single clip has no interval, NaN.
     """
     values = np.array([value for value in values if math.isfinite(value)])
     low = high = math.nan
@@ -65,10 +64,9 @@ def by_clip(clips: dict[str, dict], metric: str, predictor: str | None) -> np.nd
 
 
 def summarise_clips(clips: dict[str, dict]) -> dict[str, dict]:
-    """Return the entries "metrics", "predictors" and "clips" of metrics.json.
+    """Return "metrics" and "predictors", as far as there are scores, and "clips" of metrics.json.
 
     clips: name → {"frames": count, "scores": predictor → metric → mean over the frames}.
-    Metrics without a score are left out of the first two.
     """
     metrics: dict[str, dict] = {}
     predictors: dict[str, dict] = {name: {} for clip in clips.values() for name in clip["scores"]}
@@ -124,19 +122,15 @@ def differences(results: dict) -> list[dict]:
                 compared[model, other] = gains
         p_values = max_t(np.stack([*compared.values()], axis=1)) if compared else ()
         for ((model, other), gains), p in zip(compared.items(), p_values):
-            gain = over_clips(gains)
+            gain, better = over_clips(gains), int((sign(results, metric) * gains > 0).sum())
             entry = {"metric": metric, "model": model, "other": other}
-            entry |= {"difference": gain.pop("mean"), **gain}
-            entry["better"] = int((sign(results, metric) * gains > 0).sum())
-            entries.append(entry | {"p": float(p)})
+            entry |= {"difference": gain.pop("mean"), **gain, "better": better, "p": float(p)}
+            entries.append(entry)
     return entries
 
 
 def verdicts(results: dict) -> list[str]:
-    """Return the differences of models, the rows, from the best baseline and from each other.
-
-    One model has a line for each metric; several have a matrix for each.
-    """
+    """Return the differences of models as text: lines for one model, matrices for several."""
     lines, models = [], list(results["models"])
     entries: dict[tuple, tuple] = {
         (e["metric"], e["model"], e["other"]): (e, 1) for e in results["differences"]

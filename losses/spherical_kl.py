@@ -19,9 +19,8 @@ class SphericalKLDivergence(MapLoss):
     """Σ over pixels of weight · q · ln(q / (p + ε) + ε), summed over all maps, as published.
 
     p and q are prediction and target, each scaled to [0, 1] and divided by its sum. The weights are
-    the published trapezoid approximation of solid angles, not normalised. As p and q are
-    probabilities of pixels and the weight is a pixel's area, the value is inversely proportional to
-    the number of pixels.
+    the published trapezoid approximation of solid angles, not normalised. So the value is inversely
+    proportional to the number of pixels.
     """
 
     summed = True
@@ -38,10 +37,7 @@ class SphericalKLDivergence(MapLoss):
 
 
 class ScaledSphericalKLDivergence(SphericalKLDivergence):
-    """SphericalKLDivergence scaled to the published size of 240×320 pixels, for training.
-
-    So the published learning rate of 0.8 is valid for maps of every size.
-    """
+    """The same at the scale of 240×320 pixels, so that one learning rate fits every size."""
 
     def loss(self, pred: Tensor, target: Tensor, areas: Tensor) -> Tensor:
         pixels = pred.shape[-2] * pred.shape[-1]

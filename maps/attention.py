@@ -116,25 +116,14 @@ def _cap(
     latitudes, longitudes, _ = _grid(height, width)
     top, bottom = (sphere.row_of(latitude + angle, height) for angle in (radius, -radius))
     rows = np.arange(max(0, math.floor(top)), min(math.ceil(bottom) + 1, height))
-    columns = np.arange(width)
-    if abs(latitude) + radius < math.pi / 2:  # no pole is inside
-        span = min(math.asin(math.sin(radius) / math.cos(latitude)) + math.tau / width, math.pi)
-        west = math.floor(sphere.column_of(longitude - span, width))
-        east = math.ceil(sphere.column_of(longitude + span, width))
-        columns = np.arange(west, min(east + 1, west + width)) % width
-    cosines = np.outer(
-        np.cos(latitudes[rows]) * math.cos(latitude), np.cos(longitudes[columns] - longitude)
-    )
+    cosines = np.outer(np.cos(latitudes[rows]) * math.cos(latitude), np.cos(longitudes - longitude))
     cosines += np.sin(latitudes[rows])[:, None] * math.sin(latitude)
     i, j = (cosines >= math.cos(min(radius, math.pi))).nonzero()
-    return (rows[i], columns[j]), cosines[i, j]
+    return (rows[i], j), cosines[i, j]
 
 
 def _overlaps(tiles: int, pixels: int, measure) -> np.ndarray:
-    """Return the share of each pixel in each tile, (tiles, pixels).
-
-    measure: integral of the area along an axis from 0 to 1.
-    """
+    """Return shares of pixels in tiles, (tiles, pixels). measure: integral of the area up to x."""
     tile, pixel = np.linspace(0, 1, tiles + 1)[:, None], np.linspace(0, 1, pixels + 1)
     start, end = np.maximum(tile[:-1], pixel[:-1]), np.minimum(tile[1:], pixel[1:])
     return measure(np.maximum(start, end)) - measure(start)

@@ -1,8 +1,8 @@
 """Exports of a clip's maps for other programs: peaks, tiles, arrays.
 
-Files are written map by map, in constant memory, and atomically. Maps are given in order, one for
-each frame of the clip, as (number from 1, seconds, map). The map of an unreadable frame is None: a
-table has no rows for it and an array has NaN, so that frame n is always at index n − 1.
+Files are written map by map, in constant memory, and atomically. Maps are given in order as
+(number from 1, seconds, map), one for each frame of the clip; None for an unreadable one, of which
+a table has no rows and an array NaN.
 """
 
 import argparse
@@ -24,8 +24,7 @@ Maps = Iterable[tuple[int, float, np.ndarray | None]]
 def write_peaks(path: Path, maps: Maps, count: int) -> None:
     """Write at most `count` highest peaks of each map as a table.
 
-    Its columns are time in seconds, frame, rank from 1, longitude and latitude in degrees, and the
-    share of attention within 10°.
+    Columns: seconds, frame, rank, longitude and latitude in degrees, share of attention in 10°.
     """
     from maps.attention import peaks, share  # slow to import
 
@@ -44,8 +43,8 @@ def write_peaks(path: Path, maps: Maps, count: int) -> None:
 def write_tiles(path: Path, maps: Maps, frames: int, rows: int, columns: int) -> None:
     """Write the share of attention in each tile as an .npz file.
 
-    Its arrays are tiles (frames, rows, columns) float32, time (frames,) in seconds, and the edges
-    of the tiles in degrees, latitude (rows + 1,) and longitude (columns + 1,).
+    Arrays: tiles (frames, rows, columns) float32, time in seconds, and the tiles' edges in degrees,
+    latitude (rows + 1,) and longitude (columns + 1,).
     """
     from maps.attention import tiles  # slow to import
 

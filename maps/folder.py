@@ -66,8 +66,8 @@ class MapFolder:
     def begin(self, overwrite: str | None) -> None:
         """Start or continue to write maps in `folder`, or in NEW_MAPS until they replace others.
 
-        facts["npy"] is set if the continued run saved .npy files. Raises InputError for maps of
-        another run, unless `overwrite`, and for files that infer_video.py did not write.
+        facts["npy"] is set if the continued run saved .npy files. Raises InputError for files of
+        other programs, and for maps of another run unless `overwrite`.
         """
         new, differing = self.folder / NEW_MAPS, self.differing
         ours = maps_of_run(self.folder, self.stored)
@@ -136,8 +136,7 @@ class MapFolder:
     def read(self) -> Iterator[tuple[int, float, np.ndarray | None]]:
         """Yield number, seconds and map (None if there is none) of each frame.
 
-        Without float maps, a map is the PNG multiplied by its maximum. Raises InputError for an
-        unreadable file or one that is not a map.
+        Without float maps, a map is the PNG times its maximum. A bad file raises InputError.
         """
         stored = self.stored
         shape, times = (stored["map_height"], stored["map_width"]), stored["times"]
@@ -153,15 +152,13 @@ class MapFolder:
                 path = map_path(self.folder, number)
                 saliency = read_picture(path, "L") * np.float32(peak / 255)
             if saliency.shape != shape or not 0 <= saliency.min() <= saliency.max() < math.inf:
-                changed = f"the map was changed; delete it, and {RERUN}"
-                raise InputError(f"{path}: {changed}")
+                raise InputError(f"{path}: the map was changed; delete it, and {RERUN}")
             yield number, seconds, saliency
 
     def find(self, info: VideoInfo, scale: str) -> dict[int, tuple[Path, float]]:
         """Return the map of each frame of a video by frame number, and the factor for its values.
 
-        Maps without saliency.json are from another program, one for each frame.
-        scale: "clip" (one factor for all maps) or "frame".
+        scale: "clip" (one factor for all) or "frame". Without saliency.json, maps are of others.
         Raises InputError for incomplete maps and for maps of another video.
         """
         folder, stored = self.folder, self.stored
@@ -191,8 +188,7 @@ class MapFolder:
 def fingerprint(files: Sequence[Path], without: Collection[int] = ()) -> str:
     """Return a SHA-256 digest of a video's size, beginning, middle and end.
 
-    For several pictures, it is of name, size, beginning and end of each, except for the numbers,
-    from 1, in `without`.
+    For several pictures: of name, size, beginning and end of each but the numbers in `without`.
     """
     digest, several = hashlib.sha256(str(len(files)).encode()), len(files) > 1
     length = PICTURE_BLOCK if several else VIDEO_BLOCK
@@ -224,10 +220,7 @@ def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
 
 
 def read_record(folder: Path) -> dict:
-    """Return the content of saliency.json in a folder, {} if there is none.
-
-    Raises InputError for a file that infer_video.py can't have written.
-    """
+    """Return the content of saliency.json, {} without one; any other raises InputError."""
     path, none = folder / RECORD, type(None)
     if not path.exists():
         return {}

@@ -26,13 +26,9 @@ PNG_OPTIONS = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if HAS_FILTERS
 
 
 def write_map(path: Path, saliency: np.ndarray, save_npy: bool, as_density: bool = False) -> float:
-    """Write a map, (H, W), as a PNG and optionally as float32, and return its maximum.
-
-    as_density: convert it to a density first. Raises RunError for a map that is not finite.
-    """
+    """Write a map, (H, W), as PNG and optionally as float32, and return its maximum."""
     if not np.isfinite(saliency).all():
-        cure = "use precision fp32 or another checkpoint"
-        raise RunError(f"{path}: the model's map is not finite; {cure}")
+        raise RunError(f"{path}: the model's map is not finite; use fp32 or another checkpoint")
     if as_density:
         saliency = density(saliency)
     peak = saliency.max()
@@ -64,10 +60,6 @@ def holds_map(path: Path) -> bool:
 
 
 def common_scale(peaks: list[float]) -> list[float]:
-    """Return a factor for each map of a clip so that all maps share one scale.
-
-    peaks: the maxima by which the maps were divided. The scale ends at their 95th percentile, so
-    that a few strong moments do not make all others pale.
-    """
+    """Return factors for one scale, which ends at the 95th percentile of the maps' maxima."""
     maxima = np.array(peaks, np.float64)
     return (maxima / (np.percentile(maxima, 95) or 1.0)).tolist()

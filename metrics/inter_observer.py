@@ -11,7 +11,7 @@ from metrics.protocol import Protocol
 from metrics.saliency import area_shares, mean
 
 ROUNDING = 1e-6  # share of the maximum; smaller differences of two blurred maps count as none
-LEFT_OUT = 16  # largest number of observers of a frame to leave out in turn; drawn at random
+MAX_LEFT_OUT = 16  # largest number of observers of a frame to leave out in turn; drawn at random
 
 
 def inter_observer(
@@ -51,7 +51,7 @@ def inter_observer(
     halves = torch.stack([image(blur, half) for half in np.array_split(order, 2)])
     scores = protocol(halves, target=halves.flip(0))
     everyone = halves.sum(0)
-    singles = torch.stack([image(blur, [left_out]) for left_out in order[:LEFT_OUT]])
+    singles = torch.stack([image(blur, [left_out]) for left_out in order[:MAX_LEFT_OUT]])
     scores["cc"] = [density_cc(everyone, singles, np.bincount(observer), protocol)]
     for left_out, blurred in zip(order, singles):
         rest, fixations = everyone - blurred, image(count, [left_out])

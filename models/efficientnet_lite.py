@@ -36,8 +36,7 @@ MOTION_LEVELS = (2, 0)  # levels at which motion is added, the coarser one first
 def enlarge(x: Tensor, pad: nn.Module) -> Tensor:
     """Double the resolution bilinearly: (B·6, C, S, S) → (B·6, C, 2S, 2S).
 
-    pad: with cube padding, interpolation uses the neighbours' pixels instead of repeated edge
-    pixels, so that there is no step between neighbouring faces.
+    pad: cube padding, which avoids a step between neighbouring faces, or another one.
     """
     if not isinstance(pad, CubePadding):
         return interpolate(x, scale_factor=2.0, mode="bilinear")
@@ -45,10 +44,7 @@ def enlarge(x: Tensor, pad: nn.Module) -> Tensor:
 
 
 class Conv(nn.Module):
-    """A convolution of padded faces with a bias and, if `activate`, ReLU6.
-
-    The BatchNorm of the published network, with ImageNet's statistics, is folded into it.
-    """
+    """A convolution with ReLU6 if `activate`; ImageNet's BatchNorm is folded into it."""
 
     def __init__(self, c_in, c_out, kernel, stride=1, groups=1, activate=True):
         super().__init__()
@@ -67,8 +63,7 @@ class Conv(nn.Module):
 class Block(nn.Module):
     """Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection.
 
-    Without gradients, large faces are padded before the expansion, where they have a sixth of the
-    channels. The result is the same, and a frame takes 9 % less time.
+    Without gradients, large faces are padded before the expansion: 9 % less time, same result.
     """
 
     def __init__(self, c_in, c_out, kernel, stride, expansion, late, layer=CubePadding):
@@ -93,10 +88,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """RGB faces (B·6, 3, S, S) in [0, 1] → features at strides 4, 8, 16, 32, 32.
-
-    Their channels are WIDTHS.
-    """
+    """RGB faces (B·6, 3, S, S) in [0, 1] → features of WIDTHS at strides 4, 8, 16, 32, 32."""
 
     def __init__(self, padding: Callable = CubePadding):
         super().__init__()

@@ -9,9 +9,8 @@ from torch import nn
 class WeightAverage:
     """A copy of a model, `module`, with averaged weights and batch statistics.
 
-    The decay after n steps is the smaller of `decay` and (1 + n) / (10 + n), so that the initial
-    weights soon lose their influence (as in TensorFlow's ExponentialMovingAverage). torch's
-    AveragedModel would average the geometry buffers too, in each step.
+    The decay after n steps is the smaller of `decay` and (1 + n) / (10 + n), as in TensorFlow's
+    ExponentialMovingAverage. torch's AveragedModel would average the geometry buffers too.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -29,3 +28,6 @@ class WeightAverage:
                 average.lerp_(current[name], 1 - decay)
             else:
                 average.copy_(current[name])
+
+    def state(self) -> dict:
+        return {"steps": self.steps, "weights": self.module.state_dict()}

@@ -46,10 +46,7 @@ class FrameModel(nn.Module):
 
 
 class RecurrentStep(nn.Module):
-    """SST-Sal for one frame, with the state before it as input and the state after it as output.
-
-    state: shape of each tensor of the state, without the batch, by name.
-    """
+    """SST-Sal for one frame: from the state before it, with shapes by name, to that after it."""
 
     def __init__(self, model: SSTSal):
         super().__init__()
@@ -68,10 +65,7 @@ class RecurrentStep(nn.Module):
 
 
 def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
-    """Write a model that is on the CPU and in eval mode; return the names of its inputs.
-
-    Raises ValueError for a model of several frames with an unknown state.
-    """
+    """Write a model on the CPU in eval mode, unless its state is unknown; return its inputs."""
     network = RecurrentStep(model) if isinstance(model, SSTSal) else FrameModel(model)
     if (length := model.spec.clip_length) > 1 and not network.state:
         raise ValueError(f"{model.name} takes clips of {length} frames, and its state is unknown")

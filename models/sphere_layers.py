@@ -97,8 +97,7 @@ class _LSTMStep(Function):
 class ConvLSTMCell(nn.Module):
     """LSTM whose state is an image on the sphere; gates in the order i, f, o, g, no peepholes.
 
-    conv.weight: (4·hidden, in_channels + hidden, 3, 3), kernel rows from north to south, columns
-        from west to east.
+    conv.weight: (4·hidden, in_channels + hidden, 3, 3), rows from the north, columns from the west.
     """
 
     def __init__(self, in_channels: int, hidden_channels: int, taps: SphereTaps):

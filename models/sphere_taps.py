@@ -34,8 +34,7 @@ T = TypeVar("T")
 def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
     """Return the angles of the nine taps of kernels centred on rows (R,), by the authors' formula.
 
-    over_pole: whether to place a tap beyond a pole on its other side; the one-argument arctangent
-    of the authors' code leaves it on this side.
+    over_pole: whether to place a tap beyond a pole on its other side, unlike the authors.
     Returns: latitude of each tap and its longitude minus the centre's in radians, (R, 3, 3) each,
     indexed by kernel row (north first) and kernel column (west first).
     """
@@ -55,11 +54,10 @@ def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[
 
 
 def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
-    """Return the nine taps of each output pixel in the coordinates of F.grid_sample.
+    """Return the nine taps in the coordinates of F.grid_sample: (H/stride, W/stride, 3, 3, 2).
 
     The authors' grid scales pixel indices by the size alone, while align_corners=False expects
     pixel centres; this causes the shift by half a pixel.
-    Returns: (H/stride, W/stride, 3, 3, 2) float32.
     """
     rows = torch.arange(0, height, stride, dtype=torch.float64)
     latitude, east = tap_angles(rows, height, width, over_pole=False)
@@ -90,10 +88,7 @@ def reference_taps(height: int, width: int, stride: int) -> tuple[Tensor, Tensor
 
 
 def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tuple[Tensor, Tensor]:
-    """Return the seamless taps in the same form.
-
-    Without `half_pixel`, an output pixel is centred on its stride×stride input pixels.
-    """
+    """Return seamless taps in this form, centred on stride×stride pixels unless `half_pixel`."""
     shift, centre = (0.5, 0.0) if half_pixel else (0.0, (stride - 1) / 2)
     rows = torch.arange(0, height, stride, dtype=torch.float64) + centre
     latitude, east = tap_angles(rows, height, width, over_pole=True)
@@ -107,8 +102,7 @@ def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tup
 class SphereTaps(Resampling):
     """Sample the nine taps around every output pixel of an H×W image; also the adjoint map.
 
-    stride: step between output pixels, a divisor of H and W. sampling, half_pixel: see above.
-    Raises ValueError for another sampling.
+    stride: between output pixels, a divisor of H and W. sampling, half_pixel: see above.
     """
 
     def __init__(self, height, width, stride=1, sampling="seamless", half_pixel=False):

@@ -17,11 +17,6 @@ def padded_conv(c_in: int, c_out: int, padding: Callable, dilation: int = 1) -> 
     return [padding(dilation), conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
 
 
-def double_conv(c_in: int, c_out: int, padding: Callable) -> nn.Sequential:
-    """Return two padded convolutions."""
-    return nn.Sequential(*padded_conv(c_in, c_out, padding), *padded_conv(c_out, c_out, padding))
-
-
 class UNet(nn.Module):
     """Encoder and decoder with skip connections, a level deeper than the published network.
 
@@ -43,7 +38,8 @@ class UNet(nn.Module):
         super().__init__()
 
         def convs(c_in: int, c_out: int) -> nn.Sequential:
-            return double_conv(c_in, c_out, padding)
+            both = *padded_conv(c_in, c_out, padding), *padded_conv(c_out, c_out, padding)
+            return nn.Sequential(*both)
 
         self.stem = convs(in_channels, base)
         self.down = nn.ModuleList(convs(base * a, base * b) for a, b in pairwise(self.widths))
@@ -67,10 +63,7 @@ class UNet(nn.Module):
 
 
 class PublishedUNet(UNet):
-    """The published cube-padded U-Net (Vo 2020), layer by layer.
-
-    Unlike the authors' code, it also takes faces that do not halve evenly.
-    """
+    """The published U-Net (Vo 2020), layer by layer, also for faces that do not halve evenly."""
 
     widths, outputs = (1, 2, 4, 8), (1, 2, 4)
     upsampling, order = "bilinear", -1

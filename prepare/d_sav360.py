@@ -23,7 +23,7 @@ import numpy as np
 
 from common.errors import run_script
 from datasets.gaze_files import Gaze, number, read_table, to_angles
-from prepare.recordings import VIDEOS, by_key, pair, parse_args, write_dataset, write_gaze_clip
+from prepare.recordings import VIDEO_SUFFIXES, by_key, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 from video.reader import sampling_step
 
@@ -32,10 +32,7 @@ FLAGS = {"True": "1", "False": "0", "": "0"}
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the COLUMNS of a CSV file, (N, 8) float64, and its invalid lines, which are left out.
-
-    They are ordered by video, person and time. Raises InputError for a file without these columns.
-    """
+    """Return the COLUMNS of a CSV file, (N, 8) float64 in order of time, and its invalid lines."""
 
     def parse(columns: tuple[str, ...], fields: dict[str, str]) -> list[float]:
         flags = [float(FLAGS.get(fields[name], fields[name])) for name in COLUMNS[6:]]
@@ -76,9 +73,9 @@ def main() -> None:
         for video in np.unique(rows[:, 0]):
             tables.setdefault(int(video), []).append(path)
     numbered = (path for path in args.videos.rglob("*") if path.stem.isdecimal())
-    videos = by_key(numbered, VIDEOS, lambda path: int(path.stem))
-    pairs = pair(videos, tables, "like the column video, such as 0001.mp4")
-    write_dataset(args, *pairs, partial(write_gaze_clip, partial(read_gaze, samples, args.fps)))
+    videos = by_key(numbered, VIDEO_SUFFIXES, lambda path: int(path.stem))
+    write = partial(write_gaze_clip, partial(read_gaze, samples, args.fps))
+    write_dataset(args, videos, tables, "like the column video, such as 0001.mp4", write)
 
 
 if __name__ == "__main__":

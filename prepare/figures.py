@@ -109,10 +109,7 @@ class Figure(NamedTuple):
         return rotation(self.axis, self.speed * seconds) @ self.pose
 
     def draw(self, local: np.ndarray, pixel: float, seconds: float) -> tuple[np.ndarray, ...]:
-        """Return its colours (N, 3) and its coverage (N,) in [0, 1].
-
-        local: rays (N, 3) in its own coordinates. pixel: width of a pixel, for antialiasing.
-        """
+        """Return its colours (N, 3) and coverage (N,) in [0, 1] along local rays (N, 3)."""
         sine = np.hypot(local[:, 0], local[:, 1])
         scale = np.arctan2(sine, local[:, 2]) / np.maximum(sine, 1e-9) / self.radius
         u, v = local[:, 0] * scale * math.copysign(1, self.speed), local[:, 1] * scale

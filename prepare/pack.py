@@ -16,6 +16,7 @@ from common import startup  # noqa: F401  # isort: skip
 import argparse
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,32 +28,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from common import options
 from common.components import MOTIONS, find_all
 from common.errors import InputError, RunError, counted, run_script
-from common.files import atomic, check_file, copy, json_bytes
+from common.files import atomic, check_file, json_bytes
 from common.locks import lock
-from common.options import (
-    HelpFormatter,
-    add_data_options,
-    add_size_options,
-    sampled_rate,
-    worker_count,
-)
-from datasets.layouts import (
-    MADE_FOR,
-    ECCV2018Layout,
-    File,
-    find_layout,
-    list_clips,
-    read_map,
-    read_truth,
-    unbroken_runs,
-)
-from datasets.rates import FACTS, ClipRates
+from datasets import layouts
+from datasets.layouts import File, list_clips, read_map, read_truth
+from datasets.rates import RATES_FILE, ClipRates
 from datasets.splits import read_splits
 from datasets.video_saliency import summarise
 from prepare import records
-from video.motion import motion_estimator
 from video.packed import PACKED, PARTS, record_type
 from video.pictures import read_picture, resize
 from video.reader import Frame, read_pictures, sampling_step
@@ -66,26 +52,24 @@ def pack_dataset(
 ) -> Problems:
     """Pack the clips of all splits for models of a size, rate and motion; return the problems.
 
-    spec: its motion is the flow to estimate if `root` has no flow pictures, "none" for none.
-    workers: threads, each of which packs one clip at a time.
+    spec: its motion is the flow to estimate if `root` has no flow pictures. workers: threads.
     Raises InputError if `root` is not a data set, or `output` contains files of somebody else.
     """
     splits = read_splits(root)
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: is the data set itself; choose another output folder")
     names = list(dict.fromkeys(sum(splits.values(), [])))
-    clips, layout = list_clips(root, names), find_layout(root)
-    if layout.made_for(root):
+    clips, layout = list_clips(root, names), layouts.find_layout(root)
+    if layout.packed_format(root):
         raise InputError(f"{root}: is packed already; give the original data set")
     vinfo = root / "vinfo.pkl"
     files = {vinfo.name: check_file(vinfo).read_bytes()} if vinfo.exists() else {}
     if known := {name: str(rate) for name in clips if (rate := rates.of(name))}:
-        files[FACTS] = json_bytes({"fps": known})
+        files[RATES_FILE] = json_bytes({"fps": known})
     files["splits.json"] = json_bytes(splits)
-    records.write_ours(output, files, only_check=True)
-    motion_estimator(spec.motion)  # raises InputError now if RAFT's weights are missing
-    made_for = {"height": spec.height, "width": spec.width, "fps": spec.fps}
-    facts = {"source": str(root.resolve()), "motion": spec.motion, **made_for}
+    records.write_files(output, files, only_check=True)
+    packed_format = {"height": spec.height, "width": spec.width, "fps": spec.fps}
+    facts = {"source": str(root.resolve()), "motion": spec.motion, **packed_format}
 
     def write(name: str) -> dict:
         step = sampling_step(rates.of(name), spec.fps)
@@ -93,26 +77,22 @@ def pack_dataset(
         if records.begin_clip(record):
             left_out, smaller = pack_clip(output / name / PACKED, clips[name], spec, step)
             if (path := layout.fixations(root, name)).is_file():
-                copy(path, ECCV2018Layout().fixations(output, name))
+                with atomic(output / name / "fixations.csv") as temporary:
+                    shutil.copyfile(path, temporary)
             record.finish(left_out=left_out, smaller_maps=smaller)
         return record.stored
 
-    output.mkdir(parents=True, exist_ok=True)
     left_out = [("clip without frames", name) for name in names if not clips.get(name)]
     with ThreadPoolExecutor(workers) as pool:
         made = list(tqdm(pool.map(write, clips), str(output), len(clips), unit="clip"))
-    made_for["smaller_maps"] = any(record["smaller_maps"] for record in made)
-    records.write_ours(output, {MADE_FOR: json_bytes(made_for)} | files)
+    packed_format["smaller_maps"] = any(record["smaller_maps"] for record in made)
+    records.write_files(output, {layouts.PACKED_FORMAT: json_bytes(packed_format)} | files)
     return left_out + [tuple(problem) for record in made for problem in record["left_out"]]
 
 
 def pack_clip(path: Path, files: list[File], spec: Spec, step: int) -> tuple[Problems, bool]:
-    """Write a clip; return unreadable files, and whether its maps were made smaller.
-
-    step: number of frames from the previous one to the frame of a flow.
-    """
-    problems: Problems = []
-    size, shapes = (spec.height, spec.width), set()
+    """Write a clip; return unreadable files, and whether its maps were made smaller."""
+    problems, size, shapes = [], (spec.height, spec.width), set()
     for file in files:
         with suppress(InputError):  # reported when it is written
             shapes |= {read_map(file.truth).shape} if file.truth else set()
@@ -138,10 +118,9 @@ def read_clip(
     files: list[File], spec: Spec, step: int, problems: Problems
 ) -> Iterator[tuple[File, Frame | None]]:
     """Yield each file of a clip with its frame, None for an unreadable one."""
-    for run in unbroken_runs(files):
+    for run in layouts.unbroken_runs(files):
         for sampled in filter(None, (run[start::step] for start in range(step))):
-            reader = read_pictures([file.picture for file in sampled], spec)
-            count = 0
+            reader, count = read_pictures([file.picture for file in sampled], spec), 0
             with suppress(InputError):  # no frame is readable
                 for frame in (frame for shown in reader for frame in [shown] * len(shown.times)):
                     count += 1
@@ -177,20 +156,19 @@ def parts(
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m prepare.pack",
-        description="Pack a data set at a model's size. The same command continues an interrupted "
-        "run.",
-        formatter_class=HelpFormatter,
+        description="Pack a data set at a model's size; the same command resumes a run.",
+        formatter_class=options.HelpFormatter,
     )
     add = parser.add_argument
-    add_data_options(add)
+    options.add_data_options(add)
     add("--output", type=Path, required=True, help="folder of the packed data set")
-    add_size_options(add)
-    add("--model_fps", type=sampled_rate, default=8.0, metavar="RATE",
+    options.add_size_options(add)
+    add("--model_fps", type=options.sampled_rate, default=8.0, metavar="RATE",
         help="frames a second that the model sees, or all")  # fmt: skip
     flows = [name for name, motion in MOTIONS.items() if motion.from_pictures]
     add("--motion", default="none", choices=["none", *flows],
         help="optical flow to estimate if the data set has no flow pictures")  # fmt: skip
-    add("--workers", type=worker_count, default=os.cpu_count() or 1, help="threads")
+    add("--workers", type=options.worker_count, default=os.cpu_count() or 1, help="threads")
     args = parser.parse_args()
     find_all(args)
     cv2.setNumThreads(1)

@@ -23,7 +23,7 @@ import numpy as np
 from common.errors import InputError, run_script
 from common.files import MAX_ARRAY_BYTES, reading
 from datasets.gaze_files import Gaze, left_out
-from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
+from prepare.recordings import by_name, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
 LARGEST = 1 << 23  # numbers in a matrix, enough for 58 people and 20 minutes of video
@@ -43,10 +43,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_gaze(matrices: dict[str, np.ndarray], video: Path, tables: list[Path]) -> Gaze:
-    """Return the head directions of all people. tables: the MATLAB file.
-
-    Raises InputError for a matrix with other columns, or of mostly impossible directions.
-    """
+    """Return the head directions of all people; any other matrix raises InputError."""
     with reading(tables[0], f"'{video.stem}' is not gaze of PVS-HMEM ({{}}); copy the file again"):
         rows = matrices[video.stem].astype(np.float64, casting="same_kind")  # no complex ones
         latitudes, longitudes = rows[:, ::2], rows[:, 1::2]
@@ -79,10 +76,12 @@ def main() -> None:
     child = ProcessPoolExecutor(1, get_context("spawn"))
     with reading(args.gaze, "not a MATLAB file ({}); copy it again", MAX_ARRAY_BYTES), child:
         matrices = child.submit(load, args.gaze).result()
+
+    def write(folder: Path, video: Path, _, options: dict) -> None:
+        write_gaze_clip(partial(read_gaze, matrices), folder, video, [args.gaze], options)
+
     names = {name: [Path(name)] for name in matrices}
-    pairs, alone = pair(by_name(args.videos, VIDEOS), names, "like its matrices, such as A380.mp4")
-    clips = [(video, [args.gaze]) for video, _ in pairs]
-    write_dataset(args, clips, alone, partial(write_gaze_clip, partial(read_gaze, matrices)))
+    write_dataset(args, by_name(args.videos), names, "like its matrices, such as A380.mp4", write)
 
 
 if __name__ == "__main__":

@@ -34,14 +34,16 @@ from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count
 from datasets.gaze import SIGMAS, gaussian_map
 from datasets.gaze_files import Fixations, Gaze, read_gaze_csv, write_fixations_csv
-from datasets.rates import FACTS
+from datasets.rates import RATES_FILE
 from datasets.splits import published_split, read_splits
 from prepare import records
 from video.pictures import FRAMES
 from video.reader import read_frames, sampling_step
 from video.spec import Spec
 
-VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"}
+VIDEO_SUFFIXES = {
+    ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm",
+}  # fmt: skip
 MIN_SAMPLES = 30  # of gaze for a note about its unit
 ROUNDING = 1e-6  # seconds by which a rounded time may precede its frame
 
@@ -49,7 +51,7 @@ ROUNDING = 1e-6  # seconds by which a rounded time may precede its frame
 Truth = tuple[Iterable[tuple[int, np.ndarray]], Fixations | None, int]
 
 
-def by_name(path: Path, suffixes: set[str]) -> dict[str, Path]:
+def by_name(path: Path, suffixes: set[str] = VIDEO_SUFFIXES) -> dict[str, Path]:
     """Return a file, or the files of a folder with given suffixes, by name without suffix."""
     files = [path] if path.is_file() else list(path.iterdir())
     if not any(file.suffix.lower() in suffixes for file in files):
@@ -69,10 +71,7 @@ def by_key(paths: Iterable[Path], suffixes: set[str], key: Callable[[Path], Any]
 def pair(
     videos: dict[Any, Path], truths: dict[Any, list[Path]], expected: str
 ) -> tuple[list[tuple[Path, list[Path]]], list[str]]:
-    """Return pairs (video, files of its truth) by equal keys, and the names of unpaired files.
-
-    Raises InputError if there is no pair. expected: description of valid names.
-    """
+    """Return pairs (video, files of its truth) by equal keys, and the names of unpaired files."""
     if not (both := [key for key in videos if key in truths]):
         counts = f"{len(videos)} videos and {len(truths)} gaze files have no name in common"
         raise InputError(f"{counts}; name them {expected}")
@@ -82,10 +81,7 @@ def pair(
 
 
 def active_fixations(gaze: Gaze, starts: np.ndarray, end: float) -> Fixations:
-    """Return gaze samples as fixations of the frames 1 … F shown at their times, in order.
-
-    starts: (F,) start times of the frames in seconds, increasing; end: end of the last one.
-    """
+    """Return gaze before `end` as fixations of frames 1 … F that start at times (F,), in order."""
     times = gaze.seconds + ROUNDING
     frames = np.searchsorted(starts, times, side="right")  # 0 before the first frame
     order = np.argsort(frames, kind="stable")
@@ -142,16 +138,13 @@ def doubts(gaze: Gaze) -> Iterator[str]:
 def write_gaze_clip(
     read: Callable[..., Gaze], folder: Path, video: Path, tables: list[Path], options: dict
 ) -> None:
-    """Write a clip from a video and its gaze tables; raises errors like `write_clip`.
+    """Write a clip from a video and its gaze tables, from which `read` returns the gaze.
 
-    read: function of video and tables that returns the gaze.
     options: sigma (degrees), fps, height and width of frames, gt_height of saliency maps.
     """
-    gaze = read(video, tables)
+    gaze, source = read(video, tables), tables[0].parent if len(tables) > 1 else tables[0]
     for note in doubts(gaze):
-        print(
-            f"note: {tables[0].parent if len(tables) > 1 else tables[0]}: {note}", file=sys.stderr
-        )
+        print(f"note: {source}: {note}", file=sys.stderr)
     digest = hashlib.sha256(b"".join(table.read_bytes() for table in tables)).hexdigest()
     size = options["gt_height"], 2 * options["gt_height"]
 
@@ -171,8 +164,8 @@ def write_gaze_clip(
 def write_splits(root: Path, clips: list[str], published: str | None) -> dict[str, list[str]]:
     """Write splits.json for these clips, and return its content.
 
-    published: one of datasets.splits.PUBLISHED. None: keep an existing file if it lists exactly
-    these clips, else draw splits by their names. Raises errors like `records.write_ours`.
+    published: one of datasets.splits.PUBLISHED. None: keep an existing file of exactly these clips,
+    else draw splits by their names.
     """
     path = root / "splits.json"
     splits = read_splits(root) if path.exists() else {}
@@ -183,18 +176,18 @@ def write_splits(root: Path, clips: list[str], published: str | None) -> dict[st
     else:
         shuffled = random.Random(0).sample(sorted(clips), len(clips))
         splits = records.split(shuffled, val=0.1, test=0.2)
-    records.write_ours(root, {path.name: json_bytes(splits)})
+    records.write_files(root, {path.name: json_bytes(splits)})
     return splits
 
 
 def write_dataset(
-    args: argparse.Namespace, clips: list[tuple], alone: list[str], write: Callable
+    args: argparse.Namespace, videos: dict, truths: dict, expected: str, write: Callable
 ) -> None:
     """Write a clip for each video and the files that describe the data set; print a summary.
 
-    args: see `parse_args`. clips, alone: see `pair`.
-    write: function of folder, video, files of the ground truth and a dict of options.
+    args: see `parse_args`. write: function of folder, video, files of the truth, and options.
     """
+    clips, alone = pair(videos, truths, expected)
     root, names = args.output, ("sigma", "fps", "height", "width", "gt_height")
     options = {name: vars(args)[name] for name in names if name in args}
     if unfit := [video for video, _ in clips if video.stem == FRAMES]:
@@ -214,7 +207,7 @@ def write_dataset(
         print(f"{root}: {clip_count}, {frame_count}, {counted(fixations, 'fixation')}")
         with failures.collected(root):
             rates = {name: record["rate"] for name, record in complete.items()}
-            records.write_ours(root, {FACTS: json_bytes({"fps": rates})})
+            records.write_files(root, {RATES_FILE: json_bytes({"fps": rates})})
             records.print_splits(write_splits(root, list(complete), vars(args).get("split")))
     if fixations < samples:
         print(f"{samples - fixations} of {samples} gaze samples are before or after their video")
@@ -229,26 +222,22 @@ def parse_args(
     """Return the options of a command that makes a data set.
 
     source: description of the input. sigma: default of --sigma; None if the source has maps.
-    inputs: options for input files, with their help. splits: published splits to choose from, see
-    datasets/splits.py.
+    inputs: options for input files, with their help. splits: published ones to choose from.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m prepare.{command}",
-        description=f"Make a training data set from {source}. The same command continues an "
-        "interrupted run.",
+        description=f"Make a data set from {source}; the same command resumes a run.",
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument
     add("--output", type=Path, required=True, help="folder of the data set")
     if sigma:
         add("--sigma", type=at_least(*SIGMAS), default=sigma,
-            help="standard deviation of the Gaussian around a fixation in degrees; "
-            "datasets/gaze.py lists the values of published data sets")  # fmt: skip
+            help="standard deviation in degrees; datasets/gaze.py lists some")  # fmt: skip
     add("--fps", type=at_least(0.01, 1001), default=8.0,
         help="frames a second to keep: every round(video rate / fps)-th frame")  # fmt: skip
     add_size_options(add)
-    add("--gt_height", type=pixel_count, default=128,
-        help="height of a saliency map, half its width")  # fmt: skip
+    add("--gt_height", type=pixel_count, default=128, help="height of a map, half its width")
     if splits:
         add("--split", choices=splits, help="published split of the clips (default: drawn)")
     for name, text in inputs.items():
@@ -266,10 +255,10 @@ def main() -> None:
     if args.videos.is_file() and args.gaze.is_file():  # a pair, whatever their names
         videos, tables = {"": args.videos}, {"": args.gaze}
     else:
-        videos, tables = by_name(args.videos, VIDEOS), by_name(args.gaze, {".csv"})
+        videos, tables = by_name(args.videos), by_name(args.gaze, {".csv"})
     truths = {name: [table] for name, table in tables.items()}
-    pairs = pair(videos, truths, "like 001.mp4 and 001.csv")
-    write_dataset(args, *pairs, partial(write_gaze_clip, lambda _, tables: read_gaze_csv(*tables)))
+    write = partial(write_gaze_clip, lambda _, tables: read_gaze_csv(*tables))
+    write_dataset(args, videos, truths, "like 001.mp4 and 001.csv", write)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Records of written files: sources and settings of a clip, and whether it is complete.
 
-A command that is run again keeps complete clips, rewrites interrupted ones and those with other
-options, and never overwrites frames of another origin. The record of a data set has digests of the
-files beside its clips, so that files changed by somebody else are not replaced.
+A command that is run again keeps complete clips, rewrites interrupted and changed ones, and never
+replaces files of another origin; the record of a data set has digests of those beside its clips.
 """
 
 import os
@@ -20,7 +19,7 @@ from common.records import Record
 from video.layout import rgb_array
 
 RECORD = "prepared.json"
-OURS = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv|packed\.npy")
+CLIP_FILES = re.compile(r"\d+(\.jpg|\.png|_gt\.npy|_flow\.png)|fixations\.csv|packed\.npy")
 
 
 def clip_record(folder: Path, facts: dict) -> Record:
@@ -29,14 +28,11 @@ def clip_record(folder: Path, facts: dict) -> Record:
 
 
 def begin_clip(record: Record) -> bool:
-    """Empty a clip's folder and return True, unless the clip is complete and has the same facts.
-
-    Raises InputError if the folder contains frames without such a record.
-    """
+    """Empty a clip's folder and return True, unless the clip is complete; keep other frames."""
     folder = record.path.parent
     if record.done:
         return False
-    files = [path for path in folder.glob("*") if OURS.fullmatch(path.name)]
+    files = [path for path in folder.glob("*") if CLIP_FILES.fullmatch(path.name)]
     if (files or record.stored) and not record.facts.keys() <= record.stored.keys():
         raise InputError(f"{folder}: contains other frames; choose another output folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,11 +42,8 @@ def begin_clip(record: Record) -> bool:
     return True
 
 
-def write_ours(root: Path, files: dict[str, bytes], only_check: bool = False) -> None:
-    """Write the files of a data set, by name, that are missing or have other content.
-
-    Raises InputError for a file with other content that was not written by one of our commands.
-    """
+def write_files(root: Path, files: dict[str, bytes], only_check: bool = False) -> None:
+    """Write files of a data set that are missing or changed, but never those of others."""
     path = root / RECORD
     record: dict = {"written": {}} | (read_json(path, written=dict) if path.exists() else {})
     for name, content in files.items():

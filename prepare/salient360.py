@@ -33,16 +33,8 @@ from common.errors import InputError, run_script
 from common.files import reading
 from datasets.gaze import fixation_map
 from datasets.gaze_files import LIMITS, Fixations, read_lines, to_angles
-from prepare.recordings import (
-    MIN_SAMPLES,
-    VIDEOS,
-    Truth,
-    by_key,
-    pair,
-    parse_args,
-    write_clip,
-    write_dataset,
-)
+from prepare import recordings
+from prepare.recordings import VIDEO_SUFFIXES, Truth, by_key, parse_args, write_clip, write_dataset
 from video.pictures import PICTURES, resize
 
 CHECKED_FRAMES = 50  # frames of a clip whose fixations are compared with their maps
@@ -87,10 +79,7 @@ def read_scanpaths(path: Path) -> tuple[Fixations, np.ndarray]:
 
 
 def check_mirrored(path: Path, fixations: Fixations, maps: np.ndarray, numbers: np.ndarray) -> None:
-    """Raise InputError if mirrored fixations fit their maps better than the original ones.
-
-    numbers: of the maps, from 1, for the fixations' frames.
-    """
+    """Raise InputError if mirrored fixations fit maps better. numbers: of maps, by frame."""
     sums = dict.fromkeys(("", "left and right", "top and bottom"), 0.0)
     watched = np.unique(fixations.frames)
     watched = watched[numbers[watched - 1] <= len(maps)]
@@ -100,17 +89,13 @@ def check_mirrored(path: Path, fixations: Fixations, maps: np.ndarray, numbers: 
         for name, flipped in zip(sums, (counts, counts.flip(1), counts.flip(0))):
             sums[name] += float((flipped * saliency).sum() / saliency.mean().clamp(min=1e-12))
     better = max(sums, key=sums.__getitem__)
-    if len(fixations.frames) >= MIN_SAMPLES and sums[better] > MIRRORED * sums[""]:
+    if len(fixations.frames) >= recordings.MIN_SAMPLES and sums[better] > MIRRORED * sums[""]:
         problem = f"its fixations fit the maps better with {better} exchanged"
         raise InputError(f"{path}: {problem}; exchange them in the file, or leave the file out")
 
 
 def write_stimulus(folder: Path, stimulus: Path, files: list[Path], options: dict) -> None:
-    """Write the clip of an image or a video; raises errors like `prepare.recordings.write_clip`.
-
-    files: that of the maps, and that of the fixations if there is one.
-    options: fps, height and width of frames, gt_height of saliency maps.
-    """
+    """Write the clip of an image or a video. files: of its maps, and of its fixations, if any."""
     maps, scanpaths = read_maps(files[0]), [read_scanpaths(path) for path in files[1:]]
     size = options["gt_height"], 2 * options["gt_height"]
 
@@ -139,14 +124,14 @@ def main() -> None:
     inner = [path.parent for path in args.source.rglob("Stimuli")]
     if len(inner) == 1:  # possibly one folder deeper
         args.source = inner[0]
-    stimuli = by_number(args.source, "Stimuli/[!.]*", VIDEOS | PICTURES)
+    stimuli = by_number(args.source, "Stimuli/[!.]*", VIDEO_SUFFIXES | PICTURES)
     maps = by_number(args.source, "HE/SalMaps/[!.]*", {".bin"})
     scanpaths = by_number(args.source, "HE/Scanpaths/L/[!.]*", {".txt", ".csv"})
     if without := [stimuli[n].name for n in stimuli if n in maps and n not in scanpaths]:
         print(f"{len(without)} without fixations in HE/Scanpaths/L: {', '.join(without)}")
     truths = {n: [maps[n], *([scanpaths[n]] if n in scanpaths else [])] for n in maps}
-    pairs = pair(stimuli, truths, "with numbers like P5.jpg and HEsalmap_5_2048x1024_32b.bin")
-    write_dataset(args, *pairs, write_stimulus)
+    expected = "with numbers like P5.jpg and HEsalmap_5_2048x1024_32b.bin"
+    write_dataset(args, stimuli, truths, expected, write_stimulus)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Rendered 360° scenes with known attention: `python -m prepare.synthetic --output synthetic_360`.
 
-A scene consists of a textured world, moving figures and a camera that may turn. Everything is a
-function of unit directions (`projection.directions`), so that the seam and the poles are exact. The
-attention to a figure is its appeal, which is highest for people, times its contrast: the difference
-in colour from the background, summed over the visible solid angle. Figures that stand still get
-half of it. Fixations are drawn from attention. The scenes are for tests and demonstrations; they
-are not a benchmark of human attention.
+A scene consists of a textured world, moving figures and a camera that may turn, all of them
+functions of unit directions, so that the seam and the poles are exact. The attention to a figure is
+its appeal, which is highest for people, times its contrast: the difference in colour from the
+background, summed over the visible solid angle; half of it for figures that stand still. Fixations
+are drawn from attention. The scenes are no benchmark of human attention.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -30,7 +29,7 @@ from common.files import json_bytes, write_array
 from common.locks import lock
 from common.options import HelpFormatter, add_size_options, at_least, pixel_count, worker_count
 from datasets.gaze_files import Fixations, to_angles, write_fixations_csv
-from datasets.rates import FACTS
+from datasets.rates import RATES_FILE
 from prepare import records
 from prepare.figures import KINDS, UP, random_figure, rotation
 from prepare.worlds import look_up, mix, random_world, smooth
@@ -80,10 +79,7 @@ class Scene:
     def attention(
         self, seconds: float, camera: np.ndarray, contrast: np.ndarray, rays: np.ndarray
     ) -> np.ndarray:
-        """Return attention along rays (A, B, 3) in camera coordinates, at most 1: float32 (A, B).
-
-        contrast: (K,), of each figure.
-        """
+        """Return attention, (A, B) up to 1, along camera rays (A, B, 3), for contrasts (K,)."""
         density = EQUATOR * np.exp(-8 * rays[..., 1] ** 2)
         for figure, stands_out in zip(self.figures, contrast, strict=True):
             centre = (camera.T @ figure.at(seconds)[:, 2]).astype(np.float32)
@@ -102,10 +98,7 @@ def render(
     fps: float = 8.0,
     attention_height: int = 128,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield RGB uint8 (H, W, 3) and attention float32 (A, 2A), at most 1, frame by frame.
-
-    fps: frames a second. attention_height: A in pixels.
-    """
+    """Yield RGB uint8 (H, W, 3) and attention float32 (A, 2A), at most 1, frame by frame."""
     scene = Scene(seed, height, width)
     rays = directions(attention_height, 2 * attention_height, torch.float32).numpy()
     for number in range(frames):
@@ -143,7 +136,6 @@ def write_clip(
 
     frames: RGB uint8 (H, W, 3) and attention (A, 2A) of each; iterated only if they are written.
     quality: of JPEG files, at most 100. rng: generator for drawing fixations; None: no fixations.
-    Raises InputError for a folder of other frames.
     """
     record = records.clip_record(folder, facts)
     if records.begin_clip(record):
@@ -156,34 +148,27 @@ def write_clip(
         if rng:
             numbers = np.repeat(range(1, len(places) + 1), OBSERVERS)
             observers = np.tile(range(OBSERVERS), len(places))
-            longitudes, latitudes = np.concatenate(places, axis=1)
-            fixations = Fixations(numbers, longitudes, latitudes, observers)
+            x, y = np.concatenate(places, axis=1)
+            fixations = Fixations(numbers, x, y, observers)
             write_fixations_csv(folder / "fixations.csv", fixations)
         record.finish()
 
 
 def write_dataset(root: Path, clips: int, seed: int = 0, workers: int = 1, **options) -> None:
-    """Write clips in the ECCV 2018 layout, equal for any number of processes.
-
-    options: of `render`, except for the seed. `<root>/splits.json` is written last.
-    Raises InputError for frames that were not rendered, and for a splits.json of somebody else.
-    """
+    """Write clips in the ECCV 2018 layout, the same for any number of processes."""
     names = [f"scene_{number:04d}" for number in range(1, clips + 1)]
     splits, rates = records.split(names), {"fps": options.get("fps", 8.0)}
-    files = {FACTS: json_bytes(rates), "splits.json": json_bytes(splits)}
-    records.write_ours(root, files, only_check=True)
+    files = {RATES_FILE: json_bytes(rates), "splits.json": json_bytes(splits)}
+    records.write_files(root, files, only_check=True)
     (root / "splits.json").unlink(missing_ok=True)
     jobs = [(root / name, seed, number, options) for number, name in enumerate(names, start=1)]
     write_clips(root, write_scene, jobs, workers)
-    records.write_ours(root, files)
+    records.write_files(root, files)
     records.print_splits(splits)
 
 
 def write_clips(root: Path, write: Callable, jobs: list[tuple], workers: int) -> None:
-    """Call write(*job) for every job, in several processes if `workers` > 1; show the progress.
-
-    The first error, or Ctrl-C, is raised after the running jobs; waiting jobs are not started.
-    """
+    """Call write(*job) for every job, in several processes if `workers` > 1, until an error."""
     bar = tqdm(jobs, str(root), unit="clip")
     if workers == 1:
         for job in bar:
@@ -232,8 +217,7 @@ def start_worker() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m prepare.synthetic",
-        description="Render a 360° saliency data set of synthetic scenes. The same command "
-        "continues an interrupted run.",
+        description="Render a data set of synthetic scenes; the same command resumes a run.",
         formatter_class=HelpFormatter,
     )
     add = parser.add_argument

@@ -23,17 +23,14 @@ import numpy as np
 from common.errors import InputError, run_script
 from common.files import reading
 from datasets.gaze_files import MAX_BAD_SHARE, Gaze, number, read_lines, to_angles
-from prepare.recordings import VIDEOS, by_name, pair, parse_args, write_dataset, write_gaze_clip
+from prepare.recordings import by_name, parse_args, write_dataset, write_gaze_clip
 from video.decoding import probe
 
 LINE = "frame, 1, forward, 0.5, 0.5, eye, 0.5, 0.5"
 
 
 def read_gaze(video: Path, tables: list[Path]) -> Gaze:
-    """Return the gaze of all observers of a video. tables: one file for each observer.
-
-    Raises InputError for a file with other lines.
-    """
+    """Return the gaze of all observers of a video, each in a table of their own."""
     rows: list[tuple[float, ...]] = []
     problems: list[str] = []
     unusable: list[InputError] = []
@@ -70,8 +67,8 @@ def main() -> None:
     tables: dict[str, list[Path]] = {}
     for path in sorted(args.gaze.rglob("[!.]*.txt")):
         tables.setdefault(path.name.partition(".")[0], []).append(path)
-    pairs = pair(by_name(args.videos, VIDEOS), tables, "like 001.mp4 and p001/001….txt")
-    write_dataset(args, *pairs, partial(write_gaze_clip, read_gaze))
+    videos, expected = by_name(args.videos), "like 001.mp4 and p001/001….txt"
+    write_dataset(args, videos, tables, expected, partial(write_gaze_clip, read_gaze))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Textured worlds for the background of rendered scenes.
 
-A world is a function of rays, float32 unit vectors (N, 3) with x right, y up and z forward (see
-`projection`), and a random generator. It returns the RGB colours in these directions, (N, 3), in
-about [0, 1]. No world is made from an image, so the seam and the poles are not special. Lengths are
-in metres, and the camera is EYE_HEIGHT above the ground.
+A world is a function of rays, float32 unit vectors (N, 3) as in `projection`, and a random
+generator that returns their RGB colours, (N, 3), in about [0, 1]. The camera is EYE_HEIGHT metres
+above the ground.
 """
 
 import colorsys
@@ -35,10 +34,7 @@ def lattice() -> torch.Tensor:
 
 
 def noise(points: np.ndarray, frequency: float, rng: Generator) -> np.ndarray:
-    """Return fractal noise with mean 0 and variance 1 at points (N, 3): (N,).
-
-    frequency: voxels of the lattice per metre. The lattice is mirrored at its faces.
-    """
+    """Return fractal noise at points (N, 3): (N,) with mean 0 and variance 1. frequency: 1/m."""
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0] * frequency / 32  # the lattice spans ±1
     move = np.column_stack([turn.T, rng.uniform(-1, 1, 3)])
     places = cv2.transform(points[None], move) if len(points) else points  # OpenCV: None of none
@@ -54,10 +50,7 @@ def colour(rng: Generator, saturation=(0.1, 0.7), value=(0.2, 0.9), hue=(0.0, 1.
 
 
 def mix(a: np.ndarray, b: np.ndarray | float, share: np.ndarray | float) -> np.ndarray:
-    """Mix colours a and b, (3,), (N, 3) or one grey value each.
-
-    share: the share of b, in [0, 1], (N,) or one number.
-    """
+    """Mix colours a and b, (3,), (N, 3) or one grey value each, by the share of b in [0, 1]."""
     return a + (b - a) * np.asarray(share, np.float32)[..., None]
 
 

@@ -50,10 +50,7 @@ class CubePadding(nn.Module):
         return as_faces(padded, size + sum(self.sides))
 
     def fill_corners(self, padded: Tensor) -> Tensor:
-        """Recompute the means in the corners of padded faces, after a pointwise layer.
-
-        So a 1×1 convolution with its activation has the same result before and after the padding.
-        """
+        """Recompute the means in the corners of padded faces, after a 1×1 convolution."""
         side = padded.shape[-1]
         border = border_of(side - sum(self.sides), self.sides, padded.device)
         return as_faces(fill_corners(as_cubes(padded), border), side)

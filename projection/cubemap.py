@@ -96,7 +96,6 @@ class Cube2Equi(nn.Module):
 
     def __init__(self, face_size: int, height: int, width: int):
         super().__init__()
-        check_size(height, width)
         check_size(face_size, face_size)
         self.height, self.width, self.face_size = height, width, face_size
         taps = cube_taps(directions(height, width, torch.float64).flatten(0, 1), face_size)
@@ -161,10 +160,7 @@ def cube_taps(points: Tensor, face_size: int) -> tuple[Tensor, Tensor]:
 
 
 def padded_pixels(face_size: int, pad: int = 1) -> Tensor:
-    """Return the index into six flattened faces of each padded pixel: (6, S+2p, S+2p) int64.
-
-    In the corners of the padding, it is an arbitrary valid one.
-    """
+    """Return each padded pixel's index into six flattened faces: (6, S+2p, S+2p) int64."""
     face, u, v = locate(face_directions(face_size, pad))
     column, row = (((a + 1) * face_size / 2).long().clamp(0, face_size - 1) for a in (u, v))
     return (face * face_size + row) * face_size + column

@@ -111,8 +111,7 @@ class Resampling(nn.Module):
     def squares(self) -> tuple:
         """Columns and rows, (rows, columns) float32 each, for cv2.remap.
 
-        For the n positions that it can't compute: their indices (n,), taps (4·n,) and weights
-        (4, n, 1).
+        Also indices (n,), taps (4·n,) and weights (4, n, 1) of positions that it can't compute.
         """
         width, first = self.size[-1], self.index[0]
         neighbours = torch.tensor([0, 1, width, width + 1])[:, None]

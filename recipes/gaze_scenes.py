@@ -47,7 +47,7 @@ from datasets.gaze import gaussian_map
 from datasets.gaze_files import NO_OBSERVER, Fixations, write_fixations_csv
 from models.equator_prior import gaze_density
 from prepare.figures import rotation
-from prepare.records import split, write_ours
+from prepare.records import split, write_files
 from prepare.synthetic import write_clip, write_clips
 from prepare.worlds import look_up, random_world, smooth
 from projection import directions, solid_angles
@@ -326,7 +326,7 @@ def write_dataset(
     licences = {name: LICENCES[name] for name in sets}
     about = {"clips": clips, "split": part, **facts, "sources": licences}
     described = {"scenes.json": json_bytes(about), "splits.json": json_bytes(splits)}
-    write_ours(root, described, only_check=True)
+    write_files(root, described, only_check=True)
     root.mkdir(parents=True, exist_ok=True)
     (root / "splits.json").unlink(missing_ok=True)
     part_of = {scene: name for name, scenes in splits.items() for scene in scenes}
@@ -335,7 +335,7 @@ def write_dataset(
         for number, scene in enumerate(names, start=1)
     ]
     write_clips(root, write_scene, jobs, workers)
-    write_ours(root, described)
+    write_files(root, described)
 
 
 def source_hash(*modules: str) -> str:

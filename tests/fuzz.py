@@ -50,7 +50,7 @@ from maps.folder import MapFolder
 from maps.interpolate import interpolate
 from models import EquatorPrior, Spec
 from prepare import d_sav360, pvs_hmem, salient360, vr_eyetracking
-from prepare.records import RECORD, begin_clip, clip_record, write_ours
+from prepare.records import RECORD, begin_clip, clip_record, write_files
 from tests.clips import moving_disc, write_video
 from tests.spherical import read_spherical
 from video.decoding import Damage, Decoded, VideoInfo, decode, probe
@@ -114,7 +114,7 @@ def read_facts(path: Path) -> None:
 
 def read_clip_record(path: Path) -> None:
     begin_clip(clip_record(path.parent, {}))
-    write_ours(path.parent, {"p.csv": b"another content"})
+    write_files(path.parent, {"p.csv": b"another content"})
 
 
 def read_matlab(path: Path) -> None:

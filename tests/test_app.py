@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import app
-from app import LAYOUTS, Session, delete_abandoned, duration
+from app import LAYOUTS, Session, delete_abandoned, examine
 from tests.browser import Browser, find_browser
 from tests.clips import moving_disc, write_video
 from tests.commands import ROOT
@@ -85,12 +85,12 @@ def write_untimed_video(path, frames, **options):
 
 
 def test_packets_without_times_count_as_seconds(tmp_path):
-    assert duration(write_untimed_video(tmp_path / "raw.h264", 50)) == 2
-    assert duration(write_untimed_video(tmp_path / "zero.mkv", 50)) == 2
-    assert duration(write_untimed_video(tmp_path / "zero.ts", 50, format="mpegts")) == 2
-    assert duration(write_video(tmp_path / "timed.mp4", frames=20, fps=10)) == 2
+    assert examine(write_untimed_video(tmp_path / "raw.h264", 50))[1] == 2
+    assert examine(write_untimed_video(tmp_path / "zero.mkv", 50))[1] == 2
+    assert examine(write_untimed_video(tmp_path / "zero.ts", 50, format="mpegts"))[1] == 2
+    assert examine(write_video(tmp_path / "timed.mp4", frames=20, fps=10))[1] == 2
     (tmp_path / "text.mp4").write_text("no video")
-    assert duration(tmp_path / "text.mp4") == 0
+    assert examine(tmp_path / "text.mp4")[1] == 0
 
 
 def test_the_clip_of_two_tabs_outlives_the_first(tmp_path):

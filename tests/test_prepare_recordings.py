@@ -12,7 +12,7 @@ from datasets.gaze_files import Gaze, read_fixations_csv
 from datasets.splits import PUBLISHED, published_split
 from datasets.video_saliency import summarise
 from models import Spec
-from prepare.recordings import VIDEOS, active_fixations, by_name, main, pair, write_splits
+from prepare.recordings import VIDEO_SUFFIXES, active_fixations, by_name, main, pair, write_splits
 from tests.clips import moving_disc, write_video
 from tests.commands import ended
 from video.decoding import decode, probe
@@ -208,16 +208,16 @@ def test_pairs(tmp_path):
     videos = touch(tmp_path / "videos", "1.mp4", "2.MKV", "3.webm", "notes.txt")
     gaze = touch(tmp_path / "gaze", "2.csv", "1.csv", "4.csv")
     tables = {name: [path] for name, path in by_name(gaze, {".csv"}).items()}
-    pairs, alone = pair(by_name(videos, VIDEOS), tables, "")
+    pairs, alone = pair(by_name(videos, VIDEO_SUFFIXES), tables, "")
     assert pairs == [(videos / f, [gaze / g]) for f, g in (("1.mp4", "1.csv"), ("2.MKV", "2.csv"))]
     assert alone == ["3.webm", "4.csv"]
     with pytest.raises(InputError, match="1 videos and 3 gaze files have no name in common"):
-        pair(by_name(videos / "3.webm", VIDEOS), tables, "")
+        pair(by_name(videos / "3.webm", VIDEO_SUFFIXES), tables, "")
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        by_name(tmp_path / "nowhere", VIDEOS)
+        by_name(tmp_path / "nowhere", VIDEO_SUFFIXES)
     (videos / "1.mov").touch()
     with pytest.raises(InputError, match="same clip name"):
-        by_name(videos, VIDEOS)
+        by_name(videos, VIDEO_SUFFIXES)
 
 
 def test_splits_are_drawn_from_the_names_alone(tmp_path):

@@ -62,14 +62,16 @@ def watched(clips_to_train, tmp_path):
     shutil.copytree(clips_to_train, root)
     rows = (f"{n},{10 * n},{5 * o},{o}" for n in (4, 5, 6) for o in range(3))
     table = "\n".join(("frame,longitude,latitude,observer", *rows))
-    (root / "clip3/fixations.csv").write_text(table)
+    for n in range(4):
+        (root / f"clip{n}/fixations.csv").write_text(table)
     return root
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_scores_are_the_means_of_all_frames(watched, tmp_path, processes):
     """CC and NSS of model and best constant map, however many processes share the frames."""
-    printed = train(watched, tmp_path, "--epochs", 1, "--batch_size", 2, processes=processes)
+    words = ("--epochs", 1, "--batch_size", 2, "--loss", "tests.trainings:WatchedSMSE")
+    printed = train(watched, tmp_path, *words, processes=processes)
     [line] = log(tmp_path)
     model = models.load(tmp_path / "cube_unet_best.pth")
     items = list(SaliencyVideos(watched, "val", model.spec))

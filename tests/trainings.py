@@ -23,11 +23,21 @@ import models
 import train_video
 from common import processes
 from common.errors import run_script
+from losses import SMSE
 from tests.clips import write_eccv_clip
 from training.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("--model_args", "height=40", "width=80", "base_channels=4")
+
+
+class WatchedSMSE(SMSE):
+    """A loss that needs fixations."""
+
+    needs_fixations = True
+
+    def loss(self, pred, target, areas, fixations):
+        return super().loss(pred, target, areas)
 
 
 def write_data(root: Path) -> Path:

@@ -1,14 +1,14 @@
 """The batches of a training run: clips, order, loaders, division and losses."""
 
+import atexit
 import math
 import os
 import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
-from multiprocessing import parent_process
+from multiprocessing import active_children
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import cv2
@@ -29,38 +29,25 @@ from training.config import Config
 def read_data(
     root: Path, spec: Spec, skip_frames: int, fps: Fraction | None, fixations: bool
 ) -> dict[str, SaliencyVideos]:
-    """Return the training and validation clips. Arguments are those of SaliencyVideos.
-
-    fixations: whether the loss needs them; otherwise, validation fixations, if any, are only used
-        for scores, and left out if they are unusable.
-    """
+    """Return the training and validation clips. fixations: whether the loss needs them."""
     data = {}
     for name in ("train", "val"):
-        read = partial(SaliencyVideos, root, name, spec, skip_frames, fps, eight_bits=True)
-        try:
-            clips = data[name] = read(fixations=fixations or name == "val")
-        except InputError as error:
-            clips = data[name] = read(fixations=fixations)  # raises what is not about fixations
-            processes.print_main(f"note: {error}; validation goes on without NSS")
+        clips = data[name] = SaliencyVideos(root, name, spec, skip_frames, fps, True, fixations)
         samples = f"{counted(len(clips), 'sample')} of {counted(spec.clip_length, 'frame')}"
         problems = summarise(clips.irregular) or "all in order"
         number = counted(len(clips.clips), "clip")
         processes.print_main(f"{name}: {samples} in {number}; {problems}")
     if None in map(clips.rates.of, clips.clips) and spec.fps < HIGHEST_FPS:
-        text = (
-            f"its frame rate is unknown; its frames are used as if they were {spec.fps:g} a second"
-        )
-        processes.print_main(f"note: {root}: {text}; give --fps, or --model_fps all")
+        assumed = f"its frames are used as if they were {spec.fps:g} a second"
+        cure = "give --fps, or --model_fps all"
+        processes.print_main(f"note: {root}: its frame rate is unknown; {assumed}; {cure}")
     return data
 
 
 def make_loaders(
     config: Config, data: dict[str, SaliencyVideos], first_step: int
 ) -> tuple["Batches", DataLoader, DataLoader]:
-    """Return the order of training batches from a step on, their loader, and that for validation.
-
-    Raises InputError for a batch that can't be divided, and for augmentations that are not valid.
-    """
+    """Return the order of training batches from a step on, their loader, and that of val."""
     cv2.setNumThreads(1)  # the data workers are many, and forks lack these threads
     size, count = config.batch_size, processes.world() * config.accumulate
     if size % count:
@@ -81,9 +68,8 @@ class Batches:
 
     A batch depends only on seed and step, not on the number of processes. Each epoch draws a new
     permutation of the clips, and another one to fill its last batch.
-
-    clips: number of clips in the data set. samples: clips drawn for an epoch, 0 for all.
-    batch_size: over all processes. first_step: first step of an iteration, counted from 0.
+    clips: in the data set. samples: clips drawn for an epoch, 0 for all. batch_size: over all
+    processes. first_step: first step of an iteration, counted from 0.
     """
 
     def __init__(
@@ -135,14 +121,13 @@ def loss_sum(loss_of: Any, maps: Tensor, batch: dict) -> Tensor:
 def make_loader(
     data: Dataset, batches, device: torch.device, workers: int | None = None
 ) -> DataLoader:
-    """Prefetch batches in worker processes, into pinned memory if there is a GPU.
-
-    batches: lists of keys, one for each batch. workers: None for one per core, at most 8.
-    """
+    """Prefetch batches in worker processes (None: one per core, at most 8)."""
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes on this machine
         workers = max(1, min(8, (cores or 1) // here))
+    if workers and hasattr(signal, "SIGCHLD"):
+        atexit.register(_end_workers)
     return DataLoader(
         data,
         batch_sampler=batches,
@@ -157,23 +142,16 @@ def make_loader(
 
 
 def _start_worker(motions: list[str], number: int) -> None:
-    """Let a data worker survive a signal to the process group; it ends with the main process.
-
-    The main process terminates its workers when it ends, and waits for them.
-    """
+    """Let a data worker survive a signal to the process group, until the main process ends."""
     for name in motions:  # user-defined ones, which a spawned process must import
         MOTIONS.find(name)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # which reports the sender of a signal
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        Thread(target=_end_by_parent, daemon=True).start()
 
 
-def _end_by_parent() -> None:
-    """Exit this data worker when the main process terminates it."""
-    parent = parent_process()
-    assert parent
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
-        pass
-    os._exit(0)
+def _end_workers() -> None:
+    """Kill the data workers that are left at the end, since they ignore SIGTERM."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error for killed ones
+    for process in active_children():
+        if process.daemon:  # Python would wait for any other
+            process.kill()

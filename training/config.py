@@ -60,10 +60,7 @@ class Config(Training):
 
 
 def resolve(args: argparse.Namespace, recipe: dict[str, Any]) -> tuple[Config, SaliencyModel]:
-    """Return the configuration of a run, and its model with initial weights.
-
-    args: options of train_video.py. recipe: its defaults. Raises InputError as make_model does.
-    """
+    """Return a run's configuration and initial model. recipe: defaults of the options."""
     find_all(args)
     device = choose_device(args.device)
     torch.manual_seed(args.seed)

@@ -26,8 +26,8 @@ def make_model(
 ) -> models.SaliencyModel:
     """Build a model for training, with random weights or those of a checkpoint.
 
-    name, model_args, init, motion: see the options of train_video.py. Raises InputError for invalid
-    arguments of the model. Errors in the code of a user-defined model are not caught.
+    Arguments are options of train_video.py; invalid ones raise InputError. Errors in the code of a
+    user-defined model are not caught.
     """
     kind = MODELS.find(name)
     defaults = {n: parameter.default for n, parameter in inspect.signature(kind).parameters.items()}
@@ -71,10 +71,7 @@ def parse_arguments(model: str, texts: list[str], defaults: dict) -> dict:
 
 
 def make_loss(name: str, data: dict[str, SaliencyVideos], augment: list[str]) -> nn.Module:
-    """Build the loss of a run.
-
-    Raises InputError if it has trainable weights, or needs fixations that are missing.
-    """
+    """Build the loss; missing fixations and trainable weights of its own raise InputError."""
     kind, spec, root = LOSSES[name], data["train"].spec, data["train"].root
     if kind.needs_fixations:
         clips = [(clip, part.fixations.of(clip)) for part in data.values() for clip in part.clips]

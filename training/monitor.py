@@ -27,10 +27,9 @@ LEARNING_RATE_ADVICE = "lower --learning_rate; the previous checkpoint is kept"
 
 
 class RunningLoss:
-    """The mean loss over the valid maps of an epoch.
+    """The mean loss over the valid maps of an epoch, read a step later so that GPUs do not wait.
 
-    The loss of a step is read one step later, so that the GPU is not idle meanwhile.
-    total, count: sums over the maps of this process so far. error: for a loss that is not finite.
+    total, count: sums over the maps of this process. error: for a loss that is not finite.
     """
 
     def __init__(self, total: float = 0.0, count: int = 0):
@@ -53,10 +52,7 @@ class RunningLoss:
             self.error = f"the loss is {loss} at frames {', '.join(frames)}"
 
     def sums(self) -> tuple[float, int]:
-        """Return loss and number of maps over all processes, which must all call this.
-
-        Raises RunError in every process if a loss in any of them is not finite.
-        """
+        """Return loss and number of maps over all processes, or raise RunError in all of them."""
         self._read()
         if error := "; ".join(filter(None, processes.gather(self.error))):
             raise RunError(f"{error}; check these frames, or {LEARNING_RATE_ADVICE}")
@@ -70,10 +66,7 @@ class RunningLoss:
 
 
 class MeanScores:
-    """Means of CC and NSS over frames and processes, weighted by exact solid angles.
-
-    A frame whose ground truth can't be scored is left out of the mean.
-    """
+    """Means over frames of CC and, given fixations, NSS, weighted by exact solid angles."""
 
     NAMES = ("cc", "nss")
 
@@ -106,7 +99,7 @@ def best_constant(
 
     For a squared error this is the mean map, for a divergence the mean of the maps scaled to sum 1;
     each score is the better one of these two. Keys: best_constant, its loss if finite, and
-    best_constant_<metric>. Raises InputError if less than half of the maps are usable.
+    best_constant_<metric>. Unusable maps, more than half, raise InputError.
     """
     size = data.spec.height, data.spec.width
     sums, count = torch.zeros(2, 1, *size), 0
@@ -142,10 +135,7 @@ def _usable_truths(data: SaliencyVideos) -> Iterator[dict[str, Tensor]]:
 
 
 class Monitor:
-    """Progress bar, TensorBoard events and log.jsonl of a run, only in the main process.
-
-    folder: for events and log. run: train_video.Run at its start.
-    """
+    """Progress bar, TensorBoard events and log.jsonl of a run, in the main process."""
 
     def __init__(self, folder: Path, run):
         self.folder, main = folder, processes.is_main()
@@ -169,17 +159,17 @@ class Monitor:
 
     @torch.inference_mode()
     def write(self, run, **scalars: float) -> None:
-        """Write scalars, and pictures of four evenly spaced validation clips, to TensorBoard.
+        """Write log.jsonl, and scalars and pictures of four validation clips to TensorBoard.
 
         They show last frame, ground truth and prediction, each map divided by its maximum.
         predictions.png contains all four.
         """
         if not self.board:
             return
-        rows = []
         for name, value in scalars.items():
             self.board.add_scalar(name, value, run.step)
-        training, count, device = run.result.training, len(run.data["val"]), run.config.device
+        rows, training = [], run.result.training
+        count, device = len(run.data["val"]), run.config.device
         run.result.eval()
         for index in sorted({(2 * k + 1) * count // 8 for k in range(4)}):
             clip = run.data["val"][index]
@@ -187,20 +177,15 @@ class Monitor:
             with autocast(device, run.config.precision):
                 frames, motion = (clip[name][None].to(device) for name in ("frames", "motion"))
                 prediction = run.result(frames, motion)[0, -1].float().cpu()
-            maps = [
-                m.clamp(min=0) / m.max().clamp(min=1e-12) for m in (clip["target"][-1], prediction)
-            ]
-            row = torch.cat([clip["frames"][-1], *(m.expand(3, -1, -1) for m in maps)], dim=-1)
+            row = [clip["frames"][-1]]
+            for saliency in (clip["target"][-1], prediction):
+                shown = saliency.clamp(min=0) / saliency.max().clamp(min=1e-12)
+                row.append(shown.expand(3, -1, -1))
             name = f"frame, truth, prediction/{clip['name']} {clip['numbers'][-1]}"
-            rows.append(row.clamp(0, 1))
+            rows.append(torch.cat(row, dim=-1).clamp(0, 1))
             self.board.add_image(name, rows[-1], run.step)
         with atomic(self.folder / PREDICTIONS) as temporary:
             Image.fromarray(rgb_array(torch.cat(rows, dim=-2))).save(temporary)
         run.result.train(training)
         self.board.flush()
-
-    def write_log(self, log: list[dict]) -> None:
-        """Write log.jsonl, with a line for each finished epoch."""
-        if self.board:
-            lines = "".join(json.dumps(line) + "\n" for line in log)
-            write_text(self.folder / "log.jsonl", lines)
+        write_text(self.folder / "log.jsonl", "".join(f"{json.dumps(line)}\n" for line in run.log))

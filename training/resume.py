@@ -4,7 +4,7 @@ import hashlib
 import signal
 import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,10 +25,9 @@ RESTART_ADVICE = "give another --output_dir, or --resume no to replace it"
 
 
 def save(run) -> None:
-    """Write everything that a run needs to continue exactly. All processes must call this.
+    """Write everything that a run, train_video.Run, needs to continue exactly, in all processes.
 
-    run: train_video.Run. Raises RunError if a loss or a weight is not finite; then the previous
-    checkpoint is kept.
+    Raises RunError, and keeps the previous checkpoint, if a loss or a weight is not finite.
     """
     random = {"cpu": torch.get_rng_state()}  # the only generator that the training uses
     if run.config.device.type == "cuda":
@@ -40,12 +39,9 @@ def save(run) -> None:
         "seconds": time.monotonic() - run.epoch_start,
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
-        "average": None,
+        "average": run.average and run.average.state(),
         "random": processes.gather(random),
     }
-    if run.average:
-        weights = run.average.module.state_dict()
-        content["average"] = {"steps": run.average.steps, "weights": weights}
     if not all(tensor.isfinite().all() for tensor in run.model.state_dict().values()):
         raise RunError(f"a weight is not finite; {LEARNING_RATE_ADVICE}")
     if processes.is_main():
@@ -54,10 +50,7 @@ def save(run) -> None:
 
 
 def restore(run) -> None:
-    """Continue from a checkpoint of `save`, unless --resume is no, or auto and there is none.
-
-    Raises InputError if the checkpoint is damaged or belongs to another run.
-    """
+    """Continue from a checkpoint, as --resume says; that of another run raises InputError."""
     path, resume, now = run.path, run.config.resume, run.facts["run"]
     if resume == "no" or (resume == "auto" and not path.exists()):
         return
@@ -97,10 +90,7 @@ def restore(run) -> None:
 def describe_run(
     config: Config, model: models.SaliencyModel, data: dict[str, SaliencyVideos]
 ) -> dict:
-    """Return facts about a run for its checkpoints: name of the data, revision of the code, run.
-
-    "run" is its identity: everything that determines the weights and must be equal to resume it.
-    """
+    """Return facts about a run for its checkpoints; "run" must be equal to resume it."""
     files = hashlib.sha256()
     for name, clips in data.items():
         for sample in clips.samples:
@@ -125,10 +115,9 @@ def git_revision() -> str:
     """Return the git revision of this code, for the checkpoint."""
     folder = str(Path(__file__).resolve().parents[1])
     command = ["git", "-C", folder, "--git-dir", ".git", "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    with suppress(OSError):  # there is no git
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    return "unknown"
 
 
 class Stopped(Exception):  # noqa: N818  like KeyboardInterrupt, no error
@@ -136,10 +125,7 @@ class Stopped(Exception):  # noqa: N818  like KeyboardInterrupt, no error
 
 
 class Interruptions(ExitStack):
-    """A context in which Ctrl-C and SIGTERM are deferred until all processes can stop together.
-
-    save_minutes: time between two checkpoints.
-    """
+    """A context that defers Ctrl-C and SIGTERM until all processes can stop together."""
 
     def __init__(self, save_minutes: float):
         super().__init__()
@@ -152,10 +138,7 @@ class Interruptions(ExitStack):
         self.signal = number
 
     def checkpoint_due(self, losses: RunningLoss) -> bool:
-        """Return whether it is time to save, equal in all processes, which call this together.
-
-        Raises RunError if a loss in any process is not finite, and Stopped after a signal.
-        """
+        """Return whether it is time to save, in all processes at once; may raise Stopped."""
         late = time.monotonic() - self.last_save >= 60 * self.save_minutes
         flags = [bool(losses.error), self.signal > 0, late]
         not_finite, stopped, save_due = processes.total(flags).tolist()

@@ -19,8 +19,8 @@ def map_in_background(
 ) -> Iterator[S]:
     """Yield function(item) for each item, in order, computed in background threads.
 
-    At most `most` items wait. All items that were taken are computed, however the loop over them
-    ends; what the function raises is raised at its place. prepare: called first in each thread.
+    At most `most` items wait. All that were taken are computed, however the loop ends; errors are
+    raised in their place. prepare: called first in each thread.
     """
     with ThreadPoolExecutor(threads, initializer=prepare) as thread:
         waiting = deque()

@@ -51,24 +51,17 @@ class Declared:
     pose: tuple[float, float, float] = (0.0, 0.0, 0.0)  # yaw, pitch, roll in degrees
 
     def problem(self, stereo: str | None, coverage: Coverage | None) -> str:
-        """Return why a file with this metadata is refused, "" if it is not.
-
-        stereo, coverage: values that replace those of the file.
-        """
+        """Return why a file is refused, "" if it is not. stereo, coverage: given by the user."""
         if not (stereo or self.stereo):
             what = "declares stereo in another arrangement, such as with the right eye first"
             return f"{what}; put the eyes top-bottom or left-right, or give --stereo"
         if coverage or (self.coverage and not self.projection):
             return ""
         wrong = self.projection or "to be a part of a panorama that its pixels can't be"
-        cure = "convert it first, or give --coverage if it is equirectangular after all"
-        return f"declares {wrong}; {cure}"
+        return f"declares {wrong}; convert it first, or give --coverage if it is equirectangular"
 
     def layout(self, stereo: str | None, coverage: Coverage | None) -> tuple[Layout, list[str]]:
-        """Return the layout of a file without `problem`, and notes for the user.
-
-        Raises ValueError as Layout does.
-        """
+        """Return the layout of a file without `problem`, and notes for the user."""
         covered = coverage or self.coverage or SPHERE
         layout = Layout(stereo or self.stereo or "none", covered, self.pose)
         notes, (_, pitch, roll) = [], self.pose
@@ -128,10 +121,7 @@ def picture_declares(xmp: str, width: int, height: int) -> Declared:
 
 
 def _cropped(fields: dict[str, str], *shapes: float) -> Coverage | None:
-    """Return the coverage in fields of GPano or Spherical Video V1, None if invalid.
-
-    shapes: width / height of the pixels, one of which the fields must have.
-    """
+    """Return the coverage in fields of GPano or V1, None unless one of the aspect ratios fits."""
     if "CroppedAreaImageWidthPixels" not in fields:
         return SPHERE
     with suppress(KeyError, ValueError, ArithmeticError):

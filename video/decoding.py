@@ -119,9 +119,8 @@ def probe(
     """Return size, rate, length and layout of a video file, a folder of pictures or one picture.
 
     fps: pictures a second of a folder, FOLDER_FPS with a note if None. stereo, coverage: as in
-    Layout, in place of what the file declares.
-    Raises InputError for anything else, for a video with an fps other than its own and for one
-    that declares a projection, stereo or a turn that is not read; ValueError as Layout does.
+    Layout, in place of what the file declares. Raises InputError for anything else, and for what a
+    file declares but this reader lacks.
     """
     path = Path(path)
     if pictures := tuple(list_pictures(path)):
@@ -133,8 +132,7 @@ def probe(
     elif fps:
         raise InputError(f"{path}: a video has its own frame rate; remove --fps")
     else:
-        cure = "play it to check, or copy it again"
-        with reading(path, f"no video or picture that can be decoded ({{}}); {cure}"):
+        with reading(path, "no video or picture that can be decoded ({}); copy it again"):
             info, declared = _probe_video(path)
     if problem := declared.problem(stereo, coverage):
         raise InputError(f"{path}: {problem}")
@@ -218,9 +216,8 @@ def _first_frame(packets: Iterable[av.Packet]) -> av.VideoFrame:
 def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[Decoded]:
     """Return an iterator of all frames of a source at full size, in presentation order.
 
-    info: what `probe` returned. damage: errors that the decoder reports are added to it. Frames
-    that damage destroyed are not counted. Iterating raises InputError for a video that can't be
-    decoded, and for a truncated one after its last frame.
+    info: what `probe` returned. damage: collects errors of the decoder. Destroyed frames are not
+    counted. Iterating raises InputError for a broken video, after its last frame if truncated.
     """
     if not info.pictures:
         return _decode_video(info, damage or Damage())
@@ -228,17 +225,10 @@ def decode(info: VideoInfo, damage: Damage | None = None) -> Iterator[Decoded]:
 
 
 def decode_pictures(pictures: Iterable[Path], duration: Fraction) -> Iterator[Decoded]:
-    """Return an iterator of pictures as frames. duration: of each, in seconds."""
-    return (
-        Decoded(
-            n + 1,
-            float(n * duration),
-            duration,
-            partial(read_picture, path),
-            partial(read_flow, path),
-        )
-        for n, path in enumerate(pictures)
-    )
+    """Yield pictures as frames. duration: of each, in seconds."""
+    for n, path in enumerate(pictures):
+        loaders = partial(read_picture, path), partial(read_flow, path)
+        yield Decoded(n + 1, float(n * duration), duration, *loaders)
 
 
 def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
@@ -281,10 +271,7 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
 
 
 def find_rotation(frame: av.VideoFrame, path: Path) -> Rotation:
-    """Return the filters that apply the rotation in a video's first frame.
-
-    Raises InputError for any other angle, for mirrored frames, and for a panorama on its end.
-    """
+    """Return the filters that apply a frame's rotation; one that none applies is refused."""
     if not (entry := frame.side_data.get("DISPLAYMATRIX")):
         return ()
     a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))

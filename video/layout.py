@@ -1,10 +1,9 @@
 """The layout of a picture on the sphere: its eyes and their coverage.
 
 A picture contains one panorama, or one for each eye in two halves of equal size; the first (upper
-or left) one is the left eye's. Each is equirectangular and covers longitudes from
-WEST to EAST and latitudes from SOUTH to NORTH, in degrees: the centre of pixel (i, j) of its h×w
-pixels is at latitude NORTH − (i + ½)·(NORTH − SOUTH)/h and longitude
-WEST + (j + ½)·(EAST − WEST)/w; for the whole sphere, the convention of projection/__init__.py.
+or left) one is the left eye's. Each covers longitudes from WEST to EAST and latitudes from SOUTH to
+NORTH, in degrees: the centre of pixel (i, j) of its h×w pixels is at latitude
+NORTH − (i + ½)·(NORTH − SOUTH)/h and longitude WEST + (j + ½)·(EAST − WEST)/w.
 """
 
 from dataclasses import dataclass
@@ -45,10 +44,7 @@ class Layout:
         return self.coverage == SPHERE
 
     def eyes(self, height: int, width: int) -> list[tuple[slice, slice]]:
-        """Return the rows and columns of each eye in pictures of this size, left eye first.
-
-        An odd last row or column belongs to neither eye.
-        """
+        """Return rows and columns of each eye, left first; an odd last one belongs to neither."""
         down, across = EYES[self.stereo]
         rows, columns = height // down, width // across
         tops, lefts = (rows * i for i in range(down)), [columns * i for i in range(across)]
@@ -68,10 +64,7 @@ class Layout:
         return round(height * 180 / (north - south)), round(width * 360 / (east - west))
 
     def panorama(self, picture: np.ndarray | Tensor, height: int, width: int) -> np.ndarray:
-        """Return the left eye's view of the whole sphere, height×width pixels; see `resample`.
-
-        picture: stored picture of a type that `rgb_array` takes, or a plane of it, (h, w) uint8.
-        """
+        """Return the left eye's whole sphere, height×width, of a stored picture or its plane."""
         stored = np.asarray(picture) if picture.ndim == 2 else rgb_array(picture)
         eye = stored[self.eyes(*stored.shape[:2])[0]]
         return resample(eye, self.coverage, SPHERE, height, width)
@@ -90,8 +83,7 @@ MONO = Layout()  # a whole sphere, as it is stored
 def rgb_array(picture: np.ndarray | Tensor) -> np.ndarray:
     """Return a picture as (H, W, 3) uint8 RGB.
 
-    picture: such an array or tensor, or a frame's tensor (3, H, W) in [0, 1]. Raises ValueError for
-    any other.
+    picture: such an array or tensor, or a frame's (3, H, W) in [0, 1]; others raise ValueError.
     """
     array = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else np.asarray(picture)
     if isinstance(picture, Tensor) and picture.is_floating_point() and array.shape[:-2] == (3,):
@@ -132,10 +124,7 @@ def _centres(coverage: Coverage, height: int, width: int) -> tuple[np.ndarray, n
 def _grid(
     source: Coverage, size: tuple[int, int], target: Coverage, new: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return columns and rows (H, W) of `target`'s pixel centres in a picture of `source`.
-
-    size, new: rows and columns of the source and of the target.
-    """
+    """Return columns and rows (H, W) of `target`'s pixel centres in a picture of `source`."""
     latitude, longitude = _centres(target, *new)
     west, east, south, north = source
     middle = (west + east) / 2

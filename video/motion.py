@@ -1,8 +1,7 @@
 """Motion images, chosen by name: the model's information on motion in the scene.
 
-Optical flow is the displacement of each pixel of the current frame since the previous one: (2, H,
-W), columns to the right and rows downwards. It is estimated on pictures that are wrapped around at
-±180°, so that it has no edge there.
+Optical flow, (2, H, W), is the displacement of pixels of the current frame since the previous one,
+in columns to the right and rows downwards, estimated without an edge at ±180°.
 """
 
 import threading
@@ -69,10 +68,9 @@ class Difference(Motion):
 
 
 class SteadyDifference(Difference):
-    """Difference, suppressed while the camera moves: (1, H, W).
+    """Difference × exp(−(m / STEADY)²), suppressed while the camera moves: (1, H, W).
 
-    It is multiplied by exp(−(m / STEADY)²), where m is the largest mean of the difference over 90°
-    of longitude within 45° of the horizon. A moving camera makes everything differ.
+    m is its largest mean over 90° of longitude within 45° of the horizon.
     """
 
     scales_with_contrast = False
@@ -148,10 +146,10 @@ class RAFTFlow(FlowImage):
 
 
 def flow_colours(flow: Tensor) -> Tensor:
-    """Return flow (2, H, W) as RGB in [0, 1], (3, H, W): direction is hue, speed is saturation.
+    """Return flow (2, H, W) as RGB in [0, 1], (3, H, W): hue is direction, saturation speed.
 
-    Speed is relative to the frame's maximum; if that is less than MIN_FLOW, all is white. The
-    colours are those of RAFT's demo (Baker et al., IJCV 2011), at most 1/255 off.
+    Speed is relative to the frame's maximum; less than MIN_FLOW is white. The colours are those of
+    RAFT's demo (Baker et al., IJCV 2011), at most 1/255 off.
     """
     from torchvision.utils import flow_to_image  # slow to import
 
@@ -160,10 +158,7 @@ def flow_colours(flow: Tensor) -> Tensor:
 
 
 def motion_estimator(name: str) -> Motion:
-    """Return the estimator of a motion, created once in each thread of each process.
-
-    OpenCV's optical flow can be neither shared between threads nor sent to another process.
-    """
+    """Return a motion's estimator, one for each thread, as OpenCV's flow can't be shared."""
     return _estimator(name, threading.get_ident())
 
 

@@ -28,10 +28,7 @@ def find_weights() -> Path:
 
 @cache
 def load_raft(path: Path) -> nn.Module:
-    """Return the network in eval mode, on a GPU if there is one.
-
-    path: torchvision's weights of raft_large or raft_small. Raises InputError for any other file.
-    """
+    """Return the network of torchvision's weights, in eval mode, on a GPU if there is one."""
     from torchvision.models.optical_flow import raft_large, raft_small  # slow to import
 
     with reading(path, f"not the weights of a supported RAFT network; get {SOURCES}"):
@@ -44,10 +41,7 @@ def load_raft(path: Path) -> nn.Module:
 
 @torch.inference_mode()
 def estimate_flow(network: nn.Module, first: Tensor, second: Tensor) -> Tensor:
-    """Return the displacement of each pixel from the first to the second image: (2, H, W), CPU.
-
-    first, second: (3, H, W) RGB in [0, 1].
-    """
+    """Return the displacement (2, H, W) from image to image, both (3, H, W) RGB in [0, 1]."""
     height, width = first.shape[-2:]
     pair = (torch.stack([first, second]) * 2 - 1).to(next(network.parameters()).device)
     pair = pad(pair, (0, -width % 8, 0, -height % 8), mode="replicate")  # to multiples of 8

@@ -38,9 +38,8 @@ class Frame:
 class FrameReader(Iterator[Frame]):
     """The sampled frames of a source, one at a time; see read_frames.
 
-    frames: of the source; None: decoded from its file. before: preceding frames, nearest first.
-    damage: problems with its frames. times: seconds of all frames read so far, up to the last
-    before the next sampled one. end: end of the last frame read, in seconds.
+    frames: None: decoded from its file. before: preceding frames, nearest first. damage: problems.
+    times: seconds of all frames so far, up to the next sampled one. end: of the last one read.
     """
 
     def __init__(
@@ -110,8 +109,10 @@ class FrameReader(Iterator[Frame]):
     def _picture(self, frame: Decoded) -> Tensor:
         """Return a frame at the spec's size, uint8. Raises InputError for a damaged picture."""
         if isinstance(picture := frame.load(), av.VideoFrame):
-            size = self.info.layout.stored_size(self.spec.height, self.spec.width)
-            picture = _small_rgb(picture, *size)
+            # Averaging planes before conversion to RGB is an eighth of the work at 3840×1920.
+            height, width = self.info.layout.stored_size(self.spec.height, self.spec.width)
+            size = min(picture.width, width), min(picture.height, height)
+            picture = picture.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
         return self._panorama(picture)
 
     def _motion(self, frame: Decoded, previous: Tensor | None, rgb: Tensor) -> Tensor:
@@ -129,29 +130,14 @@ class FrameReader(Iterator[Frame]):
         return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
 
 
-def _small_rgb(image: av.VideoFrame, height: int, width: int) -> np.ndarray:
-    """Return an image averaged over areas to (h, w, 3) uint8 RGB.
-
-    Planes are averaged before conversion to RGB, which is an eighth of the work at 3840×1920.
-    """
-    size = min(image.width, width), min(image.height, height)
-    return image.reformat(*size, "gbrp", interpolation="AREA").to_ndarray()
-
-
 def sampling_step(rate: Fraction | None, fps: float) -> int:
-    """Return the step between sampled frames of a source, see `sampling_interval`.
-
-    rate: frame rate of the source; None if unknown: every frame is sampled.
-    """
+    """Return the step between sampled frames, 1 if the rate is unknown."""
     return max(1, round(rate / Fraction(fps))) if rate else 1
 
 
 @cache
 def sampling_interval(rate: Fraction, fps: float) -> Callable[[float], int]:
-    """Return a function from seconds to sampling-interval index.
-
-    Seconds count from the first frame. rate, fps: frame rates of the source and of sampling.
-    """
+    """Return a function from seconds since the first frame to sampling-interval index."""
     interval = float(sampling_step(rate, fps) / rate if rate > fps else 1 / Fraction(fps))
     early = min(float(1 / rate), interval) / 2  # a frame may precede its interval
     return lambda seconds: int((seconds + early) / interval)
@@ -167,8 +153,7 @@ def read_frames(
     """Return an iterator of the frames of a source for a model with this spec.
 
     path: a video file, a folder of pictures or one picture. fps, stereo, coverage: see
-    video.decoding.probe. Frames show the whole sphere of the left eye; `info.layout.covered` is
-    the part of it that is in the source.
+    video.decoding.probe. Frames show the whole sphere of the left eye.
 
     Time is divided into intervals of round(source rate / spec.fps) frames, and the first frame of
     each is sampled, as by SST-Sal's authors; of a slower source, every frame. Flow pictures in a
@@ -182,10 +167,9 @@ def read_frames(
 def read_pictures(
     pictures: Sequence[Path], spec: Spec, rate: Fraction | None = None, before: Sequence[Path] = ()
 ) -> FrameReader:
-    """Return the frames of successive pictures, like read_frames for a folder.
+    """Return the frames of successive pictures, like read_frames for a folder, numbered from 1.
 
-    rate: pictures a second; None: all are sampled. before: preceding pictures, for the motion of
-    the first one and as its replacement. Frames are numbered from 1.
+    rate: pictures a second; None: all are sampled. before: preceding pictures.
     """
     info = picture_info(pictures, rate or Fraction(spec.fps))
     return FrameReader(info, spec, before=decode_pictures(reversed(before), 1 / info.fps))
@@ -194,10 +178,9 @@ def read_pictures(
 def frames_of(
     pictures: Iterable[np.ndarray | Tensor], spec: Spec, fps: float | None
 ) -> Iterator[Frame]:
-    """Return the frames of pictures in memory of types that rgb_array takes, like read_frames.
+    """Return frames of pictures in memory of types that rgb_array takes, like read_frames.
 
-    fps: pictures a second; None: all are sampled.
-    Iterating raises ValueError for any other array.
+    fps: pictures a second; None: all are sampled. Iterating raises ValueError for other arrays.
     """
     rate = Fraction(fps or spec.fps)
     decoded = (

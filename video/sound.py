@@ -22,9 +22,8 @@ def sound_packets(
 ) -> Iterator[av.Packet]:
     """Yield the sound of a video file as packets for `output`, after adding streams to it.
 
-    Codecs that players support in MP4 are copied, others are re-encoded as AAC. browser: only the
-    first stream, as AAC, which all browsers play. Times count from the start of the file.
-    Unsupported sound is left out with a warning on standard error.
+    Codecs that players support in MP4 are copied, others are re-encoded as AAC or, with a warning,
+    left out. browser: only the first stream, as AAC. Times count from the start of the file.
     """
     with open_video(source.path) as container:
         converters = {}
@@ -61,8 +60,7 @@ def sound_packets(
 def _channels(context: av.AudioCodecContext) -> int:
     """Return the number of channels, 0 if they are in a custom order.
 
-    PyAV 18 frees a custom order twice, which crashes Python. So the object that describes it is
-    never freed, and such sound is never decoded.
+    PyAV 18 frees a custom order twice and crashes. So its object is never freed, nor decoded.
     """
     layout = context.layout
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))

@@ -60,8 +60,7 @@ def write_video(
     its time. Colours are tagged like those of the first frame; for pictures of another height, as
     players assume them for this height. Sound is copied or converted.
     crf: quality from 0 (lossless) to 51. preset, options: of x264. browser: use only features that
-    all browsers support in the same way. Raises OSError if the file can't be written, and
-    InputError for a source with a jump in time or without pictures.
+    all browsers support. Raises InputError for a jump in time or no pictures.
     """
     pictures = prefetch(pictures, 1 if source.width * source.height > LARGE_FRAME_PIXELS else 3)
     if not (beginning := next(pictures, None)):
@@ -99,8 +98,7 @@ def _encode(
 ) -> Iterator[av.Packet]:
     """Encode pictures at increasing times of their frames.
 
-    A time within one tick of the source's clock of a multiple of 1/fps becomes that multiple,
-    which undoes, for example, the rounding to milliseconds in Matroska.
+    Times within a tick of a multiple of 1/fps become it, which undoes, for example, rounding.
     """
     fps, tick, first, last = source.fps, stream.time_base, None, -math.inf
     steady = (1 / fps / tick).denominator == 1

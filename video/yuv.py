@@ -76,10 +76,7 @@ def mono(picture: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def to_yuv420p(frame: av.VideoFrame) -> np.ndarray:
-    """Return a frame as (3·H/2, W) uint8 yuv420p, in the colours of `Colour.of`.
-
-    An odd last column or row is cut off.
-    """
+    """Return a frame as (3·H/2, W) uint8 yuv420p, an odd last column or row cut off."""
     if frame.format.name != "yuv420p":
         matrix = "ITU709" if frame.format.is_rgb else None
         frame = frame.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=LIMITED)

@@ -22,10 +22,7 @@ def followed_views(
     fov: float,
     size: tuple[int, int],
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield the views, (3·h/2, w) uint8 yuv420p, of a camera on a path, with their frames.
-
-    path: longitude and latitude in degrees by frame number. fov, size: as in Camera.
-    """
+    """Yield views, (3·h/2, w) yuv420p, of a camera on a path (degrees by frame), and frames."""
     camera = None
     for frame in frames:
         panorama = mono(to_yuv420p(frame.image), layout)
@@ -36,11 +33,9 @@ def followed_views(
 class Camera:
     """Extract a perspective view from panoramas of a video.
 
-    fov: horizontal field of view in degrees. size: (h, w) of the view, both even.
-    height, width: of the panoramas, both even.
-
-    A pixel of the view that spans several pixels of the panorama is the mean of as many samples.
-    OpenCV interpolates them in steps of 1/32 pixel.
+    fov: horizontal field of view in degrees. size: (h, w) of the view; height, width: of the
+    panoramas; all even. A pixel of the view that spans several of the panorama is the mean of as
+    many samples, which OpenCV interpolates in steps of 1/32 pixel.
     """
 
     def __init__(self, fov: float, size: tuple[int, int], height: int, width: int):

@@ -74,11 +74,9 @@ def follow_path(
 
     maps: (H, W) non-negative saliency of each frame, of any size and scale, read as a stream.
     seconds: time of each frame. fov, size: horizontal field of view in degrees, and (h, w) of the
-    view, for its aspect ratio. cuts: whether the camera may jump; between jumps it keeps the limits
-    SPEED and ACCELERATION.
+    view, for its aspect ratio. cuts: whether the camera may jump.
 
-    Returns: longitude and latitude of each frame in degrees, (N, 2) float64. The longitude is
-    unwrapped: it starts within ±180° and continues beyond, so that it can be interpolated.
+    Returns: longitude (unwrapped, starting within ±180) and latitude in degrees, (N, 2) float64.
     Raises ValueError for no maps, for a different number of maps and times, and for invalid maps.
     """
     clock = _clock(seconds)
@@ -113,10 +111,7 @@ def _attention(maps: Iterable[np.ndarray], clock: np.ndarray) -> np.ndarray:
 
 
 class _Planner:
-    """Find the shots of a camera. Angles are in radians.
-
-    attention: (K, cells), see _attention. extent: of a view. cuts: see follow_path.
-    """
+    """Find the shots of a camera, in radians. attention: (K, cells). extent: of a view."""
 
     def __init__(self, attention: np.ndarray, extent: tuple[float, float], cuts: bool):
         highest, speed, self.acceleration = np.radians((MAX_LATITUDE, SPEED, ACCELERATION))

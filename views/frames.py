@@ -32,8 +32,8 @@ def frames_with_maps(
 ) -> Iterator[FrameWithMap]:
     """Yield all readable frames, which have the same size, with a progress bar.
 
-    maps: file in `folder` and factor by frame number. damage: collects unreadable frames.
-    Raises InputError for frames without a map and maps without a frame.
+    maps: file in `folder` and factor by frame number; other frames raise InputError. damage:
+    collects unreadable frames.
     """
     number, size = 0, None
     for frame in tqdm(decode(info, damage), "rendering", len(maps), unit="frame", disable=None):
@@ -48,9 +48,7 @@ def frames_with_maps(
         size = size or (image.width, image.height)
         if (image.width, image.height) != size or min(size) < 2:
             sizes = f"{image.width}×{image.height} pixels, the first {size[0]}×{size[1]}"
-            cure = "resize all frames to one size of at least 2×2"
-            raise InputError(f"{info.path}: frame {number} has {sizes}; {cure}")
+            raise InputError(f"{info.path}: frame {number} has {sizes}; resize all to one size")
         yield FrameWithMap(number, image, *maps[number])
     if missing := [n for n in maps if n > number and n not in damage.unreadable]:
-        more = f"{counted(len(missing), 'map')} more than frames in {info.path}"
-        raise InputError(f"{folder}: {more}; {RERUN}")
+        raise InputError(f"{folder}: {counted(len(missing), 'map')} more than frames; {RERUN}")

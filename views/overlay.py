@@ -31,31 +31,26 @@ def colours(colormap: str) -> np.ndarray:
 
 
 class Overlay:
-    """Paint maps over pictures.
+    """Paint maps over pictures, by tables of colour and opacity for each value of the map.
 
     colormap: a key of COLORMAPS. alpha: opacity where the map is 255. colour, height: of a video
     in yuv420p; None for RGB pictures. opaque: paint only the map's colours.
-
-    Colour and opacity depend only on the map's value, so they are looked up in tables; then each
-    plane needs one 8-bit multiplication and addition.
     """
 
     def __init__(
         self, colormap: str, alpha: float, colour: Colour | None, height: int, opaque=False
     ):
         rgb, saliency = colours(colormap), np.arange(256) / 255
-        opacity = np.round(255 * alpha * saliency * (2 - saliency))
-        if opaque:
-            opacity = np.full(256, 255)
+        shade = np.full(256, 1.0) if opaque else alpha * saliency * (2 - saliency)
+        opacity = np.round(255 * shade)
         channels = colour.from_rgb(rgb, height) if colour else rgb
         self.rest = (255 - opacity).astype(np.uint8)
         self.paint = np.round(channels * opacity[:, None] / 255).astype(np.uint8)  # (1, 256, 3)
 
     def __call__(self, picture: np.ndarray, saliency: np.ndarray) -> np.ndarray:
-        """Return the painted picture.
+        """Return the painted picture, (3·H/2, W) uint8 yuv420p or (H, W, 3) RGB.
 
-        picture: (3·H/2, W) uint8 yuv420p, or (H, W, 3) RGB. saliency: (H, W) uint8; an odd last row
-        or column, which yuv420p lacks, is ignored.
+        saliency: (H, W) uint8; an odd last row or column, which yuv420p lacks, is ignored.
         """
         if picture.ndim == 3:
             return self._blend(picture, cv2.merge([saliency] * 3), self.paint)
@@ -75,10 +70,7 @@ class Overlay:
 def painted_pictures(
     frames: Iterable[FrameWithMap], layout: Layout, colormap: str, alpha: float, side_by_side: bool
 ) -> Iterator[tuple[np.ndarray, av.VideoFrame]]:
-    """Yield painted pictures, (3·H/2, W) uint8 yuv420p, with their video frames.
-
-    side_by_side: the frame on the left and the map's colours on the right: (3·H/2, 2·W).
-    """
+    """Yield painted pictures, (3·H/2, W) yuv420p, side by side 2·W, with their frames."""
     overlay = None
     for frame in frames:
         image, picture = frame.image, to_yuv420p(frame.image)
@@ -140,10 +132,7 @@ def resize_map(saliency: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def lay_map(saliency: np.ndarray, height: int, width: int, layout: Layout) -> np.ndarray:
-    """Return a map of the sphere, (h, w) uint8, in the layout of pictures: (H, W).
-
-    It is repeated for each eye and cropped to the part of the sphere that an eye covers.
-    """
+    """Return a map (h, w) uint8 in the layout of pictures, (H, W), repeated for each eye."""
     eyes, laid = layout.eyes(height, width), np.zeros((height, width), np.uint8)
     size = laid[eyes[0]].shape
     if layout.whole:

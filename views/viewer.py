@@ -1,8 +1,7 @@
 """Writer of the viewer: one HTML file in which to look around in a 360° video or picture.
 
-Picture and map are packed into one video, with the grey map, MAP_ROWS high, above the picture. So
-both come from the same decoded frame and stay in sync, and the page can blend them in any way.
-viewer.html is the template; the content is inserted as JSON and base64.
+The grey map, MAP_ROWS high, is packed above the picture into one video, so that both stay in sync
+and the page can blend them in any way. viewer.html is the template.
 """
 
 import base64
@@ -50,8 +49,7 @@ def write_viewer(
     """Write the page of a video or picture, in constant memory except for a few bytes per frame.
 
     frames: of `source`. title: name of the clip. width: largest width of the clip in pixels.
-    colormap: a key of COLORMAPS. alpha: opacity where a map is 255. The user can change both in the
-    page. crf, preset: see write_video. Raises OSError if the file can't be written.
+    colormap: a key of COLORMAPS. alpha: opacity where a map is 255. crf, preset: see write_video.
     """
     still, maps, seconds, shares = source.pictures == (source.path,), [], [], []
     tables = {
@@ -110,9 +108,8 @@ def pack(
 ) -> np.ndarray:
     """Return the map above the picture: (3·(MAP_ROWS + H)/2, W) uint8 yuv420p.
 
-    saliency: (h, w) uint8. width: the largest W in pixels; H keeps the aspect ratio of the
-    panorama, which is the left eye's whole sphere if the frame has another layout. Map values of 0
-    and 255 become black and white in the frame's luma range.
+    saliency: (h, w) uint8. width: the largest W in pixels; H keeps the aspect ratio of the left
+    eye's panorama. Map values of 0 and 255 become black and white in the frame's luma range.
     """
     picture = mono(to_yuv420p(frame), layout)
     rows, columns = len(picture) * 2 // 3, picture.shape[1]
@@ -131,8 +128,7 @@ def pack(
 def concentration(saliency: np.ndarray) -> float:
     """Return the share of attention in the most salient 5 % of the sphere, by solid angle.
 
-    saliency: (H, W), any scale. The share is 0.05 for a uniform map, 1 if nothing else is salient,
-    and 0 for an all-zero map.
+    saliency: (H, W), any scale. The share is 0.05 for a uniform map, 0 for an all-zero one.
     """
     values = saliency.astype(float).ravel()
     area = solid_angles(*saliency.shape).numpy().repeat(saliency.shape[1])
