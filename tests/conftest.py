@@ -11,6 +11,13 @@ import json
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if {"browser", "page"} & {*item.fixturenames}:
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     import torch

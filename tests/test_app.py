@@ -38,7 +38,8 @@ def session(tmp_path):
     assert not files(tmp_path) and not list((tmp_path / "results").iterdir())
 
 
-def test_a_clip_becomes_a_viewer_and_files(session):
+def test_a_clip_becomes_a_viewer_and_files(session, monkeypatch):
+    monkeypatch.setattr(app, "get_context", lambda _: server())
     shown, offered = {}, []
     for text in session.run(DECLARED, longest=5):
         shown[text] = session.viewer()

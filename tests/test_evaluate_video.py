@@ -6,8 +6,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
@@ -166,13 +164,10 @@ def test_a_report_of_the_run_before_stayed_beside_new_metrics(data_root, checkpo
 
 
 def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
-    """The script in a process of its own: what it prints and what it writes."""
-    out, checkpoint = tmp_path / "new/out", checkpoints / "unet.pth"
-    command = [sys.executable, ROOT / "evaluate_video.py", "--data_root", data, "--height", "24",
-               "--ckpt_path", checkpoint, "--sigma", SIGMA, "--report",
-               "--output_dir", out]  # fmt: skip
-    run = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stderr
+    """What the script prints and what it writes."""
+    out = tmp_path / "new/out"
+    words = "--ckpt_path", checkpoints / "unet.pth", "--report", "--output_dir", out
+    lines = evaluate(data, *words).splitlines()
     found = sorted(path.name for path in out.iterdir())
     assert found == ["metrics.csv", "metrics.json", "report.html"]
 
@@ -198,7 +193,6 @@ def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
         )  # observers have no density
         assert [float(row[metric]) for metric in scored] == [expected[metric] for metric in scored]
 
-    lines = run.stdout.splitlines()
     assert lines[0].split()[::2] == ["CC", "SIM", "KLD", "NSS", "AUC-Judd", "sAUC", "IG"]
     cc = content["predictors"]["cube_unet"]["cc"]
     assert lines[1].split()[:2] == ["cube_unet", f"{cc['mean']:.3f}".replace("-", "−")]

@@ -75,6 +75,7 @@ def test_parts_that_are_named_again_are_read():
         assert read_pickle(content, "a.pkl", containers())["y"] == again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_like_dev_null(clip, checkpoint, tmp_path, closed):
     """make_video.py hung for ever, and files took the place of the streams."""
@@ -216,6 +217,7 @@ def test_a_map_without_content_after_a_power_cut(clip, checkpoint, tmp_path, end
     assert map_files(out) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of Unix")
 def test_the_terminal_is_closed(tmp_path):
     """SIGHUP left a partial file; nohup, which ignores it, goes on."""
@@ -475,6 +477,7 @@ def test_frames_that_vanish_while_a_video_is_made(
     assert output.exists() == (lost.stop != 12)
 
 
+@pytest.mark.slow
 def test_a_viewer_that_was_killed_leaves_nothing_in_the_end(clip, checkpoint, tmp_path):
     """Each one that was killed left a folder of its own for ever."""
     out, folder = tmp_path / "out", tmp_path / "pages"

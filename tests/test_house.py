@@ -29,6 +29,7 @@ import models
 from common import errors
 from common.options import python
 from tests.clips import write_video
+from tests.commands import ended
 from tests.shared import REFERENCE
 from video import read_frames
 
@@ -173,6 +174,7 @@ def test_no_import_of_a_plain_name_is_left(installed):
             assert not {name.split(".")[0] for name in names} & PLAIN, path
 
 
+@pytest.mark.slow
 def test_predicts_the_same_map_beside_packages_of_the_same_names(elsewhere):
     folder, run = elsewhere
     printed = run("-c", MAP_OF_ONE_FRAME, *PLAIN - {"datasets"})
@@ -193,6 +195,7 @@ for line in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed, monkeypatch):
     """From anywhere, with the package's own checkpoint; then with the maps that are there."""
     folder, run = elsewhere
@@ -287,11 +290,10 @@ def test_the_installed_command_in_a_fresh_environment(fresh, tmp_path, monkeypat
 )
 def test_the_command_answers_in_one_line_of_its_own(words, line):
     """Its errors had the usage of infer_video.py, and a still was refused after its maps."""
-    done = subprocess.run([sys.executable, "..", *words.split()], cwd=ROOT / "tests",
-        capture_output=True, text=True, timeout=60)  # fmt: skip
-    printed = done.stdout + done.stderr
-    assert line in printed.splitlines()[-1] and "Traceback" not in printed
-    assert "--video_path" not in printed and (done.returncode == 0) == (words == "--version")
+    main = runpy.run_path(str(ROOT / "__main__.py"))["main"]
+    code, printed, last = ended(main, *words.replace("..", str(ROOT)).split())
+    assert line in printed + last and "--video_path" not in printed + last
+    assert (code == 0) == (words == "--version")
 
 
 PUBLIC = {

@@ -3,6 +3,8 @@
 import json
 import struct
 import zlib
+from multiprocessing import get_context
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from models import Spec
 from prepare import d_sav360, pvs_hmem, salient360, vr_eyetracking
 from tests.clips import moving_disc, write_video
 from tests.commands import ended
+from tests.trainings import server
 
 SMALL = ("--height", 24, "--width", 48, "--gt_height", 16)
 
@@ -84,16 +87,12 @@ def test_vr_eyetracking_without_a_pair_is_refused(vr_eyetracking_files):
     assert code == 2 and "1 videos and 2 gaze files have no name in common" in line
 
 
-def import_pvs_hmem(folder, *more):
-    words = (
-        "--videos",
-        folder / "videos",
-        "--gaze",
-        folder / "gaze.mat",
-        "--output",
-        folder / "out",
-    )
-    return ended(pvs_hmem.main, *words, *SMALL, *more)
+def import_pvs_hmem(folder, context=server):
+    """context: of the child that reads the file, which starts at once."""
+    paths = {"videos": folder / "videos", "gaze": folder / "gaze.mat", "output": folder / "out"}
+    words = [word for option, path in paths.items() for word in (f"--{option}", path)]
+    with mock.patch.object(pvs_hmem, "get_context", lambda method: context()):
+        return ended(pvs_hmem.main, *words, *SMALL)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -173,6 +172,7 @@ def test_a_matlab_file_of_zeros_took_gigabytes(tmp_path):
     assert code == 2 and "gaze.mat: not a MATLAB file (MemoryError)" in line
 
 
+@pytest.mark.slow
 def test_one_damaged_byte_ended_python_inside_scipy(tmp_path):
     (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos/Lion.mp4", frames=6, fps=24)
@@ -180,7 +180,7 @@ def test_one_damaged_byte_ended_python_inside_scipy(tmp_path):
     content = bytearray((tmp_path / "gaze.mat").read_bytes())
     content[176] = 255  # the type of the matrix's numbers
     (tmp_path / "gaze.mat").write_bytes(content)
-    code, _, line = import_pvs_hmem(tmp_path)
+    code, _, line = import_pvs_hmem(tmp_path, lambda: get_context("spawn"))
     assert code == 2 and "gaze.mat: not a MATLAB file" in line
 
 

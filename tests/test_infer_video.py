@@ -176,6 +176,7 @@ def test_infer_writes_a_map_for_every_frame(clip, checkpoint, tmp_path):
     assert not list((tmp_path / "out").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_killed_infer_leaves_only_whole_maps(checkpoint, tmp_path):
     clip = write_video(tmp_path / "clip.mp4", frames=400, fps=8)
     words = ("--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", tmp_path / "out")
@@ -228,6 +229,7 @@ def test_a_full_disk_in_the_middle_ends_the_run_with_the_maps_before_it(
     assert len(list((tmp_path / "out").glob("sal_*.png"))) == 23
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_threads_and_the_next_run_completes_the_same_maps(checkpoint, tmp_path):
     clip = write_video(tmp_path / "clip.mp4", frames=300, fps=30)
     words = [sys.executable, "infer_video.py", "--video_path", clip, "--ckpt_path", checkpoint]

@@ -86,9 +86,10 @@ def test_reliability_by_hand():
     assert scores["cc"] == pytest.approx(math.sqrt((1 - (60 + 31) / 151) / (1 - 5 / 9)))
 
 
-@pytest.mark.parametrize("observers", [6, 16, 32])
-@pytest.mark.parametrize("widths", [(10,), (8, 15, 10), (30, 25)])
-@pytest.mark.parametrize("name", ["sphere", "planar"])
+@pytest.mark.parametrize("observers", [6, 16])
+@pytest.mark.parametrize(
+    "name, widths", [("sphere", (10,)), ("planar", (8, 15, 10)), ("sphere", (30, 25))]
+)
 def test_two_halves_were_no_ceiling(name, widths, observers):
     """The true density, blurred, is closer to the map of all than one half is to the other."""
     size, sigma, random = (16, 32), 7.0, np.random.default_rng(1)

@@ -5,7 +5,6 @@ import re
 import resource
 import signal
 import struct
-import subprocess
 import sys
 import time
 from fractions import Fraction
@@ -31,11 +30,6 @@ COURTYARD = ROOT / "../shared/media/courtyard_640x322_30fps.mp4"
 W, H = 96, 48
 
 
-def script(*args):
-    command = [sys.executable, str(ROOT / "make_video.py"), *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.fixture(autouse=True)
 def own_arguments(monkeypatch):
     monkeypatch.setattr(sys, "argv", [])
@@ -47,9 +41,9 @@ def test_the_script_on_a_clip_with_sound(tmp_path):
     folder = facts(maps(tmp_path / "maps", 30), video, frame_count=30, peaks=[0.5] * 30)
     video = video.rename(tmp_path / "renamed.mp4")
     output = tmp_path / "new" / "overlay.mp4"
-    done = script(*arguments(video, folder, output))
-    assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.startswith(f"{output}: 30 frames in ") and "frames/s" in done.stdout
+    code, printed, errors = ended(make_video.main, *arguments(video, folder, output))
+    assert (code, errors) == (0, "")
+    assert printed.startswith(f"{output}: 30 frames in ") and "frames/s" in printed
     assert set(output.parent.iterdir()) == {output, output.with_name(OUTPUT_RECORD)}
     with av.open(str(output)) as file:
         stream = file.streams.video[0]
@@ -370,6 +364,7 @@ def with_sound(path, rate, layout):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", [None, 126, 167])
 def test_eight_channels_in_an_order_of_their_own(checkpoint, tmp_path, tag):
     """They ended the interpreter: PyAV frees such an order of channels twice."""

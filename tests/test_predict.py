@@ -210,7 +210,7 @@ def test_maps_are_the_same_live(u_net):
 def test_a_map_of_sst_sal_comes_when_its_clip_is_full(sampling, least, most):
     model = models.SSTSal(3, 1, sampling=sampling, height=8, width=16).eval()
     for options, step in (({}, 1), ({"fps": 30}, SAMPLED)):
-        found = delays(model, pictures(8, 200), live=True, **options)
+        found = delays(model, pictures(8, 120), live=True, **options)
         assert (min(found), max(found)) == (least * step, most * step)
     page = (ROOT / "docs/python.md").read_text(encoding="utf-8").replace("\n", " ")
     assert f"{least} to {most}" in page

@@ -316,6 +316,7 @@ def test_a_full_disk_is_survived(tmp_path, monkeypatch):
     assert_equal(*(SaliencyVideos(root, "train", spec()) for root in (small, tmp_path / "data")))
 
 
+@pytest.mark.slow
 def test_a_killed_command_is_continued(tmp_path):
     for name in ("a", "b"):
         write_eccv_clip(tmp_path / "data" / name, range(1, 100), height=128, width=256)

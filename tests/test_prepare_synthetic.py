@@ -153,7 +153,7 @@ def test_attention_does_not_depend_on_the_size_of_the_map():
 
 
 def test_mean_map_is_a_poor_predictor():
-    maps = np.stack([next(render(s, 1, HEIGHT, WIDTH, attention_height=32))[1] for s in range(80)])
+    maps = np.stack([next(render(s, 1, 24, 48, attention_height=32))[1] for s in range(80)])
     area = solid_angles(32, 64).numpy()
     fitted, held = maps[:40], maps[40:]
     left = ((held - fitted.mean(axis=0)) ** 2 * area).sum()
@@ -185,9 +185,8 @@ def test_every_metric_works_on_synthetic_scenes(tmp_path):
         for n in (1, 2):
             truth = root / name / f"{n:04d}_gt.npy"
             shutil.copy(truth, tmp_path / "maps" / name / f"{n:04d}.npy")
-    command = [sys.executable, "evaluate_video.py", "--data_root", root, "--height", "16"]
-    command += ["--pred_dir", tmp_path / "maps", "--output_dir", tmp_path / "out"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    words = "--data_root", root, "--height", 16, "--pred_dir", tmp_path / "maps"
+    assert ended(evaluate_video.main, *words, "--output_dir", tmp_path / "out")[0] == 0
     found = json.loads((tmp_path / "out/metrics.json").read_text())["predictors"]["maps"]
     assert set(found) == {"cc", "sim", "kld", "nss", "auc_judd", "sauc", "information_gain"}
     assert found["nss"]["mean"] > 1 and found["information_gain"]["mean"] > 0

@@ -173,12 +173,12 @@ def test_weights_begin_as_pytorch_makes_them():
 def test_a_file_of_theirs_gives_the_maps_of_their_layers(tmp_path, channels, padding):
     """Without options; and with another padding, as the layers with that padding."""
     options = {} if padding == "published" else {"padding": padding}
-    layers = settled(channels=channels)
+    layers = settled(4, channels)
     torch.save(state_dict(layers), tmp_path / "theirs.pth")
-    model = models.load(tmp_path / "theirs.pth", **options)
-    clip = nn.functional.interpolate(torch.rand(2, channels, 12, 24), (240, 480), mode="bilinear")
-    faces = Equi2Cube(240, 480, 120)(clip)
-    expected = Cube2Equi(120, 240, 480)(plain_faces(layers, faces, padding))
+    model = models.load(tmp_path / "theirs.pth", height=80, width=160, **options)
+    clip = nn.functional.interpolate(torch.rand(2, channels, 12, 24), (80, 160), mode="bilinear")
+    faces = Equi2Cube(80, 160, 40)(clip)
+    expected = Cube2Equi(40, 80, 160)(plain_faces(layers, faces, padding))
     assert expected.std() > 0.02
     maps = model(clip[None, :, :3], clip[None, :, 3:])[0]
     torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)
@@ -204,17 +204,18 @@ def test_their_padding_is_theirs_strip_by_strip(size):
 
 @torch.no_grad()
 def test_their_weights_gave_other_maps_than_theirs_at_edges(tmp_path):
-    torch.save(state_dict(settled()), tmp_path / "theirs.pth")
+    torch.save(state_dict(settled(4)), tmp_path / "theirs.pth")
     published, cube = (
-        models.load(tmp_path / "theirs.pth", **options) for options in ({}, {"padding": "cube"})
+        models.load(tmp_path / "theirs.pth", height=80, width=160, **options)
+        for options in ({}, {"padding": "cube"})
     )
     assert published.arguments["padding"] == "published"
-    clip = nn.functional.interpolate(torch.rand(2, 4, 12, 24), (240, 480), mode="bilinear")
-    maps = [model(clip[None, :, :3], clip[None, :, 3:])[0] for model in (published, cube)]
+    clip = nn.functional.interpolate(torch.rand(2, 4, 12, 24), (80, 160), mode="bilinear")
+    clip = clip[None, :, :3], clip[None, :, 3:]
+    maps = [model(*clip)[0] for model in (published, cube)]
     assert (maps[0] - maps[1]).abs().max() > 0.02
     models.save(tmp_path / "again.pth", published)
     again = models.deploy(models.load(tmp_path / "again.pth"), torch.float32)
-    clip = clip[None, :, :3], clip[None, :, 3:]
     torch.testing.assert_close(again(*clip)[0], maps[0], atol=1e-4, rtol=0)
 
 

@@ -66,7 +66,7 @@ def watched(clips_to_train, tmp_path):
     return root
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_scores_are_the_means_of_all_frames(watched, tmp_path, processes):
     """CC and NSS of model and best constant map, however many processes share the frames."""
     printed = train(watched, tmp_path, "--epochs", 1, "--batch_size", 2, processes=processes)
@@ -112,6 +112,7 @@ def test_training_without_a_folder_does_not_replace_the_shipped_checkpoint(
     assert (tmp_path / "runs/cube_unet/cube_unet_best.pth").is_file()
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_the_same(clips_to_train, tmp_path):
     options = ("--epochs", 1, "--samples", 4)
     train(clips_to_train, tmp_path / "plain", *options)
