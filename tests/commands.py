@@ -50,6 +50,19 @@ def ended(main, *words) -> tuple[int, str, str]:
     return code, printed.getvalue(), text
 
 
+def refusal(found: tuple[int, str, str], *says: str) -> str:
+    """Return the line of a run that refused its input; it must contain these texts."""
+    code, _, line = found
+    assert code == 2 and all(text in line for text in says), line
+    return line
+
+
+def success(found: tuple[int, str, str]) -> str:
+    """Return what a run printed that ended well."""
+    assert found[0] == 0, found[2]
+    return found[1]
+
+
 def start(*words):
     """A script or module in a process of its own."""
     where = {"cwd": ROOT, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}

@@ -84,15 +84,6 @@ def test_tilt_is_a_rotation_of_the_sphere():
     assert "fixations" not in tilted
 
 
-def test_a_rotation_turns_by_its_angle_and_keeps_its_axis():
-    turn = rotation(0.3, 0.7)
-    axis = torch.tensor([math.sin(0.7), 0, math.cos(0.7)], dtype=torch.float64)
-    torch.testing.assert_close(turn @ axis, axis)
-    torch.testing.assert_close(turn @ turn.T, torch.eye(3, dtype=torch.float64))
-    up = torch.tensor([0.0, 1, 0], dtype=torch.float64)
-    assert (turn @ up)[1].item() == pytest.approx(math.cos(0.3))
-
-
 @pytest.mark.parametrize("change", [yaw, mirror, tilt])
 def test_a_loss_on_the_sphere_does_not_notice_where_things_are(change):
     """Frames and truth move together, so what compares them stays, with exact areas."""

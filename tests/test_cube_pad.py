@@ -5,7 +5,7 @@ import torch
 
 from models import CubeUNet
 from projection import CubePadding
-from projection.cubemap import FACE_AXES, face_directions, padded_pixels
+from projection.cubemap import FACE_AXES, face_directions
 from tests.shared import reference
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -78,12 +78,6 @@ def test_the_reference_reverses_strips_at_width_two_and_we_do_not():
     assert different == 8
 
 
-def test_padding_agrees_with_the_interpolation_across_edges():
-    padded = CubePadding(1)(pixel_numbers(6))[:, 0]
-    for ours, theirs in zip(strips(padded, 1), strips(padded_pixels(6), 1)):
-        assert torch.equal(ours.long(), theirs)
-
-
 @pytest.mark.parametrize("pad", [1, 2])
 def test_corners_hold_the_mean_of_the_three_pixels_at_the_vertex(pad):
     size = 5
@@ -134,11 +128,6 @@ def test_a_padding_first_used_in_inference_mode_can_be_trained():
     x = torch.rand(6, 1, 7, 7, requires_grad=True)
     CubePadding(1)(x).sum().backward()
     assert x.grad.sum() == 6 * (49 + 4 * 7) + 24
-
-
-def test_no_padding_is_the_identity():
-    x = torch.rand(6, 1, 4, 4)
-    assert CubePadding(0)(x) is x
 
 
 def test_what_can_not_be_padded_is_refused():

@@ -98,13 +98,6 @@ def test_the_only_batch_norm_left_is_beside_no_convolution():
 
 
 @torch.inference_mode()
-def test_results_keep_the_memory_format():
-    conv = FusedConv(nn.Conv2d(24, 8, 1), torch.float32)
-    x = torch.rand(6, 24, 5, 5).to(memory_format=torch.channels_last)
-    assert conv(x).is_contiguous(memory_format=torch.channels_last)
-
-
-@torch.inference_mode()
 def test_the_shipped_network_in_bfloat16():
     path = "checkpoints/cube_unet_best.pth"
     model, fast = models.load(path), deploy(models.load(path), torch.bfloat16)

@@ -13,7 +13,7 @@ from datasets import SaliencyVideos, check
 from datasets.gaze_files import read_fixations_csv, read_gaze_csv, read_vinfo
 from prepare import recordings, salient360, vr_eyetracking
 from tests.clips import moving_disc, write_eccv_clip, write_video
-from tests.commands import ended, evaluate, train_one_epoch
+from tests.commands import ended, evaluate, refusal, train_one_epoch
 from tests.runs import log
 
 SMALL = ("--height", 24, "--width", 48, "--gt_height", 16)
@@ -66,8 +66,7 @@ def test_damaged_fixations_stopped_a_training_whose_loss_needs_none(dirty, tmp_p
     assert code == 0 and "b/fixations.csv: there is no column" in printed, line
     assert "val_cc" in log(tmp_path / "run")[0] and "val_nss" not in log(tmp_path / "run")[0]
     (dirty / "splits.json").write_text('{"train": ["a"], "val": []}')
-    code, _, line = train_one_epoch(dirty, tmp_path / "other")
-    assert code == 2 and "split 'val' has no clips" in line
+    refusal(train_one_epoch(dirty, tmp_path / "other"), "split 'val' has no clips")
 
 
 def test_fixations_that_are_mostly_outside_are_refused(tmp_path):
@@ -175,6 +174,5 @@ def test_a_file_that_began_with_a_space_lost_its_first_fixation(tmp_path, header
 )
 def test_mirrored_fixations_are_refused(tmp_path, change, axis):
     write_salient360(tmp_path, change)
-    code, _, line = import_salient360(tmp_path)
-    assert code == 2 and f"its fixations fit the maps better with {axis} exchanged" in line
+    refusal(import_salient360(tmp_path), f"its fixations fit the maps better with {axis} exchanged")
     assert json.loads((tmp_path / "out/P5/prepared.json").read_text())["complete"] is False

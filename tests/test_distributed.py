@@ -221,15 +221,6 @@ def test_clips_are_shared_by_evaluate(data, alone, tmp_path):
     assert "unusable ground truth" in " ".join(told[0]["notes"])
 
 
-def test_infer_refuses_two_clips_of_the_same_name(tmp_path):
-    models.save(tmp_path / "tiny.pth", models.CubeUNet(base_channels=4, height=40, width=80))
-    (tmp_path / "a").mkdir()
-    clips = [write_video(tmp_path / name, frames=3) for name in ("x.mp4", "a/x.mp4")]
-    options = ("--ckpt_path", tmp_path / "tiny.pth", "--output_dir", tmp_path / "out")
-    message = run(infer_video, ["--video_path", *clips, *options], tmp_path / "p", code=2)
-    assert "same name" in message
-
-
 # Functions for groups of processes; what they assert, they assert in each.
 
 
@@ -296,15 +287,6 @@ def test_batch_norm_of_two_processes(tmp_path):
 
 def test_lists_of_three_processes(tmp_path):
     in_processes(lists_are_shared_and_put_together, 3, tmp_path)
-
-
-def test_alone_there_is_nothing_to_share():
-    assert (processes.rank(), processes.world(), processes.is_main()) == (0, 1, True)
-    assert processes.shard("abc") == ["a", "b", "c"]
-    assert processes.gather(7) == [7]
-    assert processes.total([1, True]).tolist() == [1, 1]
-    network = models.CubeUNet(base_channels=4, height=40, width=80)
-    assert processes.parallel(network, torch.device("cpu")) is network
 
 
 def meet(rank, port, patient, absent, printed):

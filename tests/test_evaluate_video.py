@@ -1,12 +1,10 @@
 """evaluate_video.py as users start it, on tiny data sets with known truth."""
 
 import csv
-import io
 import json
 import math
 import re
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -19,7 +17,6 @@ from PIL import Image
 import evaluate_video
 import metrics
 import models
-from common.errors import run_script
 from common.protocols import Published
 from datasets import SaliencyVideos
 from datasets.gaze import gaussian_map
@@ -30,7 +27,7 @@ from evaluation.sources import SavedMaps
 from projection import solid_angles
 from projection.sphere import latitudes
 from tests.clips import moving_disc
-from tests.commands import ended
+from tests.commands import ended, run
 from video.motion import MOTIONS, FlowImage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,25 +37,12 @@ BASELINES = ["uniform", "equator prior", "training mean"]
 
 
 def evaluate(data, *options, code=0):
-    """What the script prints, run in this process for speed; the error if it must fail."""
-    arguments = ["--data_root", data, "--height", SIZE[0], "--sigma", SIGMA, "--device", "cpu",
-                 "--output_dir", Path(data).parent / "out", *options]  # fmt: skip
-    found, printed, errors = 0, io.StringIO(), io.StringIO()
-    with (
-        mock.patch("sys.argv", ["evaluate_video.py", *map(str, arguments)]),
-        redirect_stdout(printed),
-        redirect_stderr(errors),
-    ):
-        try:
-            run_script(evaluate_video.main)
-        except SystemExit as end:
-            found = end.code
-    assert found == code, errors.getvalue()
-    if code != 2:
-        return printed.getvalue() + errors.getvalue() * code
-    last = errors.getvalue().strip().splitlines()[-1].split("\r")[-1]
-    assert last.startswith("evaluate_video.py: ")
-    return last
+    """What the script prints; the error if it must fail."""
+    words = ["--data_root", data, "--height", SIZE[0], "--sigma", SIGMA, "--device", "cpu"]
+    words += ["--output_dir", Path(data).parent / "out", *options]
+    found, printed, error = ended(evaluate_video.main, *words)
+    assert found == code, error
+    return error if code == 2 else printed + error * code
 
 
 def no_constant(name):
@@ -174,7 +158,7 @@ def test_a_model_as_users_score_it(data, checkpoints, tmp_path):
     content = results(out)
     assert (content["data"], content["split"], content["protocol"]) == ("data", "test", "sphere")
     assert content["checkpoint"] == "unet.pth" and len(content["sha256"]) == 64
-    assert content["command"].startswith("python evaluate_video.py --data_root")
+    assert content["command"].startswith("python command --data_root")
     assert content["grid"] == [24, 48] and content["frames"] == 10
     assert list(content["metrics"]) == [d["metric"] for d in content["differences"]] == ALL
     assert list(content["predictors"]) == ["cube_unet", *BASELINES, "inter-observer"]
@@ -719,10 +703,12 @@ def test_training_clips_of_another_data_set(data, tmp_path):
     assert scores(alone, "--pred_dir", maps, "--train_root", data)["training mean"] == together
 
 
-def test_check(data, tmp_path):
+def test_check(data, tmp_path, capsys):
     assert "no problems found" in evaluate(data, "--check")
     content = json.loads((tmp_path / "out/check.json").read_text(encoding="utf-8"))
     assert content["clean"] and content["splits"]["test"]["usable"] == 10
     (data / "b/0003.png").write_bytes(b"")
-    assert "b/0003.png" in evaluate(data, "--check", code=1)
+    with pytest.raises(SystemExit, match="^1$"):
+        run(evaluate_video.main, "--check", "--data_root", data, "--output_dir", tmp_path / "out")
+    assert "b/0003.png" in capsys.readouterr().out
     assert "no such data set" in evaluate(tmp_path / "missing", "--check", code=2)

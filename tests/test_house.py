@@ -455,10 +455,6 @@ def test_benchmarks_run_to_their_end():
         assert printed.strip(), name
 
 
-def test_make_demo_takes_a_clip():
-    assert "docs/viewer.jpg" in make("demo", "VIDEO=docs/viewer.jpg")
-
-
 def test_targets_in_the_documents_are_there():
     named = {match[1] for line in LINES if (match := re.match(r"make ([a-z]+)", line))}
     assert {"demo", "test"} <= named <= set(TARGETS)

@@ -200,13 +200,6 @@ def test_a_batch_is_its_maps_one_by_one(name):
     assert evaluate(metric, {key: t[:0] for key, t in maps.items()}, weights).shape == (0, 3)
 
 
-def test_one_map_of_others_serves_all_frames():
-    maps = noise(2, 4, 5, 9)
-    values = sauc(maps["pred"], maps["fixations"], maps["others"][0])
-    expected = sauc(maps["pred"], maps["fixations"], maps["others"][:1].repeat(4, 1, 1))
-    torch.testing.assert_close(values, expected)
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_auc_counts_pairs(data):
@@ -378,31 +371,6 @@ def test_a_pixel_without_weight_is_left_out():
     constant = torch.full((5, 9), 0.1).index_fill(1, torch.tensor(8), 1.0)
     assert cc(constant, wider["target"], weights) == 0
     assert nss(constant, wider["fixations"], weights) == 0
-
-
-def test_doubling_the_resolution_changes_little():
-    points = torch.rand(2, 60, 2, generator=seeded(13), dtype=DOUBLE)  # fractions of H and W
-    values = []
-    for height, width in ((120, 240), (240, 480)):
-        pred, target = smooth_maps(height, width)
-        rows, columns = (points[..., 0] * height).long(), (points[..., 1] * width).long()
-        fixations, others = (count(p, (height, width)) for p in rows * width + columns)
-        maps = {"pred": pred, "target": target, "fixations": fixations, "others": others}
-        maps["prior"] = target + 0.5
-        weights = solid_angles(height, width, DOUBLE)
-        values.append([evaluate(metric, maps, weights) for metric in METRICS.values()])
-    for name, coarse, fine in zip(METRICS, *values):
-        bound = 1e-3 if METRICS[name].needs == ("target",) else 5e-3
-        assert fine == pytest.approx(coarse, abs=bound), name
-
-
-def test_float32_maps_are_summed_in_float64():
-    maps, weights = noise(14, 120, 240), solid_angles(120, 240, DOUBLE)
-    for metric in METRICS.values():
-        doubles = {name: tensor.double() for name, tensor in maps.items()}
-        expected = evaluate(metric, doubles, weights)
-        assert evaluate(metric, maps, weights) == pytest.approx(expected, abs=1e-13)
-        assert evaluate(metric, maps, weights.float()) == pytest.approx(expected, abs=1e-6)
 
 
 def test_precision_of_large_maps():

@@ -17,7 +17,7 @@ from common import errors
 from common.options import CHECKPOINT
 from models import export_onnx
 from tests.clips import moving_disc
-from tests.commands import ended
+from tests.commands import ended, refusal
 from tests.seeded_sst_sal import seeded_weights
 from tests.shared import shared
 from video import read_frames
@@ -147,11 +147,9 @@ def test_refusals(checkpoint, tmp_path, monkeypatch):
         ((tmp_path / "none.pth", tmp_path / "m.onnx"), "no such file"),
         ((checkpoint, tmp_path / "m.onnx", "--sampling", "reference"), "leave out arguments"),
     ):
-        code, _, line = ended(export_onnx.main, *words)
-        assert code == 2 and text in line
+        refusal(ended(export_onnx.main, *words), text)
     monkeypatch.setattr(export_onnx.importlib.util, "find_spec", lambda name: None)
-    code, _, line = ended(export_onnx.main, checkpoint, tmp_path / "m.onnx")
-    assert code == 2 and "pip install onnx onnxscript" in line
+    refusal(ended(export_onnx.main, checkpoint, tmp_path / "m.onnx"), "pip install onnx onnxscript")
     assert not list(tmp_path.iterdir())
 
 

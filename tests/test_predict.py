@@ -334,13 +334,6 @@ def test_memory_is_bounded_even_when_the_clock_of_a_file_jumps():
     assert late <= 8 + 5  # a batch, and half a second
 
 
-def test_a_checkpoint_keeps_it(tmp_path):
-    model = models.CubeUNet(height=40, width=80, base_channels=1)
-    model.spec = replace(model.spec, smoothing=HALF)
-    models.save(tmp_path / "net.pth", model)
-    assert models.load(tmp_path / "net.pth").spec.smoothing == HALF
-
-
 @pytest.mark.parametrize("wrong", [{"smoothing": -1}, {"smoothing": 11}])
 def test_other_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="smoothing must be from 0 to 10"):

@@ -27,7 +27,7 @@ import train_video
 from benchmarks import ablation, equator_prior, follow, near_people, real_gaze
 from prepare import synthetic
 from recipes import gaze_scenes, score_flat_clips, score_flat_photos
-from tests.commands import ended
+from tests.commands import ended, success
 from tests.shared import shared
 from video import read_frames
 
@@ -64,8 +64,7 @@ def printed(main: Callable, *words) -> Rows:
 
     Lines without a label go on with the one before: below means are their intervals.
     """
-    code, text, error = ended(main, *words)
-    assert code == 0, error
+    text = success(ended(main, *words))
     rows, label = {}, ""
     for line in text.splitlines():
         if number := NUMBER.search(line):
@@ -234,8 +233,7 @@ def test_mean_of_the_seeds_of_scenes():
 def test_best_baseline_of_the_scenes(tmp_path):
     """The training scenes take 12 minutes to make."""
     sources = shared("data/hevc33_video").parent
-    code, _, error = ended(gaze_scenes.main, "--sources", sources, "--output", tmp_path / "train")
-    assert code == 0, error
+    success(ended(gaze_scenes.main, "--sources", sources, "--output", tmp_path / "train"))
     columns = list(zip(*(scenes(seed, tmp_path / "train")["training mean"] for seed in range(5))))
     means = [sum(column) / 5 for column in columns]
     row = published(CARD, "recipes.gaze_scenes", "of the training maps, has", count=4)
@@ -247,8 +245,7 @@ def test_best_baseline_of_the_scenes(tmp_path):
 @pytest.mark.numbers
 def test_shares_of_people_near_the_camera():
     """All columns but that of the network before, which is not shipped."""
-    code, text, error = ended(near_people.main, CHECKPOINT, "--media", shared("media"))
-    assert code == 0, error
+    text = success(ended(near_people.main, CHECKPOINT, "--media", shared("media")))
     rows = {line.split("|")[1].strip(): line for line in text.splitlines()}
     guide = {"| courtyard, guide, at 2 s |": 2} | {f"| {n} s |": n for n in (13, 20, 30, 36)}
     names = {phrase: f"courtyard, {second} s: guide" for phrase, second in guide.items()}
@@ -270,8 +267,7 @@ def test_what_the_camera_shows_that_follows_attention(name, file, tmp_path):
     words = ("--video_path", shared(f"media/{file}"), "--output_dir", tmp_path / name)
     assert ended(infer_video.main, *words)[0] == 0
     for more in ((), ("--cuts",)):
-        code, text, error = ended(follow.main, tmp_path / name, *more)
-        assert code == 0, error
+        text = success(ended(follow.main, tmp_path / name, *more))
         row = text_of(FOLLOW).partition(f"\n| {name}, {'`--cuts`' if more else ''}")[2]
         documented = re.findall(r"\d+ of \d+ \| \d+ \| \d+%", row)[0]
         measured = re.sub(
@@ -288,8 +284,7 @@ def test_what_the_camera_shows_that_follows_attention(name, file, tmp_path):
 @pytest.mark.parametrize("more", [(), ("--cuts",)])
 def test_what_the_camera_shows_of_what_viewers_see(more):
     heads = shared("data/gaze360/nasrabadi_mmsys19_head_5hz.npz")
-    code, text, error = ended(follow.main, "--heads", heads, *more)
-    assert code == 0, error
+    text = success(ended(follow.main, "--heads", heads, *more))
     for row in text.splitlines()[1:]:
         phrase = row[:15].strip() + ", `--cuts`" * (bool(more) and row.startswith("camera"))
         documented = text_of(FOLLOW).partition(f"\n| {phrase} | ")[2].partition("\n")[0]
@@ -347,8 +342,7 @@ def beside_scenes(rendered, tmp_path, monkeypatch):
 def test_three_minutes_of_training(beside_scenes, recipe):
     """With both commands of docs/training.md as they stand there."""
     words = options(commands_under("What can be expected")[1])
-    code, text, error = ended(train_video.main, *words, "--recipe", recipe)
-    assert code == 0, error
+    text = success(ended(train_video.main, *words, "--recipe", recipe))
     found = float(RATIO.search(text)[1])
     documented = re.findall(r"SMSE reaches (0\.\d\d)", text_of(TRAINING))
     if recipe == "paper":  # two processors'
@@ -366,8 +360,7 @@ def test_the_training_of_the_readme(tmp_path, monkeypatch):
     render, train = block.replace("\\\n", " ").splitlines()
     words = [options(shlex.split(line, comments=True)) for line in (render, train)]
     assert ended(synthetic.main, *words[0])[0] == 0
-    code, text, error = ended(train_video.main, *words[1])
-    assert code == 0, error
+    text = success(ended(train_video.main, *words[1]))
     found, documented = (RATIO.search(part)[1] for part in (text, text_of(README)))
     compare("the training of the README", [float(documented)], [float(found)], 0.0101)
     assert (tmp_path / "runs/synthetic/predictions.png").is_file()
@@ -388,8 +381,7 @@ MEAN = re.compile(r"(\d+\.\d+) ± (\d+\.\d+)")
 def test_ablation(beside_scenes, variant):
     """Four trainings; processors round as differently as seeds draw."""
     [command] = commands_under("Does cube padding help?")
-    code, text, error = ended(ablation.main, *options(command), "--variants", variant)
-    assert code == 0, error
+    text = success(ended(ablation.main, *options(command), "--variants", variant))
     [row] = (line for line in text.splitlines() if line.startswith(f"| {variant} |"))
     found = [float(mean) for mean, _ in MEAN.findall(row)]
     found = [*found[:2], found[-1]]  # CC, CC at edges and the change when rotated are shown

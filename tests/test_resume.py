@@ -103,14 +103,6 @@ def test_a_run_killed_before_its_first_save_starts_again(clips_to_train, tmp_pat
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.slow
-def test_a_run_killed_again_and_again(clips_to_train, whole, tmp_path):
-    for _ in range(3):
-        train(clips_to_train, tmp_path, *OPTIONS, fault=("die_in_step", 3), code=-signal.SIGKILL)
-    train(clips_to_train, tmp_path, *OPTIONS)
-    assert_same_run(whole, tmp_path)
-
-
 def test_data_workers_change_nothing(clips_to_train, whole, tmp_path):
     train(clips_to_train, tmp_path, *OPTIONS, "--workers", 1)
     assert_same_run(whole, tmp_path)
@@ -279,10 +271,6 @@ def test_a_run_from_before_an_argument_of_the_model_is_gone_on_with(clips_to_tra
     assert "resumed after step" in train(clips_to_train, tmp_path, "--epochs", 2)
 
 
-def test_resume_yes_needs_a_run(clips_to_train, tmp_path):
-    assert "cube_unet_last.pth: no such file" in train(clips_to_train, tmp_path, "--resume", code=2)
-
-
 def test_a_longer_run_says_that_it_is_another(clips_to_train, tmp_path):
     train(clips_to_train, tmp_path, "--epochs", 1)
     assert "--resume no" in train(clips_to_train, tmp_path, "--epochs", 1)
@@ -314,19 +302,6 @@ def test_looking_does_not_change_the_run(clips_to_train, whole, tmp_path):
     assert [step for step, _ in events(tmp_path)["train_loss"]] == [3, 6, 9]
     assert_same_run(whole, tmp_path, ends_only=True)
     assert same(*(last(folder)["random"] for folder in (whole, tmp_path)))
-
-
-@pytest.mark.slow
-def test_train_goes_on_after_the_last_epoch(scenes, tmp_path):
-    """Three epochs in one go and one, killed, then two more: the same weights."""
-    options = ("--epochs", 3)
-    train(scenes, tmp_path / "whole", *options)
-    fault = ("die_in_validation", 2)
-    train(scenes, tmp_path / "parts", *options, fault=fault, code=-signal.SIGKILL)
-    assert len(last(tmp_path / "parts")["log"]) == 1
-    train(scenes, tmp_path / "parts", *options, "--resume")
-    assert len(log(tmp_path / "parts")) == 3
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize("name", STATE)

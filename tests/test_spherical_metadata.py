@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.clips import write_video
 from tests.spherical import read_spherical
 from video.spherical_metadata import write_spherical
 
@@ -13,21 +14,8 @@ CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"sv3d", b"proj"}
 
 
 def clip(path, faststart=True):
-    options = {"movflags": "+faststart"} if faststart else {}
-    with av.open(str(path), "w", options=options) as output:
-        video = output.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt = 64, 32, "yuv420p"
-        sound = output.add_stream("aac", rate=8000, layout="mono")
-        for k in range(10):
-            picture = np.full((32, 64, 3), 20 * k, np.uint8)
-            output.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        samples = np.sin(np.arange(3200)).astype(np.float32)[None]
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-        frame.rate = 8000
-        output.mux(sound.encode(frame))
-        output.mux(sound.encode(None))
-        output.mux(video.encode(None))
-    return path
+    container = {"movflags": "+faststart"} if faststart else {}
+    return write_video(path, 10, 32, 64, 25, sound=("aac", 8000, "mono"), container=container)
 
 
 def walk(content, start=0, end=None, path=()):

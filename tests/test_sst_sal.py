@@ -343,12 +343,6 @@ def test_what_it_cannot_take_is_refused():
         model(torch.rand(1, 1, 3, 8, 16), torch.rand(1, 1, 0, 8, 16))
 
 
-def test_geometry_is_not_in_the_checkpoint():
-    assert set(SSTSal(height=8, width=16).state_dict()) == {
-        f"{part}.lstm.conv.{kind}" for part in ("encoder", "decoder") for kind in ("weight", "bias")
-    }
-
-
 def frames_of(clip: torch.Tensor):
     """A stream of frames for `predict`: clip (T, 3, H, W)."""
     for rgb in clip:

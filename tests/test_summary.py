@@ -13,7 +13,6 @@ from evaluation.summary import (
     differences,
     max_t,
     mean_of_finite,
-    number,
     over_clips,
     verdicts,
 )
@@ -150,18 +149,6 @@ def test_a_model_without_a_score_is_not_compared():
     assert content["differences"] == verdicts(content) == []
 
 
-def test_all_of_a_few_clips_agreeing_is_no_proof():
-    """Without any difference, five signs agree in 2 of 32 cases, which is more than 5 %."""
-    generator = np.random.default_rng(2)
-    for clips, most in ((3, 0), (6, 0.2)):
-        beats = 0
-        for _ in range(30):
-            gains = generator.normal(0, 1, clips).tolist()
-            content = results({"cc": gains}, {UNIFORM: {"cc": [0.0] * clips}})
-            beats += "*" in verdicts(content)[0] and np.mean(gains) > 0
-        assert beats <= 30 * most
-
-
 def p_value(gains) -> float:
     return max_t(np.array(gains)[:, None])[0]
 
@@ -229,10 +216,6 @@ def test_a_formula_after_a_tab_was_one_to_spreadsheets(before):
     for formula in ("=1+2", "+1", "-1", "@SUM(1)"):
         [[cell]] = csv.reader(io.StringIO(csv_text([[before + formula]]), newline=""))
         assert cell == f"'{before}{formula}"
-
-
-def test_numbers():
-    assert [number(x) for x in (-0.0004, -0.5, NAN)] == ["0.000", "−0.500", "–"]
 
 
 # Three rows at latitudes 60°, 0°, −60°, whose areas and cosines are as 1, 2, 1.
