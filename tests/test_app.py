@@ -226,15 +226,12 @@ def test_only_whole_uploads_are_accepted(page):
     assert page.upload(bytes(2_000_000))[0] == 413
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[", "evil:7860"])
-def test_other_names_of_this_machine_are_refused(page, host):
+def test_own_names_of_this_machine_are_served_and_others_refused(page):
     """A page whose name is made to lead here, by DNS rebinding, would read all answers."""
-    assert page.ask("/config", Host=host)[0] == 403
-
-
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "192.168.1.5:7860", "[::1]:7860"])
-def test_own_names_and_addresses_are_served(page, host):
-    assert page.ask("/config", Host=host)[0] == 200
+    for host in ("localhost", "127.0.0.1:1", "192.168.1.5:7860", "[::1]:7860"):
+        assert page.ask("/config", Host=host)[0] == 200
+    for host in ("evil.example", "127.0.0.1.evil.example", "", "[", "evil:7860"):
+        assert page.ask("/config", Host=host)[0] == 403
 
 
 def test_pages_of_other_sites_can_not_upload(page):

@@ -41,38 +41,6 @@ def test_gradient_reaches_every_weight_through_the_projection(backbone):
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_unet_learns_to_find_a_bright_spot():
-    torch.manual_seed(0)
-    model = small_unet()
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    losses = []
-    for _ in range(60):
-        target = torch.zeros(2, 1, 1, 40, 80)
-        for clip in target:
-            row, column = torch.randint(8, 32, ()), torch.randint(80, ())
-            clip[0, 0, row - 4 : row + 4, :8] = 1
-            clip.copy_(clip.roll(int(column), -1))
-        maps = model(target.expand(-1, -1, 3, -1, -1), torch.zeros_like(target))
-        loss = SMSE()(maps, target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.25 * sum(losses[:5])
-
-
-def test_what_lies_across_an_edge_of_the_cube_matters():
-    """With zero padding one 3×3 convolution sees nothing of the neighbouring face."""
-    model = small_unet().eval()
-    faces = torch.rand(6, 4, 20, 20)
-    changed = faces.clone()
-    changed[4, :, 10, 0] += 1  # right face, next to the front
-    with torch.no_grad():
-        difference = (model.backbone.stem(changed) - model.backbone.stem(faces)).abs().sum(1)
-    assert difference[2, 10, -1] > 0
-    assert difference[2, :, :17].max() == 0  # two convolutions reach two pixels
-
-
 def test_latitude_prior_is_where_the_rows_are_and_the_network_can_outvote_it():
     """With a network that says nothing, rows follow the prior; with a logit of 9, it wins."""
     model = CubeUNet(base_channels=4, height=48, width=96).eval()

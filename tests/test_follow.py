@@ -221,14 +221,6 @@ def test_clocks_that_stand_or_jump(seconds):
     assert abs(path - (60, 0)).max() < 5
 
 
-def test_bytes_and_pixels_beyond_the_grid():
-    """Maps of 8 bits and of any size are one to it, as area counts and not pixels."""
-    small = spot(100, -30)
-    large = np.kron(255 * small / small.max(), np.ones((4, 4))).astype(np.uint8)
-    paths = [follow_path([m] * 3, [0, 1, 2]) for m in (small, large, 7 * small)]
-    assert abs(paths[0] - paths).max() < 1e-9
-
-
 def test_maps_are_read_as_a_stream():
     big = np.kron(spot(0, 0), np.ones((8, 8))).astype(np.float32)
     follow_path([big], [0])  # what is made once

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 import models
 from common.errors import InputError
 from datasets import SaliencyVideos, check
 from datasets.splits import eccv2018_split
-from datasets.video_saliency import collate, summarise
+from datasets.video_saliency import summarise
 from evaluation.sources import Network
 from models import Spec
 from prepare import pack
@@ -116,15 +115,6 @@ def test_the_built_in_split_is_the_published_one():
     assert sorted(split["train"] + split["val"]) == sorted(published["train"])
     assert split["test"] == sorted(published["test"])
     assert len(split["val"]) == 8
-
-
-def test_batches_keep_names_and_irregularities(tmp_path):
-    data = data_set(tmp_path, a=[1, 2], b=[1, 2])
-    np.save(tmp_path / "b/0001_gt.npy", np.zeros((4, 8)))
-    [batch] = DataLoader(data, 4, collate_fn=collate)
-    assert batch["name"] == ["a", "a", "b", "b"]
-    assert batch["valid"].flatten().tolist() == [True, True, False, True]
-    assert summarise(batch["irregular"]).startswith("1 × unusable ground truth (first: ")
 
 
 def test_two_frames_of_one_number_are_refused(data_root, tmp_path):

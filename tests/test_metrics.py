@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import metrics
 from metrics import METRICS, auc_judd, cc, information_gain, kld, nss, sauc, sim
 from projection import directions, solid_angles
 
@@ -393,17 +392,3 @@ def test_the_same_on_a_gpu(name):
     value = evaluate(METRICS[name], {key: t.cuda() for key, t in maps.items()}, weights)
     assert value.is_cuda
     torch.testing.assert_close(value.cpu(), evaluate(METRICS[name], maps, weights))
-
-
-def test_metrics_are_told_by_name():
-    """Each record calls the public function of its name with the truths that it names."""
-    for name, metric in METRICS.items():
-        assert metric.function is getattr(metrics, name)
-        assert metric.function.__code__.co_varnames[1 : 1 + len(metric.needs)] == metric.needs
-    worse, better = (noise(16, 6, 9)["pred"], noise(16, 6, 9)["target"])
-    maps = {"target": better, "fixations": better.round(), "others": 1 - better.round()}
-    maps["prior"] = worse
-    for metric in METRICS.values():
-        values = (evaluate(metric, {**maps, "pred": pred}) for pred in (worse, better))
-        low, high = sorted(values) if metric.higher_is_better else sorted(values, reverse=True)
-        assert evaluate(metric, {**maps, "pred": better}) == high != low

@@ -24,7 +24,6 @@ from common import errors
 from common.components import AUGMENTATIONS, BACKBONES, LAYOUTS, LOSSES, METRICS, MODELS, MOTIONS
 from common.errors import InputError
 from datasets import SaliencyVideos, augment
-from datasets.augment import possible
 from tests.clips import write_video
 from tests.commands import TINY_MODEL, ended, refusal, run_as_user, success
 from tests.trainings import ROOT, TINY, resolve, train, write_data
@@ -178,12 +177,6 @@ def test_errors_of_the_users_own_code_are_not_hidden(folder, code, error):
         words = ("--video_path", folder) if script is infer_video else ()
         with pytest.raises(error):
             ended(script.main, "--model", "broken:Net", *words)
-
-
-def test_motion_of_a_model_that_has_no_variants(folder):
-    (folder / "still.py").write_text(HEADER + NET)
-    code, _, line = ended(train_video.main, "--model", "still:Net", "--motion", "dis")
-    assert code == 2 and "--motion dis: motion 'dis' has 3 channels, but this model takes 0" in line
 
 
 def test_a_checkpoint_of_another_model_than_the_one_named(folder, checkpoint):
@@ -430,6 +423,7 @@ class Spread(MapLoss):
         ("--motion", "flow", "no motion 'flow'; give none, difference, steady_difference, "
          "colour_difference, dis, raft or your own as package.module:NAME"),
         ("--motion", "wrong:function", "wrong:function: not a subclass of video.motion.Motion"),
+        ("--motion", "wrong:Bare", "wrong:Bare: has no number of channels; set"),
         ("--metric", "l2", "no metric 'l2'; give cc, sim, kld"),
         ("--metric", "wrong:function", "wrong:function: not an instance of metrics.Metric"),
         ("--metric", "wrong:Metric", "wrong:Metric: not an instance of metrics.Metric"),
@@ -439,7 +433,8 @@ class Spread(MapLoss):
 )  # fmt: skip
 def test_what_is_no_loss_metric_or_motion_is_refused_in_one_line(folder, option, name, says):
     (folder / "wrong.py").write_text(
-        "import torch\nfrom metrics import Metric\ndef function(*_): 0\nmade = torch.nn.ReLU()\n"
+        "import torch\nfrom metrics import Metric\nfrom video.motion import Motion\n"
+        "def function(*_): 0\nmade = torch.nn.ReLU()\nclass Bare(Motion): pass\n"
         "DEPTH = Metric('D', function, ('depth',))\nNOTHING = Metric('N', function, ())\n"
     )
     for script in (train_video, infer_video, evaluate_video):
@@ -547,27 +542,6 @@ class Mine(DISFlow): pass
         assert SaliencyVideos(data, "train", spec)[0]["motion"].amax((0, 2, 3)).tolist() == colour
         frame = next(read_frames(data / "clip0", spec))
         assert frame.motion.amax((1, 2)).tolist() == colour
-
-
-def test_augmentations_of_a_motion_are_those_that_its_class_names(examples):
-    (examples / "plain.py").write_text(
-        "from video.motion import Motion\nclass Plain(Motion): channels = 2\n"
-    )
-    MOTIONS.find("on_off:OnOff"), MOTIONS.find("plain:Plain")
-    names = ("yaw", "mirror", "tilt", "light")
-    assert possible(names, "on_off:OnOff") == ["yaw", "mirror"]
-    assert possible(names, "plain:Plain") == ["yaw"]
-    assert possible(names, "dis") == ["yaw", "light"]
-    assert possible(names, "difference") == possible(names, "none") == list(names)
-    assert possible(names, "colour_difference") == ["yaw", "mirror", "tilt"]
-
-
-def test_a_motion_without_channels_is_refused(folder):
-    (folder / "bare.py").write_text("from video.motion import Motion\nclass Bare(Motion): pass\n")
-    for script in (train_video, infer_video, evaluate_video):
-        words = ("--video_path", folder) if script is infer_video else ()
-        code, _, line = ended(script.main, "--motion", "bare:Bare", *words)
-        assert code == 2 and "bare:Bare: has no number of channels; set" in line
 
 
 def test_weights_of_a_loss_that_would_not_be_trained_are_refused(folder):

@@ -98,19 +98,6 @@ def test_figures_stand_out_where_they_are_seen_and_differ_from_the_background():
     assert hidden == 0 and camouflage < 0.2 * open_view
 
 
-@pytest.mark.parametrize("speed", [0.0, 0.1])
-def test_attention_grows_with_contrast_and_motion(speed):
-    scene = Scene(0, HEIGHT, WIDTH)
-    camera = scene.camera(0)
-    left, right = (camera @ rotation(UP, angle) for angle in (-1.0, 1.0))
-    still = Figure(KINDS["ball"], 0.1, left, COLOURS)
-    scene.figures = [still, still._replace(pose=right, speed=speed)]
-    rays = np.stack([left[:, 2], right[:, 2]])[None].astype(np.float32) @ camera.astype(np.float32)
-    for contrast, least in (((0.001, 0.003), 1.6), ((0.0, 0.001), 3.0)):
-        dull, vivid = scene.attention(0.0, camera, np.array(contrast), rays)[0]
-        assert vivid > least * dull * (1.8 if speed else 1)
-
-
 @pytest.mark.parametrize("turn", [-2.0, 2.0])
 def test_attention_goes_to_the_person_and_not_to_the_tree(turn):
     scene = Scene(0, HEIGHT, WIDTH)

@@ -41,15 +41,6 @@ def test_one_fixation_is_a_gaussian_around_it():
         assert math.isclose(saliency[row, column], math.exp(-d2 / 2 / sigma**2), rel_tol=0.02)
 
 
-def test_fixations_count_by_weight_and_those_on_the_edge_are_inside():
-    picture = fixated_at([0.0, 0.5, 1.0], [0.0, 0.5, 1.0], [1.0, 4.0, 1.0])
-    saliency = gaze_map(picture, 60, 80, blur=0.01)
-    assert saliency[30, 40] == 1
-    # The edges of the picture cut off what is blurred beyond them, but not the peak.
-    assert math.isclose(saliency[0, 0], 0.25, rel_tol=0.02)
-    assert math.isclose(saliency[-1, -1], 0.25, rel_tol=0.02)
-
-
 def test_photograph_and_map_fit_each_other(tmp_path):
     """A white spot where people look, in a photograph whose aspect ratio changes."""
     image = np.zeros((90, 160, 3), np.uint8)
@@ -200,13 +191,6 @@ def test_a_fixation_lands_where_the_picture_is(pictures):
     assert brightness == pytest.approx([30 * n for n in range(6)], abs=3)
     assert clip.frames[1].motion[0, 30, 60].item() == pytest.approx(30 / 255, abs=0.02)
     assert torch.allclose(clip.frames[3].rgb[:, 0], torch.tensor(0.5))  # grey above
-
-
-def test_a_perfect_map_has_a_cc_of_one(pictures):
-    clip = Clip(pictures, 60, 120, "none")
-    cc, nss = clip.scores(clip.truth)
-    assert cc == pytest.approx(1, abs=1e-5)
-    assert nss > 1
 
 
 @pytest.mark.slow

@@ -18,11 +18,7 @@ from prepare import synthetic
 from projection import directions, solid_angles
 from recipes import gaze_scenes, gaze_sources
 from recipes.collages import (
-    Album,
-    Fixated,
-    Placed,
     fixated,
-    panels,
 )
 from recipes.gaze_scenes import BASE, EMPTY, Attention, render, write_dataset
 from recipes.gaze_sources import Picture, read_sources
@@ -112,19 +108,6 @@ def test_what_was_fixated_and_its_fixation_land_at_the_same_direction(where):
         middle = (light * canvas.rays).sum(axis=(0, 1))
         middle /= np.linalg.norm(middle)
         assert math.degrees(math.acos(min(1, middle @ there.directions(u, v)[0]))) < 0.6
-
-
-def test_canvas_puts_the_next_behind_what_is_there():
-    """Half transparent in front of opaque: 0.5 · 200 + 0.5 · 100; then nothing is left."""
-    half = SimpleNamespace(opacity=lambda u, v: 0.5 * (abs(u) + abs(v) < 1))
-    front, back = patch(0, 0, outline=half), patch(0, 0)
-    canvas, ahead = Canvas(rays(60, 120)), direction(0, 0)[None]
-    canvas.put(front, np.full((3, 4, 3), 200, np.uint8))
-    assert canvas.visible(back, ahead) == pytest.approx(0.5)
-    canvas.put(back, np.full((3, 4, 3), 100, np.uint8))
-    assert canvas.light[30, 60] == pytest.approx([150.0] * 3)
-    assert canvas.left[30, 60] == 0 and canvas.left[30, 0] == 1
-    assert canvas.visible(back, ahead) == 0
 
 
 # Attention
@@ -229,31 +212,6 @@ def test_riders_animals_and_balls_count_as_people(channel, found):
 # Scenes
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_panels_leave_no_gap_around_the_horizon(root, seed):
-    """At every longitude one is seen, and at nearly every one opaque, at some latitude."""
-    rng = np.random.default_rng(seed)
-    placed = panels(rng, Album(rng, read_sources(root)["train"], 1, math.pi / 24))
-    around = rays(120, 480)[30:90]
-    highest = np.max([p.patch.opacity(around).max(axis=0) for p in placed], axis=0)
-    assert 4 <= len(placed) <= 7 and highest.min() > 0.1
-    assert (highest == 1).mean() > 0.7
-
-
-def test_clips_play_in_order_and_stop_at_their_end(root):
-    sources = read_sources(root)["train"]
-    album = Album(np.random.default_rng(0), sources, 3, math.pi / 24)
-    album.clips = sources.clips[:]
-    assert album.deal(math.radians(60)) in [[p] for p in sources.photographs]  # few look there
-    names = [picture.path.stem for picture in album.deal(0.0)]
-    first = int(names[0].split("_")[1])
-    assert names == [f"Clip_{n}" for n in range(first, first + 3)]
-    images = [np.full((2, 2, 3), n, np.uint8) for n in (1, 2)]
-    placed = Placed(patch(0, 0), images, [Fixated(*np.zeros((4, n))) for n in (1, 2)])
-    assert [placed.at(n)[0].max() for n in range(4)] == [1, 2, 2, 2]
-    assert [len(placed.at(n)[1].u) for n in range(4)] == [1, 2, 2, 2]
-
-
 def test_frames_are_valid_and_reproducible(root):
     sources = read_sources(root)["train"]
     one, two, other = (list(render(seed, sources, 24)) for seed in (3, 3, 4))
@@ -306,17 +264,6 @@ def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path, monkeyp
     assert (one / "scene_000002" / "0001.jpg").stat().st_ino == kept
 
 
-def test_a_data_set_of_all_splits_needs_sources_for_each(root, tmp_path):
-    write_dataset(tmp_path / "three", root, 3, 0, 24)  # val and test: clips alone
-    splits = json.loads((tmp_path / "three" / "splits.json").read_text())
-    assert [len(splits[split]) for split in ("train", "val", "test")] == [1, 1, 1]
-    for scene, split in zip(sorted((tmp_path / "three").glob("scene_*")), splits, strict=True):
-        assert json.loads((scene / "prepared.json").read_text())["split"] == split
-    write_photographs(tmp_path / "alone" / "osie")
-    with pytest.raises(InputError, match="nothing for the split 'val'"):
-        write_dataset(tmp_path / "none", tmp_path / "alone", 3, 0, 24)
-
-
 # Sources
 
 
@@ -337,14 +284,6 @@ def test_splits_of_the_real_sources():
     clips = {clip[0].path.name.split("_")[0] for clip in splits["test"].clips}
     assert clips == {"Kimono", "RaceHorsesC", "FourPeople", "BQMall", "PeopleOnStreet"}
     assert not any("RaceHorsesD" in str(path) for path in paths["train"] | paths["val"])
-
-
-def test_real_clips_are_looked_at_everywhere():
-    """And not in their upper left corner alone."""
-    for part in read_sources(shared("data")).values():
-        for clip in part.clips:
-            x, y = (np.concatenate([getattr(p, axis) for p in clip]) for axis in "xy")
-            assert 0.7 < x.max() <= 1 and 0.7 < y.max() <= 1
 
 
 def test_positions_recorded_at_another_width_are_corrected():
@@ -442,23 +381,3 @@ def test_a_map_that_is_missing_or_damaged_is_named(spoil, tmp_path):
     spoil(tmp_path / "emod" / "maps" / "a.png")
     with pytest.raises(InputError, match="maps.*(a.jpg|a.png)"):
         read_sources(tmp_path)
-
-
-def test_bad_clips_are_refused(tmp_path):
-    folder = tmp_path / "hevc33_video"
-    columns = write_clips(folder)
-    for change, message in (
-        ({"frame_video": columns["frame_video"] + 1}, "frame_video exceeds its 1 names"),
-        ({"frame_time_ms": columns["frame_time_ms"] * 0}, "no fixation on a frame of Clip"),
-        ({"frame_file": np.char.add(columns["frame_file"], "x")}, "missing and 5 more"),
-    ):
-        np.savez(folder / "fixations.npz", **{**columns, **change})
-        with pytest.raises(InputError, match=message):
-            read_sources(tmp_path)
-
-
-def test_a_picture_that_can_not_be_read_is_named(tmp_path):
-    write_photographs(tmp_path / "osie", 1)
-    (tmp_path / "osie" / "images" / "000.jpg").write_bytes(b"no picture")
-    with pytest.raises(InputError, match="000.jpg"):
-        list(render(0, read_sources(tmp_path)["train"], 24))

@@ -208,27 +208,6 @@ def test_gradients_and_one_step_of_sgd_equal_the_original(variant):
     torch.testing.assert_close(after.detach().float(), stepped, atol=1e-6, rtol=1e-4)
 
 
-def test_equals_the_plain_formulation_and_its_gradient():
-    torch.manual_seed(0)
-    model = SSTSal(6, 5, sampling="reference", height=20, width=28).double()
-    clip = torch.rand(2, 4, 6, 20, 28, dtype=torch.float64)
-    wanted = torch.rand(2, 4, 1, 20, 28, dtype=torch.float64)
-    maps = run(model, clip)
-    gradient = torch.autograd.grad((maps * wanted).sum(), tuple(model.parameters()))
-    with torch.no_grad():
-        torch.testing.assert_close(run(model, clip), maps)
-    weights = {k: v.detach().requires_grad_() for k, v in model.state_dict().items()}
-    plain = PlainSSTSal(weights, 20, 28)
-    plain.full, plain.half, plain.pooling = (
-        g.double() for g in (plain.full, plain.half, plain.pooling)
-    )
-    plain_maps = plain(clip)
-    torch.testing.assert_close(maps, plain_maps, atol=1e-5, rtol=0)
-    expected = torch.autograd.grad((plain_maps * wanted).sum(), tuple(weights.values()))
-    for ours, theirs in zip(gradient, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize("sampling", ["reference", "seamless"])
 def test_gradients_by_differences(sampling):
     torch.manual_seed(0)
@@ -311,24 +290,6 @@ def test_the_seam_is_a_place_like_any_other(half_pixel):
     steps = (maps - maps.roll(1, dims=-1)).abs().mean((0, 1, 2, 3))  # step 0 is the seam's
     assert torch.allclose(steps[::2], steps[0].expand(16), rtol=1e-3)
     assert steps[0] <= 1.3 * steps.mean()
-
-
-@pytest.mark.parametrize("variant", AUTHORS)
-def test_seamless_sampling_of_the_authors_weights(variant):
-    """No edge at ±180°, and the original's maps away from it."""
-    path = shared(f"official/{variant}.pth")
-    size = {"height": 120, "width": 160}
-    clip = recipe("rand0", 6, VARIANTS[variant][0], 120, 160)
-    model = load(path, **size)
-    with torch.no_grad():
-        original = run(load(path, sampling="reference", **size), clip)
-        maps, rolled = run(model, clip), run(model, clip.roll(40, -1))
-    assert (rolled - maps.roll(40, -1)).abs().max() < 1e-4
-    for t in range(model.spec.warm_up, 6):
-        ours, theirs = maps[0, t, ..., 20:-20], original[0, t, ..., 20:-20]
-        assert correlation(ours, theirs) >= 0.99
-    assert (maps[..., 0] - maps[..., -1]).abs().mean() <= 1.25 * maps.diff(dim=-1).abs().mean()
-    assert (original[..., 0] - original[..., -1]).abs().mean() > 3 * original.diff().abs().mean()
 
 
 def test_what_it_cannot_take_is_refused():

@@ -15,14 +15,13 @@ import infer_video
 import make_video
 from common.errors import InputError
 from tests.clips import moving_disc, write_video
-from tests.commands import ended, infer, refusal, run, success
+from tests.commands import ended, refusal, run, success
 from tests.spherical import read_spherical
 from video import read_frames
 from video.decoding import decode, probe
 from video.layout import MONO, SPHERE, Layout, resample
 from video.pictures import read_picture
 from video.spherical_metadata import V1_UUID, panorama_xmp, write_spherical
-from video.writer import write_pictures
 from video.yuv import mono, planes
 from views.overlay import lay_map, resize_map
 
@@ -422,21 +421,6 @@ def declare(path, kind, byte):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("box", "value", "says"),
-    [(b"st3d", 1, "top-bottom stereo"), (b"st3d", 2, "left-right stereo"),
-     (b"equi", b"cbmp", "a cubemap")],
-)  # fmt: skip
-def test_what_a_video_declares_is_told(checkpoint, tmp_path, box, value, says):
-    clip = tmp_path / "clip.mp4"
-    write_pictures(clip, [moving_disc(n, 48, 96) for n in range(3)], 48, 96, 8)
-    assert "note:" not in infer(clip, checkpoint, tmp_path / "plain")[2]
-    declare(clip, box, value)
-    code, _, text = infer(clip, checkpoint, tmp_path / "out")
-    assert f"{clip}: declares {says}" in text
-    assert code == (2 if "cubemap" in says else 0)
-
-
 COVERAGES = [
     (-90, 90, -90, 90),  # VR180
     (-180, 180, -60, 62.5),  # across the seam
@@ -540,18 +524,6 @@ def test_both_eyes_get_the_map_of_the_left_one(stereo, axis, odd):
 def test_no_layout(stereo, coverage):
     with pytest.raises(ValueError, match=r"stereo must|give the coverage|unpack"):
         Layout(stereo, coverage)
-
-
-def test_pictures_are_stored_at_the_scale_of_their_panorama():
-    assert Layout().stored_size(512, 1024) == (512, 1024)
-    assert Layout("top-bottom").stored_size(512, 1024) == (1024, 1024)
-    half = (-90.0, 90.0, -90.0, 90.0)
-    assert Layout("left-right", half).stored_size(512, 1024) == (512, 1024)
-    assert Layout("none", half).stored_size(512, 1024) == (512, 512)
-    picture = np.zeros((240, 480, 3), np.uint8)
-    layout = Layout("left-right", (-90.0, 90.0, -45.0, 45.0))
-    assert layout.panorama(picture[:20, :80], 40, 80).shape == (40, 80, 3)
-    assert layout.stored_size(40, 80) == (20, 80)
 
 
 def test_the_next_command_has_the_options_of_this_one(tmp_path, monkeypatch):
