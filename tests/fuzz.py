@@ -171,9 +171,8 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
              "normalisation": "a", "map_width": 4, "map_height": 2}  # fmt: skip
     (folder / "saliency.json").write_text(json.dumps(facts))
     (folder / "splits.json").write_text('{"train": ["a", "b"], "val": ["c"], "test": [217]}')
-    (folder / RECORD).write_text(
-        '{"frames": 3, "samples": 4, "left_out": [["a", "b"]], "written": {"p.csv": "0"}}'
-    )
+    record = {"frames": 3, "samples": 4, "left_out": [["a", "b"]], "written": {"p.csv": "0"}}
+    (folder / RECORD).write_text(json.dumps(record))
     (folder / "p.csv").write_text("time,longitude,latitude,observer\n0.1,3,4,x\n0.2,-170,80,y\n")
     (folder / "q.csv").write_text("frame,longitude,latitude,observer\n1,3,4,1\n2,-170,80,2\n")
     fixations = {"217": {"0001": [(0.5, 0.25)], "0002": np.full((2, 2), 0.5)}}

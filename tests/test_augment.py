@@ -108,12 +108,10 @@ def test_light_changes_grey_values_linearly_and_their_difference_with_them():
             torch.einsum("c,tchw->thw", GREY, frames)
             for frames in (item["frames"], changed["frames"])
         )
-        torch.testing.assert_close(
-            new, old.mean() + contrast * (old - old.mean()) + brightness, atol=1e-5, rtol=0
-        )
-        torch.testing.assert_close(
-            changed["motion"][1], Difference()(*changed["frames"]), atol=1e-6, rtol=0
-        )
+        expected = old.mean() + contrast * (old - old.mean()) + brightness
+        torch.testing.assert_close(new, expected, atol=1e-5, rtol=0)
+        moved = Difference()(*changed["frames"])
+        torch.testing.assert_close(changed["motion"][1], moved, atol=1e-6, rtol=0)
         assert changed["target"] is item["target"]
         assert not torch.allclose(changed["frames"], item["frames"], atol=1e-2)
 

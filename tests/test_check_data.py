@@ -208,9 +208,8 @@ def test_fixations(eccv):
     write_fixations(path, "1,0,0,0", "6,-170,80,1")
     assert check(eccv)["clean"]
     write_fixations(path, "1,0,0,0", "7,0,0,0", "9,0,0,1", "9,0,0,2")
-    assert check(eccv)["problems"] == [
-        {"kind": "fixations without a frame", "detail": "a: 7 and 1 more"}
-    ]
+    problem = {"kind": "fixations without a frame", "detail": "a: 7 and 1 more"}
+    assert check(eccv)["problems"] == [problem]
     write_fixations(path, "1,0,0,0", "2,0,north,0")
     assert found(eccv) == [("unusable split", "a/fixations.csv, line 3")]
 

@@ -138,12 +138,10 @@ def test_videos_without_a_decoder_and_drawings(checkpoint, tmp_path):
 def test_pictures_that_stand_still_for_long(checkpoint, tmp_path):
     """A GIF with a hold of 3 s, half a frame a second and a still of 8 s were 'truncated'."""
     pictures = [Image.fromarray(moving_disc(n, 48, 96)) for n in range(4)]
-    clips = [
-        tmp_path / name for name in ("hold.gif", "slow.gif", "slow.mp4", "slow.mkv", "slow.ts")
-    ]
-    pictures[0].save(
-        clips[0], save_all=True, append_images=pictures[1:], duration=[100, 100, 100, 3000]
-    )
+    names = "hold.gif", "slow.gif", "slow.mp4", "slow.mkv", "slow.ts"
+    clips = [tmp_path / name for name in names]
+    more = {"save_all": True, "append_images": pictures[1:]}
+    pictures[0].save(clips[0], duration=[100, 100, 100, 3000], **more)
     pictures[0].save(clips[1], save_all=True, append_images=pictures[1:], duration=2000)
     for path in clips[2:]:
         write_video(path, 6, fps="1/2")

@@ -286,9 +286,7 @@ def test_the_script_shows_what_is_attended_to(tmp_path, seconds):
         cv2.imwrite(str(path), (255 * spot(90, 0) / 2).astype(np.uint8))
     output = render(video, folder, tmp_path / "o.mp4", "--follow", "--size", "64x36", "--crf", 1)
     assert np.allclose(np.array(times(output), float), np.array(times(video), float), atol=0.0011)
-    old, new = (
-        f[5].to_ndarray(format="gray").astype(float) for f in (frames(video), frames(output))
-    )
+    old, new = (frames(p)[5].to_ndarray(format="gray").astype(float) for p in (video, output))
     assert abs(new[18, 32] - old[24, 72]) < 12 and abs(new[18, 32] - old[24, 48]) > 20
 
 

@@ -65,9 +65,8 @@ def test_the_seam_is_no_edge():
     """A fixation at ±180° is that at 0° rolled by half a turn; every column's shift likewise."""
     middle = gaussian_map([0.0], [0.3], 60, 120, 5)
     for seam in (PI, -PI, 3 * PI):
-        torch.testing.assert_close(
-            gaussian_map([seam], [0.3], 60, 120, 5), middle.roll(60, 1), atol=1e-5, rtol=0
-        )
+        found = gaussian_map([seam], [0.3], 60, 120, 5)
+        torch.testing.assert_close(found, middle.roll(60, 1), atol=1e-5, rtol=0)
     longitude, latitude = random_fixations(15)
     turned = gaussian_map(longitude + 7 * 2 * PI / 120, latitude, 60, 120, 5)
     still = gaussian_map(longitude, latitude, 60, 120, 5)
@@ -298,9 +297,7 @@ def test_vinfo_executes_nothing(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["builtins eval", "numpy load", "numpy.core.multiarray frombuffer"]
-)
+@pytest.mark.parametrize("name", ["builtins eval", "numpy.core.multiarray frombuffer"])
 def test_vinfo_takes_only_the_names_on_the_list(tmp_path, name):
     home, function = name.split()
     path = tmp_path / "vinfo.pkl"

@@ -53,9 +53,7 @@ BELOW = {  # packages that each one may import, besides itself
     for package in layer
 }
 BELOW["metrics"] -= {"video"}
-OURS = {path.stem for path in ROOT.glob("*.py")} | {
-    path.parent.name for path in ROOT.glob("*/*.py")
-}
+OURS = {p.stem for p in ROOT.glob("*.py")} | {p.parent.name for p in ROOT.glob("*/*.py")}
 
 
 @pytest.mark.parametrize("package", BELOW)

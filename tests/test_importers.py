@@ -266,9 +266,7 @@ def test_images_of_salient360(tmp_path):
         picture.save(source / f"Stimuli/P{number}_96x48.jpg")
     for number, saliency in zip((5, 50), maps):
         write_maps(source / f"HE/SalMaps/HEsalmap_{number}_64x32_32b.bin", saliency)
-    text = (
-        "Idx, longitude, latitude, start timestamp\n0, 0.5, 0.5, 0\n1, 0.75, 0.25, 0.3\n0, 0, 1, 0"
-    )
+    text = "Idx, longitude, latitude, start\n0, 0.5, 0.5, 0\n1, 0.75, 0.25, 0.3\n0, 0, 1, 0"
     write_text(source / "HE/Scanpaths/L/HEscanpath_50.txt", text)
     write_text(source / "HE/Scanpaths/R/HEscanpath_50.txt", text)
     code, printed, _ = import_salient360(tmp_path)

@@ -40,9 +40,7 @@ def kinds(irregular):
 
 
 def test_items_are_as_documented(tmp_path):
-    data = data_set(
-        tmp_path, Spec(height=24, width=48, motion="difference", clip_length=3), a=range(1, 7)
-    )
+    data = data_set(tmp_path, replace(SPEC, clip_length=3), a=range(1, 7))
     assert len(data) == 2
     item = data[1]
     assert item["frames"].shape == (3, 3, 24, 48)

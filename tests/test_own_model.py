@@ -1,6 +1,5 @@
 """One's own model, loss, metric and motion: a file each, never imported by a checkpoint."""
 
-import csv
 import json
 import multiprocessing
 import re
@@ -26,10 +25,11 @@ from common.errors import InputError
 from datasets import SaliencyVideos, augment
 from tests.clips import write_video
 from tests.commands import TINY_MODEL, ended, refusal, run_as_user, success
-from tests.trainings import ROOT, TINY, resolve, train, write_data
+from tests.trainings import ROOT, TINY, write_data
 from training.batches import loss_sum, make_loader
 from video import read_frames
 
+PAGE = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
 HEADER = "import torch\nfrom models import CubeUNet, SaliencyModel, Spec\n"
 NET = """
 class Net(SaliencyModel):
@@ -63,9 +63,8 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_file_on_the_page_works_as_it_says(folder):
     """Nothing told how to bring a model, and --model refused all but two names."""
-    page = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
-    (folder / "tiny.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
-    commands = re.search(r"```sh\n(.*?)```", page, re.DOTALL)[1].splitlines()
+    (folder / "tiny.py").write_text(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1])
+    commands = re.search(r"```sh\n(.*?)```", PAGE, re.DOTALL)[1].splitlines()
     data, clip = write_data(folder / "data"), write_video(folder / "clip.mp4", frames=4, fps=8)
     more = {
         "train_video.py": "--workers 0 --epochs 1 --samples 4 --model_args height=40 width=80",
@@ -143,40 +142,25 @@ def test_what_is_no_model_is_refused_in_one_line(folder, name, code, says):
     (folder / "wrong.py").write_text(HEADER + code)
     for script in (train_video, infer_video, evaluate_video):
         words = ("--video_path", folder) if script is infer_video else ()
-        exit_code, _, line = ended(script.main, "--model", name, *words)
-        assert exit_code == 2 and says in line
+        refusal(ended(script.main, "--model", name, *words), says)
 
 
 def test_a_constructor_that_a_checkpoint_could_not_call_is_refused(folder):
-    net = (
-        "class Net(SaliencyModel):\n    def __init__(self, size: int = 8): super().__init__(Spec())"
-    )
+    net = "class Net(SaliencyModel):\n def __init__(self, size: int = 8): super().__init__(Spec())"
     (folder / "wrong.py").write_text(HEADER + net)
-    code, _, line = ended(train_video.main, "--model", "wrong:Net", "--output_dir", "run")
-    assert code == 2 and "--model wrong:Net: 'size' is not among the arguments of both" in line
+    refusal(ended(train_video.main, "--model", "wrong:Net"), "'size' is not among the arguments of")
 
 
+@pytest.mark.parametrize("option", ["--model", "--loss", "--motion", "--metric"])
 @pytest.mark.parametrize(
-    ("constructor", "error"),
-    [("super().__init__(size=size)", TypeError), ("raise ValueError", ValueError)],
-)
-def test_an_error_in_the_users_constructor_is_not_hidden(folder, constructor, error):
-    net = f"class Net(SaliencyModel):\n    def __init__(self, size: int = 8): {constructor}\n"
-    (folder / "broken.py").write_text(HEADER + net)
-    with pytest.raises(error):
-        resolve(["--model", "broken:Net"])
-
-
-@pytest.mark.parametrize(
-    ("code", "error"),
+    "code, error",
     [("torch.zeros(-1)", RuntimeError), ("int('x')", ValueError), ("class", SyntaxError)],
 )
-def test_errors_of_the_users_own_code_are_not_hidden(folder, code, error):
+def test_errors_of_the_users_own_code_are_not_hidden(folder, option, code, error):
     (folder / "broken.py").write_text(HEADER + code)
-    for script in (train_video, infer_video):
-        words = ("--video_path", folder) if script is infer_video else ()
-        with pytest.raises(error):
-            ended(script.main, "--model", "broken:Net", *words)
+    script = evaluate_video if option == "--metric" else train_video
+    with pytest.raises(error):
+        ended(script.main, option, "broken:Net")
 
 
 def test_a_checkpoint_of_another_model_than_the_one_named(folder, checkpoint):
@@ -185,7 +169,6 @@ def test_a_checkpoint_of_another_model_than_the_one_named(folder, checkpoint):
     refusal(ended(infer_video.main, *words), "contains a cube_unet; leave out --model")
 
 
-PAGE = (ROOT / "docs/own_model.md").read_text(encoding="utf-8")
 FILES = {
     "strided": "## A backbone",
     "steady_gaze": "## A loss",
@@ -220,9 +203,8 @@ def write_gaze(root, clips=4):
 
 def trained(data, output, *more, code=0):
     words = ("--data_root", data, "--output_dir", output, "--workers", 0, "--epochs", 1)
-    exit_code, printed, line = ended(train_video.main, *words, *more)
-    assert exit_code == code, line
-    return line if code else printed
+    found = ended(train_video.main, *words, *more)
+    return refusal(found) if code else success(found)
 
 
 CLIPS = """
@@ -242,12 +224,7 @@ def test_every_component_is_of_its_kind():
         for part in kind.values():
             made = is_dataclass(base)
             assert isinstance(part, base) if made else issubclass(part, base), part
-    assert list(AUGMENTATIONS.values()) == [
-        augment.yaw,
-        augment.mirror,
-        augment.tilt,
-        augment.light,
-    ]
+    assert all(AUGMENTATIONS[name] is getattr(augment, name) for name in AUGMENTATIONS)
 
 
 def test_examples_are_short():
@@ -271,7 +248,6 @@ def test_the_commands_on_the_page_train_infer_and_evaluate(examples):
             assert f"infer_video.py {own}" in printed
     assert not more and clip.exists()
     assert len(list((examples / "maps").glob("sal_*.png"))) == 4
-    assert json.loads((examples / "maps/saliency.json").read_text())["motion"] == "on_off:OnOff"
     stored = torch.load("runs/own/cube_unet_best.pth", weights_only=True)
     assert stored["run"]["loss"] == "steady_gaze:SteadyGaze"
     assert stored["run"]["augment"] == ["yaw", "mirror"]
@@ -283,9 +259,6 @@ def test_the_commands_on_the_page_train_infer_and_evaluate(examples):
     for predictor in scores["predictors"].values():
         assert 0 < predictor["hellinger:HELLINGER"]["mean"] < 1
     assert any(entry["metric"] == "hellinger:HELLINGER" for entry in scores["differences"])
-    with open("scores/metrics.csv", newline="") as file:
-        row = next(csv.DictReader(file))
-    assert 0 < float(row["hellinger:HELLINGER"]) < 1
     assert "Hellinger ↓" in (examples / "scores/report.html").read_text(encoding="utf-8")
 
 
@@ -343,23 +316,6 @@ def test_a_loss_of_clips_is_called_with_all_maps_and_with_which_are_valid(exampl
     printed = trained(data, "run", *words, "--batch_size", 2, "--accumulate", 2)
     lines = [json.loads(line) for line in (examples / "run/log.jsonl").read_text().splitlines()]
     assert lines[0]["best_constant"] > 0 and f"{lines[0]['best_constant']:.4g}" in printed
-
-
-@pytest.mark.slow
-def test_a_loss_of_one_map_at_a_time_trains_as_the_built_in_one(folder):
-    """One's own copy of SMSE gives the same weights, alone and in two processes."""
-    (folder / "copy_of.py").write_text("from losses import SMSE\nclass Same(SMSE): pass\n")
-    data = write_data(folder / "data")
-    weights = []
-    for number, loss in enumerate(("smse", "copy_of:Same", "copy_of:Same")):
-        more = ("--epochs", 1, "--loss", loss)
-        printed = train(data, folder / f"run{number}", *more, processes=1 + number // 2)
-        assert f"{loss} and scores of the best constant map on val, in parentheses" in printed
-        assert "val: 4 samples of 1 frame in 1 clip; all in order" in printed
-        stored = torch.load(folder / f"run{number}/cube_unet_last.pth", weights_only=True)
-        weights.append(stored["weights"]["head.weight"])
-    assert torch.equal(weights[0], weights[1])
-    torch.testing.assert_close(weights[0], weights[2], rtol=1e-3, atol=1e-5)
 
 
 def test_fixations_that_a_loss_needs_are_missing(examples):
@@ -445,21 +401,11 @@ def test_what_is_no_loss_metric_or_motion_is_refused_in_one_line(folder, option,
             refusal(ended(script.main, option, name, *words), says)
 
 
-@pytest.mark.parametrize("option", ["--loss", "--motion", "--metric"])
-def test_errors_of_ones_own_loss_metric_and_motion_are_not_hidden(folder, option):
-    (folder / "broken.py").write_text("int('x')")
-    script = evaluate_video if option == "--metric" else train_video
-    with pytest.raises(ValueError, match="invalid literal"):
-        ended(script.main, option, "broken:Thing")
-
-
 @pytest.fixture
 def moving(examples):
     """A checkpoint whose motion is the page's."""
-    model = models.CubeUNet(
-        **TINY_MODEL | {"in_channels": 3 + MOTIONS.find("on_off:OnOff").channels}
-    )
-    models.save(examples / "moving.pth", model)
+    channels = 3 + MOTIONS.find("on_off:OnOff").channels
+    models.save("moving.pth", models.CubeUNet(**TINY_MODEL | {"in_channels": channels}))
     return examples / "moving.pth"
 
 
@@ -485,15 +431,12 @@ def test_a_checkpoint_never_imports_a_motion(moving):
 
 def test_motion_that_a_model_does_not_take(examples):
     own = ("--motion", "on_off:OnOff")
-    code, _, line = ended(train_video.main, "--model", "sst_sal", *own)
-    assert code == 2 and "in_channels must be 6 (with flow) or 3 (without), got 5" in line
-    with pytest.raises(ValueError, match="in_channels is 3 .RGB., 4 .difference. or 6"):
-        models.CubeUNet(in_channels=8)
-    words = ("--video_path", examples, *own)
-    code, _, line = ended(infer_video.main, *words)
-    assert code == 2 and "motion 'on_off:OnOff' has 2 channels, but this model takes 1" in line
-    code, _, line = ended(evaluate_video.main, *own)
-    assert code == 2 and "--motion on_off:OnOff: none of these models can use it" in line
+    line = refusal(ended(train_video.main, "--model", "sst_sal", *own))
+    assert "in_channels must be 6 (with flow) or 3 (without), got 5" in line
+    line = refusal(ended(infer_video.main, "--video_path", examples, *own))
+    assert "motion 'on_off:OnOff' has 2 channels, but this model takes 1" in line
+    line = refusal(ended(evaluate_video.main, *own))
+    assert "--motion on_off:OnOff: none of these models can use it" in line
 
 
 def test_models_of_different_motions_are_compared(moving, checkpoint):
@@ -572,4 +515,3 @@ def test_a_metric_is_weighted_as_the_others(examples):
     areas = torch.tensor([[1.0], [3.0]])
     assert metric.function(pred, target, weights=areas).tolist() == [pytest.approx(0.5**0.5)]
     assert metric.function(pred, 0 * target).isnan().all()
-    assert METRICS.find("hellinger:HELLINGER") is METRICS.find("hellinger:HELLINGER")

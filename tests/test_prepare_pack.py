@@ -122,9 +122,8 @@ def test_flow_is_that_between_the_frames_that_a_model_sees(tmp_path):
     (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
     (tmp_path / "data/dataset.json").write_text('{"fps": 24}')
     packed(tmp_path / "data", tmp_path / "small", motion="dis")
-    original, ours = (
-        SaliencyVideos(tmp_path / name, "train", spec("dis")) for name in ("data", "small")
-    )
+    roots = tmp_path / "data", tmp_path / "small"
+    original, ours = (SaliencyVideos(root, "train", spec("dis")) for root in roots)
     assert [item["numbers"].item() for item in ours] == [1, 4, 7, 10]
     assert_equal(ours, original)
 
@@ -146,9 +145,8 @@ def test_what_is_unusable_is_named_and_left_out(tmp_path):
     data = SaliencyVideos(small, "train", spec("dis"))
     assert_equal(data, SaliencyVideos(tmp_path / "data", "train", spec("dis")))
     assert sum(not item["valid"] for item in data) == 2  # no picture, an unusable map
-    assert (
-        "its original was unreadable" in next(i for i in data if i["irregular"])["irregular"][0][1]
-    )
+    [first, *_] = sum((item["irregular"] for item in data), [])
+    assert "its original was unreadable" in first[1]
 
 
 def test_written_files_are_what_they_should_be(tmp_path):
@@ -280,9 +278,8 @@ def test_complete_clips_are_kept_and_those_with_other_options_made_again(tmp_pat
     assert contents(small / "a") == before
     packed(tmp_path / "data", small, size=(24, 48))
     sizes = {np.load(path)["picture"].shape for path in small.glob("?/packed.npy")}
-    assert (
-        sizes == {(9, 3, 24, 48), (7, 3, 24, 48)} and contents(small / "a").keys() == before.keys()
-    )
+    assert sizes == {(9, 3, 24, 48), (7, 3, 24, 48)}
+    assert contents(small / "a").keys() == before.keys()
 
 
 @pytest.mark.slow

@@ -196,15 +196,15 @@ def named(cases: list, *marks) -> list:
     return [pytest.param(*case, id=" ".join([case[0], *case[1]]), marks=marks) for case in cases]
 
 
+CASES = named(QUICK) + named(SLOW, pytest.mark.numbers)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "document, phrases, places", named(QUICK) + named(SLOW, pytest.mark.numbers)
-)
+@pytest.mark.parametrize("document, phrases, places", CASES)
 def test_published(document, phrases, places):
     found = [rows_of()[row][column] for rows_of, row, columns in places for column in columns]
-    compare(
-        f"{document} {' '.join(phrases)}", published(document, *phrases, count=len(found)), found
-    )
+    shown = published(document, *phrases, count=len(found))
+    compare(f"{document} {' '.join(phrases)}", shown, found)
 
 
 def test_size_and_hash_of_the_checkpoint():
@@ -270,9 +270,8 @@ def test_what_the_camera_shows_that_follows_attention(name, file, tmp_path):
         text = success(ended(follow.main, tmp_path / name, *more))
         row = text_of(FOLLOW).partition(f"\n| {name}, {'`--cuts`' if more else ''}")[2]
         documented = re.findall(r"\d+ of \d+ \| \d+ \| \d+%", row)[0]
-        measured = re.sub(
-            r".*: (\d+ of \d+) peaks .*?(\d+) direct.*?(\d+%) of.*", r"\1 | \2 | \3", text
-        )
+        order = r".*: (\d+ of \d+) peaks .*?(\d+) direct.*?(\d+%) of.*"
+        measured = re.sub(order, r"\1 | \2 | \3", text)
         print(f"{name} {' '.join(more)}: documented {documented}; measured {measured.strip()}")
         pairs = zip(*(map(int, re.findall(r"\d+", line)) for line in (documented, measured)))
         # Peaks in view, peaks, directions, time in motion in percent.

@@ -81,9 +81,8 @@ class PlainPublishedPadding(nn.Module):
                 strip = strip.flip(-1) if f"{name} {edge}" in self.REVERSED else strip
                 if edge in ("upper", "lower"):  # with its ends repeated at the corners
                     row = 0 if edge == "upper" else -1
-                    padded[:, face, :, row] = torch.cat(
-                        [strip[..., :1], strip, strip[..., -1:]], -1
-                    )
+                    ends = strip[..., :1], strip, strip[..., -1:]
+                    padded[:, face, :, row] = torch.cat(ends, -1)
                 else:
                     padded[:, face, :, 1:-1, 0 if edge == "left" else -1] = strip
         return padded.flatten(0, 1)

@@ -220,9 +220,8 @@ def test_command(tmp_path):
     models.save(tmp_path / "prior.pth", EquatorPrior(8, 16))
     code, _, line = ended(score_flat_clips_main, tmp_path, "--ckpt_path", tmp_path / "prior.pth")
     assert (code, "give one of a CubeUNet" in line) == (2, True)
-    code, _, line = ended(
-        score_flat_clips_main, tmp_path / "none", "--ckpt_path", tmp_path / "net.pth"
-    )
+    words = tmp_path / "none", "--ckpt_path", tmp_path / "net.pth"
+    code, _, line = ended(score_flat_clips_main, *words)
     assert code == 2
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from PIL import Image
 from common.errors import InputError
 from datasets import SaliencyVideos
 from datasets.gaze_files import read_fixations_csv
+from models import Spec
 from models.equator_prior import gaze_density
 from prepare import synthetic
 from projection import directions, solid_angles
@@ -30,9 +30,7 @@ from tests.trainings import server
 from video.pictures import read_picture
 
 HARD = Outline(16, 1e-3, 0.0, np.zeros(3))  # opaque nearly to the edges
-SPEC = SimpleNamespace(
-    clip_length=2, height=24, width=48, motion="difference", fps=8, skip_frames=0
-)
+SPEC = Spec(height=24, width=48, clip_length=2, motion="difference")
 
 
 def patch(longitude, latitude, field=40.0, roll=0.0, aspect=0.75, outline=HARD):
@@ -45,9 +43,8 @@ def direction(longitude, latitude):
     """Of degrees: (3,)."""
     longitude, latitude = math.radians(longitude), math.radians(latitude)
     across = math.cos(latitude)
-    return np.array(
-        [across * math.sin(longitude), math.sin(latitude), across * math.cos(longitude)]
-    )
+    x, z = across * math.sin(longitude), across * math.cos(longitude)
+    return np.array([x, math.sin(latitude), z])
 
 
 def rays(height, width):
@@ -132,9 +129,8 @@ def test_mean_content_of_a_photograph_is_one():
         one = Picture(Path(), *rng.random((2, count)), rng.uniform(1, 2, count))
         u, v, weights, _ = fixated(one, 1, there.solid_angle)
         assert weights.sum() == pytest.approx(there.solid_angle)
-        density, _, _ = Attention(128).density(
-            there.directions(u, v), weights, np.zeros((128, 256), np.float32)
-        )
+        left = np.zeros((128, 256), np.float32)
+        density, _, _ = Attention(128).density(there.directions(u, v), weights, left)
         content = density / prior  # up to one factor, which the base fixes
         content = content / content.min() * BASE - BASE
         assert (content * areas).sum() == pytest.approx(there.solid_angle, rel=0.01)
@@ -142,9 +138,8 @@ def test_mean_content_of_a_photograph_is_one():
 
 @pytest.mark.parametrize("power", [1.0, 0.5])
 def test_attention_to_an_empty_world_is_the_prior_over_latitude(power):
-    density, _, rest = Attention(64).density(
-        np.zeros((0, 3)), np.zeros(0), np.ones((32, 64), np.float32), power
-    )
+    nothing = np.zeros((0, 3)), np.zeros(0), np.ones((32, 64), np.float32)
+    density, _, rest = Attention(64).density(*nothing, power)
     prior = gaze_density(64, 1).numpy()
     prior = (prior / prior.max()) ** power
     assert density == pytest.approx(np.broadcast_to(prior, (64, 128)), rel=1e-5)
@@ -241,9 +236,8 @@ def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path, monkeyp
     for folder, workers in ((one, 1), (two, 2)):
         write_dataset(folder, root, 3, 5, 24, "train", workers)
     assert written(one) == written(two)
-    assert json.loads((one / "splits.json").read_text()) == {
-        "train": [f"scene_{n:06d}" for n in (1, 2, 3)]
-    }
+    splits = json.loads((one / "splits.json").read_text())
+    assert splits == {"train": [f"scene_{n:06d}" for n in (1, 2, 3)]}
     about = json.loads((one / "scenes.json").read_text())
     assert set(about["sources"]) == {"osie", "hevc33_video"} and about["seed"] == 5
     data = SaliencyVideos(one, "train", SPEC)

@@ -112,9 +112,10 @@ def test_taps_are_where_the_original_puts_them(name):
     torch.testing.assert_close(grid, expected, atol=1e-15, rtol=0)  # −1e-16 for 0 in the middle
 
 
-@pytest.mark.parametrize(
-    "variant, name", cases(["rand0_24x32", "blob_120x160", "rand0_240x320"], ["blob_12x16"])
-)
+LAYERS = cases(["rand0_24x32", "blob_120x160", "rand0_240x320"], ["blob_12x16"])
+
+
+@pytest.mark.parametrize("variant, name", LAYERS)
 def test_layers_equal_the_original(variant, name):
     expected = stored(variant, f"layers_{name}")
     kind, size = name.split("_")

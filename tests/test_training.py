@@ -90,9 +90,7 @@ def test_scores_are_the_means_of_all_frames(watched, tmp_path, processes):
         assert f"{name} {line[name]:.4g}" in printed
 
 
-def test_training_without_a_folder_does_not_replace_the_shipped_checkpoint(
-    clips_to_train, tmp_path, monkeypatch
-):
+def test_the_shipped_checkpoint_is_not_replaced(clips_to_train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shipped = tmp_path / "checkpoints/cube_unet_best.pth"
     shipped.parent.mkdir()

@@ -494,9 +494,8 @@ def test_noise_keeps_to_the_bit_rate(tmp_path):
         Image.fromarray(noise[..., 0]).save(
             tmp_path / f"maps/sal_{k + 1:04d}.png", compress_level=1
         )
-    page = make(
-        tmp_path / "frames", tmp_path / "maps", tmp_path / "p.html", "--fps", 30, "--crf", 0
-    )
+    paths = (tmp_path / name for name in ("frames", "maps", "p.html"))
+    page = make(*paths, "--fps", 30, "--crf", 0)
     allowed = viewer.MAX_BIT_RATE / 8 * (3 + 2)  # and the encoder's buffer of two seconds
     assert 0.5 * allowed < len(embedded(page)[0]) < allowed
     minute = viewer.MAX_BIT_RATE / 8 * (60 + 2) + 192_000 / 8 * 60
