@@ -107,8 +107,14 @@ def map_files(folder):
     return {p.name: p.read_bytes() for p in sorted(folder.glob("sal_*"))}
 
 
-def infer(clip, checkpoint, output, *more):
-    words = ("--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output, *more)
+def written(folder: Path) -> dict[str, bytes]:
+    """Return all files in a folder and its folders."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def infer(clips, checkpoint, output, *more):
+    clips = clips if isinstance(clips, list) else [clips]
+    words = ("--video_path", *clips, "--ckpt_path", checkpoint, "--output_dir", output, *more)
     return ended(infer_video.main, *words)
 
 

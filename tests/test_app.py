@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import av
 import pytest
 from PIL import Image
 
@@ -44,12 +45,8 @@ def test_a_clip_becomes_a_viewer_and_files(session, monkeypatch):
     for text in session.run(DECLARED, longest=5):
         shown[text] = session.viewer()
         offered.append({path.name for path in session.results()})
-    for step in (
-        "Predicting maps",
-        "Writing the viewer",
-        "Painting the overlay",
-        "Following attention",
-    ):
+    steps = "Predicting maps", "Writing the viewer", "Painting the overlay", "Following attention"
+    for step in steps:
         assert any(f"{step}: frame 2 of 2" in text for text in shown), step
     assert {path.name for path in session.results()} == RESULTS
     assert session.viewer().startswith("<iframe") and "clip_viewer.html" in session.viewer()
@@ -69,10 +66,6 @@ def test_a_clip_that_is_too_long_is_refused_in_a_sentence(session, monkeypatch):
 
 def write_untimed_video(path, frames, **options):
     """A video of which no packet has a time, or all the same one."""
-    import av
-
-    from tests.clips import moving_disc
-
     with av.open(str(path), "w", **options) as output:
         stream = output.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"

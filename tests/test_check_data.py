@@ -215,13 +215,7 @@ def test_fixations(eccv):
 
 
 def test_other_files_do_not_matter(eccv):
-    for name in (
-        ".DS_Store",
-        "a/Thumbs.db",
-        "a/._0001.jpg",
-        "a/.0001.1.partial.jpg",
-        "a/notes.txt",
-    ):
+    for name in (".DS_Store", "a/Thumbs.db", "a/._0001.jpg", "a/.0001.1.partial.jpg", "a/note.txt"):
         (eccv / name).write_bytes(b"")
     write_eccv_clip(eccv / ".trash", [1])
     (eccv / "models").mkdir()

@@ -77,17 +77,12 @@ class Attack:
 
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "attack", "other model", "tensor"])
 def test_files_that_are_no_checkpoint_are_refused_and_never_executed(kind, tmp_path, capfd):
-    path = tmp_path / "m.pth"
-    if kind == "text":
-        path.write_text("not a checkpoint")
-    elif kind == "empty":
-        path.touch()
-    elif kind == "attack":
-        path.write_bytes(pickle.dumps(Attack()))
-    elif kind == "other model":
-        torch.save({"model": "resnet", "arguments": {}, "weights": {}}, path)
-    elif kind == "tensor":
-        torch.save(torch.zeros(3), path)
+    path, other = tmp_path / "m.pth", {"model": "resnet", "arguments": {}, "weights": {}}
+    contents = {"text": b"not a checkpoint", "empty": b"", "attack": pickle.dumps(Attack())}
+    if kind in contents:
+        path.write_bytes(contents[kind])
+    elif kind != "missing":
+        torch.save(other if kind == "other model" else torch.zeros(3), path)
     with pytest.raises(InputError, match="m.pth"):
         models.load(path)
     assert "executed" not in capfd.readouterr().out
@@ -131,26 +126,23 @@ def test_a_flipped_byte_in_a_checkpoint(checkpoint, tmp_path):
     assert refused > 75
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda w: w.update({"head.bias": torch.zeros(())}), "size mismatch for head.bias"),
-        (lambda w: w["head.weight"].fill_(float("nan")), "not finite"),
-        (lambda w: w["head.weight"].fill_(1e30), "not finite or too large"),
-        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.int64)}), "int64"),
-        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.bool)}), "torch.bool"),
-        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.complex64)}), "complex64"),
-        (
-            lambda w: w.update({"head.bias": torch.zeros(1).expand(1)[:0]}),
-            "size mismatch for head.bias",
-        ),
-        (
-            lambda w: w.update({"latitude_bias": torch.zeros(1, 1, 1)}),
-            "size mismatch for latitude_bias",
-        ),
-        (lambda w: w.pop("head.bias"), 'Missing key(s) in state_dict: "head.bias"'),
-    ],
-)
+@pytest.mark.parametrize("change, says", [
+    (lambda w: w.update({"head.bias": torch.zeros(())}), "size mismatch for head.bias"),
+    (lambda w: w["head.weight"].fill_(float("nan")), "not finite"),
+    (lambda w: w["head.weight"].fill_(1e30), "not finite or too large"),
+    (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.int64)}), "int64"),
+    (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.bool)}), "torch.bool"),
+    (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.complex64)}), "complex64"),
+    (
+        lambda w: w.update({"head.bias": torch.zeros(1).expand(1)[:0]}),
+        "size mismatch for head.bias",
+    ),
+    (
+        lambda w: w.update({"latitude_bias": torch.zeros(1, 1, 1)}),
+        "size mismatch for latitude_bias",
+    ),
+    (lambda w: w.pop("head.bias"), 'Missing key(s) in state_dict: "head.bias"'),
+])  # fmt: skip
 def test_weights_that_are_no_weights(checkpoint, tmp_path, change, says):
     """Weights of other shapes were broadcast; NaN and 1e30 passed through average and calibrate."""
     path = changed(checkpoint, tmp_path / "bad.pth", lambda stored: change(stored["weights"]))
@@ -356,18 +348,14 @@ def test_a_bomb_inside_an_authors_file_is_refused(authors_file, tmp_path):
     assert not made.exists()
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda name, c: c[:40] if name == "data/0" else c, "record size"),
-        (  # the bias of four numbers now claims nine, or begins beyond its storage
-            lambda name, c: c.replace(b"K\x04\x85q", b"K\x09\x85q") if name == "data.pkl" else c,
-            "resize storage",
-        ),
-        (lambda name, c: c.replace(b"QK\x00K\x04\x85", b"QK\x03K\x04\x85"), "resize storage"),
-    ],
-    ids=["short storage", "larger than its storage", "beyond its storage"],
-)
+@pytest.mark.parametrize("change, message", [
+    (lambda name, c: c[:40] if name == "data/0" else c, "record size"),
+    (  # the bias of four numbers now claims nine, or begins beyond its storage
+        lambda name, c: c.replace(b"K\x04\x85q", b"K\x09\x85q") if name == "data.pkl" else c,
+        "resize storage",
+    ),
+    (lambda name, c: c.replace(b"QK\x00K\x04\x85", b"QK\x03K\x04\x85"), "resize storage"),
+], ids=["short storage", "larger than its storage", "beyond its storage"])  # fmt: skip
 def test_tensors_can_not_read_beyond_their_storage(authors_file, tmp_path, change, message):
     path = rewritten(authors_file[0], tmp_path / "greedy.pth", change)
     with pytest.raises(InputError, match="greedy.pth: damaged") as caught:

@@ -96,7 +96,7 @@ def test_corners_hold_the_mean_of_the_three_pixels_at_the_vertex(pad):
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize(("pad", "late"), [(1, False), (2, False), (1, True), (2, True)])
+@pytest.mark.parametrize("pad, late", [(1, False), (2, False), (1, True), (2, True)])
 def test_a_pointwise_layer_is_the_same_before_a_padding_and_after(pad, late, memory_format):
     padding, x = CubePadding(pad, late), torch.rand(12, 3, 5, 5)
     layer = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.ReLU6())
@@ -131,11 +131,8 @@ def test_a_padding_first_used_in_inference_mode_can_be_trained():
 
 
 def test_what_can_not_be_padded_is_refused():
-    for shape, message in (
-        ((5, 1, 4, 4), "B\\*6"),
-        ((6, 1, 4, 5), "S, S"),
-        ((6, 1, 2, 2), "pad 2"),
-    ):
+    wrong = {(5, 1, 4, 4): "B\\*6", (6, 1, 4, 5): "S, S", (6, 1, 2, 2): "pad 2"}
+    for shape, message in wrong.items():
         with pytest.raises(ValueError, match=message):
             CubePadding(2)(torch.rand(shape))
     for pad, late, message in ((-1, False, "at least 0, got -1"), (0, True, "at least 1, got 0")):

@@ -311,19 +311,15 @@ def test_faces_that_do_not_halve_are_refused_for_two_looks():
         CubeUNet(second_look=1.5)
 
 
+LITE = {"backbone": "efficientnet_lite0"}
 KINDS = {
     "plain": {"base_channels": 4, "height": 80, "width": 160},
     "published": {"backbone": "published", "base_channels": 4, "height": 80, "width": 160},
     "local_prior": {"base_channels": 4, "height": 80, "width": 160, "local_prior": True},
-    "no_motion": {"backbone": "efficientnet_lite0", "in_channels": 3, "height": 192, "width": 384},
-    "motion": {"backbone": "efficientnet_lite0", "height": 192, "width": 384},
-    "two_looks": {
-        "backbone": "efficientnet_lite0",
-        "height": 384,
-        "width": 768,
-        "second_look": 0.5,
-    },
-    "flow": {"backbone": "efficientnet_lite0", "in_channels": 6, "height": 192, "width": 384},
+    "no_motion": {**LITE, "in_channels": 3, "height": 192, "width": 384},
+    "motion": {**LITE, "height": 192, "width": 384},
+    "two_looks": {**LITE, "height": 384, "width": 768, "second_look": 0.5},
+    "flow": {**LITE, "in_channels": 6, "height": 192, "width": 384},
 }
 
 

@@ -16,28 +16,17 @@ from common.options import CHECKPOINT
 from losses import LOSSES
 from models import MODELS
 
+LITE, SMALL = {"backbone": "efficientnet_lite0"}, {"height": 8, "width": 16}
 CASES = {
     "plain": ("cube_unet", "smse", {"base_channels": 2, "height": 68, "width": 136}),
-    "efficientnet_lite0": (
-        "cube_unet",
-        "density",
-        {"backbone": "efficientnet_lite0", "height": 192, "width": 384},
-    ),
-    "equator": ("equator", "smse", {"height": 8, "width": 16}),
+    "efficientnet_lite0": ("cube_unet", "density", LITE | {"height": 192, "width": 384}),
+    "equator": ("equator", "smse", SMALL),
 }
 for _sampling in ("seamless", "reference"):
     for _channels, _hidden in ((6, 16), (3, 2)):
-        CASES[f"sst_sal {_sampling} {_channels}"] = (
-            "sst_sal",
-            "spherical_kl",
-            {
-                "in_channels": _channels,
-                "hidden_channels": _hidden,
-                "sampling": _sampling,
-                "height": 8,
-                "width": 16,
-            },
-        )
+        _size = SMALL | {"in_channels": _channels, "hidden_channels": _hidden}
+        _case = "sst_sal", "spherical_kl", _size | {"sampling": _sampling}
+        CASES[f"sst_sal {_sampling} {_channels}"] = _case
 
 
 class OnlyCuda(TorchDispatchMode):

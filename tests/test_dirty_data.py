@@ -163,10 +163,9 @@ def test_a_file_that_began_with_a_space_lost_its_first_fixation(tmp_path, header
     assert np.bincount(observers).tolist() == [0, 20, 20]
 
 
-@pytest.mark.parametrize(
-    "change, axis",
-    [(lambda x, y: (1 - x, y), "left and right"), (lambda x, y: (x, 1 - y), "top and bottom")],
-)
+@pytest.mark.parametrize("change, axis", [
+    (lambda x, y: (1 - x, y), "left and right"), (lambda x, y: (x, 1 - y), "top and bottom"),
+])  # fmt: skip
 def test_mirrored_fixations_are_refused(tmp_path, change, axis):
     write_salient360(tmp_path, change)
     refusal(import_salient360(tmp_path), f"its fixations fit the maps better with {axis} exchanged")

@@ -48,14 +48,11 @@ def test_help_shows_a_default_of_zero():
         assert shown in text
 
 
-@pytest.mark.parametrize(
-    ("given", "found"),
-    [
-        ({}, "PASSIVE 2000"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
-        ({"GOMP_SPINCOUNT": "9"}, "None 9"),
-    ],
-)
+@pytest.mark.parametrize("given, found", [
+    ({}, "PASSIVE 2000"),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+    ({"GOMP_SPINCOUNT": "9"}, "None 9"),
+])  # fmt: skip
 def test_threads_soon_sleep_unless_the_user_says_otherwise(given, found):
     """Active waiting made the network four times slower beside another busy program."""
     names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
@@ -170,28 +167,25 @@ def test_output_that_nobody_reads():
     assert line.startswith("infer_video.py: output: Broken pipe")
 
 
-@pytest.mark.parametrize(
-    ("main", "words"),
-    [
-        (synthetic.main, ("--fps", "nan")),
-        (synthetic.main, ("--fps", "inf")),
-        (train_video.main, ("--lr", "nan")),
-        (train_video.main, ("--ema", "nan")),
-        (make_video.main, ("--alpha", "nan", "--original_video", "a")),
-        (evaluate_video.main, ("--sigma", "nan")),
-        (synthetic.main, ("--seed", -1)),
-        (synthetic.main, ("--height", 10**9)),
-        (synthetic.main, ("--clips", 10**12)),
-        (synthetic.main, ("--workers", 100_000)),
-        (pack.main, ("--workers", 100_000)),
-        (train_video.main, ("--workers", 100_000)),
-        (train_video.main, ("--samples", 10**12)),
-        (train_video.main, ("--batch_size", 10**9)),
-        (train_video.main, ("--seed", -1)),
-        (train_video.main, ("--seed", 10**30)),
-        (train_video.main, ("--epochs", 10**12)),
-    ],
-)
+@pytest.mark.parametrize("main, words", [
+    (synthetic.main, ("--fps", "nan")),
+    (synthetic.main, ("--fps", "inf")),
+    (train_video.main, ("--lr", "nan")),
+    (train_video.main, ("--ema", "nan")),
+    (make_video.main, ("--alpha", "nan", "--original_video", "a")),
+    (evaluate_video.main, ("--sigma", "nan")),
+    (synthetic.main, ("--seed", -1)),
+    (synthetic.main, ("--height", 10**9)),
+    (synthetic.main, ("--clips", 10**12)),
+    (synthetic.main, ("--workers", 100_000)),
+    (pack.main, ("--workers", 100_000)),
+    (train_video.main, ("--workers", 100_000)),
+    (train_video.main, ("--samples", 10**12)),
+    (train_video.main, ("--batch_size", 10**9)),
+    (train_video.main, ("--seed", -1)),
+    (train_video.main, ("--seed", 10**30)),
+    (train_video.main, ("--epochs", 10**12)),
+])  # fmt: skip
 def test_numbers_beyond_reason(main, words):
     assert ended(main, *words)[0] == 2
 

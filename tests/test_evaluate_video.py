@@ -291,11 +291,8 @@ def test_protocols(data, tmp_path):
     for clip, numbers in CLIPS["test"].items():
         pairs = [tuple(torch.from_numpy(truth(clip, k)).double() + one for k, one in both)
                  for both in (((n + 1, 1), (n, 0)) for n in numbers)]  # fmt: skip
-        for name, weights, factor in (
-            ("sphere", solid_angles(24, 48), 1),
-            ("planar", None, 1),
-            ("sin", None, cosine),
-        ):
+        sphere = "sphere", solid_angles(24, 48), 1
+        for name, weights, factor in (sphere, ("planar", None, 1), ("sin", None, cosine)):
             frames = [metrics.cc(p * factor, q * factor, weights).item() for p, q in pairs]
             values[name].append(np.mean(frames))
     for name, clips in values.items():
@@ -357,17 +354,14 @@ def test_pictures_of_maps(data, tmp_path):
     assert results(tmp_path / "out")["clips"]["b"]["scores"]["maps"]["cc"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("saliency", "says"),
-    [
-        (np.full(SIZE, -1.0), "sal_0002.npy: has negative or non-finite values"),
-        (np.full(SIZE, math.nan), "sal_0002.npy: has negative or non-finite values"),
-        (np.zeros((*SIZE, 3)), "sal_0002.npy: expected a map (H, W), got (24, 48, 3)"),
-        (np.zeros((0, 5)), "sal_0002.npy: not an array of numbers (float64 of shape (0, 5))"),
-        (np.array(["text"]), "sal_0002.npy: not an array of numbers (<U4 of shape (1,))"),
-        (b"\x93NUMPY", "sal_0002.npy: not an array of numbers"),
-    ],
-)
+@pytest.mark.parametrize("saliency, says", [
+    (np.full(SIZE, -1.0), "sal_0002.npy: has negative or non-finite values"),
+    (np.full(SIZE, math.nan), "sal_0002.npy: has negative or non-finite values"),
+    (np.zeros((*SIZE, 3)), "sal_0002.npy: expected a map (H, W), got (24, 48, 3)"),
+    (np.zeros((0, 5)), "sal_0002.npy: not an array of numbers (float64 of shape (0, 5))"),
+    (np.array(["text"]), "sal_0002.npy: not an array of numbers (<U4 of shape (1,))"),
+    (b"\x93NUMPY", "sal_0002.npy: not an array of numbers"),
+])  # fmt: skip
 def test_maps_that_can_not_be_scored(data, tmp_path, saliency, says):
     maps = write_maps(tmp_path / "maps", CLIPS)
     path = maps / "b/sal_0002.npy"
@@ -509,18 +503,8 @@ def test_seeds_of_one_name_are_one_row(data, tmp_path, undrawn):
     assert content["models"]["ours"] == {"maps": "seed0, seed1, seed2"}
     assert re.search(r"CC ↑ +− .* − ours +− blind\nours .*–", printed)
     rows = [row for row in table(tmp_path / "out/per_frame.csv") if row["predictor"] == "ours"]
-    assert [row["clip"] + row["frame"] for row in rows] == [
-        "b1",
-        "b2",
-        "b3",
-        "b4",
-        "b5",
-        "b6",
-        "c1",
-        "c2",
-        "c3",
-        "c4",
-    ]
+    frames = [f"b{n}" for n in range(1, 7)] + [f"c{n}" for n in range(1, 5)]
+    assert [row["clip"] + row["frame"] for row in rows] == frames
     mean = np.mean([float(row["cc"]) for row in rows if row["clip"] == "b"])
     assert mean == pytest.approx(content["clips"]["b"]["scores"]["ours"]["cc"])
 

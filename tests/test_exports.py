@@ -18,7 +18,7 @@ from maps.attention import CAP_RADIUS, density, peaks, share, tiles
 from maps.exports import export_path, write_maps, write_peaks, write_tiles
 from maps.saved import write_map
 from tests.clips import moving_disc, write_varying_video, write_video
-from tests.commands import ended, read_record, refusal
+from tests.commands import ended, infer, read_record, refusal, written
 
 ROOT = Path(__file__).resolve().parents[1]
 H, W = 120, 240
@@ -170,22 +170,12 @@ def test_files_of_maps_of_which_one_is_missing(tmp_path):
 ALL = ["p.csv", "t.npz", "m.npy"]
 
 
-def infer(clip, checkpoint, output, *more):
-    clips = clip if isinstance(clip, list) else [clip]
-    words = ("--video_path", *clips, "--ckpt_path", checkpoint, "--output_dir", output, *more)
-    return ended(infer_video.main, *words)
-
-
 def table(path):
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def exports(folder, names=ALL):
     return [word for name in names for word in ("--export", folder / name)]
-
-
-def content(folder):
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
 
 
 def no_network(monkeypatch):
@@ -203,11 +193,11 @@ def test_known_maps_that_are_already_there(clip, checkpoint, tmp_path, monkeypat
     saliency = 0.02 * gaussian(*place, 12, 40, 80)
     write_map(out / f"sal_{n:04d}.png", saliency, save_npy=True)
     no_network(monkeypatch)
-    before = content(out)
+    before = written(out)
     more = "--peaks", 1, "--tiles", "9x18"
     code, printed, _ = infer(clip, checkpoint, out, *exports(tmp_path), *more)
     assert code == 0 and ".npy: 23 frames, 0.3 MB" in printed
-    assert content(out) == before
+    assert written(out) == before
     rows = table(tmp_path / "p.csv")
     assert len(rows) == 23 and [int(r["frame"]) for r in rows] == [*range(1, 24)]
     row = rows[n - 1]
@@ -251,7 +241,7 @@ def test_a_new_and_an_interrupted_run_export_the_same(clip, checkpoint, tmp_path
         (two / f"sal_{number:04d}.png").unlink()
     (two / "saliency.json").write_text(json.dumps(read_record(two) | {"complete": False}))
     assert infer(clip, checkpoint, two, *exports(two))[0] == 0
-    assert content(one) == content(two) and len(content(one)) == 23 + 1 + len(ALL) + 1
+    assert written(one) == written(two) and len(written(one)) == 23 + 1 + len(ALL) + 1
 
 
 def test_a_table_of_another_clip_was_replaced(clip, checkpoint, tmp_path):

@@ -212,10 +212,9 @@ def test_few_frames_look_at_the_target(count):
     assert abs(path - (-170, 20)).max() < 5
 
 
-@pytest.mark.parametrize(
-    "seconds",
-    [[0, 0, 0, 0], [0, 1, 0.5, 2], [5, 4, 3, 2], [0, 1e6, 2e6, 3e6], [0, 1e-12, 1, 1 + 1e-9]],
-)
+@pytest.mark.parametrize("seconds", [
+    [0, 0, 0, 0], [0, 1, 0.5, 2], [5, 4, 3, 2], [0, 1e6, 2e6, 3e6], [0, 1e-12, 1, 1 + 1e-9],
+])  # fmt: skip
 def test_clocks_that_stand_or_jump(seconds):
     path = follow_path([spot(60, 0)] * 4, seconds)
     assert abs(path - (60, 0)).max() < 5
@@ -247,7 +246,7 @@ def test_wrong_maps_are_refused():
 
 
 @pytest.mark.parametrize("pose", [(0, 0), (200, 30), (-95, -60)])
-@pytest.mark.parametrize(("height", "width"), [(160, 320), (480, 960), (802, 1600)])
+@pytest.mark.parametrize("height, width", [(160, 320), (480, 960), (802, 1600)])
 def test_views_are_those_of_the_projection(pose, height, width):
     """In Y, U and V; those of smaller views are averaged, so that noise fades as there."""
     rng = np.random.default_rng(0)

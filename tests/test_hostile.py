@@ -234,19 +234,15 @@ def test_the_terminal_is_closed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"fps": 10**400},
-        {"peaks": [10**400] * 23},
-        {"peaks": [True] * 23},
-        {"times": [10**400] * 23},
-        {"frame_count": 10**400},
-        {"unreadable": ["a", None, {}]},
-        {"video": "\x1b[2J"},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("change", [
+    {"fps": 10**400},
+    {"peaks": [10**400] * 23},
+    {"peaks": [True] * 23},
+    {"times": [10**400] * 23},
+    {"frame_count": 10**400},
+    {"unreadable": ["a", None, {}]},
+    {"video": "\x1b[2J"},
+], ids=str)  # fmt: skip
 def test_numbers_without_end_in_saliency_json(clip, checkpoint, tmp_path, change):
     out = tmp_path / "out"
     assert infer(clip, checkpoint, out)[0] == 0
@@ -280,21 +276,17 @@ def test_an_output_folder_that_leads_to_itself(clip, checkpoint, tmp_path):
         assert found[0] == 2
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"spec": {"width": 8192, "height": 4096}},
-        {"spec": {"width": 1, "height": 1}},
-        {"spec": {"motion": "none"}},
-        {"spec": {"motion": "dis"}},
-        {"arguments": {"width": 8192, "height": 4096}},
-        {"arguments": {"width": 8192, "height": 256}},
-        {"arguments": {"face_size": 8192}},
-        {"run": {"loss": torch.zeros(3)}},
-        {"run": {"epochs": torch.zeros(3, 3)}},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("change", [
+    {"spec": {"width": 8192, "height": 4096}},
+    {"spec": {"width": 1, "height": 1}},
+    {"spec": {"motion": "none"}},
+    {"spec": {"motion": "dis"}},
+    {"arguments": {"width": 8192, "height": 4096}},
+    {"arguments": {"width": 8192, "height": 256}},
+    {"arguments": {"face_size": 8192}},
+    {"run": {"loss": torch.zeros(3)}},
+    {"run": {"epochs": torch.zeros(3, 3)}},
+], ids=str)  # fmt: skip
 def test_a_checkpoint_that_contradicts_itself(checkpoint, tmp_path, change):
     """Some took half a minute and gigabytes, others ended in a traceback at the first frame."""
     content, begun = torch.load(checkpoint, weights_only=True), time.monotonic()

@@ -268,17 +268,14 @@ def test_the_installed_command_in_a_fresh_environment(fresh, tmp_path, monkeypat
     assert len(list(read_frames(tmp_path / "outputs/clip_overlay.mp4", models.Spec()))) == 3
 
 
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        ("--version", "0.1.0"),
-        ("a.mp4 --export a.txt", "saliency360: error: argument --export: a.txt: give a name that"),
-        ("https://a.org/b.mp4", ": https://a.org/b.mp4: an address, not a file; download it"),
-        ("../docs/viewer.jpg --follow", "viewer.jpg: a still picture, --follow is for videos; lea"),
-        ("a.mp4 --cuts", "--cuts is for the camera of --follow; add --follow or leave out --cuts"),
-        ("a.mp4 b.mp4 --output c.mp4", "--output c.mp4: one file for several clips; give a folder"),
-    ],
-)
+@pytest.mark.parametrize("words, line", [
+    ("--version", "0.1.0"),
+    ("a.mp4 --export a.txt", "saliency360: error: argument --export: a.txt: give a name that"),
+    ("https://a.org/b.mp4", ": https://a.org/b.mp4: an address, not a file; download it"),
+    ("../docs/viewer.jpg --follow", "viewer.jpg: a still picture, --follow is for videos; lea"),
+    ("a.mp4 --cuts", "--cuts is for the camera of --follow; add --follow or leave out --cuts"),
+    ("a.mp4 b.mp4 --output c.mp4", "--output c.mp4: one file for several clips; give a folder"),
+])  # fmt: skip
 def test_the_command_answers_in_one_line_of_its_own(words, line):
     """Its errors had the usage of infer_video.py, and a still was refused after its maps."""
     main = runpy.run_path(str(ROOT / "__main__.py"))["main"]

@@ -65,16 +65,13 @@ def test_vr_eyetracking(vr_eyetracking_files):
     assert len(SaliencyVideos(root, "train", Spec(24, 48))) == 3
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "frame,1,forward\n",
-        "frame,x,f,0,0,e,0,0\n",
-        "\x00\xff",
-        f"frame,{'9' * 400},f,0,0,e,0,0",
-    ],
-)
+@pytest.mark.parametrize("text", [
+    "",
+    "frame,1,forward\n",
+    "frame,x,f,0,0,e,0,0\n",
+    "\x00\xff",
+    f"frame,{'9' * 400},f,0,0,e,0,0",
+])  # fmt: skip
 def test_other_files_than_those_of_vr_eyetracking_are_named(vr_eyetracking_files, text):
     write_text(vr_eyetracking_files / "gaze/p001/003._2017-10-13-10-28_ori_0.txt", text)
     refusal(import_vr_eyetracking(vr_eyetracking_files), "003._2017-10-13-10-28_ori_0.txt")

@@ -36,6 +36,7 @@ from tests.commands import (
     refusal,
     start,
     success,
+    written,
 )
 from video import Frame
 from video.reader import read_frames
@@ -270,19 +271,15 @@ def test_one_map_is_not_1_maps(still, checkpoint, tmp_path):
     assert code == 0 and text.startswith("1 map in ")
 
 
-def content(folder):
-    return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.mark.parametrize("more", [(), ("--overwrite",)])
 def test_the_input_inside_the_output(checkpoint, tmp_path, more):
     """`--overwrite` with input = output deleted the user's pictures."""
     folder = write_eccv_clip(tmp_path / "sal")
     Image.open(folder / "0001.jpg").save(folder / "sal_0001.png")
-    before = content(tmp_path)
+    before = written(tmp_path)
     for clip, output in ((folder, folder), (folder / "0001.jpg", folder), (folder, tmp_path)):
         refusal(infer(clip, checkpoint, output, *more), "--output_dir")
-    assert content(tmp_path) == before
+    assert written(tmp_path) == before
 
 
 def test_overwrite_keeps_the_old_maps_until_all_new_ones_are_there(checkpoint, tmp_path):
@@ -291,9 +288,9 @@ def test_overwrite_keeps_the_old_maps_until_all_new_ones_are_there(checkpoint, t
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     out = tmp_path / "out"
     assert infer(write_video(tmp_path / "a.mp4", 3), checkpoint, out)[0] == 0
-    before = content(out)
+    before = written(out)
     refusal(infer(cut, checkpoint, out, "--overwrite"), "truncated")
-    assert content(out).items() >= before.items()
+    assert written(out).items() >= before.items()
     assert infer(whole, checkpoint, out, "--overwrite")[0] == 0
     assert len(list(out.glob("sal_*.png"))) == 200 and not (out / NEW_MAPS).exists()
 
@@ -314,7 +311,7 @@ def test_an_overwrite_that_is_killed_while_it_replaces(clip, checkpoint, tmp_pat
     assert not json.loads((out / "saliency.json").read_text())["complete"]
     monkeypatch.setattr(os, "replace", replace)
     assert infer(clip, checkpoint, out, "--overwrite")[0] == 0
-    assert content(out) == content(tmp_path / "right")
+    assert written(out) == written(tmp_path / "right")
 
 
 def test_only_maps_that_we_wrote_are_deleted(clip, checkpoint, tmp_path):

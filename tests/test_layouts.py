@@ -100,11 +100,8 @@ def test_what_is_missing_altogether_is_refused(tmp_path):
         SaliencyVideos(tmp_path, "train", SPEC)
     with pytest.raises(InputError, match="'val'"):
         SaliencyVideos(tmp_path, "val", SPEC)
-    for text, message in (
-        ("{", "not valid JSON"),
-        ("[1]", "expected {"),
-        ('{"train": 1}', "expec"),
-    ):
+    wrong = {"{": "not valid JSON", "[1]": "expected {", '{"train": 1}': "expec"}
+    for text, message in wrong.items():
         (tmp_path / "splits.json").write_text(text)
         with pytest.raises(InputError, match=message):
             SaliencyVideos(tmp_path, "train", SPEC)

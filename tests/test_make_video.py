@@ -76,17 +76,14 @@ def test_large_pictures_are_encoded_with_less_memory(tmp_path, monkeypatch):
         assert option in output.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "name, codec, audio, kept",
-    [
-        ("clip.webm", "libvpx", "libopus", "opus"),
-        ("clip.mkv", "libx264", "flac", "flac"),
-        ("clip.mkv", "libx264", "pcm_s16le", None),
-        ("clip.mov", "libx264", "alac", "alac"),
-        ("clip.avi", "mpeg4", "libmp3lame", "mp3"),
-        ("clip.ts", "libx264", "aac", "aac"),
-    ],
-)
+@pytest.mark.parametrize("name, codec, audio, kept", [
+    ("clip.webm", "libvpx", "libopus", "opus"),
+    ("clip.mkv", "libx264", "flac", "flac"),
+    ("clip.mkv", "libx264", "pcm_s16le", None),
+    ("clip.mov", "libx264", "alac", "alac"),
+    ("clip.avi", "mpeg4", "libmp3lame", "mp3"),
+    ("clip.ts", "libx264", "aac", "aac"),
+])  # fmt: skip
 def test_sound_is_copied_where_mp4_holds_it(tmp_path, name, codec, audio, kept):
     video = clip(tmp_path / name, 25, codec=codec, audio=audio)
     output = render(video, maps(tmp_path / "maps", 25), tmp_path / "o.mp4")
@@ -167,17 +164,14 @@ def test_a_folder_of_pictures(tmp_path):
     assert np.abs(colour.astype(int) - (30, 90, 200)).max() <= 4
 
 
-@pytest.mark.parametrize(
-    "changes, words",
-    [
-        ({"fingerprint": "of other content"}, "another video"),
-        ({"complete": False, "frame_count": None}, "not complete"),
-        ({"frame_count": 9}, "not all frames have"),
-        ({"frame_count": 7}, "not all frames have"),
-        ({"frame_count": 9, "peaks": [0.5] * 9}, "no map for frame 9"),
-        ({"frame_count": 7, "peaks": [0.5] * 7}, "one too many, of frame 8"),
-    ],
-)
+@pytest.mark.parametrize("changes, words", [
+    ({"fingerprint": "of other content"}, "another video"),
+    ({"complete": False, "frame_count": None}, "not complete"),
+    ({"frame_count": 9}, "not all frames have"),
+    ({"frame_count": 7}, "not all frames have"),
+    ({"frame_count": 9, "peaks": [0.5] * 9}, "no map for frame 9"),
+    ({"frame_count": 7, "peaks": [0.5] * 7}, "one too many, of frame 8"),
+])  # fmt: skip
 def test_maps_of_something_else(tmp_path, capsys, changes, words):
     video = clip(tmp_path / "clip.mp4")
     folder = facts(maps(tmp_path / "maps"), video, **changes)
@@ -363,15 +357,12 @@ def test_colours(tmp_path, colour):
         assert np.abs(seen - (source * (1 - opacity) + 255 * opacity)).max() <= 4
 
 
-@pytest.mark.parametrize(
-    "name, codec, pix_fmt",
-    [
-        ("clip.avi", "mjpeg", "yuvj420p"),
-        ("clip.mkv", "libx264", "yuv444p"),
-        ("clip.mkv", "libx264", "yuv420p10le"),
-        ("clip.mkv", "ffv1", "bgr0"),
-    ],
-)
+@pytest.mark.parametrize("name, codec, pix_fmt", [
+    ("clip.avi", "mjpeg", "yuvj420p"),
+    ("clip.mkv", "libx264", "yuv444p"),
+    ("clip.mkv", "libx264", "yuv420p10le"),
+    ("clip.mkv", "ffv1", "bgr0"),
+])  # fmt: skip
 def test_other_pixel_formats_keep_their_colours(tmp_path, name, codec, pix_fmt):
     video = clip(tmp_path / name, 4, codec=codec, pix_fmt=pix_fmt, colour=(200, 60, 30))
     folder = maps(tmp_path / "maps", len(frames(video)), value=0)

@@ -50,13 +50,9 @@ BY_HAND = {
     # A prior of TARGET: 2 and 3 in units of 2.5 once, 4 and 4 twice.
     "gain": (information_gain, [FIXATIONS, TARGET], None, math.log2(2 / 3) / 3),
     # The units are 24/8 and 22/8, for all three fixations.
-    "gain weighted": (
-        information_gain,
-        [FIXATIONS, TARGET],
-        ROWS,
-        math.log2(2 / 3) / 3 + math.log2(22 / 24),
-    ),
-}
+    "gain weighted":
+        (information_gain, [FIXATIONS, TARGET], ROWS, math.log2(2 / 3) / 3 + math.log2(22 / 24)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, DOUBLE, torch.uint8, torch.bfloat16))
@@ -307,7 +303,7 @@ NOT_SCORED = (
 )
 
 
-@pytest.mark.parametrize(("name", "truth", "value"), NOT_SCORED)
+@pytest.mark.parametrize("name, truth, value", NOT_SCORED)
 def test_what_cannot_be_scored_is_nan(name, truth, value):
     for pred in (torch.rand(4, 6, generator=seeded(7)), torch.zeros(4, 6)):
         maps = {**noise(8, 4, 6), "pred": pred, truth: torch.full((4, 6), float(value))}

@@ -124,20 +124,17 @@ def test_a_class_without_a_name_is_called_after_its_module(folder):
                                          "--model_args", "scale=0.5", "deep=true")[1]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "code", "says"),
-    [
-        ("resnet", "", "no model 'resnet'; give cube_unet, sst_sal, equator or your own"),
-        ("wrong.py", "", "no model 'wrong.py'; give"),
-        ("absent:Net", "", "there is no module 'absent'"),
-        ("wrong.sub:Net", "", "there is no module 'wrong.sub'"),
-        ("wrong:Net", "", "wrong:Net: not a subclass of models.SaliencyModel"),
-        ("wrong:Spec", "", "wrong:Spec: not a subclass"),
-        ("wrong:torch", "", "wrong:torch: not a subclass"),
-        ("wrong:Net", "class Net(SaliencyModel):\n def __init__(self, size): 0\n", "takes 'size'"),
-        ("wrong:Net", "class Net(CubeUNet):\n name = 'cube_unet'\n", "is named 'cube_unet'"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("name, code, says", [
+    ("resnet", "", "no model 'resnet'; give cube_unet, sst_sal, equator or your own"),
+    ("wrong.py", "", "no model 'wrong.py'; give"),
+    ("absent:Net", "", "there is no module 'absent'"),
+    ("wrong.sub:Net", "", "there is no module 'wrong.sub'"),
+    ("wrong:Net", "", "wrong:Net: not a subclass of models.SaliencyModel"),
+    ("wrong:Spec", "", "wrong:Spec: not a subclass"),
+    ("wrong:torch", "", "wrong:torch: not a subclass"),
+    ("wrong:Net", "class Net(SaliencyModel):\n def __init__(self, size): 0\n", "takes 'size'"),
+    ("wrong:Net", "class Net(CubeUNet):\n name = 'cube_unet'\n", "is named 'cube_unet'"),
+])  # fmt: skip
 def test_what_is_no_model_is_refused_in_one_line(folder, name, code, says):
     (folder / "wrong.py").write_text(HEADER + code)
     for script in (train_video, infer_video, evaluate_video):
@@ -152,10 +149,9 @@ def test_a_constructor_that_a_checkpoint_could_not_call_is_refused(folder):
 
 
 @pytest.mark.parametrize("option", ["--model", "--loss", "--motion", "--metric"])
-@pytest.mark.parametrize(
-    "code, error",
-    [("torch.zeros(-1)", RuntimeError), ("int('x')", ValueError), ("class", SyntaxError)],
-)
+@pytest.mark.parametrize("code, error", [
+    ("torch.zeros(-1)", RuntimeError), ("int('x')", ValueError), ("class", SyntaxError),
+])  # fmt: skip
 def test_errors_of_the_users_own_code_are_not_hidden(folder, option, code, error):
     (folder / "broken.py").write_text(HEADER + code)
     script = evaluate_video if option == "--metric" else train_video
@@ -368,25 +364,22 @@ class Spread(MapLoss):
     assert '"best_constant":' not in log and "NaN" not in log
 
 
-@pytest.mark.parametrize(
-    ("option", "name", "says"),
-    [
-        ("--loss", "l2", "no loss 'l2'; give smse, mse, density, spherical_kl or your own"),
-        ("--loss", "absent:Loss", "absent:Loss: there is no module 'absent'"),
-        ("--loss", "wrong:function", "wrong:function: not a subclass of losses.MapLoss"),
-        ("--loss", "wrong:made", "wrong:made: not a subclass of losses.MapLoss"),
-        ("--loss", "wrong:Missing", "wrong:Missing: not a subclass of losses.MapLoss"),
-        ("--motion", "flow", "no motion 'flow'; give none, difference, steady_difference, "
-         "colour_difference, dis, raft or your own as package.module:NAME"),
-        ("--motion", "wrong:function", "wrong:function: not a subclass of video.motion.Motion"),
-        ("--motion", "wrong:Bare", "wrong:Bare: has no number of channels; set"),
-        ("--metric", "l2", "no metric 'l2'; give cc, sim, kld"),
-        ("--metric", "wrong:function", "wrong:function: not an instance of metrics.Metric"),
-        ("--metric", "wrong:Metric", "wrong:Metric: not an instance of metrics.Metric"),
-        ("--metric", "wrong:DEPTH", "wrong:DEPTH: needs ('depth',); give it some of fixations"),
-        ("--metric", "wrong:NOTHING", "wrong:NOTHING: needs (); give it some of fixations"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("option, name, says", [
+    ("--loss", "l2", "no loss 'l2'; give smse, mse, density, spherical_kl or your own"),
+    ("--loss", "absent:Loss", "absent:Loss: there is no module 'absent'"),
+    ("--loss", "wrong:function", "wrong:function: not a subclass of losses.MapLoss"),
+    ("--loss", "wrong:made", "wrong:made: not a subclass of losses.MapLoss"),
+    ("--loss", "wrong:Missing", "wrong:Missing: not a subclass of losses.MapLoss"),
+    ("--motion", "flow", "no motion 'flow'; give none, difference, steady_difference, "
+     "colour_difference, dis, raft or your own as package.module:NAME"),
+    ("--motion", "wrong:function", "wrong:function: not a subclass of video.motion.Motion"),
+    ("--motion", "wrong:Bare", "wrong:Bare: has no number of channels; set"),
+    ("--metric", "l2", "no metric 'l2'; give cc, sim, kld"),
+    ("--metric", "wrong:function", "wrong:function: not an instance of metrics.Metric"),
+    ("--metric", "wrong:Metric", "wrong:Metric: not an instance of metrics.Metric"),
+    ("--metric", "wrong:DEPTH", "wrong:DEPTH: needs ('depth',); give it some of fixations"),
+    ("--metric", "wrong:NOTHING", "wrong:NOTHING: needs (); give it some of fixations"),
+])  # fmt: skip
 def test_what_is_no_loss_metric_or_motion_is_refused_in_one_line(folder, option, name, says):
     (folder / "wrong.py").write_text(
         "import torch\nfrom metrics import Metric\nfrom video.motion import Motion\n"

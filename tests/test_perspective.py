@@ -51,7 +51,7 @@ def panorama(height, width, function=harmonics):
 
 
 @pytest.mark.parametrize(
-    ("longitude", "latitude", "direction"),
+    "longitude, latitude, direction",
     [(0, 0, (0, 0, 1)), (90, 0, (1, 0, 0)), (180, 0, (0, 0, -1)), (-90, 0, (-1, 0, 0)),
      (33, 90, (0, 1, 0)), (60, 30, (0.75, 0.5, math.sqrt(3) / 4))],
 )  # fmt: skip
@@ -78,7 +78,7 @@ def test_pixels_and_angles_are_each_others_inverse():
 # Where a view looks
 
 
-@pytest.mark.parametrize(("yaw", "pitch", "roll"), POSES)
+@pytest.mark.parametrize("yaw, pitch, roll", POSES)
 def test_an_orientation_turns_then_lifts_then_leans(yaw, pitch, roll):
     right, up, ahead = orientation(*map(math.radians, (yaw, pitch, roll))).T
     torch.testing.assert_close(ahead, toward(yaw, pitch))
@@ -88,8 +88,8 @@ def test_an_orientation_turns_then_lifts_then_leans(yaw, pitch, roll):
     torch.testing.assert_close(right, cos * level - sin * above)
 
 
-@pytest.mark.parametrize(("yaw", "pitch", "roll"), POSES)
-@pytest.mark.parametrize(("fov", "h", "w"), [(90, 5, 5), (65, 7, 11), (140, 9, 3)])
+@pytest.mark.parametrize("yaw, pitch, roll", POSES)
+@pytest.mark.parametrize("fov, h, w", [(90, 5, 5), (65, 7, 11), (140, 9, 3)])
 def test_centre_edges_and_corners(yaw, pitch, roll, fov, h, w):
     """Angles from the middle, and where an unturned camera's edges lie, by the pinhole's tangents.
 
@@ -118,7 +118,7 @@ def test_centre_edges_and_corners(yaw, pitch, roll, fov, h, w):
 # What a view shows
 
 
-@pytest.mark.parametrize(("yaw", "pitch", "roll"), POSES)
+@pytest.mark.parametrize("yaw, pitch, roll", POSES)
 @pytest.mark.parametrize("fov", [40, 100])
 def test_harmonics_through_a_view(yaw, pitch, roll, fov):
     """One bilinear sample errs by at most spacing²/8 · |f''| along each axis.
@@ -136,7 +136,7 @@ def test_harmonics_through_a_view(yaw, pitch, roll, fov):
     assert errors[0] / errors[1] > 2.5  # second order
 
 
-@pytest.mark.parametrize(("yaw", "pitch", "roll"), POSES)
+@pytest.mark.parametrize("yaw, pitch, roll", POSES)
 @pytest.mark.parametrize("height", [480, 333])
 def test_harmonics_through_a_smaller_view(yaw, pitch, roll, height):
     """The mean over a pixel of the view, too, is its middle's value to the second order.
@@ -170,9 +170,9 @@ def test_a_turn_by_whole_columns_is_a_shift():
 # Anti-aliasing
 
 
-@pytest.mark.parametrize(("yaw", "pitch", "roll"), [(10, 5, 0), (180, 35, 20), (77, 90, 0)])
+@pytest.mark.parametrize("yaw, pitch, roll", [(10, 5, 0), (180, 35, 20), (77, 90, 0)])
 @pytest.mark.parametrize("width", [80, 140])
-@pytest.mark.parametrize(("pattern", "left"), [("checks", 0.01), ("columns", 0.06), ("rows", 0.06)])
+@pytest.mark.parametrize("pattern, left", [("checks", 0.01), ("columns", 0.06), ("rows", 0.06)])
 def test_patterns_finer_than_a_view_become_grey(yaw, pitch, roll, width, pattern, left):
     """The mean stays, and moiré is faint: what is left at a quarter of the view's resolution.
 
@@ -194,7 +194,7 @@ def test_patterns_finer_than_a_view_become_grey(yaw, pitch, roll, width, pattern
 # And back
 
 
-@pytest.mark.parametrize(("yaw", "pitch", "roll"), POSES)
+@pytest.mark.parametrize("yaw, pitch, roll", POSES)
 def test_there_and_back(yaw, pitch, roll):
     """Where the view covers whole pixels, the sphere comes back; elsewhere there is nothing."""
     source = panorama(90, 180)
@@ -211,8 +211,8 @@ def test_there_and_back(yaw, pitch, roll):
     assert (weight[0, 0][margin > 0.06] == 1).all() and (weight[0, 0][margin < -0.06] == 0).all()
 
 
-@pytest.mark.parametrize(("yaw", "pitch", "roll"), POSES)
-@pytest.mark.parametrize(("fov", "h", "w"), [(60, 20, 20), (110, 24, 40)])
+@pytest.mark.parametrize("yaw, pitch, roll", POSES)
+@pytest.mark.parametrize("fov, h, w", [(60, 20, 20), (110, 24, 40)])
 def test_the_weight_covers_the_solid_angle_of_a_pyramid(yaw, pitch, roll, fov, h, w):
     """4·asin(sin(α/2)·sin(β/2)) of a right pyramid with apex angles α and β."""
     view = torch.ones(1, 1, h, w, dtype=torch.float64)
@@ -225,7 +225,7 @@ def test_the_weight_covers_the_solid_angle_of_a_pyramid(yaw, pitch, roll, fov, h
 # Rotation
 
 
-@pytest.mark.parametrize(("yaw", "pitch", "roll"), POSES)
+@pytest.mark.parametrize("yaw, pitch, roll", POSES)
 def test_rotated_harmonics(yaw, pitch, roll):
     camera = orientation(*map(math.radians, (yaw, pitch, roll)))
     source, rays = panorama(120, 240), directions(120, 240, torch.float64)

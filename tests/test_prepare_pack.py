@@ -315,16 +315,7 @@ def test_each_thread_has_its_own_motion_estimator():
 
 def test_one_bad_file_in_prepare(data_root, tmp_path):
     (data_root / "a/0002.jpg").write_bytes(b"")
-    words = (
-        "--data_root",
-        data_root,
-        "--output",
-        tmp_path / "small",
-        "--height",
-        16,
-        "--width",
-        32,
-    )
+    words = "--data_root", data_root, "--output", tmp_path / "small", "--height", 16, "--width", 32
     code, printed, line = ended(pack.main, *words)
     assert code == 1 and "6 frames at 16×32" in printed and "0002.jpg" in line
     videos = tmp_path / "videos"

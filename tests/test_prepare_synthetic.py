@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,17 +22,13 @@ from prepare.figures import KINDS, UP, Figure, rotation
 from prepare.synthetic import OBSERVERS, Scene, draw_fixations, render, write_dataset
 from projection import directions, solid_angles
 from projection.sphere import equirectangular_taps
-from tests.commands import ROOT, ended, infer, paint, refusal
+from tests.commands import ROOT, ended, infer, paint, refusal, written
 from tests.spherical import read_spherical
 from video.decoding import decode, probe
 
 HEIGHT, WIDTH = 60, 120
 SIZE = {"height": 24, "width": 48, "attention_height": 16}
 COLOURS = np.full((4, 3), 0.9, np.float32)
-
-
-def written(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("columns", [1, 37, 60])

@@ -44,7 +44,7 @@ def test_directions_are_where_the_convention_says():
     assert d[90, 0, 2] < -0.999  # the left edge looks back
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (61, 123), (240, 480), (960, 1920)])
+@pytest.mark.parametrize("height, width", [(1, 1), (2, 3), (61, 123), (240, 480), (960, 1920)])
 def test_solid_angles_are_exact(height, width):
     area = solid_angles(height, width, torch.float64)
     assert area.shape == (height, 1)
@@ -128,7 +128,7 @@ def test_published_accuracy_at_240_480_120(dtype):
     assert -10 * math.log10(error) >= 85  # the published implementation keeps 39 dB
 
 
-@pytest.mark.parametrize(("height", "width", "size"), SIZES)
+@pytest.mark.parametrize("height, width, size", SIZES)
 def test_accuracy_is_second_order_at_any_size(height, width, size):
     """Bilinear interpolation errs by at most spacing² / 8 · |f''| in each of two directions."""
     equi, faces = smooth_equi(height, width), smooth_faces(size)
@@ -276,18 +276,13 @@ def test_float32_is_the_sum_of_the_taps(height, width, size, channels, opencv, m
     monkeypatch.setattr(resampling, "OPENCV", min(opencv, resampling.OPENCV))
     torch.manual_seed(0)
     points = directions(height, width, torch.float64).flatten(0, 1)
-    for convert, image, (index, weight) in (
-        (
-            Equi2Cube(height, width, size),
-            torch.rand(2, channels, height, width),
-            equirectangular_taps(face_directions(size).flatten(0, 2), height, width),
-        ),
-        (
-            Cube2Equi(size, height, width),
-            torch.rand(12, channels, size, size),
-            cube_taps(points, size),
-        ),
-    ):
+    faces = face_directions(size).flatten(0, 2)
+    for convert, shape, (index, weight) in (
+        (Equi2Cube(height, width, size), (2, channels, height, width),
+         equirectangular_taps(faces, height, width)),
+        (Cube2Equi(size, height, width), (12, channels, size, size), cube_taps(points, size)),
+    ):  # fmt: skip
+        image = torch.rand(shape)
         cubes = image.unflatten(0, (-1, 6)).transpose(1, 2) if len(image) == 12 else image
         expected = (cubes.flatten(2)[..., index] * weight).sum(2)
         result = convert(image)

@@ -259,10 +259,9 @@ def test_shares_of_people_near_the_camera():
 
 
 @pytest.mark.numbers
-@pytest.mark.parametrize(
-    "name, file",
-    [("courtyard", "courtyard_640x322_30fps.mp4"), ("drive", "drive_1920x1080_25fps.webm")],
-)
+@pytest.mark.parametrize("name, file", [
+    ("courtyard", "courtyard_640x322_30fps.mp4"), ("drive", "drive_1920x1080_25fps.webm"),
+])  # fmt: skip
 def test_what_the_camera_shows_that_follows_attention(name, file, tmp_path):
     words = ("--video_path", shared(f"media/{file}"), "--output_dir", tmp_path / name)
     assert ended(infer_video.main, *words)[0] == 0

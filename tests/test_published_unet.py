@@ -125,13 +125,10 @@ def settled(base: int = 32, channels: int = 4) -> dict[str, nn.Module]:
     layers = plain_layers(base, channels)
     for layer in layers.values():
         if isinstance(layer.eval(), nn.BatchNorm2d):
-            for values, low, high in (
-                (layer.weight.data, 0.7, 1.5),
-                (layer.bias.data, -0.3, 0.3),
-                (layer.running_mean, -0.2, 0.2),
-                (layer.running_var, 0.1, 0.5),
-            ):
-                values.uniform_(low, high)
+            layer.weight.data.uniform_(0.7, 1.5)
+            layer.bias.data.uniform_(-0.3, 0.3)
+            layer.running_mean.uniform_(-0.2, 0.2)
+            layer.running_var.uniform_(0.1, 0.5)
     layers["head"].weight.data *= 10  # so that maps have contrast, around one half
     layers["head"].bias.data -= plain_faces(layers, torch.rand(6, channels, 32, 32)).logit().mean()
     return layers
@@ -165,10 +162,9 @@ def test_weights_begin_as_pytorch_makes_them():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "channels, padding",
-    [(4, "published"), (3, "published"), (4, "cube"), (4, "zero"), (4, "replicate")],
-)
+@pytest.mark.parametrize("channels, padding", [
+    (4, "published"), (3, "published"), (4, "cube"), (4, "zero"), (4, "replicate"),
+])  # fmt: skip
 def test_a_file_of_theirs_gives_the_maps_of_their_layers(tmp_path, channels, padding):
     """Without options; and with another padding, as the layers with that padding."""
     options = {} if padding == "published" else {"padding": padding}

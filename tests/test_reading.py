@@ -263,7 +263,7 @@ def test_flow_beside_the_frames_of_a_folder_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "codec"),
+    "name, codec",
     [("a.webm", "libvpx"), ("a.mkv", "libx264"), ("a.flv", "libx264"), ("a.ts", "libx264"),
      ("a.avi", "mpeg4")],
 )  # fmt: skip
@@ -348,7 +348,7 @@ def test_frames_are_reduced_to_the_colours_that_their_pixels_have_on_average(tmp
     assert n == 2
 
 
-@pytest.mark.parametrize(("width", "height"), [(96, 48), (98, 50), (160, 90), (40, 21)])
+@pytest.mark.parametrize("width, height", [(96, 48), (98, 50), (160, 90), (40, 21)])
 def test_one_picture_of_any_shape(tmp_path, width, height):
     Image.fromarray(moving_disc(0, height, width)).save(tmp_path / "a.png")
     [frame] = read_frames(tmp_path / "a.png", SPEC)

@@ -161,13 +161,8 @@ def test_bad_input_is_refused(tmp_path):
         ("photographs", "equator.pth: holds the model 'equator'"),
     ):
         with pytest.raises(InputError, match=message):
-            run(
-                flat_photos_main,
-                "--sources",
-                tmp_path / sources,
-                "--init",
-                tmp_path / "equator.pth",
-            )
+            words = "--sources", tmp_path / sources, "--init", tmp_path / "equator.pth"
+            run(flat_photos_main, *words)
 
 
 @pytest.fixture

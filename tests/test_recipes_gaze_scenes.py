@@ -24,6 +24,7 @@ from recipes.gaze_scenes import BASE, EMPTY, Attention, render, write_dataset
 from recipes.gaze_sources import Picture, read_sources
 from recipes.patches import Canvas, Outline, Patch, pose
 from recipes.people import Detector
+from tests.commands import written
 from tests.scenes import write_clips, write_photographs
 from tests.shared import shared
 from tests.trainings import server
@@ -62,19 +63,16 @@ def root(tmp_path_factory):
 # Geometry
 
 
-@pytest.mark.parametrize(
-    ("where", "u", "v", "expected"),
-    [
-        ((0, 0), 0, 0, (0, 0)),
-        ((30, 0), 1, 0, (50, 0)),
-        ((175, 0), 1, 0, (-165, 0)),  # beyond the seam
-        ((-175, 10), 0, 0, (-175, 10)),
-        ((20, 80, 40, 0, 1), 0, -1, (-160, 80)),  # 20° up from 80° is beyond the pole
-        ((20, -80, 40, 0, 1), 0, 1, (-160, -80)),
-        ((10, 90, 40, 0, 1), 0, 1, (10, 70)),  # the pole itself: "down" is towards its longitude
-        ((0, 0, 40, 90, 1), 0, -1, (20, 0)),  # rolled clockwise: the top is on the right
-    ],
-)
+@pytest.mark.parametrize("where, u, v, expected", [
+    ((0, 0), 0, 0, (0, 0)),
+    ((30, 0), 1, 0, (50, 0)),
+    ((175, 0), 1, 0, (-165, 0)),  # beyond the seam
+    ((-175, 10), 0, 0, (-175, 10)),
+    ((20, 80, 40, 0, 1), 0, -1, (-160, 80)),  # 20° up from 80° is beyond the pole
+    ((20, -80, 40, 0, 1), 0, 1, (-160, -80)),
+    ((10, 90, 40, 0, 1), 0, 1, (10, 70)),  # the pole itself: "down" is towards its longitude
+    ((0, 0, 40, 90, 1), 0, -1, (20, 0)),  # rolled clockwise: the top is on the right
+])  # fmt: skip
 def test_a_place_of_a_photograph_is_at_the_predicted_direction(where, u, v, expected):
     there = patch(*where).directions(np.array([float(u)]), np.array([float(v)]))[0]
     assert there == pytest.approx(direction(*expected), abs=1e-12)
@@ -110,7 +108,7 @@ def test_what_was_fixated_and_its_fixation_land_at_the_same_direction(where):
 # Attention
 
 
-@pytest.mark.parametrize(("longitude", "latitude"), [(0, 0), (179, 8), (-120, -15)])
+@pytest.mark.parametrize("longitude, latitude", [(0, 0), (179, 8), (-120, -15)])
 def test_attention_peaks_at_the_fixation_of_a_single_photograph(longitude, latitude):
     there, weights = direction(longitude, latitude)[None], np.array([patch(0, 0).solid_angle])
     density, _, _ = Attention(90).density(there, weights, np.zeros((45, 90), np.float32))
@@ -222,10 +220,6 @@ def test_frames_are_valid_and_reproducible(root):
 
 
 # Files
-
-
-def written(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 @pytest.mark.slow

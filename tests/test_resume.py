@@ -79,14 +79,11 @@ def whole(clips_to_train, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("die_in_step", 5),  # in the middle of the second epoch
-        ("die_half_way_through_a_save", 4),
-        *(pytest.param(fault, marks=pytest.mark.slow) for fault in MOMENTS),
-    ],
-)
+@pytest.mark.parametrize("fault", [
+    ("die_in_step", 5),  # in the middle of the second epoch
+    ("die_half_way_through_a_save", 4),
+    *(pytest.param(fault, marks=pytest.mark.slow) for fault in MOMENTS),
+])  # fmt: skip
 def test_a_killed_run_ends_as_if_it_had_not_been(clips_to_train, whole, tmp_path, fault):
     train(clips_to_train, tmp_path, *OPTIONS, fault=fault, code=-signal.SIGKILL)
     assert "resumed after step" in train(clips_to_train, tmp_path, *OPTIONS)
@@ -142,22 +139,9 @@ def test_an_interrupted_validation_was_logged_twice(clips_to_train, whole, tmp_p
 def test_a_signal_to_all_processes_saves_and_leaves(clips_to_train, tmp_path):
     """As a batch system sends it: to the data workers, too."""
     options = ("--epochs", 2, "--samples", 24, "--batch_size", 2)
-    command = [
-        sys.executable,
-        ROOT / "train_video.py",
-        "--data_root",
-        clips_to_train,
-        "--output_dir",
-        tmp_path / "parts",
-        "--workers",
-        1,
-        "--precision",
-        "fp32",
-        *TINY,
-        *options,
-        "--save_minutes",
-        0,
-    ]
+    command = [sys.executable, ROOT / "train_video.py", "--data_root", clips_to_train,
+               "--output_dir", tmp_path / "parts", "--workers", 1, "--precision", "fp32",
+               *TINY, *options, "--save_minutes", 0]  # fmt: skip
     process = subprocess.Popen(
         [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -94,7 +94,7 @@ def test_what_is_written_is_read(tmp_path, stereo, coverage, ending):
 
 
 @pytest.mark.parametrize(
-    ("box", "byte", "says"),
+    "box, byte, says",
     [(b"st3d", 4, "the right eye first"), (b"st3d", 3, "another arrangement"),
      (b"equi", b"cbmp", "v360=c3x2:e"), (b"equi", b"mshp", "a mesh, as VR180")],
 )  # fmt: skip
@@ -166,20 +166,17 @@ def enlarged(content, fields):
     return bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("fields", "coverage"),
-    [
-        (("equirectangular", 96, 48, 96, 48, 0, 0), SPHERE),
-        (("equirectangular", 960, 480, 1920, 960, 480, 240), (-90, 90, -45, 45)),
-        (("equirectangular", 96, 48, 96, 96, 0, 0), (-180, 180, 0, 90)),
-        (("equirectangular", 96, 48, 96, 48, 10, 0), None),  # over the edge
-        (("equirectangular", 96, 96, 192, 96, 0, 0), None),  # not the shape of its pixels
-        (("equirectangular", 96, 48, 0, 0, 0, 0), None),
-        (("equirectangular", 96, 48, 38400, 19200, 0, 0), None),  # less than a degree
-        (("equirectangular", "many", 48, 96, 48, 0, 0), None),
-        (("cylindrical", 96, 48, 96, 48, 0, 0), None),
-    ],
-)
+@pytest.mark.parametrize("fields, coverage", [
+    (("equirectangular", 96, 48, 96, 48, 0, 0), SPHERE),
+    (("equirectangular", 960, 480, 1920, 960, 480, 240), (-90, 90, -45, 45)),
+    (("equirectangular", 96, 48, 96, 96, 0, 0), (-180, 180, 0, 90)),
+    (("equirectangular", 96, 48, 96, 48, 10, 0), None),  # over the edge
+    (("equirectangular", 96, 96, 192, 96, 0, 0), None),  # not the shape of its pixels
+    (("equirectangular", 96, 48, 0, 0, 0, 0), None),
+    (("equirectangular", 96, 48, 38400, 19200, 0, 0), None),  # less than a degree
+    (("equirectangular", "many", 48, 96, 48, 0, 0), None),
+    (("cylindrical", 96, 48, 96, 48, 0, 0), None),
+])  # fmt: skip
 @pytest.mark.parametrize("ending", ["jpg", "webp"])
 def test_what_pictures_declare(tmp_path, fields, coverage, ending):
     path = tmp_path / f"a.{ending}"
@@ -204,7 +201,7 @@ def test_what_is_written_into_pictures_is_read(tmp_path, layout):
 
 
 @pytest.mark.parametrize(
-    ("size", "stereo"), [((64, 64), "top-bottom"), ((192, 48), "left-right"), ((96, 48), None)]
+    "size, stereo", [((64, 64), "top-bottom"), ((192, 48), "left-right"), ((96, 48), None)]
 )
 def test_shapes_that_stereo_often_has_are_told(checkpoint, tmp_path, size, stereo):
     clip = video(tmp_path / "a.mp4", discs(2, *size[::-1]))
@@ -266,7 +263,7 @@ def test_pictures_are_turned_by_their_orientation(tmp_path, orientation):
 # From the file to the overlay.
 
 
-@pytest.mark.parametrize(("stereo", "axis"), [("top-bottom", 0), ("left-right", 1)])
+@pytest.mark.parametrize("stereo, axis", [("top-bottom", 0), ("left-right", 1)])
 def test_stereo_has_the_left_eyes_maps_over_both(checkpoint, tmp_path, stereo, axis):
     mono = video(tmp_path / "mono.mkv", discs(), codec="ffv1")
     infer_layout(mono, checkpoint, tmp_path / "mono")
@@ -368,16 +365,13 @@ def test_frames_for_models_are_of_the_left_eye(tmp_path):
 # The left eye alone, for pages and follow videos
 
 
-@pytest.mark.parametrize(
-    ("layout", "height", "width"),
-    [
-        (Layout("top-bottom"), 96, 96),
-        (Layout("top-bottom"), 100, 100),  # an odd number of rows of chroma
-        (Layout("left-right"), 48, 192),
-        (Layout(coverage=VR180), 48, 48),
-        (Layout("left-right", VR180), 48, 96),
-    ],
-)
+@pytest.mark.parametrize("layout, height, width", [
+    (Layout("top-bottom"), 96, 96),
+    (Layout("top-bottom"), 100, 100),  # an odd number of rows of chroma
+    (Layout("left-right"), 48, 192),
+    (Layout(coverage=VR180), 48, 48),
+    (Layout("left-right", VR180), 48, 96),
+])  # fmt: skip
 def test_planes_of_the_left_eye_are_the_whole_sphere(layout, height, width):
     """Luma is its column's longitude over the sphere, chroma half of it; black is not covered."""
     eye = layout.eyes(height, width)[0]
@@ -498,7 +492,7 @@ def test_a_mono_sphere_is_left_alone():
     assert np.array_equal(lay_map(saliency, 99, 201, MONO), resize_map(saliency, 99, 201))
 
 
-@pytest.mark.parametrize(("stereo", "axis"), [("top-bottom", 0), ("left-right", 1)])
+@pytest.mark.parametrize("stereo, axis", [("top-bottom", 0), ("left-right", 1)])
 @pytest.mark.parametrize("odd", [0, 1])
 def test_both_eyes_get_the_map_of_the_left_one(stereo, axis, odd):
     left, right = np.random.default_rng(0).integers(0, 256, (2, 40, 80, 3), np.uint8)
@@ -517,7 +511,7 @@ def test_both_eyes_get_the_map_of_the_left_one(stereo, axis, odd):
 
 
 @pytest.mark.parametrize(
-    ("stereo", "coverage"),
+    "stereo, coverage",
     [("both", SPHERE), ("none", (-180, 181, -90, 90)), ("none", (90, -90, -90, 90)),
      ("none", (-90, 90, 10, 10)), ("none", (float("nan"), 90, 0, 10)), ("none", (1, 2, 3))],
 )  # fmt: skip

@@ -277,16 +277,13 @@ def test_train_stops_when_the_loss_is_not_finite(scenes, tmp_path):
     assert "learning_rate" in message
 
 
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ("half_pixel=False", None),
-        ("half_pixel=0", "half_pixel=0: sst_sal takes"),
-        ("height=12.5", "height=12.5: sst_sal takes"),
-        ("height=", "height=: sst_sal takes"),
-        ("colour=red", "colour=red: sst_sal takes in_channels=6"),
-    ],
-)
+@pytest.mark.parametrize("given, says", [
+    ("half_pixel=False", None),
+    ("half_pixel=0", "half_pixel=0: sst_sal takes"),
+    ("height=12.5", "height=12.5: sst_sal takes"),
+    ("height=", "height=: sst_sal takes"),
+    ("colour=red", "colour=red: sst_sal takes in_channels=6"),
+])  # fmt: skip
 def test_false_in_the_arguments_of_a_model_is_false(given, says):
     words = ["--model", "sst_sal", "--model_args", given]
     if says is None:

@@ -177,7 +177,7 @@ def test_a_click_plays_and_pauses_and_the_clip_goes_round(page):
     assert page.run("[source.paused, following]") == [True, False]
 
 
-@pytest.mark.parametrize(("lon", "lat"), [(0, 0), (175, -20), (60, 80), (-100, -90)])
+@pytest.mark.parametrize("lon, lat", [(0, 0), (175, -20), (60, 80), (-100, -90)])
 def test_a_view_is_the_projection_of_its_frame(page, lon, lat):
     """Straight ahead, over the seam, near a pole and at one."""
     page.run(f"$('strength').value = 0; Object.assign(look, {{lon: {lon}, lat: {lat}}})")
@@ -347,16 +347,7 @@ def test_space_pressed_the_button_again_that_was_clicked_before(page, control):
 
 def test_a_screen_reader_finds_a_name_for_every_control(page):
     nodes = page.send("Accessibility.getFullAXTree")["nodes"]
-    kinds = {
-        "button",
-        "slider",
-        "combobox",
-        "radio",
-        "application",
-        "Canvas",
-        "image",
-        "radiogroup",
-    }
+    kinds = {"button", "slider", "combobox", "radio", "application", "image", "radiogroup"}
     controls = [
         (node["role"]["value"], node.get("name", {}).get("value"))
         for node in nodes
@@ -456,11 +447,8 @@ def test_the_clip_in_the_page(folder):
     with av.open(io.BytesIO(clip)) as file:
         video, sound = file.streams.video[0], file.streams.audio[0]
         context = video.codec_context
-        assert (context.name, context.pix_fmt, sound.codec_context.name) == (
-            "h264",
-            "yuv420p",
-            "aac",
-        )
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert sound.codec_context.name == "aac"
         assert (context.width, context.height) == (WIDTH, MAP_ROWS + HEIGHT)
         assert (context.color_range, context.colorspace) == (1, 6)  # 256 rows: BT.601
         times = [float(frame.pts * frame.time_base) for frame in file.decode(video)]
@@ -502,7 +490,7 @@ def test_noise_keeps_to_the_bit_rate(tmp_path):
     assert minute * 4 / 3 < 39e6
 
 
-@pytest.mark.parametrize(("given", "words"), [
+@pytest.mark.parametrize("given, words", [
     (["--viewer", "--output_path", "{}/o.mp4"], "ends with .html"),
     (["--side_by_side"], "--side_by_side"),
     (["--viewer_width", "10"], "64 or more"),

@@ -56,7 +56,7 @@ def resolve(options: list[str]) -> tuple[Config, models.SaliencyModel]:
 def train(data, output, *options, fault=None, code=0, processes=1) -> str:
     """A training in processes of its own. Checks its exit code and returns what it printed.
 
-    fault: a name in FAULTS and when it happens, counted from 1.
+    fault: the name of a function below and when it happens, counted from 1.
     """
     arguments = [
         "--data_root", data, "--output_dir", output, "--workers", 0, "--precision", "fp32",
@@ -103,7 +103,7 @@ def _run(script: str, arguments: list[str], printed: str, fault, group: dict[str
     sys.argv = [f"{script}.py", *arguments]
     if fault:
         name, number = fault
-        FAULTS[name](number)
+        globals()[name](number)
     run_script(processes.session(sys.modules[script].main))
 
 
@@ -179,21 +179,3 @@ def lose_the_loss(number: int) -> None:
         run.model.head.bias.data.fill_(float("nan"))
 
     before_call(train_video, "train_step", number, spoil)
-
-
-FAULTS = {
-    function.__name__: function
-    for function in (
-        die_in_step,
-        die_in_backward,
-        die_in_validation,
-        die_half_way_through_a_save,
-        die_before_a_rename,
-        die_after_logging,
-        interrupt_a_step,
-        interrupt_validation,
-        fill_the_disk,
-        lose_the_loss,
-        compile_fast,
-    )
-}
