@@ -146,18 +146,6 @@ def test_parts_are_normalised_alike_in_one_process_and_in_two(data, tmp_path):
     assert_same_losses(tmp_path / "one", tmp_path / "two")
 
 
-def test_a_loss_that_sums_over_maps_follows_that_of_one_process(tmp_path):
-    data = write_long_clips(tmp_path / "long")
-    for number in range(1, 8):
-        (data / f"a/{number:04d}_gt.npy").unlink()
-    train(data, tmp_path / "one", *SST_SAL)
-    train(data, tmp_path / "two", *SST_SAL, processes=2)
-    train(data, tmp_path / "parts", *SST_SAL, "--accumulate", 2)
-    assert log(tmp_path / "one")[0]["train_loss"] > 0
-    assert_same_losses(tmp_path / "one", tmp_path / "two")
-    assert_same_losses(tmp_path / "one", tmp_path / "parts")
-
-
 def test_another_number_of_processes_goes_on_with_a_run(data, alone, tmp_path):
     options = (*OPTIONS, "--save_minutes", 0)
     fault = ("die_in_step", 5)

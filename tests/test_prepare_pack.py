@@ -24,7 +24,6 @@ from prepare.records import begin_clip, clip_record
 from tests.clips import moving_disc, write_eccv_clip, write_video
 from tests.commands import ended, evaluate, start, train_one_epoch
 from tests.runs import last, log, same
-from video import pictures
 from video.motion import motion_estimator
 from video.pictures import unit
 
@@ -188,19 +187,6 @@ def test_a_model_of_another_size_or_rate_is_refused(tmp_path):
     with pytest.raises(InputError, match="small: is packed already"):
         packed(tmp_path / "small", tmp_path / "smaller")
     assert len(SaliencyVideos(tmp_path / "small", "train", None)) == 10
-
-
-def test_frames_of_a_packed_data_set_are_read_once(tmp_path, monkeypatch):
-    """With motion, training would decode two pictures for each frame."""
-    write_eccv_clip(tmp_path / "data/a", range(1, 11))
-    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
-    opened, open_picture = [], pictures.open_picture
-    monkeypatch.setattr(pictures, "open_picture", lambda p: opened.append(p) or open_picture(p))
-    packed(tmp_path / "data", tmp_path / "small", "dis")
-    assert len(opened) == len(set(opened)) == 10
-    list(SaliencyVideos(tmp_path / "small", "train", spec("dis")))
-    list(SaliencyVideos(tmp_path / "small", "train", spec("difference")))
-    assert len(opened) == 10
 
 
 @pytest.mark.parametrize("maps", [(20, 40), (48, 96)])  # smaller and larger than the frames

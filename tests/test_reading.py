@@ -225,29 +225,6 @@ def test_memory_does_not_hold_the_clip(tmp_path):
     assert len(reader.times) == 4  # up to the next sampled one
 
 
-def bad_sources(folder):
-    whole = write_video(folder / "whole.mp4", frames=60)
-    (folder / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    stream = write_video(folder / "whole.mkv", frames=60).read_bytes()
-    (folder / "cut.mkv").write_bytes(stream[: len(stream) // 2])
-    (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("this is no video")
-    (folder / "nothing").mkdir()
-    (folder / "cut.jpg").write_bytes(b"")
-    Image.fromarray(moving_disc(0, 64, 128)).save(folder / "whole.jpg")
-    (folder / "half.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:900])
-    names = ("missing.mp4", "cut.mp4", "cut.mkv", "empty.mp4", "text.mp4", "nothing", "cut.jpg")
-    return [*names, "half.jpg"]
-
-
-def test_bad_sources_are_named_with_the_next_step(tmp_path):
-    for name in bad_sources(tmp_path):
-        with pytest.raises(InputError) as caught:
-            list(read_frames(tmp_path / name, SPEC))
-        assert name in str(caught.value)
-        assert ";" in str(caught.value)
-
-
 def test_flow_beside_the_frames_of_a_folder_is_taken(tmp_path):
     folder = write_eccv_clip(tmp_path / "217", range(1, 4))
     flow = np.zeros((32, 64, 3), np.uint8)

@@ -2,14 +2,12 @@
 
 import copy
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 import models
 from common.errors import InputError
@@ -21,7 +19,7 @@ from recipes.flat_photos import main as flat_photos_main
 from recipes.gaze_sources import Picture
 from recipes.motion import divergence
 from recipes.motion import main as motion_main
-from recipes.score_flat_clips import Clip, forms
+from recipes.score_flat_clips import Clip
 from recipes.score_flat_clips import main as score_flat_clips_main
 from tests.commands import ended, run, success
 from tests.scenes import write_clips, write_photographs
@@ -57,26 +55,6 @@ def test_photograph_and_map_fit_each_other(tmp_path):
     assert item["target"].max() == 1
 
 
-@pytest.mark.parametrize("backbone", ["plain", "efficientnet_lite0"])
-def test_a_uniform_picture_has_a_uniform_map(backbone):
-    """Repeated borders add no edge, and no latitude is preferred."""
-    torch.manual_seed(0)
-    cube = CubeUNet(backbone=backbone, base_channels=4, height=192, width=384)
-    with torch.no_grad():
-        cube.latitude_bias.fill_(7.0)
-    network = FlatUNet(cube).double().train()  # with the batch's statistics maps vary more
-    for part in network.modules():
-        if isinstance(part, nn.Dropout2d):
-            part.eval()
-    colour = torch.tensor([0.2, 0.6, 0.4], dtype=torch.float64)[:, None, None]
-    with torch.no_grad():
-        for size in ((96, 128), (128, 96)):
-            maps = network(colour.expand(2, 3, *size))
-            assert maps.shape == (2, 1, *size)
-            assert maps.std() < 1e-4 and maps.max() < 0.9
-            assert network(torch.rand(2, 3, *size, dtype=torch.float64)).std() > 1e-3
-
-
 @pytest.fixture
 def cube_and_flat():
     """A CubeUNet of the shipped kind with faces of 192 pixels, and the FlatUNet of its copy."""
@@ -97,19 +75,6 @@ def test_late_paddings_stay_late(cube_and_flat):
         inside = slice(padding.sides[0], padding.sides[0] + 8)
         assert torch.equal(padded[..., inside, inside], faces), name
         assert torch.equal(expected[..., inside, inside], faces), name
-
-
-@torch.no_grad()
-def test_features_of_a_photograph_lie_where_those_of_a_face_lie(cube_and_flat):
-    """Strides 4 and 8 see 9 and 33 pixels around theirs: further inside, no edge changes them."""
-    cube, flat = cube_and_flat
-    faces = torch.rand(6, 3, 192, 192)
-    on_cube, on_flat = (net.backbone.encoder(faces) for net in (cube, flat.cube))
-    for stride, seen, expected, found in zip((4, 8), (9, 33), on_cube, on_flat):
-        edge = math.ceil(seen / stride)
-        inside = slice(edge, 192 // stride - edge)
-        assert expected.std() > 1e-3
-        torch.testing.assert_close(found[..., inside, inside], expected[..., inside, inside])
 
 
 def test_flat_density_loss_counts_every_pixel_the_same():
@@ -186,21 +151,6 @@ def test_a_fixation_lands_where_the_picture_is(pictures):
     assert brightness == pytest.approx([30 * n for n in range(6)], abs=3)
     assert clip.frames[1].motion[0, 30, 60].item() == pytest.approx(30 / 255, abs=0.02)
     assert torch.allclose(clip.frames[3].rgb[:, 0], torch.tensor(0.5))  # grey above
-
-
-@pytest.mark.slow
-def test_forms_of_a_network(pictures):
-    torch.manual_seed(0)
-    model = CubeUNet(height=40, width=80, base_channels=2).eval()
-    model.spec = replace(model.spec, smoothing=0.5)
-    clip = Clip(pictures, 40, 80, "difference")
-    found = dict(forms(model, clip.frames))
-    assert list(found) == ["frames alone", "with motion", "with motion, smoothed"]
-    with torch.no_grad():
-        third = model(clip.frames[2].rgb[None, None], clip.frames[2].motion[None, None])[0, 0, 0]
-    torch.testing.assert_close(found["with motion"][2], third)
-    assert not torch.allclose(found["with motion"][2], found["with motion, smoothed"][2])
-    assert model.spec.smoothing == 0.5
 
 
 def test_command(tmp_path):

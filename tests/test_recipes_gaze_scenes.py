@@ -358,14 +358,3 @@ def test_maps_count_as_the_fixations_of_eight_people(tmp_path):
     assert len(third.x) == 18 + 1  # two people, without their first fixations
     assert (third.x[-1], third.y[-1]) == pytest.approx((1.5 / 32, 12.5 / 24))
     assert third.weights[-1] > 10 * third.weights[:-1].max()  # 120 fixations in a frequent place
-
-
-@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
-def test_a_map_that_is_missing_or_damaged_is_named(spoil, tmp_path):
-    picture = tmp_path / "emod" / "images" / "a.jpg"
-    picture.parent.mkdir(parents=True)
-    Image.new("RGB", (256, 192)).save(picture)
-    write_map(tmp_path / "emod" / "maps" / "a.png", slice(0, 8), slice(8))
-    spoil(tmp_path / "emod" / "maps" / "a.png")
-    with pytest.raises(InputError, match="maps.*(a.jpg|a.png)"):
-        read_sources(tmp_path)
