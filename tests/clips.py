@@ -1,5 +1,6 @@
 """Tiny clips for the tests, made on the spot."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def write_eccv_clip(folder: Path, numbers=range(1, 5), height=32, width=64) -> P
         truth = (moving_disc(n, 16, 32)[..., 1] > 200).astype(np.float32) * n
         np.save(folder / f"{n:04d}_gt.npy", truth)
     return folder
+
+
+def write_data_set(root: Path, clips="ab", numbers=range(1, 4), height=20, width=40, **splits):
+    for name in clips:
+        write_eccv_clip(root / name, numbers, height, width)
+    (root / "splits.json").write_text(json.dumps(splits or {"train": ["a"], "val": ["b"]}))
+    return root
 
 
 def frame_times(path):

@@ -19,7 +19,7 @@ from metrics import Protocol
 from projection import directions, solid_angles
 from projection.sphere import direction_of
 from tests.clips import write_eccv_clip, write_video
-from tests.commands import ended, infer, refusal
+from tests.commands import ended, infer, refusal, success
 from video import read_frames
 from video.pictures import read_picture
 
@@ -115,8 +115,7 @@ def test_maps_and_heads_that_follow_could_not_read(tmp_path, checkpoint):
     """Tracebacks, of a missing folder as well."""
     clip, maps = write_video(tmp_path / "a.mp4", 9), tmp_path / "maps"
     assert infer(clip, checkpoint, maps)[0] == 0
-    code, printed, line = ended(follow.main, maps)
-    assert code == 0 and "maps: " in printed, line
+    assert "maps: " in success(ended(follow.main, maps))
     record = maps / "saliency.json"
     content = record.read_text()
     uneven = json.dumps(json.loads(content) | {"times": [0.5] * 9})
@@ -135,8 +134,7 @@ def test_maps_and_heads_that_follow_could_not_read(tmp_path, checkpoint):
     heads = tmp_path / "heads.npz"
     rays = np.tile(np.eye(3)[:, None], (2, 12, 1))
     np.savez(heads, a=rays, b=rays)
-    code, printed, line = ended(follow.main, "--heads", heads)
-    assert code == 0 and printed.startswith("1 videos"), line
+    assert success(ended(follow.main, "--heads", heads)).startswith("1 videos")
     for wrong in (rays[:3], rays[:, :1], rays[..., :2], rays * 0, rays * np.nan, rays * 1j, "x"):
         np.savez(heads, a=rays, b=wrong)
         refusal(ended(follow.main, "--heads", heads), "heads.npz: not head directions")
@@ -151,8 +149,7 @@ def test_panoramas_that_real_gaze_could_not_read(tmp_path, checkpoint):
     good = {"a_rgb": np.zeros((4, 8, 3), np.uint8), "a_gt": np.eye(4, 8),
             "a_fix": np.zeros((6, 2)), "a_user": np.arange(6)}  # fmt: skip
     np.savez(path, **good)
-    code, printed, line = ended(real_gaze.main, *words)
-    assert code == 0 and printed.startswith("a.npz: 1 panorama"), line
+    assert success(ended(real_gaze.main, *words)).startswith("a.npz: 1 panorama")
     assert "no .npz file in it" in ended(real_gaze.main, tmp_path / "nowhere", *words[1:])[2]
     wrong = {"a_rgb": (np.zeros((4, 8, 3)), np.zeros((4, 8), np.uint8), np.array(["x"], object)),
              "a_gt": (np.zeros((4, 8)), np.full((4, 8), np.nan), np.eye(4, 8) * 1j, np.array("x")),

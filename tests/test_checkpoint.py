@@ -26,7 +26,7 @@ from models import Spec, load
 from models.checkpoint import put_weights, read
 from recipes import average, calibrate, pretrained
 from tests.checkpoints import changed, small_unet
-from tests.clips import write_eccv_clip
+from tests.clips import write_data_set
 from tests.commands import ended, evaluate, infer, refusal, train_one_epoch
 from tests.shared import shared
 
@@ -146,8 +146,7 @@ def test_a_flipped_byte_in_a_checkpoint(checkpoint, tmp_path):
 def test_weights_that_are_no_weights(checkpoint, tmp_path, change, says):
     """Weights of other shapes were broadcast; NaN and 1e30 passed through average and calibrate."""
     path = changed(checkpoint, tmp_path / "bad.pth", lambda stored: change(stored["weights"]))
-    write_eccv_clip(tmp_path / "data/a")
-    (tmp_path / "data/splits.json").write_text('{"train": ["a"], "val": ["a"]}')
+    write_data_set(tmp_path / "data")
     out = tmp_path / "new.pth"
     for main, words in (
         (average.main, (out, checkpoint, path)),

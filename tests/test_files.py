@@ -1,7 +1,6 @@
 """Files of every kind: locks, partial files, arrays and JSON that are none."""
 
 import errno
-import json
 import os
 import struct
 import subprocess
@@ -16,7 +15,7 @@ from common.errors import InputError, explain
 from common.files import atomic, read_array
 from common.locks import lock
 from prepare import pack
-from tests.clips import write_eccv_clip
+from tests.clips import write_data_set
 from tests.commands import ROOT, ended, evaluate, infer, paint, train_one_epoch
 from tests.trainings import TINY
 
@@ -30,10 +29,7 @@ def test_two_runs_into_one_folder(clip, checkpoint, tmp_path):
     pipes = {"cwd": ROOT, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     other = subprocess.Popen([sys.executable, "-c", code, out], **pipes)
     assert other.stdout.readline() == b"locked\n"
-    data = {"train": ["a"], "val": ["b"]}
-    for name in "ab":
-        write_eccv_clip(tmp_path / "data" / name)
-    (tmp_path / "data/splits.json").write_text(json.dumps(data))
+    write_data_set(tmp_path / "data")
     training = ("--data_root", tmp_path / "data", "--output_dir", out, "--workers", 0, *TINY)
     scoring = ("--data_root", tmp_path / "data", "--split", "val", "--output_dir", out)
     for found in (

@@ -29,7 +29,7 @@ from maps.folder import MapFolder
 from models import export_onnx
 from models.checkpoint import load
 from prepare import recordings
-from tests.clips import frame_times, moving_disc, write_eccv_clip, write_varying_video, write_video
+from tests.clips import frame_times, moving_disc, write_data_set, write_varying_video, write_video
 from tests.commands import (
     ended,
     evaluate,
@@ -420,10 +420,7 @@ def test_names_that_are_not_utf_8(clip, checkpoint, tmp_path):
 def test_clips_that_a_spreadsheet_would_run(checkpoint, tmp_path):
     """Nor do names that are not UTF-8 end an evaluation."""
     names = ["=1+1", "+1", "-1", "@a", os.fsdecode(b"\xff"), "b"]
-    for name in names:
-        write_eccv_clip(tmp_path / "data" / name, range(1, 3), 20, 40)
-    splits = {"train": ["b"], "val": ["b"], "test": names}
-    (tmp_path / "data/splits.json").write_text(json.dumps(splits))
+    write_data_set(tmp_path / "data", names, range(1, 3), train=["b"], val=["b"], test=names)
     words = "--ckpt_path", checkpoint, "--report"
     success(evaluate(tmp_path / "data", tmp_path / "out", *words))
     with open(tmp_path / "out/metrics.csv", encoding="utf-8", newline="") as file:

@@ -22,7 +22,7 @@ from common.files import OUTPUT_RECORD
 from maps.folder import fingerprint
 from maps.saved import common_scale
 from tests.clips import frame_times, read_pixels, write_video
-from tests.commands import ended, infer, paint, refusal, start
+from tests.commands import ended, infer, paint, refusal, start, success
 from tests.overlays import arguments, clip, facts, frames, maps, refused, render, sounds, times
 from tests.spherical import read_spherical
 from tests.trainings import run
@@ -253,8 +253,7 @@ def test_an_output_of_another_clip_was_replaced(tmp_path, capsys):
 def test_a_still_picture_becomes_a_picture(still, checkpoint, tmp_path, name):
     """It became a video of 0.1 s."""
     assert infer(still, checkpoint, tmp_path / "maps")[0] == 0
-    code, text, _ = paint(still, tmp_path / "maps", tmp_path / name)
-    assert code == 0 and name in text
+    assert name in success(paint(still, tmp_path / "maps", tmp_path / name))
     with Image.open(tmp_path / name) as image:
         assert image.format == ("PNG" if name.endswith("png") else "JPEG")
         assert image.size == (97, 49)  # odd sizes too
@@ -289,8 +288,7 @@ def test_the_output_has_a_name_where_none_is_given(still, clip, checkpoint, tmp_
         infer(source, checkpoint, tmp_path / source.stem)
         monkeypatch.chdir(tmp_path)
         words = ("--original_video", source, "--saliency_dir", tmp_path / source.stem)
-        code, text, _ = ended(make_video.main, *words)
-        assert code == 0 and text.startswith(f"outputs/{name}: ")
+        assert success(ended(make_video.main, *words)).startswith(f"outputs/{name}: ")
         assert (tmp_path / "outputs" / name).is_file()
 
 

@@ -21,7 +21,7 @@ from models import Spec
 from prepare import pack, recordings
 from prepare.pack import pack_dataset
 from prepare.records import begin_clip, clip_record
-from tests.clips import moving_disc, write_eccv_clip, write_video
+from tests.clips import moving_disc, write_data_set, write_eccv_clip, write_video
 from tests.commands import ended, evaluate, start, train_one_epoch
 from tests.runs import last, log, same
 from video.motion import motion_estimator
@@ -117,8 +117,7 @@ def test_pictures_of_8_bits_are_the_same_floats(tmp_path, motion):
 
 def test_flow_is_that_between_the_frames_that_a_model_sees(tmp_path):
     """At 24 frames a second, that is every third: the flow stored is since the one before."""
-    write_eccv_clip(tmp_path / "data/a", range(1, 11))
-    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    write_data_set(tmp_path / "data", "a", range(1, 11), train=["a"])
     (tmp_path / "data/dataset.json").write_text('{"fps": 24}')
     packed(tmp_path / "data", tmp_path / "small", motion="dis")
     roots = tmp_path / "data", tmp_path / "small"
@@ -171,8 +170,7 @@ def test_written_files_are_what_they_should_be(tmp_path):
 
 
 def test_a_model_of_another_size_or_rate_is_refused(tmp_path):
-    write_eccv_clip(tmp_path / "data/a", range(1, 11))
-    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    write_data_set(tmp_path / "data", "a", range(1, 11), train=["a"])
     (tmp_path / "data/dataset.json").write_text('{"fps": 24}')
     packed(tmp_path / "data", tmp_path / "small", "dis")
     made = r"small: packed for 23×47 pixels, 8 frames a second, not"
@@ -270,9 +268,7 @@ def test_complete_clips_are_kept_and_those_with_other_options_made_again(tmp_pat
 
 @pytest.mark.slow
 def test_a_killed_command_is_continued(tmp_path):
-    for name in ("a", "b"):
-        write_eccv_clip(tmp_path / "data" / name, range(1, 100), height=128, width=256)
-    (tmp_path / "data/splits.json").write_text('{"train": ["a", "b"]}')
+    write_data_set(tmp_path / "data", "ab", range(1, 100), 128, 256, train=["a", "b"])
     small = tmp_path / "small"
     words = ("--data_root", tmp_path / "data", "--output", small, "--height=23", "--width=47")
     process = start("-m", "prepare.pack", *words, "--workers=1")

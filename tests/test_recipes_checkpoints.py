@@ -1,7 +1,6 @@
 """Recipes that make checkpoints: average, calibrate, pretrained, distill, front."""
 
 import copy
-import json
 import math
 import struct
 
@@ -29,7 +28,7 @@ from recipes.flat import to_tensor
 from recipes.pretrained import from_pretrained
 from recipes.pretrained import main as pretrained_main
 from recipes.teachers import main as teachers_main
-from tests.clips import write_eccv_clip
+from tests.clips import write_data_set
 from tests.commands import ended, run
 from video.pictures import read_picture, resize
 
@@ -100,8 +99,7 @@ def test_known_factors_are_found_and_become_part_of_the_weights():
 
 
 def test_command_lowers_the_loss_and_refuses_other_models(tmp_path, capsys):
-    write_eccv_clip(tmp_path / "data" / "clip", range(1, 5), 20, 40)
-    (tmp_path / "data" / "splits.json").write_text(json.dumps({"train": [], "val": ["clip"]}))
+    write_data_set(tmp_path / "data", ["clip"], train=[], val=["clip"])
     model = network()
     models.save(tmp_path / "in.pth", model, mean_of=["a", "b"], run={"loss": "density"})
     models.save(tmp_path / "equator.pth", EquatorPrior())
@@ -206,10 +204,7 @@ def teacher(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    for name in ("a", "b"):
-        write_eccv_clip(tmp_path / "data" / name, (1, 2))
-    (tmp_path / "data" / "splits.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
-    return tmp_path / "data"
+    return write_data_set(tmp_path / "data", numbers=(1, 2), height=32, width=64)
 
 
 @torch.no_grad()

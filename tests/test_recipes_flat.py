@@ -55,17 +55,10 @@ def test_photograph_and_map_fit_each_other(tmp_path):
     assert item["target"].max() == 1
 
 
-@pytest.fixture
-def cube_and_flat():
-    """A CubeUNet of the shipped kind with faces of 192 pixels, and the FlatUNet of its copy."""
-    torch.manual_seed(0)
-    cube = CubeUNet(backbone="efficientnet_lite0", height=384, width=768).eval()
-    return cube, FlatUNet(copy.deepcopy(cube)).eval()
-
-
-def test_late_paddings_stay_late(cube_and_flat):
+def test_late_paddings_stay_late():
     """They once padded both sides, so that strides of 2 took the pixels before the right ones."""
-    cube, flat = cube_and_flat
+    cube = CubeUNet(backbone="efficientnet_lite0", height=384, width=768).eval()
+    flat = FlatUNet(copy.deepcopy(cube)).eval()
     replaced = [(n, part) for n, part in cube.named_modules() if isinstance(part, CubePadding)]
     assert {(0, 1), (1, 1)} <= {padding.sides for _, padding in replaced}  # late ones and others
     faces = torch.rand(6, 2, 8, 8)
@@ -153,7 +146,7 @@ def test_a_fixation_lands_where_the_picture_is(pictures):
     assert torch.allclose(clip.frames[3].rgb[:, 0], torch.tensor(0.5))  # grey above
 
 
-def test_command(tmp_path):
+def test_scores_of_clips_have_a_row_for_each_form_of_the_network(tmp_path):
     write_clips(tmp_path / "hevc33_video", ("Kimono",))
     model = CubeUNet(height=40, width=80, base_channels=2)
     models.save(tmp_path / "net.pth", model)

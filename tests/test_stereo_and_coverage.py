@@ -531,6 +531,5 @@ def test_the_next_command_has_the_options_of_this_one(tmp_path, monkeypatch):
     words = shlex.split(next_line)
     assert last == "open outputs/a clip_overlay.mp4"
     assert words[1:3] == [".", clip] and "--viewer" in words
-    code, printed, line = ended(main, *words[2:])
-    assert code == 0 and "none new" in printed, line
+    assert "none new" in success(ended(main, *words[2:]))
     assert (tmp_path / "outputs/a clip_viewer.html").is_file()

@@ -23,7 +23,7 @@ import models
 import train_video
 from common import processes
 from common.errors import run_script
-from tests.clips import write_eccv_clip
+from tests.clips import write_data_set, write_eccv_clip
 from training.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,10 +41,8 @@ def write_data(root: Path) -> Path:
 
 def write_long_clips(root: Path) -> Path:
     """Two clips of 40 frames to train on, two windows of 20 each, and one to validate."""
-    for name, frames in (("a", 40), ("b", 40), ("c", 20)):
-        write_eccv_clip(root / name, range(1, frames + 1), 24, 32)
-    (root / "splits.json").write_text(json.dumps({"train": ["a", "b"], "val": ["c"]}))
-    return root
+    write_eccv_clip(root / "c", range(1, 21), 24, 32)
+    return write_data_set(root, "ab", range(1, 41), 24, 32, train=["a", "b"], val=["c"])
 
 
 def resolve(options: list[str]) -> tuple[Config, models.SaliencyModel]:
