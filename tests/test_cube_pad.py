@@ -130,11 +130,12 @@ def test_a_padding_first_used_in_inference_mode_can_be_trained():
     assert x.grad.sum() == 6 * (49 + 4 * 7) + 24
 
 
-def test_what_can_not_be_padded_is_refused():
+def test_no_padding_is_the_identity_and_what_can_not_be_padded_is_refused():
     wrong = {(5, 1, 4, 4): "B\\*6", (6, 1, 4, 5): "S, S", (6, 1, 2, 2): "pad 2"}
     for shape, message in wrong.items():
         with pytest.raises(ValueError, match=message):
             CubePadding(2)(torch.rand(shape))
+    assert CubePadding(0)(faces := torch.rand(6, 1, 4, 4)) is faces
     for pad, late, message in ((-1, False, "at least 0, got -1"), (0, True, "at least 1, got 0")):
         with pytest.raises(ValueError, match=message):
             CubePadding(pad, late)

@@ -25,7 +25,7 @@ from common.errors import InputError
 from datasets import SaliencyVideos, augment
 from tests.clips import write_video
 from tests.commands import TINY_MODEL, ended, refusal, run_as_user, success
-from tests.trainings import ROOT, TINY, write_data
+from tests.trainings import ROOT, TINY, resolve, write_data
 from training.batches import loss_sum, make_loader
 from video import read_frames
 
@@ -157,6 +157,13 @@ def test_errors_of_the_users_own_code_are_not_hidden(folder, option, code, error
     script = evaluate_video if option == "--metric" else train_video
     with pytest.raises(error):
         ended(script.main, option, "broken:Net")
+
+
+def test_an_error_in_the_users_constructor_is_not_hidden(folder):
+    net = "class Net(SaliencyModel):\n    def __init__(self, size: int = 8): raise ValueError\n"
+    (folder / "broken.py").write_text(HEADER + net)
+    with pytest.raises(ValueError):
+        resolve(["--model", "broken:Net"])
 
 
 def test_a_checkpoint_of_another_model_than_the_one_named(folder, checkpoint):

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-import infer_video
 import make_video
 from common.errors import InputError
 from tests.clips import moving_disc, write_video
-from tests.commands import ended, refusal, run, success
+from tests.commands import ended, infer, paint, refusal, run, success
 from tests.spherical import read_spherical
 from video import read_frames
 from video.decoding import decode, probe
@@ -54,14 +53,8 @@ def stereo_discs(axis, count=3):
     return [np.concatenate([p, np.roll(p, 2, 1)], axis) for p in discs(count)]
 
 
-def infer_layout(clip, checkpoint, output, *more):
-    words = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output]
-    return ended(infer_video.main, *words, *more)
-
-
-def paint_layout(clip, maps, output, *more):
-    words = ["--original_video", clip, "--saliency_dir", maps, "--output_path", output]
-    return ended(make_video.main, *words, "--crf", 0, *more)
+def paint_layout(clip, folder, output, *more):
+    return paint(clip, folder, output, "--crf", 0, *more)
 
 
 def maps(folder):
@@ -102,7 +95,7 @@ def test_what_is_not_read_is_refused_by_name(checkpoint, tmp_path, box, byte, sa
     """FFmpeg knows neither right-left stereo nor meshes, which made a mono sphere of them."""
     clip = video(tmp_path / "clip.mp4", discs(), Layout("left-right"))
     declare(clip, box, byte)
-    code, _, line = infer_layout(clip, checkpoint, tmp_path / "out")
+    code, _, line = infer(clip, checkpoint, tmp_path / "out")
     assert code == 2 and "clip.mp4: declares " in line and says in line and "give --" in line
     known = {"stereo": "top-bottom"} if box == b"st3d" else {"coverage": VR180}
     assert probe(clip, **known).layout.stereo == known.get("stereo", "left-right")
@@ -266,13 +259,13 @@ def test_pictures_are_turned_by_their_orientation(tmp_path, orientation):
 @pytest.mark.parametrize("stereo, axis", [("top-bottom", 0), ("left-right", 1)])
 def test_stereo_has_the_left_eyes_maps_over_both(checkpoint, tmp_path, stereo, axis):
     mono = video(tmp_path / "mono.mkv", discs(), codec="ffv1")
-    infer_layout(mono, checkpoint, tmp_path / "mono")
+    infer(mono, checkpoint, tmp_path / "mono")
     paint_layout(mono, tmp_path / "mono", tmp_path / "mono.mp4")
     plain = video(tmp_path / "plain.mkv", stereo_discs(axis), codec="ffv1")
     declared = video(tmp_path / "declared.mp4", stereo_discs(axis), Layout(stereo))
     for clip, more in ((plain, ["--stereo", stereo]), (declared, [])):
         folder = tmp_path / clip.stem
-        code, _, text = infer_layout(clip, checkpoint, folder, *more)
+        code, _, text = infer(clip, checkpoint, folder, *more)
         assert code == 0 and ("left eye" in text) == (not more)
         if more:  # the same pixels: the same maps
             assert np.array_equal(maps(folder), maps(tmp_path / "mono"))
@@ -290,7 +283,7 @@ def test_stereo_has_the_left_eyes_maps_over_both(checkpoint, tmp_path, stereo, a
         stored = np.split(stereo_discs(axis)[0], 2, axis)
         painted = [np.abs(e.astype(int) - s).sum(-1) > 60 for e, s in zip((left, right), stored)]
         assert painted[0].any() and (painted[0] == painted[1]).mean() > 0.9
-    refusal(infer_layout(plain, checkpoint, tmp_path / "plain"), "maps of another run (stereo")
+    refusal(infer(plain, checkpoint, tmp_path / "plain"), "maps of another run (stereo")
 
 
 def test_a_part_has_maps_of_the_sphere_that_end_with_it(checkpoint, tmp_path):
@@ -298,7 +291,7 @@ def test_a_part_has_maps_of_the_sphere_that_end_with_it(checkpoint, tmp_path):
     pictures = discs(3, 96, 192)
     rows = slice(round((90 - north) / 180 * 96), round((90 - south) / 180 * 96))
     clip = video(tmp_path / "a.mp4", [picture[rows] for picture in pictures])
-    assert infer_layout(clip, checkpoint, tmp_path / "out", "--coverage", *PART)[0] == 0
+    assert infer(clip, checkpoint, tmp_path / "out", "--coverage", *PART)[0] == 0
     record = json.loads((tmp_path / "out/saliency.json").read_text())
     assert record["coverage"] == list(PART) and record["stereo"] is None
     covered = Layout("none", PART).covered(40, 80)
@@ -321,7 +314,7 @@ def test_a_picture_that_covers_a_part(checkpoint, tmp_path):
     path = tmp_path / "a.jpg"
     xmp = GPANO.format("equirectangular", 96, 48, 96, 96, 0, 24).encode()
     Image.fromarray(discs(1)[0]).save(path, xmp=xmp)
-    code, _, text = infer_layout(path, checkpoint, tmp_path / "out")
+    code, _, text = infer(path, checkpoint, tmp_path / "out")
     assert code == 0 and "-45° to 45° of latitude" in text
     assert paint_layout(path, tmp_path / "out", tmp_path / "o.jpg")[0] == 0
     assert probe(tmp_path / "o.jpg").layout == probe(path).layout
@@ -332,7 +325,7 @@ def test_a_picture_that_covers_a_part(checkpoint, tmp_path):
 def test_a_stereo_picture_is_not_marked_as_a_mono_sphere(checkpoint, tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(stereo_discs(0)[0]).save(path)
-    infer_layout(path, checkpoint, tmp_path / "out", "--stereo", "top-bottom")
+    infer(path, checkpoint, tmp_path / "out", "--stereo", "top-bottom")
     code, _, text = paint_layout(path, tmp_path / "out", tmp_path / "o.png")
     assert code == 0 and "pictures have no stereo metadata" in text
     with Image.open(tmp_path / "o.png") as image:
@@ -341,9 +334,9 @@ def test_a_stereo_picture_is_not_marked_as_a_mono_sphere(checkpoint, tmp_path):
 
 def test_bad_layouts_are_one_line(checkpoint, tmp_path):
     clip = video(tmp_path / "a.mp4", discs())
-    code, _, line = infer_layout(clip, checkpoint, tmp_path / "out", "--coverage", 90, -90, 0, 10)
+    code, _, line = infer(clip, checkpoint, tmp_path / "out", "--coverage", 90, -90, 0, 10)
     assert code == 2 and "--coverage: give the coverage as WEST" in line
-    infer_layout(clip, checkpoint, tmp_path / "out")
+    infer(clip, checkpoint, tmp_path / "out")
     record = json.loads((tmp_path / "out/saliency.json").read_text())
     for wrong in ({"stereo": "both"}, {"coverage": [1, 2]}, {"coverage": ["a"] * 4}):
         (tmp_path / "out/saliency.json").write_text(json.dumps(record | wrong))
@@ -397,7 +390,7 @@ def test_planes_of_the_left_eye_are_the_whole_sphere(layout, height, width):
 @pytest.mark.parametrize("option", ["--viewer", "--follow"])
 def test_pages_and_follow_videos_of_stereo(option, tmp_path, checkpoint):
     path = video(tmp_path / "clip.mp4", stereo_discs(0), Layout("top-bottom"))
-    infer_layout(path, checkpoint, tmp_path / "maps")
+    infer(path, checkpoint, tmp_path / "maps")
     output = tmp_path / ("page.html" if option == "--viewer" else "view.mp4")
     words = ["--original_video", path, "--saliency_dir", tmp_path / "maps", option]
     run(make_video.main, *words, "--output_path", output, *["--size", "64x32"] * (option[2] == "f"))

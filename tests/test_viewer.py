@@ -5,7 +5,6 @@ import io
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import av
@@ -15,13 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-import make_video
-from common.errors import run_script
 from common.files import OUTPUT_RECORD
 from projection import directions
 from recipes.perspective import Equi2Perspective
 from tests.browser import Browser, find_browser
 from tests.clips import write_video
+from tests.commands import paint, success
 from views import viewer
 from views.follow import follow_path
 from views.overlay import COLORMAPS
@@ -62,13 +60,7 @@ def write_maps(folder, count=FRAMES):
 
 
 def make(source, maps, output, *more):
-    given = ["--original_video", source, "--saliency_dir", maps, "--output_path", output,
-             "--preset", "veryfast", *more]  # fmt: skip
-    before, sys.argv = sys.argv, ["make_video.py", *map(str, given)]
-    try:
-        run_script(make_video.main)
-    finally:
-        sys.argv = before
+    success(paint(source, maps, output, "--preset", "veryfast", *more))
     return output
 
 
@@ -495,12 +487,10 @@ def test_noise_keeps_to_the_bit_rate(tmp_path):
     (["--side_by_side"], "--side_by_side"),
     (["--viewer_width", "10"], "64 or more"),
 ])  # fmt: skip
-def test_refusals(tmp_path, capsys, given, words):
+def test_refusals(tmp_path, given, words):
     source = write_video(tmp_path / "clip.mp4", frames=2)
-    maps = write_maps(tmp_path / "maps", 2)
-    with pytest.raises(SystemExit) as end:
-        make(source, maps, tmp_path / "o.html", *(word.format(tmp_path) for word in given))
-    assert end.value.code == 2 and words in capsys.readouterr().err
+    maps, given = write_maps(tmp_path / "maps", 2), [word.format(tmp_path) for word in given]
+    assert words in paint(source, maps, tmp_path / "o.html", *given)[2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "maps"]
 
 
