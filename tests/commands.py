@@ -13,9 +13,8 @@ import infer_video
 import make_video
 import train_video
 from common.errors import run_script
-from tests.trainings import TINY
+from tests.trainings import ROOT, TINY
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY_MODEL = {"height": 40, "width": 80, "base_channels": 4}
 
 

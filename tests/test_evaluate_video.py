@@ -30,7 +30,6 @@ from tests.clips import moving_disc
 from tests.commands import ended, run
 from video.motion import MOTIONS, FlowImage
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZE, SIGMA, PEOPLE = (24, 48), 12, 8
 ALL = ["cc", "sim", "kld", "nss", "auc_judd", "sauc", "information_gain"]
 BASELINES = ["uniform", "equator prior", "training mean"]

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +17,8 @@ from maps.attention import CAP_RADIUS, density, peaks, share, tiles
 from maps.exports import export_path, write_maps, write_peaks, write_tiles
 from maps.saved import write_map
 from tests.clips import moving_disc, write_varying_video, write_video
-from tests.commands import ended, infer, read_record, refusal, written
+from tests.commands import ROOT, ended, infer, read_record, refusal, written
 
-ROOT = Path(__file__).resolve().parents[1]
 H, W = 120, 240
 PLACES = [  # (longitude, latitude) in degrees, none on a pixel's centre
     *[(12.34, 5.67), (-100.1, -47.3), (179.93, 10.2), (-179.98, -30.1), (180.0, 0.0)],

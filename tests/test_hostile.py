@@ -31,6 +31,7 @@ from models.checkpoint import load
 from prepare import recordings
 from tests.clips import frame_times, moving_disc, write_data_set, write_varying_video, write_video
 from tests.commands import (
+    ROOT,
     ended,
     evaluate,
     infer,
@@ -47,8 +48,6 @@ from video.layout import Layout
 from video.spherical_metadata import panorama_xmp, write_spherical
 from video.yuv import mono, to_yuv420p
 from views.viewer import pack
-
-ROOT = Path(__file__).resolve().parents[1]
 
 # Pickles of a few bytes that stand for 2⁴⁰ parts of a key, for a memo of 16 GB, for 10⁹ numbers.
 NESTED = b")q\x00" + b"".join(
@@ -531,3 +530,14 @@ def test_packets_that_the_container_finds_damaged(tmp_path):
     path.write_bytes(content[:middle] + content[middle + 188 :])  # a packet is missing
     list(decode(probe(path), damage))
     assert "the decoder reports" in str(damage)
+
+
+@pytest.mark.slow
+def test_damaged_files_are_read_or_refused_and_memory_does_not_grow():
+    """A bounded sample of `make fuzz`, in a process of its own, since it forks."""
+    command = [sys.executable, "-m", "tests.fuzz", "--count", "150", "--hours", "0.1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = [line.split() for line in result.stdout.splitlines() if line.startswith(".")]
+    for kind in ("read", "refused"):
+        assert sum(int(number) for _, found, number in rows if found == kind) > 25

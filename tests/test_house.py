@@ -29,11 +29,10 @@ import models
 from common import errors
 from common.options import python
 from tests.clips import write_video
-from tests.commands import ended
+from tests.commands import ROOT, ended
 from tests.shared import REFERENCE
 from video import read_frames
 
-ROOT = Path(__file__).resolve().parents[1]
 PLACEHOLDERS = {"S": "0", "$S": "0"}  # numbers that stand for themselves in the documents
 FOREIGN = ("mypy", "pip", "venv", "pytest", "ruff")  # modules that are not ours
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import av
 import numpy as np
@@ -27,6 +26,7 @@ from maps.interpolate import interpolate
 from maps.saved import read_peak
 from tests.clips import moving_disc, read_pixels, write_eccv_clip, write_video
 from tests.commands import (
+    ROOT,
     ended,
     infer,
     infer_as_user,
@@ -40,8 +40,6 @@ from tests.commands import (
 )
 from video import Frame
 from video.reader import read_frames
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import struct
 import sys
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import cv2
@@ -22,7 +21,7 @@ from common.files import OUTPUT_RECORD
 from maps.folder import fingerprint
 from maps.saved import common_scale
 from tests.clips import frame_times, read_pixels, write_video
-from tests.commands import ended, infer, paint, refusal, start, success
+from tests.commands import ROOT, ended, infer, paint, refusal, start, success
 from tests.overlays import arguments, clip, facts, frames, maps, refused, render, sounds, times
 from tests.spherical import read_spherical
 from tests.trainings import run
@@ -30,7 +29,6 @@ from video import decoding, writer
 from video.yuv import Colour, planes
 from views.overlay import Overlay, paint_picture, resize_map
 
-ROOT = Path(__file__).resolve().parents[1]
 COURTYARD = ROOT / "../shared/media/courtyard_640x322_30fps.mp4"
 W, H = 96, 48
 

@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -17,14 +16,13 @@ from common import errors
 from common.options import CHECKPOINT
 from models import export_onnx
 from tests.clips import moving_disc
-from tests.commands import ended, refusal
+from tests.commands import ROOT, ended, refusal
 from tests.seeded_sst_sal import seeded_weights
 from tests.shared import shared
 from video import read_frames
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/onnx.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 

@@ -6,7 +6,6 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +26,6 @@ from tests.runs import last, log, same
 from video.motion import motion_estimator
 from video.pictures import unit
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZE = {"height": 23, "width": 47}
 
 

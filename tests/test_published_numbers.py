@@ -27,11 +27,10 @@ import train_video
 from benchmarks import ablation, equator_prior, follow, near_people, real_gaze
 from prepare import synthetic
 from recipes import gaze_scenes, score_flat_clips, score_flat_photos
-from tests.commands import ended, success
+from tests.commands import ROOT, ended, success
 from tests.shared import shared
 from video import read_frames
 
-ROOT = Path(__file__).resolve().parents[1]
 README, CARD = "README.md", "checkpoints/README.md"
 SPEED, TRAINING, FOLLOW = "docs/speed.md", "docs/training.md", "docs/follow.md"
 CHECKPOINT = ROOT / "checkpoints/cube_unet_best.pth"

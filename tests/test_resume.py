@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +14,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import models
 from tests.checkpoints import changed
-from tests.commands import train_one_epoch
+from tests.commands import ROOT, train_one_epoch
 from tests.runs import OPTIONS, last, log, same
 from tests.trainings import TINY, train, write_long_clips
 
 STATE = ("step", "log", "sums", "seconds", "optimizer", "scaler", "average", "random", "weights",
          "arguments", "spec", "run", "model")  # fmt: skip
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def events(folder, ends_only=False):
