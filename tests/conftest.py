@@ -12,6 +12,7 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    """Mark the tests in a browser and of the web page's server as slow."""
     for item in items:
         if {"browser", "page"} & {*item.fixturenames}:
             item.add_marker("slow")
