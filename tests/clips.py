@@ -1,5 +1,6 @@
 """Tiny clips for the tests, made on the spot."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,14 +19,38 @@ def moving_disc(frame: int, height: int, width: int) -> np.ndarray:
     return image.astype(np.uint8)
 
 
-def write_video(path: Path, frames=24, height=48, width=96, fps=30, codec="libx264") -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(fps))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for n in range(frames):
-            picture = av.VideoFrame.from_ndarray(moving_disc(n, height, width), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+def write_video(path: Path, frames=24, height=48, width=96, fps=30, codec="libx264", times=None,
+                pix_fmt="yuv420p", sound=None, matrix=None, metadata=None, options=None,
+                container=None) -> Path:  # fmt: skip
+    """A clip of a moving disc, or of the pictures given as frames: (H, W, 3) uint8 each.
+
+    times: seconds of the frames. sound: codec, rate and layout of a sine as long as the clip.
+    """
+    discs = isinstance(frames, int)
+    pictures = [moving_disc(n, height, width) for n in range(frames)] if discs else frames
+    with av.open(str(path), "w", options=container or {}) as output:
+        output.metadata.update(metadata or {})
+        stream = output.add_stream(codec, rate=Fraction(fps), options=options or {})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = pix_fmt
+        if matrix:
+            stream.set_display_matrix([*matrix[:2], 0, *matrix[2:], 0, 0, 0, 1])
+        if times is not None:
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        audio = sound and output.add_stream(sound[0], rate=sound[1], layout=sound[2])
+        for n, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = round(1000 * times[n]), Fraction(1, 1000)
+            output.mux(stream.encode(frame))
+        if audio:
+            wave = np.sin(np.arange(int(sound[1] * len(pictures) / fps)) / 20) * 8000
+            channels = audio.codec_context.layout.nb_channels
+            wave = np.repeat(wave.astype(np.int16), channels)[None]
+            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout=sound[2])
+            frame.rate, frame.pts, frame.time_base = sound[1], 0, Fraction(1, sound[1])
+            output.mux([*audio.encode(frame), *audio.encode(None)])
+        output.mux(stream.encode(None))
     return path
 
 
@@ -36,6 +61,13 @@ def write_eccv_clip(folder: Path, numbers=range(1, 5), height=32, width=64) -> P
         truth = (moving_disc(n, 16, 32)[..., 1] > 200).astype(np.float32) * n
         np.save(folder / f"{n:04d}_gt.npy", truth)
     return folder
+
+
+def write_data_set(root: Path, clips="ab", numbers=range(1, 4), height=20, width=40, **splits):
+    for name in clips:
+        write_eccv_clip(root / name, numbers, height, width)
+    (root / "splits.json").write_text(json.dumps(splits or {"train": ["a"], "val": ["b"]}))
+    return root
 
 
 def frame_times(path):
@@ -50,12 +82,4 @@ def read_pixels(path):
 
 def write_varying_video(path, times, codec="libx264"):
     """A clip whose header states a rate of 1000; times: seconds of its frames."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=1000)
-        stream.width, stream.height, stream.pix_fmt = 96, 48, "yuv420p"
-        for n, seconds in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(moving_disc(n, 48, 96), format="rgb24")
-            frame.pts, frame.time_base = round(1000 * seconds), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
+    return write_video(path, len(times), fps=1000, codec=codec, times=times)

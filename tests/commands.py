@@ -13,9 +13,8 @@ import infer_video
 import make_video
 import train_video
 from common.errors import run_script
-from tests.trainings import TINY
+from tests.trainings import ROOT, TINY
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY_MODEL = {"height": 40, "width": 80, "base_channels": 4}
 
 
@@ -48,6 +47,19 @@ def ended(main, *words) -> tuple[int, str, str]:
         assert any(mark in last for mark in (";", ": give ", "error: argument")), last
         return code, printed.getvalue(), last
     return code, printed.getvalue(), text
+
+
+def refusal(found: tuple[int, str, str], *says: str) -> str:
+    """Return the line of a run that refused its input; it must contain these texts."""
+    code, _, line = found
+    assert code == 2 and all(text in line for text in says), line
+    return line
+
+
+def success(found: tuple[int, str, str]) -> str:
+    """Return what a run printed that ended well."""
+    assert found[0] == 0, found[2]
+    return found[1]
 
 
 def start(*words):
@@ -94,8 +106,14 @@ def map_files(folder):
     return {p.name: p.read_bytes() for p in sorted(folder.glob("sal_*"))}
 
 
-def infer(clip, checkpoint, output, *more):
-    words = ("--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output, *more)
+def written(folder: Path) -> dict[str, bytes]:
+    """Return all files in a folder and its folders."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def infer(clips, checkpoint, output, *more):
+    clips = clips if isinstance(clips, list) else [clips]
+    words = ("--video_path", *clips, "--ckpt_path", checkpoint, "--output_dir", output, *more)
     return ended(infer_video.main, *words)
 
 

@@ -6,9 +6,16 @@ and would first load PyTorch. What it sets for PyTorch's threads, its workers in
 
 from common import startup  # noqa: F401  # isort: skip
 
-import json
 
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark the tests in a browser and of the web page's server as slow."""
+    for item in items:
+        if {"browser", "page"} & {*item.fixturenames}:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
@@ -36,27 +43,21 @@ def clip(tmp_path_factory):
 
 @pytest.fixture
 def data_root(tmp_path):
-    from tests.clips import write_eccv_clip
+    from tests.clips import write_data_set
 
-    for name in "ab":
-        write_eccv_clip(tmp_path / "data" / name, range(1, 4), 20, 40)
-    splits = {"train": ["a"], "val": ["b"], "test": ["b"]}
-    (tmp_path / "data/splits.json").write_text(json.dumps(splits))
-    return tmp_path / "data"
+    return write_data_set(tmp_path / "data", train=["a"], val=["b"], test=["b"])
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A data set and the checkpoint of a run of one epoch on it."""
-    from tests.clips import write_eccv_clip
-    from tests.commands import train_one_epoch
+    from tests.clips import write_data_set
+    from tests.commands import success, train_one_epoch
 
     root = tmp_path_factory.mktemp("last")
-    for name in "ab":
-        write_eccv_clip(root / "data" / name, range(1, 4), 20, 40)
-    (root / "data/splits.json").write_text('{"train": ["a"], "val": ["b"]}')
-    assert train_one_epoch(root / "data", root / "run", "--ema", "0.9")[0] == 0
-    return root / "data", root / "run/cube_unet_last.pth"
+    data = write_data_set(root / "data")
+    success(train_one_epoch(data, root / "run", "--ema", "0.9"))
+    return data, root / "run/cube_unet_last.pth"
 
 
 @pytest.fixture

@@ -171,9 +171,8 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
              "normalisation": "a", "map_width": 4, "map_height": 2}  # fmt: skip
     (folder / "saliency.json").write_text(json.dumps(facts))
     (folder / "splits.json").write_text('{"train": ["a", "b"], "val": ["c"], "test": [217]}')
-    (folder / RECORD).write_text(
-        '{"frames": 3, "samples": 4, "left_out": [["a", "b"]], "written": {"p.csv": "0"}}'
-    )
+    record = {"frames": 3, "samples": 4, "left_out": [["a", "b"]], "written": {"p.csv": "0"}}
+    (folder / RECORD).write_text(json.dumps(record))
     (folder / "p.csv").write_text("time,longitude,latitude,observer\n0.1,3,4,x\n0.2,-170,80,y\n")
     (folder / "q.csv").write_text("frame,longitude,latitude,observer\n1,3,4,1\n2,-170,80,2\n")
     fixations = {"217": {"0001": [(0.5, 0.25)], "0002": np.full((2, 2), 0.5)}}
@@ -208,22 +207,9 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
 
 
 def _write_clip(path: Path, codec: str, sound: bool) -> None:
-    with av.open(str(path), "w") as output:
-        video_stream = output.add_stream(codec, rate=10)
-        video_stream.width, video_stream.height = 48, 24
-        video_stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
-        sounds = [output.add_stream("aac" if path.suffix == ".mp4" else "pcm_s16le", rate=8000,
-                                    layout="mono")] if sound else []  # fmt: skip
-        for n in range(12):
-            frame = av.VideoFrame.from_ndarray(moving_disc(n, 24, 48), format="rgb24")
-            output.mux(video_stream.encode(frame))
-        for stream in sounds:
-            wave = (np.sin(np.arange(9600) / 20) * 8000).astype(np.int16)[None]
-            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
-            frame.rate = 8000
-            output.mux(stream.encode(frame))
-            output.mux(stream.encode(None))
-        output.mux(video_stream.encode(None))
+    kind = ("aac" if path.suffix == ".mp4" else "pcm_s16le", 8000, "mono")
+    pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+    write_video(path, 12, 24, 48, 10, codec, pix_fmt=pix_fmt, sound=kind if sound else None)
 
 
 # Mutations.

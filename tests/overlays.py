@@ -2,7 +2,6 @@
 
 import json
 import sys
-from fractions import Fraction
 
 import av
 import cv2
@@ -12,38 +11,19 @@ import pytest
 import make_video
 from common.errors import run_script
 from maps.folder import fingerprint
+from tests.clips import write_video
 from video.decoding import probe
 
 W, H = 96, 48
 
 
-def clip(path, count=8, size=(W, H), fps=Fraction(25), codec="libx264", audio=None, colour=None,
-         ticks=None, pix_fmt="yuv420p", layout="stereo"):  # fmt: skip
+def clip(path, count=8, size=(W, H), fps=25, audio=None, layout="stereo", colour=None, **more):
     """A video of a moving gradient or of one colour, with a sine of the same length."""
-    width, height = size
-    with av.open(str(path), "w") as output:
-        video = output.add_stream(codec, rate=fps)
-        video.width, video.height, video.pix_fmt = width, height, pix_fmt
-        if ticks:  # milliseconds
-            video.time_base = video.codec_context.time_base = Fraction(1, 1000)
-        sound = output.add_stream(audio, rate=48000, layout=layout) if audio else None
-        for k in range(count):
-            picture = np.full((height, width, 3), colour or 0, np.uint8)
-            if colour is None:
-                picture[...] = (np.arange(width)[None, :, None] * 2 + 9 * k) % 200
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            if ticks:
-                frame.pts, frame.time_base = ticks[k], Fraction(1, 1000)
-            output.mux(video.encode(frame))
-        if sound:
-            wave = np.sin(np.arange(int(48000 * count / fps)) / 20) * 8000
-            wave = np.repeat(wave.astype(np.int16), sound.channels)[None]
-            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout=layout)
-            frame.rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
-            output.mux(sound.encode(frame))
-            output.mux(sound.encode(None))
-        output.mux(video.encode(None))
-    return path
+    pictures = np.full((count, *size[::-1], 3), colour or 0, np.uint8)
+    if colour is None:
+        columns = 2 * np.arange(size[0]) + 9 * np.arange(count)[:, None]
+        pictures[:] = (columns % 200)[:, None, :, None]
+    return write_video(path, pictures, fps=fps, sound=audio and (audio, 48000, layout), **more)
 
 
 def maps(folder, count=8, value=None, size=(48, 24)):

@@ -208,21 +208,14 @@ def test_fixations(eccv):
     write_fixations(path, "1,0,0,0", "6,-170,80,1")
     assert check(eccv)["clean"]
     write_fixations(path, "1,0,0,0", "7,0,0,0", "9,0,0,1", "9,0,0,2")
-    assert check(eccv)["problems"] == [
-        {"kind": "fixations without a frame", "detail": "a: 7 and 1 more"}
-    ]
+    problem = {"kind": "fixations without a frame", "detail": "a: 7 and 1 more"}
+    assert check(eccv)["problems"] == [problem]
     write_fixations(path, "1,0,0,0", "2,0,north,0")
     assert found(eccv) == [("unusable split", "a/fixations.csv, line 3")]
 
 
 def test_other_files_do_not_matter(eccv):
-    for name in (
-        ".DS_Store",
-        "a/Thumbs.db",
-        "a/._0001.jpg",
-        "a/.0001.1.partial.jpg",
-        "a/notes.txt",
-    ):
+    for name in (".DS_Store", "a/Thumbs.db", "a/._0001.jpg", "a/.0001.1.partial.jpg", "a/note.txt"):
         (eccv / name).write_bytes(b"")
     write_eccv_clip(eccv / ".trash", [1])
     (eccv / "models").mkdir()

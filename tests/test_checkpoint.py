@@ -20,15 +20,14 @@ from torch import nn
 
 import infer_video
 import models
-import train_video
 from common.errors import InputError
 from common.restricted_pickle import containers, read_pickle
-from models import MODELS, Spec, load
+from models import Spec, load
 from models.checkpoint import put_weights, read
 from recipes import average, calibrate, pretrained
 from tests.checkpoints import changed, small_unet
-from tests.clips import write_eccv_clip
-from tests.commands import ended, evaluate, infer, train_one_epoch
+from tests.clips import write_data_set
+from tests.commands import ended, evaluate, infer, refusal, train_one_epoch
 from tests.shared import shared
 
 VARIANTS = {"SST_Sal": (6, 36, "dis"), "SST_Sal_wo_OF": (3, 9, "none")}
@@ -78,26 +77,15 @@ class Attack:
 
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "attack", "other model", "tensor"])
 def test_files_that_are_no_checkpoint_are_refused_and_never_executed(kind, tmp_path, capfd):
-    path = tmp_path / "m.pth"
-    if kind == "text":
-        path.write_text("not a checkpoint")
-    elif kind == "empty":
-        path.touch()
-    elif kind == "attack":
-        path.write_bytes(pickle.dumps(Attack()))
-    elif kind == "other model":
-        torch.save({"model": "resnet", "arguments": {}, "weights": {}}, path)
-    elif kind == "tensor":
-        torch.save(torch.zeros(3), path)
+    path, other = tmp_path / "m.pth", {"model": "resnet", "arguments": {}, "weights": {}}
+    contents = {"text": b"not a checkpoint", "empty": b"", "attack": pickle.dumps(Attack())}
+    if kind in contents:
+        path.write_bytes(contents[kind])
+    elif kind != "missing":
+        torch.save(other if kind == "other model" else torch.zeros(3), path)
     with pytest.raises(InputError, match="m.pth"):
         models.load(path)
     assert "executed" not in capfd.readouterr().out
-
-
-def test_weights_that_do_not_fit_are_refused(tmp_path):
-    models.save(tmp_path / "m.pth", small_unet())
-    with pytest.raises(InputError, match="do not fit"):
-        models.load(tmp_path / "m.pth", base_channels=8)
 
 
 def test_a_failed_save_leaves_the_checkpoint_before(tmp_path, monkeypatch):
@@ -113,10 +101,6 @@ def test_a_failed_save_leaves_the_checkpoint_before(tmp_path, monkeypatch):
         models.save(tmp_path / "m.pth", small_unet(), epoch=2)
     assert (tmp_path / "m.pth").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["m.pth"]
-
-
-def test_every_model_has_its_own_name():
-    assert all(model.name == name for name, model in MODELS.items())
 
 
 def test_the_shipped_checkpoint_is_found_from_any_folder(still, tmp_path, monkeypatch):
@@ -142,31 +126,27 @@ def test_a_flipped_byte_in_a_checkpoint(checkpoint, tmp_path):
     assert refused > 75
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda w: w.update({"head.bias": torch.zeros(())}), "size mismatch for head.bias"),
-        (lambda w: w["head.weight"].fill_(float("nan")), "not finite"),
-        (lambda w: w["head.weight"].fill_(1e30), "not finite or too large"),
-        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.int64)}), "int64"),
-        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.bool)}), "torch.bool"),
-        (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.complex64)}), "complex64"),
-        (
-            lambda w: w.update({"head.bias": torch.zeros(1).expand(1)[:0]}),
-            "size mismatch for head.bias",
-        ),
-        (
-            lambda w: w.update({"latitude_bias": torch.zeros(1, 1, 1)}),
-            "size mismatch for latitude_bias",
-        ),
-        (lambda w: w.pop("head.bias"), 'Missing key(s) in state_dict: "head.bias"'),
-    ],
-)
+@pytest.mark.parametrize("change, says", [
+    (lambda w: w.update({"head.bias": torch.zeros(())}), "size mismatch for head.bias"),
+    (lambda w: w["head.weight"].fill_(float("nan")), "not finite"),
+    (lambda w: w["head.weight"].fill_(1e30), "not finite or too large"),
+    (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.int64)}), "int64"),
+    (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.bool)}), "torch.bool"),
+    (lambda w: w.update({"head.bias": torch.zeros(1, dtype=torch.complex64)}), "complex64"),
+    (
+        lambda w: w.update({"head.bias": torch.zeros(1).expand(1)[:0]}),
+        "size mismatch for head.bias",
+    ),
+    (
+        lambda w: w.update({"latitude_bias": torch.zeros(1, 1, 1)}),
+        "size mismatch for latitude_bias",
+    ),
+    (lambda w: w.pop("head.bias"), 'Missing key(s) in state_dict: "head.bias"'),
+])  # fmt: skip
 def test_weights_that_are_no_weights(checkpoint, tmp_path, change, says):
     """Weights of other shapes were broadcast; NaN and 1e30 passed through average and calibrate."""
     path = changed(checkpoint, tmp_path / "bad.pth", lambda stored: change(stored["weights"]))
-    write_eccv_clip(tmp_path / "data/a")
-    (tmp_path / "data/splits.json").write_text('{"train": ["a"], "val": ["a"]}')
+    write_data_set(tmp_path / "data")
     out = tmp_path / "new.pth"
     for main, words in (
         (average.main, (out, checkpoint, path)),
@@ -174,8 +154,7 @@ def test_weights_that_are_no_weights(checkpoint, tmp_path, change, says):
         (infer_video.main, ("--video_path", tmp_path / "data/a", "--ckpt_path", path,
                             "--output_dir", tmp_path / "out")),
     ):  # fmt: skip
-        code, _, line = ended(main, *words)
-        assert code == 2 and "bad.pth" in line and says in line
+        refusal(ended(main, *words), "bad.pth", says)
     assert not out.exists()
 
 
@@ -225,8 +204,7 @@ def test_checkpoints_cut_anywhere(trained, clip, tmp_path):
 )  # fmt: skip
 def test_a_spec_of_nonsense(clip, checkpoint, tmp_path, change):
     path = changed(checkpoint, tmp_path / "bad.pth", lambda stored: stored["spec"].update(change))
-    code, _, line = infer(clip, path, tmp_path / "out")
-    assert code == 2 and "bad.pth" in line
+    refusal(infer(clip, path, tmp_path / "out"), "bad.pth")
 
 
 def test_a_pickle_whose_names_form_an_exploding_graph(tmp_path):
@@ -241,27 +219,6 @@ def test_a_pickle_whose_names_form_an_exploding_graph(tmp_path):
     with pytest.raises(InputError, match="graph.pth: damaged"):
         models.load(tmp_path / "graph.pth")
     assert time.monotonic() - start < 10
-
-
-def test_messages_that_lead_on(clip, checkpoint, tmp_path, data_root):
-    nan = changed(
-        checkpoint, tmp_path / "nan.pth", lambda s: s["weights"]["head.bias"].fill_(np.nan)
-    )
-    line = infer(clip, nan, tmp_path / "out")[2]
-    assert "'head.bias' is not finite" in line and "--precision" not in line
-
-    torch.save(nn.Linear(2, 2), tmp_path / "foreign.pth")
-    line = infer(clip, tmp_path / "foreign.pth", tmp_path / "out")[2]
-    assert "SST-Sal's weights do not need" not in line and "no code in it was executed" in line
-    for main, words in ((pretrained.main, (tmp_path / "foreign.pth", tmp_path / "x.pth")),):
-        assert "weights_only" not in ended(main, *words)[2]
-
-    assert ended(average.main, tmp_path / "new/folder/mean.pth", checkpoint)[0] == 0
-    assert (tmp_path / "new/folder/mean.pth").exists()
-
-    words = ("--data_root", data_root, "--output_dir", tmp_path / "run", "--model_args", "depth=3")
-    line = ended(train_video.main, *words)[2]
-    assert "--model_args depth=3: cube_unet takes in_channels=4" in line
 
 
 SHAPES = {
@@ -390,18 +347,14 @@ def test_a_bomb_inside_an_authors_file_is_refused(authors_file, tmp_path):
     assert not made.exists()
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (lambda name, c: c[:40] if name == "data/0" else c, "record size"),
-        (  # the bias of four numbers now claims nine, or begins beyond its storage
-            lambda name, c: c.replace(b"K\x04\x85q", b"K\x09\x85q") if name == "data.pkl" else c,
-            "resize storage",
-        ),
-        (lambda name, c: c.replace(b"QK\x00K\x04\x85", b"QK\x03K\x04\x85"), "resize storage"),
-    ],
-    ids=["short storage", "larger than its storage", "beyond its storage"],
-)
+@pytest.mark.parametrize("change, message", [
+    (lambda name, c: c[:40] if name == "data/0" else c, "record size"),
+    (  # the bias of four numbers now claims nine, or begins beyond its storage
+        lambda name, c: c.replace(b"K\x04\x85q", b"K\x09\x85q") if name == "data.pkl" else c,
+        "resize storage",
+    ),
+    (lambda name, c: c.replace(b"QK\x00K\x04\x85", b"QK\x03K\x04\x85"), "resize storage"),
+], ids=["short storage", "larger than its storage", "beyond its storage"])  # fmt: skip
 def test_tensors_can_not_read_beyond_their_storage(authors_file, tmp_path, change, message):
     path = rewritten(authors_file[0], tmp_path / "greedy.pth", change)
     with pytest.raises(InputError, match="greedy.pth: damaged") as caught:

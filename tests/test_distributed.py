@@ -146,18 +146,6 @@ def test_parts_are_normalised_alike_in_one_process_and_in_two(data, tmp_path):
     assert_same_losses(tmp_path / "one", tmp_path / "two")
 
 
-def test_a_loss_that_sums_over_maps_follows_that_of_one_process(tmp_path):
-    data = write_long_clips(tmp_path / "long")
-    for number in range(1, 8):
-        (data / f"a/{number:04d}_gt.npy").unlink()
-    train(data, tmp_path / "one", *SST_SAL)
-    train(data, tmp_path / "two", *SST_SAL, processes=2)
-    train(data, tmp_path / "parts", *SST_SAL, "--accumulate", 2)
-    assert log(tmp_path / "one")[0]["train_loss"] > 0
-    assert_same_losses(tmp_path / "one", tmp_path / "two")
-    assert_same_losses(tmp_path / "one", tmp_path / "parts")
-
-
 def test_another_number_of_processes_goes_on_with_a_run(data, alone, tmp_path):
     options = (*OPTIONS, "--save_minutes", 0)
     fault = ("die_in_step", 5)
@@ -219,15 +207,6 @@ def test_clips_are_shared_by_evaluate(data, alone, tmp_path):
         assert {path.name for path in folder.iterdir()} == {"metrics.json", "metrics.csv"}
     assert told[0] == told[1]
     assert "unusable ground truth" in " ".join(told[0]["notes"])
-
-
-def test_infer_refuses_two_clips_of_the_same_name(tmp_path):
-    models.save(tmp_path / "tiny.pth", models.CubeUNet(base_channels=4, height=40, width=80))
-    (tmp_path / "a").mkdir()
-    clips = [write_video(tmp_path / name, frames=3) for name in ("x.mp4", "a/x.mp4")]
-    options = ("--ckpt_path", tmp_path / "tiny.pth", "--output_dir", tmp_path / "out")
-    message = run(infer_video, ["--video_path", *clips, *options], tmp_path / "p", code=2)
-    assert "same name" in message
 
 
 # Functions for groups of processes; what they assert, they assert in each.
@@ -296,15 +275,6 @@ def test_batch_norm_of_two_processes(tmp_path):
 
 def test_lists_of_three_processes(tmp_path):
     in_processes(lists_are_shared_and_put_together, 3, tmp_path)
-
-
-def test_alone_there_is_nothing_to_share():
-    assert (processes.rank(), processes.world(), processes.is_main()) == (0, 1, True)
-    assert processes.shard("abc") == ["a", "b", "c"]
-    assert processes.gather(7) == [7]
-    assert processes.total([1, True]).tolist() == [1, 1]
-    network = models.CubeUNet(base_channels=4, height=40, width=80)
-    assert processes.parallel(network, torch.device("cpu")) is network
 
 
 def meet(rank, port, patient, absent, printed):

@@ -1,13 +1,11 @@
 """The equator prior: its density, its map and its fit to head directions."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-import models
 from common.errors import InputError
 from models.equator_prior import (
     CONCENTRATION,
@@ -86,32 +84,6 @@ def test_gaze_density_integrates_to_one_and_has_the_fit_s_moments_in_longitude()
         assert moment == pytest.approx(expected, rel=1e-6)
 
 
-def test_gaze_density_is_the_head_s_seen_through_moving_eyes():
-    """Against directions drawn from the head's density and turned on the sphere.
-
-    The eyes' offset has the tangent plane's Gaussian: Rayleigh distributed angle, any azimuth.
-    """
-    count = 400_000
-    head = head_directions(LATITUDE_WIDTH, FRONT_SHARE, CONCENTRATION, count, seed=1)
-    u = torch.rand(2, count, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    angle = EYE_SPREAD * (-2 * u[0].log()).sqrt()
-    azimuth = 2 * math.pi * u[1]
-    up = torch.tensor([0.0, 1, 0], dtype=torch.float64).expand_as(head)
-    east = torch.nn.functional.normalize(torch.linalg.cross(up, head), dim=-1)
-    north = torch.linalg.cross(head, east)
-    turn = azimuth.cos()[:, None] * east + azimuth.sin()[:, None] * north
-    gaze = angle.cos()[:, None] * head + angle.sin()[:, None] * turn
-
-    row = ((math.pi / 2 - gaze[:, 1].clamp(-1, 1).asin()) * 18 / math.pi).long().clamp(max=17)
-    column = ((torch.atan2(gaze[:, 0], gaze[:, 2]) + math.pi) * 12 / (2 * math.pi)).long() % 12
-    drawn = torch.bincount(row * 12 + column, minlength=18 * 12).view(18, 12) / count
-    mass = solid_angles(180, 360, torch.float64) * gaze_density(180, 360)
-    expected = mass.view(18, 10, 12, 30).sum((1, 3))
-    assert (drawn - expected).abs().max() < 0.03 * expected.max()
-    total_variation = (drawn - expected).abs().sum() / 2
-    assert total_variation < 0.015
-
-
 @pytest.mark.parametrize("size", [(60, 120), (61, 123), (240, 480), (1, 1)])
 def test_map_is_symmetric_and_at_most_one(size):
     saliency = equator_prior(*size)
@@ -121,17 +93,6 @@ def test_map_is_symmetric_and_at_most_one(size):
     assert saliency.min() > 0
     torch.testing.assert_close(saliency, saliency.flip(1))
     torch.testing.assert_close(saliency, saliency.flip(0))
-
-
-def test_map_falls_from_straight_ahead_to_the_back_and_to_the_poles():
-    """Also says that the seam is smooth: the density has a minimum there, hence no step."""
-    saliency = equator_prior(*SIZE).double()
-    across, around = saliency[:30, 60], saliency[29, 60:]
-    assert (across.diff() > 0).all()
-    assert (around.diff() < 0).all()
-    seam = saliency[:, 0] - saliency[:, -1]
-    assert seam.abs().max() < 1e-6
-    assert (around[-2] - around[-1]) < 0.1 * (around[0] - around[-1]) / 30
 
 
 def test_model_sees_nothing_of_the_frames():
@@ -144,16 +105,6 @@ def test_model_sees_nothing_of_the_frames():
     assert not list(model.parameters())
     assert model.spec.motion == "none"
     assert (model.spec.height, model.spec.width) == (240, 480)
-
-
-def test_checkpoint_and_stream(tmp_path):
-    models.save(tmp_path / "equator.pth", EquatorPrior(40, 80))
-    model = models.load(tmp_path / "equator.pth")
-    assert (model.spec.height, model.spec.width) == (40, 80)
-    frame = SimpleNamespace(rgb=torch.rand(3, 40, 80), motion=torch.empty(0, 40, 80))
-    maps = [saliency for _, saliency in models.predict(model, [frame] * 11)]
-    assert len(maps) == 11
-    assert all(torch.equal(saliency[0], equator_prior(40, 80)) for saliency in maps)
 
 
 @pytest.mark.parametrize("numbers", [(0.12, 0.57, 0.63), (0.3, 0.9, 0.4), (0.05, 0.3, 0.8)])
@@ -178,17 +129,6 @@ def test_fitted_and_drawn_densities_are_the_same():
     log_ratio = log_ratio + head_prior.wrapped_cauchy(longitude, *logit)
     expected = head_density(points[:, 1].asin(), longitude)
     torch.testing.assert_close(log_ratio.exp() / (4 * math.pi), expected)
-
-
-@pytest.mark.parametrize(
-    ("form", "extent"), [(head_prior.LATITUDE, 1), (head_prior.LONGITUDE, math.pi)]
-)
-def test_every_fitted_form_is_a_density(form, extent):
-    """The mean ratio to the uniform density is 1."""
-    x = (2 * quantiles(20_000) - 1) * extent
-    for shift in (-1.0, 0.5):
-        parameters = torch.tensor(form.start, dtype=torch.float64) + shift
-        assert form.log_ratio(x, *parameters).exp().mean().item() == pytest.approx(1, abs=1e-4)
 
 
 def test_gain_is_the_divergence_from_uniform():

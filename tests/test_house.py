@@ -29,10 +29,10 @@ import models
 from common import errors
 from common.options import python
 from tests.clips import write_video
+from tests.commands import ROOT, ended
 from tests.shared import REFERENCE
 from video import read_frames
 
-ROOT = Path(__file__).resolve().parents[1]
 PLACEHOLDERS = {"S": "0", "$S": "0"}  # numbers that stand for themselves in the documents
 FOREIGN = ("mypy", "pip", "venv", "pytest", "ruff")  # modules that are not ours
 
@@ -52,9 +52,7 @@ BELOW = {  # packages that each one may import, besides itself
     for package in layer
 }
 BELOW["metrics"] -= {"video"}
-OURS = {path.stem for path in ROOT.glob("*.py")} | {
-    path.parent.name for path in ROOT.glob("*/*.py")
-}
+OURS = {p.stem for p in ROOT.glob("*.py")} | {p.parent.name for p in ROOT.glob("*/*.py")}
 
 
 @pytest.mark.parametrize("package", BELOW)
@@ -130,18 +128,11 @@ def test_packages_collided_with_datasets_of_others(installed):
     assert (facts / "top_level.txt").read_text().split() == ["saliency360"]
 
 
-def test_setup_py_was_in_the_package(installed):
+def test_setup_py_was_in_the_package_and_the_page_was_not(installed):
     names = {path.name for path in (installed[0] / "saliency360").glob("*.py")}
     assert names.isdisjoint({"setup.py", "app.py"}) and "infer_video.py" in names
-
-
-def test_type_checkers_read_the_package(installed):
-    assert (installed[0] / "saliency360/py.typed").is_file()
-
-
-def test_the_page_of_the_viewer_is_in_the_package(installed):
-    page = "views/viewer.html"
-    assert (installed[0] / "saliency360" / page).read_bytes() == (ROOT / page).read_bytes()
+    for name in ("py.typed", "views/viewer.html"):
+        assert (installed[0] / "saliency360" / name).is_file()
 
 
 def test_the_package_needs_what_scripts_need_and_not_what_tests_need(installed):
@@ -173,6 +164,7 @@ def test_no_import_of_a_plain_name_is_left(installed):
             assert not {name.split(".")[0] for name in names} & PLAIN, path
 
 
+@pytest.mark.slow
 def test_predicts_the_same_map_beside_packages_of_the_same_names(elsewhere):
     folder, run = elsewhere
     printed = run("-c", MAP_OF_ONE_FRAME, *PLAIN - {"datasets"})
@@ -193,6 +185,7 @@ for line in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_one_command_makes_maps_and_what_shows_them(elsewhere, installed, monkeypatch):
     """From anywhere, with the package's own checkpoint; then with the maps that are there."""
     folder, run = elsewhere
@@ -274,24 +267,20 @@ def test_the_installed_command_in_a_fresh_environment(fresh, tmp_path, monkeypat
     assert len(list(read_frames(tmp_path / "outputs/clip_overlay.mp4", models.Spec()))) == 3
 
 
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        ("--version", "0.1.0"),
-        ("a.mp4 --export a.txt", "saliency360: error: argument --export: a.txt: give a name that"),
-        ("https://a.org/b.mp4", ": https://a.org/b.mp4: an address, not a file; download it"),
-        ("../docs/viewer.jpg --follow", "viewer.jpg: a still picture, --follow is for videos; lea"),
-        ("a.mp4 --cuts", "--cuts is for the camera of --follow; add --follow or leave out --cuts"),
-        ("a.mp4 b.mp4 --output c.mp4", "--output c.mp4: one file for several clips; give a folder"),
-    ],
-)
+@pytest.mark.parametrize("words, line", [
+    ("--version", "0.1.0"),
+    ("a.mp4 --export a.txt", "saliency360: error: argument --export: a.txt: give a name that"),
+    ("https://a.org/b.mp4", ": https://a.org/b.mp4: an address, not a file; download it"),
+    ("../docs/viewer.jpg --follow", "viewer.jpg: a still picture, --follow is for videos; lea"),
+    ("a.mp4 --cuts", "--cuts is for the camera of --follow; add --follow or leave out --cuts"),
+    ("a.mp4 b.mp4 --output c.mp4", "--output c.mp4: one file for several clips; give a folder"),
+])  # fmt: skip
 def test_the_command_answers_in_one_line_of_its_own(words, line):
     """Its errors had the usage of infer_video.py, and a still was refused after its maps."""
-    done = subprocess.run([sys.executable, "..", *words.split()], cwd=ROOT / "tests",
-        capture_output=True, text=True, timeout=60)  # fmt: skip
-    printed = done.stdout + done.stderr
-    assert line in printed.splitlines()[-1] and "Traceback" not in printed
-    assert "--video_path" not in printed and (done.returncode == 0) == (words == "--version")
+    main = runpy.run_path(str(ROOT / "__main__.py"))["main"]
+    code, printed, last = ended(main, *words.replace("..", str(ROOT)).split())
+    assert line in printed + last and "--video_path" not in printed + last
+    assert (code == 0) == (words == "--version")
 
 
 PUBLIC = {
@@ -451,10 +440,6 @@ def test_benchmarks_run_to_their_end():
         printed, errors = process.communicate(timeout=300)
         assert process.returncode == 0, f"{name}\n{errors}"
         assert printed.strip(), name
-
-
-def test_make_demo_takes_a_clip():
-    assert "docs/viewer.jpg" in make("demo", "VIDEO=docs/viewer.jpg")
 
 
 def test_targets_in_the_documents_are_there():

@@ -1,4 +1,4 @@
-"""Data sets in the layouts of ECCV 2018 and SST-Sal, their splits, and what is wrong in them."""
+"""Data sets in the layouts of ECCV 2018 and SST-Sal: splits, frame rates, and what is wrong."""
 
 import json
 import pickle
@@ -10,21 +10,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 import models
 from common.errors import InputError
 from datasets import SaliencyVideos, check
+from datasets.layouts import list_clips
+from datasets.rates import ClipRates, rate_of_folder
 from datasets.splits import eccv2018_split
-from datasets.video_saliency import collate, summarise
+from datasets.video_saliency import summarise
 from evaluation.sources import Network
+from maps.interpolate import interpolate
 from models import Spec
 from prepare import pack
-from tests.clips import moving_disc, write_eccv_clip
-from tests.commands import ended, train_one_epoch
+from tests.clips import moving_disc, write_data_set, write_eccv_clip
+from tests.commands import ended, evaluate, infer, read_record, refusal, success, train_one_epoch
+from tests.runs import last
 from tests.shared import shared
-from video import read_frames
-from video.reader import read_pictures
+from video.reader import read_frames, read_pictures, sampling_step
 
 SPEC = Spec(height=24, width=48, motion="difference")
 
@@ -41,9 +43,7 @@ def kinds(irregular):
 
 
 def test_items_are_as_documented(tmp_path):
-    data = data_set(
-        tmp_path, Spec(height=24, width=48, motion="difference", clip_length=3), a=range(1, 7)
-    )
+    data = data_set(tmp_path, replace(SPEC, clip_length=3), a=range(1, 7))
     assert len(data) == 2
     item = data[1]
     assert item["frames"].shape == (3, 3, 24, 48)
@@ -73,9 +73,8 @@ def test_a_gap_in_the_numbering_breaks_the_run(tmp_path):
 
 
 def test_missing_truth_is_counted_and_never_valid(tmp_path):
-    write_eccv_clip(tmp_path / "a", range(1, 5))
+    write_data_set(tmp_path, "a", range(1, 5), train=["a"])
     (tmp_path / "a/0002_gt.npy").unlink()
-    (tmp_path / "splits.json").write_text('{"train": ["a"]}')
     data = SaliencyVideos(tmp_path, "train", Spec(height=24, width=48, clip_length=4))
     assert data[0]["valid"].tolist() == [True, False, True, True]
     assert kinds(data.irregular) == ["no ground truth"]
@@ -90,13 +89,6 @@ def test_an_unreadable_frame_is_never_black(tmp_path):
     assert kinds(item["irregular"]) == ["unreadable frame"]
 
 
-def test_frames_of_another_size_are_used(tmp_path):
-    data = data_set(tmp_path, a=[1, 2])
-    Image.fromarray(moving_disc(2, 60, 110)).save(tmp_path / "a/0002.jpg")
-    item = data[1]
-    assert item["valid"].all() and item["frames"].shape == (1, 3, 24, 48)
-
-
 def test_what_is_missing_altogether_is_refused(tmp_path):
     with pytest.raises(InputError, match="synthetic"):
         SaliencyVideos(tmp_path / "nowhere", "train", SPEC)
@@ -107,11 +99,8 @@ def test_what_is_missing_altogether_is_refused(tmp_path):
         SaliencyVideos(tmp_path, "train", SPEC)
     with pytest.raises(InputError, match="'val'"):
         SaliencyVideos(tmp_path, "val", SPEC)
-    for text, message in (
-        ("{", "not valid JSON"),
-        ("[1]", "expected {"),
-        ('{"train": 1}', "expec"),
-    ):
+    wrong = {"{": "not valid JSON", "[1]": "expected {", '{"train": 1}': "expec"}
+    for text, message in wrong.items():
         (tmp_path / "splits.json").write_text(text)
         with pytest.raises(InputError, match=message):
             SaliencyVideos(tmp_path, "train", SPEC)
@@ -123,15 +112,6 @@ def test_the_built_in_split_is_the_published_one():
     assert sorted(split["train"] + split["val"]) == sorted(published["train"])
     assert split["test"] == sorted(published["test"])
     assert len(split["val"]) == 8
-
-
-def test_batches_keep_names_and_irregularities(tmp_path):
-    data = data_set(tmp_path, a=[1, 2], b=[1, 2])
-    np.save(tmp_path / "b/0001_gt.npy", np.zeros((4, 8)))
-    [batch] = DataLoader(data, 4, collate_fn=collate)
-    assert batch["name"] == ["a", "a", "b", "b"]
-    assert batch["valid"].flatten().tolist() == [True, True, False, True]
-    assert summarise(batch["irregular"]).startswith("1 × unusable ground truth (first: ")
 
 
 def test_two_frames_of_one_number_are_refused(data_root, tmp_path):
@@ -276,10 +256,8 @@ def test_a_clip_without_a_readable_frame_is_never_valid(tmp_path, checkpoint):
 
 def test_clips_listed_twice_and_in_two_splits_are_named(tmp_path):
     """A clip listed twice was scored twice; overlapping splits trained and evaluated silently."""
-    for name in "ab":
-        write_eccv_clip(tmp_path / name)
     splits = {"train": ["a", "a", "b"], "val": ["b"], "test": ["b"]}
-    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    write_data_set(tmp_path, "ab", range(1, 5), **splits)
     data = SaliencyVideos(tmp_path, "train", Spec(height=16, width=32))
     assert len(data) == 8
     assert summarise(data.irregular) == "2 × clip listed more than once (first: a)"
@@ -295,5 +273,138 @@ def test_clips_listed_twice_and_in_two_splits_are_named(tmp_path):
 def test_splits_with_entries_of_another_type(data_root, tmp_path, splits):
     """A name that leaves the folder would be written outside the output folder, too."""
     (data_root / "splits.json").write_text(json.dumps(splits))
-    code, _, line = train_one_epoch(data_root, tmp_path / "run")
-    assert code == 2 and "splits.json" in line
+    refusal(train_one_epoch(data_root, tmp_path / "run"), "splits.json")
+
+
+def write_data(root, frames=14, clips=("a",), **facts):
+    """Clips without loss, as a folder of pictures is read too."""
+    for name in clips:
+        write_eccv_clip(root / name, range(1, frames + 1))
+        for path in (root / name).glob("*.jpg"):
+            Image.fromarray(moving_disc(int(path.stem), 32, 64)).save(path.with_suffix(".png"))
+            path.unlink()
+    (root / "splits.json").write_text(json.dumps({"train": list(clips), "val": list(clips)}))
+    if facts:
+        (root / "dataset.json").write_text(json.dumps(facts))
+    return root
+
+
+@pytest.mark.parametrize("fps", [30, 25, "30000/1001", 12, 8, 5])
+def test_frames_are_those_of_inference(tmp_path, fps):
+    data = SaliencyVideos(write_data(tmp_path, fps=fps), "train", SPEC)
+    seen = list(read_frames(tmp_path / "a", SPEC, Fraction(fps)))
+    assert [int(item["numbers"]) for item in data] == [frame.number for frame in seen]
+    for item, frame in zip(data, seen, strict=True):
+        assert torch.equal(item["frames"][0], frame.rgb)
+        torch.testing.assert_close(item["motion"][0], frame.motion, atol=1e-6, rtol=0)
+
+
+def test_motion_at_30_fps_was_that_between_consecutive_frames(tmp_path):
+    """Networks were trained with less motion than they then saw in videos."""
+    consecutive = SaliencyVideos(write_data(tmp_path), "train", SPEC)[4]
+    (tmp_path / "dataset.json").write_text('{"fps": 30}')
+    sampled = SaliencyVideos(tmp_path, "train", SPEC)[1]
+    assert consecutive["numbers"] == sampled["numbers"] == 5
+    assert sampled["motion"].mean() > 2 * consecutive["motion"].mean()
+
+
+def test_every_frame_is_seen_where_nothing_is_stated(tmp_path):
+    assert len(SaliencyVideos(write_data(tmp_path), "train", SPEC)) == 14
+
+
+def test_every_frame_is_seen_where_the_model_asks_for_it(tmp_path):
+    every = Spec(height=24, width=48, fps=1000)
+    assert len(SaliencyVideos(write_data(tmp_path, fps=30), "train", every)) == 14
+
+
+def test_what_is_stated_can_be_replaced(tmp_path):
+    data = SaliencyVideos(write_data(tmp_path, fps=8), "train", SPEC, fps=Fraction(30))
+    assert [int(item["numbers"]) for item in data] == [1, 5, 9, 13]
+
+
+def test_clips_have_rates_of_their_own(tmp_path):
+    write_data(tmp_path, 8, ("a", "b", "c"), fps={"a": 16, "b": "24"})
+    data = SaliencyVideos(tmp_path, "train", SPEC, skip_frames=1)
+    numbers = {name: [] for name in "abc"}
+    for item in data:
+        numbers[item["name"]] += item["numbers"].tolist()
+    assert numbers == {"a": [3, 5, 7], "b": [4, 7], "c": [2, 3, 4, 5, 6, 7, 8]}
+
+
+@pytest.mark.parametrize("fps", [0, -1, "fast", None, [25], {"a": "x"}, 1e9, float("nan")])
+def test_rates_that_are_none_are_refused(tmp_path, fps):
+    with pytest.raises(InputError, match=r"dataset\.json"):
+        ClipRates(write_data(tmp_path, fps=fps))
+
+
+def test_evaluation_scores_the_maps_of_inference(tmp_path):
+    """Every frame with a ground truth has a map, interpolated in time as infer_video.py does."""
+    write_data(tmp_path, fps=30)
+    model = models.CubeUNet(height=40, width=80, base_channels=4).eval()
+    models.save(tmp_path / "model.pth", model)
+    files, irregular = list_clips(tmp_path)["a"], []
+    scored = Network(tmp_path / "model.pth", model).maps("a", files, irregular, Fraction(30))
+    frames = read_frames(tmp_path / "a", model.spec, Fraction(30))
+    written = [saliency for _, saliency in interpolate(models.predict(model, frames))]
+    assert len(written) == 14 and not irregular
+    for one, other in zip(scored, written, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6, rtol=0)
+
+
+def test_inference_takes_the_rate_that_the_data_set_states(tmp_path, checkpoint):
+    """Frames of 30 a second were taken for 8 a second, with a note to give --fps."""
+    write_data(tmp_path / "data", fps={"a": 30, "b": 8})
+    for more, fps in (((), 30), (("--fps", 12, "--overwrite"), 12)):
+        code, _, errors = infer(tmp_path / "data/a", checkpoint, tmp_path / "maps", *more)
+        assert code == 0 and "have no frame rate" not in errors
+        assert read_record(tmp_path / "maps")["fps"] == fps
+    nested = tmp_path / "sst/frames/a"
+    shutil.copytree(tmp_path / "data/a", nested)
+    assert rate_of_folder(nested) is None
+    shutil.copy(tmp_path / "data/dataset.json", tmp_path / "sst")
+    assert rate_of_folder(nested) == 30
+    (tmp_path / "data/dataset.json").write_text("[]")
+    refusal(infer(tmp_path / "data/a", checkpoint, tmp_path / "other"), "dataset.json: ")
+    assert infer(tmp_path / "data/a", checkpoint, tmp_path / "other", "--fps", 8)[0] == 0
+
+
+def test_the_published_recipe_steps_from_frame_to_frame(tmp_path):
+    """It trained on every frame of data without a rate, but inference saw 8 a second."""
+    data = write_data(tmp_path / "data")
+    words = ("--recipe", "paper", "--model_args", "height=40", "width=80", "base_channels=4")
+    assert "frame rate is unknown" not in success(train_one_epoch(data, tmp_path / "run", *words))
+    model = models.load(tmp_path / "run/cube_unet_best.pth")
+    assert sampling_step(Fraction(30), model.spec.fps) == 1
+    code, printed, _ = train_one_epoch(data, tmp_path / "plain")
+    assert "note: " in printed and "used as if they were 8 a second; give --fps" in printed
+
+
+def test_an_unreadable_frame_has_no_map_where_it_would_be_sampled(tmp_path):
+    write_data(tmp_path, fps=30)
+    (tmp_path / "a/0005.png").write_bytes(b"")
+    model = models.CubeUNet(height=40, width=80, base_channels=4).eval()
+    models.save(tmp_path / "model.pth", model)
+    files, irregular = list_clips(tmp_path)["a"], []
+    scored = Network(tmp_path / "model.pth", model).maps("a", files, irregular, Fraction(30))
+    assert [number for number, one in enumerate(scored, 1) if one is None] == [5]
+    assert [kind for kind, _ in irregular] == ["unreadable frame"]
+
+
+def test_a_checkpoint_keeps_the_rates_of_its_training(tmp_path):
+    data, run = write_data(tmp_path / "data", fps=30), tmp_path / "run"
+    assert train_one_epoch(data, run)[0] == 0
+    state = last(run)
+    assert state["spec"]["fps"] == 8 and state["run"]["data_fps"] == "30"
+    assert state["step"] == 2  # 4 of 14 frames, 2 in a batch
+    refusal(train_one_epoch(data, run, "--fps", 15), "data_fps 30 instead of 15")
+    refusal(train_one_epoch(data, run, "--model_fps", "all"), "fps 8.0 instead of 1000.0")
+
+
+def test_consecutive_frames_as_published(tmp_path):
+    data, run = write_data(tmp_path / "data", fps=30), tmp_path / "run"
+    assert train_one_epoch(data, run, "--model_fps", "all")[0] == 0
+    assert last(run)["step"] == 7
+    model = models.load(run / "cube_unet_best.pth")
+    assert len(list(read_frames(data / "a", model.spec, Fraction(30)))) == 14
+    assert evaluate(data, tmp_path / "out", "--ckpt_path", run / "cube_unet_best.pth",
+                    "--split", "val")[0] == 0  # fmt: skip

@@ -1,15 +1,19 @@
-"""Metrics by hand on 2×2 pixels, in closed form on the sphere, and where undefined."""
+"""Metrics by hand on 2×2 pixels, in closed form on the sphere, and between observers."""
 
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import metrics
-from metrics import METRICS, auc_judd, cc, information_gain, kld, nss, sauc, sim
+from datasets.gaze import gaussian_map
+from metrics import METRICS, Protocol, auc_judd, cc, information_gain, kld, nss, sauc, sim
+from metrics.inter_observer import density_cc, inter_observer
 from projection import directions, solid_angles
+from projection.sphere import latitudes, longitudes
 
 DOUBLE = torch.float64
 PRED = [[1, 2], [3, 4]]
@@ -46,13 +50,9 @@ BY_HAND = {
     # A prior of TARGET: 2 and 3 in units of 2.5 once, 4 and 4 twice.
     "gain": (information_gain, [FIXATIONS, TARGET], None, math.log2(2 / 3) / 3),
     # The units are 24/8 and 22/8, for all three fixations.
-    "gain weighted": (
-        information_gain,
-        [FIXATIONS, TARGET],
-        ROWS,
-        math.log2(2 / 3) / 3 + math.log2(22 / 24),
-    ),
-}
+    "gain weighted":
+        (information_gain, [FIXATIONS, TARGET], ROWS, math.log2(2 / 3) / 3 + math.log2(22 / 24)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, DOUBLE, torch.uint8, torch.bfloat16))
@@ -200,13 +200,6 @@ def test_a_batch_is_its_maps_one_by_one(name):
     assert evaluate(metric, {key: t[:0] for key, t in maps.items()}, weights).shape == (0, 3)
 
 
-def test_one_map_of_others_serves_all_frames():
-    maps = noise(2, 4, 5, 9)
-    values = sauc(maps["pred"], maps["fixations"], maps["others"][0])
-    expected = sauc(maps["pred"], maps["fixations"], maps["others"][:1].repeat(4, 1, 1))
-    torch.testing.assert_close(values, expected)
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_auc_counts_pairs(data):
@@ -255,17 +248,6 @@ def test_the_original_auc_is_larger_by_up_to_half_a_fixation():
     assert auc_judd(pred, fixations).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_equator_is_no_skill_in_the_shuffled_auc():
-    """Everybody looks at the equator: predicting that alone beats the sphere, not the others."""
-    maps = noise(5, 40, 80)
-    y = directions(40, 80, DOUBLE)[..., 1]
-    equator = torch.exp(-8 * y**2)
-    fixations, others = (torch.poisson(equator, generator=seeded(seed)) for seed in (0, 1))
-    assert auc_judd(equator, fixations, solid_angles(40, 80)).item() > 0.7
-    assert sauc(equator, fixations, others).item() == pytest.approx(0.5, abs=0.02)
-    assert sauc(maps["pred"], fixations, fixations).item() == pytest.approx(0.5, abs=1e-12)
-
-
 def test_gain_of_the_truth_over_a_prior_is_their_divergence():
     """With fixations in proportion to masses q: Σ q log₂(q/b), the KLD of q from b in bits."""
     target = torch.tensor([[3.0, 1.0], [0.0, 4.0]])
@@ -310,7 +292,7 @@ NOT_SCORED = (
 )
 
 
-@pytest.mark.parametrize(("name", "truth", "value"), NOT_SCORED)
+@pytest.mark.parametrize("name, truth, value", NOT_SCORED)
 def test_what_cannot_be_scored_is_nan(name, truth, value):
     for pred in (torch.rand(4, 6, generator=seeded(7)), torch.zeros(4, 6)):
         maps = {**noise(8, 4, 6), "pred": pred, truth: torch.full((4, 6), float(value))}
@@ -380,31 +362,6 @@ def test_a_pixel_without_weight_is_left_out():
     assert nss(constant, wider["fixations"], weights) == 0
 
 
-def test_doubling_the_resolution_changes_little():
-    points = torch.rand(2, 60, 2, generator=seeded(13), dtype=DOUBLE)  # fractions of H and W
-    values = []
-    for height, width in ((120, 240), (240, 480)):
-        pred, target = smooth_maps(height, width)
-        rows, columns = (points[..., 0] * height).long(), (points[..., 1] * width).long()
-        fixations, others = (count(p, (height, width)) for p in rows * width + columns)
-        maps = {"pred": pred, "target": target, "fixations": fixations, "others": others}
-        maps["prior"] = target + 0.5
-        weights = solid_angles(height, width, DOUBLE)
-        values.append([evaluate(metric, maps, weights) for metric in METRICS.values()])
-    for name, coarse, fine in zip(METRICS, *values):
-        bound = 1e-3 if METRICS[name].needs == ("target",) else 5e-3
-        assert fine == pytest.approx(coarse, abs=bound), name
-
-
-def test_float32_maps_are_summed_in_float64():
-    maps, weights = noise(14, 120, 240), solid_angles(120, 240, DOUBLE)
-    for metric in METRICS.values():
-        doubles = {name: tensor.double() for name, tensor in maps.items()}
-        expected = evaluate(metric, doubles, weights)
-        assert evaluate(metric, maps, weights) == pytest.approx(expected, abs=1e-13)
-        assert evaluate(metric, maps, weights.float()) == pytest.approx(expected, abs=1e-6)
-
-
 def test_precision_of_large_maps():
     """2 million pixels i and i² in row i, whose sums of powers are integers; in float32, exact."""
     n, width = 1024, 2048
@@ -427,15 +384,115 @@ def test_the_same_on_a_gpu(name):
     torch.testing.assert_close(value.cpu(), evaluate(METRICS[name], maps, weights))
 
 
-def test_metrics_are_told_by_name():
-    """Each record calls the public function of its name with the truths that it names."""
-    for name, metric in METRICS.items():
-        assert metric.function is getattr(metrics, name)
-        assert metric.function.__code__.co_varnames[1 : 1 + len(metric.needs)] == metric.needs
-    worse, better = (noise(16, 6, 9)["pred"], noise(16, 6, 9)["target"])
-    maps = {"target": better, "fixations": better.round(), "others": 1 - better.round()}
-    maps["prior"] = worse
-    for metric in METRICS.values():
-        values = (evaluate(metric, {**maps, "pred": pred}) for pred in (worse, better))
-        low, high = sorted(values) if metric.higher_is_better else sorted(values, reverse=True)
-        assert evaluate(metric, {**maps, "pred": better}) == high != low
+SIZE = 4, 8  # longitudes are columns and latitudes rows, for a count that is read at once
+
+
+def count_at(columns, rows):
+    counts = torch.zeros(SIZE)
+    for column, row in zip(columns, rows):
+        counts[int(row), int(column)] += 1
+    return counts
+
+
+def agreement(columns, rows, observers, others=None, seed=0):
+    others = torch.ones(SIZE) if others is None else others
+    places = (np.array(columns), np.array(rows), np.array(observers))
+    random = np.random.default_rng(seed)
+    return inter_observer(*places, others, Protocol("planar", *SIZE), count_at, count_at, random)
+
+
+def test_observers_who_agree():
+    """All at one of 32 pixels: each map is that pixel, whose standardized value is √31."""
+    scores = agreement([3] * 5, [1] * 5, range(5))
+    expected = {"cc": 1, "sim": 1, "kld": 0, "nss": math.sqrt(31), "auc_judd": 1, "sauc": 63 / 64}
+    assert scores == pytest.approx(expected, abs=1e-9)
+
+
+def test_nobody_predicts_themselves():
+    """Four observers, each at a pixel of their own: the others never look there.
+
+    The map of three pixels has mean 3/32 and standard deviation √(3·29)/32; every fixation is at
+    one of the 29 pixels where it is zero, of which 28 are negatives; three are larger.
+    """
+    scores = agreement([0, 2, 4, 6], [0, 1, 2, 3], range(4))
+    assert scores["nss"] == pytest.approx(-3 / math.sqrt(3 * 29))
+    assert scores["auc_judd"] == pytest.approx(14 / 31)
+    assert scores["sim"] == 0 and scores["cc"] == 0
+    repeated = agreement([0, 2, 4, 6] * 3, [0, 1, 2, 3] * 3, [*range(4)] * 3)
+    assert repeated == pytest.approx(scores)
+
+
+def test_unknown_observers_count_as_one_each():
+    known = agreement([0, 0, 5], [1, 1, 2], [7, 8, 9])
+    assert agreement([0, 0, 5], [1, 1, 2], [-1, -1, -1]) == known
+
+
+def test_leave_one_out_by_hand():
+    """Observers at a, a and b: two are predicted by a + b, the third by two at a.
+
+    NSS of a map with two pixels of 32: √15 where it is 1; with one pixel: −1/√31 elsewhere.
+    """
+    scores = agreement([0, 0, 5], [1, 1, 2], range(3))
+    assert scores["nss"] == pytest.approx((2 * math.sqrt(15) - 1 / math.sqrt(31)) / 3)
+
+
+def test_split_halves_by_hand():
+    """Two observers, at a + b and at a: masses (½, ½) and (1, 0), in both directions.
+
+    The KLD of (1, 0) from (½, ½) is ln 2; the other way, ½ of the mass is where nothing is
+    predicted: ½ ln ½ + ½ ln(16 / 2⁻⁵²) = ½ (−1 + 4 + 52) ln 2.
+    """
+    scores = agreement([0, 5, 0], [1, 2, 1], [0, 0, 1])
+    assert scores["sim"] == pytest.approx(1 / 2)
+    assert scores["kld"] == pytest.approx((1 + 55 / 2) / 2 * math.log(2))
+
+
+def test_reliability_by_hand():
+    """Observers with n pixels each of 32 have variance n (32 − n) / 32².
+
+    At a + b and at a, together 2a + b: variances 60, 31 and 5/32 − 9/32² = 151/32²; and of the
+    pairs of fixations, 9 in all, 4 + 1 are of one observer each.
+    """
+    scores = agreement([0, 5, 0], [1, 2, 1], [0, 0, 1])
+    assert scores["cc"] == pytest.approx(math.sqrt((1 - (60 + 31) / 151) / (1 - 5 / 9)))
+
+
+@pytest.mark.parametrize("observers", [6, 16])
+@pytest.mark.parametrize(
+    "name, widths", [("sphere", (10,)), ("planar", (8, 15, 10)), ("sphere", (30, 25))]
+)
+def test_two_halves_were_no_ceiling(name, widths, observers):
+    """The true density, blurred, is closer to the map of all than one half is to the other."""
+    size, sigma, random = (16, 32), 7.0, np.random.default_rng(1)
+    protocol = Protocol(name, *size)
+    places = [(0.3, 0.1), (2.5, -0.3), (-1.5, 0.0)]
+    density = sum(gaussian_map([x], [y], *size, s) / s for (x, y), s in zip(places, widths))
+    mass = (density * solid_angles(*size)).flatten().double().numpy()
+    x, y = (a.flatten() for a in np.meshgrid(longitudes(size[1]), latitudes(size[0])))
+    truth = gaussian_map(x, y, *size, sigma, mass)
+    draw, found, real, halves = partial(gaussian_map, height=16, width=32, sigma=sigma), [], [], []
+    for _ in range(60):
+        places = random.choice(len(mass), observers, p=mass / mass.sum())
+        singles = torch.stack([draw([x[place]], [y[place]]) for place in places])
+        both = torch.stack([half.sum(0) for half in singles.chunk(2)])
+        real += protocol(truth[None], target=both.sum(0)[None])["cc"]
+        halves += protocol(both[:1], target=both[1:])["cc"]
+        found.append(density_cc(both.sum(0), singles[:16], np.ones(observers), protocol))
+    assert np.mean(halves) < np.mean(real) - 0.05
+    assert -(0.08 if observers >= 16 else 0.3) < np.mean(found) - np.mean(real) < 0.02
+
+
+def test_halves_depend_on_the_seed_alone():
+    places = [0, 1, 2, 3, 4, 4, 4, 4], [0] * 8, range(8)
+    assert agreement(*places, seed=3) == agreement(*places, seed=3)
+    assert len({agreement(*places, seed=seed)["sim"] for seed in range(9)}) > 1
+
+
+def test_one_observer_is_too_few():
+    assert agreement([0, 5], [1, 2], [4, 4]) == {}
+    assert agreement([], [], []) == {}
+
+
+def test_without_fixations_of_other_clips_there_is_no_shuffled_auc():
+    scores = agreement([3, 3], [1, 1], [0, 1], torch.zeros(SIZE))
+    assert math.isnan(scores["sauc"]) and scores["auc_judd"] == 1

@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -17,14 +16,13 @@ from common import errors
 from common.options import CHECKPOINT
 from models import export_onnx
 from tests.clips import moving_disc
-from tests.commands import ended
+from tests.commands import ROOT, ended, refusal
 from tests.seeded_sst_sal import seeded_weights
 from tests.shared import shared
 from video import read_frames
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/onnx.md").read_text(encoding="utf-8")
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
@@ -147,11 +145,9 @@ def test_refusals(checkpoint, tmp_path, monkeypatch):
         ((tmp_path / "none.pth", tmp_path / "m.onnx"), "no such file"),
         ((checkpoint, tmp_path / "m.onnx", "--sampling", "reference"), "leave out arguments"),
     ):
-        code, _, line = ended(export_onnx.main, *words)
-        assert code == 2 and text in line
+        refusal(ended(export_onnx.main, *words), text)
     monkeypatch.setattr(export_onnx.importlib.util, "find_spec", lambda name: None)
-    code, _, line = ended(export_onnx.main, checkpoint, tmp_path / "m.onnx")
-    assert code == 2 and "pip install onnx onnxscript" in line
+    refusal(ended(export_onnx.main, checkpoint, tmp_path / "m.onnx"), "pip install onnx onnxscript")
     assert not list(tmp_path.iterdir())
 
 

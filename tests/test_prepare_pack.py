@@ -1,13 +1,11 @@
 """prepare.pack: training and scores are those of the original, in every bit."""
 
-import errno
 import json
 import operator
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,14 +20,12 @@ from models import Spec
 from prepare import pack, recordings
 from prepare.pack import pack_dataset
 from prepare.records import begin_clip, clip_record
-from tests.clips import moving_disc, write_eccv_clip, write_video
+from tests.clips import moving_disc, write_data_set, write_eccv_clip, write_video
 from tests.commands import ended, evaluate, start, train_one_epoch
 from tests.runs import last, log, same
-from video import decoding, pictures
 from video.motion import motion_estimator
 from video.pictures import unit
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZE = {"height": 23, "width": 47}
 
 
@@ -119,23 +115,12 @@ def test_pictures_of_8_bits_are_the_same_floats(tmp_path, motion):
 
 def test_flow_is_that_between_the_frames_that_a_model_sees(tmp_path):
     """At 24 frames a second, that is every third: the flow stored is since the one before."""
-    write_eccv_clip(tmp_path / "data/a", range(1, 11))
-    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    write_data_set(tmp_path / "data", "a", range(1, 11), train=["a"])
     (tmp_path / "data/dataset.json").write_text('{"fps": 24}')
     packed(tmp_path / "data", tmp_path / "small", motion="dis")
-    original, ours = (
-        SaliencyVideos(tmp_path / name, "train", spec("dis")) for name in ("data", "small")
-    )
+    roots = tmp_path / "data", tmp_path / "small"
+    original, ours = (SaliencyVideos(root, "train", spec("dis")) for root in roots)
     assert [item["numbers"].item() for item in ours] == [1, 4, 7, 10]
-    assert_equal(ours, original)
-
-
-def test_flow_estimated_later_is_the_same(tmp_path):
-    write_eccv_layout(tmp_path / "data")
-    packed(tmp_path / "data", tmp_path / "small")
-    original, ours = (
-        SaliencyVideos(tmp_path / name, "train", spec("dis")) for name in ("data", "small")
-    )
     assert_equal(ours, original)
 
 
@@ -156,9 +141,8 @@ def test_what_is_unusable_is_named_and_left_out(tmp_path):
     data = SaliencyVideos(small, "train", spec("dis"))
     assert_equal(data, SaliencyVideos(tmp_path / "data", "train", spec("dis")))
     assert sum(not item["valid"] for item in data) == 2  # no picture, an unusable map
-    assert (
-        "its original was unreadable" in next(i for i in data if i["irregular"])["irregular"][0][1]
-    )
+    [first, *_] = sum((item["irregular"] for item in data), [])
+    assert "its original was unreadable" in first[1]
 
 
 def test_written_files_are_what_they_should_be(tmp_path):
@@ -184,8 +168,7 @@ def test_written_files_are_what_they_should_be(tmp_path):
 
 
 def test_a_model_of_another_size_or_rate_is_refused(tmp_path):
-    write_eccv_clip(tmp_path / "data/a", range(1, 11))
-    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
+    write_data_set(tmp_path / "data", "a", range(1, 11), train=["a"])
     (tmp_path / "data/dataset.json").write_text('{"fps": 24}')
     packed(tmp_path / "data", tmp_path / "small", "dis")
     made = r"small: packed for 23×47 pixels, 8 frames a second, not"
@@ -200,19 +183,6 @@ def test_a_model_of_another_size_or_rate_is_refused(tmp_path):
     with pytest.raises(InputError, match="small: is packed already"):
         packed(tmp_path / "small", tmp_path / "smaller")
     assert len(SaliencyVideos(tmp_path / "small", "train", None)) == 10
-
-
-def test_frames_of_a_packed_data_set_are_read_once(tmp_path, monkeypatch):
-    """With motion, training would decode two pictures for each frame."""
-    write_eccv_clip(tmp_path / "data/a", range(1, 11))
-    (tmp_path / "data/splits.json").write_text('{"train": ["a"]}')
-    opened, open_picture = [], pictures.open_picture
-    monkeypatch.setattr(pictures, "open_picture", lambda p: opened.append(p) or open_picture(p))
-    packed(tmp_path / "data", tmp_path / "small", "dis")
-    assert len(opened) == len(set(opened)) == 10
-    list(SaliencyVideos(tmp_path / "small", "train", spec("dis")))
-    list(SaliencyVideos(tmp_path / "small", "train", spec("difference")))
-    assert len(opened) == 10
 
 
 @pytest.mark.parametrize("maps", [(20, 40), (48, 96)])  # smaller and larger than the frames
@@ -290,36 +260,13 @@ def test_complete_clips_are_kept_and_those_with_other_options_made_again(tmp_pat
     assert contents(small / "a") == before
     packed(tmp_path / "data", small, size=(24, 48))
     sizes = {np.load(path)["picture"].shape for path in small.glob("?/packed.npy")}
-    assert (
-        sizes == {(9, 3, 24, 48), (7, 3, 24, 48)} and contents(small / "a").keys() == before.keys()
-    )
+    assert sizes == {(9, 3, 24, 48), (7, 3, 24, 48)}
+    assert contents(small / "a").keys() == before.keys()
 
 
-def test_a_full_disk_is_survived(tmp_path, monkeypatch):
-    write_eccv_layout(tmp_path / "data")
-    small, resized, calls = tmp_path / "small", decoding.read_picture, []
-
-    def full(*arguments):
-        calls.append(arguments)
-        if len(calls) > 12:  # in the second clip
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return resized(*arguments)
-
-    monkeypatch.setattr(decoding, "read_picture", full)
-    with pytest.raises(OSError, match="space"):
-        packed(tmp_path / "data", small)
-    monkeypatch.undo()
-    assert not (small / "splits.json").exists()
-    before = contents(small / "a")
-    packed(tmp_path / "data", small)
-    assert contents(small / "a") == before
-    assert_equal(*(SaliencyVideos(root, "train", spec()) for root in (small, tmp_path / "data")))
-
-
+@pytest.mark.slow
 def test_a_killed_command_is_continued(tmp_path):
-    for name in ("a", "b"):
-        write_eccv_clip(tmp_path / "data" / name, range(1, 100), height=128, width=256)
-    (tmp_path / "data/splits.json").write_text('{"train": ["a", "b"]}')
+    write_data_set(tmp_path / "data", "ab", range(1, 100), 128, 256, train=["a", "b"])
     small = tmp_path / "small"
     words = ("--data_root", tmp_path / "data", "--output", small, "--height=23", "--width=47")
     process = start("-m", "prepare.pack", *words, "--workers=1")
@@ -348,16 +295,7 @@ def test_each_thread_has_its_own_motion_estimator():
 
 def test_one_bad_file_in_prepare(data_root, tmp_path):
     (data_root / "a/0002.jpg").write_bytes(b"")
-    words = (
-        "--data_root",
-        data_root,
-        "--output",
-        tmp_path / "small",
-        "--height",
-        16,
-        "--width",
-        32,
-    )
+    words = "--data_root", data_root, "--output", tmp_path / "small", "--height", 16, "--width", 32
     code, printed, line = ended(pack.main, *words)
     assert code == 1 and "6 frames at 16×32" in printed and "0002.jpg" in line
     videos = tmp_path / "videos"

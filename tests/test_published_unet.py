@@ -81,9 +81,8 @@ class PlainPublishedPadding(nn.Module):
                 strip = strip.flip(-1) if f"{name} {edge}" in self.REVERSED else strip
                 if edge in ("upper", "lower"):  # with its ends repeated at the corners
                     row = 0 if edge == "upper" else -1
-                    padded[:, face, :, row] = torch.cat(
-                        [strip[..., :1], strip, strip[..., -1:]], -1
-                    )
+                    ends = strip[..., :1], strip, strip[..., -1:]
+                    padded[:, face, :, row] = torch.cat(ends, -1)
                 else:
                     padded[:, face, :, 1:-1, 0 if edge == "left" else -1] = strip
         return padded.flatten(0, 1)
@@ -126,13 +125,10 @@ def settled(base: int = 32, channels: int = 4) -> dict[str, nn.Module]:
     layers = plain_layers(base, channels)
     for layer in layers.values():
         if isinstance(layer.eval(), nn.BatchNorm2d):
-            for values, low, high in (
-                (layer.weight.data, 0.7, 1.5),
-                (layer.bias.data, -0.3, 0.3),
-                (layer.running_mean, -0.2, 0.2),
-                (layer.running_var, 0.1, 0.5),
-            ):
-                values.uniform_(low, high)
+            layer.weight.data.uniform_(0.7, 1.5)
+            layer.bias.data.uniform_(-0.3, 0.3)
+            layer.running_mean.uniform_(-0.2, 0.2)
+            layer.running_var.uniform_(0.1, 0.5)
     layers["head"].weight.data *= 10  # so that maps have contrast, around one half
     layers["head"].bias.data -= plain_faces(layers, torch.rand(6, channels, 32, 32)).logit().mean()
     return layers
@@ -166,19 +162,18 @@ def test_weights_begin_as_pytorch_makes_them():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "channels, padding",
-    [(4, "published"), (3, "published"), (4, "cube"), (4, "zero"), (4, "replicate")],
-)
+@pytest.mark.parametrize("channels, padding", [
+    (4, "published"), (3, "published"), (4, "cube"), (4, "zero"), (4, "replicate"),
+])  # fmt: skip
 def test_a_file_of_theirs_gives_the_maps_of_their_layers(tmp_path, channels, padding):
     """Without options; and with another padding, as the layers with that padding."""
     options = {} if padding == "published" else {"padding": padding}
-    layers = settled(channels=channels)
+    layers = settled(4, channels)
     torch.save(state_dict(layers), tmp_path / "theirs.pth")
-    model = models.load(tmp_path / "theirs.pth", **options)
-    clip = nn.functional.interpolate(torch.rand(2, channels, 12, 24), (240, 480), mode="bilinear")
-    faces = Equi2Cube(240, 480, 120)(clip)
-    expected = Cube2Equi(120, 240, 480)(plain_faces(layers, faces, padding))
+    model = models.load(tmp_path / "theirs.pth", height=80, width=160, **options)
+    clip = nn.functional.interpolate(torch.rand(2, channels, 12, 24), (80, 160), mode="bilinear")
+    faces = Equi2Cube(80, 160, 40)(clip)
+    expected = Cube2Equi(40, 80, 160)(plain_faces(layers, faces, padding))
     assert expected.std() > 0.02
     maps = model(clip[None, :, :3], clip[None, :, 3:])[0]
     torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)
@@ -204,17 +199,18 @@ def test_their_padding_is_theirs_strip_by_strip(size):
 
 @torch.no_grad()
 def test_their_weights_gave_other_maps_than_theirs_at_edges(tmp_path):
-    torch.save(state_dict(settled()), tmp_path / "theirs.pth")
+    torch.save(state_dict(settled(4)), tmp_path / "theirs.pth")
     published, cube = (
-        models.load(tmp_path / "theirs.pth", **options) for options in ({}, {"padding": "cube"})
+        models.load(tmp_path / "theirs.pth", height=80, width=160, **options)
+        for options in ({}, {"padding": "cube"})
     )
     assert published.arguments["padding"] == "published"
-    clip = nn.functional.interpolate(torch.rand(2, 4, 12, 24), (240, 480), mode="bilinear")
-    maps = [model(clip[None, :, :3], clip[None, :, 3:])[0] for model in (published, cube)]
+    clip = nn.functional.interpolate(torch.rand(2, 4, 12, 24), (80, 160), mode="bilinear")
+    clip = clip[None, :, :3], clip[None, :, 3:]
+    maps = [model(*clip)[0] for model in (published, cube)]
     assert (maps[0] - maps[1]).abs().max() > 0.02
     models.save(tmp_path / "again.pth", published)
     again = models.deploy(models.load(tmp_path / "again.pth"), torch.float32)
-    clip = clip[None, :, :3], clip[None, :, 3:]
     torch.testing.assert_close(again(*clip)[0], maps[0], atol=1e-4, rtol=0)
 
 

@@ -1,24 +1,27 @@
-"""Recipes that make checkpoints: average, calibrate, pretrained, distill, front."""
+"""Recipes that make checkpoints: average, calibrate, pretrained, distill, front; the sample."""
 
 import copy
-import json
 import math
 import struct
+import sys
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import models
 from benchmarks import real_gaze
 from common.errors import InputError
+from common.files import read_json
 from datasets.gaze import gaussian_map
 from metrics import cc
 from models import CubeUNet, EquatorPrior
 from models.checkpoint import read, sha256
 from models.efficientnet_lite import STAGES, EfficientNetLite0
-from recipes import front
+from recipes import front, sample
 from recipes.average import main as average_main
 from recipes.calibrate import calibrate
 from recipes.calibrate import main as calibrate_main
@@ -29,8 +32,9 @@ from recipes.flat import to_tensor
 from recipes.pretrained import from_pretrained
 from recipes.pretrained import main as pretrained_main
 from recipes.teachers import main as teachers_main
-from tests.clips import write_eccv_clip
+from tests.clips import write_data_set, write_video
 from tests.commands import ended, run
+from video.decoding import probe
 from video.pictures import read_picture, resize
 
 NAMES = "one", "two"
@@ -99,25 +103,8 @@ def test_known_factors_are_found_and_become_part_of_the_weights():
     torch.testing.assert_close(maps, item["target"], atol=0.01, rtol=0)
 
 
-def test_a_calibrated_model_stays_as_it_is():
-    model = network()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fitted = calibrate(model, clips_of(model, (1, 1, 0)))
-    assert fitted[:3] == pytest.approx((1, 1, 0), abs=0.03)
-    changed = {n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
-    assert changed <= {"head.weight", "head.bias", "latitude_bias"}
-
-
-def test_clips_without_ground_truth_are_refused():
-    model = network()
-    clips = clips_of(model, (1, 1, 0), count=2)[1:]
-    with pytest.raises(ValueError, match="no frame .* has ground truth"):
-        calibrate(model, clips)
-
-
 def test_command_lowers_the_loss_and_refuses_other_models(tmp_path, capsys):
-    write_eccv_clip(tmp_path / "data" / "clip", range(1, 5), 20, 40)
-    (tmp_path / "data" / "splits.json").write_text(json.dumps({"train": [], "val": ["clip"]}))
+    write_data_set(tmp_path / "data", ["clip"], train=[], val=["clip"])
     model = network()
     models.save(tmp_path / "in.pth", model, mean_of=["a", "b"], run={"loss": "density"})
     models.save(tmp_path / "equator.pth", EquatorPrior())
@@ -222,10 +209,7 @@ def teacher(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    for name in ("a", "b"):
-        write_eccv_clip(tmp_path / "data" / name, (1, 2))
-    (tmp_path / "data" / "splits.json").write_text(json.dumps({"train": ["a"], "val": ["b"]}))
-    return tmp_path / "data"
+    return write_data_set(tmp_path / "data", numbers=(1, 2), height=32, width=64)
 
 
 @torch.no_grad()
@@ -457,3 +441,22 @@ def test_a_checkpoint_gets_a_front_and_smoothing(tmp_path):
     assert torch.equal(found.latitude_bias, 2 * model.latitude_bias)
     assert torch.equal(found.head.weight, model.head.weight)
     assert models.checkpoint.read(tmp_path / "b.pth")["run"] == {"loss": "density"}
+
+
+@pytest.mark.slow
+def test_a_part_of_a_clip_becomes_a_page_and_an_animation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip = write_video(tmp_path / "hall_64x32.mp4", frames=40, fps=8)
+    (tmp_path / "docs").mkdir()
+    words = ["sample.py", str(clip), "--output_dir", "docs"]
+    with mock.patch.multiple(sample, START=1, SECONDS=2), mock.patch.object(sys, "argv", words):
+        sample.main()
+        sample.main()  # replaces its files
+    assert probe(tmp_path / "outputs/hall.mp4").fps == 8
+    record = read_json(tmp_path / "outputs/hall_saliency/saliency.json")
+    assert record["complete"] and record["frame_count"] == 24  # from the keyframe before second 1
+    page = (tmp_path / "docs/sample.html").read_text(encoding="utf-8")
+    assert "<title>hall" in page and '<script type="text/plain" class="clip">' in page
+    with Image.open(tmp_path / "docs/overlay.webp") as picture:
+        picture.load()
+        assert picture.n_frames == 6 and picture.width == 640 and picture.info["duration"] == 500

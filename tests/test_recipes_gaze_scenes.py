@@ -2,48 +2,36 @@
 
 import json
 import math
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from common.errors import InputError, run_script
+from common.errors import InputError
 from datasets import SaliencyVideos
 from datasets.gaze_files import read_fixations_csv
+from models import Spec
 from models.equator_prior import gaze_density
 from prepare import synthetic
 from projection import directions, solid_angles
-from recipes import collages, gaze_scenes, gaze_sources
+from recipes import gaze_scenes, gaze_sources
 from recipes.collages import (
-    PROBES,
-    Album,
-    Fixated,
-    Placed,
     fixated,
-    lattice,
-    mosaic,
-    near,
-    panels,
-    surroundings,
-    windows,
 )
-from recipes.gaze_scenes import BASE, EMPTY, POWERS, Attention, Scene, main, render, write_dataset
+from recipes.gaze_scenes import BASE, EMPTY, Attention, render, write_dataset
 from recipes.gaze_sources import Picture, read_sources
-from recipes.patches import Canvas, Outline, Patch, angles, pose
+from recipes.patches import Canvas, Outline, Patch, pose
 from recipes.people import Detector
+from tests.commands import written
 from tests.scenes import write_clips, write_photographs
 from tests.shared import shared
 from tests.trainings import server
 from video.pictures import read_picture
 
 HARD = Outline(16, 1e-3, 0.0, np.zeros(3))  # opaque nearly to the edges
-SPEC = SimpleNamespace(
-    clip_length=2, height=24, width=48, motion="difference", fps=8, skip_frames=0
-)
+SPEC = Spec(height=24, width=48, clip_length=2, motion="difference")
 
 
 def patch(longitude, latitude, field=40.0, roll=0.0, aspect=0.75, outline=HARD):
@@ -56,9 +44,8 @@ def direction(longitude, latitude):
     """Of degrees: (3,)."""
     longitude, latitude = math.radians(longitude), math.radians(latitude)
     across = math.cos(latitude)
-    return np.array(
-        [across * math.sin(longitude), math.sin(latitude), across * math.cos(longitude)]
-    )
+    x, z = across * math.sin(longitude), across * math.cos(longitude)
+    return np.array([x, math.sin(latitude), z])
 
 
 def rays(height, width):
@@ -76,19 +63,16 @@ def root(tmp_path_factory):
 # Geometry
 
 
-@pytest.mark.parametrize(
-    ("where", "u", "v", "expected"),
-    [
-        ((0, 0), 0, 0, (0, 0)),
-        ((30, 0), 1, 0, (50, 0)),
-        ((175, 0), 1, 0, (-165, 0)),  # beyond the seam
-        ((-175, 10), 0, 0, (-175, 10)),
-        ((20, 80, 40, 0, 1), 0, -1, (-160, 80)),  # 20° up from 80° is beyond the pole
-        ((20, -80, 40, 0, 1), 0, 1, (-160, -80)),
-        ((10, 90, 40, 0, 1), 0, 1, (10, 70)),  # the pole itself: "down" is towards its longitude
-        ((0, 0, 40, 90, 1), 0, -1, (20, 0)),  # rolled clockwise: the top is on the right
-    ],
-)
+@pytest.mark.parametrize("where, u, v, expected", [
+    ((0, 0), 0, 0, (0, 0)),
+    ((30, 0), 1, 0, (50, 0)),
+    ((175, 0), 1, 0, (-165, 0)),  # beyond the seam
+    ((-175, 10), 0, 0, (-175, 10)),
+    ((20, 80, 40, 0, 1), 0, -1, (-160, 80)),  # 20° up from 80° is beyond the pole
+    ((20, -80, 40, 0, 1), 0, 1, (-160, -80)),
+    ((10, 90, 40, 0, 1), 0, 1, (10, 70)),  # the pole itself: "down" is towards its longitude
+    ((0, 0, 40, 90, 1), 0, -1, (20, 0)),  # rolled clockwise: the top is on the right
+])  # fmt: skip
 def test_a_place_of_a_photograph_is_at_the_predicted_direction(where, u, v, expected):
     there = patch(*where).directions(np.array([float(u)]), np.array([float(v)]))[0]
     assert there == pytest.approx(direction(*expected), abs=1e-12)
@@ -101,15 +85,6 @@ def test_projection_undoes_placing_and_nothing_is_seen_behind():
         assert found == pytest.approx(given, abs=1e-12)
     assert (tilted.opacity(-tilted.directions(u, v)) == 0).all()
     assert tilted.opacity(-tilted.directions(np.zeros(1), np.zeros(1))) == 0  # the antipode
-
-
-def test_solid_angle():
-    assert patch(0, 0, 90, aspect=1).solid_angle == pytest.approx(4 * math.pi / 6)
-    areas = solid_angles(360, 720, torch.float64).numpy()
-    for where in ((180, 20, 70), (40, 75, 50)):
-        one = patch(*where)
-        covered = (one.opacity(directions(360, 720, torch.float64).numpy()) * areas).sum()
-        assert covered == pytest.approx(one.solid_angle, rel=0.01)
 
 
 @pytest.mark.parametrize("where", [(0, 0), (178, 5), (-100, 70, 60, 30), (60, -88, 60)])
@@ -130,39 +105,10 @@ def test_what_was_fixated_and_its_fixation_land_at_the_same_direction(where):
         assert math.degrees(math.acos(min(1, middle @ there.directions(u, v)[0]))) < 0.6
 
 
-@pytest.mark.parametrize("outline", [HARD, Outline(2, 0.4, 0.1, np.array([3.0, 1, 2]))])
-def test_outline_is_opaque_inside_and_gone_at_the_edges(outline):
-    edge, zero = np.linspace(-1, 1, 41), np.zeros(1)
-    assert outline.opacity(zero, zero) == 1
-    for u, v in ((edge, 1), (edge, -1), (1, edge), (-1, edge)):
-        u, v = np.broadcast_arrays(np.float64(u), np.float64(v))
-        assert (outline.opacity(u, v) == 0).all()
-
-
-def test_canvas_puts_the_next_behind_what_is_there():
-    """Half transparent in front of opaque: 0.5 · 200 + 0.5 · 100; then nothing is left."""
-    half = SimpleNamespace(opacity=lambda u, v: 0.5 * (abs(u) + abs(v) < 1))
-    front, back = patch(0, 0, outline=half), patch(0, 0)
-    canvas, ahead = Canvas(rays(60, 120)), direction(0, 0)[None]
-    canvas.put(front, np.full((3, 4, 3), 200, np.uint8))
-    assert canvas.visible(back, ahead) == pytest.approx(0.5)
-    canvas.put(back, np.full((3, 4, 3), 100, np.uint8))
-    assert canvas.light[30, 60] == pytest.approx([150.0] * 3)
-    assert canvas.left[30, 60] == 0 and canvas.left[30, 0] == 1
-    assert canvas.visible(back, ahead) == 0
-
-
-def test_lattice_is_even():
-    points = lattice(500)
-    assert np.linalg.norm(points, axis=1) == pytest.approx(np.ones(500))
-    assert abs(points.mean(axis=0)).max() < 2e-3
-    assert points.T @ points / 500 == pytest.approx(np.eye(3) / 3, abs=2e-3)
-
-
 # Attention
 
 
-@pytest.mark.parametrize(("longitude", "latitude"), [(0, 0), (179, 8), (-120, -15)])
+@pytest.mark.parametrize("longitude, latitude", [(0, 0), (179, 8), (-120, -15)])
 def test_attention_peaks_at_the_fixation_of_a_single_photograph(longitude, latitude):
     there, weights = direction(longitude, latitude)[None], np.array([patch(0, 0).solid_angle])
     density, _, _ = Attention(90).density(there, weights, np.zeros((45, 90), np.float32))
@@ -181,9 +127,8 @@ def test_mean_content_of_a_photograph_is_one():
         one = Picture(Path(), *rng.random((2, count)), rng.uniform(1, 2, count))
         u, v, weights, _ = fixated(one, 1, there.solid_angle)
         assert weights.sum() == pytest.approx(there.solid_angle)
-        density, _, _ = Attention(128).density(
-            there.directions(u, v), weights, np.zeros((128, 256), np.float32)
-        )
+        left = np.zeros((128, 256), np.float32)
+        density, _, _ = Attention(128).density(there.directions(u, v), weights, left)
         content = density / prior  # up to one factor, which the base fixes
         content = content / content.min() * BASE - BASE
         assert (content * areas).sum() == pytest.approx(there.solid_angle, rel=0.01)
@@ -191,31 +136,13 @@ def test_mean_content_of_a_photograph_is_one():
 
 @pytest.mark.parametrize("power", [1.0, 0.5])
 def test_attention_to_an_empty_world_is_the_prior_over_latitude(power):
-    density, _, rest = Attention(64).density(
-        np.zeros((0, 3)), np.zeros(0), np.ones((32, 64), np.float32), power
-    )
+    nothing = np.zeros((0, 3)), np.zeros(0), np.ones((32, 64), np.float32)
+    density, _, rest = Attention(64).density(*nothing, power)
     prior = gaze_density(64, 1).numpy()
     prior = (prior / prior.max()) ** power
     assert density == pytest.approx(np.broadcast_to(prior, (64, 128)), rel=1e-5)
     areas = solid_angles(64, 128, torch.float64).numpy()
     assert rest.sum() == pytest.approx((BASE + EMPTY) * (prior * areas * 128).sum())
-
-
-def test_drawn_fixations_follow_the_shares():
-    """A quarter of the mass on one fixation seen, none on a hidden one, the rest on a window."""
-    attention, rng = Attention(32), np.random.default_rng(0)
-    there = np.stack([direction(50, 10), direction(-50, 10)])
-    rest = np.zeros((32, 64))
-    rest[20, 5] = 3.0
-    drawn = [attention.draw(rng, there, np.array([1.0, 0.0]) * 1e-2, rest) for _ in range(200)]
-    longitudes, latitudes = (np.degrees(np.concatenate(axis)) for axis in zip(*drawn))
-    seen = np.isclose(longitudes, 50) & np.isclose(latitudes, 10)
-    assert not np.isclose(longitudes, -50).any()
-    assert seen.sum() == pytest.approx(200 * 90 * 0.01 / 3.01, rel=0.2)
-    others = longitudes[~seen], latitudes[~seen]
-    assert (np.floor((others[0] + 180) / 360 * 64) == 5).all()
-    assert (np.floor((90 - others[1]) / 180 * 32) == 20).all()
-    assert len(longitudes) / 200 == pytest.approx(90, rel=0.1)
 
 
 # People
@@ -240,28 +167,6 @@ def test_fixations_on_people_keep_their_weight_at_any_latitude(tmp_path):
     row = int(128 * 150 / 180)
     assert lift.min() == 1 and lift[row, 64] == pytest.approx(1, abs=0.01)
     assert lift[row, 192] == pytest.approx(ratio ** (gaze_scenes.ON_PEOPLE - 1), rel=0.05)
-
-
-@pytest.mark.slow
-def test_people_are_near_where_they_are_known(root, tmp_path):
-    """A file of boxes gives them to the pictures; large photographs of them lie in front."""
-    paths = [p.path for p in read_sources(root)["train"].photographs]
-    tall = {paths[0].relative_to(root).as_posix(): [[0.3, 0.1, 0.6, 0.9]]}
-    (tmp_path / "people.json").write_text(json.dumps(tall))
-    sources = read_sources(root, tmp_path / "people.json")["train"]
-    assert [len(p.people) for p in sources.photographs] == [1] + [0] * (len(paths) - 1)
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        album = Album(rng, sources, 1, math.pi / 24)
-        assert album.portrait().path == paths[0]
-        placed = near(rng, album)
-        others = len(placed) - sum(p.fixated[0].person.any() for p in placed)
-        assert 5 <= len(placed) <= 12 and others < len(placed)
-    lifted = {}
-    for seed in range(12):
-        power, (*_, lift, _, _) = Scene(seed, sources, 24).power, next(render(seed, sources, 24))
-        lifted.setdefault(power, set()).add(lift is not None)
-    assert lifted == {1.0: {False}, 0.9: {True}, 0.55: {True}}
 
 
 def test_people_of_a_photograph_are_found():
@@ -300,76 +205,6 @@ def test_riders_animals_and_balls_count_as_people(channel, found):
 # Scenes
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_mosaics_have_no_hole_and_the_others_leave_a_background(root, seed):
-    sources = read_sources(root)["train"]
-    arrangements = (mosaic, 0.9, 1.0), (windows, 0.02, 0.9), (panels, 0.2, 0.7)
-    for arrange, least, most in arrangements:
-        rng = np.random.default_rng(seed)
-        left = np.ones(len(PROBES))
-        for placed in arrange(rng, Album(rng, sources, 1, math.pi / 24)):
-            left *= 1 - placed.patch.opacity(PROBES)
-        assert least <= 1 - left.mean() <= most
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_panels_leave_no_gap_around_the_horizon(root, seed):
-    """At every longitude one is seen, and at nearly every one opaque, at some latitude."""
-    rng = np.random.default_rng(seed)
-    placed = panels(rng, Album(rng, read_sources(root)["train"], 1, math.pi / 24))
-    around = rays(120, 480)[30:90]
-    highest = np.max([p.patch.opacity(around).max(axis=0) for p in placed], axis=0)
-    assert 4 <= len(placed) <= 7 and highest.min() > 0.1
-    assert (highest == 1).mean() > 0.7
-
-
-def test_surroundings_are_the_colours_of_what_is_near():
-    """Of one colour where there is one; half of each halfway; without a seam or a pole."""
-    image = np.zeros((4, 4, 3), np.uint8)
-    nothing = [Fixated(*np.zeros((4, 0)))]
-    red, blue = image + np.uint8([200, 0, 0]), image + np.uint8([0, 0, 100])
-    one = surroundings([Placed(patch(170, 40), [red], nothing)])
-    assert one == pytest.approx(np.broadcast_to([200, 0, 0], one.shape), rel=1e-4, abs=1e-6)
-    ahead, behind = Placed(patch(0, 0), [red], nothing), Placed(patch(180, 0), [blue], nothing)
-    two = surroundings([ahead, behind])
-    height, width = two.shape[:2]
-    assert two[:, width // 4 - 1 : width // 4 + 1].mean(1) == pytest.approx(
-        np.broadcast_to([100, 0, 50], (height, 3)), abs=1
-    )
-    assert two[height // 2, width // 2, 0] > 199 and two[height // 2, 0, 2] > 99
-    assert two[0, :, 0] == pytest.approx(np.full(width, 100), abs=10)
-    assert two == pytest.approx(two[:, ::-1], abs=0.1) and two == pytest.approx(two[::-1], abs=0.1)
-
-
-def test_clips_play_in_order_and_stop_at_their_end(root):
-    sources = read_sources(root)["train"]
-    album = Album(np.random.default_rng(0), sources, 3, math.pi / 24)
-    album.clips = sources.clips[:]
-    assert album.deal(math.radians(60)) in [[p] for p in sources.photographs]  # few look there
-    names = [picture.path.stem for picture in album.deal(0.0)]
-    first = int(names[0].split("_")[1])
-    assert names == [f"Clip_{n}" for n in range(first, first + 3)]
-    images = [np.full((2, 2, 3), n, np.uint8) for n in (1, 2)]
-    placed = Placed(patch(0, 0), images, [Fixated(*np.zeros((4, n))) for n in (1, 2)])
-    assert [placed.at(n)[0].max() for n in range(4)] == [1, 2, 2, 2]
-    assert [len(placed.at(n)[1].u) for n in range(4)] == [1, 2, 2, 2]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_turning_the_camera_by_whole_columns_rolls_the_picture(root, seed):
-    scene = Scene(seed, read_sources(root)["train"], 30)
-    scene.turning, scene.shaking = 0.0, np.zeros(3)
-    canvas, there, weights, _ = scene.paint(0)
-    scene.yaw += 2 * math.pi * 7 / 60
-    turned, _, weights_turned, _ = scene.paint(0)
-    error = abs(turned.light - np.roll(canvas.light, -7, axis=1))
-    assert np.median(error) < 0.5 and error.mean() < 2
-    assert turned.left == pytest.approx(np.roll(canvas.left, -7, axis=1), abs=1e-3)
-    assert weights_turned.sum() == pytest.approx(weights.sum(), rel=0.05)
-    assert np.isfinite(angles(there)).all()
-
-
 def test_frames_are_valid_and_reproducible(root):
     sources = read_sources(root)["train"]
     one, two, other = (list(render(seed, sources, 24)) for seed in (3, 3, 4))
@@ -387,10 +222,6 @@ def test_frames_are_valid_and_reproducible(root):
 # Files
 
 
-def written(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
 @pytest.mark.slow
 def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path, monkeypatch):
     context = server()  # its processes start at once
@@ -399,9 +230,8 @@ def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path, monkeyp
     for folder, workers in ((one, 1), (two, 2)):
         write_dataset(folder, root, 3, 5, 24, "train", workers)
     assert written(one) == written(two)
-    assert json.loads((one / "splits.json").read_text()) == {
-        "train": [f"scene_{n:06d}" for n in (1, 2, 3)]
-    }
+    splits = json.loads((one / "splits.json").read_text())
+    assert splits == {"train": [f"scene_{n:06d}" for n in (1, 2, 3)]}
     about = json.loads((one / "scenes.json").read_text())
     assert set(about["sources"]) == {"osie", "hevc33_video"} and about["seed"] == 5
     data = SaliencyVideos(one, "train", SPEC)
@@ -420,17 +250,6 @@ def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path, monkeyp
     write_dataset(one, root, 3, 5, 24, "train")
     assert written(one) == before
     assert (one / "scene_000002" / "0001.jpg").stat().st_ino == kept
-
-
-def test_a_data_set_of_all_splits_needs_sources_for_each(root, tmp_path):
-    write_dataset(tmp_path / "three", root, 3, 0, 24)  # val and test: clips alone
-    splits = json.loads((tmp_path / "three" / "splits.json").read_text())
-    assert [len(splits[split]) for split in ("train", "val", "test")] == [1, 1, 1]
-    for scene, split in zip(sorted((tmp_path / "three").glob("scene_*")), splits, strict=True):
-        assert json.loads((scene / "prepared.json").read_text())["split"] == split
-    write_photographs(tmp_path / "alone" / "osie")
-    with pytest.raises(InputError, match="nothing for the split 'val'"):
-        write_dataset(tmp_path / "none", tmp_path / "alone", 3, 0, 24)
 
 
 # Sources
@@ -453,49 +272,6 @@ def test_splits_of_the_real_sources():
     clips = {clip[0].path.name.split("_")[0] for clip in splits["test"].clips}
     assert clips == {"Kimono", "RaceHorsesC", "FourPeople", "BQMall", "PeopleOnStreet"}
     assert not any("RaceHorsesD" in str(path) for path in paths["train"] | paths["val"])
-
-
-def black_picture(path):
-    with Image.open(path) as image:
-        return np.zeros((image.height, image.width, 3), np.uint8)
-
-
-def thinned(picture):
-    """Every fifth fixation, of all people."""
-    few = {name: getattr(picture, name)[::5] for name in ("x", "y", "weights")}
-    return picture._replace(**few)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arrange", POWERS)
-def test_attention_to_scenes_is_as_high_and_low_as_the_prior(arrange, monkeypatch):
-    """The spread of the latitudes that the mean over scenes has is that of the prior, 19.4°."""
-    sources = read_sources(shared("data"))["train"]
-    sources.photographs[:] = [thinned(picture) for picture in sources.photographs]
-    monkeypatch.setattr(gaze_scenes, "SHARES", {arrange: 1.0})
-    monkeypatch.setattr(Scene, "background", lambda scene, camera: np.float32(0))
-    monkeypatch.setattr(collages, "read_picture", black_picture)  # colours change no attention
-    attention = Attention(32)
-    total = np.zeros(32)
-    for seed in range(40):
-        scene = Scene(seed, sources, 48)
-        canvas, there, weights, _ = scene.paint(0)
-        density = attention.density(there, weights, canvas.left, scene.power)[0]
-        total += (density / (density * attention.areas).sum() * attention.areas).sum(1)
-    prior = (attention.prior * attention.areas)[:, 0]
-    spread = [
-        np.degrees(math.sqrt(np.average(attention.latitudes**2, weights=mass)))
-        for mass in (total, prior)
-    ]
-    assert spread[0] == pytest.approx(spread[1], abs=1.5)
-
-
-def test_real_clips_are_looked_at_everywhere():
-    """And not in their upper left corner alone."""
-    for part in read_sources(shared("data")).values():
-        for clip in part.clips:
-            x, y = (np.concatenate([getattr(p, axis) for p in clip]) for axis in "xy")
-            assert 0.7 < x.max() <= 1 and 0.7 < y.max() <= 1
 
 
 def test_positions_recorded_at_another_width_are_corrected():
@@ -582,48 +358,3 @@ def test_maps_count_as_the_fixations_of_eight_people(tmp_path):
     assert len(third.x) == 18 + 1  # two people, without their first fixations
     assert (third.x[-1], third.y[-1]) == pytest.approx((1.5 / 32, 12.5 / 24))
     assert third.weights[-1] > 10 * third.weights[:-1].max()  # 120 fixations in a frequent place
-
-
-@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
-def test_a_map_that_is_missing_or_damaged_is_named(spoil, tmp_path):
-    picture = tmp_path / "emod" / "images" / "a.jpg"
-    picture.parent.mkdir(parents=True)
-    Image.new("RGB", (256, 192)).save(picture)
-    write_map(tmp_path / "emod" / "maps" / "a.png", slice(0, 8), slice(8))
-    spoil(tmp_path / "emod" / "maps" / "a.png")
-    with pytest.raises(InputError, match="maps.*(a.jpg|a.png)"):
-        read_sources(tmp_path)
-
-
-def test_bad_clips_are_refused(tmp_path):
-    folder = tmp_path / "hevc33_video"
-    columns = write_clips(folder)
-    for change, message in (
-        ({"frame_video": columns["frame_video"] + 1}, "frame_video exceeds its 1 names"),
-        ({"frame_time_ms": columns["frame_time_ms"] * 0}, "no fixation on a frame of Clip"),
-        ({"frame_file": np.char.add(columns["frame_file"], "x")}, "missing and 5 more"),
-    ):
-        np.savez(folder / "fixations.npz", **{**columns, **change})
-        with pytest.raises(InputError, match=message):
-            read_sources(tmp_path)
-
-
-def test_missing_sources_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
-    with pytest.raises(InputError, match="holds none of the folders osie, "):
-        read_sources(tmp_path)
-    (tmp_path / "osie").mkdir()
-    command = ["gaze_scenes", "--sources", str(tmp_path), "--output", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as done:
-        run_script(main)
-    printed = capsys.readouterr().err
-    assert done.value.code == 2 and printed.count("\n") == 1
-    assert "fixations.npz: no such file" in printed
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_picture_that_can_not_be_read_is_named(tmp_path):
-    write_photographs(tmp_path / "osie", 1)
-    (tmp_path / "osie" / "images" / "000.jpg").write_bytes(b"no picture")
-    with pytest.raises(InputError, match="000.jpg"):
-        list(render(0, read_sources(tmp_path)["train"], 24))

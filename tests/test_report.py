@@ -184,10 +184,6 @@ def test_a_report_without_baselines_and_observers(report):
     assert len(page.images) == 4
 
 
-def test_a_clip_of_one_frame(report):
-    assert len(Page(report(evaluation(["a"]), curves(["a"], n=1))).images) == 4
-
-
 def test_a_frame_without_a_score_is_nan():
     """Clip b has no frame 2 and no score in frame 3."""
     curves = {"a": {1: 0.5, 2: 0.5, 3: 0.5}, "b": {1: 0.5, 3: math.nan}}

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +14,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import models
 from tests.checkpoints import changed
-from tests.commands import train_one_epoch
+from tests.commands import ROOT, train_one_epoch
 from tests.runs import OPTIONS, last, log, same
 from tests.trainings import TINY, train, write_long_clips
 
 STATE = ("step", "log", "sums", "seconds", "optimizer", "scaler", "average", "random", "weights",
          "arguments", "spec", "run", "model")  # fmt: skip
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def events(folder, ends_only=False):
@@ -63,6 +61,15 @@ def assert_same_run(one, other, ends_only=False):
     assert not list(other.glob(".*"))
 
 
+MOMENTS = (
+    ("die_in_step", 2),
+    ("die_in_backward", 11),  # between two parts of a batch
+    ("die_in_validation", 2),
+    *(("die_before_a_rename", n) for n in (4, 5, 6)),  # of the best checkpoint, the log or the last
+    ("die_after_logging", 3),  # log and best are of the first epoch, last is not
+)
+
+
 @pytest.fixture(scope="module")
 def whole(clips_to_train, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
@@ -70,20 +77,11 @@ def whole(clips_to_train, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("die_in_step", 2),
-        ("die_in_step", 5),  # in the middle of the second epoch
-        ("die_in_backward", 11),  # between two parts of a batch
-        ("die_in_validation", 2),
-        ("die_half_way_through_a_save", 4),
-        ("die_before_a_rename", 4),  # of the best checkpoint, the log or the last
-        ("die_before_a_rename", 5),
-        ("die_before_a_rename", 6),
-        ("die_after_logging", 3),  # log and best are of the first epoch, last is not
-    ],
-)
+@pytest.mark.parametrize("fault", [
+    ("die_in_step", 5),  # in the middle of the second epoch
+    ("die_half_way_through_a_save", 4),
+    *(pytest.param(fault, marks=pytest.mark.slow) for fault in MOMENTS),
+])  # fmt: skip
 def test_a_killed_run_ends_as_if_it_had_not_been(clips_to_train, whole, tmp_path, fault):
     train(clips_to_train, tmp_path, *OPTIONS, fault=fault, code=-signal.SIGKILL)
     assert "resumed after step" in train(clips_to_train, tmp_path, *OPTIONS)
@@ -93,19 +91,10 @@ def test_a_killed_run_ends_as_if_it_had_not_been(clips_to_train, whole, tmp_path
 def test_a_run_killed_before_its_first_save_starts_again(clips_to_train, tmp_path):
     options = ("--epochs", 2, "--batch_size", 4)
     train(clips_to_train, tmp_path / "whole", *options)
-    train(
-        clips_to_train, tmp_path / "parts", *options, fault=("die_in_step", 2), code=-signal.SIGKILL
-    )
+    died = {"fault": ("die_in_step", 2), "code": -signal.SIGKILL}
+    train(clips_to_train, tmp_path / "parts", *options, **died)
     assert "resumed after step" not in train(clips_to_train, tmp_path / "parts", *options)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-
-
-@pytest.mark.slow
-def test_a_run_killed_again_and_again(clips_to_train, whole, tmp_path):
-    for _ in range(3):
-        train(clips_to_train, tmp_path, *OPTIONS, fault=("die_in_step", 3), code=-signal.SIGKILL)
-    train(clips_to_train, tmp_path, *OPTIONS)
-    assert_same_run(whole, tmp_path)
 
 
 def test_data_workers_change_nothing(clips_to_train, whole, tmp_path):
@@ -136,9 +125,7 @@ def test_an_interrupted_run_saves_at_once(clips_to_train, whole, tmp_path, fault
     assert_same_run(whole, tmp_path, ends_only=True)
 
 
-def test_an_interrupted_validation_that_is_killed_later_is_not_logged_twice(
-    clips_to_train, whole, tmp_path
-):
+def test_an_interrupted_validation_was_logged_twice(clips_to_train, whole, tmp_path):
     options = (*OPTIONS, "--save_minutes", 10)
     train(clips_to_train, tmp_path, *options, fault=("interrupt_validation", 2), code=130)
     train(clips_to_train, tmp_path, *options, fault=("die_after_logging", 1), code=-signal.SIGKILL)
@@ -150,22 +137,9 @@ def test_an_interrupted_validation_that_is_killed_later_is_not_logged_twice(
 def test_a_signal_to_all_processes_saves_and_leaves(clips_to_train, tmp_path):
     """As a batch system sends it: to the data workers, too."""
     options = ("--epochs", 2, "--samples", 24, "--batch_size", 2)
-    command = [
-        sys.executable,
-        ROOT / "train_video.py",
-        "--data_root",
-        clips_to_train,
-        "--output_dir",
-        tmp_path / "parts",
-        "--workers",
-        1,
-        "--precision",
-        "fp32",
-        *TINY,
-        *options,
-        "--save_minutes",
-        0,
-    ]
+    command = [sys.executable, ROOT / "train_video.py", "--data_root", clips_to_train,
+               "--output_dir", tmp_path / "parts", "--workers", 1, "--precision", "fp32",
+               *TINY, *options, "--save_minutes", 0]  # fmt: skip
     process = subprocess.Popen(
         [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -199,6 +173,7 @@ print("read", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_script_with_a_live_loader_ends(clips_to_train):
     """Its workers ignored SIGTERM, by which the main process ends them, and it waited for ever."""
     command = [sys.executable, "-c", LIVE_LOADER, clips_to_train]
@@ -227,12 +202,6 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(clips_to_train, 
     assert len(last(tmp_path)["log"]) == 1
     for name in ("cube_unet_last.pth", "cube_unet_best.pth"):
         assert all(t.isfinite().all() for t in last(tmp_path, name)["weights"].values())
-
-
-def test_weights_that_are_not_finite_are_not_saved(clips_to_train, tmp_path):
-    options = ("--epochs", 3, "--batch_size", 4, "--save_minutes", 0)
-    train(clips_to_train, tmp_path, *options, fault=("lose_the_loss", 5), code=1)
-    assert last(tmp_path)["weights"]["head.bias"].isfinite()
 
 
 def test_another_run_is_not_gone_on_with(clips_to_train, tmp_path):
@@ -275,10 +244,6 @@ def test_a_run_from_before_an_argument_of_the_model_is_gone_on_with(clips_to_tra
     assert "resumed after step" in train(clips_to_train, tmp_path, "--epochs", 2)
 
 
-def test_resume_yes_needs_a_run(clips_to_train, tmp_path):
-    assert "cube_unet_last.pth: no such file" in train(clips_to_train, tmp_path, "--resume", code=2)
-
-
 def test_a_longer_run_says_that_it_is_another(clips_to_train, tmp_path):
     train(clips_to_train, tmp_path, "--epochs", 1)
     assert "--resume no" in train(clips_to_train, tmp_path, "--epochs", 1)
@@ -312,27 +277,13 @@ def test_looking_does_not_change_the_run(clips_to_train, whole, tmp_path):
     assert same(*(last(folder)["random"] for folder in (whole, tmp_path)))
 
 
-@pytest.mark.slow
-def test_train_goes_on_after_the_last_epoch(scenes, tmp_path):
-    """Three epochs in one go and one, killed, then two more: the same weights."""
-    options = ("--epochs", 3)
-    train(scenes, tmp_path / "whole", *options)
-    fault = ("die_in_validation", 2)
-    train(scenes, tmp_path / "parts", *options, fault=fault, code=-signal.SIGKILL)
-    assert len(last(tmp_path / "parts")["log"]) == 1
-    train(scenes, tmp_path / "parts", *options, "--resume")
-    assert len(log(tmp_path / "parts")) == 3
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
-
-
 @pytest.mark.parametrize("name", STATE)
 def test_entries_that_are_missing_or_of_another_type_on_resume(trained, tmp_path, name):
     """18 of 20 ended in a traceback."""
     data, whole = trained
     run = tmp_path / "run"
     run.mkdir()
-    wrong = ["text", None, [1, "x"], {"a": 1}]
-    for value in ("missing", *wrong):
+    for value in ("missing", "text", {"a": 1}):
 
         def change(stored, value=value):
             if value == "missing":

@@ -11,19 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-import infer_video
 import make_video
 from common.errors import InputError
 from tests.clips import moving_disc, write_video
-from tests.commands import ended, infer, run
-from tests.shared import shared
+from tests.commands import ended, infer, paint, refusal, run, success
 from tests.spherical import read_spherical
 from video import read_frames
 from video.decoding import decode, probe
 from video.layout import MONO, SPHERE, Layout, resample
 from video.pictures import read_picture
 from video.spherical_metadata import V1_UUID, panorama_xmp, write_spherical
-from video.writer import write_pictures
 from video.yuv import mono, planes
 from views.overlay import lay_map, resize_map
 
@@ -41,17 +38,8 @@ GPANO = (
 
 def video(path, pictures, layout=None, codec="libx264", matrix=None):
     """Write pictures without loss."""
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream(codec, rate=8, options={"qp": "0"} if codec != "ffv1" else {})
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        if matrix:
-            a, b, c, d = matrix
-            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1])
-        for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
+    options = {"qp": "0"} if codec != "ffv1" else {}
+    write_video(path, pictures, fps=8, codec=codec, matrix=matrix, options=options)
     if layout:
         write_spherical(path, layout)
     return path
@@ -65,14 +53,8 @@ def stereo_discs(axis, count=3):
     return [np.concatenate([p, np.roll(p, 2, 1)], axis) for p in discs(count)]
 
 
-def infer_layout(clip, checkpoint, output, *more):
-    words = ["--video_path", clip, "--ckpt_path", checkpoint, "--output_dir", output]
-    return ended(infer_video.main, *words, *more)
-
-
-def paint_layout(clip, maps, output, *more):
-    words = ["--original_video", clip, "--saliency_dir", maps, "--output_path", output]
-    return ended(make_video.main, *words, "--crf", 0, *more)
+def paint_layout(clip, folder, output, *more):
+    return paint(clip, folder, output, "--crf", 0, *more)
 
 
 def maps(folder):
@@ -105,7 +87,7 @@ def test_what_is_written_is_read(tmp_path, stereo, coverage, ending):
 
 
 @pytest.mark.parametrize(
-    ("box", "byte", "says"),
+    "box, byte, says",
     [(b"st3d", 4, "the right eye first"), (b"st3d", 3, "another arrangement"),
      (b"equi", b"cbmp", "v360=c3x2:e"), (b"equi", b"mshp", "a mesh, as VR180")],
 )  # fmt: skip
@@ -113,7 +95,7 @@ def test_what_is_not_read_is_refused_by_name(checkpoint, tmp_path, box, byte, sa
     """FFmpeg knows neither right-left stereo nor meshes, which made a mono sphere of them."""
     clip = video(tmp_path / "clip.mp4", discs(), Layout("left-right"))
     declare(clip, box, byte)
-    code, _, line = infer_layout(clip, checkpoint, tmp_path / "out")
+    code, _, line = infer(clip, checkpoint, tmp_path / "out")
     assert code == 2 and "clip.mp4: declares " in line and says in line and "give --" in line
     known = {"stereo": "top-bottom"} if box == b"st3d" else {"coverage": VR180}
     assert probe(clip, **known).layout.stereo == known.get("stereo", "left-right")
@@ -177,20 +159,17 @@ def enlarged(content, fields):
     return bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("fields", "coverage"),
-    [
-        (("equirectangular", 96, 48, 96, 48, 0, 0), SPHERE),
-        (("equirectangular", 960, 480, 1920, 960, 480, 240), (-90, 90, -45, 45)),
-        (("equirectangular", 96, 48, 96, 96, 0, 0), (-180, 180, 0, 90)),
-        (("equirectangular", 96, 48, 96, 48, 10, 0), None),  # over the edge
-        (("equirectangular", 96, 96, 192, 96, 0, 0), None),  # not the shape of its pixels
-        (("equirectangular", 96, 48, 0, 0, 0, 0), None),
-        (("equirectangular", 96, 48, 38400, 19200, 0, 0), None),  # less than a degree
-        (("equirectangular", "many", 48, 96, 48, 0, 0), None),
-        (("cylindrical", 96, 48, 96, 48, 0, 0), None),
-    ],
-)
+@pytest.mark.parametrize("fields, coverage", [
+    (("equirectangular", 96, 48, 96, 48, 0, 0), SPHERE),
+    (("equirectangular", 960, 480, 1920, 960, 480, 240), (-90, 90, -45, 45)),
+    (("equirectangular", 96, 48, 96, 96, 0, 0), (-180, 180, 0, 90)),
+    (("equirectangular", 96, 48, 96, 48, 10, 0), None),  # over the edge
+    (("equirectangular", 96, 96, 192, 96, 0, 0), None),  # not the shape of its pixels
+    (("equirectangular", 96, 48, 0, 0, 0, 0), None),
+    (("equirectangular", 96, 48, 38400, 19200, 0, 0), None),  # less than a degree
+    (("equirectangular", "many", 48, 96, 48, 0, 0), None),
+    (("cylindrical", 96, 48, 96, 48, 0, 0), None),
+])  # fmt: skip
 @pytest.mark.parametrize("ending", ["jpg", "webp"])
 def test_what_pictures_declare(tmp_path, fields, coverage, ending):
     path = tmp_path / f"a.{ending}"
@@ -214,19 +193,8 @@ def test_what_is_written_into_pictures_is_read(tmp_path, layout):
     assert probe(tmp_path / "a.jpg").layout == layout
 
 
-def test_a_real_photo_sphere():
-    """A phone's: the camera did not see the sky and the ground."""
-    info = probe(shared("media/stills/psv_snow.jpg"))
-    rows = 1545 * 180 / 2271  # degrees that it covers
-    north = 90 - 347 * 180 / 2271
-    assert np.allclose(info.layout.coverage, (-180, 180, north - rows, north), atol=1e-4)
-    for name in ("monet_bg12", "monet_bg4", "vrview_petra"):
-        info = probe(shared(f"media/stills/{name}.jpg"))
-        assert info.layout.whole and info.layout.stereo == "none" and not info.notes
-
-
 @pytest.mark.parametrize(
-    ("size", "stereo"), [((64, 64), "top-bottom"), ((192, 48), "left-right"), ((96, 48), None)]
+    "size, stereo", [((64, 64), "top-bottom"), ((192, 48), "left-right"), ((96, 48), None)]
 )
 def test_shapes_that_stereo_often_has_are_told(checkpoint, tmp_path, size, stereo):
     clip = video(tmp_path / "a.mp4", discs(2, *size[::-1]))
@@ -288,16 +256,16 @@ def test_pictures_are_turned_by_their_orientation(tmp_path, orientation):
 # From the file to the overlay.
 
 
-@pytest.mark.parametrize(("stereo", "axis"), [("top-bottom", 0), ("left-right", 1)])
+@pytest.mark.parametrize("stereo, axis", [("top-bottom", 0), ("left-right", 1)])
 def test_stereo_has_the_left_eyes_maps_over_both(checkpoint, tmp_path, stereo, axis):
     mono = video(tmp_path / "mono.mkv", discs(), codec="ffv1")
-    infer_layout(mono, checkpoint, tmp_path / "mono")
+    infer(mono, checkpoint, tmp_path / "mono")
     paint_layout(mono, tmp_path / "mono", tmp_path / "mono.mp4")
     plain = video(tmp_path / "plain.mkv", stereo_discs(axis), codec="ffv1")
     declared = video(tmp_path / "declared.mp4", stereo_discs(axis), Layout(stereo))
     for clip, more in ((plain, ["--stereo", stereo]), (declared, [])):
         folder = tmp_path / clip.stem
-        code, _, text = infer_layout(clip, checkpoint, folder, *more)
+        code, _, text = infer(clip, checkpoint, folder, *more)
         assert code == 0 and ("left eye" in text) == (not more)
         if more:  # the same pixels: the same maps
             assert np.array_equal(maps(folder), maps(tmp_path / "mono"))
@@ -315,8 +283,7 @@ def test_stereo_has_the_left_eyes_maps_over_both(checkpoint, tmp_path, stereo, a
         stored = np.split(stereo_discs(axis)[0], 2, axis)
         painted = [np.abs(e.astype(int) - s).sum(-1) > 60 for e, s in zip((left, right), stored)]
         assert painted[0].any() and (painted[0] == painted[1]).mean() > 0.9
-    code, _, line = infer_layout(plain, checkpoint, tmp_path / "plain")
-    assert code == 2 and "maps of another run (stereo" in line
+    refusal(infer(plain, checkpoint, tmp_path / "plain"), "maps of another run (stereo")
 
 
 def test_a_part_has_maps_of_the_sphere_that_end_with_it(checkpoint, tmp_path):
@@ -324,7 +291,7 @@ def test_a_part_has_maps_of_the_sphere_that_end_with_it(checkpoint, tmp_path):
     pictures = discs(3, 96, 192)
     rows = slice(round((90 - north) / 180 * 96), round((90 - south) / 180 * 96))
     clip = video(tmp_path / "a.mp4", [picture[rows] for picture in pictures])
-    assert infer_layout(clip, checkpoint, tmp_path / "out", "--coverage", *PART)[0] == 0
+    assert infer(clip, checkpoint, tmp_path / "out", "--coverage", *PART)[0] == 0
     record = json.loads((tmp_path / "out/saliency.json").read_text())
     assert record["coverage"] == list(PART) and record["stereo"] is None
     covered = Layout("none", PART).covered(40, 80)
@@ -347,7 +314,7 @@ def test_a_picture_that_covers_a_part(checkpoint, tmp_path):
     path = tmp_path / "a.jpg"
     xmp = GPANO.format("equirectangular", 96, 48, 96, 96, 0, 24).encode()
     Image.fromarray(discs(1)[0]).save(path, xmp=xmp)
-    code, _, text = infer_layout(path, checkpoint, tmp_path / "out")
+    code, _, text = infer(path, checkpoint, tmp_path / "out")
     assert code == 0 and "-45° to 45° of latitude" in text
     assert paint_layout(path, tmp_path / "out", tmp_path / "o.jpg")[0] == 0
     assert probe(tmp_path / "o.jpg").layout == probe(path).layout
@@ -358,34 +325,18 @@ def test_a_picture_that_covers_a_part(checkpoint, tmp_path):
 def test_a_stereo_picture_is_not_marked_as_a_mono_sphere(checkpoint, tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(stereo_discs(0)[0]).save(path)
-    infer_layout(path, checkpoint, tmp_path / "out", "--stereo", "top-bottom")
+    infer(path, checkpoint, tmp_path / "out", "--stereo", "top-bottom")
     code, _, text = paint_layout(path, tmp_path / "out", tmp_path / "o.png")
     assert code == 0 and "pictures have no stereo metadata" in text
     with Image.open(tmp_path / "o.png") as image:
         assert "GPano" not in str(image.info) and image.size == (96, 96)
 
 
-def test_options_of_a_layout_change_nothing_of_a_mono_sphere(checkpoint, tmp_path):
-    clip = video(tmp_path / "a.mp4", discs())
-    infer_layout(clip, checkpoint, tmp_path / "plain")
-    known = ["--stereo", "none", "--coverage", -180, 180, -90, 90]
-    infer_layout(clip, checkpoint, tmp_path / "known", *known)
-    for name in ("plain", "known"):
-        paint_layout(
-            clip, tmp_path / name, tmp_path / f"{name}.mp4", *(known if name == "known" else [])
-        )
-    first, second = (
-        {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("plain", "known")
-    )
-    assert first == second
-    assert (tmp_path / "plain.mp4").read_bytes() == (tmp_path / "known.mp4").read_bytes()
-
-
 def test_bad_layouts_are_one_line(checkpoint, tmp_path):
     clip = video(tmp_path / "a.mp4", discs())
-    code, _, line = infer_layout(clip, checkpoint, tmp_path / "out", "--coverage", 90, -90, 0, 10)
+    code, _, line = infer(clip, checkpoint, tmp_path / "out", "--coverage", 90, -90, 0, 10)
     assert code == 2 and "--coverage: give the coverage as WEST" in line
-    infer_layout(clip, checkpoint, tmp_path / "out")
+    infer(clip, checkpoint, tmp_path / "out")
     record = json.loads((tmp_path / "out/saliency.json").read_text())
     for wrong in ({"stereo": "both"}, {"coverage": [1, 2]}, {"coverage": ["a"] * 4}):
         (tmp_path / "out/saliency.json").write_text(json.dumps(record | wrong))
@@ -407,16 +358,13 @@ def test_frames_for_models_are_of_the_left_eye(tmp_path):
 # The left eye alone, for pages and follow videos
 
 
-@pytest.mark.parametrize(
-    ("layout", "height", "width"),
-    [
-        (Layout("top-bottom"), 96, 96),
-        (Layout("top-bottom"), 100, 100),  # an odd number of rows of chroma
-        (Layout("left-right"), 48, 192),
-        (Layout(coverage=VR180), 48, 48),
-        (Layout("left-right", VR180), 48, 96),
-    ],
-)
+@pytest.mark.parametrize("layout, height, width", [
+    (Layout("top-bottom"), 96, 96),
+    (Layout("top-bottom"), 100, 100),  # an odd number of rows of chroma
+    (Layout("left-right"), 48, 192),
+    (Layout(coverage=VR180), 48, 48),
+    (Layout("left-right", VR180), 48, 96),
+])  # fmt: skip
 def test_planes_of_the_left_eye_are_the_whole_sphere(layout, height, width):
     """Luma is its column's longitude over the sphere, chroma half of it; black is not covered."""
     eye = layout.eyes(height, width)[0]
@@ -442,7 +390,7 @@ def test_planes_of_the_left_eye_are_the_whole_sphere(layout, height, width):
 @pytest.mark.parametrize("option", ["--viewer", "--follow"])
 def test_pages_and_follow_videos_of_stereo(option, tmp_path, checkpoint):
     path = video(tmp_path / "clip.mp4", stereo_discs(0), Layout("top-bottom"))
-    infer_layout(path, checkpoint, tmp_path / "maps")
+    infer(path, checkpoint, tmp_path / "maps")
     output = tmp_path / ("page.html" if option == "--viewer" else "view.mp4")
     words = ["--original_video", path, "--saliency_dir", tmp_path / "maps", option]
     run(make_video.main, *words, "--output_path", output, *["--size", "64x32"] * (option[2] == "f"))
@@ -458,33 +406,6 @@ def declare(path, kind, byte):
     else:
         content[place : place + 4] = byte
     path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("box", "value", "says"),
-    [(b"st3d", 1, "top-bottom stereo"), (b"st3d", 2, "left-right stereo"),
-     (b"equi", b"cbmp", "a cubemap")],
-)  # fmt: skip
-def test_what_a_video_declares_is_told(checkpoint, tmp_path, box, value, says):
-    clip = tmp_path / "clip.mp4"
-    write_pictures(clip, [moving_disc(n, 48, 96) for n in range(3)], 48, 96, 8)
-    assert "note:" not in infer(clip, checkpoint, tmp_path / "plain")[2]
-    declare(clip, box, value)
-    code, _, text = infer(clip, checkpoint, tmp_path / "out")
-    assert f"{clip}: declares {says}" in text
-    assert code == (2 if "cubemap" in says else 0)
-
-
-@pytest.mark.parametrize(
-    ("size", "says"),
-    [((48, 96), "portrait"), ((96, 64), "not 2:1"), ((64, 64), "not 2:1"), ((98, 48), None)],
-)
-def test_shapes_that_are_no_panoramas_are_told(tmp_path, size, says):
-    clip = write_video(tmp_path / "clip.mp4", 3, size[1], size[0])
-    Image.new("RGB", size).save(tmp_path / "still.png")
-    for path in (clip, tmp_path / "still.png"):
-        notes = probe(path).notes
-        assert says in notes[0] if says else not notes
 
 
 COVERAGES = [
@@ -564,7 +485,7 @@ def test_a_mono_sphere_is_left_alone():
     assert np.array_equal(lay_map(saliency, 99, 201, MONO), resize_map(saliency, 99, 201))
 
 
-@pytest.mark.parametrize(("stereo", "axis"), [("top-bottom", 0), ("left-right", 1)])
+@pytest.mark.parametrize("stereo, axis", [("top-bottom", 0), ("left-right", 1)])
 @pytest.mark.parametrize("odd", [0, 1])
 def test_both_eyes_get_the_map_of_the_left_one(stereo, axis, odd):
     left, right = np.random.default_rng(0).integers(0, 256, (2, 40, 80, 3), np.uint8)
@@ -583,7 +504,7 @@ def test_both_eyes_get_the_map_of_the_left_one(stereo, axis, odd):
 
 
 @pytest.mark.parametrize(
-    ("stereo", "coverage"),
+    "stereo, coverage",
     [("both", SPHERE), ("none", (-180, 181, -90, 90)), ("none", (90, -90, -90, 90)),
      ("none", (-90, 90, 10, 10)), ("none", (float("nan"), 90, 0, 10)), ("none", (1, 2, 3))],
 )  # fmt: skip
@@ -592,30 +513,144 @@ def test_no_layout(stereo, coverage):
         Layout(stereo, coverage)
 
 
-def test_pictures_are_stored_at_the_scale_of_their_panorama():
-    assert Layout().stored_size(512, 1024) == (512, 1024)
-    assert Layout("top-bottom").stored_size(512, 1024) == (1024, 1024)
-    half = (-90.0, 90.0, -90.0, 90.0)
-    assert Layout("left-right", half).stored_size(512, 1024) == (512, 1024)
-    assert Layout("none", half).stored_size(512, 1024) == (512, 512)
-    picture = np.zeros((240, 480, 3), np.uint8)
-    layout = Layout("left-right", (-90.0, 90.0, -45.0, 45.0))
-    assert layout.panorama(picture[:20, :80], 40, 80).shape == (40, 80, 3)
-    assert layout.stored_size(40, 80) == (20, 80)
-
-
 def test_the_next_command_has_the_options_of_this_one(tmp_path, monkeypatch):
     """It was refused: the maps were of another run."""
     options = "--stereo", "top-bottom", "--quality", "fast", "--coverage", -180, 180, -60, 45
     main = runpy.run_path(str(Path(__file__).resolve().parents[1] / "__main__.py"))["main"]
     monkeypatch.chdir(tmp_path)
     clip = video(tmp_path / "a clip.mp4", stereo_discs(0, 1)).name
-    code, printed, line = ended(main, clip, *options)
-    assert code == 0, line
+    printed = success(ended(main, clip, *options))
     next_line, last = printed.partition("next: ")[2].splitlines()
     words = shlex.split(next_line)
     assert last == "open outputs/a clip_overlay.mp4"
     assert words[1:3] == [".", clip] and "--viewer" in words
-    code, printed, line = ended(main, *words[2:])
-    assert code == 0 and "none new" in printed, line
+    assert "none new" in success(ended(main, *words[2:]))
     assert (tmp_path / "outputs/a clip_viewer.html").is_file()
+
+
+CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"sv3d", b"proj"}
+
+
+def clip(path, faststart=True):
+    container = {"movflags": "+faststart"} if faststart else {}
+    return write_video(path, 10, 32, 64, 25, sound=("aac", 8000, "mono"), container=container)
+
+
+def walk(content, start=0, end=None, path=()):
+    """(path, payload) of all boxes, straight from the layout in the specifications."""
+    end = len(content) if end is None else end
+    while start + 8 <= end:
+        size, kind = struct.unpack_from(">I4s", content, start)
+        header = 8
+        if size == 1:
+            size, header = struct.unpack_from(">Q", content, start + 8)[0], 16
+        stop = end if size == 0 else start + size
+        assert start + header <= stop <= end, (kind, size)
+        inner = start + header
+        yield (*path, kind.decode("latin1")), content[inner:stop]
+        if kind == b"stsd":
+            inner += 8
+        if kind == b"avc1":
+            inner += 78
+        if kind in CONTAINERS | {b"stsd", b"avc1"}:
+            yield from walk(content, inner, stop, (*path, kind.decode()))
+        start = stop
+
+
+def find(path, *names):
+    """Payloads of the boxes whose path ends with these names."""
+    return [p for where, p in walk(path.read_bytes()) if where[-len(names) :] == names]
+
+
+def packets(path):
+    with av.open(str(path)) as file:
+        return [(p.stream_index, p.pts, p.dts, bytes(p)) for p in file.demux() if p.size]
+
+
+def pictures(path):
+    with av.open(str(path)) as file:
+        return [frame.to_ndarray() for frame in file.decode(video=0)]
+
+
+def top_level(path):
+    return [where[0] for where, _ in walk(path.read_bytes()) if len(where) == 1]
+
+
+@pytest.mark.parametrize("faststart", [True, False])
+def test_pictures_and_sounds_are_what_they_were(tmp_path, faststart):
+    path = clip(tmp_path / "clip.mp4", faststart)
+    order, before, seen = top_level(path), packets(path), pictures(path)
+    assert (order.index("moov") < order.index("mdat")) == faststart
+    write_spherical(path)
+    assert top_level(path) == order
+    assert packets(path) == before and {stream for stream, *_ in before} == {0, 1}
+    assert all(np.array_equal(a, b) for a, b in zip(pictures(path), seen, strict=True))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_boxes_are_those_of_the_specifications(tmp_path):
+    path = clip(tmp_path / "clip.mp4")
+    assert read_spherical(path) == {"v1": None, "v2": None}
+    write_spherical(path)
+    entry = ("stsd", "avc1")
+    assert find(path, *entry, "st3d") == [bytes(5)]
+    assert find(path, *entry, "sv3d", "svhd") == [bytes(4) + b"360-video-saliency\0"]
+    assert find(path, *entry, "sv3d", "proj", "prhd") == [bytes(4 + 12)]
+    assert find(path, *entry, "sv3d", "proj", "equi") == [bytes(4 + 16)]
+    inside = [where[-1] for where, _ in walk(path.read_bytes()) if where[-2:-1] == ("avc1",)]
+    assert inside.index("avcC") < inside.index("st3d") < inside.index("sv3d")
+    assert all(inside.index("sv3d") < inside.index(k) for k in ("pasp", "btrt") if k in inside)
+
+    (xml,) = find(path, "trak", "uuid")
+    assert xml[:16].hex() == "ffcc8263f8554a938814587a02521fdd"
+    assert b"<GSpherical:Spherical>true</GSpherical:Spherical>" in xml
+    assert b"<GSpherical:ProjectionType>equirectangular</GSpherical:ProjectionType>" in xml
+    says = read_spherical(path)
+    assert says["v1"]["Stitched"] == "true"
+    assert says["v1"]["StitchingSoftware"] == says["v2"]["source"] == "360-video-saliency"
+    assert says["v2"]["stereo_mode"] == 0 and set(says["v2"]["bounds"]) == {0.0}
+
+
+@pytest.mark.parametrize("drop", [b"", b"uuid", b"sv3d"])
+def test_ffmpeg_sees_an_equirectangular_video(tmp_path, drop):
+    """Either kind alone is enough."""
+    path = clip(tmp_path / "clip.mp4")
+    write_spherical(path)
+    if drop:
+        path.write_bytes(path.read_bytes().replace(drop, b"free", 1))
+    with av.open(str(path)) as file:
+        side = bytes(next(file.decode(video=0)).side_data.get("SPHERICAL"))
+    assert struct.unpack_from("=i", side) == (0,)  # AV_SPHERICAL_EQUIRECTANGULAR
+
+
+def box(kind, payload):
+    return struct.pack(">I4s", len(payload) + 8, kind) + payload
+
+
+def tiny_movie(table):
+    """A `moov` of one video track with nothing but a description and a chunk table."""
+    entry = box(b"avc1", bytes(78) + box(b"avcC", bytes(9)))
+    stsd = box(b"stsd", struct.pack(">II", 0, 1) + entry)
+    hdlr = box(b"hdlr", bytes(8) + b"vide" + bytes(13))
+    minf = box(b"minf", box(b"stbl", stsd + table))
+    return box(b"moov", box(b"trak", box(b"mdia", hdlr + minf)))
+
+
+def chunk_table(offset):
+    return box(b"stco", struct.pack(">III", 0, 1, offset))
+
+
+def offsets(path):
+    (kind,) = {where[-1] for where, _ in walk(path.read_bytes())} & {"stco", "co64"}
+    (payload,) = find(path, kind)
+    count = struct.unpack_from(">I", payload, 4)[0]
+    return kind, struct.unpack_from(f">{count}{'I' if kind == 'stco' else 'Q'}", payload, 8)
+
+
+def test_64_bit_chunk_offsets(tmp_path):
+    table = box(b"co64", struct.pack(">IIQQ", 0, 2, 8, 2**33))
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(box(b"mdat", b"picture") + tiny_movie(table))
+    old = path.stat().st_size
+    write_spherical(path)
+    assert offsets(path) == ("co64", (8, 2**33 + path.stat().st_size - old))

@@ -13,7 +13,6 @@ from evaluation.summary import (
     differences,
     max_t,
     mean_of_finite,
-    number,
     over_clips,
     verdicts,
 )
@@ -122,18 +121,15 @@ def test_models_are_compared_in_pairs():
     ]
 
 
-@pytest.mark.parametrize(
-    ("gains", "says"),
-    [
-        ([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], "0.150* (0.117 to 0.183), p = 0.031, better on 6 of 6"),
-        ([0.1, 0.2, 0.1, 0.2, 0.1], "p = 0.062, better on 5 of 5 clips"),
-        ([0.1], "0.100, better on 1 of 1 clips"),
-        ([0.4, -0.2, 0.4, -0.2, 0.4, -0.2, 0.4, -0.2], "better on 4 of 8 clips"),
-        ([-0.1, -0.2, -0.1, -0.2, -0.1, -0.2], "0.150* ("),
-        ([1e-6] * 6, "0.000 (0.000 to 0.000), p = "),
-        ([0.0] * 6, "0.000 (0.000 to 0.000), p = 1.000"),
-    ],
-)
+@pytest.mark.parametrize("gains, says", [
+    ([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], "0.150* (0.117 to 0.183), p = 0.031, better on 6 of 6"),
+    ([0.1, 0.2, 0.1, 0.2, 0.1], "p = 0.062, better on 5 of 5 clips"),
+    ([0.1], "0.100, better on 1 of 1 clips"),
+    ([0.4, -0.2, 0.4, -0.2, 0.4, -0.2, 0.4, -0.2], "better on 4 of 8 clips"),
+    ([-0.1, -0.2, -0.1, -0.2, -0.1, -0.2], "0.150* ("),
+    ([1e-6] * 6, "0.000 (0.000 to 0.000), p = "),
+    ([0.0] * 6, "0.000 (0.000 to 0.000), p = 1.000"),
+])  # fmt: skip
 def test_verdicts(gains, says):
     for metric, sign in (("cc", 1), ("kld", -1)):
         model, baseline = [1 + sign * gain for gain in gains], [1.0] * len(gains)
@@ -148,18 +144,6 @@ def test_verdicts(gains, says):
 def test_a_model_without_a_score_is_not_compared():
     content = results({"cc": [NAN]}, {EQUATOR: {"cc": [1.0]}})
     assert content["differences"] == verdicts(content) == []
-
-
-def test_all_of_a_few_clips_agreeing_is_no_proof():
-    """Without any difference, five signs agree in 2 of 32 cases, which is more than 5 %."""
-    generator = np.random.default_rng(2)
-    for clips, most in ((3, 0), (6, 0.2)):
-        beats = 0
-        for _ in range(30):
-            gains = generator.normal(0, 1, clips).tolist()
-            content = results({"cc": gains}, {UNIFORM: {"cc": [0.0] * clips}})
-            beats += "*" in verdicts(content)[0] and np.mean(gains) > 0
-        assert beats <= 30 * most
 
 
 def p_value(gains) -> float:
@@ -205,11 +189,7 @@ def test_twelve_models_and_seven_metrics_could_never_show_a_difference():
 
 def test_table_of_one_clip_has_no_intervals():
     content = results({"cc": [0.5]}, {UNIFORM: {"cc": [0.0]}})
-    assert text_table(content).splitlines() == [
-        "          CC ↑",
-        "ours     0.500",
-        "uniform  0.000",
-    ]
+    assert text_table(content) == "          CC ↑\nours     0.500\nuniform  0.000"
 
 
 def test_a_name_with_a_line_break_broke_the_rows_of_tables():
@@ -229,10 +209,6 @@ def test_a_formula_after_a_tab_was_one_to_spreadsheets(before):
     for formula in ("=1+2", "+1", "-1", "@SUM(1)"):
         [[cell]] = csv.reader(io.StringIO(csv_text([[before + formula]]), newline=""))
         assert cell == f"'{before}{formula}"
-
-
-def test_numbers():
-    assert [number(x) for x in (-0.0004, -0.5, NAN)] == ["0.000", "−0.500", "–"]
 
 
 # Three rows at latitudes 60°, 0°, −60°, whose areas and cosines are as 1, 2, 1.

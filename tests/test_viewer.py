@@ -5,8 +5,6 @@ import io
 import json
 import math
 import re
-import sys
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,13 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-import make_video
-from common.errors import run_script
 from common.files import OUTPUT_RECORD
 from projection import directions
 from recipes.perspective import Equi2Perspective
 from tests.browser import Browser, find_browser
 from tests.clips import write_video
+from tests.commands import paint, success
 from views import viewer
 from views.follow import follow_path
 from views.overlay import COLORMAPS
@@ -62,33 +59,8 @@ def write_maps(folder, count=FRAMES):
     return folder
 
 
-def write_clip(path, codec="libx264", sound=None):
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream(codec, rate=FPS, options={"crf": "10", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        audio = output.add_stream(sound, rate=48000, layout="stereo") if sound else None
-        for k in range(FRAMES):
-            frame = av.VideoFrame.from_ndarray(picture(k), format="rgb24")
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
-        if audio:
-            wave = np.sin(np.arange(48000 * FRAMES // FPS) / 20) * 8000
-            wave = np.repeat(wave.astype(np.int16), 2)[None]
-            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="stereo")
-            frame.rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
-            output.mux(audio.encode(frame))
-            output.mux(audio.encode())
-    return path
-
-
 def make(source, maps, output, *more):
-    given = ["--original_video", source, "--saliency_dir", maps, "--output_path", output,
-             "--preset", "veryfast", *more]  # fmt: skip
-    before, sys.argv = sys.argv, ["make_video.py", *map(str, given)]
-    try:
-        run_script(make_video.main)
-    finally:
-        sys.argv = before
+    success(paint(source, maps, output, "--preset", "veryfast", *more))
     return output
 
 
@@ -104,7 +76,9 @@ def embedded(page):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("viewer")
     write_maps(folder / "maps")
-    write_clip(folder / "a <b> & c.mkv", sound="libopus")
+    options, sound = {"crf": "10", "preset": "veryfast"}, ("libopus", 48000, "stereo")
+    pictures = [picture(k) for k in range(FRAMES)]
+    write_video(folder / "a <b> & c.mkv", pictures, fps=FPS, sound=sound, options=options)
     make(folder / "a <b> & c.mkv", folder / "maps", folder / "page.html", "--crf", 12)
     return folder
 
@@ -195,7 +169,7 @@ def test_a_click_plays_and_pauses_and_the_clip_goes_round(page):
     assert page.run("[source.paused, following]") == [True, False]
 
 
-@pytest.mark.parametrize(("lon", "lat"), [(0, 0), (175, -20), (60, 80), (-100, -90)])
+@pytest.mark.parametrize("lon, lat", [(0, 0), (175, -20), (60, 80), (-100, -90)])
 def test_a_view_is_the_projection_of_its_frame(page, lon, lat):
     """Straight ahead, over the seam, near a pole and at one."""
     page.run(f"$('strength').value = 0; Object.assign(look, {{lon: {lon}, lat: {lat}}})")
@@ -363,25 +337,9 @@ def test_space_pressed_the_button_again_that_was_clicked_before(page, control):
     page.wait(f"$('follow').ariaPressed !== {json.dumps(pressed)}")
 
 
-def test_the_key_and_the_button_that_follow_attention_have_one_name(page):
-    name = page.run("$('follow').textContent").lower()
-    assert page.run("[...$('keys').querySelectorAll('dt')].find((key) => key.textContent === 'A')"
-                    ".nextElementSibling.textContent").startswith(name)  # fmt: skip
-    assert page.run("$('follow').title").endswith(" (A)")
-
-
 def test_a_screen_reader_finds_a_name_for_every_control(page):
     nodes = page.send("Accessibility.getFullAXTree")["nodes"]
-    kinds = {
-        "button",
-        "slider",
-        "combobox",
-        "radio",
-        "application",
-        "Canvas",
-        "image",
-        "radiogroup",
-    }
+    kinds = {"button", "slider", "combobox", "radio", "application", "image", "radiogroup"}
     controls = [
         (node["role"]["value"], node.get("name", {}).get("value"))
         for node in nodes
@@ -438,15 +396,6 @@ def test_a_link_to_a_time_and_a_direction(browser, folder):
     assert browser.run("[index, look.lat]") == [12, 90]
 
 
-def test_dark_and_light(page):
-    levels = []
-    for scheme in ("dark", "light"):
-        page.prefer(prefers_color_scheme=scheme)
-        image = Image.open(io.BytesIO(page.screenshot())).convert("L")
-        levels.append(np.asarray(image)[-20:, -200:].mean())
-    assert levels[0] < 60 and levels[1] > 200
-
-
 def test_a_name_with_html_is_text(page):
     assert page.run("document.title") == "a <b> & c.mkv"
     assert page.run("document.querySelector('h1').textContent") == "a <b> & c.mkv"
@@ -490,11 +439,8 @@ def test_the_clip_in_the_page(folder):
     with av.open(io.BytesIO(clip)) as file:
         video, sound = file.streams.video[0], file.streams.audio[0]
         context = video.codec_context
-        assert (context.name, context.pix_fmt, sound.codec_context.name) == (
-            "h264",
-            "yuv420p",
-            "aac",
-        )
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert sound.codec_context.name == "aac"
         assert (context.width, context.height) == (WIDTH, MAP_ROWS + HEIGHT)
         assert (context.color_range, context.colorspace) == (1, 6)  # 256 rows: BT.601
         times = [float(frame.pts * frame.time_base) for frame in file.decode(video)]
@@ -528,26 +474,23 @@ def test_noise_keeps_to_the_bit_rate(tmp_path):
         Image.fromarray(noise[..., 0]).save(
             tmp_path / f"maps/sal_{k + 1:04d}.png", compress_level=1
         )
-    page = make(
-        tmp_path / "frames", tmp_path / "maps", tmp_path / "p.html", "--fps", 30, "--crf", 0
-    )
+    paths = (tmp_path / name for name in ("frames", "maps", "p.html"))
+    page = make(*paths, "--fps", 30, "--crf", 0)
     allowed = viewer.MAX_BIT_RATE / 8 * (3 + 2)  # and the encoder's buffer of two seconds
     assert 0.5 * allowed < len(embedded(page)[0]) < allowed
     minute = viewer.MAX_BIT_RATE / 8 * (60 + 2) + 192_000 / 8 * 60
     assert minute * 4 / 3 < 39e6
 
 
-@pytest.mark.parametrize(("given", "words"), [
+@pytest.mark.parametrize("given, words", [
     (["--viewer", "--output_path", "{}/o.mp4"], "ends with .html"),
     (["--side_by_side"], "--side_by_side"),
     (["--viewer_width", "10"], "64 or more"),
 ])  # fmt: skip
-def test_refusals(tmp_path, capsys, given, words):
+def test_refusals(tmp_path, given, words):
     source = write_video(tmp_path / "clip.mp4", frames=2)
-    maps = write_maps(tmp_path / "maps", 2)
-    with pytest.raises(SystemExit) as end:
-        make(source, maps, tmp_path / "o.html", *(word.format(tmp_path) for word in given))
-    assert end.value.code == 2 and words in capsys.readouterr().err
+    maps, given = write_maps(tmp_path / "maps", 2), [word.format(tmp_path) for word in given]
+    assert words in paint(source, maps, tmp_path / "o.html", *given)[2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "maps"]
 
 

@@ -24,7 +24,7 @@ import train_video
 from common import processes
 from common.errors import run_script
 from losses import SMSE
-from tests.clips import write_eccv_clip
+from tests.clips import write_data_set, write_eccv_clip
 from training.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,10 +51,8 @@ def write_data(root: Path) -> Path:
 
 def write_long_clips(root: Path) -> Path:
     """Two clips of 40 frames to train on, two windows of 20 each, and one to validate."""
-    for name, frames in (("a", 40), ("b", 40), ("c", 20)):
-        write_eccv_clip(root / name, range(1, frames + 1), 24, 32)
-    (root / "splits.json").write_text(json.dumps({"train": ["a", "b"], "val": ["c"]}))
-    return root
+    write_eccv_clip(root / "c", range(1, 21), 24, 32)
+    return write_data_set(root, "ab", range(1, 41), 24, 32, train=["a", "b"], val=["c"])
 
 
 def resolve(options: list[str]) -> tuple[Config, models.SaliencyModel]:
@@ -66,7 +64,7 @@ def resolve(options: list[str]) -> tuple[Config, models.SaliencyModel]:
 def train(data, output, *options, fault=None, code=0, processes=1) -> str:
     """A training in processes of its own. Checks its exit code and returns what it printed.
 
-    fault: a name in FAULTS and when it happens, counted from 1.
+    fault: the name of a function below and when it happens, counted from 1.
     """
     arguments = [
         "--data_root", data, "--output_dir", output, "--workers", 0, "--precision", "fp32",
@@ -113,7 +111,7 @@ def _run(script: str, arguments: list[str], printed: str, fault, group: dict[str
     sys.argv = [f"{script}.py", *arguments]
     if fault:
         name, number = fault
-        FAULTS[name](number)
+        globals()[name](number)
     run_script(processes.session(sys.modules[script].main))
 
 
@@ -189,21 +187,3 @@ def lose_the_loss(number: int) -> None:
         run.model.head.bias.data.fill_(float("nan"))
 
     before_call(train_video, "train_step", number, spoil)
-
-
-FAULTS = {
-    function.__name__: function
-    for function in (
-        die_in_step,
-        die_in_backward,
-        die_in_validation,
-        die_half_way_through_a_save,
-        die_before_a_rename,
-        die_after_logging,
-        interrupt_a_step,
-        interrupt_validation,
-        fill_the_disk,
-        lose_the_loss,
-        compile_fast,
-    )
-}
