@@ -8,7 +8,7 @@ from common.components import BACKBONES, MOTIONS
 from models.base import SaliencyModel
 from models.efficientnet_lite import enlarge
 from models.equator_prior import gaze_density, longitude_density
-from projection import Cube2Equi, Equi2Cube
+from projection import Cube2Equi, Equi2Cube, solid_angles
 from projection.cube_pad import PADDINGS
 from video.spec import Spec, check_number
 
@@ -31,6 +31,9 @@ class CubeUNet(SaliencyModel):
     backbone: a name in BACKBONES.
     front: strength of the preference for straight ahead, from 0 to 1: the power of the equator
         prior's density over longitude.
+    prior_share: share of the map's integral, from 0 to 1, that is distributed like the equator
+        prior (over latitude alone if front is 0), which is too broad to hide what stands out.
+        Off during training, like the front.
     local_prior: predict a per-pixel gate in [0, 2] for the latitude bias, since people near the
         camera attract attention at every latitude.
     second_look: weight, from 0 to 1, of the logits of the same faces at half the size, where the
@@ -52,6 +55,8 @@ class CubeUNet(SaliencyModel):
     components = {"backbone": BACKBONES}
     latitude_bias: Tensor
     front_bias: Tensor
+    prior: Tensor
+    areas: Tensor
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class CubeUNet(SaliencyModel):
         face_size: int | None = None,
         backbone: str = "plain",
         front: float = 0.0,
+        prior_share: float = 0.0,
         local_prior: bool = False,
         second_look: float = 0.0,
         latitude_bias: bool | None = None,
@@ -78,10 +84,10 @@ class CubeUNet(SaliencyModel):
             raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {padding!r}")
         if latitude_bias is None:
             latitude_bias = kind.head.latitude_bias
-        if not 0 <= front <= 1:
-            raise ValueError(f"front must be from 0 to 1, got {front}")
-        if not 0 <= second_look <= 1:
-            raise ValueError(f"second_look must be from 0 to 1, got {second_look}")
+        shares = {"front": front, "prior_share": prior_share, "second_look": second_look}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {share}")
         check_number("base_channels", base_channels, 1, 256)
         super().__init__(
             Spec(height=height, width=width, motion=motions[in_channels]),
@@ -91,9 +97,8 @@ class CubeUNet(SaliencyModel):
             width=width,
             face_size=face_size,
             backbone=backbone,
-            front=front,
+            **shares,
             local_prior=local_prior,
-            second_look=second_look,
             latitude_bias=latitude_bias,
             padding=padding,
         )
@@ -119,21 +124,29 @@ class CubeUNet(SaliencyModel):
         if self.prior_head:  # the initial gate is 1 everywhere
             for parameter in self.prior_head.parameters():
                 nn.init.zeros_(parameter)
-        prior = gaze_density(LATITUDES, 1)
-        prior = (prior / prior.max()).log().float().view(1, 1, LATITUDES)
+        bias = gaze_density(LATITUDES, 1)
+        bias = (bias / bias.max()).log().float().view(1, 1, LATITUDES)
         if latitude_bias:
-            self.latitude_bias = nn.Parameter(prior)
+            self.latitude_bias = nn.Parameter(bias)
         else:
-            self.register_buffer("latitude_bias", torch.zeros_like(prior), persistent=False)
+            self.register_buffer("latitude_bias", torch.zeros_like(bias), persistent=False)
         front_bias = (front * longitude_density(width).log()).float()
         self.register_buffer("front_bias", front_bias, persistent=False)
+        self.prior_share = prior_share
+        prior = gaze_density(height, width if front else 1)
+        self.register_buffer("prior", prior.float(), persistent=False)
+        self.register_buffer("areas", solid_angles(height, width), persistent=False)
 
     def forward(self, frames: Tensor, motion: Tensor) -> Tensor:
         logits, latitude_bias = self.logits(frames, motion)
         logits = logits + latitude_bias
         if not self.training:
             logits = logits + self.front_bias
-        return logits.sigmoid().unflatten(0, frames.shape[:2])
+        maps = logits.sigmoid()
+        if self.prior_share and not self.training:
+            integral = (maps * self.areas).sum((-2, -1), keepdim=True)
+            maps = torch.lerp(maps, integral * self.prior, self.prior_share).clamp(max=1)
+        return maps.unflatten(0, frames.shape[:2])
 
     def logits(self, frames: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Return image logits (B·T, 1, H, W) and the latitude bias; the map is sigmoid(sum)."""

@@ -58,7 +58,7 @@ TEACHER = 0.85  # share of the mean in the target
 STEPS, LEARNING_RATE = 900, 1e-4
 SMALL, COARSEST, MOVING, SECOND = 0.5, 80, 0.3, 0.45  # see above
 MOST = 8.0  # times the attention of the prior: limit of a lift
-FLAT, TOGETHER = 0.5, 2  # weight of the loss on photographs, and how many of them a step has
+FLAT, TOGETHER = 0.2, 2  # weight of the loss on photographs, and how many of them a step has
 
 
 def teacher_map(teachers: list[CubeUNet], frames: Tensor) -> Tensor:

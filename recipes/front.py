@@ -1,4 +1,4 @@
-"""Set a CubeUNet's preference for straight ahead, second look and smoothing over time.
+"""Set a CubeUNet's preference for straight ahead, share of the prior, second look and smoothing.
 
     python -m recipes.front CHECKPOINT OUTPUT --front 0.27 --latitude 1.05 --smoothing 0.75
 
@@ -32,13 +32,15 @@ def main() -> None:
     add("output", type=Path, help="checkpoint to write")
     add("--front", type=at_least(0, 1.001), default=0.27, help="power of the prior over longitude")
     add("--latitude", type=at_least(0, 10), default=1.05, help="factor of the latitude bias")
+    add("--prior_share", type=at_least(0, 1.001), default=0.0, help="share of the equator prior")
     add("--second_look", type=at_least(0, 1.001), default=0.0, help="weight of the logits of faces "
         "at half the size")  # fmt: skip
     add("--smoothing", type=at_least(0, 10.001), default=0.75,
         help="seconds before and after a frame over which its map is the mean")  # fmt: skip
     args = parser.parse_args()
     writable(args.output)
-    model = load(args.checkpoint, front=args.front, second_look=args.second_look)
+    given = {name: getattr(args, name) for name in ("front", "prior_share", "second_look")}
+    model = load(args.checkpoint, **given)
     model.latitude_bias *= args.latitude
     model.spec = replace(model.spec, smoothing=args.smoothing)
     facts = history(args.checkpoint)

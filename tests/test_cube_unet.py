@@ -14,7 +14,7 @@ from models import CubeUNet, deploy
 from models.deploy import FusedConv
 from models.efficientnet_lite import Block, Conv, EfficientNetReadout, enlarge
 from models.equator_prior import gaze_density
-from projection import CubePadding, Equi2Cube, directions
+from projection import CubePadding, Equi2Cube, directions, solid_angles
 from projection.cube_pad import PADDINGS
 from tests.checkpoints import small_unet
 
@@ -102,6 +102,26 @@ def test_the_front_is_favoured_by_the_density_over_longitude():
     for wrong in (-0.1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="front must be from 0 to 1"):
             models.CubeUNet(height=40, width=80, base_channels=2, front=wrong)
+
+
+@pytest.mark.parametrize("front", [0.0, 0.5])
+def test_the_share_of_the_prior_is_a_share_of_the_maps_integral(front):
+    torch.manual_seed(0)
+    size = {"height": 40, "width": 80, "base_channels": 2, "front": front}
+    model, plain = (models.CubeUNet(**size, prior_share=share).eval() for share in (0.25, 0.0))
+    plain.load_state_dict(model.state_dict())
+    frames, motion = torch.rand(1, 2, 3, 40, 80), torch.rand(1, 2, 1, 40, 80)
+    mixed, own, areas = model(frames, motion), plain(frames, motion), solid_angles(40, 80)
+    integral = (own * areas).sum((-2, -1), keepdim=True)
+    density = gaze_density(40, 80 if front else 1).float()  # its integral over the sphere is 1
+    torch.testing.assert_close(mixed, 0.75 * own + 0.25 * integral * density)
+    torch.testing.assert_close((mixed * areas).sum((-2, -1), keepdim=True), integral)
+    torch.nn.init.constant_(model.head.bias, 30.0)  # 1 everywhere, the prior's maximum is higher
+    assert model(frames, motion).max() <= 1
+    plain.load_state_dict(model.state_dict())  # in training, clips are turned to any side
+    assert torch.equal(model.train()(frames, motion), plain.train()(frames, motion))
+    with pytest.raises(ValueError, match="prior_share must be from 0 to 1"):
+        models.CubeUNet(**size, prior_share=1.5)
 
 
 def test_the_fast_quality_takes_smaller_frames(tmp_path):
