@@ -185,7 +185,7 @@ SLOW = [
      [(clips, "frames alone", [0]), (clips, SMOOTHED, CLIPS), (clips, MIDDLE, CLIPS)]),
     (CARD, ["| frames alone"], [(clips, "frames alone", CLIPS)]),
     (CARD, ["| with the motion channel"], [(clips, "with motion", CLIPS)]),
-    (CARD, ["| smoothed over 0.75 s"], [(clips, SMOOTHED, CLIPS)]),
+    (CARD, ["| smoothed over 0.4 s"], [(clips, SMOOTHED, CLIPS)]),
     (CARD, ["| a Gaussian in the middle"], [(clips, MIDDLE, CLIPS)]),
 ]  # fmt: skip
 

@@ -28,12 +28,15 @@ from recipes.calibrate import main as calibrate_main
 from recipes.distill import lift_of, no_motion, teacher_map, training_clips
 from recipes.distill import main as distill_main
 from recipes.fastgaze import load_fastgaze, panorama_density
-from recipes.flat import to_tensor
+from recipes.flat import FlatDensityLoss, FlatUNet, to_tensor
+from recipes.flat_photos import HEIGHT, WIDTH, batches
+from recipes.gaze_sources import read_sources
 from recipes.pretrained import from_pretrained
 from recipes.pretrained import main as pretrained_main
 from recipes.teachers import main as teachers_main
 from tests.clips import write_data_set, write_video
 from tests.commands import ended, run
+from tests.scenes import write_photographs
 from video.decoding import probe
 from video.pictures import read_picture, resize
 
@@ -246,7 +249,7 @@ def test_a_network_learns_the_target(teacher, data, tmp_path):
     content = read(output)
     assert content["distilled"] == {
         "teacher": 0.0, "steps": 60, "rate": 1e-4, "varied": False, "looks": False, "lift": 0.0,
-        "seed": 0, "sha256": sha256(teacher),
+        "seed": 0, "photographs": 0, "sha256": sha256(teacher),
     }  # fmt: skip
     assert model.arguments["front"] == 0.0 and models.load(output).arguments["front"] == 0.5
 
@@ -315,6 +318,23 @@ def test_each_of_two_looks_learns_by_itself(teacher, data, tmp_path, monkeypatch
         assert found[share].arguments["second_look"] == 0.0
     first, second = (model.backbone.stem[1].weight for model in found.values())
     assert not torch.equal(first, second)
+
+
+@pytest.mark.slow
+def test_photographs_are_learned_beside_the_scenes(teacher, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("recipes.distill.FLAT", 100.0)
+    write_photographs(tmp_path / "sources" / "osie")
+    pictures = read_sources(tmp_path / "sources")["train"].photographs
+    found = []
+    for more in ((), ("--photographs", tmp_path / "sources")):
+        words = "--data_root", data, "--teacher", 0, "--steps", 40, "--rate", 1e-3
+        run(distill_main, teacher, tmp_path / "new.pth", *words, *more)
+        flat = FlatUNet(models.load(tmp_path / "new.pth"))
+        with torch.no_grad():
+            loss = FlatDensityLoss(HEIGHT, WIDTH)
+            found.append(sum(loss(flat(x), y).item() for x, y in batches(pictures, 1)))
+    assert found[1] < found[0] - 0.05, found
+    assert read(tmp_path / "new.pth")["distilled"]["photographs"] == len(pictures)
 
 
 def write_fastgaze(path):
