@@ -4,8 +4,7 @@
 
 The checkpoints must be from one run, or from runs with different seeds that started from the same
 weights: the mean of independently trained networks is useless (M. Wortsman et al., "Model soups",
-ICML 2022). A checkpoint that is given twice counts twice. --shares sets the weights: −0.2 for a
-network and 1.2 for one trained from it extrapolates its training by a fifth.
+ICML 2022). A checkpoint that is given twice counts twice.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -22,10 +21,10 @@ from models.checkpoint import read, sha256
 from recipes.output import writable
 
 
-def mean_of(paths: Sequence[Path], shares: Sequence[float] | None = None) -> SaliencyModel:
+def mean_of(paths: Sequence[Path]) -> SaliencyModel:
     """Return a model whose weights are the mean of those of several checkpoints.
 
-    Its arguments and spec are those of the first checkpoint. shares: equal ones if None.
+    Its arguments and spec are those of the first checkpoint.
     Raises InputError where a checkpoint is of another model or has weights of other shapes.
     """
     models = [load(path) for path in paths]
@@ -36,9 +35,7 @@ def mean_of(paths: Sequence[Path], shares: Sequence[float] | None = None) -> Sal
             raise InputError(f"{path}: not the same kind of model as {paths[0]}; leave it out")
     for name, tensor in states[0].items():
         if tensor.is_floating_point():  # the first one's counts of batches are kept
-            weights = torch.stack([state[name] for state in states])
-            share = weights.new_tensor(shares or [])
-            tensor.copy_(torch.tensordot(share, weights, 1) if shares else weights.mean(0))
+            tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
     return mean
 
 
@@ -55,16 +52,10 @@ def main() -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+",
                         help="checkpoints to average; one that is given twice counts "
                         "twice")  # fmt: skip
-    parser.add_argument("--shares", type=float, nargs="+", help="share of each checkpoint; "
-                        "together 1 (default: equal shares)")  # fmt: skip
     args = parser.parse_args()
     writable(args.output)
-    if args.shares and (len(args.shares), round(sum(args.shares), 6)) != (len(args.checkpoints), 1):
-        raise InputError("--shares: give one share for each checkpoint, together 1")
-    mean = mean_of(args.checkpoints, args.shares)
+    mean = mean_of(args.checkpoints)
     facts = {"mean_of": [sha256(path) for path in args.checkpoints]}
-    if args.shares:
-        facts["shares"] = args.shares
     save(args.output, mean, run=common_run(args.checkpoints), **facts)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from common.errors import InputError
 from models.checkpoint import read
 
-HISTORY = "calibrated", "distilled", "mean_of", "shares", "motion_learned", "front", "run"
+HISTORY = "calibrated", "distilled", "mean_of", "motion_learned", "front", "run"
 
 
 def writable(path: Path) -> Path:

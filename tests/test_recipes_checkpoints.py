@@ -60,13 +60,6 @@ def test_mean_of_checkpoints(tmp_path):
         torch.testing.assert_close(value, expected)
     with pytest.raises(InputError, match="other.pth: not the same kind of model"):
         run(average_main, tmp_path / "mean.pth", *paths)
-    run(average_main, tmp_path / "further.pth", *paths[:2], "--shares", "-0.25", "1.25")
-    for name, value in models.load(tmp_path / "further.pth").state_dict().items():
-        if value.is_floating_point():
-            torch.testing.assert_close(value, second[name] + 0.25 * (second[name] - first[name]))
-    assert read(tmp_path / "further.pth")["shares"] == [-0.25, 1.25]
-    with pytest.raises(InputError, match="one share for each checkpoint, together 1"):
-        run(average_main, tmp_path / "mean.pth", *paths[:2], "--shares", "0.5", "0.4")
 
 
 def network() -> CubeUNet:
