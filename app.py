@@ -60,7 +60,8 @@ progress { width: 100%; accent-color: #0a5cc2 }
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets everybody in")
+    add("--host", default="127.0.0.1", help="address to listen on; with 0.0.0.0, everybody who "
+        "can reach this machine can use the page")  # fmt: skip
     add("--port", type=at_least(1, 65536, int), help="port (default: the first free one from 7860)")
     add("--max_megabytes", type=at_least(1, kind=int), default=500, help="largest size of a file")
     add("--max_seconds", type=at_least(1, kind=int), default=120, help="longest duration of a clip")

@@ -9,7 +9,10 @@ from common.options import PRECISIONS
 
 
 def choose_device(name: str, option: str = "--device ") -> torch.device:
-    """Return the device of this name. Raises InputError if it is not available."""
+    """Return the device of this name.
+
+    Raises InputError if it is not available.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

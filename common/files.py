@@ -22,7 +22,10 @@ _inputs: set[tuple[int, int]] = set()  # device and inode of files that must not
 
 
 def check_file(path: str | Path, largest: float = math.inf) -> Path:
-    """Return the path of a readable file of 1 to `largest` bytes, or raise InputError."""
+    """Return the path of an existing regular file, not empty and of at most `largest` bytes.
+
+    Raises InputError otherwise, and OSError for a path without access.
+    """
     path = Path(path)
     if re.match(r"\w\w+:/", str(path)) and not path.exists():
         address = str(path).replace(":/", "://", 1)  # Path removes one of the slashes
@@ -57,7 +60,10 @@ def reading(path: str | Path, otherwise: str, largest: float = math.inf) -> Iter
 
 
 def read_json(path: str | Path, **kinds: Any) -> dict:
-    """Return the object in a JSON file; entries of other types than `kinds` raise InputError."""
+    """Return the object in a JSON file. kinds: types of its possible entries.
+
+    Raises InputError for any other file, and for an entry of another type.
+    """
     with reading(path, "not valid JSON ({}); correct or delete it", MAX_JSON_BYTES) as path:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
         if not isinstance(content, dict):
@@ -125,7 +131,8 @@ def refuse_input(path: Path) -> None:
 def output_of(clip: str, path: Path, overwrite: bool = False) -> Iterator[None]:
     """Check that an output may be written, and record its clip in OUTPUT_RECORD after the block.
 
-    clip: its fingerprint. An existing output of another clip raises InputError unless `overwrite`.
+    clip: its fingerprint. Raises InputError if the output exists and was not made from this clip,
+    unless `overwrite`.
     """
     refuse_input(path)
     record = path.parent / OUTPUT_RECORD
@@ -139,7 +146,10 @@ def output_of(clip: str, path: Path, overwrite: bool = False) -> Iterator[None]:
 
 
 def output_name(path: Path) -> str:
-    """Return the stem of a clip's outputs; one that leaves their folder raises InputError."""
+    """Return the name of a clip's outputs, without a suffix.
+
+    Raises InputError for a clip whose name would lead out of the output folder.
+    """
     name = path.stem if path.is_file() else path.resolve().name
     if name in ("", ".", "..") or printable(name) != name:
         raise InputError(f"{path}: no output can be named after it; rename it")

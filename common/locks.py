@@ -16,10 +16,11 @@ except ImportError:  # on Windows
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Create a folder and lock it for this process and its forks until the block ends.
+    """Create a folder and lock it for this process until the block ends.
 
-    Raises InputError if another process holds the lock. Where locks are not supported (on Windows
-    and some network drives), a note is printed instead.
+    The lock is released when the process ends in any way; forked processes share it. Raises
+    InputError if another process holds the lock. Where locks are not supported (on Windows and
+    some network drives), a note is printed instead.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

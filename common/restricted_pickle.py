@@ -78,7 +78,10 @@ def check_pickle(content: bytes | IO[bytes], size: int) -> None:
 
 
 def read_torch(path: str | Path) -> Any:
-    """Return the tensors and plain containers in a torch.save file, on the CPU."""
+    """Return the content of a torch.save file on the CPU: tensors in plain containers.
+
+    Raises an error of any kind for any other file.
+    """
     if zipfile.is_zipfile(path):
         check_archive(path)
     else:  # torch before 1.6 wrote pickles: magic number, version, system, object, storages

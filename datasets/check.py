@@ -16,8 +16,11 @@ MAX_LISTED = 5  # problems of a kind in the summary
 def check(root: str | Path) -> dict:
     """Return the problems of a data set, every frame of which is read as for training.
 
-    Returns: root, clean (whether there are none), problems, a list of {"kind": …, "detail": …}, and
-        splits, each with clips, frames, and usable ones, those that can be targets.
+    Returns:
+        root      the data set
+        clean     whether there are no problems
+        splits    by split: clips, frames, and usable, those that can be targets
+        problems  list of {"kind": …, "detail": …}
     Raises InputError if there is no data set or no valid splits.json.
     """
     root = Path(root)

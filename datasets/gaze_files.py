@@ -63,7 +63,10 @@ class Fixations(NamedTuple):
 
 
 def to_angles(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return longitudes and latitudes in radians for fractions from the upper left corner."""
+    """Return longitudes and latitudes, (N,) radians, for fractions of width and height, (N,).
+
+    x, y: in [0, 1] from the upper left corner.
+    """
     return (x - 0.5) * 2 * math.pi, (0.5 - y) * math.pi
 
 
@@ -90,7 +93,10 @@ def write_fixations_csv(path: str | Path, fixations: Fixations) -> None:
 
 
 def left_out(path: str | Path, bad: list[str], count: int) -> tuple[str, ...]:
-    """Return the problems of invalid lines; more than MAX_BAD_SHARE of `count` raise InputError."""
+    """Return the problems of a file's invalid lines. count: number of all lines.
+
+    Raises InputError if more than MAX_BAD_SHARE of them are invalid.
+    """
     if len(bad) > MAX_BAD_SHARE * count:
         advice = "correct or delete this line" if len(bad) == 1 else "export it again"
         raise InputError(f"{path}, {bad[0]} ({len(bad)} of {count} lines are invalid); {advice}")
@@ -178,10 +184,11 @@ def number(column: str, text: str) -> float:
 def read_vinfo(path: str | Path) -> dict[str, Fixations]:
     """Return the fixations by clip from vinfo.pkl of 360_Saliency_dataset_2018ECCV.
 
-    The structure, {clip: {frame: [(x, y), …]}}, is that in its authors' data.py
-    (github.com/xuyanyu-shh/Saliency-detection-in-360-video). Clip and frame are names of folder and
-    picture, '0001'; x and y are fractions of width and height from the upper left corner. No code
-    in the file is imported or executed. Raises InputError for any other file.
+    The structure is taken from its authors' data.py, not from the file itself
+    (github.com/xuyanyu-shh/Saliency-detection-in-360-video): {clip: {frame: [(x, y), …]}}. The clip
+    is the name of its folder and the frame that of its picture, '0001'; x and y are fractions of
+    the width from the left and of the height from the top. No code in the file is imported or
+    executed. Raises InputError for any other file.
     """
     otherwise = (
         "not {clip: {'0001': [(x, y), …]}} with x and y in [0, 1], or damaged ({}); use the "

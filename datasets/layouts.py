@@ -50,7 +50,10 @@ class ECCV2018Layout:
         return True
 
     def clips(self, root: Path, names: list[str] | None) -> dict[str, list[File]]:
-        """Return the frames of at least these clips (None: all but hidden ones), in any order."""
+        """Return the frames of at least the named clips (None: of all), in any order.
+
+        Hidden clips are included only if they are named.
+        """
         folders = root.glob("[!.]*") if names is None else (root / name for name in names)
         clips = {}
         for folder in filter(Path.is_dir, folders):
@@ -142,7 +145,10 @@ def find_layout(root: Path) -> ECCV2018Layout:
 
 
 def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[File]]:
-    """Return the named clips (None: all) as far as they exist, sorted by frame number."""
+    """Return the frames of the named clips, as far as they exist, sorted by frame number.
+
+    names: None for all clips on disk of any split, except for hidden ones.
+    """
     clips = find_layout(root).clips(root, names)
     for files in clips.values():
         files.sort(key=lambda file: (file.number, file.picture.name))
@@ -151,7 +157,10 @@ def list_clips(root: Path, names: list[str] | None = None) -> dict[str, list[Fil
 
 
 def unbroken_runs(files: list[File]) -> list[list[File]]:
-    """Split frames where numbers jump beyond their usual step; equal ones raise InputError."""
+    """Split a clip's frames where the numbering jumps by more than its most frequent step.
+
+    Raises InputError for two frames with the same number.
+    """
     for before, after in pairwise(files):
         if before.number == after.number:
             raise InputError(f"{after.picture}: same number as {before.picture.name}; delete one")
@@ -166,7 +175,10 @@ def unbroken_runs(files: list[File]) -> list[list[File]]:
 
 
 def read_map(path: Path) -> np.ndarray:
-    """Return the saliency map in a .npy, OpenEXR or grey picture file: (H, W) float32."""
+    """Return the saliency map in a .npy array, an OpenEXR file or a grey picture: (H, W) float32.
+
+    Raises InputError for a file that is unreadable or not a map.
+    """
     readers = {".npy": read_array, ".exr": read_exr}
     saliency = readers.get(path.suffix, partial(read_picture, mode="F"))(path)
     if (squeezed := np.squeeze(saliency)).ndim != 2:

@@ -47,9 +47,10 @@ def published_split(name: str, clips: list[str]) -> dict[str, list[str]]:
 
 
 def read_splits(root: Path) -> dict[str, list[str]]:
-    """Return the names of a data set's clips by split, without splits.json those of ECCV 2018.
+    """Return the names of a data set's clips by split.
 
-    Raises InputError for a missing or unfinished data set, and for an invalid splits.json.
+    Raises InputError for a missing or unfinished data set, for an invalid splits.json, and for a
+    missing one without clips of ECCV 2018.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such data set; {HOW_TO_GET_DATA}")

@@ -36,10 +36,11 @@ class SaliencyVideos(Dataset):
 
     root: data set in one of the layouts of datasets/layouts.py.
     split: "train", "val" or "test"; or one of datasets.splits.PUBLISHED, for its test clips.
-    spec: None to list every frame, for scoring. fixations: whether to read them.
     skip_frames: number of sampled frames to leave out at the start of each clip.
     fps: frame rate of the data set, instead of the rate that datasets/rates.py reads. If a rate is
         known, frames are sampled as by `read_frames`.
+    spec: None to list every frame, for scoring.
+    fixations: whether to read fixations.
     eight_bits: whether frames, and motion if it has 8-bit values, are uint8 in [0, 255], in a
         quarter of the memory; `unit` converts them to the same floats.
 
@@ -53,10 +54,13 @@ class SaliencyVideos(Dataset):
         irregular  problems found while reading: list of (kind, file)
         fixations  (T, 1, H, W) counts, only if the data set has fixations
 
-    The data set's own `irregular` lists problems with clips, frames and their numbering. An
-    unreadable frame is replaced as by `read_frames`, an unreadable flow picture by an estimate, and
-    an unusable map is all zero. Raises InputError if the root or the split does not exist, if there
-    is no ground truth, or if the data set is packed for another size or rate.
+    The data set's own `irregular` lists problems with file names: missing clips, frames without
+    ground truth, gaps in the numbering, frames at the end of a run that do not fill a sample.
+    An unreadable frame is replaced as by `read_frames`, an unreadable flow picture by an estimate,
+    and an unusable map is all zero.
+
+    Raises InputError if the root or the split does not exist, if there is no ground truth, or if
+    the data set is packed for another size or rate.
     """
 
     def __init__(

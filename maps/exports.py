@@ -24,7 +24,8 @@ Maps = Iterable[tuple[int, float, np.ndarray | None]]
 def write_peaks(path: Path, maps: Maps, count: int) -> None:
     """Write at most `count` highest peaks of each map as a table.
 
-    Columns: seconds, frame, rank, longitude and latitude in degrees, share of attention in 10°.
+    Its columns are time in seconds, frame, rank from 1, longitude and latitude in degrees, and the
+    share of attention within 10°.
     """
     from maps.attention import peaks, share  # slow to import
 

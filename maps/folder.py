@@ -158,7 +158,8 @@ class MapFolder:
     def find(self, info: VideoInfo, scale: str) -> dict[int, tuple[Path, float]]:
         """Return the map of each frame of a video by frame number, and the factor for its values.
 
-        scale: "clip" (one factor for all) or "frame". Without saliency.json, maps are of others.
+        Maps without saliency.json are from another program, one for each frame.
+        scale: "clip" (one factor for all maps) or "frame".
         Raises InputError for incomplete maps and for maps of another video.
         """
         folder, stored = self.folder, self.stored
@@ -220,7 +221,10 @@ def source_facts(info: VideoInfo, unreadable: Collection[int] = ()) -> dict:
 
 
 def read_record(folder: Path) -> dict:
-    """Return the content of saliency.json, {} without one; any other raises InputError."""
+    """Return the content of saliency.json in a folder, {} if there is none.
+
+    Raises InputError for a file that infer_video.py can't have written.
+    """
     path, none = folder / RECORD, type(None)
     if not path.exists():
         return {}

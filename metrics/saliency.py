@@ -175,7 +175,10 @@ INFORMATION_GAIN = Metric("IG", information_gain, ("fixations", "prior"))
 
 
 def check_maps(signed: tuple[str, ...] = (), **maps: Tensor) -> None:
-    """Raise ValueError unless maps have one shape (..., H, W) and finite, allowed values."""
+    """Raise ValueError unless all maps have one shape (..., H, W) and finite values.
+
+    Maps that are not listed in `signed` must not be negative.
+    """
     shapes = [tuple(tensor.shape) for tensor in maps.values()]
     if len(set(shapes)) > 1:
         raise ValueError(" and ".join(map("{} {}".format, maps, shapes)) + " differ")

@@ -35,7 +35,11 @@ AUTHORS_CLASSES = (
 
 
 def read_authors_file(path: Path) -> dict:
-    """Return name, arguments and weights of SST-Sal; any other class raises InputError."""
+    """Return the model's name, arguments and weights, as in a checkpoint of SSTSal.
+
+    Raises InputError for a file that contains another class or function, and an error of any kind
+    for a file that is damaged or contains something else.
+    """
     stand_ins: list = [(type(name, (nn.Module,), {}), name) for name in AUTHORS_CLASSES]
     with torch.serialization.safe_globals(stand_ins):
         if unsafe := torch.serialization.get_unsafe_globals_in_checkpoint(path):
@@ -49,7 +53,11 @@ def read_authors_file(path: Path) -> dict:
 
 
 def from_state_dict(weights: dict[str, Tensor]) -> dict:
-    """Return a state_dict of the published U-Net as a checkpoint with its rate and padding."""
+    """Return a state_dict of the published cube U-Net as the content of a checkpoint.
+
+    Its authors use the motion between consecutive frames, so the spec has the highest rate. Their
+    weights need their own padding. Raises an error of any kind for other weights.
+    """
     base, channels = weights[FIRST_WEIGHT].shape[:2]
     theirs = {"backbone": "published", "padding": "published"}
     arguments = {"in_channels": channels, "base_channels": base, **theirs}

@@ -33,7 +33,8 @@ OTHERWISE = (
 def save(path: str | Path, model: SaliencyModel, **facts) -> None:
     """Write a model's weights, with everything that is needed to restore it, atomically.
 
-    facts: further entries (epoch, metrics, data, …), plain Python or tensors.
+    facts: further entries (epoch, metrics, data, …), plain Python or tensors. Raises OSError if the
+    file can't be written.
     """
     content = {
         "model": model.name,
@@ -54,8 +55,10 @@ def load(
     """Return the model of a checkpoint, or of any other file that `read` accepts, in eval mode.
 
     quality: "fast": use frames of three quarters of the height and width (CubeUNet only).
-    overrides: arguments of the model that replace the stored ones; independent fields of the
-        stored Spec are kept. Raises InputError for what does not match or is unavailable.
+    overrides: arguments of the model that replace the stored ones. All fields of the stored Spec
+        that do not depend on them are kept.
+    Raises InputError for a file without a known model, for arguments and weights that do not
+    match, and for an unavailable device.
 
     >>> model = load("checkpoints/cube_unet_best.pth")
     >>> model.name, model.spec.motion, model.training
@@ -108,10 +111,11 @@ def put_weights(model: SaliencyModel, weights: dict[str, Tensor]) -> None:
 
 
 def read(path: str | Path) -> dict:
-    """Return all entries of a checkpoint or of an authors' file (authors_files.py), on the CPU.
+    """Return all entries of a checkpoint or of the authors' files, on the CPU.
 
-    They include "model", "arguments", "weights", "spec" and "run"; the last two may be empty.
-    Raises InputError for a file without a model in MODELS.
+    The authors' files are those of SST-Sal and state_dicts of the published cube U-Net. The entries
+    include "model", "arguments", "weights", "spec" and "run"; the last two may be empty. Raises
+    InputError for a file without a model in MODELS.
     """
     with reading(path, OTHERWISE) as path:
         try:

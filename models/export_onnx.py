@@ -65,7 +65,10 @@ class RecurrentStep(nn.Module):
 
 
 def write_onnx(path: str | Path, model: SaliencyModel) -> list[str]:
-    """Write a model on the CPU in eval mode, unless its state is unknown; return its inputs."""
+    """Write a model that is on the CPU and in eval mode; return the names of its inputs.
+
+    Raises ValueError for a model of several frames with an unknown state.
+    """
     network = RecurrentStep(model) if isinstance(model, SSTSal) else FrameModel(model)
     if (length := model.spec.clip_length) > 1 and not network.state:
         raise ValueError(f"{model.name} takes clips of {length} frames, and its state is unknown")

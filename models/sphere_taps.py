@@ -34,7 +34,8 @@ T = TypeVar("T")
 def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[Tensor, Tensor]:
     """Return the angles of the nine taps of kernels centred on rows (R,), by the authors' formula.
 
-    over_pole: whether to place a tap beyond a pole on its other side, unlike the authors.
+    over_pole: whether to place a tap beyond a pole on its other side; the one-argument arctangent
+    of the authors' code leaves it on this side.
     Returns: latitude of each tap and its longitude minus the centre's in radians, (R, 3, 3) each,
     indexed by kernel row (north first) and kernel column (west first).
     """
@@ -54,10 +55,11 @@ def tap_angles(rows: Tensor, height: int, width: int, over_pole: bool) -> tuple[
 
 
 def reference_grid(height: int, width: int, stride: int = 1) -> Tensor:
-    """Return the nine taps in the coordinates of F.grid_sample: (H/stride, W/stride, 3, 3, 2).
+    """Return the nine taps of each output pixel in the coordinates of F.grid_sample.
 
     The authors' grid scales pixel indices by the size alone, while align_corners=False expects
     pixel centres; this causes the shift by half a pixel.
+    Returns: (H/stride, W/stride, 3, 3, 2) float32.
     """
     rows = torch.arange(0, height, stride, dtype=torch.float64)
     latitude, east = tap_angles(rows, height, width, over_pole=False)
@@ -102,7 +104,8 @@ def seamless_taps(height: int, width: int, stride: int, half_pixel: bool) -> tup
 class SphereTaps(Resampling):
     """Sample the nine taps around every output pixel of an H×W image; also the adjoint map.
 
-    stride: between output pixels, a divisor of H and W. sampling, half_pixel: see above.
+    stride: step between output pixels, a divisor of H and W. sampling, half_pixel: see above.
+    Raises ValueError for another sampling.
     """
 
     def __init__(self, height, width, stride=1, sampling="seamless", half_pixel=False):

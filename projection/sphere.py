@@ -62,7 +62,10 @@ def longitudes(width: int) -> Tensor:
 
 
 def directions(height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Return pixels' unit vectors (x right, y up, z forward): (H, W, 3), computed in float64."""
+    """Return the unit vector (x right, y up, z forward) of each pixel centre.
+
+    Returns: (H, W, 3), computed in float64, returned in `dtype` (torch's default if None).
+    """
     check_size(height, width)
     points = direction_of(longitudes(width), latitudes(height)[:, None])
     return points.to(dtype or torch.get_default_dtype())

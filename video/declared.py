@@ -61,7 +61,10 @@ class Declared:
         return f"declares {wrong}; convert it first, or give --coverage if it is equirectangular"
 
     def layout(self, stereo: str | None, coverage: Coverage | None) -> tuple[Layout, list[str]]:
-        """Return the layout of a file without `problem`, and notes for the user."""
+        """Return the layout of a file without `problem`, and notes for the user.
+
+        Raises ValueError as Layout does.
+        """
         covered = coverage or self.coverage or SPHERE
         layout = Layout(stereo or self.stereo or "none", covered, self.pose)
         notes, (_, pitch, roll) = [], self.pose

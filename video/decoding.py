@@ -271,7 +271,10 @@ def _decode_video(info: VideoInfo, damage: Damage) -> Iterator[Decoded]:
 
 
 def find_rotation(frame: av.VideoFrame, path: Path) -> Rotation:
-    """Return the filters that apply a frame's rotation; one that none applies is refused."""
+    """Return the filters that apply the rotation in a video's first frame.
+
+    Raises InputError for any other angle, for mirrored frames, and for a panorama on its end.
+    """
     if not (entry := frame.side_data.get("DISPLAYMATRIX")):
         return ()
     a, b, _, c, d = struct.unpack_from("=5i", bytes(entry))

@@ -64,7 +64,10 @@ class Layout:
         return round(height * 180 / (north - south)), round(width * 360 / (east - west))
 
     def panorama(self, picture: np.ndarray | Tensor, height: int, width: int) -> np.ndarray:
-        """Return the left eye's whole sphere, height×width, of a stored picture or its plane."""
+        """Return the left eye's view of the whole sphere, height×width pixels; see `resample`.
+
+        picture: stored picture of a type that `rgb_array` takes, or a plane of it, (h, w) uint8.
+        """
         stored = np.asarray(picture) if picture.ndim == 2 else rgb_array(picture)
         eye = stored[self.eyes(*stored.shape[:2])[0]]
         return resample(eye, self.coverage, SPHERE, height, width)
@@ -83,7 +86,8 @@ MONO = Layout()  # a whole sphere, as it is stored
 def rgb_array(picture: np.ndarray | Tensor) -> np.ndarray:
     """Return a picture as (H, W, 3) uint8 RGB.
 
-    picture: such an array or tensor, or a frame's (3, H, W) in [0, 1]; others raise ValueError.
+    picture: such an array or tensor, or a frame's tensor (3, H, W) in [0, 1]. Raises ValueError for
+    any other.
     """
     array = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else np.asarray(picture)
     if isinstance(picture, Tensor) and picture.is_floating_point() and array.shape[:-2] == (3,):

@@ -31,7 +31,10 @@ def record_type(map_size: tuple, size: tuple, flow: bool) -> np.dtype:
 
 @lru_cache(4096)
 def open_packed(path: Path) -> tuple[np.ndarray, dict[int, int]]:
-    """Return the records of a packed clip, not read yet, and the row of each frame's number."""
+    """Return the records of a packed clip, not read yet, and the row of each frame's number.
+
+    Raises InputError for any other file.
+    """
     # Mapped as private, since torch warns of tensors on read-only pages.
     with reading(path, "not a packed clip ({}); delete it and pack the data set again"):
         records = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -55,7 +58,10 @@ def packed_part(path: Path) -> np.ndarray | None:
 
 
 def read_packed(path: Path) -> np.ndarray:
-    """Return a part of a packed frame: (H, W, 3) uint8, of a map (h, w) float32."""
+    """Return a part of a packed frame: (H, W, 3) uint8, of a map (h, w) float32.
+
+    Raises InputError where the original was unreadable.
+    """
     if (part := packed_part(path)) is None:
         raise InputError(f"{path}: its original was unreadable; make it and the packed clip again")
     return part if part.ndim == 2 else part.transpose(1, 2, 0)

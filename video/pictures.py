@@ -30,7 +30,10 @@ Image.MAX_IMAGE_PIXELS = None  # open_picture has its own limit
 
 
 def list_pictures(path: Path) -> list[Path]:
-    """Return the pictures of a folder, or one picture, ordered by the numbers in their names."""
+    """Return the pictures of a folder, or one picture, ordered by the numbers in their names.
+
+    For any other file, the list is empty. Raises InputError for a folder without pictures.
+    """
     if not path.is_dir():
         return [path] if path.suffix.lower() in PICTURES else []
     pictures = [p for p in path.iterdir() if p.suffix.lower() in PICTURES]
@@ -76,7 +79,10 @@ def read_picture(path: str | Path, mode: str = "RGB") -> np.ndarray:
 
 
 def read_exr(path: str | Path) -> np.ndarray:
-    """Return the values of an OpenEXR file as (H, W) float32; for colours, the green channel."""
+    """Return the values of an OpenEXR file as (H, W) float32; for colours, the green channel.
+
+    Raises InputError for any other file.
+    """
     with (
         reading(path, "not a readable OpenEXR file ({}); make it again") as path,
         av.open(f"file:{path}", format="exr_pipe") as container,
@@ -86,7 +92,10 @@ def read_exr(path: str | Path) -> np.ndarray:
 
 
 def save_picture(path: Path, rgb: np.ndarray, original: Path, layout: Layout | None) -> None:
-    """Write RGB (H, W, 3) as PNG or JPEG, marked as a panorama if there is a layout."""
+    """Write (H, W, 3) uint8 RGB as PNG or JPEG of high quality, with the original's colour profile.
+
+    layout: for marking it as a panorama; None: not marked.
+    """
     options: dict[str, Any] = {"quality": 95, "subsampling": 0}  # each format uses its own
     with open_picture(original) as image:
         options["icc_profile"] = image.info.get("icc_profile") if image.mode == "RGB" else None
@@ -128,7 +137,10 @@ def unit(picture: Tensor) -> Tensor:
 
 
 def find_flow(picture: Path) -> Path | None:
-    """Return the path of a frame's flow picture, beside it or in SST-Sal's layout, else None."""
+    """Return the path of a frame's flow picture, None if it has none.
+
+    It is beside the frame, or has the frame's name in SST-Sal's layout.
+    """
     if is_packed(picture):
         flow = picture.with_name(picture.name.replace("picture", "flow"))
         return None if packed_part(flow) is None else flow

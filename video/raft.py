@@ -28,7 +28,10 @@ def find_weights() -> Path:
 
 @cache
 def load_raft(path: Path) -> nn.Module:
-    """Return the network of torchvision's weights, in eval mode, on a GPU if there is one."""
+    """Return the network in eval mode, on a GPU if there is one.
+
+    path: torchvision's weights of raft_large or raft_small. Raises InputError for any other file.
+    """
     from torchvision.models.optical_flow import raft_large, raft_small  # slow to import
 
     with reading(path, f"not the weights of a supported RAFT network; get {SOURCES}"):

@@ -131,13 +131,19 @@ class FrameReader(Iterator[Frame]):
 
 
 def sampling_step(rate: Fraction | None, fps: float) -> int:
-    """Return the step between sampled frames, 1 if the rate is unknown."""
+    """Return the step between sampled frames of a source, see `sampling_interval`.
+
+    rate: frame rate of the source; None if unknown: every frame is sampled.
+    """
     return max(1, round(rate / Fraction(fps))) if rate else 1
 
 
 @cache
 def sampling_interval(rate: Fraction, fps: float) -> Callable[[float], int]:
-    """Return a function from seconds since the first frame to sampling-interval index."""
+    """Return a function from seconds to sampling-interval index.
+
+    Seconds count from the first frame. rate, fps: frame rates of the source and of sampling.
+    """
     interval = float(sampling_step(rate, fps) / rate if rate > fps else 1 / Fraction(fps))
     early = min(float(1 / rate), interval) / 2  # a frame may precede its interval
     return lambda seconds: int((seconds + early) / interval)
@@ -153,7 +159,8 @@ def read_frames(
     """Return an iterator of the frames of a source for a model with this spec.
 
     path: a video file, a folder of pictures or one picture. fps, stereo, coverage: see
-    video.decoding.probe. Frames show the whole sphere of the left eye.
+    video.decoding.probe. Frames show the whole sphere of the left eye; `info.layout.covered` is
+    the part of it that is in the source.
 
     Time is divided into intervals of round(source rate / spec.fps) frames, and the first frame of
     each is sampled, as by SST-Sal's authors; of a slower source, every frame. Flow pictures in a
@@ -167,9 +174,10 @@ def read_frames(
 def read_pictures(
     pictures: Sequence[Path], spec: Spec, rate: Fraction | None = None, before: Sequence[Path] = ()
 ) -> FrameReader:
-    """Return the frames of successive pictures, like read_frames for a folder, numbered from 1.
+    """Return the frames of successive pictures, like read_frames for a folder.
 
-    rate: pictures a second; None: all are sampled. before: preceding pictures.
+    rate: pictures a second; None: all are sampled. before: preceding pictures, for the motion of
+    the first one and as its replacement. Frames are numbered from 1.
     """
     info = picture_info(pictures, rate or Fraction(spec.fps))
     return FrameReader(info, spec, before=decode_pictures(reversed(before), 1 / info.fps))
@@ -178,9 +186,10 @@ def read_pictures(
 def frames_of(
     pictures: Iterable[np.ndarray | Tensor], spec: Spec, fps: float | None
 ) -> Iterator[Frame]:
-    """Return frames of pictures in memory of types that rgb_array takes, like read_frames.
+    """Return the frames of pictures in memory of types that rgb_array takes, like read_frames.
 
-    fps: pictures a second; None: all are sampled. Iterating raises ValueError for other arrays.
+    fps: pictures a second; None: all are sampled.
+    Iterating raises ValueError for any other array.
     """
     rate = Fraction(fps or spec.fps)
     decoded = (

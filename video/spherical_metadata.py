@@ -90,7 +90,10 @@ def read_index(file: BinaryIO) -> tuple[int, bytes]:
 
 
 def write_spherical(path: str | Path, layout: Layout = MONO) -> None:
-    """Add metadata of both kinds to the H.264 track of an MP4 file written by video.writer."""
+    """Add metadata of both kinds to the H.264 track of an MP4 file written by video.writer.
+
+    Pictures and sound are copied unchanged. Raises InputError for any other file.
+    """
     with open(path, "rb") as source:
         with reading(path, "not an MP4 file that can be marked as 360° ({}); make it again"):
             start, index = read_index(source)

@@ -60,7 +60,8 @@ def write_video(
     its time. Colours are tagged like those of the first frame; for pictures of another height, as
     players assume them for this height. Sound is copied or converted.
     crf: quality from 0 (lossless) to 51. preset, options: of x264. browser: use only features that
-    all browsers support. Raises InputError for a jump in time or no pictures.
+    all browsers support in the same way. Raises OSError if the file can't be written, and
+    InputError for a source with a jump in time or without pictures.
     """
     pictures = prefetch(pictures, 1 if source.width * source.height > LARGE_FRAME_PIXELS else 3)
     if not (beginning := next(pictures, None)):
