@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 
 import torch
@@ -78,6 +79,7 @@ def server():
     os.environ["PYTHONPATH"] = str(ROOT)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.trainings"])
+    forkserver.ensure_running()  # now: it would keep signals blocked that its first user blocks
     return context
 
 
