@@ -22,11 +22,11 @@ from common.components import AUGMENTATIONS, MOTIONS
 from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
 from common.options import HelpFormatter, at_least
-from models import CubeUNet, load, save
-from models.checkpoint import sha256
+from models import CubeUNet, save
 from models.ema import WeightAverage
 from recipes.flat import FlatDensityLoss, FlatUNet, read_item
 from recipes.gaze_sources import LICENCES, Picture, read_sources
+from recipes.output import history, load_cube_unet
 
 HEIGHT, WIDTH = 256, 320  # pixels in which a photograph is shown
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 0.01  # peak learning rate of AdamW
@@ -130,11 +130,8 @@ def main() -> None:
             f"{args.sources}: holds no photographs to train on and validate with; add "
             "osie, eyecrowd or scene500"
         )
-    cube = load(args.init)
-    if not isinstance(cube, CubeUNet):
-        raise InputError(f"{args.init}: holds the model '{cube.name}'; give one of a CubeUNet")
-    best = math.inf
-    facts = {"init_sha256": sha256(args.init), "seed": args.seed, "run": {"loss": "density"}}
+    cube, best = load_cube_unet(args.init), math.inf
+    facts = history(args.init, "flat_photos", epochs=args.epochs, seed=args.seed)
     runs = train(cube, pictures, validation, args.epochs, args.batch_size, args.seed)
     for epoch, (model, train_loss, val_loss) in enumerate(runs, start=1):
         print(f"epoch {epoch}: training loss {train_loss:.4f}, validation loss {val_loss:.4f}")

@@ -18,7 +18,6 @@ import torch
 from common.errors import run_script
 from common.options import HelpFormatter, at_least
 from models import load, save
-from models.checkpoint import sha256
 from recipes.output import history, writable
 
 
@@ -43,9 +42,7 @@ def main() -> None:
     model = load(args.checkpoint, **given)
     model.latitude_bias *= args.latitude
     model.spec = replace(model.spec, smoothing=args.smoothing)
-    facts = history(args.checkpoint)
-    facts["front"] = {"latitude": args.latitude, "sha256": sha256(args.checkpoint)}
-    save(args.output, model, **facts)
+    save(args.output, model, **history(args.checkpoint, "front", latitude=args.latitude))
     print(f"{args.output}: front {args.front:g}, latitude bias times {args.latitude:g}, "
           f"smoothing {args.smoothing:g} s")  # fmt: skip
 

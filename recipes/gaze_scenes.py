@@ -1,12 +1,13 @@
 """Make 360° scenes of real photographs and video clips with the fixations of real people.
 
-    python -m recipes.gaze_scenes --sources DIR --output gaze_360
+    python -m recipes.gaze_scenes --sources DIR --people people.json --output gaze_360
 
 A scene is a mosaic of photographs that cover the sphere; or windows, a few photographs of different
-sizes; or panels, whole photographs side by side around the horizon (recipes/collages.py). In some
-scenes flat clips play. The background of windows and panels continues their own colours, or is a
-rendered world or a blurred photograph. Everything is a function of unit directions, so the seam
-and the poles need no special care.
+sizes; or panels, whole photographs side by side around the horizon; or panels with large
+photographs of people before them (recipes/collages.py). In some scenes flat clips play. The
+background of all but mosaics continues their own colours, or is a rendered world or a blurred
+photograph. Everything is a function of unit directions, so the seam and the poles need no special
+care.
 
 Attention follows the fixations, which are carried to the sphere with their photograph and weighted
 with the share of it that is visible there. Its density per steradian is proportional to
@@ -19,10 +20,10 @@ background is EMPTY. The content of photographs near the horizon is near the hor
 full prior would count latitude twice. With the powers, the mean attention over all scenes of a
 kind has the prior's standard deviation in latitude.
 
-Where it is known which fixations are on people (recipes/people.py), these keep nearly all of their
-weight at any latitude, by the power ON_PEOPLE: somebody near the camera is looked at wherever they
-are. In a fifth of the scenes people are near then. How much denser attention is there than by the
-prior alone is written as NNNN_lift.npy, but not for mosaics, in which nobody stands near anything.
+Fixations on people (recipes/people.py) keep nearly all of their weight at any latitude, by the
+power ON_PEOPLE: somebody near the camera is looked at wherever they are. How much denser attention
+is there than by the prior alone is written as NNNN_lift.npy, but not for mosaics, in which nobody
+stands near anything.
 """
 
 from common import startup  # noqa: F401  # isort: skip
@@ -61,8 +62,7 @@ FRAMES, FPS = 2, 8.0  # frames of each scene, a second
 ATTENTION_HEIGHT = 128  # pixels of an attention map; it is twice as wide
 BASE, EMPTY = 0.05, 0.25  # see above
 SIGMA = 3.34  # degrees, as in datasets/gaze.py; it is 3 % of a photograph 111° wide
-SHARES = {mosaic: 0.3, windows: 0.2, panels: 0.5}  # of the scenes
-WITH_PEOPLE = {mosaic: 0.24, windows: 0.16, panels: 0.4, near: 0.2}  # where people are known
+SHARES = {mosaic: 0.24, windows: 0.16, panels: 0.4, near: 0.2}  # of the scenes
 POWERS = {mosaic: 1.0, windows: 0.9, panels: 0.55, near: 0.55}  # exponents of the prior
 ON_PEOPLE = 0.12  # the exponent for fixations on people
 BACKGROUNDS = {"surroundings": 0.6, "world": 0.2, "blurred": 0.2}  # shares of windows and panels
@@ -83,12 +83,10 @@ class Scene:
         self.rng = rng = np.random.default_rng(seed)
         self.rays = directions(height, 2 * height, torch.float32).numpy()
         album = Album(rng, sources, FRAMES, math.pi / height)
-        known = any(len(picture.people) for picture in sources.photographs)
-        shares = WITH_PEOPLE if known else SHARES
-        arrange = list(shares)[rng.choice(len(shares), p=list(shares.values()))]
+        arrange = list(SHARES)[rng.choice(len(SHARES), p=list(SHARES.values()))]
         self.placed = arrange(rng, album)
         self.power = POWERS[arrange]
-        self.lifts = known and arrange is not mosaic
+        self.lifts = arrange is not mosaic
         self.world = self.blurred = None
         background = rng.choice(list(BACKGROUNDS), p=list(BACKGROUNDS.values()))
         if arrange is mosaic or background == "blurred":
@@ -252,12 +250,12 @@ def render(
 
 
 @lru_cache(maxsize=1)  # once in each process
-def sources_of(root: Path, people: Path | None) -> dict[str, Sources]:
+def sources_of(root: Path, people: Path) -> dict[str, Sources]:
     return read_sources(root, people)
 
 
 def write_scene(
-    folder: Path, root: Path, people: Path | None, part: str, number: int, facts: dict
+    folder: Path, root: Path, people: Path, part: str, number: int, facts: dict
 ) -> None:
     """Write one scene from the sources of one split below `root`.
 
@@ -287,14 +285,14 @@ def with_fixations(folder: Path, frames: Iterable) -> Iterator[tuple[np.ndarray,
 
 
 def write_dataset(
-    root: str | Path,
-    sources: str | Path,
+    root: Path,
+    sources: Path,
+    people: Path,
     clips: int,
     seed: int,
     height: int,
     part: str = "all",
     workers: int = 1,
-    people: str | Path | None = None,
 ) -> None:
     """Write scenes in the layout of the ECCV 2018 data, each from photographs of one split.
 
@@ -302,8 +300,7 @@ def write_dataset(
     splits.json is written last. The files do not depend on the number of workers.
     Raises InputError where the sources are damaged or hold nothing for a split.
     """
-    root, sources = Path(root), Path(sources).resolve()
-    people = None if people is None else Path(people).resolve()
+    sources, people = sources.resolve(), people.resolve()
     available = sources_of(sources, people)
     names = [f"scene_{number:06d}" for number in range(1, clips + 1)]
     splits = split(names, HELD_OUT, HELD_OUT) if part == "all" else {part: names}
@@ -313,9 +310,7 @@ def write_dataset(
     sets = [name for name in LICENCES if (sources / name).is_dir()]
     kinds = "fixations.npz", "*maps/*.png"
     files = [path for name in sets for kind in kinds for path in (sources / name).glob(kind)]
-    fixations = b"".join(path.read_bytes() for path in sorted(files))
-    if people is not None:
-        fixations += people.read_bytes()
+    fixations = b"".join(path.read_bytes() for path in (*sorted(files), people))
     facts = {
         "seed": seed,
         "height": height,
@@ -354,9 +349,10 @@ def main() -> None:
     add = parser.add_argument
     add("--sources", type=Path, required=True,
         help=f"folder that holds any of {', '.join(LICENCES)}")  # fmt: skip
+    add("--people", type=Path, required=True, help="file of recipes.people")
     add("--output", type=Path, default="gaze_360", help="folder of the data set")
-    add("--clips", type=at_least(1, kind=int), default=1200, help="number of scenes")
-    add("--seed", type=int, default=3, help="seed for everything that is drawn at random")
+    add("--clips", type=at_least(1, kind=int), default=600, help="number of scenes")
+    add("--seed", type=int, default=0, help="seed for everything that is drawn at random")
     add(
         "--height",
         type=at_least(1, kind=int),
@@ -372,11 +368,9 @@ def main() -> None:
         default=os.cpu_count() or 1,
         help="number of processes",
     )
-    add("--people", type=Path, help="file of recipes.people: people count at any latitude, and in "
-        "a fifth of the scenes they are near")  # fmt: skip
     args = parser.parse_args()
-    write_dataset(args.output, args.sources, args.clips, args.seed, args.height, args.split,
-                  args.workers, args.people)  # fmt: skip
+    write_dataset(args.output, args.sources, args.people, args.clips, args.seed, args.height,
+                  args.split, args.workers)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -22,11 +22,9 @@ from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
 from common.options import HelpFormatter, at_least
 from models import CubeUNet, save
-from models.checkpoint import sha256
-from recipes.distill import student
 from recipes.flat_photos import cosine
 from recipes.gaze_sources import read_sources
-from recipes.output import history, writable
+from recipes.output import history, load_cube_unet, writable
 from recipes.score_flat_clips import Clip
 
 MOTION = "steady_difference"
@@ -75,7 +73,7 @@ def main() -> None:
     args = parser.parse_args()
     writable(args.output)
     device, random = choose_device("auto"), np.random.default_rng(args.seed)
-    model, precision = student(args.checkpoint).to(device), choose_precision("auto", device)
+    model, precision = load_cube_unet(args.checkpoint).to(device), choose_precision("auto", device)
     model.use_motion(MOTION)
     size, moments = (model.spec.height, model.spec.width), []
     for pictures in tqdm(read_sources(args.sources)["train"].clips, "reading", unit="clip"):
@@ -97,10 +95,8 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = args.rate * cosine(step, args.steps)
         optimizer.step()
-    facts = history(args.checkpoint)
-    facts["motion_learned"] = {name: getattr(args, name) for name in ("steps", "rate", "seed")}
-    facts["motion_learned"]["sha256"] = sha256(args.checkpoint)
-    save(args.output, model.requires_grad_(True), **facts)
+    said = {name: getattr(args, name) for name in ("steps", "rate", "seed")}
+    save(args.output, model.requires_grad_(True), **history(args.checkpoint, "motion", **said))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""What recipes share: a check of the output before the work begins, and the history of weights."""
+"""What recipes share: checks before the work begins, and the history of weights."""
 
 import os
 from pathlib import Path
 
-from common.errors import InputError
-from models.checkpoint import read
+import torch
 
-HISTORY = "calibrated", "distilled", "mean_of", "motion_learned", "front", "run"
+from common.errors import InputError
+from models import CubeUNet, load
+from models.checkpoint import read, sha256
 
 
 def writable(path: Path) -> Path:
@@ -20,7 +21,18 @@ def writable(path: Path) -> Path:
     return path
 
 
-def history(checkpoint: Path) -> dict:
-    """Return what a checkpoint states about how it was made. A recipe adds its own step."""
+def load_cube_unet(path: Path, device: str | torch.device = "cpu") -> CubeUNet:
+    """Return the CubeUNet in a checkpoint. Raises InputError for another model."""
+    if not isinstance(model := load(path, device), CubeUNet):
+        raise InputError(f"{path}: holds the model '{model.name}'; give one of a CubeUNet")
+    return model
+
+
+def history(checkpoint: Path, recipe: str, **options) -> dict:
+    """Return what the next checkpoint states about how it was made.
+
+    history: what was done to the weights, first to last, each with the digest of its input.
+    """
     content = read(checkpoint)
-    return {name: content[name] for name in HISTORY if content.get(name)}
+    step = {"recipe": recipe, **options, "sha256": sha256(checkpoint)}
+    return {"run": content["run"], "history": [*content.get("history", []), step]}

@@ -58,13 +58,15 @@ def main() -> None:
     args = parser.parse_args()
     writable(args.output)
     torch.manual_seed(0)
-    model = CubeUNet(backbone="efficientnet_lite0", height=HEIGHT, width=WIDTH)
+    size = {"height": HEIGHT, "width": WIDTH}
+    model = CubeUNet(backbone="efficientnet_lite0", local_prior=True, **size)
     with reading(
         args.weights, "not the weights of EfficientNet-Lite0; give the package's .pth file"
     ):
         weights = read_torch(args.weights)
         model.backbone.encoder.load_state_dict(from_pretrained(weights))
-    save(args.output, model, encoder_weights=args.weights.name, encoder_sha256=sha256(args.weights))
+    begun = {"recipe": "pretrained", "weights": args.weights.name, "sha256": sha256(args.weights)}
+    save(args.output, model, run={"loss": "density"}, history=[begun])
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
 from datasets.gaze import fixation_map, gaussian_map
 from metrics import cc, nss
-from models import CubeUNet, load, predict
+from models import CubeUNet, predict
 from projection import directions, solid_angles
 from projection.perspective import extent_of
 from projection.sphere import angles_of
 from recipes.flat import to_tensor
 from recipes.gaze_sources import Picture, read_sources
+from recipes.output import load_cube_unet
 from recipes.perspective import Perspective2Equi
 from video import Frame
 from video.motion import motion_estimator
@@ -53,11 +54,8 @@ class Clip:
     """
 
     def __init__(self, pictures: list[Picture], height: int, width: int, motion: str):
-        estimate, put, before = (
-            motion_estimator(motion),
-            Perspective2Equi(FIELD, (height, width)),
-            None,
-        )
+        estimate, put = motion_estimator(motion), Perspective2Equi(FIELD, (height, width))
+        before: Tensor | None = None
         self.frames, truth, fixations = [], [], []
         for number, picture in enumerate(pictures):
             image = read_picture(picture.path)
@@ -108,11 +106,7 @@ def main() -> None:
                         "test)")  # fmt: skip
     args = parser.parse_args()
     device = choose_device("auto")
-    model = load(args.ckpt_path, device)
-    if not isinstance(model, CubeUNet):
-        raise InputError(
-            f"{args.ckpt_path}: holds the model '{model.name}'; give one of a CubeUNet"
-        )
+    model = load_cube_unet(args.ckpt_path, device)
     clips = read_sources(args.sources)[args.split].clips
     if not clips:
         raise InputError(f"{args.sources}: holds no hevc33_video; give a folder that does")

@@ -25,9 +25,9 @@ from torch.nn.functional import interpolate
 from common.errors import InputError, run_script
 from common.files import check_file
 from metrics import cc
-from models import CubeUNet, load
 from recipes.flat import FlatUNet, gaze_map, resized
 from recipes.gaze_sources import Picture
+from recipes.output import load_cube_unet
 from video.pictures import read_picture
 
 HEIGHT, WIDTH = 120, 160  # pixels of the maps that are compared
@@ -71,10 +71,7 @@ def main() -> None:
     parser.add_argument("--ckpt_path", type=Path, default="checkpoints/cube_unet_best.pth",
                         help="checkpoint of a CubeUNet (default: the shipped one)")  # fmt: skip
     args = parser.parse_args()
-    cube = load(args.ckpt_path)
-    if not isinstance(cube, CubeUNet):
-        raise InputError(f"{args.ckpt_path}: holds the model '{cube.name}'; give one of a CubeUNet")
-    model = FlatUNet(cube)
+    model = FlatUNet(load_cube_unet(args.ckpt_path))
     paths, truth = read_osie(args.folder)
     train = truth[: -TEST - CHOOSE]
     mean = (train / train.sum((1, 2), keepdim=True)).mean(0)

@@ -24,7 +24,7 @@ from common.errors import InputError
 from common.restricted_pickle import containers, read_pickle
 from models import Spec, load
 from models.checkpoint import put_weights, read
-from recipes import average, calibrate, pretrained
+from recipes import front, pretrained
 from tests.checkpoints import changed, small_unet
 from tests.clips import write_data_set
 from tests.commands import ended, evaluate, infer, refusal, train_one_epoch
@@ -144,13 +144,12 @@ def test_a_flipped_byte_in_a_checkpoint(checkpoint, tmp_path):
     (lambda w: w.pop("head.bias"), 'Missing key(s) in state_dict: "head.bias"'),
 ])  # fmt: skip
 def test_weights_that_are_no_weights(checkpoint, tmp_path, change, says):
-    """Weights of other shapes were broadcast; NaN and 1e30 passed through average and calibrate."""
+    """Weights of other shapes were broadcast; NaN and 1e30 passed through recipes."""
     path = changed(checkpoint, tmp_path / "bad.pth", lambda stored: change(stored["weights"]))
     write_data_set(tmp_path / "data")
     out = tmp_path / "new.pth"
     for main, words in (
-        (average.main, (out, checkpoint, path)),
-        (calibrate.main, (path, out, "--data_root", tmp_path / "data")),
+        (front.main, (path, out)),
         (infer_video.main, ("--video_path", tmp_path / "data/a", "--ckpt_path", path,
                             "--output_dir", tmp_path / "out")),
     ):  # fmt: skip
@@ -184,8 +183,7 @@ def test_checkpoints_cut_anywhere(trained, clip, tmp_path):
             evaluate(data, tmp_path / "scores", "--split", "val", "--ckpt_path", cut),
             train_one_epoch(data, tmp_path / "other", "--init", cut),
             train_one_epoch(data, run, "--ema", "0.9"),
-            ended(average.main, out, cut),
-            ended(calibrate.main, cut, out, "--data_root", data),
+            ended(front.main, cut, out),
             ended(pretrained.main, cut, out),
         ):
             assert found[0] == 2 and str(cut) in found[2]

@@ -22,7 +22,7 @@ from common.errors import InputError, explain
 from common.files import atomic, read_array, read_json
 from common.locks import lock
 from prepare import pack, synthetic
-from recipes import average
+from recipes import front
 from tests.clips import write_data_set, write_eccv_clip
 from tests.commands import ROOT, ended, evaluate, infer, paint, start, train_one_epoch
 from tests.trainings import TINY
@@ -148,7 +148,7 @@ def test_places_where_nothing_can_be_written(clip, checkpoint, tmp_path, data_ro
         paint(clip, maps, f"{where}/o.mp4"),
         paint(clip, maps, f"{where}.mp4"),
         train_one_epoch(data_root, where),
-        ended(average.main, f"{where}/a.pth", checkpoint),
+        ended(front.main, checkpoint, f"{where}/a.pth"),
         ended(synthetic.main, "--video", f"{where}/a.mp4", "--frames", 1),
         ended(synthetic.main, "--output", where, "--clips", 1),
     ):

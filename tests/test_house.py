@@ -406,7 +406,7 @@ def test_the_collection_sees_the_commands():
     scripts = {f"{kind}_video.py" for kind in ("infer", "make", "evaluate", "train")}
     kinds = "synthetic", "recordings", "pack", "salient360", "vr_eyetracking"
     prepare = {f"prepare.{kind}" for kind in kinds}
-    assert names >= {*scripts, *prepare, *SMALL, "tests.fuzz", "recipes.average"}
+    assert names >= {*scripts, *prepare, *SMALL, "tests.fuzz", "recipes.distill"}
     train = "train_video.py --data_root synthetic_360 --output_dir runs/synthetic --epochs 1"
     assert any(" ".join(command).startswith(train) for command in COMMANDS)
 

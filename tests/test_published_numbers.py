@@ -27,6 +27,7 @@ import train_video
 from benchmarks import ablation, equator_prior, follow, near_people, real_gaze
 from prepare import synthetic
 from recipes import gaze_scenes, score_flat_clips, score_flat_photos
+from recipes import people as find_people
 from tests.commands import ROOT, ended, success
 from tests.shared import shared
 from video import read_frames
@@ -113,14 +114,21 @@ def clips() -> Rows:
         return printed(score_flat_clips.main, sources, "--ckpt_path", CHECKPOINT)
 
 
+def make_scenes(data, *options) -> None:
+    sources, people = shared("data/hevc33_video").parent, f"{data}_people.json"
+    detector = shared("teachers/detectors/fastestdet.onnx")
+    finding = "--sources", sources, "--detector", detector, "--output", people
+    success(ended(find_people.main, *finding))
+    making = "--sources", sources, "--people", people, "--output", data, *options
+    success(ended(gaze_scenes.main, *making))
+
+
 @cache
 def scenes(seed: int, *training: Path) -> Rows:
     """Return the scores on 50 scenes of test photographs and clips. training: training scenes."""
-    sources = shared("data/hevc33_video").parent
     with TemporaryDirectory() as folder:
         data, split = f"{folder}/test", ("--split", "test")
-        making = "--sources", sources, "--output", data, *split, "--clips", 50, "--seed", seed
-        assert ended(gaze_scenes.main, *making)[0] == 0
+        make_scenes(data, *split, "--clips", 50, "--seed", seed)
         scoring = "--ckpt_path", CHECKPOINT, "--data_root", data, *split
         # Published in bfloat16; in float32 the NSS changes by 0.002.
         more = "--precision", "bf16", "--output_dir", f"{folder}/scores"
@@ -230,9 +238,8 @@ def test_mean_of_the_seeds_of_scenes():
 
 @pytest.mark.numbers
 def test_best_baseline_of_the_scenes(tmp_path):
-    """The training scenes take 12 minutes to make."""
-    sources = shared("data/hevc33_video").parent
-    success(ended(gaze_scenes.main, "--sources", sources, "--output", tmp_path / "train"))
+    """The training scenes take minutes to make."""
+    make_scenes(tmp_path / "train", "--seed", 303)
     columns = list(zip(*(scenes(seed, tmp_path / "train")["training mean"] for seed in range(5))))
     means = [sum(column) / 5 for column in columns]
     row = published(CARD, "recipes.gaze_scenes", "of the training maps, has", count=4)

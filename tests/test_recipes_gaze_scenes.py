@@ -57,6 +57,8 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("sources")
     write_photographs(root / "osie")
     write_clips(root / "hevc33_video", ("Clip", "Kimono", "ParkScene"))
+    people = {"osie/images/001.jpg": [[0.2, 0.1, 0.7, 0.9]]}
+    (root / "people.json").write_text(json.dumps(people))
     return root
 
 
@@ -206,12 +208,13 @@ def test_riders_animals_and_balls_count_as_people(channel, found):
 
 
 def test_frames_are_valid_and_reproducible(root):
-    sources = read_sources(root)["train"]
-    one, two, other = (list(render(seed, sources, 24)) for seed in (3, 3, 4))
+    sources = read_sources(root, root / "people.json")["train"]
+    one, two, other = (list(render(seed, sources, 24)) for seed in (3, 3, 11))
+    assert {frames[0][2] is None for frames in (one, other)} == {True, False}  # one is a mosaic
     for frame, again in zip(one, two, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(frame, again, strict=True))
         image, density, lift, longitudes, latitudes = frame
-        assert lift is None  # nobody knows who is in these photographs
+        assert lift is None or (lift.shape == (128, 256) and lift.min() == 1)
         assert image.shape == (24, 48, 3) and image.dtype == np.uint8
         assert density.shape == (128, 256) and density.dtype == np.float16
         assert density.min() > 0 and density.max() == 1
@@ -228,7 +231,7 @@ def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path, monkeyp
     monkeypatch.setattr(synthetic.multiprocessing, "get_context", lambda _: context)
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, workers in ((one, 1), (two, 2)):
-        write_dataset(folder, root, 3, 5, 24, "train", workers)
+        write_dataset(folder, root, root / "people.json", 3, 5, 24, "train", workers)
     assert written(one) == written(two)
     splits = json.loads((one / "splits.json").read_text())
     assert splits == {"train": [f"scene_{n:06d}" for n in (1, 2, 3)]}
@@ -247,7 +250,7 @@ def test_data_set_does_not_depend_on_workers_and_is_read(root, tmp_path, monkeyp
     record = one / "scene_000001" / "prepared.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "complete": False}))
     kept = (one / "scene_000002" / "0001.jpg").stat().st_ino
-    write_dataset(one, root, 3, 5, 24, "train")
+    write_dataset(one, root, root / "people.json", 3, 5, 24, "train")
     assert written(one) == before
     assert (one / "scene_000002" / "0001.jpg").stat().st_ino == kept
 
