@@ -41,6 +41,13 @@ class FlatUNet(nn.Module):
         return nn.functional.interpolate(logits, (height, width), mode="bilinear").sigmoid()
 
 
+def motion_levels(model: CubeUNet) -> list[tuple[nn.BatchNorm2d, nn.Conv2d]]:
+    """Return the normalisations of the motion and the convolutions that read it."""
+    channels = model.arguments["in_channels"] - 3
+    levels = ((norm, conv) for norm, conv, _ in model.backbone.levels)
+    return [(norm, conv) for norm, conv in levels if norm.num_features == channels]
+
+
 class FlatDensityLoss(DensityLoss):
     """DensityLoss on a flat picture, in which every pixel counts the same."""
 

@@ -24,7 +24,7 @@ from common.errors import InputError, run_script
 from common.options import HelpFormatter, at_least
 from models import CubeUNet, save
 from models.ema import WeightAverage
-from recipes.flat import FlatDensityLoss, FlatUNet, read_item
+from recipes.flat import FlatDensityLoss, FlatUNet, motion_levels, read_item
 from recipes.gaze_sources import LICENCES, Picture, read_sources
 from recipes.output import history, load_cube_unet
 
@@ -88,6 +88,8 @@ def train(
     step, steps = 0, epochs * math.ceil(len(pictures) / batch_size)
     for epoch in range(1, epochs + 1):
         network.train()
+        for norm, _ in motion_levels(network.cube):
+            norm.eval()  # photographs do not move
         train_loss = val_loss = 0.0
         for images, target in tqdm(
             batches(pictures, batch_size, random), f"epoch {epoch}", steps // epochs, unit="step"

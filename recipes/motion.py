@@ -22,6 +22,7 @@ from common.devices import autocast, choose_device, choose_precision
 from common.errors import InputError, run_script
 from common.options import HelpFormatter, at_least
 from models import CubeUNet, save
+from recipes.flat import motion_levels
 from recipes.flat_photos import cosine
 from recipes.gaze_sources import read_sources
 from recipes.output import history, load_cube_unet, writable
@@ -38,16 +39,15 @@ def motion_weights(model: CubeUNet) -> list[nn.Parameter]:
     No map changes: the normalisation of the motion before them becomes a part of weight and bias,
     so that a motion of zero adds the same whatever the weights.
     """
-    weights, channels = [], model.arguments["in_channels"] - 3
-    for norm, conv, _ in model.backbone.levels:
-        if norm.num_features == channels:
-            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            offset = norm.bias - norm.running_mean * scale
-            conv.bias.data += conv.weight.data[..., 0, 0] @ offset.data
-            conv.weight.data *= scale.data[:, None, None]
-            norm.weight.data = (norm.running_var + norm.eps).sqrt()
-            norm.bias.data = norm.running_mean.clone()
-            weights.append(conv.weight)
+    weights = []
+    for norm, conv in motion_levels(model):
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        offset = norm.bias - norm.running_mean * scale
+        conv.bias.data += conv.weight.data[..., 0, 0] @ offset.data
+        conv.weight.data *= scale.data[:, None, None]
+        norm.weight.data = (norm.running_var + norm.eps).sqrt()
+        norm.bias.data = norm.running_mean.clone()
+        weights.append(conv.weight)
     return weights
 
 

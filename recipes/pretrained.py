@@ -22,9 +22,11 @@ from common.restricted_pickle import read_torch
 from models import CubeUNet, save
 from models.checkpoint import sha256
 from models.efficientnet_lite import STAGES
+from recipes.flat import motion_levels
 from recipes.output import writable
 
 EPSILON = 1e-3  # of the published batch normalisation
+MOTION_SD = 0.025  # standard deviation of the difference of frames, measured on scenes
 HEIGHT, WIDTH = 512, 1024  # frames this large show faces and signs, which are small on the sphere
 
 
@@ -66,6 +68,8 @@ def main() -> None:
         weights = read_torch(args.weights)
         model.backbone.encoder.load_state_dict(from_pretrained(weights))
     begun = {"recipe": "pretrained", "weights": args.weights.name, "sha256": sha256(args.weights)}
+    for norm, _ in motion_levels(model):
+        norm.running_var.fill_(MOTION_SD**2)
     save(args.output, model, run={"loss": "density"}, history=[begun])
 
 
