@@ -1,18 +1,16 @@
-"""Train a CubeUNet on scenes of gaze, from their own maps or also from those of a teacher.
+"""Train a CubeUNet on scenes of gaze, with the maps of a teacher.
 
-    python -m recipes.distill flat.pth first.pth --data_root gaze_360 --sources DIR
-    python -m recipes.distill first.pth student.pth --data_root gaze_360 --sources DIR --maps maps
+    python -m recipes.distill CHECKPOINT OUTPUT --data_root gaze_360 --sources DIR --maps maps
 
 Each step learns from the last frame of a scene (recipes/gaze_scenes.py), randomly rotated and
-mirrored. Its target is the scene's own map or, with the maps of recipes.teachers (G. Hinton,
-O. Vinyals and J. Dean, "Distilling the Knowledge in a Neural Network", 2015),
+mirrored. Its target is
 
-    TEACHER · teacher's map + (1 − TEACHER) · own map
+    TEACHER · map of recipes.teachers + (1 − TEACHER) · the scene's own map
 
-with the own map scaled to the mean of the teacher's. Half of the frames are first reduced to the
-resolution of cheap cameras, down to COARSEST rows, with the same target. A share MOVING has its
-motion image, the others a zero one. Each frame is seen by one of the two looks alone, a share
-SECOND by the second.
+with the own map scaled to the mean of the teacher's (G. Hinton, O. Vinyals and J. Dean, "Distilling
+the Knowledge in a Neural Network", 2015). Half of the frames are first reduced to the resolution of
+cheap cameras, down to COARSEST rows, with the same target. A share MOVING has its motion image, the
+others a zero one. Each frame is seen by one of the two looks alone, a share SECOND by the second.
 
 Each step also learns from the fixations of two flat photographs, with the weight FLAT, so that
 what they taught (recipes/flat_photos.py) is not forgotten. Batch statistics are fixed and dropout
@@ -110,9 +108,8 @@ def distill(
     order = np.concatenate([random.permutation(len(clips)) for _ in range(rounds)])
     for step, index in enumerate(tqdm(order[: args.steps], unit="step")):
         target = read_truth(clips[index][-1].truth, *size)
-        if args.maps:
-            said = read_array(map_path(args.maps, clips[index])).astype(np.float32)
-            target = mixed(torch.from_numpy(resize(said, *size)), target, areas)
+        said = read_array(map_path(args.maps, clips[index])).astype(np.float32)
+        target = mixed(torch.from_numpy(resize(said, *size)), target, areas)
         item = item_of(clips[index], target, spec, random)
         frames, motion, target = (item[name].to(device)[None] for name in item)
         images, fixated = (part.to(device) for part in next(photographs))
@@ -152,22 +149,21 @@ def main() -> None:
     add("--data_root", type=Path, required=True, help="data set whose training frames are used")
     add("--sources", type=Path, required=True,
         help=f"folder that holds any of {', '.join(LICENCES)}")  # fmt: skip
-    add("--maps", type=Path, help="folder of the maps that recipes.teachers has written")
+    add("--maps", type=Path, required=True, help="folder that recipes.teachers has written")
     add("--steps", type=at_least(1, kind=int), default=1080, help="frames to learn from")
     add("--rate", type=at_least(1e-9), default=3e-4, help="peak learning rate")
     add("--seed", type=int, default=0, help="seed of the order of frames and their changes")
     args = parser.parse_args()
     writable(args.output)
     model, clips = load_cube_unet(args.checkpoint), training_clips(args.data_root)
-    if args.maps and (
-        missing := [clip for clip in clips if not map_path(args.maps, clip).exists()]
-    ):
-        raise InputError(f"{map_path(args.maps, missing[0])}: no such file; run recipes.teachers")
+    for path in (map_path(args.maps, clip) for clip in clips):
+        if not path.exists():
+            raise InputError(f"{path}: no such file; run recipes.teachers")
     photographs = read_sources(args.sources)["train"].photographs
     model = distill(model, clips, photographs, args)
     said = {name: getattr(args, name) for name in ("steps", "rate", "seed")}
-    said |= {"maps": args.maps is not None, "photographs": len(photographs)}
-    save(args.output, model, **history(args.checkpoint, "distill", **said))
+    facts = history(args.checkpoint, "distill", **said, photographs=len(photographs))
+    save(args.output, model, **facts)
 
 
 if __name__ == "__main__":

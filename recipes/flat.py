@@ -44,7 +44,7 @@ class FlatUNet(nn.Module):
 def motion_levels(model: CubeUNet) -> list[tuple[nn.BatchNorm2d, nn.Conv2d]]:
     """Return the normalisations of the motion and the convolutions that read it."""
     channels = model.arguments["in_channels"] - 3
-    levels = ((norm, conv) for norm, conv, _ in model.backbone.levels)
+    levels = ((norm, conv) for norm, conv, _ in getattr(model.backbone, "levels", ()))
     return [(norm, conv) for norm, conv in levels if norm.num_features == channels]
 
 

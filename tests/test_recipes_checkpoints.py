@@ -134,8 +134,10 @@ def data(tmp_path):
 def student(teacher, data, tmp_path):
     """The command that trains a network on the data, up to its options."""
     write_photographs(tmp_path / "sources" / "osie")
-    sources = "--data_root", data, "--sources", tmp_path / "sources"
-    return lambda *options: run(distill_main, teacher, tmp_path / "new.pth", *sources, *options)
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "a.npy", np.full((16, 32), 0.1, np.float16))
+    words = "--data_root", data, "--sources", tmp_path / "sources", "--maps", tmp_path / "maps"
+    return lambda *options: run(distill_main, teacher, tmp_path / "new.pth", *words, *options)
 
 
 @torch.no_grad()
@@ -154,7 +156,8 @@ def test_teacher_is_the_mean_of_logits_without_a_front(teacher):
 
 
 @pytest.mark.slow
-def test_a_network_learns_the_scenes_own_maps(student, teacher, data, tmp_path):
+def test_a_network_learns_the_scenes_own_maps(student, teacher, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("recipes.distill.TEACHER", 0.0)
     before = {name: tensor.clone() for name, tensor in models.load(teacher).state_dict().items()}
     losses, truth = [], torch.from_numpy(np.load(data / "a" / "0002_gt.npy"))
     for steps in (1, 60):
@@ -166,8 +169,8 @@ def test_a_network_learns_the_scenes_own_maps(student, teacher, data, tmp_path):
     fixed = [name for name in after if "running" in name]
     assert fixed and all(torch.equal(after[name], before[name]) for name in fixed)
     assert read(tmp_path / "new.pth")["history"] == [{
-        "recipe": "distill", "steps": 60, "rate": 1e-4, "seed": 0, "maps": False,
-        "photographs": 4, "sha256": sha256(teacher),
+        "recipe": "distill", "steps": 60, "rate": 1e-4, "seed": 0, "photographs": 4,
+        "sha256": sha256(teacher),
     }]  # fmt: skip
     assert models.load(tmp_path / "new.pth").arguments["front"] == 0.5
 
@@ -177,6 +180,7 @@ def test_a_network_learns_what_teachers_have_written(student, teacher, data, tmp
     """Of a teacher with FastGaze, by whom people are lifted twice."""
     monkeypatch.setattr("recipes.teachers.HEIGHTS", (72, 96))
     monkeypatch.setattr("recipes.distill.TEACHER", 1.0)
+    (tmp_path / "maps" / "a.npy").unlink()
     write_fastgaze(tmp_path / "fastgaze.vxm")
     words = "--data_root", data, "--checkpoint", teacher, "--fastgaze", tmp_path / "fastgaze.vxm"
     run(teachers_main, tmp_path / "maps", *words)
@@ -193,13 +197,13 @@ def test_a_network_learns_what_teachers_have_written(student, teacher, data, tmp
     assert ratio == pytest.approx([1, 4, 64, 1], rel=0.004)
     losses = []
     for steps in (1, 40):
-        student("--maps", tmp_path / "maps", "--steps", steps, "--rate", 1e-3, "--seed", 1)
+        student("--steps", steps, "--rate", 1e-3, "--seed", 1)
         model = models.load(tmp_path / "new.pth", front=0.0)
         losses.append(score_student(model, data, torch.from_numpy(said.astype(np.float32))))
     assert losses[1] < losses[0]
     (tmp_path / "maps" / "a.npy").unlink()
     with pytest.raises(InputError, match="run recipes.teachers"):
-        student("--maps", tmp_path / "maps")
+        student()
 
 
 def test_a_lift_has_a_limit(data):
