@@ -12,7 +12,7 @@ the Knowledge in a Neural Network", 2015). Half of the frames are first reduced 
 cheap cameras, down to COARSEST rows, with the same target. A share MOVING has its motion image, the
 others a zero one. Each frame is seen by one of the two looks alone, a share SECOND by the second.
 
-Each step also learns from the fixations of two flat photographs, with the weight FLAT, so that
+Each step also learns from the fixations of two flat photographs, with the weight --flat, so that
 what they taught (recipes/flat_photos.py) is not forgotten. Batch statistics are fixed and dropout
 is off.
 """
@@ -50,7 +50,7 @@ from video.spec import Spec
 
 TEACHER = 0.6  # share of the teacher's map in the target
 SMALL, COARSEST, MOVING, SECOND = 0.5, 80, 0.3, 0.45  # see above
-FLAT, TOGETHER = 0.2, 2  # weight of the loss on photographs, and how many of them a step has
+TOGETHER = 2  # photographs of a step
 
 
 def mixed(teacher: Tensor, truth: Tensor, areas: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def distill(
         model.second_look = float(looks.random() < SECOND)
         with autocast(device, precision):
             maps, flat_maps = model(frames, motion), flat(images)
-        loss = loss_of(maps.float(), target) + FLAT * flat_loss(flat_maps.float(), fixated)
+        loss = loss_of(maps.float(), target) + args.flat * flat_loss(flat_maps.float(), fixated)
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
@@ -152,6 +152,7 @@ def main() -> None:
     add("--maps", type=Path, required=True, help="folder that recipes.teachers has written")
     add("--steps", type=at_least(1, kind=int), default=1080, help="frames to learn from")
     add("--rate", type=at_least(1e-9), default=3e-4, help="peak learning rate")
+    add("--flat", type=at_least(0), default=0.2, help="weight of the loss on photographs")
     add("--seed", type=int, default=0, help="seed of the order of frames and their changes")
     args = parser.parse_args()
     writable(args.output)
@@ -161,7 +162,7 @@ def main() -> None:
             raise InputError(f"{path}: no such file; run recipes.teachers")
     photographs = read_sources(args.sources)["train"].photographs
     model = distill(model, clips, photographs, args)
-    said = {name: getattr(args, name) for name in ("steps", "rate", "seed")}
+    said = {name: getattr(args, name) for name in ("steps", "rate", "flat", "seed")}
     facts = history(args.checkpoint, "distill", **said, photographs=len(photographs))
     save(args.output, model, **facts)
 

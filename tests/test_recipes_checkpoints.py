@@ -169,8 +169,8 @@ def test_a_network_learns_the_scenes_own_maps(student, teacher, data, tmp_path, 
     fixed = [name for name in after if "running" in name]
     assert fixed and all(torch.equal(after[name], before[name]) for name in fixed)
     assert read(tmp_path / "new.pth")["history"] == [{
-        "recipe": "distill", "steps": 60, "rate": 1e-4, "seed": 0, "photographs": 4,
-        "sha256": sha256(teacher),
+        "recipe": "distill", "steps": 60, "rate": 1e-4, "flat": 0.2, "seed": 0,
+        "photographs": 4, "sha256": sha256(teacher),
     }]  # fmt: skip
     assert models.load(tmp_path / "new.pth").arguments["front"] == 0.5
 
@@ -239,11 +239,10 @@ def test_each_of_two_looks_learns_by_itself(student, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_photographs_are_learned_beside_the_scenes(student, tmp_path, monkeypatch):
+def test_photographs_are_learned_beside_the_scenes(student, tmp_path):
     found = []
     for weight in (0.0, 100.0):
-        monkeypatch.setattr("recipes.distill.FLAT", weight)
-        student("--steps", 40, "--rate", 1e-3)
+        student("--steps", 40, "--rate", 1e-3, "--flat", weight)
         flat = FlatUNet(models.load(tmp_path / "new.pth"))
         pictures = read_sources(tmp_path / "sources")["train"].photographs
         with torch.no_grad():
