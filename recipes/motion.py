@@ -69,6 +69,8 @@ def main() -> None:
     add("--sources", type=Path, required=True, help="folder that holds hevc33_video/")
     add("--steps", type=at_least(1, kind=int), default=400, help=f"each of {FRAMES} frames")
     add("--rate", type=at_least(1e-9), default=0.3, help="peak learning rate")
+    add("--far", type=at_least(1e-9), default=1.0, help="how many times as far as they have learned "
+        "the weights go")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of the order of the frames")
     args = parser.parse_args()
     writable(args.output)
@@ -82,6 +84,7 @@ def main() -> None:
     if not moments:
         raise InputError(f"{args.sources}: holds no hevc33_video; give a folder that does")
     weights = motion_weights(model.requires_grad_(False))
+    before = [weight.clone() for weight in weights]
     optimizer = torch.optim.Adam([weight.requires_grad_() for weight in weights])
     for step in tqdm(range(args.steps), unit="step"):
         loss = 0
@@ -95,7 +98,9 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = args.rate * cosine(step, args.steps)
         optimizer.step()
-    said = {name: getattr(args, name) for name in ("steps", "rate", "seed")}
+    for weight, start in zip(weights, before, strict=True):
+        weight.data = torch.lerp(start, weight.data, args.far)
+    said = {name: getattr(args, name) for name in ("steps", "rate", "far", "seed")}
     save(args.output, model.requires_grad_(True), **history(args.checkpoint, "motion", **said))
 
 
