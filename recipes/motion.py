@@ -69,8 +69,7 @@ def main() -> None:
     add("--sources", type=Path, required=True, help="folder that holds hevc33_video/")
     add("--steps", type=at_least(1, kind=int), default=400, help=f"each of {FRAMES} frames")
     add("--rate", type=at_least(1e-9), default=0.3, help="peak learning rate")
-    add("--far", type=at_least(1e-9), default=1.0, help="how many times as far as learned the "
-        "weights go")  # fmt: skip
+    add("--far", type=at_least(1e-9), default=1.0, help="factor of the weights' learned change")
     add("--seed", type=int, default=0, help="seed of the order of the frames")
     args = parser.parse_args()
     writable(args.output)
