@@ -14,10 +14,11 @@ from common.errors import InputError
 from datasets.gaze import gaussian_map
 from models import CubeUNet, EquatorPrior
 from projection import CubePadding
-from recipes.flat import BLUR, FlatDensityLoss, FlatUNet, gaze_map, read_item
+from recipes.flat import BLUR, FlatDensityLoss, FlatUNet, gaze_map, motion_levels, read_item
 from recipes.flat_photos import main as flat_photos_main
-from recipes.gaze_sources import Picture
-from recipes.motion import divergence
+from recipes.flat_photos import train
+from recipes.gaze_sources import Picture, read_sources
+from recipes.motion import divergence, motion_weights
 from recipes.motion import main as motion_main
 from recipes.score_flat_clips import Clip
 from recipes.score_flat_clips import main as score_flat_clips_main
@@ -109,6 +110,18 @@ def test_a_network_that_learned_from_photographs_works_on_the_sphere(tmp_path, c
     assert maps.shape == (1, 2, 1, 40, 80) and maps.isfinite().all()
 
 
+@pytest.mark.slow
+def test_the_normalisation_of_motion_does_not_learn_from_photographs(tmp_path):
+    """They do not move: its variance became 1e-9, and then motion counted 300 times as much."""
+    write_photographs(tmp_path / "osie")
+    pictures = read_sources(tmp_path)["train"].photographs
+    model = CubeUNet(height=192, width=384, face_size=96, backbone="efficientnet_lite0")
+    learned, *_ = next(train(model, pictures, pictures[:1], epochs=1, batch_size=2))
+    assert [norm.running_var.item() for norm, _ in motion_levels(learned)] == [1, 1]
+    others = [norm for norm, *_ in learned.backbone.levels if norm.num_features > 1]
+    assert all((norm.running_var != 1).any() for norm in others)
+
+
 def test_bad_input_is_refused(tmp_path):
     write_clips(tmp_path / "clips" / "hevc33_video")
     write_photographs(tmp_path / "photographs" / "scene500", 45)
@@ -177,6 +190,11 @@ def test_only_what_reads_the_motion_learns_from_clips(tmp_path):
     words = "--sources", tmp_path, "--steps", 6, "--rate", 0.5
     success(ended(motion_main, tmp_path / "net.pth", tmp_path / "new.pth", *words))
     learned = models.load(tmp_path / "new.pth")
+    success(ended(motion_main, tmp_path / "net.pth", tmp_path / "far.pth", *words, "--far", 3))
+    motion_weights(model)  # as they are before they learn
+    for weights in zip(*map(motion_levels, (model, learned, models.load(tmp_path / "far.pth")))):
+        start, once, thrice = (conv.weight for _, conv in weights)
+        torch.testing.assert_close(thrice - start, 3 * (once - start), atol=1e-5, rtol=1e-4)
     assert learned.spec.motion == "steady_difference"
     rgb, still = torch.rand(1, 1, 3, 192, 384), torch.zeros(1, 1, 1, 192, 384)
     with torch.no_grad():
