@@ -233,8 +233,10 @@ def serve(args: argparse.Namespace, folder: Path) -> None:
     settings = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
     os.environ |= settings | {"NO_PROXY": "*"}  # the server asks itself whether it has started
     tempfile.tempdir = str(folder)
-    import fastapi
-    import gradio
+    import gradio  # first: it is what a user has to install
+
+    # isort: split
+    import fastapi  # a part of gradio's requirements
 
     sessions: dict[str, Session] = {}
     files = folder / "results"
