@@ -37,8 +37,9 @@ def noise(points: np.ndarray, frequency: float, rng: Generator) -> np.ndarray:
     """Return fractal noise at points (N, 3): (N,) with mean 0 and variance 1. frequency: 1/m."""
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0] * frequency / 32  # the lattice spans ±1
     move = np.column_stack([turn.T, rng.uniform(-1, 1, 3)])
-    places = cv2.transform(points[None], move) if len(points) else points  # OpenCV: None of none
-    grid = torch.from_numpy(places).view(1, 1, 1, -1, 3)
+    places = points.astype(float)[None]  # in float32, distant places are rounded
+    places = cv2.transform(places, move) if len(points) else places  # OpenCV: None of none
+    grid = torch.from_numpy(places).float().view(1, 1, 1, -1, 3)
     sampled = F.grid_sample(lattice(), grid, padding_mode="reflection", align_corners=True)
     return sampled.flatten().numpy()
 
